@@ -1,0 +1,1 @@
+"""UniVG: evaluation of universal visual grounding."""

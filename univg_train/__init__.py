@@ -1,0 +1,1 @@
+"""UniVG: training of visual grounding models."""
