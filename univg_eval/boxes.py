@@ -32,9 +32,7 @@ BoolArray = npt.NDArray[np.bool_]
 def _as_boxes(name: str, boxes: npt.ArrayLike) -> FloatArray:
     array = np.asarray(boxes, dtype=np.float64)
     if array.ndim == 0 or array.shape[-1] != 4:
-        raise ValueError(
-            f"{name} has shape {array.shape}; expected (..., 4) with x1, y1, x2, y2 in the last axis"
-        )
+        raise ValueError(f"{name} has shape {array.shape}; expected (..., 4): x1, y1, x2, y2 last")
     return array
 
 

@@ -1,0 +1,414 @@
+"""One schema for every benchmark's questions, how they are stored, and their fingerprint.
+
+A prepared benchmark is the folder ``<data root>/<benchmark>/`` with
+
+* ``samples.jsonl``: one `GroundingSample` a line,
+* ``manifest.json``: source, counts, fingerprint, audit, and what the builder adds,
+* the images, or links to them.
+
+The data root is ``$UNIVG_DATA``, else ``~/.cache/univg``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from univg_eval.boxes import Box, is_valid_box
+from univg_eval.errors import UserError
+
+__all__ = [
+    "GroundingSample",
+    "Target",
+    "benchmark_dir",
+    "data_root",
+    "fingerprint",
+    "iter_json_lines",
+    "load_manifest",
+    "load_samples",
+    "write_benchmark",
+    "write_text_atomically",
+]
+
+SAMPLES_FILE = "samples.jsonl"
+MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One true object of a question.
+
+    Attributes:
+        image: 0-based index of the image that shows it.
+        box: xyxy_norm, on [0, 1] of that image; as released, so it may be invalid.
+        mask: COCO run-length encoding ``{"size": [height, width], "counts": …}`` or None.
+    """
+
+    image: int
+    box: Box
+    mask: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroundingSample:
+    """A question about one or more images, and where its true objects are.
+
+    Attributes:
+        id: stable and unique within the benchmark, e.g. ``mig_bench-00017``.
+        benchmark: name of the set, e.g. ``mig_bench``.
+        task: task within the set, with the release's own key, e.g. ``object_tracking``.
+        split: split of the release, e.g. ``test``.
+        images: paths relative to the data root, in the order the model sees them;
+            ``clip.mp4#frame=12`` is frame 12 (0-based) of a video file.
+        widths, heights: size of each image in pixels; empty where the release does not tell them.
+        instruction: the question. Boxes inside it are written
+            ``<|box_start|>(x1,y1),(x2,y2)<|box_end|>`` on 0-1000.
+        targets: one in the classic tasks, none where the object is absent, several where the
+            instruction names several.
+        image_is_given: False where the model must find out which image shows the object.
+        cluster: rows that share images carry the same value; used by clustered intervals.
+        source: where the row comes from: file, revision, row, release paths of the images.
+        extra: further columns of the benchmark, e.g. difficulty knobs.
+    """
+
+    id: str
+    benchmark: str
+    task: str
+    split: str
+    images: tuple[str, ...]
+    widths: tuple[int, ...]
+    heights: tuple[int, ...]
+    instruction: str
+    targets: tuple[Target, ...]
+    image_is_given: bool
+    cluster: str
+    source: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def box(self) -> Box:
+        """The single target's box; UserError if there is not exactly one target."""
+        return self._single_target().box
+
+    @property
+    def target_image(self) -> int:
+        """The single target's image, 0-based; UserError if there is not exactly one target."""
+        return self._single_target().image
+
+    @property
+    def has_valid_targets(self) -> bool:
+        """Whether every target's box is valid (a sample without targets is valid)."""
+        return all(is_valid_box(target.box) for target in self.targets)
+
+    @property
+    def image_sizes(self) -> list[tuple[int, int]] | None:
+        """(width, height) of each image in pixels, or None where the release does not tell."""
+        return list(zip(self.widths, self.heights, strict=True)) if self.widths else None
+
+    def _single_target(self) -> Target:
+        if len(self.targets) != 1:
+            raise UserError(
+                f"sample {self.id!r} has {len(self.targets)} targets; the shorthands `box` and "
+                "`target_image` read a single one: use `targets`"
+            )
+        return self.targets[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as plain JSON values, in the order of the schema."""
+        row: dict[str, Any] = {
+            "id": self.id,
+            "benchmark": self.benchmark,
+            "task": self.task,
+            "split": self.split,
+            "images": list(self.images),
+            "widths": list(self.widths),
+            "heights": list(self.heights),
+            "instruction": self.instruction,
+            "targets": [
+                {"image": t.image, "box": list(t.box)}
+                | ({"mask": t.mask} if t.mask is not None else {})
+                for t in self.targets
+            ],
+            "image_is_given": self.image_is_given,
+            "cluster": self.cluster,
+            "source": dict(self.source),
+        }
+        if self.extra:
+            row["extra"] = dict(self.extra)
+        return row
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any], *, where: str = "sample") -> GroundingSample:
+        """Read and check a row made by `to_dict`.
+
+        Args:
+            row: the parsed JSON object.
+            where: names the row in an error, e.g. ``samples.jsonl:12``.
+
+        Raises:
+            UserError: a field is missing, of a wrong type, or contradicts another.
+        """
+        if not isinstance(row, Mapping):
+            raise UserError(f"{where}: expected a JSON object, received {type(row).__name__}")
+        images = _strings(row, "images", where)
+        widths, heights = _integers(row, "widths", where), _integers(row, "heights", where)
+        if not len(widths) == len(heights) or len(widths) not in (0, len(images)):
+            raise UserError(
+                f"{where}: {len(images)} images but {len(widths)} widths and {len(heights)} "
+                "heights; expected one of each an image (or none at all)"
+            )
+        given = row.get("image_is_given")
+        if not isinstance(given, bool):
+            raise UserError(f"{where}: field 'image_is_given' is {given!r}; expected true or false")
+        targets = row.get("targets")
+        if not isinstance(targets, list):
+            raise UserError(f"{where}: field 'targets' is {targets!r}; expected a list")
+        return cls(
+            id=_string(row, "id", where),
+            benchmark=_string(row, "benchmark", where),
+            task=_string(row, "task", where),
+            split=_string(row, "split", where),
+            images=images,
+            widths=widths,
+            heights=heights,
+            instruction=_string(row, "instruction", where),
+            targets=tuple(
+                _target(item, f"{where}: targets[{i}]", len(images))
+                for i, item in enumerate(targets)
+            ),
+            image_is_given=given,
+            cluster=_string(row, "cluster", where),
+            source=_mapping(row, "source", where),
+            extra=_mapping(row, "extra", where),
+        )
+
+
+def _string(row: Mapping[str, Any], name: str, where: str) -> str:
+    value = row.get(name)
+    if not isinstance(value, str):
+        raise UserError(f"{where}: field {name!r} is {value!r}; expected a string")
+    return value
+
+
+def _mapping(row: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
+    value = row.get(name, {})
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}: field {name!r} is {value!r}; expected an object")
+    return value
+
+
+def _strings(row: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
+    value = row.get(name)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise UserError(f"{where}: field {name!r} is {value!r}; expected a list of strings")
+    return tuple(value)
+
+
+def _integers(row: Mapping[str, Any], name: str, where: str) -> tuple[int, ...]:
+    value = row.get(name)
+    if not isinstance(value, list) or not all(type(item) is int and item > 0 for item in value):
+        raise UserError(f"{where}: field {name!r} is {value!r}; expected a list of whole pixels")
+    return tuple(value)
+
+
+def _target(item: Any, where: str, n_images: int) -> Target:
+    image = item.get("image") if isinstance(item, Mapping) else None
+    box = item.get("box") if isinstance(item, Mapping) else None
+    if type(image) is not int or not 0 <= image < n_images:
+        raise UserError(f"{where}: image is {image!r}; expected 0 to {n_images - 1}")
+    if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) for v in box):
+        raise UserError(f"{where}: box is {box!r}; expected four numbers x1, y1, x2, y2")
+    x1, y1, x2, y2 = (float(v) for v in box)
+    return Target(image=image, box=(x1, y1, x2, y2), mask=item.get("mask"))
+
+
+def data_root(root: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of prepared benchmarks: `root`, else ``$UNIVG_DATA``, else ``~/.cache/univg``."""
+    if root is not None:
+        return Path(root).expanduser()
+    configured = os.environ.get("UNIVG_DATA")
+    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "univg"
+
+
+def benchmark_dir(benchmark: str, root: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of one prepared benchmark below the data root."""
+    return data_root(root) / benchmark
+
+
+def iter_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, Any]]:
+    """Yield (1-based line number, parsed value) of a JSON Lines file; blank lines are passed over.
+
+    Raises:
+        UserError: the file cannot be read, is not UTF-8, or a line is not JSON.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                if not raw.strip():
+                    continue
+                try:
+                    yield number, json.loads(raw.decode("utf-8"))
+                except UnicodeDecodeError as error:
+                    raise UserError(
+                        f"{path}:{number}: not UTF-8 (byte {error.start} is "
+                        f"0x{raw[error.start]:02x}); convert the file to UTF-8"
+                    ) from error
+                except (json.JSONDecodeError, RecursionError) as error:
+                    raise UserError(
+                        f"{path}:{number}: not a JSON value ({error}); expected one JSON object a "
+                        "line"
+                    ) from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def load_manifest(benchmark: str, root: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """The manifest of a prepared benchmark.
+
+    Raises:
+        UserError: the benchmark is not prepared, or its manifest cannot be read.
+    """
+    path = benchmark_dir(benchmark, root) / MANIFEST_FILE
+    if not path.is_file():
+        raise UserError(
+            f"benchmark {benchmark!r} is not prepared: {path} does not exist. "
+            f"Run `univg prepare {benchmark}` (see `univg prepare --help`), or set UNIVG_DATA to "
+            "the folder that holds it"
+        )
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}; prepare {benchmark!r} again") from error
+    if not isinstance(manifest, dict):
+        raise UserError(f"{path}: expected a JSON object; prepare {benchmark!r} again")
+    return manifest
+
+
+def load_samples(
+    benchmark: str,
+    split: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> list[GroundingSample]:
+    """All samples of a prepared benchmark, or those of one split, in file order.
+
+    Raises:
+        UserError: the benchmark is not prepared, a row breaks the schema, an id stands twice, or
+            no row has the split (the known splits are listed).
+    """
+    load_manifest(benchmark, root)
+    path = benchmark_dir(benchmark, root) / SAMPLES_FILE
+    samples = [
+        GroundingSample.from_dict(row, where=f"{path}:{number}")
+        for number, row in iter_json_lines(path)
+    ]
+    _require_unique_ids(samples, str(path))
+    if split is None:
+        return samples
+    chosen = [sample for sample in samples if sample.split == split]
+    if not chosen:
+        known = ", ".join(sorted({sample.split for sample in samples}))
+        raise UserError(f"benchmark {benchmark!r} has no split {split!r}; it has: {known}")
+    return chosen
+
+
+def _require_unique_ids(samples: Sequence[GroundingSample], where: str) -> None:
+    seen: set[str] = set()
+    for sample in samples:
+        if sample.id in seen:
+            raise UserError(f"{where}: the id {sample.id!r} stands twice; ids must be unique")
+        seen.add(sample.id)
+
+
+def fingerprint(samples: Iterable[GroundingSample]) -> str:
+    """SHA-256 (hex) that identifies the questions, boxes and images of a set.
+
+    Over the canonical JSON lines ``[id, instruction, [[image, box to 6 decimals], …], release
+    paths of the images]``, sorted by id, each followed by a newline. The release paths are
+    ``source["images"]`` where the rows carry them (paths below the data root are this machine's
+    matter), else ``images``. Order of the rows, image sizes and extra columns do not count.
+    """
+    digest = hashlib.sha256()
+    for sample in sorted(samples, key=lambda sample: sample.id):
+        line = [
+            sample.id,
+            sample.instruction,
+            [[t.image, [f"{value:.6f}" for value in t.box]] for t in sample.targets],
+            list(sample.source.get("images", sample.images)),
+        ]
+        text = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+        digest.update(text.encode("utf-8") + b"\n")
+    return digest.hexdigest()
+
+
+def write_text_atomically(path: Path, chunks: Iterable[str]) -> None:
+    """Write UTF-8 text so that `path` appears only when whole.
+
+    A temporary file in the same folder takes the text and is renamed at the end; if `chunks`
+    raises, nothing of it stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            for chunk in chunks:
+                file.write(chunk)
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_benchmark(
+    samples: Sequence[GroundingSample],
+    *,
+    benchmark: str,
+    root: str | os.PathLike[str] | None = None,
+    manifest_extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write ``samples.jsonl`` and then ``manifest.json`` of a prepared benchmark.
+
+    The manifest is written last: its presence says that the benchmark is whole.
+
+    Returns:
+        The benchmark's folder.
+
+    Raises:
+        UserError: an id stands twice, or a sample belongs to another benchmark.
+    """
+    for sample in samples:
+        if sample.benchmark != benchmark:
+            raise UserError(
+                f"sample {sample.id!r} belongs to {sample.benchmark!r}, not to {benchmark!r}"
+            )
+    _require_unique_ids(samples, f"benchmark {benchmark!r}")
+    folder = benchmark_dir(benchmark, root)
+    tasks: dict[str, int] = {}
+    for sample in samples:
+        tasks[sample.task] = tasks.get(sample.task, 0) + 1
+    manifest = {
+        "schema": 1,
+        "benchmark": benchmark,
+        "n": len(samples),
+        "tasks": tasks,
+        "fingerprint": fingerprint(samples),
+        **dict(manifest_extra or {}),
+    }
+    (folder / MANIFEST_FILE).unlink(missing_ok=True)
+    write_text_atomically(
+        folder / SAMPLES_FILE,
+        (json.dumps(sample.to_dict(), ensure_ascii=False) + "\n" for sample in samples),
+    )
+    write_text_atomically(
+        folder / MANIFEST_FILE, [json.dumps(manifest, ensure_ascii=False, indent=2) + "\n"]
+    )
+    return folder
