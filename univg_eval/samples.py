@@ -339,7 +339,8 @@ def fingerprint(samples: Iterable[GroundingSample]) -> str:
         line = [
             sample.id,
             sample.instruction,
-            [[t.image, [f"{value:.6f}" for value in t.box]] for t in sample.targets],
+            # "+ 0.0" writes a negative zero like a zero.
+            [[t.image, [round(value, 6) + 0.0 for value in t.box]] for t in sample.targets],
             list(sample.source.get("images", sample.images)),
         ]
         text = json.dumps(line, ensure_ascii=False, separators=(",", ":"))

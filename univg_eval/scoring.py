@@ -1,0 +1,384 @@
+"""From a response to a score, and from scores to a benchmark's numbers.
+
+A score belongs to one sample and never changes with the others; a metric belongs to a set of
+scores. The ground truth enters only after the response has been read.
+
+Three kinds of samples are kept apart, each with metrics of its own:
+
+=============  ===========================================================================
+one target     ``acc@t`` (share with IoU >= t), ``miou``, ``macc`` (mean of acc over
+               0.5, 0.55, …, 0.95), ``center_acc``, ``answered``; where the model had to
+               find the image also ``image_acc`` and ``joint@0.5``
+no target      ``no_target_acc``: right only with status ``none``
+several        ``f1@0.5`` and ``ap50``: one-to-one matching at IoU >= 0.5
+=============  ===========================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from univg_eval.answers import Answer, Status
+from univg_eval.boxes import Box, box_iou, center_in_box
+from univg_eval.dialects import Dialect
+from univg_eval.protocols import Protocol, get_protocol, parse_answer
+from univg_eval.samples import GroundingSample, Target
+
+__all__ = [
+    "MACC_THRESHOLDS",
+    "THRESHOLDS",
+    "Response",
+    "SampleScore",
+    "Tally",
+    "aggregate",
+    "macro_average",
+    "sample_metrics",
+    "score_sample",
+    "score_samples",
+]
+
+THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
+MACC_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
+MATCH_IOU = 0.5
+
+ImageSizes = Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a model said about one sample, and what its box has to be read with.
+
+    Attributes:
+        text: the whole response, thinking included; None if the model gave none.
+        image_sizes: (width, height) in pixels of the original images; None: the sample's own.
+        input_sizes: the same after the model's resize; None: by the dialect's resize rule.
+        prompt: the text the model was given, for protocols that read it.
+    """
+
+    text: str | None
+    image_sizes: ImageSizes | None = None
+    input_sizes: ImageSizes | None = None
+    prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SampleScore:
+    """The score of one response.
+
+    Attributes:
+        id, task, cluster: of the sample.
+        status: how the response was read.
+        box: chosen box, xyxy_norm, or None.
+        iou: with the single target, 0.0 for every status but ``ok``; None for a sample without
+            target or with several.
+        center: whether the box's centre lies in the single target; None as for `iou`.
+        image_index: 0-based image that the response names, or None.
+        image_right: whether that is the target's image; None where the image was given, where
+            the protocol does not read it, or without a single target.
+        no_target_right: for a sample without target, whether the status is ``none``; else None.
+        f1, ap50: for a sample with several targets; else None.
+        n_boxes, n_units: boxes and units in the answer section.
+        clipped: whether the chosen box reached outside the image.
+        excluded: the ground truth is invalid and the protocol leaves such rows out.
+    """
+
+    id: str
+    task: str
+    cluster: str
+    status: Status
+    box: Box | None
+    iou: float | None
+    center: bool | None
+    image_index: int | None
+    image_right: bool | None
+    no_target_right: bool | None
+    f1: float | None
+    ap50: float | None
+    n_boxes: int
+    n_units: int
+    clipped: bool
+    excluded: bool
+
+
+def score_sample(
+    sample: GroundingSample,
+    response: str | Response | None,
+    dialect: str | Dialect | None,
+    *,
+    protocol: str | Protocol = "univg",
+    image_sizes: ImageSizes | None = None,
+    input_sizes: ImageSizes | None = None,
+    prompt: str | None = None,
+) -> SampleScore:
+    """Score one response.
+
+    Args:
+        sample: the question and its true objects.
+        response: the model's text, or a `Response` (then the next three arguments are ignored);
+            None counts as unanswered.
+        dialect: how the model writes boxes; None only for protocols that bring their own rule.
+        protocol: scoring rule.
+        image_sizes, input_sizes, prompt: see `Response`.
+
+    Raises:
+        UserError: unknown dialect or protocol, or the protocol needs what is not given.
+    """
+    if not isinstance(response, Response):
+        response = Response(response, image_sizes, input_sizes, prompt)
+    return score_samples([sample], [response], dialect, protocol=protocol)[0]
+
+
+def score_samples(
+    samples: Sequence[GroundingSample],
+    responses: Sequence[Response],
+    dialect: str | Dialect | None,
+    *,
+    protocol: str | Protocol = "univg",
+) -> list[SampleScore]:
+    """`score_sample` for many pairs: the IoU of all of them is computed at once.
+
+    Args:
+        samples, responses: of equal length, paired by position.
+        dialect, protocol: as for `score_sample`.
+
+    Returns:
+        One score a pair, in order.
+    """
+    rule = get_protocol(protocol) if isinstance(protocol, str) else protocol
+    answers = [
+        _read(sample, response, dialect, rule)
+        for sample, response in zip(samples, responses, strict=True)
+    ]
+    scored = [
+        i
+        for i, (sample, answer) in enumerate(zip(samples, answers, strict=True))
+        if len(sample.targets) == 1 and answer.box is not None
+    ]
+    ious = [0.0] * len(samples)
+    centers = [False] * len(samples)
+    if scored:
+        predicted = np.array([answers[i].box for i in scored], dtype=np.float64)
+        true = np.array([samples[i].targets[0].box for i in scored], dtype=np.float64)
+        for i, iou, center in zip(
+            scored,
+            rule.iou(predicted, true).tolist(),
+            center_in_box(predicted, true).tolist(),
+            strict=True,
+        ):
+            if answers[i].status == "ok":
+                ious[i], centers[i] = iou, center
+    return [
+        _assemble(sample, answer, iou, center, rule)
+        for sample, answer, iou, center in zip(samples, answers, ious, centers, strict=True)
+    ]
+
+
+def _read(
+    sample: GroundingSample, response: Response, dialect: str | Dialect | None, rule: Protocol
+) -> Answer:
+    given = sample.image_is_given and len({target.image for target in sample.targets}) == 1
+    return parse_answer(
+        response.text or "",
+        dialect,
+        image_sizes=response.image_sizes or sample.image_sizes,
+        input_sizes=response.input_sizes,
+        target_image=sample.targets[0].image if given else None,
+        prompt=response.prompt,
+        protocol=rule.name,
+    )
+
+
+def _assemble(
+    sample: GroundingSample, answer: Answer, iou: float, center: bool, rule: Protocol
+) -> SampleScore:
+    single = len(sample.targets) == 1
+    image_right: bool | None = None
+    if single and not sample.image_is_given and rule.reads_image:
+        image_right = answer.image_index == sample.targets[0].image
+    f1, ap50 = (
+        match_several(answer, sample.targets, check_image=not sample.image_is_given)
+        if len(sample.targets) > 1
+        else (None, None)
+    )
+    return SampleScore(
+        id=sample.id,
+        task=sample.task,
+        cluster=sample.cluster,
+        status=answer.status,
+        box=answer.box,
+        iou=iou if single else None,
+        center=center if single else None,
+        image_index=answer.image_index,
+        image_right=image_right,
+        no_target_right=None if sample.targets else answer.status == "none",
+        f1=f1,
+        ap50=ap50,
+        n_boxes=answer.n_boxes,
+        n_units=answer.n_units,
+        clipped=answer.clipped,
+        excluded=not rule.on_all_rows and not sample.has_valid_targets,
+    )
+
+
+def match_several(
+    answer: Answer, targets: Sequence[Target], *, check_image: bool
+) -> tuple[float, float]:
+    """F1 and average precision at IoU 0.5 of all boxes of an answer against several targets.
+
+    Boxes are taken in the order of the answer (responses carry no confidences). Each takes the
+    free target with the highest IoU if that reaches 0.5, as in COCO's matching; a box repeated
+    for one target is a false positive.
+
+    Args:
+        answer: a read response.
+        targets: two or more true objects.
+        check_image: whether a box counts only for targets on the image that its label names.
+
+    Returns:
+        ``f1``: 2 TP / (boxes + targets), invalid boxes counted as boxes.
+        ``ap50``: mean over targets of the precision at the rank where each was found, 0 for
+        those never found.
+    """
+    overlaps = (
+        box_iou(
+            np.array(answer.boxes)[:, None, :], np.array([target.box for target in targets])[None]
+        )
+        if answer.boxes
+        else np.zeros((0, len(targets)))
+    )
+    free = np.ones(len(targets), dtype=bool)
+    hits = 0
+    precisions = 0.0
+    for rank, (row, image) in enumerate(zip(overlaps, answer.box_images, strict=True), start=1):
+        on_image = np.array([not check_image or target.image == image for target in targets])
+        candidates = np.where(free & on_image, row, -1.0)
+        best = int(np.argmax(candidates))
+        if candidates[best] >= MATCH_IOU:
+            free[best] = False
+            hits += 1
+            precisions += hits / rank
+    return 2 * hits / (max(answer.n_boxes, len(answer.boxes)) + len(targets)), precisions / len(
+        targets
+    )
+
+
+def sample_metrics(score: SampleScore) -> dict[str, float]:
+    """The score of one sample under every metric that it counts in; their means are the results.
+
+    An excluded sample counts in none.
+    """
+    if score.excluded:
+        return {}
+    if score.no_target_right is not None:
+        return {"no_target_acc": float(score.no_target_right)}
+    if score.f1 is not None and score.ap50 is not None:
+        return {"f1@0.5": score.f1, "ap50": score.ap50}
+    iou = score.iou or 0.0
+    values = {f"acc@{t}": float(iou >= t) for t in THRESHOLDS}
+    values["miou"] = iou
+    values["macc"] = sum(iou >= t for t in MACC_THRESHOLDS) / len(MACC_THRESHOLDS)
+    values["center_acc"] = float(bool(score.center))
+    values["answered"] = float(score.status == "ok")
+    if score.image_right is not None:
+        values["image_acc"] = float(score.image_right)
+        values["joint@0.5"] = float(score.image_right and iou >= 0.5)
+    return values
+
+
+class _TaskSums:
+    """Sums of every metric over the samples of one task, with the count behind each."""
+
+    def __init__(self) -> None:
+        self.n = self.n_no_target = self.n_several = self.excluded = 0
+        self.sums: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, score: SampleScore) -> None:
+        if score.excluded:
+            self.excluded += 1
+        elif score.no_target_right is not None:
+            self.n_no_target += 1
+        elif score.f1 is not None:
+            self.n_several += 1
+        else:
+            self.n += 1
+        for name, value in sample_metrics(score).items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def merge(self, other: _TaskSums) -> None:
+        self.n += other.n
+        self.n_no_target += other.n_no_target
+        self.n_several += other.n_several
+        self.excluded += other.excluded
+        for name, value in other.sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + other.counts[name]
+
+    def result(self) -> dict[str, Any]:
+        row: dict[str, Any] = {"n": self.n, "excluded": self.excluded}
+        if self.n_no_target:
+            row["n_no_target"] = self.n_no_target
+        if self.n_several:
+            row["n_several"] = self.n_several
+        return row | {name: self.sums[name] / self.counts[name] for name in self.sums}
+
+
+class Tally:
+    """Running sums of scores, for sets too large to hold: add, merge, then `result`."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, _TaskSums] = {}
+
+    def add(self, score: SampleScore) -> None:
+        """Count one score."""
+        self._tasks.setdefault(score.task, _TaskSums()).add(score)
+
+    def merge(self, other: Tally) -> None:
+        """Count everything that `other` has counted, as if it came after what is here."""
+        for task, sums in other._tasks.items():
+            self._tasks.setdefault(task, _TaskSums()).merge(sums)
+
+    def result(self) -> dict[str, Any]:
+        """The metrics; see `aggregate`."""
+        tasks = {task: sums.result() for task, sums in self._tasks.items()}
+        return {"tasks": tasks, "macro": macro_average(tasks)}
+
+
+def aggregate(scores: Iterable[SampleScore]) -> dict[str, Any]:
+    """Metrics per task and their unweighted means.
+
+    Args:
+        scores: consumed once, in any order; one a sample, unanswered samples included (score
+            them with the response None), or the denominator would be too small.
+
+    Returns:
+        ``{"tasks": {task: {"n", "excluded", "acc@0.3", …}}, "macro": {…}}``, shares as fractions,
+        tasks in order of first appearance. ``n`` counts the samples with one target that are not
+        excluded: the denominator of acc, miou, macc, center_acc and answered. Samples without
+        target and with several are counted in ``n_no_target`` and ``n_several`` (left out when
+        zero), the denominators of their own metrics. See `macro_average` for ``macro``.
+    """
+    tally = Tally()
+    for score in scores:
+        tally.add(score)
+    return tally.result()
+
+
+_COUNTS = frozenset({"n", "excluded", "n_no_target", "n_several"})
+
+
+def macro_average(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Unweighted mean over tasks of each metric that every task has.
+
+    The published MIG-Bench average is this mean of Acc@0.5 over the ten tasks.
+    """
+    rows = list(tasks.values())
+    if not rows:
+        return {}
+    names = [name for name in rows[0] if name not in _COUNTS and all(name in row for row in rows)]
+    return {name: sum(row[name] for row in rows) / len(rows) for name in names}
