@@ -1,1 +1,65 @@
-"""UniVG: evaluation of universal visual grounding."""
+"""UniVG: evaluation of universal visual grounding.
+
+The public names load on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from univg_eval.answers import Answer
+    from univg_eval.boxes import box_iou
+    from univg_eval.dialects import Dialect, dialect_for_model, get_dialect, list_dialects
+    from univg_eval.errors import UserError
+    from univg_eval.protocols import parse_answer
+    from univg_eval.runs import load_run
+    from univg_eval.samples import GroundingSample, fingerprint, load_samples
+    from univg_eval.scoring import SampleScore, aggregate, score_sample
+
+__all__ = [
+    "Answer",
+    "Dialect",
+    "GroundingSample",
+    "SampleScore",
+    "UserError",
+    "aggregate",
+    "box_iou",
+    "dialect_for_model",
+    "fingerprint",
+    "get_dialect",
+    "list_dialects",
+    "load_run",
+    "load_samples",
+    "parse_answer",
+    "score_sample",
+]
+
+_HOME = {
+    "Answer": "answers",
+    "Dialect": "dialects",
+    "GroundingSample": "samples",
+    "SampleScore": "scoring",
+    "UserError": "errors",
+    "aggregate": "scoring",
+    "box_iou": "boxes",
+    "dialect_for_model": "dialects",
+    "fingerprint": "samples",
+    "get_dialect": "dialects",
+    "list_dialects": "dialects",
+    "load_run": "runs",
+    "load_samples": "samples",
+    "parse_answer": "protocols",
+    "score_sample": "scoring",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'univg_eval' has no attribute {name!r}")
+    return getattr(import_module(f"univg_eval.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

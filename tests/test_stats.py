@@ -1,0 +1,132 @@
+"""Intervals: known values, limits, and coverage by exact enumeration or simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from univg_eval.stats import macro_bootstrap, wilson_interval
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "low", "high"),
+    [
+        # Values printed in Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (29, 29, 0.8830, 1.0),
+    ],
+)
+def test_wilson_matches_published_values(k: int, n: int, low: float, high: float) -> None:
+    interval = wilson_interval(k, n)
+    assert interval.estimate == pytest.approx(k / n)
+    assert (interval.low, interval.high) == (
+        pytest.approx(low, abs=6e-5),
+        pytest.approx(high, abs=6e-5),
+    )
+
+
+def test_no_samples_say_nothing() -> None:
+    interval = wilson_interval(0, 0)
+    assert math.isnan(interval.estimate)
+    assert (interval.low, interval.high) == (0.0, 1.0)
+
+
+@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_holds_its_estimate_and_mirrors(pair: tuple[int, int]) -> None:
+    k, n = pair
+    interval, mirrored = wilson_interval(k, n), wilson_interval(n - k, n)
+    assert 0.0 <= interval.low <= interval.estimate <= interval.high <= 1.0
+    assert interval.low == pytest.approx(1 - mirrored.high, abs=1e-12)
+
+
+@pytest.mark.parametrize("p", [0.02, 0.1, 0.3, 0.5, 0.9, 0.98])
+def test_wilson_coverage_at_forty_samples_by_enumeration(p: float) -> None:
+    n = 40
+    covered = sum(
+        math.comb(n, k) * p**k * (1 - p) ** (n - k)
+        for k in range(n + 1)
+        if wilson_interval(k, n).low <= p <= wilson_interval(k, n).high
+    )
+    # A discrete share cannot be covered at exactly 95 %; Wilson's is within these at n = 40.
+    assert 0.93 <= covered <= 0.98
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [[0.02] * 15, [0.5] * 15, list(np.linspace(0.02, 0.9, 15)), [0.02] * 10],
+    ids=["rare", "even", "mixed", "rare, ten tasks"],
+)
+def test_macro_bootstrap_coverage_at_forty_samples(shares: list[float]) -> None:
+    generator = np.random.default_rng(20)
+    runs, n = 300, 40
+    true = float(np.mean(shares))
+    covered = 0
+    for run in range(runs):
+        values = {str(t): generator.binomial(1, p, n).tolist() for t, p in enumerate(shares)}
+        interval = macro_bootstrap(values, resamples=400, seed=run)
+        covered += interval.low <= true <= interval.high
+    # 300 runs leave a standard error of 1.3 points around a true coverage of 95.
+    assert 0.91 <= covered / runs <= 0.985
+
+
+def test_macro_interval_grows_with_clusters_of_equal_rows() -> None:
+    # Ten copies of each independent value: as much information as the values once.
+    generator = np.random.default_rng(3)
+    once = generator.binomial(1, 0.4, 40).tolist()
+    copied = [value for value in once for _ in range(10)]
+    clusters = [i for i in range(40) for _ in range(10)]
+    reference = macro_bootstrap({"a": once})
+    clustered = macro_bootstrap({"a": copied}, {"a": clusters})
+    naive = macro_bootstrap({"a": copied})
+    width = reference.high - reference.low
+    assert clustered.high - clustered.low == pytest.approx(width, rel=0.12)
+    assert naive.high - naive.low < 0.5 * width
+
+
+def test_macro_keeps_shared_clusters_together() -> None:
+    # Two tasks on the same images, with equal values: one task's information, not two.
+    generator = np.random.default_rng(5)
+    once = generator.binomial(1, 0.5, 60).tolist()
+    ids = list(range(60))
+    shared = macro_bootstrap({"a": once, "b": once}, {"a": ids, "b": ids})
+    alone = macro_bootstrap({"a": once}, {"a": ids})
+    assert shared.high - shared.low == pytest.approx(alone.high - alone.low, rel=0.1)
+
+
+def test_macro_is_the_unweighted_mean() -> None:
+    interval = macro_bootstrap({"small": [1.0, 0.0], "large": [0.0] * 98})
+    assert interval.estimate == pytest.approx(0.25)
+
+
+def test_macro_without_spread_is_as_wide_as_wilson() -> None:
+    interval = macro_bootstrap({"a": [0.0] * 40, "b": [0.0] * 40})
+    pooled = wilson_interval(0, 80)
+    assert (interval.estimate, interval.low, interval.high) == (0.0, 0.0, pooled.high)
+
+
+def test_macro_repeats_for_equal_seeds() -> None:
+    values = {"a": [0.0, 0.25, 1.0, 1.0], "b": [0.5, 0.0, 0.0]}
+    assert macro_bootstrap(values, seed=1) == macro_bootstrap(values, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: wilson_interval(5, 4), "k is 5 with n = 4"),
+        (lambda: wilson_interval(1, 4, level=95), "level is 95"),
+        (lambda: macro_bootstrap({}), "no tasks given"),
+        (lambda: macro_bootstrap({"a": []}), "'a' has no samples"),
+        (lambda: macro_bootstrap({"a": [2.0]}), "value 2.0"),
+        (lambda: macro_bootstrap({"a": [1.0]}, {"a": []}), "1 values and 0 clusters"),
+    ],
+)
+def test_wrong_arguments_are_named(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,7 @@
+"""``python -m univg_eval`` is ``univg``."""
+
+import sys
+
+from univg_eval.cli import main
+
+sys.exit(main())

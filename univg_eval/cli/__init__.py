@@ -1,0 +1,74 @@
+"""The command ``univg``: one module a command, each with `add_parser` and a function to run.
+
+Exit status: 0 success; 1 an internal failure; 2 a user's mistake, told in one message without a
+traceback; 3 a check or an audit found something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from univg_eval.errors import UserError
+
+__all__ = ["EXIT_FOUND", "EXIT_USER_ERROR", "build_parser", "main"]
+
+EXIT_USER_ERROR = 2
+EXIT_FOUND = 3
+
+# In the order of the help. Their modules import nothing heavy at the top.
+COMMANDS = ("demo", "tasks", "dialects", "prepare", "audit", "eval", "score")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of ``univg`` with all its commands."""
+    parser = argparse.ArgumentParser(
+        prog="univg",
+        description="Evaluate visual grounding: boxes read exactly as each model family writes "
+        "them, and numbers with their provenance and intervals.",
+        epilog="Example: univg demo",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name in COMMANDS:
+        importlib.import_module(f"univg_eval.cli.{name}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``univg`` with `argv` (the process's own arguments if None); returns the exit status."""
+    parser = build_parser()
+    args, unknown = parser.parse_known_args(argv)
+    if args.version:
+        from importlib.metadata import version
+
+        print(version("univg"))
+        return 0
+    if args.command is None:
+        parser.print_help()
+        return 0
+    if unknown:
+        # Only `univg eval` passes arguments on; it asks for them by this attribute.
+        if not getattr(args, "takes_unknown", False):
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        args.unknown = unknown
+    elif getattr(args, "takes_unknown", False):
+        args.unknown = []
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"univg {args.command}: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except BrokenPipeError:
+        # The reader of our output has gone (`univg score … | head`): no error of ours. What is
+        # still buffered has nowhere to go, and would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print(f"univg {args.command}: interrupted", file=sys.stderr)
+        return 130
+    return status
