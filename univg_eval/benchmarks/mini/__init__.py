@@ -1,0 +1,36 @@
+"""univg_mini: fifteen small generated tasks that mirror MIG-Bench and the zero-shot splits.
+
+They test a whole evaluation pipeline and basic skills offline; they are not MIG-Bench itself.
+"""
+
+from univg_eval.benchmarks.mini.aids import Referring, listing, referring
+from univg_eval.benchmarks.mini.generate import (
+    DEFAULT_N,
+    DEFAULT_SEED,
+    GENERATOR_VERSION,
+    TASKS,
+    generate,
+)
+from univg_eval.benchmarks.mini.item import Clip, MiniItem
+from univg_eval.benchmarks.mini.layout import HELD_OUT
+from univg_eval.benchmarks.mini.scene import COLORS, SHAPES, Scene, SceneObject
+from univg_eval.benchmarks.mini.tasks_tools import HELD_OUT_TOOLS
+
+__all__ = [
+    "COLORS",
+    "DEFAULT_N",
+    "DEFAULT_SEED",
+    "GENERATOR_VERSION",
+    "HELD_OUT",
+    "HELD_OUT_TOOLS",
+    "SHAPES",
+    "TASKS",
+    "Clip",
+    "MiniItem",
+    "Referring",
+    "Scene",
+    "SceneObject",
+    "generate",
+    "listing",
+    "referring",
+]
