@@ -1,0 +1,50 @@
+# Every target works on a fresh machine: it makes .venv first, with what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo "make demo   evaluate the shipped tiny model and the baselines on univg_mini"
+	@echo "make test   lint, type checks and tests"
+	@echo "make lint   ruff and mypy alone"
+	@echo "make bench  speed of scoring, interval coverage, the attack table"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "UniVG needs Python 3.11 to 3.13; $(PYTHON) is $$($(PYTHON) --version). Say which one to use: make PYTHON=python3.12 …" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.eval: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing lmms-eval, torch and transformers into $(VENV) (some minutes, about 7 GB) …"
+	$(PIP_INSTALL) -e '.[eval]'
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing everything for the tests into $(VENV) (some minutes, about 7 GB) …"
+	$(PIP_INSTALL) -e '.[eval,train,dev]'
+	@touch $@ $(VENV)/.eval
+
+demo: $(VENV)/.eval
+	$(BIN)/univg demo
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/score_million.py
+	$(BIN)/python benchmarks/interval_coverage.py
+	$(BIN)/python benchmarks/attacks.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
