@@ -80,6 +80,7 @@ def generate(task: str, *, seed: int, index: int, subset: Subset = "eval") -> Mi
         rng=_random(*stream, group),
         held_out=held_out,
         words=_random(*stream, group, "words", member),
+        fate=_random(*stream, group, "kind").random(),
         member=member,
     )
     for _ in range(_MAX_ATTEMPTS):

@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from univg_eval.benchmarks.mini.scene import COLORS, SHAPES, Background, Scene, SceneObject
 from univg_eval.boxes import Box
@@ -47,6 +48,9 @@ _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 _NTH = ("1st", "2nd", "3rd", "4th", "5th", "6th")
 
 
+_Kind = TypeVar("_Kind")
+
+
 class RetryScene(Exception):  # noqa: N818  (a signal inside the generator, never an error)
     """The random choices so far admit no scene; the generator draws new ones."""
 
@@ -81,13 +85,20 @@ class Maker:
         held_out: whether the target's label must be one of `HELD_OUT`; all other labels of
             the item are always seen ones.
         words: the generator of the wording; items that share images differ in it.
+        fate: a number in [0, 1) that chooses the kind of question; it outlives a retry, so
+            that kinds which need many attempts stay as frequent as the others.
         member: which question about shared images this is.
     """
 
     rng: random.Random
     held_out: bool
     words: random.Random
+    fate: float
     member: int = 0
+
+    def kind(self, kinds: Sequence[_Kind]) -> _Kind:
+        """The kind of question of this item, out of equally likely ones."""
+        return kinds[int(self.fate * len(kinds))]
 
     # -- labels ---------------------------------------------------------------------------
     def target_label(

@@ -85,7 +85,7 @@ def _changed(maker: Maker, label: Label, kind: str) -> Label | None:
 
 def _change_pair(maker: Maker) -> tuple[str, list[SceneObject], list[SceneObject]]:
     """(kind, objects before, objects after); the first object after is the changed one."""
-    kind = maker.rng.choice(("added", "recolored", "reshaped"))
+    kind = maker.kind(("added", "recolored", "reshaped"))
     label = maker.target_label()
     before = _changed(maker, label, kind)
     n_others = maker.rng.randint(2, 4)
@@ -168,7 +168,8 @@ def object_tracking(maker: Maker) -> Draft:
     label = maker.target_label()
     n_others = rng.randint(1, 3)
     others = maker.distractors(label, n_others)
-    twin = rng.random() < 0.25 and not maker.held_out
+    # A held-out label appears on the target alone, so it has no twin.
+    twin = maker.kind(("twin", "plain", "plain")) == "twin" and not maker.held_out
     if twin:
         others[0] = label
     paths: list[list[SpotBox]] = []
@@ -366,7 +367,7 @@ def group_grounding(maker: Maker) -> Draft:
     rng = maker.rng
     n_images = rng.randint(3, 4)
     asked = rng.randrange(n_images)
-    kind = rng.choice(("label", "relation", "together"))
+    kind = maker.kind(("label", "relation", "together"))
     label = maker.target_label()
     name = " ".join(label)
     partner = maker.near_label(label) if rng.random() < 0.5 else maker.other_label(avoid=[label])
@@ -431,7 +432,7 @@ def group_grounding(maker: Maker) -> Draft:
 
 def reasoning(maker: Maker) -> Draft:
     """A relation between two images that is described but not named."""
-    kind = maker.rng.choice(("odd_color", "largest_shape", "missing", "majority_color"))
+    kind = maker.kind(tuple(_REASONING))
     clues, labels, templates = _REASONING[kind](maker)
     spots = maker.spread([maker.size(5, 9) for _ in labels])
     objects = maker.objects(labels, spots)

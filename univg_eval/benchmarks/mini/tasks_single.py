@@ -233,7 +233,7 @@ _VAL_KINDS: tuple[Callable[[Maker], Draft], ...] = (
 
 def lisa_val(maker: Maker) -> Draft:
     """One image, a short implicit description."""
-    return maker.rng.choice(_VAL_KINDS)(maker)
+    return maker.kind(_VAL_KINDS)(maker)
 
 
 # -- the longer descriptions of lisa_test ------------------------------------------------------
@@ -363,7 +363,7 @@ _TEST_KINDS: tuple[Callable[[Maker], Draft], ...] = (
 
 def lisa_test(maker: Maker) -> Draft:
     """One image, a longer and deeper implicit description."""
-    return maker.rng.choice(_TEST_KINDS)(maker)
+    return maker.kind(_TEST_KINDS)(maker)
 
 
 # -- llmseg: what a thing is like, or could be used for ----------------------------------------
@@ -410,7 +410,7 @@ COLOR_LIKE: dict[str, str] = {
 def llmseg(maker: Maker) -> Draft:
     """One image; the object is described by what it is like or could be used for."""
     rng = maker.rng
-    kind = rng.choice(("use", "use", "color_like", "both"))
+    kind = maker.kind(("use", "use", "color_like", "both"))
     label = maker.target_label()
     color, shape = label
     use = rng.choice([name for name, (shapes, _) in USES.items() if shape in shapes])

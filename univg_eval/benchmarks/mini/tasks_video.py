@@ -222,7 +222,7 @@ def _grows(maker: Maker) -> Draft:
 
 def revos(maker: Maker) -> Draft:
     """A film and a plain temporal description."""
-    return maker.rng.choice((_moves, _rests, _moves_to, _disappears, _grows))(maker)
+    return maker.kind((_moves, _rests, _moves_to, _disappears, _grows))(maker)
 
 
 # -- reasonvos: the same kind of film, described implicitly ---------------------------------------
@@ -331,6 +331,6 @@ def _wins(maker: Maker) -> Draft:
 
 def reasonvos(maker: Maker) -> Draft:
     """A film and an implicit temporal description."""
-    return maker.rng.choice((_against, _appears_last, _changes_color, _wins))(maker)
+    return maker.kind((_against, _appears_last, _changes_color, _wins))(maker)
 
 
