@@ -1,0 +1,177 @@
+"""The rooms of the project and the one direction in which they may import each other."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Each room of univg_eval, and the rooms that it may import besides itself.
+CORE = {
+    "errors": set(),
+    "boxes": set(),
+    "stats": set(),
+    "dialects": {"errors", "boxes"},
+    "answers": {"errors", "boxes", "dialects"},
+    "protocols": {"errors", "boxes", "dialects", "answers"},
+    "samples": {"errors", "boxes"},
+    "prompts": {"errors", "boxes", "dialects", "samples"},
+    "video": {"errors"},
+    "images": {"errors", "samples", "video"},
+    "scoring": {"errors", "boxes", "dialects", "answers", "protocols", "samples"},
+    "responses": {
+        "errors",
+        "boxes",
+        "dialects",
+        "answers",
+        "protocols",
+        "samples",
+        "scoring",
+    },
+    "benchmarks": {"errors", "boxes", "samples", "video", "images"},
+    "runs": {"errors", "samples", "scoring", "dialects", "protocols"},
+}
+ON_TOP = {"lmms", "cli"}
+EVAL_ROOMS = set(CORE) | ON_TOP
+HEAVY = {"torch", "transformers", "lmms_eval", "trl", "datasets", "accelerate", "decord", "av"}
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> Iterator[str]:
+    """Dotted names of the modules that a file imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    type_checking = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    nodes = ast.iter_child_nodes(tree) if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if id(node) in type_checking:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; imports here are absolute"
+            yield node.module or ""
+            if node.module == "univg_eval":
+                yield from (f"univg_eval.{alias.name}" for alias in node.names)
+
+
+def room(path: Path) -> str:
+    return path.relative_to(ROOT / "univg_eval").parts[0].removesuffix(".py")
+
+
+def test_every_module_has_a_known_room() -> None:
+    rooms = {room(path) for path in modules("univg_eval")} - {"__init__", "__main__"}
+    assert rooms <= EVAL_ROOMS, f"say in this test where {rooms - EVAL_ROOMS} belongs"
+
+
+def test_imports_point_one_way() -> None:
+    wrong = []
+    for path in modules("univg_eval"):
+        here = room(path)
+        if here not in CORE:
+            continue
+        for name in imports(path):
+            parts = name.split(".")
+            inside = parts[0] == "univg_eval" and len(parts) > 1 and parts[1] in EVAL_ROOMS
+            if inside and parts[1] not in CORE[here] | {here}:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_drawn_direction_has_no_circle() -> None:
+    done: set[str] = set()
+    while ready := {r for r, needs in CORE.items() if r not in done and needs <= done}:
+        done |= ready
+    assert done == set(CORE)
+
+
+def test_evaluation_never_imports_training() -> None:
+    for path in modules("univg_eval"):
+        assert not [n for n in imports(path) if n.split(".")[0] == "univg_train"], path
+
+
+def test_training_imports_only_the_core() -> None:
+    for path in modules("univg_train"):
+        for name in imports(path):
+            parts = name.split(".")
+            assert not (parts[0] == "univg_eval" and len(parts) > 1 and parts[1] in ON_TOP), (
+                f"{path.relative_to(ROOT)} imports {name}"
+            )
+
+
+@pytest.mark.parametrize(
+    ("library", "home"), [("lmms_eval", "univg_eval/lmms"), ("trl", "univg_train")]
+)
+def test_one_room_knows_each_framework(library: str, home: str) -> None:
+    for path in modules("univg_eval") + modules("univg_train"):
+        if library in {name.split(".")[0] for name in imports(path)}:
+            assert path.is_relative_to(ROOT / home), f"{path} imports {library}"
+
+
+def test_torch_stays_out_of_the_scoring_core() -> None:
+    for path in modules("univg_eval"):
+        if room(path) in CORE and room(path) not in {"video", "benchmarks"}:
+            found = HEAVY & {name.split(".")[0] for name in imports(path)}
+            assert not found, f"{path} imports {found}"
+
+
+def test_tasks_folder_holds_yaml_and_one_readme() -> None:
+    names = [p.name for p in (ROOT / "tasks").rglob("*") if p.is_file()]
+    assert [n for n in names if not n.endswith(".yaml")] == ["README.md"]
+
+
+def test_there_is_one_iou() -> None:
+    functions = [
+        f"{path.relative_to(ROOT)}:{node.name}"
+        for path in modules("univg_eval") + modules("univg_train")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and "iou" in node.name.lower().split("_")
+    ]
+    computing = [name for name in functions if not name.startswith("univg_eval/protocols")]
+    assert computing == ["univg_eval/boxes.py:box_iou"]
+
+
+@pytest.mark.parametrize("module", ["univg_eval.cli", "univg_train.cli"])
+def test_help_loads_nothing_heavy(module: str) -> None:
+    code = (
+        f"import sys\nfrom {module} import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        f"print('HEAVY', sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_core_imports_without_the_extras() -> None:
+    """With only numpy, pillow, pandas and rich at hand, a response can be scored."""
+    code = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {HEAVY | {"yaml", "scipy"}!r}:
+            raise ImportError(f"not installed here: {{name}}")
+sys.meta_path.insert(0, Refuse())
+import univg_eval
+answer = univg_eval.parse_answer("(100,200),(300,400)", "qwen2_vl")
+assert answer.box == (0.1, 0.2, 0.3, 0.4), answer
+import univg_eval.scoring, univg_eval.samples, univg_eval.stats, univg_eval.images, univg_eval.runs
+import univg_eval.responses, univg_eval.prompts
+from univg_eval.cli import build_parser
+build_parser()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

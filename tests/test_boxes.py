@@ -1,0 +1,136 @@
+"""Box geometry against exact fractions and pycocotools."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from univg_eval.boxes import (
+    box_iou,
+    center_in_box,
+    clip_box,
+    clip_boxes,
+    is_valid_box,
+    valid_boxes,
+)
+
+Coordinates = tuple[int, int, int, int]
+
+
+def grid_boxes(low: int = 0, high: int = 40) -> st.SearchStrategy[Coordinates]:
+    """Valid boxes with whole coordinates."""
+    pair = st.tuples(st.integers(low, high), st.integers(low, high)).filter(lambda p: p[0] != p[1])
+    return st.tuples(pair, pair).map(
+        lambda p: (min(p[0]), min(p[1]), max(p[0]), max(p[1]))  # type: ignore[return-value]
+    )
+
+
+def exact_iou(a: Coordinates, b: Coordinates) -> Fraction:
+    """Count of unit cells covered by both boxes over cells covered by either."""
+    cells_a = {(x, y) for x in range(a[0], a[2]) for y in range(a[1], a[3])}
+    cells_b = {(x, y) for x in range(b[0], b[2]) for y in range(b[1], b[3])}
+    return Fraction(len(cells_a & cells_b), len(cells_a | cells_b))
+
+
+@given(grid_boxes(0, 12), grid_boxes(0, 12))
+def test_iou_counts_cells(a: Coordinates, b: Coordinates) -> None:
+    assert box_iou(a, b) == pytest.approx(float(exact_iou(a, b)), abs=1e-12)
+
+
+@given(grid_boxes(), grid_boxes(), st.floats(0.01, 100))
+def test_iou_is_symmetric_and_free_of_scale(a: Coordinates, b: Coordinates, scale: float) -> None:
+    value = box_iou(a, b)
+    assert box_iou(b, a) == value
+    assert box_iou(np.array(a) * scale, np.array(b) * scale) == pytest.approx(value)
+    assert box_iou(a, a) == 1.0
+
+
+def test_iou_agrees_with_pycocotools() -> None:
+    mask = pytest.importorskip("pycocotools.mask")
+    generator = np.random.default_rng(0)
+    corners = np.sort(generator.random((2, 200, 2, 2)) * 500, axis=2)
+    a, b = (np.concatenate([c[:, 0], c[:, 1]], axis=1) for c in corners)
+    as_xywh = [
+        np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1) for boxes in (a, b)
+    ]
+    reference = mask.iou(as_xywh[0], as_xywh[1], [0] * len(b))
+    np.testing.assert_allclose(box_iou(a[:, None], b[None]), reference, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected", "why"),
+    [
+        ((0, 0, 2, 2), (1, 1, 3, 3), 1 / 7, "one cell of seven"),
+        ((0, 0, 1, 1), (1, 0, 2, 1), 0.0, "a shared edge has no area"),
+        ((0, 0, 1, 1), (2, 2, 3, 3), 0.0, "apart"),
+        ((0, 0, 0, 0), (0, 0, 0, 0), 0.0, "two points: no area to share, and no division by zero"),
+        ((2, 2, 0, 0), (0, 0, 2, 2), 0.0, "inverted corners"),
+        ((2, 0, 0, 2), (0, 0, 2, 2), 0.0, "inverted in x only"),
+        ((2, 2, 0, 0), (2, 2, 0, 0), 0.0, "inverted, even against itself"),
+        ((math.nan, 0, 1, 1), (0, 0, 1, 1), 0.0, "not a number"),
+        ((0, 0, math.inf, 1), (0, 0, 1, 1), 0.0, "infinite"),
+        ((-math.inf, -math.inf, math.inf, math.inf), (0, 0, 1, 1), 0.0, "infinite on all sides"),
+        ((0, 0, 1e308, 1e308), (0, 0, 1, 1), 0.0, "the area overflows"),
+        ((-1, 0, 1, 1), (0, 0, 1, 1), 0.5, "not clipped here"),
+    ],
+)
+def test_iou_of_special_boxes(a, b, expected: float, why: str) -> None:
+    with np.errstate(all="raise", invalid="ignore", over="ignore"):
+        assert box_iou(a, b) == pytest.approx(expected), why
+
+
+def test_union_eps_is_added_to_the_union() -> None:
+    # Intersection 0.25, union 1 + 0.25 - 0.25: 0.25 / (1 + 1e-6).
+    assert box_iou((0, 0, 0.5, 0.5), (0, 0, 1, 1), union_eps=1e-6) == 0.25 / (1 + 1e-6)
+
+
+def test_shapes_broadcast() -> None:
+    a = np.tile(np.array([0.0, 0, 1, 1]), (3, 1, 1))
+    b = np.tile(np.array([0.0, 0, 1, 2]), (5, 1))
+    assert box_iou(a, b).shape == (3, 5)
+    assert np.all(box_iou(a, b) == 0.5)
+    assert box_iou(np.zeros((0, 4)), (0, 0, 1, 1)).shape == (0,)
+
+
+@pytest.mark.parametrize("bad", [(1, 2, 3), 5.0, np.zeros((4, 3))])
+def test_wrong_shapes_are_named(bad) -> None:
+    with pytest.raises(ValueError, match=r"a has shape .*expected \(\.\.\., 4\)"):
+        box_iou(bad, (0, 0, 1, 1))
+
+
+VALIDITY = [
+    ((0, 0, 1, 1), True),
+    ((0.2, 0.3, 0.20001, 0.4), True),
+    ((0.5, 0.1, 0.5, 0.2), False),
+    ((0.5, 0.2, 0.6, 0.1), False),
+    ((-0.001, 0, 1, 1), False),
+    ((0, 0, 1, 1.048), False),
+    ((math.nan, 0, 1, 1), False),
+    ((0, 0, math.inf, 1), False),
+]
+
+
+@pytest.mark.parametrize(("box", "expected"), VALIDITY)
+def test_validity(box, expected: bool) -> None:
+    assert is_valid_box(box) is expected
+    assert bool(valid_boxes(box)) is expected
+
+
+@given(st.tuples(*[st.floats(allow_nan=True, allow_infinity=True)] * 4))
+def test_tuple_and_array_forms_agree(box) -> None:
+    assert is_valid_box(box) == bool(valid_boxes(box))
+    np.testing.assert_array_equal(clip_box(box), clip_boxes(box))
+
+
+@pytest.mark.parametrize(
+    ("a", "inside"),
+    [((0.2, 0.2, 0.4, 0.4), True), ((0, 0, 0.4, 0.4), True), ((0.5, 0.2, 0.9, 0.4), False)],
+)
+def test_center_lies_in_box(a, inside: bool) -> None:
+    # Centres (0.3, 0.3), (0.2, 0.2) on the corner, and (0.7, 0.3) to the right.
+    assert bool(center_in_box(a, (0.2, 0.2, 0.6, 0.6))) is inside

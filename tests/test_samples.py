@@ -1,0 +1,191 @@
+"""The sample schema, what it refuses, how it is stored, and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from univg_eval.errors import UserError
+from univg_eval.samples import (
+    GroundingSample,
+    Target,
+    data_root,
+    fingerprint,
+    iter_json_lines,
+    load_samples,
+    write_benchmark,
+    write_text_atomically,
+)
+
+
+def make_sample(number: int = 0, **changes) -> GroundingSample:
+    sample = GroundingSample(
+        id=f"toy-{number:05d}",
+        benchmark="toy",
+        task="find",
+        split="test",
+        images=("toy/images/a.png", "toy/images/b.png"),
+        widths=(640, 320),
+        heights=(480, 240),
+        instruction="Where is it in the second image?",
+        targets=(Target(image=1, box=(0.1, 0.2, 0.3, 0.4)),),
+        image_is_given=True,
+        cluster="c0",
+        source={"file": "toy.json", "row": number, "images": ["./a.png", "./b.png"]},
+        extra={"depth": 2},
+    )
+    return replace(sample, **changes)
+
+
+def test_rows_survive_json() -> None:
+    mask = {"size": [2, 2], "counts": "04"}
+    for sample in (
+        make_sample(),
+        make_sample(targets=()),
+        make_sample(targets=(Target(0, (0, 0, 1, 1), mask), Target(1, (0.5, 0.5, 0.6, 0.6)))),
+        make_sample(widths=(), heights=()),
+    ):
+        row = json.loads(json.dumps(sample.to_dict()))
+        assert GroundingSample.from_dict(row) == sample
+
+
+BAD_ROWS = [
+    ({"id": 5}, r"rows\.jsonl:3: field 'id' is 5; expected a string"),
+    ({"images": "a.png"}, "field 'images' is 'a.png'; expected a list of strings"),
+    ({"widths": [640]}, "2 images but 1 widths and 2 heights"),
+    ({"heights": [480, 0]}, "field 'heights' is .*whole pixels"),
+    ({"image_is_given": 1}, "field 'image_is_given' is 1; expected true or false"),
+    ({"targets": None}, "field 'targets' is None; expected a list"),
+    (
+        {"targets": [{"image": 2, "box": [0, 0, 1, 1]}]},
+        r"targets\[0\]: image is 2; expected 0 to 1",
+    ),
+    ({"targets": [{"image": True, "box": [0, 0, 1, 1]}]}, "image is True"),
+    ({"targets": [{"image": 0, "box": [0, 0, 1]}]}, "expected four numbers"),
+    ({"targets": [{"image": 0, "box": [0, 0, 1, "1"]}]}, "expected four numbers"),
+    ({"targets": ["box"]}, "image is None"),
+    ({"source": []}, "field 'source' is .*expected an object"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_ROWS, ids=[m for _, m in BAD_ROWS])
+def test_bad_rows_name_row_and_field(change: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        GroundingSample.from_dict(make_sample().to_dict() | change, where="rows.jsonl:3")
+
+
+def test_a_row_must_be_an_object() -> None:
+    with pytest.raises(UserError, match="line 1: expected a JSON object, received list"):
+        GroundingSample.from_dict([], where="line 1")  # type: ignore[arg-type]
+
+
+def test_shorthands_read_the_single_target() -> None:
+    assert make_sample().box == (0.1, 0.2, 0.3, 0.4)
+    assert make_sample().target_image == 1
+    with pytest.raises(UserError, match="has 0 targets"):
+        _ = make_sample(targets=()).box
+
+
+@pytest.mark.parametrize(
+    ("box", "valid"), [((0.1, 0.2, 0.3, 0.4), True), ((0.3, 0.2, 0.1, 0.4), False)]
+)
+def test_validity_of_the_ground_truth(box, valid: bool) -> None:
+    assert make_sample(targets=(Target(0, box),)).has_valid_targets is valid
+
+
+def test_fingerprint_is_the_documented_hash() -> None:
+    first = make_sample(2, targets=(Target(1, (0.1, 0.2, 1 / 3, 0.4)),))
+    second = make_sample(1, instruction="Größe?")
+    lines = (
+        '["toy-00001","Größe?",[[1,[0.1,0.2,0.3,0.4]]],["./a.png","./b.png"]]\n'
+        '["toy-00002","Where is it in the second image?",[[1,[0.1,0.2,0.333333,0.4]]],'
+        '["./a.png","./b.png"]]\n'
+    )
+    assert fingerprint([first, second]) == hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_fingerprint_sees_content_and_not_order_or_place() -> None:
+    rows = [make_sample(0), make_sample(1)]
+    base = fingerprint(rows)
+    assert fingerprint(rows[::-1]) == base
+    assert fingerprint([replace(r, images=("x/a.png", "x/b.png")) for r in rows]) == base
+    assert fingerprint([replace(r, widths=(1, 1), heights=(1, 1)) for r in rows]) == base
+    moved = (Target(1, (0.1, 0.2, 0.300001, 0.4)),)
+    for change in ({"instruction": "?"}, {"targets": ()}, {"targets": moved}, {"id": "toy-9"}):
+        assert fingerprint([rows[0], replace(rows[1], **change)]) != base
+
+
+def test_a_benchmark_is_written_and_read(tmp_path: Path) -> None:
+    rows = [make_sample(0), make_sample(1, split="val", task="other")]
+    folder = write_benchmark(rows, benchmark="toy", root=tmp_path, manifest_extra={"seed": 4})
+    assert load_samples("toy", root=tmp_path) == rows
+    assert load_samples("toy", "val", root=tmp_path) == rows[1:]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["n"] == 2
+    assert manifest["tasks"] == {"find": 1, "other": 1}
+    assert manifest["fingerprint"] == fingerprint(rows)
+    assert manifest["seed"] == 4
+    assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "samples.jsonl"]
+
+
+def test_unknown_split_and_unprepared_benchmark_name_the_remedy(tmp_path: Path) -> None:
+    write_benchmark([make_sample()], benchmark="toy", root=tmp_path)
+    with pytest.raises(UserError, match="has no split 'train'; it has: test"):
+        load_samples("toy", "train", root=tmp_path)
+    with pytest.raises(UserError, match=r"'lisa' is not prepared.*univg prepare lisa.*UNIVG_DATA"):
+        load_samples("lisa", root=tmp_path)
+
+
+def test_doubled_ids_and_foreign_samples_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the id 'toy-00000' stands twice"):
+        write_benchmark([make_sample(), make_sample()], benchmark="toy", root=tmp_path)
+    with pytest.raises(UserError, match="belongs to 'toy', not to 'tom'"):
+        write_benchmark([make_sample()], benchmark="tom", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": 1}\n{"a": \n', r"lines\.jsonl:2: not a JSON value"),
+        (b'{"a": 1}\n\n{"a": "\xff"}\n', r"lines\.jsonl:3: not UTF-8 \(byte 7 is 0xff\)"),
+        (b"[" * 100_000, r"lines\.jsonl:1: not a JSON value"),
+    ],
+    ids=["cut off", "not UTF-8", "too deep"],
+)
+def test_bad_lines_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        list(iter_json_lines(path))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*nowhere\.jsonl: No such file"):
+        list(iter_json_lines(tmp_path / "nowhere.jsonl"))
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    write_text_atomically(path, ["old"])
+
+    def chunks():
+        yield "new"
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write_text_atomically(path, chunks())
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_data_root_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("UNIVG_DATA", str(tmp_path / "env"))
+    assert data_root(tmp_path / "given") == tmp_path / "given"
+    assert data_root() == tmp_path / "env"
+    monkeypatch.delenv("UNIVG_DATA")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert data_root() == tmp_path / ".cache" / "univg"
