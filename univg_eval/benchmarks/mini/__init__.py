@@ -4,6 +4,7 @@ They test a whole evaluation pipeline and basic skills offline; they are not MIG
 """
 
 from univg_eval.benchmarks.mini.aids import Referring, listing, referring
+from univg_eval.benchmarks.mini.build import BENCHMARK, DEFAULT_SIZE, build, ensure
 from univg_eval.benchmarks.mini.generate import (
     DEFAULT_N,
     DEFAULT_SEED,
@@ -17,9 +18,11 @@ from univg_eval.benchmarks.mini.scene import COLORS, SHAPES, Scene, SceneObject
 from univg_eval.benchmarks.mini.tasks_tools import HELD_OUT_TOOLS
 
 __all__ = [
+    "BENCHMARK",
     "COLORS",
     "DEFAULT_N",
     "DEFAULT_SEED",
+    "DEFAULT_SIZE",
     "GENERATOR_VERSION",
     "HELD_OUT",
     "HELD_OUT_TOOLS",
@@ -30,6 +33,8 @@ __all__ = [
     "Referring",
     "Scene",
     "SceneObject",
+    "build",
+    "ensure",
     "generate",
     "listing",
     "referring",

@@ -34,9 +34,7 @@ def _whole(scene: Scene) -> list[SceneObject]:
     return sorted((obj for obj in scene.objects if obj.is_whole), key=lambda obj: obj.box)
 
 
-def listing(
-    item: MiniItem | Scene, image: int = 0
-) -> tuple[str, tuple[tuple[str, Box], ...]]:
+def listing(item: MiniItem | Scene, image: int = 0) -> tuple[str, tuple[tuple[str, Box], ...]]:
     """Ask for all objects of an image.
 
     Args:

@@ -153,10 +153,14 @@ class Background:
     def window(self, window: Box) -> Background:
         """The same ramp seen through a window (xyxy_norm)."""
         x0, y0, x1, y1 = window
+
+        def at(c: int) -> float:
+            return self.base[c] + self.dx[c] * x0 + self.dy[c] * y0
+
+        w, h = x1 - x0, y1 - y0
+        (dx0, dx1, dx2), (dy0, dy1, dy2) = self.dx, self.dy
         return Background(
-            tuple(b + p * x0 + q * y0 for b, p, q in zip(self.base, self.dx, self.dy, strict=True)),
-            tuple(p * (x1 - x0) for p in self.dx),
-            tuple(q * (y1 - y0) for q in self.dy),
+            (at(0), at(1), at(2)), (dx0 * w, dx1 * w, dx2 * w), (dy0 * h, dy1 * h, dy2 * h)
         )
 
 

@@ -150,8 +150,7 @@ def view_diff(maker: Maker) -> Draft:
     ]
     text = maker.say(
         (
-            "The two images show one scene from two views. "
-            "Locate the real difference in {image}.",
+            "The two images show one scene from two views. Locate the real difference in {image}.",
             "The view and the light have changed, and one object too. "
             "Locate this object in {image}.",
             "Compare these two views of a scene and locate what is really different in {image}.",
@@ -275,7 +274,7 @@ def multi_view(maker: Maker) -> Draft:
             seen = replace(seen, marks=(marked,))
         scenes.append(seen)
     if marked is None:
-        raise RetryScene
+        raise AssertionError("the first image carries the mark, for it is never the asked one")
     text = maker.say(
         (
             "These images are views of the same scene. The object marked with the red box in the "
@@ -362,6 +361,20 @@ def _opposite(relation: str) -> str:
     return _RELATIONS[_RELATIONS.index(relation) ^ 1]
 
 
+def _spread_ordered(maker: Maker, sizes: list[int], relation: str | None) -> list[SpotBox]:
+    """Places for several squares; with a relation, it holds of the first to the second."""
+    if relation is None:
+        return maker.spread(sizes)
+    first = maker.place(sizes[0])
+    spots = [first]
+    spots.append(
+        maker.place(sizes[1], spots, where=lambda spot: relation_holds(relation, first, spot))
+    )
+    for size in sizes[2:]:
+        spots.append(maker.place(size, spots))
+    return spots
+
+
 def group_grounding(maker: Maker) -> Draft:
     """Three or four images; a phrase that is true of one object; its image is to be found."""
     rng = maker.rng
@@ -387,35 +400,22 @@ def group_grounding(maker: Maker) -> Draft:
             labels, where = [label, partner], _opposite(relation)
         else:
             labels = [label if (i == decoy or rng.random() < 0.5) else partner]
-        n_more = rng.randint(1, 2) if len(labels) < 3 else 0
+        n_more = rng.randint(1, 2)
         more = maker.distractors(label, n_more, avoid=[label, partner, *labels])
         sizes = [maker.size(5, 9) for _ in range(len(labels) + n_more)]
-        spots = [maker.place(sizes[0])]
-        for j, size in enumerate(sizes[1:], start=1):
-            if j == 1 and len(labels) == 2 and kind == "relation":
-                first = spots[0]
-                spots.append(
-                    maker.place(
-                        size,
-                        spots,
-                        where=lambda spot, a=first, r=where: relation_holds(r, a, spot),
-                    )
-                )
-            else:
-                spots.append(maker.place(size, spots))
+        ordered = where if kind == "relation" and len(labels) == 2 else None
+        spots = _spread_ordered(maker, sizes, ordered)
         objects = maker.objects([*labels, *more], spots)
         if i == asked:
             target = objects[0]
         scenes.append(maker.scene(objects))
     if target is None:
-        raise RetryScene
+        raise AssertionError("the asked image was not drawn")
     phrase = {
         "label": f"the {name}",
         "relation": f"the {name} {relation} the {partner_name}",
         "together": f"the {name} in the same image as the {partner_name}",
     }[kind]
-    if kind == "relation" and label == partner:
-        raise RetryScene
     text = maker.say(
         (
             "Which image shows {phrase}? Locate it there.",
@@ -559,4 +559,3 @@ _REASONING = {
     "missing": _missing,
     "majority_color": _majority_color,
 }
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-
 from dataclasses import replace
 
 from univg_eval.benchmarks.mini._draft import Draft
@@ -114,9 +113,7 @@ def _extreme(maker: Maker) -> Draft:
     spots = [maker.place(maker.size())]
     for _ in labels[1:]:
         spots.append(
-            maker.place(
-                maker.size(), spots, where=lambda spot: beyond(spots[0], spot, axis, sign)
-            )
+            maker.place(maker.size(), spots, where=lambda spot: beyond(spots[0], spot, axis, sign))
         )
     text = maker.say(
         ("Locate the object that is {word}.", "Which object is {word}? Locate it."), word=word
@@ -200,9 +197,7 @@ def _nearest(maker: Maker) -> Draft:
     spots = [target, anchor]
     for _ in labels[2:]:
         spots.append(
-            maker.place(
-                maker.size(5, 8), spots, where=lambda spot: distance(spot, anchor) >= far
-            )
+            maker.place(maker.size(5, 8), spots, where=lambda spot: distance(spot, anchor) >= far)
         )
     name = " ".join(labels[1])
     text = maker.say(
@@ -442,5 +437,3 @@ def llmseg(maker: Maker) -> Draft:
     )
     depth = 2 if kind == "both" else 1
     return _finish(maker, labels, spots, text, kind, depth, use=use, what=what)
-
-

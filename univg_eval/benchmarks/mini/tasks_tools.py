@@ -133,6 +133,4 @@ def correspondence(maker: Maker) -> Draft:
         box=box_text(marked),
         image=maker.image(1),
     )
-    return Draft(
-        scenes, text, second[part], 1, part, 2, {"tools": [shown, asked], "part": part}
-    )
+    return Draft(scenes, text, second[part], 1, part, 2, {"tools": [shown, asked], "part": part})

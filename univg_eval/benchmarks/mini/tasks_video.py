@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from univg_eval.benchmarks.mini._draft import Draft
 from univg_eval.benchmarks.mini.item import CLIP_FRAMES, SAMPLED_FRAMES, Clip
@@ -33,7 +33,7 @@ class Actor:
     """
 
     label: Label
-    spot: SpotBox
+    spot: SpotBox = (0, 0, 0, 0)
     speed: tuple[float, float] = (0.0, 0.0)
     growth: float = 0.0
     shown: tuple[int, int] = (0, CLIP_FRAMES - 1)
@@ -85,10 +85,10 @@ def _fits(actor: Actor, others: Sequence[Actor]) -> bool:
     return True
 
 
-def _cast(maker: Maker, actors: list[Actor], make: Callable[[SpotBox], Actor], size: int) -> None:
-    """Place one more actor."""
+def _cast(maker: Maker, actors: list[Actor], part: Actor, size: int) -> None:
+    """Give `part` a free place of `size` in the middle frame and add it to the actors."""
     for _ in range(60):
-        actor = make(maker.place(size))
+        actor = replace(part, spot=maker.place(size))
         if _fits(actor, actors):
             actors.append(actor)
             return
@@ -136,9 +136,9 @@ def _moves(maker: Maker) -> Draft:
     label = maker.target_label()
     speed = _speed(maker)
     actors: list[Actor] = []
-    _cast(maker, actors, lambda spot: Actor(label, spot, speed), maker.size(5, 8))
+    _cast(maker, actors, Actor(label, speed=speed), maker.size(5, 8))
     for other in maker.distractors(label, maker.rng.randint(1, 3)):
-        _cast(maker, actors, lambda spot, o=other: Actor(o, spot), maker.size(5, 8))
+        _cast(maker, actors, Actor(other), maker.size(5, 8))
     question = maker.say(
         (
             "Only one object moves. Locate it in {{frame}}.",
@@ -151,10 +151,10 @@ def _moves(maker: Maker) -> Draft:
 def _rests(maker: Maker) -> Draft:
     label = maker.target_label()
     actors: list[Actor] = []
-    _cast(maker, actors, lambda spot: Actor(label, spot), maker.size(5, 8))
+    _cast(maker, actors, Actor(label), maker.size(5, 8))
     for other in maker.distractors(label, maker.rng.randint(1, 2)):
         speed = _speed(maker)
-        _cast(maker, actors, lambda spot, o=other, s=speed: Actor(o, spot, s), maker.size(5, 8))
+        _cast(maker, actors, Actor(other, speed=speed), maker.size(5, 8))
     question = maker.say(
         (
             "All objects but one move. Locate the one that rests in {{frame}}.",
@@ -175,7 +175,7 @@ def _moves_to(maker: Maker) -> Draft:
         if _direction(speed) in directions:
             raise RetryScene
         directions.add(_direction(speed))
-        _cast(maker, actors, lambda spot, o=one, s=speed: Actor(o, spot, s), maker.size(5, 8))
+        _cast(maker, actors, Actor(one, speed=speed), maker.size(5, 8))
     question = maker.say(
         (
             "Locate the object that moves {direction} in {{frame}}.",
@@ -190,9 +190,9 @@ def _disappears(maker: Maker) -> Draft:
     label = maker.target_label()
     last = maker.rng.randint(MIDDLE + 1, FRAMES[3] - 1)
     actors: list[Actor] = []
-    _cast(maker, actors, lambda spot: Actor(label, spot, shown=(0, last)), maker.size(5, 9))
+    _cast(maker, actors, Actor(label, shown=(0, last)), maker.size(5, 9))
     for other in maker.distractors(label, maker.rng.randint(1, 3)):
-        _cast(maker, actors, lambda spot, o=other: Actor(o, spot), maker.size(5, 8))
+        _cast(maker, actors, Actor(other), maker.size(5, 8))
     question = maker.say(
         (
             "One object is gone at the end. Locate it in {{frame}}.",
@@ -206,9 +206,9 @@ def _grows(maker: Maker) -> Draft:
     label = maker.target_label()
     growth = maker.rng.choice((-1.5, 1.5))
     actors: list[Actor] = []
-    _cast(maker, actors, lambda spot: Actor(label, spot, growth=growth), maker.size(7, 9))
+    _cast(maker, actors, Actor(label, growth=growth), maker.size(7, 9))
     for other in maker.distractors(label, maker.rng.randint(1, 2)):
-        _cast(maker, actors, lambda spot, o=other: Actor(o, spot), maker.size(5, 8))
+        _cast(maker, actors, Actor(other), maker.size(5, 8))
     word = "grows" if growth > 0 else "shrinks"
     question = maker.say(
         (
@@ -240,10 +240,10 @@ def _against(maker: Maker) -> Draft:
 
     actors: list[Actor] = []
     own = speed(sign)
-    _cast(maker, actors, lambda spot: Actor(label, spot, own), maker.size(5, 7))
+    _cast(maker, actors, Actor(label, speed=own), maker.size(5, 7))
     for other in maker.distractors(label, rng.randint(2, 3)):
         theirs = speed(-sign)
-        _cast(maker, actors, lambda spot, o=other, s=theirs: Actor(o, spot, s), maker.size(5, 7))
+        _cast(maker, actors, Actor(other, speed=theirs), maker.size(5, 7))
     question = maker.say(
         (
             "Which object moves against the others? Locate it in {{frame}}.",
@@ -259,13 +259,13 @@ def _appears_last(maker: Maker) -> Draft:
     first = rng.randint(FRAMES[1] + 1, MIDDLE - 1)
     actors: list[Actor] = []
     last = CLIP_FRAMES - 1
-    _cast(maker, actors, lambda spot: Actor(label, spot, shown=(first, last)), maker.size(5, 9))
+    _cast(maker, actors, Actor(label, shown=(first, last)), maker.size(5, 9))
     for i, other in enumerate(maker.distractors(label, rng.randint(2, 3))):
         start = rng.randint(FRAMES[0] + 1, FRAMES[1] - 1) if i == 0 else 0
         _cast(
             maker,
             actors,
-            lambda spot, o=other, s=start: Actor(o, spot, shown=(s, last)),
+            Actor(other, shown=(start, last)),
             maker.size(5, 8),
         )
     question = maker.say(
@@ -293,9 +293,9 @@ def _changes_color(maker: Maker) -> Draft:
         start = label
         recolor = (when, other_color)
     actors: list[Actor] = []
-    _cast(maker, actors, lambda spot: Actor(start, spot, recolor=recolor), maker.size(5, 9))
+    _cast(maker, actors, Actor(start, recolor=recolor), maker.size(5, 9))
     for other in maker.distractors(label, rng.randint(1, 3), avoid=[start]):
-        _cast(maker, actors, lambda spot, o=other: Actor(o, spot), maker.size(5, 8))
+        _cast(maker, actors, Actor(other), maker.size(5, 8))
     question = maker.say(
         (
             "One object does not keep its color. Locate it in {{frame}}.",
@@ -316,10 +316,10 @@ def _wins(maker: Maker) -> Draft:
         return (sign * units, 0) if axis == 0 else (0, sign * units)
 
     actors: list[Actor] = []
-    _cast(maker, actors, lambda spot: Actor(label, spot, speed(4)), maker.size(5, 7))
+    _cast(maker, actors, Actor(label, speed=speed(4)), maker.size(5, 7))
     for other in maker.distractors(label, rng.randint(1, 2)):
         slow = speed(rng.randint(1, 2))
-        _cast(maker, actors, lambda spot, o=other, s=slow: Actor(o, spot, s), maker.size(5, 7))
+        _cast(maker, actors, Actor(other, speed=slow), maker.size(5, 7))
     question = maker.say(
         (
             "Which object would win a race? Locate it in {{frame}}.",
@@ -332,5 +332,3 @@ def _wins(maker: Maker) -> Draft:
 def reasonvos(maker: Maker) -> Draft:
     """A film and an implicit temporal description."""
     return maker.kind((_against, _appears_last, _changes_color, _wins))(maker)
-
-

@@ -1,0 +1,285 @@
+"""Write univg_mini below the data root: images, films, samples and manifest.
+
+The folder ``<root>/univg_mini`` holds exactly one build: one generator version, seed, number of
+questions a task and image size, all told by its manifest. It is made in a temporary folder
+beside it and renamed when whole, so an interrupted run leaves the old build, or none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from univg_eval.benchmarks.mini.generate import (
+    DEFAULT_N,
+    DEFAULT_SEED,
+    GENERATOR_VERSION,
+    TASKS,
+    generate,
+)
+from univg_eval.benchmarks.mini.item import CLIP_FRAMES, Clip, MiniItem
+from univg_eval.errors import UserError
+from univg_eval.images import split_reference
+from univg_eval.samples import (
+    GroundingSample,
+    Target,
+    benchmark_dir,
+    data_root,
+    load_manifest,
+    load_samples,
+    write_benchmark,
+)
+
+__all__ = ["BENCHMARK", "DEFAULT_SIZE", "build", "ensure", "film_codec"]
+
+BENCHMARK = "univg_mini"
+DEFAULT_SIZE = 448
+_FRAMES_PER_SECOND = 5
+_CODECS = ("libx264", "libopenh264", "mpeg4")
+_MAX_N = 10_000
+
+
+def build(
+    root: str | os.PathLike[str] | None = None,
+    *,
+    n: int = DEFAULT_N,
+    seed: int = DEFAULT_SEED,
+    size: int = DEFAULT_SIZE,
+) -> Path:
+    """Generate the benchmark anew and put it in place of any earlier build.
+
+    Args:
+        root: the data root; default as in `samples.data_root`.
+        n: questions a task.
+        seed: the public default, or another one to rotate the questions.
+        size: side of the images in pixels, an even number.
+
+    Returns:
+        The benchmark's folder ``<root>/univg_mini``.
+
+    Raises:
+        UserError: n, seed or size out of range; the folder exists and is no build of univg_mini;
+            the package av or a video encoder is missing.
+    """
+    settings = _settings(n, seed, size)
+    with _locked(root):
+        return _build(root, settings)
+
+
+def ensure(
+    root: str | os.PathLike[str] | None = None,
+    *,
+    n: int = DEFAULT_N,
+    seed: int = DEFAULT_SEED,
+    size: int = DEFAULT_SIZE,
+) -> Path:
+    """The benchmark's folder, generated first if it is absent, incomplete or of other settings.
+
+    Arguments, result and errors as for `build`.
+    """
+    settings = _settings(n, seed, size)
+    with _locked(root):
+        if _is_current(root, settings):
+            return benchmark_dir(BENCHMARK, root)
+        return _build(root, settings)
+
+
+def _settings(n: int, seed: int, size: int) -> dict[str, Any]:
+    if not 1 <= n <= _MAX_N:
+        raise UserError(f"n is {n} questions a task; expected 1 to {_MAX_N}")
+    if size < 56 or size % 2:
+        raise UserError(f"size is {size} px; expected an even number of at least 56")
+    return {
+        "name": BENCHMARK,
+        "version": GENERATOR_VERSION,
+        "seed": int(seed),
+        "n_per_task": int(n),
+        "size": int(size),
+    }
+
+
+@contextlib.contextmanager
+def _locked(root: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Let one process at a time build; the others wait and then find the build."""
+    import fcntl
+
+    base = data_root(root)
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        lock = (base / f".{BENCHMARK}.lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the data root {base}: {error.strerror}; set UNIVG_DATA to a folder "
+            "that can be written"
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _is_current(root: str | os.PathLike[str] | None, settings: dict[str, Any]) -> bool:
+    """Whether a whole build with these settings stands there."""
+    if _manifest(benchmark_dir(BENCHMARK, root)).get("generator") != settings:
+        return False
+    base = data_root(root)
+    files = {
+        split_reference(image)[0]
+        for sample in load_samples(BENCHMARK, root=root)
+        for image in sample.images
+    }
+    return all((base / file).is_file() for file in files)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of the folder, empty where there is none that can be read."""
+    if not (folder / "manifest.json").is_file():
+        return {}
+    try:
+        return load_manifest(folder.name, folder.parent)
+    except UserError:
+        # An unreadable manifest is not taken for a build: the caller refuses to replace it.
+        return {}
+
+
+def _build(root: str | os.PathLike[str] | None, settings: dict[str, Any]) -> Path:
+    base = data_root(root)
+    final = benchmark_dir(BENCHMARK, root)
+    _require_replaceable(final)
+    for stale in base.glob(f".{BENCHMARK}.building-*"):
+        shutil.rmtree(stale)
+    workshop = Path(tempfile.mkdtemp(prefix=f".{BENCHMARK}.building-", dir=base))
+    try:
+        samples = []
+        for task in TASKS:
+            samples.extend(_write_task(task, workshop, settings))
+        write_benchmark(
+            samples,
+            benchmark=BENCHMARK,
+            root=workshop,
+            manifest_extra={"generator": settings, "film_codec": film_codec()},
+        )
+        if final.exists():
+            final.rename(workshop / "replaced")
+        (workshop / BENCHMARK).rename(final)
+    finally:
+        shutil.rmtree(workshop)
+    return final
+
+
+def _require_replaceable(folder: Path) -> None:
+    """Refuse to delete a folder that this module has not made."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if _manifest(folder).get("generator", {}).get("name") != BENCHMARK:
+        raise UserError(
+            f"{folder} exists but is no build of {BENCHMARK} (no manifest.json in it names the generator); "
+            "move it away, or set UNIVG_DATA to another folder"
+        )
+
+
+def _write_task(task: str, root: Path, settings: dict[str, Any]) -> list[GroundingSample]:
+    n, seed, size = settings["n_per_task"], settings["seed"], settings["size"]
+    folder = Path(BENCHMARK) / task
+    (root / folder).mkdir(parents=True)
+    samples = []
+    written: dict[str, tuple[list[str], list[tuple[int, int]]]] = {}
+    for index in range(n):
+        item = generate(task, seed=seed, index=index)
+        if item.group not in written:
+            written[item.group] = _write_images(item, root, folder, size)
+        images, sizes = written[item.group]
+        name = f"{BENCHMARK}-{task}-{index:05d}"
+        # The names of the images say what they show, so the fingerprint covers it.
+        release = f"v{settings['version']}/seed-{seed}/{size}px/"
+        samples.append(
+            GroundingSample(
+                id=name,
+                benchmark=BENCHMARK,
+                task=task,
+                split="test",
+                images=tuple(images),
+                widths=tuple(w for w, _ in sizes),
+                heights=tuple(h for _, h in sizes),
+                instruction=item.instruction,
+                targets=(Target(image=item.target_image, box=item.box),),
+                image_is_given=item.image_is_given,
+                cluster=f"{BENCHMARK}-{task}-g{item.group}",
+                source={
+                    "generator": BENCHMARK,
+                    "version": settings["version"],
+                    "seed": seed,
+                    "index": index,
+                    "images": [release + image.removeprefix(f"{BENCHMARK}/") for image in images],
+                },
+                extra={"label": item.label, **item.knobs},
+            )
+        )
+    return samples
+
+
+def _write_images(
+    item: MiniItem, root: Path, folder: Path, size: int
+) -> tuple[list[str], list[tuple[int, int]]]:
+    """Write the images of an item; returns their references and sizes (width, height)."""
+    if item.clip is not None and item.frames is not None:
+        path = folder / f"{item.group}.mp4"
+        _write_film(root / path, item.clip, size)
+        references = [f"{path.as_posix()}#frame={frame}" for frame in item.frames]
+        return references, [(size, size)] * len(references)
+    references, sizes = [], []
+    for k, image in enumerate(item.render(size, stored=True), start=1):
+        path = folder / f"{item.group}_{k}.png"
+        image.save(root / path, compress_level=1)
+        references.append(path.as_posix())
+        sizes.append(image.size)
+    return references, sizes
+
+
+def film_codec() -> str:
+    """The name of the encoder of the films: H.264 where av has one, else MPEG-4 part 2.
+
+    Raises:
+        UserError: av is not installed, or has none of them.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise UserError(
+            f"the films of {BENCHMARK} need the package av: pip install 'univg[eval]'"
+        ) from error
+    for name in _CODECS:
+        if name in av.codecs_available:
+            return name
+    raise UserError(
+        f"the installed av has no video encoder of {', '.join(_CODECS)}; install the wheel of av "
+        "from PyPI"
+    )
+
+
+def _write_film(path: Path, clip: Clip, size: int) -> None:
+    import av
+    import numpy as np
+    from av.video.stream import VideoStream
+
+    with av.open(str(path), mode="w") as container:
+        codec = film_codec()
+        stream = cast(VideoStream, container.add_stream(codec, rate=_FRAMES_PER_SECOND))
+        stream.width = stream.height = size
+        stream.pix_fmt = "yuv420p"
+        # One thread and no bit rate control by time: the same frames give the same file.
+        stream.codec_context.thread_count = 1
+        if codec == "libx264":
+            stream.options = {"crf": "18", "preset": "veryfast"}
+        else:
+            stream.bit_rate = 2_000_000
+        for number in range(CLIP_FRAMES):
+            array = np.asarray(clip.at(number).render(size))
+            for packet in stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
