@@ -1,0 +1,321 @@
+"""MIG-Bench's annotation file: target images, clusters, the audit, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from univg_eval.benchmarks.mig_bench import (
+    Audit,
+    audit_images,
+    audit_mig_bench,
+    find_images_folder,
+    read_annotations,
+    with_sizes,
+)
+from univg_eval.errors import UserError
+from univg_eval.samples import fingerprint
+
+COMMON = (
+    "These images share one object in common. Recognize and locate this object in the {} image. "
+)
+TRACK = (
+    "These are a sequence of images containing moving objects. For the object in the first image "
+    "marked with red bounding box(<|box_start|>(391,297),(629,719)<|box_end|>), please locate it "
+    "in the {} image. "
+)
+
+
+def row(task: str, question: str, names: list[str], **changes: Any) -> dict[str, Any]:
+    return {
+        "task": task,
+        "images": [f"./MIG-Bench/images/{task}/{name}" for name in names],
+        "question": question,
+        "answer": [0.1, 0.2, 0.5, 0.6],
+        "additional_info": "",
+        "need_format": True,
+    } | changes
+
+
+def write(folder: Path, rows: Any) -> Path:
+    path = folder / "MIG_data.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return path
+
+
+def read(folder: Path, *rows: Any, **arguments: Any) -> list[Any]:
+    return read_annotations(write(folder, list(rows)), **arguments)
+
+
+TARGETS = [
+    # task, question, number of images, additional_info, expected 0-based target, why
+    ("common_object", COMMON.format("1th"), 3, "", 0, "the file's own spelling of ordinals"),
+    ("common_object", COMMON.format("3rd"), 3, "", 2, "the usual spelling"),
+    ("object_tracking", TRACK.format("4th"), 6, "", 3, "the image named last, not the first one"),
+    ("multi_view", "(the object marked in the first image) … in the 2th image.", 3, "", 1, "last"),
+    ("region", "Please locate the 3th region picture in the source image. ", 4, "", 0, "source"),
+    ("diff", "Compare these two images carefully.", 2, "", 1, "the edited picture"),
+    ("view_diff", "Find it and locate it in the second image. ", 2, "", 1, "in words"),
+    ("refer_grounding", "does the object in image-1 locate in the image-2.", 2, "", 1, "label"),
+    ("reasoning", "What does Image-1 need? Find it in Image2", 2, "", 1, "label without a dash"),
+    ("correspondence", "marked in the first image … the second image that serves", 2, "", 1, ""),
+    ("group_grounding", "Find <|object_ref_start|>the second image<|object_ref_end|>.", 5,
+     "It is in the fourth image. <|box_start|>(100,200),(500,600)<|box_end|>. ", 3,
+     "only additional_info tells; the phrase is no image's name"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "question", "n", "info", "expected", "why"), TARGETS)
+def test_target_image_is_derived(
+    tmp_path: Path, task: str, question: str, n: int, info: str, expected: int, why: str
+) -> None:
+    names = [f"{i}.jpg" for i in range(n)]
+    (sample,) = read(tmp_path, row(task, question, names, additional_info=info))
+    assert sample.target_image == expected, why
+    assert sample.image_is_given is (task != "group_grounding")
+    assert sample.box == (0.1, 0.2, 0.5, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("task", "question", "n", "info", "field"),
+    [
+        ("common_object", COMMON.format("5th"), 4, "", "question"),
+        ("common_object", COMMON.format("0th"), 4, "", "question"),
+        ("view_diff", "Compare these two images.", 2, "", "question"),
+        ("group_grounding", "Find it in the second image.", 3, "", "additional_info"),
+        ("group_grounding", "Find it.", 3, "It is in the fourth image.", "additional_info"),
+        ("region", "Please locate the 3th region picture in the source image.", 3, "", "question"),
+        ("region", "Please locate the region.", 3, "", "question"),
+        ("diff", "Compare these two images.", 3, "", "images"),
+    ],
+)
+def test_a_row_that_does_not_tell_its_target_image_is_refused(
+    tmp_path: Path, task: str, question: str, n: int, info: str, field: str
+) -> None:
+    good = row("diff", "Compare.", ["a.jpg", "b.jpg"])
+    bad = row(task, question, [f"{i}.jpg" for i in range(n)], additional_info=info)
+    with pytest.raises(UserError, match=rf"MIG_data\.json row 1: field '{field}'"):
+        read(tmp_path, good, bad)
+
+
+def test_ids_paths_and_source(tmp_path: Path) -> None:
+    rows = [row("diff", "Compare.", [f"{i}_source.png", f"{i}_target.png"]) for i in range(18)]
+    sample = read(tmp_path, *rows)[17]
+    assert sample.id == "mig_bench-00017"
+    assert sample.benchmark == "mig_bench"
+    assert sample.images == (
+        "mig_bench/images/diff/17_source.png",
+        "mig_bench/images/diff/17_target.png",
+    )
+    assert sample.source == {
+        "file": "MIG_data.json",
+        "revision": "original",
+        "row": 17,
+        "images": [
+            "./MIG-Bench/images/diff/17_source.png",
+            "./MIG-Bench/images/diff/17_target.png",
+        ],
+    }
+    assert sample.instruction == "Compare."
+    assert sample.widths == sample.heights == ()
+
+
+def test_rows_that_share_an_image_share_a_cluster_through_any_chain(tmp_path: Path) -> None:
+    lists = [["a", "b"], ["c", "d"], ["e", "f"], ["d", "a"], ["g", "g"], ["f", "e"]]
+    samples = read(tmp_path, *(row("diff", "Compare.", names) for names in lists))
+    # 0 and 1 are joined only by 3; 2 and 5 share both images; 4 stands alone.
+    assert [int(sample.cluster[-5:]) for sample in samples] == [0, 0, 2, 0, 4, 2]
+
+
+def test_the_revised_file_is_another_benchmark_and_its_scale_must_be_said(tmp_path: Path) -> None:
+    thousand = row("diff", "Compare.", ["a", "b"], answer=[100, 200, 500, 600])
+    with pytest.raises(UserError, match="give --scale"):
+        read(tmp_path, thousand, revision="revised")
+    (sample,) = read(tmp_path, thousand, revision="revised", scale=1000)
+    assert sample.id == "mig_bench_revised-00000"
+    assert sample.benchmark == "mig_bench_revised"
+    assert sample.images[0].startswith("mig_bench_revised/images/")
+    assert sample.source["revision"] == "revised"
+    assert sample.box == pytest.approx((0.1, 0.2, 0.5, 0.6))
+
+
+def test_a_wrong_scale_is_refused_instead_of_excluding_every_row(tmp_path: Path) -> None:
+    thousand = row("diff", "Compare.", ["a", "b"], answer=[100, 200, 500, 600])
+    with pytest.raises(UserError, match=r"1 of 1 rows are above 1\.5 although --scale 1"):
+        read(tmp_path, thousand)
+    one = row("diff", "Compare.", ["a", "b"])
+    with pytest.raises(UserError, match="although --scale 1000 says"):
+        read(tmp_path, one, scale=1000)
+
+
+def test_a_single_box_beyond_the_image_stays_as_released(tmp_path: Path) -> None:
+    good = [row("diff", "Compare.", [f"{i}", "b"]) for i in range(2)]
+    bad = row("diff", "Compare.", ["a", "b"], answer=[0.3, 0.1, 1.9, 0.5])
+    samples = read(tmp_path, *good, bad)
+    assert samples[2].box == (0.3, 0.1, 1.9, 0.5)
+    assert not samples[2].has_valid_targets
+
+
+ROW = row("diff", "Compare.", ["a.jpg", "b.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"answer": [0.1, 0.2, 0.3]}, r"field 'answer' is \[0\.1, 0\.2, 0\.3\]; expected four"),
+        ({"answer": [0.1, 0.2, "0.3", 0.4]}, "field 'answer'"),
+        ({"answer": [0.1, 0.2, True, 0.4]}, "field 'answer'"),
+        ({"answer": [0.1, 0.2, float("nan"), 0.4]}, "field 'answer'"),
+        ({"answer": [0.1, 0.2, 10**400, 0.4]}, "field 'answer'"),
+        ({"answer": None}, "field 'answer' is None"),
+        ({"answer": "0.1 0.2 0.3 0.4"}, "field 'answer'"),
+        ({"images": []}, r"field 'images' is \[\]"),
+        ({"images": "a.jpg"}, "field 'images'"),
+        ({"images": ["./MIG-Bench/images/a.jpg", 3]}, "field 'images'"),
+        ({"images": ["./elsewhere/a.jpg", "./elsewhere/b.jpg"]}, "expected paths that begin"),
+        ({"images": ["./MIG-Bench/images/../../../etc/passwd"]}, "stay below"),
+        ({"task": "dif"}, "field 'task' is 'dif'; expected one of: common_object, correspond"),
+        ({"task": 3}, "field 'task' is 3; expected a string"),
+        ({"question": None}, "field 'question' is None"),
+        ({"question": "half \ud83d of a pair"}, "surrogate pair at character 5"),
+        ({"additional_info": 5}, "field 'additional_info' is 5"),
+        ({"need_format": "yes"}, "field 'need_format' is 'yes'; expected true or false"),
+    ],
+)
+def test_schema_errors_name_row_and_field(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        read(tmp_path, ROW, ROW, ROW | changes)
+    assert str(caught.value).startswith("MIG_data.json row 2: ")
+
+
+def test_a_missing_field_is_named_with_those_that_are_there(tmp_path: Path) -> None:
+    without = {name: value for name, value in ROW.items() if name != "answer"}
+    with pytest.raises(UserError, match="row 0: field 'answer' is missing; the row has: task, im"):
+        read(tmp_path, without)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not JSON"),
+        (b"[{]", "not JSON"),
+        (b'{"rows": []}', "holds a JSON object; expected a JSON list"),
+        (b"[]", "holds an empty list"),
+        (b"3", "holds a JSON number"),
+        (b'["row"]', "row 0: is a JSON string; expected an object"),
+        (b'[{"task": "\xe9"}]', r"not UTF-8 \(byte 11 is 0xe9\)"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[" + b"9" * 5000 + b"]", "not JSON"),
+    ],
+)
+def test_files_that_are_no_annotation_file(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "MIG_data.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_annotations(path)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read the annotation file .*absent\.json: No such"):
+        read_annotations(tmp_path / "absent.json")
+    with pytest.raises(UserError, match="Is a directory"):
+        read_annotations(tmp_path)
+
+
+def test_an_unknown_revision_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"unknown revision 'new'.*original, revised"):
+        read(tmp_path, ROW, revision="new")
+
+
+def kinds(audit: Audit) -> dict[str, list[str]]:
+    return {finding.kind: [name[-5:] for name in finding.rows] for finding in audit.findings}
+
+
+def test_audit_of_a_clean_file_finds_nothing(tmp_path: Path) -> None:
+    rows = [
+        row("diff", "Compare.", ["1_source.png", "1_target.png"]),
+        *(row("common_object", COMMON.format(f"{i}th"), ["a", "b", "c"]) for i in (1, 2, 3)),
+    ]
+    audit = audit_mig_bench(read(tmp_path, *rows))
+    assert audit.findings == ()
+    assert audit.tasks == {"diff": 1, "common_object": 3}
+    assert audit.n_images == 5
+    assert audit.n_clusters == 2
+    assert [check["confirmed"] for check in audit.target_checks.values()] == [1, 3]
+
+
+def test_audit_tells_each_kind_of_fault_apart(tmp_path: Path) -> None:
+    def pair(i: int, **changes: Any) -> dict[str, Any]:
+        return row("diff", "Compare.", [f"{i}_source.png", f"{i}_target.png"], **changes)
+
+    rows = [
+        pair(0),
+        pair(1, answer=[0.3, 0.1, 0.2, 0.5]),
+        pair(0),
+        # 0.4 x 0.4 against 0.4 x 0.45: IoU 0.16 / 0.18 = 0.889
+        pair(0, answer=[0.1, 0.2, 0.5, 0.65]),
+        # 0.4 x 0.4 against 0.4 x 0.6: IoU 0.16 / 0.24 = 0.667
+        pair(0, answer=[0.1, 0.2, 0.5, 0.8]),
+        row("diff", "Compare.", ["5_target.png", "5_target.png"]),
+        pair(6, additional_info="Contrast."),
+        row("diff", "Compare.", ["7_target.png", "7_source.png"]),
+    ]
+    audit = audit_mig_bench(read(tmp_path, *rows))
+    assert kinds(audit) == {
+        "invalid_box": ["00001"],
+        "duplicate": ["00002"],
+        # Row 3 is near rows 0 and 2; row 4 is near row 3 (0.18 / 0.24 = 0.75) no more.
+        "near_duplicate": ["00003"],
+        "repeated_image": ["00005"],
+        "text_mismatch": ["00006"],
+        "target_unconfirmed": ["00007"],
+    }
+    json.dumps(audit.to_dict())
+
+
+def test_common_object_targets_are_held_against_the_other_rows_of_the_list(tmp_path: Path) -> None:
+    rows = [row("common_object", COMMON.format(f"{i}th"), ["a", "b", "c"]) for i in (1, 2)]
+    # Nobody asks for the third image: one of the two may be meant for it.
+    assert kinds(audit_mig_bench(read(tmp_path, *rows))) == {
+        "target_unconfirmed": ["00000", "00001"]
+    }
+
+
+def test_image_audit_finds_missing_broken_turned_and_unequal_images(tmp_path: Path) -> None:
+    images = tmp_path / "release" / "MIG-Bench" / "images"
+    (images / "diff").mkdir(parents=True)
+    (images / "static_diff").mkdir()
+    Image.new("RGB", (40, 30)).save(images / "diff" / "a.png")
+    Image.new("RGB", (41, 30)).save(images / "diff" / "b.png")
+    turned = Image.new("RGB", (40, 30))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(images / "diff" / "turned.jpg", exif=exif)
+    (images / "diff" / "broken.jpg").write_bytes(b"no image")
+    folder = find_images_folder(tmp_path / "release")
+    assert folder == images
+    samples = read(
+        tmp_path,
+        row("diff", "Compare.", ["a.png", "b.png"]),
+        row("diff", "Compare.", ["turned.jpg", "broken.jpg"]),
+        row("diff", "Compare.", ["a.png", "gone.png"]),
+    )
+    audit = audit_images(samples, images)
+    below = "mig_bench/images/diff"
+    assert audit.missing == (f"{below}/gone.png",)
+    assert audit.unreadable == (f"{below}/broken.jpg",)
+    assert audit.unequal == ("mig_bench-00000",)
+    assert audit.sizes[f"{below}/turned.jpg"] == (30, 40)
+    (sized,) = with_sizes(samples[:1], audit.sizes)
+    assert sized.image_sizes == [(40, 30), (41, 30)]
+    assert fingerprint([sized]) == fingerprint(samples[:1])
+
+
+def test_a_folder_without_the_release_has_no_images(tmp_path: Path) -> None:
+    assert find_images_folder(tmp_path) is None

@@ -1,0 +1,1 @@
+"""From a release's raw files to samples: one module per dataset."""
