@@ -1,0 +1,486 @@
+"""From a response to an answer: thinking and answer apart, boxes, the chosen box, a status.
+
+The rule of the protocol ``univg``:
+
+1. *Thinking* is removed: everything up to the last closing mark of any family's thinking tags;
+   then, from an opening mark that was never closed to the next ``<answer>`` or the end.
+2. *Answer section*: the last ``<answer>…</answer>`` of what is left (an unclosed one counts), else
+   the last ``<|begin_of_box|>`` span, else all that is left.
+3. *Units*: a JSON value that holds an object, a code fence, or boxes separated only by white
+   space, commas, semicolons, brackets, tags or marked phrases. Wrapped boxes that follow each
+   other are one unit, as they are once the tokenizer has dropped their wrappers. A name of an
+   image ("Image-2:") begins a new unit. An explicit null, an empty list or a sentence such as
+   "There are none." is a unit too.
+4. The *chosen box* is the first box of the last unit. Where the instruction names the image and
+   units carry image labels, only that image's units count.
+
+No ground truth is looked at. Reading takes time linear in the response's length.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from univg_eval.boxes import Box
+from univg_eval.dialects import Dialect
+from univg_eval.dialects.image_names import ImageName, find_image_names
+from univg_eval.errors import UserError
+
+__all__ = ["Answer", "Status", "read_answer"]
+
+Status = Literal["ok", "no_box", "none", "truncated", "invalid_box"]
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a response says.
+
+    Attributes:
+        status: ``ok``; ``no_box``: nothing readable; ``none``: an explicit "no such object";
+            ``truncated``: thinking or answer never closed, and no box outside the thinking;
+            ``invalid_box``: the chosen box is inverted, empty, not finite or wholly outside.
+        box: the chosen box, xyxy_norm, clipped to the image; None unless ``ok``.
+        boxes: every readable box of the answer section, in order, xyxy_norm, clipped.
+        box_images: parallel to `boxes`: the 0-based image that the text names for it (the one
+            named last before it, or by a key of its JSON object), or None.
+        image_index: the same for the chosen box.
+        thinking: the removed text without its outermost marks; None where there was none.
+        answer_text: the answer section.
+        n_boxes: boxes in the answer section, invalid ones included.
+        n_units: units in the answer section.
+        clipped: the chosen box reached outside the image.
+    """
+
+    status: Status
+    box: Box | None
+    boxes: tuple[Box, ...]
+    box_images: tuple[int | None, ...]
+    image_index: int | None
+    thinking: str | None
+    answer_text: str
+    n_boxes: int
+    n_units: int
+    clipped: bool
+
+
+# --- thinking and answer section -----------------------------------------------------------------
+
+_OPENING, _CLOSING, _ANSWER, _ANSWER_END, _SPAN, _SPAN_END = range(1, 7)
+_MARKS = re.compile(
+    # Qwen, DeepSeek, GLM, MiMo, MiniCPM, InternVL: <think>; Seed: <seed:think>; others <thinking>,
+    # <analysis>, <reasoning>; Kimi: ◁think▷; OpenThoughts and relatives: <|begin_of_thought|>;
+    # Gemma 4: <|channel>thought … <channel|>.
+    r"(<(?:[Tt]hink(?:ing)?|THINK(?:ING)?|seed:think|analysis|reasoning)>|◁think▷"
+    r"|<\|begin_of_thought\|>|<\|channel>)"
+    r"|(</(?:[Tt]hink(?:ing)?|THINK(?:ING)?|seed:think|analysis|reasoning)>|◁/think▷"
+    r"|<\|end_of_thought\|>|<channel\|>)"
+    r"|(<[Aa]nswer>|<ANSWER>)"
+    r"|(</[Aa]nswer>|</ANSWER>)"
+    r"|(<\|begin_of_box\|>)"
+    r"|(<\|end_of_box\|>)"
+)
+
+
+class _Split(NamedTuple):
+    """A response taken apart.
+
+    Attributes:
+        section: the answer section.
+        thinking: as in `Answer`.
+        unclosed: thinking or answer was opened and never closed.
+    """
+
+    section: str
+    thinking: str | None
+    unclosed: bool
+
+
+def _split(text: str) -> _Split:
+    marks = [(m.lastindex, m.start(), m.end()) for m in _MARKS.finditer(text)]
+    if not marks:
+        return _Split(text, None, False)
+    thoughts: list[str] = []
+    rest = 0  # what is left of the text starts here
+    first_left = 0  # index of the first mark in it
+    for i in range(len(marks) - 1, -1, -1):
+        kind, start, end = marks[i]
+        if kind == _CLOSING:
+            opened = marks[0]
+            thoughts.append(text[opened[2] if opened[0] == _OPENING else 0 : start])
+            rest, first_left = end, i + 1
+            break
+
+    # Pieces of the text that are left, and the marks in them.
+    pieces: list[tuple[int, int]] = []
+    left: list[tuple[int | None, int, int]] = []
+    unclosed = False
+    piece_start: int | None = rest
+    thought_start = 0
+    for mark in marks[first_left:]:
+        kind, start, end = mark
+        if piece_start is None:
+            if kind == _ANSWER:
+                thoughts.append(text[thought_start:start])
+                piece_start = start
+                left.append(mark)
+        elif kind == _OPENING:
+            pieces.append((piece_start, start))
+            piece_start, thought_start, unclosed = None, end, True
+        else:
+            left.append(mark)
+    if piece_start is None:
+        thoughts.append(text[thought_start:])
+    else:
+        pieces.append((piece_start, len(text)))
+    thinking = "\n".join(thought.strip() for thought in thoughts) if thoughts else None
+
+    for opening, closing in ((_ANSWER, _ANSWER_END), (_SPAN, _SPAN_END)):
+        for i in range(len(left) - 1, -1, -1):
+            if left[i][0] != opening:
+                continue
+            start = left[i][2]
+            for kind, end, _ in left[i + 1 :]:
+                if kind == closing:
+                    return _Split(_join(text, pieces, start, end), thinking, unclosed)
+            return _Split(_join(text, pieces, start, len(text)), thinking, True)
+    return _Split(_join(text, pieces, 0, len(text)), thinking, unclosed)
+
+
+def _join(text: str, pieces: list[tuple[int, int]], start: int, end: int) -> str:
+    """What `pieces` hold of text[start:end]; a line break where thinking was cut out."""
+    kept = [text[max(a, start) : min(b, end)] for a, b in pieces if a < end and b > start]
+    return kept[0] if len(kept) == 1 else "\n".join(kept)
+
+
+# --- explicit "no such object" -------------------------------------------------------------------
+
+_NONE = re.compile(
+    r"(?i)(?<![a-z0-9_\"'<&|-])(?:"
+    r"(?:(?:there|it)\s(?:is|are|was|were)\s|i\s(?:see|find|found)\s)?"
+    r"(?:none|no\s(?:such|matching|corresponding|relevant|target|visible)?\s?"
+    r"(?:objects?|things?|targets?|instances?|items?|regions?|persons?|match(?:es)?"
+    r"|(?:bounding\s)?box(?:es)?))"
+    r"(?:\s(?:exists?|is|are|was|were|be|found|visible|present|detected|here|can)){0,4}+"
+    r"|null|nothing|n/a"
+    r"|the\s(?:target\s|described\s|requested\s)?(?:object|target|item)\s"
+    r"(?:is\snot\s|isn't\s|was\snot\s|does\snot\s|doesn't\s|cannot\sbe\s|can't\sbe\s)"
+    r"(?:present|visible|found|shown|there|exist|appear|detected|in)\b"
+    r")(?:\s(?:in|on|within|of|at)(?:\s[\w-]{1,20}+){1,5}?)?"
+    r"\s{0,4}(?=[.!<`\n]|\Z)"
+)
+_MAY_BE_NONE = re.compile(r"[Nn][OoUu/]|isn't|doesn't|can't")
+# What may stand before such a sentence: the start, the end of another, a line break, a tag, or a
+# word that announces the answer.
+_SENTENCE_START = re.compile(
+    r"(?:\A|[.!?>\n]|```(?:json)?|(?i:\b(?:answer|bbox(?:_2d)?|box(?:es)?|output|result|target"
+    r"|object|location|coordinates|image[ -]?[0-9]{1,2}))[*_]{0,2}:)[\s*_`(]*\Z"
+)
+
+
+def _find_none(section: str) -> list[tuple[int, int]]:
+    """Spans of sentences that say that there is no such object."""
+    spans = []
+    for match in _NONE.finditer(section):
+        start = match.start()
+        before = section[max(0, start - 24) : start]
+        if start > 24:
+            before = "x" + before  # keeps \A from matching the cut
+        if _SENTENCE_START.search(before):
+            spans.append(match.span())
+    return spans
+
+
+# --- units and image labels ----------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Item:
+    """A box or an explicit nothing in the section.
+
+    Attributes:
+        start, end: its span.
+        raw: the numbers as written, None for an explicit nothing.
+        value: identity of the JSON value or fence it stands in, 0 outside.
+        named: image named last before it or by its JSON object.
+        label: image that labels it: by a key, right before it, or at the start of its sentence.
+        unit: number of its unit.
+    """
+
+    start: int
+    end: int
+    raw: tuple[float, ...] | None
+    value: int
+    named: int | None
+    label: int | None
+    unit: int = 0
+
+
+# Between an image's name and a box that it labels: no words but keys and marked phrases.
+_DIRECT = re.compile(
+    r"(?:[^\w<\"'`]++|<(?:\|object_ref_start\||ref|\|ref\||phrase|p)>[^<]{0,300}+"
+    r"|</?+[^<>]{1,60}+>|[\"'](?:[\w -]{1,40}+[\"']\s*+:)?+|```(?:json)?+|`)*+"
+)
+_CLAUSE_START = re.compile(
+    r"(?i:[^a-z0-9]*(?:(?:and|but|while|then|or|so|whereas)\b[^a-z0-9]*)?"
+    r"(?:(?:in|on|for|from|within|at)\b[^a-z0-9]*)?(?:the\b[^a-z0-9]*)?)\Z"
+)
+_SENTENCE_END = re.compile(r"[.!?;](?=\s)|\n")
+# "(1,2),(3,4) in the first image, …": the name belongs to the box before it.
+_AFTER_BOX = re.compile(r"(?:\s?<[^<>]{1,60}+>)?+[ \t]*+\(?(?:in|on|from|of) (?:the )?\Z")
+_AFTER_NAME = re.compile(r"\)?[ \t]*+(?:[,;.]|and\b|\Z)")
+
+
+def _label_of_gap(section: str, begin: int, end: int, name: ImageName, first: bool) -> bool:
+    """Whether an image's name in section[begin:end] labels what starts at `end`.
+
+    `begin` is the end of the box before, or of the section's start if `first`.
+    """
+    name_start, name_end, _ = name
+    if (
+        not first
+        and name_start - begin <= 80
+        and _AFTER_BOX.match(section, begin, name_start)
+        and _AFTER_NAME.match(section, name_end, end)
+    ):
+        return False
+    direct = _DIRECT.match(section, name_end, end)
+    if direct is not None and direct.end() == end:
+        return True
+    if _SENTENCE_END.search(section, name_end, end):
+        return False
+    lead = section[max(begin, name_start - 60) : name_start]
+    ends = [m.end() for m in _SENTENCE_END.finditer(lead)]
+    if not ends and name_start - begin > 60:
+        return False
+    return _CLAUSE_START.match(lead[ends[-1] :] if ends else lead) is not None
+
+
+def _items(section: str, dialect: Dialect, n_images: int | None, image_known: bool) -> list[_Item]:
+    """Boxes and explicit nothings of a section with their units and images, in order."""
+    items = [
+        _Item(start, end, raw, value, image, image)
+        for start, end, raw, value, image in dialect.scan(section)
+    ]
+    names = find_image_names(section, n_images)
+    if _MAY_BE_NONE.search(section):
+        spans = _find_none(section)
+        for start, end in spans:
+            inside = [image for a, b, image in names if a >= start and b <= end]
+            if inside and not image_known:
+                continue  # says which image does not show it, not that none does
+            image = inside[-1] if inside else None
+            items.append(_Item(start, end, None, 0, image, image))
+        if spans:
+            items.sort(key=lambda item: item.start)
+
+    gap = dialect.grammar.gap
+    n_names = len(names)
+    next_name = 0
+    last_named: int | None = None
+    unit = -1
+    previous: _Item | None = None
+    for item in items:
+        label: int | None = None
+        begin = previous.end if previous else 0
+        label_name: ImageName | None = None
+        while next_name < n_names and names[next_name][0] < item.start:
+            if names[next_name][0] >= begin:
+                label_name = names[next_name]
+            last_named = names[next_name][2]
+            next_name += 1
+        if label_name is not None and _label_of_gap(
+            section, begin, item.start, label_name, previous is None
+        ):
+            label = label_name[2]
+        if item.named is None:
+            item.named = last_named
+        if item.label is None:
+            item.label = label
+        if previous is None:
+            unit = 0
+        elif item.raw is None or previous.raw is None:
+            if not (item.value and item.value == previous.value):
+                unit += 1
+        elif item.value or previous.value:
+            if item.value != previous.value:
+                unit += 1
+        elif item.start >= previous.end:
+            between = gap.match(section, previous.end, item.start)
+            if label is not None or between is None or between.end() != item.start:
+                unit += 1
+        item.unit = unit
+        previous = item
+    return items
+
+
+def _counting(items: list[_Item], target_image: int | None) -> list[_Item]:
+    """The items that count where the instruction names the image."""
+    if target_image is None or all(item.label is None for item in items):
+        return items
+    if any(item.label == target_image for item in items):
+        return [
+            item
+            for item in items
+            if item.label == target_image or (item.label is None and item.named == target_image)
+        ]
+    return [item for item in items if item.label is None]
+
+
+# --- from numbers to boxes -----------------------------------------------------------------------
+
+_EDGE_TOLERANCE = 1e-9  # of a conversion's rounding, not of the model's
+
+
+def _clip(box: Box) -> tuple[Box | None, bool]:
+    """The box cut to the image, and whether that changed it; None if it is invalid."""
+    x1, y1, x2, y2 = box
+    if 0.0 <= x1 < x2 <= 1.0 and 0.0 <= y1 < y2 <= 1.0:
+        return box, False
+    if not all(map(math.isfinite, box)):
+        return None, False
+    cut = (max(x1, 0.0), max(y1, 0.0), min(x2, 1.0), min(y2, 1.0))
+    if not (cut[0] < cut[2] and cut[1] < cut[3]):
+        return None, False
+    moved = max(abs(a - b) for a, b in zip(box, cut, strict=True))
+    return cut, moved > _EDGE_TOLERANCE
+
+
+class _Sizes:
+    """Sizes by image, for dialects that need them."""
+
+    __slots__ = ("_dialect", "_image_sizes", "_input_sizes", "_target")
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        image_sizes: Sequence[Size] | None,
+        input_sizes: Sequence[Size] | None,
+        target_image: int | None,
+    ) -> None:
+        self._dialect = dialect
+        self._image_sizes = image_sizes
+        self._input_sizes = input_sizes
+        self._target = target_image
+
+    def _pick(self, sizes: Sequence[Size] | None, named: int | None) -> Size | None:
+        if not sizes:
+            return None
+        image = self._target if self._target is not None else named
+        if image is not None:
+            return sizes[image] if image < len(sizes) else None
+        first = tuple(sizes[0])
+        return sizes[0] if all(tuple(size) == first for size in sizes) else None
+
+    def decode(self, raw: tuple[float, ...], named: int | None) -> Box | None:
+        """xyxy_norm, or None if the size that it takes is not known from the answer."""
+        dialect = self._dialect
+        if not (dialect.needs_image_size or dialect.needs_input_size):
+            return dialect.decode(raw)
+        if not self._image_sizes and not (self._input_sizes and dialect.needs_input_size):
+            needed = "image_sizes" + (" or input_sizes" if dialect.needs_input_size else "")
+            raise UserError(
+                f"a box was read in dialect {dialect.name!r}, whose numbers are "
+                f"{dialect.space.describe()}, but no sizes are given; pass {needed}: "
+                "(width, height) in pixels of each image"
+            )
+        image_wh = self._pick(self._image_sizes, named)
+        input_wh = self._pick(self._input_sizes, named)
+        if image_wh is None and (dialect.needs_image_size or input_wh is None):
+            return None
+        return dialect.decode(raw, image_wh, input_wh)
+
+
+def read_answer(
+    text: str,
+    dialect: Dialect,
+    *,
+    image_sizes: Sequence[Size] | None = None,
+    input_sizes: Sequence[Size] | None = None,
+    target_image: int | None = None,
+) -> Answer:
+    """Read a response by the rule of the protocol ``univg``, see the top of this module.
+
+    Args:
+        text: the whole response, thinking included. No string makes this raise.
+        dialect: how the model writes boxes.
+        image_sizes: (width, height) in pixels of each original image.
+        input_sizes: (width, height) in pixels of each image as the model saw it. Where it is not
+            given, a dialect in pixels of the resized input takes its resize rule with its limits.
+        target_image: 0-based image that the instruction names; None where the model had to find
+            it. Then sizes are those of the image that the answer names, or the common size if it
+            names none; if there is no common size, the box is unreadable.
+
+    Returns:
+        The answer; its boxes are clipped to the image.
+
+    Raises:
+        UserError: a box was read and the dialect needs a size, but no sizes are given at all; or
+            an image size is impossible.
+    """
+    section, thinking, unclosed = _split(text)
+    n_images = len(image_sizes) if image_sizes else len(input_sizes) if input_sizes else None
+    items = _items(section, dialect, n_images, target_image is not None)
+    if not items:
+        return Answer(
+            "truncated" if unclosed else "no_box",
+            None, (), (), None, thinking, section.strip(), 0, 0, False,
+        )  # fmt: skip
+
+    sizes = _Sizes(dialect, image_sizes, input_sizes, target_image)
+    counting = _counting(items, target_image)
+    chosen: _Item | None = None
+    if counting:
+        last = counting[-1].unit
+        chosen = next(item for item in counting if item.unit == last)
+
+    status: Status = "no_box"
+    box: Box | None = None
+    clipped = False
+    boxes: list[Box] = []
+    box_images: list[int | None] = []
+    n_boxes = 0
+    for item in items:
+        if item.raw is None:
+            if item is chosen:
+                status = "none"
+            continue
+        n_boxes += 1
+        norm: Box | None = None
+        readable = True
+        cut, moved = None, False
+        if _is_ordered(item.raw):
+            norm = sizes.decode(item.raw, item.named)
+            readable = norm is not None
+            if norm is not None:
+                cut, moved = _clip(norm)
+        if cut is not None:
+            boxes.append(cut)
+            box_images.append(item.named)
+        if item is chosen:
+            box, clipped = cut, moved
+            status = "ok" if cut is not None else "invalid_box" if readable else "no_box"
+    return Answer(
+        status=status,
+        box=box,
+        boxes=tuple(boxes),
+        box_images=tuple(box_images),
+        image_index=chosen.named if chosen is not None else None,
+        thinking=thinking,
+        answer_text=section.strip(),
+        n_boxes=n_boxes,
+        n_units=items[-1].unit + 1,
+        clipped=clipped,
+    )
+
+
+def _is_ordered(raw: tuple[float, ...]) -> bool:
+    """False for numbers that are no box in any space: inverted, empty or not finite."""
+    if len(raw) != 4:
+        return True
+    a, b, c, d = raw
+    return a < c and b < d and math.isfinite(a + b + c + d)

@@ -1,0 +1,217 @@
+"""The dialect of a model family: how it writes boxes and what the numbers mean."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+from univg_eval.boxes import Box
+from univg_eval.dialects._grammar import Found, Grammar
+from univg_eval.dialects._spaces import InputPixels, Points, Size, Space
+from univg_eval.errors import UserError
+
+__all__ = ["Confidence", "Dialect", "Level"]
+
+Level = Literal["high", "medium", "low", "none"]
+
+
+class Confidence(NamedTuple):
+    """How well the sources support form, order and scale of a dialect."""
+
+    form: Level
+    order: Level
+    scale: Level
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """How a model family writes boxes.
+
+    Attributes:
+        name: identifier, as given to ``--dialect``.
+        families: model families that write so.
+        form: the grammar in words.
+        space: what the numbers mean; converts them.
+        confidence: how well the sources support form, order and scale.
+        template: one box as the family writes it, for `str.format` with the numbers in the
+            written order.
+        labelled_template: the same with a phrase, ``{label}`` as it is or ``{json_label}`` as a
+            JSON string; empty where the family marks no phrase.
+        prompt_suffix: what a direct prompt adds to the question to get this form.
+        grammar: finds boxes in a text.
+        sources: public sources of the facts.
+        notes: traps, and what is not certain.
+    """
+
+    name: str
+    families: tuple[str, ...]
+    form: str
+    space: Space
+    confidence: Confidence
+    template: str
+    prompt_suffix: str
+    grammar: Grammar = field(repr=False)
+    labelled_template: str = ""
+    sources: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def order(self) -> str:
+        """Order in which the numbers are written."""
+        return self.space.order
+
+    @property
+    def gives_boxes(self) -> bool:
+        """False for families that only point: their replies never yield a box."""
+        return not isinstance(self.space, Points)
+
+    @property
+    def needs_image_size(self) -> bool:
+        """Whether decoding is impossible without the original image's size."""
+        return self.space.needs_image_size
+
+    @property
+    def needs_input_size(self) -> bool:
+        """Whether the numbers are pixels of the image as resized for the model.
+
+        Decoding then needs ``input_wh``, or ``image_wh`` and the resize rule.
+        """
+        return self.space.needs_input_size
+
+    @property
+    def pixel_limits(self) -> tuple[int, int] | None:
+        """(min_pixels, max_pixels) of the resize rule; None where there is no such rule."""
+        space = self.space
+        return (space.min_pixels, space.max_pixels) if isinstance(space, InputPixels) else None
+
+    @property
+    def resize_rule(self) -> str | None:
+        """The rule that gives the input size, in words; None where boxes do not depend on it."""
+        space = self.space
+        if not isinstance(space, InputPixels):
+            return None
+        return (
+            f"smart_resize to multiples of {space.factor}, area {space.min_pixels} to "
+            f"{space.max_pixels} pixels"
+        )
+
+    def input_size(self, image_wh: Size) -> Size:
+        """(width, height) in pixels of the image as the model sees it.
+
+        Args:
+            image_wh: (width, height) of the original in pixels.
+
+        Returns:
+            By the family's resize rule; `image_wh` itself for families whose boxes do not depend
+            on a resize.
+
+        Raises:
+            UserError: the rule refuses the size.
+        """
+        return self.space.input_size(image_wh)
+
+    def with_pixel_limits(self, min_pixels: int | None, max_pixels: int | None) -> Dialect:
+        """The same dialect with other limits of the resize rule, where it has one.
+
+        Limits do not matter to families whose boxes do not depend on a resize: the dialect comes
+        back unchanged.
+
+        Raises:
+            UserError: a limit below 1, or the smaller limit above the larger.
+        """
+        for limit_name, limit in (("min_pixels", min_pixels), ("max_pixels", max_pixels)):
+            if limit is not None and limit < 1:
+                raise UserError(f"{limit_name} is {limit}; expected a number of pixels, at least 1")
+        space = self.space
+        if not isinstance(space, InputPixels) or (min_pixels is None and max_pixels is None):
+            return self
+        low = space.min_pixels if min_pixels is None else min_pixels
+        high = space.max_pixels if max_pixels is None else max_pixels
+        if low > high:
+            raise UserError(
+                f"min_pixels is {low} and max_pixels {high} for dialect {self.name!r}; expected "
+                "min_pixels <= max_pixels: set both"
+            )
+        return replace(self, space=replace(space, min_pixels=low, max_pixels=high))
+
+    def scan(self, text: str) -> list[Found]:
+        """Boxes and explicit nulls in `text`, in order, numbers as written."""
+        return self.grammar.scan(text)
+
+    def decode(
+        self,
+        raw: tuple[float, ...],
+        image_wh: Size | None = None,
+        input_wh: Size | None = None,
+    ) -> Box:
+        """Numbers as written to a box.
+
+        Args:
+            raw: the numbers of one box in the written order (two cells for Kosmos-2, else four).
+            image_wh: (width, height) of the original image in pixels.
+            input_wh: (width, height) of the image as the model saw it, in pixels.
+
+        Returns:
+            xyxy_norm, neither clipped nor checked.
+
+        Raises:
+            UserError: a size that the dialect needs is missing, or the dialect has no boxes.
+        """
+        return self.space.to_norm(raw, image_wh, input_wh)
+
+    def encode(
+        self,
+        box_xyxy_norm: Box,
+        *,
+        image_wh: Size | None = None,
+        input_wh: Size | None = None,
+        label: str | None = None,
+    ) -> str:
+        """A known box as the family writes it, the inverse of reading up to rounding.
+
+        Args:
+            box_xyxy_norm: x1, y1, x2, y2 on [0, 1] of the original image.
+            image_wh: (width, height) of the original image in pixels.
+            input_wh: (width, height) of the image as the model sees it, in pixels.
+            label: phrase that names the object, where the family marks one; else left out.
+
+        Returns:
+            The text; numbers rounded to the family's own steps and clipped to its range. A box
+            that is not empty is at least one step wide and high.
+
+        Raises:
+            UserError: a number is not finite, a size that the dialect needs is missing, or the
+                dialect has no boxes.
+        """
+        if not all(map(math.isfinite, box_xyxy_norm)):
+            raise UserError(f"box {box_xyxy_norm!r} cannot be written: expected finite numbers")
+        numbers = self.space.from_norm(box_xyxy_norm, image_wh, input_wh)
+        if label is None or not self.labelled_template:
+            return self.template.format(*numbers)
+        return self.labelled_template.format(
+            *numbers, label=label, json_label=json.dumps(label, ensure_ascii=False)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the grammar, as plain JSON values."""
+        limits = self.pixel_limits
+        return {
+            "name": self.name,
+            "families": list(self.families),
+            "form": self.form,
+            "order": self.order,
+            "space": self.space.kind,
+            "scale": self.space.describe(),
+            "confidence": self.confidence._asdict(),
+            "gives_boxes": self.gives_boxes,
+            "needs_image_size": self.needs_image_size,
+            "needs_input_size": self.needs_input_size,
+            "resize_rule": self.resize_rule,
+            "min_pixels": limits[0] if limits else None,
+            "max_pixels": limits[1] if limits else None,
+            "prompt_suffix": self.prompt_suffix,
+            "sources": list(self.sources),
+            "notes": list(self.notes),
+        }

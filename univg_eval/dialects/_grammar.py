@@ -1,0 +1,361 @@
+"""One scanner for all grammars: finds the boxes of a text, and which of them stand together.
+
+A grammar is a list of box forms (regular expressions) and the JSON keys under which a list counts
+as a box. One pass over the text finds boxes, code fences, JSON containers, keys and nulls; what
+is none of them is prose and is passed over. Nothing is ever read twice: every repetition is
+possessive or bounded, so that the time is linear in the text's length, and nothing recurses.
+JSON is read tolerantly: single quotes, missing commas and a missing end do no harm.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from univg_eval.dialects.image_names import read_image_value
+
+__all__ = [
+    "COMMA",
+    "NUMBER",
+    "PAIRS",
+    "SPACE_OR_COMMA",
+    "Found",
+    "Grammar",
+    "bare_line",
+    "four_in",
+    "grammar",
+    "in_tags",
+]
+
+Found = tuple[int, int, tuple[float, ...] | None, int, int | None]
+"""(start, end, numbers, value, image): a span of the text; the numbers as written, or None for an
+explicit "nothing" (null, an empty list); the JSON object or code fence it stands in (0 outside);
+the 0-based image that a key of its object names, or None."""
+
+# ASCII digits only: digits of other scripts are no numbers. 40 digits are beyond every image;
+# a longer run is no number at all.
+NUMBER = (
+    r"[-+]?(?:(?:[0-9]{1,40}+(?:\.[0-9]{0,40}+)?+|\.[0-9]{1,40}+)(?:[eE][-+]?+[0-9]{1,4}+)?+"
+    r"|[Ii]nf(?:inity)?|[Nn]a[Nn])"
+)
+_FINITE = r"[-+]?(?:[0-9]{1,40}+(?:\.[0-9]{1,40}+)?+|\.[0-9]{1,40}+)"
+COMMA = r"\s*+,\s*+"
+SPACE_OR_COMMA = r"(?:\s*+,\s*+|\s++)"
+
+# (x1,y1),(x2,y2), white space and the comma between the pairs optional.
+PAIRS = rf"\(\s*+{NUMBER}{COMMA}{NUMBER}\s*+\)\s*+,?+\s*+\(\s*+{NUMBER}{COMMA}{NUMBER}\s*+\)"
+
+
+def four_in(opening: str, closing: str, separator: str = COMMA, *, more: str = "") -> str:
+    """Pattern of exactly four numbers between brackets.
+
+    Args:
+        opening: characters that may open.
+        closing: characters that may close.
+        separator: pattern between two numbers.
+        more: character that may separate further boxes in the same brackets ("" for none).
+    """
+    box = separator.join([NUMBER] * 4)
+    opening, closing = re.escape(opening), re.escape(closing)
+    if more:
+        # A reply cut inside a later box still ends its first one at the separator.
+        return rf"[{opening}]\s*+{box}(?:\s*+{more}\s*+{box})*+\s*+[{closing}{more}]"
+    return rf"[{opening}]\s*+{box}\s*+[{closing}]"
+
+
+def in_tags(tag: str) -> str:
+    """Pattern of four numbers between ``<tag>`` and the next tag."""
+    return rf"(?<=<{tag}>)\s*+{SPACE_OR_COMMA.join([NUMBER] * 4)}\s*+(?=<)"
+
+
+def bare_line(separator: str = SPACE_OR_COMMA) -> str:
+    """Pattern of a line that holds four numbers and nothing else."""
+    horizontal = separator.replace(r"\s", r"[^\S\n]")
+    return rf"(?m:^)[^\S\n]*+{horizontal.join([_FINITE] * 4)}[^\S\n]*+(?m:$)"
+
+
+_LABEL_KEYS = (
+    "label|text_content|text|caption|description|name|category|class|phrase|mask|reason"
+    "|reasoning|thought|explanation|type|color"
+)
+_IMAGE_KEYS = r"(?:image|img|picture|photo|frame)(?:[_ -]?(?:index|idx|id|number|no|name))?"
+_DOUBLE_QUOTED = r'"(?:[^"\\]++|\\[\s\S])*+"?+'
+_SINGLE_QUOTED = r"'(?:[^'\\\n]++|\\[\s\S])*+'?+"
+
+_BOX, _SKIP, _FENCE, _IMAGE, _CORNER, _KEY, _NULL, _OPEN, _CLOSE = range(1, 10)
+
+# Spans that look like boxes and are none: four-cornered regions, points, 3D boxes.
+_SKIPPED = (
+    r"<\|quad_start\|>[^<]*+",
+    r"<quad>[^<]*+",
+    r"<points?\b[^<]*+",
+    r"<3dbbox>[^<]*+",
+    rf"[\"'](?:{_LABEL_KEYS})[\"']\s*+:\s*+(?:{_DOUBLE_QUOTED}|{_SINGLE_QUOTED})",
+)
+_CORNER_NAMES = {
+    "x_min": 0,
+    "y_min": 1,
+    "x_max": 2,
+    "y_max": 3,
+    "xmin": 0,
+    "ymin": 1,
+    "xmax": 2,
+    "ymax": 3,
+    "x1": 0,
+    "y1": 1,
+    "x2": 2,
+    "y2": 3,
+    "left": 0,
+    "top": 1,
+    "right": 2,
+    "bottom": 3,
+}
+_NEVER = r"(?!)"
+_NULLS = re.compile(r"(?:[\s,]++|null\b|None\b)*+")
+_CORNER_PARTS = re.compile(rf"([a-z0-9_]+)[\"']\s*+:\s*+({NUMBER})")
+_IMAGE_VALUE = re.compile(r":\s*+[\"']?([^\"']*)")
+
+# A list under one of these keys, or null in its place, says something about boxes.
+_CONTAINER_KEYS = frozenset(
+    {"objects", "object", "boxes", "bboxes", "results", "result", "detections", "answer", "target"}
+)
+_NO_BOX_KEYS = frozenset(
+    {"quad", "polygon", "points", "point", "point_2d", "keypoints", "color", "colour", "size"}
+)
+_MAX_DEPTH = 32
+
+
+class _Frame:
+    """An open bracket while scanning."""
+
+    __slots__ = ("corners", "first", "image", "is_object", "key", "start")
+
+    def __init__(self, is_object: bool, start: int, first: int) -> None:
+        self.is_object = is_object
+        self.start = start
+        self.first = first
+        self.key: str | None = None
+        self.image: int | None = None
+        self.corners: dict[int, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """How a family writes boxes; made by `grammar`.
+
+    Attributes:
+        token: finds boxes, skipped spans, fences, keys, nulls and brackets.
+        number: finds the numbers within a box's span.
+        arity: numbers of one box.
+        keys: JSON keys under which a list is a box; None for every key but those of other things
+            (points, polygons, colours).
+        gap: what may stand between two boxes of one unit.
+    """
+
+    token: re.Pattern[str]
+    number: re.Pattern[str]
+    arity: int
+    keys: frozenset[str] | None
+    gap: re.Pattern[str]
+
+    def scan(self, text: str) -> list[Found]:
+        """All boxes and explicit nulls of `text`, in order."""
+        found: list[Found] = []
+        stack: list[_Frame] = []
+        fence = 0  # 1 + where the open code fence starts
+        value_first = 0  # how many were found before the open top-level value
+        value_null = False
+        for match in self.token.finditer(text):
+            kind = match.lastindex
+            if kind == _BOX:
+                if stack and not self._is_box_key(stack):
+                    continue
+                start, end = match.span()
+                numbers = self.number.findall(text, start, end)
+                n = len(numbers)
+                value = fence or self._value(stack)
+                if n == self.arity:
+                    found.append((start, end, tuple(map(float, numbers)), value, None))
+                    continue
+                # A run of tokens: several boxes, or, if it does not come out even, a polygon;
+                # at the end of the text it may have been cut.
+                if n % self.arity and end != len(text):
+                    continue
+                for i in range(0, n - self.arity + 1, self.arity):
+                    raw = tuple(map(float, numbers[i : i + self.arity]))
+                    found.append((start, end, raw, value, None))
+            elif kind == _KEY:
+                if stack and stack[-1].is_object:
+                    stack[-1].key = match[_KEY]
+            elif kind == _OPEN:
+                if not stack:
+                    value_first, value_null = len(found), False
+                elif len(stack) == _MAX_DEPTH:
+                    # Brackets without end are no JSON; start afresh.
+                    self._close_to(stack, 0, found)
+                    value_first, value_null = len(found), False
+                start = match.start()
+                stack.append(_Frame(text[start] == "{", start, len(found)))
+            elif kind == _CLOSE:
+                if not stack:
+                    continue
+                is_object = match[_CLOSE] == "}"
+                depth = len(stack) - 1
+                while depth >= 0 and stack[depth].is_object is not is_object:
+                    depth -= 1
+                if depth < 0:
+                    continue
+                opened = stack[depth].start
+                self._close_to(stack, depth, found)
+                if not is_object and _is_null_list(text, opened, match.start()):
+                    value_null = value_null or self._is_null_key(stack)
+                if not stack and value_null and len(found) == value_first:
+                    found.append((opened, match.end(), None, fence, None))
+            elif kind == _NULL:
+                if stack and stack[-1].is_object and self._is_null_key(stack):
+                    value_null = True
+            elif kind == _FENCE:
+                if stack and value_null and len(found) == value_first:
+                    found.append((stack[0].start, match.start(), None, fence, None))
+                self._close_to(stack, 0, found)
+                fence = 0 if fence else match.end() + 1
+            elif kind == _IMAGE:
+                if stack:
+                    named = _IMAGE_VALUE.search(text, match.start(), match.end())
+                    image = read_image_value(named[1]) if named else None
+                    if image is not None:
+                        self._innermost_object(stack).image = image
+            elif kind == _CORNER and stack and stack[-1].is_object:
+                self._corner(match, stack, found, fence)
+        if stack:
+            if value_null and len(found) == value_first:
+                found.append((stack[0].start, len(text), None, fence, None))
+            self._close_to(stack, 0, found)
+        return found
+
+    def _corner(
+        self, match: re.Match[str], stack: list[_Frame], found: list[Found], fence: int
+    ) -> None:
+        """Take one named edge; the fourth completes the box."""
+        frame = stack[-1]
+        parts = _CORNER_PARTS.search(match[_CORNER])
+        if parts is None:
+            return
+        if frame.corners is None:
+            frame.corners = {}
+        frame.corners[_CORNER_NAMES[parts[1]]] = float(parts[2])
+        if len(frame.corners) == 4:
+            raw = tuple(frame.corners[i] for i in range(4))
+            frame.corners = None
+            found.append((frame.start, match.end(), raw, fence or self._value(stack), None))
+
+    @staticmethod
+    def _value(stack: list[_Frame]) -> int:
+        """Identity of the JSON value around: 1 + its start if it holds an object, else 0.
+
+        Lists alone are brackets, not JSON values: ``[1,2,3,4], [5,6,7,8]`` is one list of boxes.
+        """
+        for frame in stack:
+            if frame.is_object:
+                return stack[0].start + 1
+        return 0
+
+    @staticmethod
+    def _innermost_object(stack: list[_Frame]) -> _Frame:
+        for frame in reversed(stack):
+            if frame.is_object:
+                return frame
+        return stack[0]
+
+    def _is_box_key(self, stack: list[_Frame]) -> bool:
+        for frame in reversed(stack):
+            if frame.is_object:
+                if frame.key is None:
+                    return True
+                if self.keys is None:
+                    return frame.key not in _NO_BOX_KEYS
+                return frame.key in self.keys or frame.key in _CONTAINER_KEYS
+        return True
+
+    def _is_null_key(self, stack: list[_Frame]) -> bool:
+        for frame in reversed(stack):
+            if frame.is_object:
+                key = frame.key
+                return (
+                    key is None
+                    or key in _CONTAINER_KEYS
+                    or "box" in key
+                    or (self.keys is not None and key in self.keys)
+                )
+        return True
+
+    @staticmethod
+    def _close_to(stack: list[_Frame], depth: int, found: list[Found]) -> None:
+        """Close all brackets above `depth`; an object's image key labels the boxes inside it."""
+        while len(stack) > depth:
+            frame = stack.pop()
+            if frame.image is None:
+                continue
+            for i in range(frame.first, len(found)):
+                start, end, raw, value, image = found[i]
+                if image is None:
+                    found[i] = (start, end, raw, value, frame.image)
+
+
+def _is_null_list(text: str, opened: int, closed: int) -> bool:
+    match = _NULLS.match(text, opened + 1, closed)
+    return match is not None and match.end() == closed
+
+
+# White space, commas, semicolons, brackets, tags, and phrases between the tags that mark them.
+_TAG = r"</?+[^<>]{1,60}+>"
+_PHRASE = r"<(?:\|object_ref_start\||ref|\|ref\||phrase|p)>[^<]{0,300}+"
+_GAP = re.compile(rf"(?:[\s,;\[\](){{}}]++|{_PHRASE}|{_TAG})*+")
+# Families whose labels stand bare beside the box tokens.
+_LABEL_GAP = re.compile(r"(?:[^<.!?\n]{0,120}+(?:<[^<>]{1,60}+>)?+){0,40}+")
+
+
+def grammar(
+    *forms: str,
+    arity: int = 4,
+    number: str = NUMBER,
+    keys: Iterable[str] | None = (),
+    named_corners: bool = False,
+    bare_labels: bool = False,
+) -> Grammar:
+    """A grammar of these box forms.
+
+    Args:
+        forms: patterns of a box, without capturing groups, most specific first.
+        arity: numbers of one box.
+        number: pattern of one number within a box's span.
+        keys: JSON keys under which a list is a box; empty for a family without JSON (a list
+            without key always counts if a form allows it); None for every key.
+        named_corners: objects with x_min, y_min, x_max, y_max (or x1 …, left …) are boxes.
+        bare_labels: labels stand beside the box tokens without marks.
+    """
+    corner = (
+        rf"[\"'](?:{'|'.join(_CORNER_NAMES)})[\"']\s*+:\s*+{NUMBER}" if named_corners else _NEVER
+    )
+    token = "|".join(
+        (
+            f"({'|'.join(forms) if forms else _NEVER})",
+            f"({'|'.join(_SKIPPED)})",
+            "(```)",
+            rf"([\"']{_IMAGE_KEYS}[\"']\s*+:\s*+(?:\"[^\"\n]{{0,60}}+\"|'[^'\n]{{0,60}}+'"
+            r"|[0-9]{1,3}+(?![.0-9])))",
+            f"({corner})",
+            r"[\"']([A-Za-z0-9_ -]{1,40}+)[\"']\s*+:",
+            r"\b(null|None)\b",
+            r"([\[{])",
+            r"([\]}])",
+        )
+    )
+    return Grammar(
+        token=re.compile(token),
+        number=re.compile(number),
+        arity=arity,
+        keys=None if keys is None else frozenset(keys),
+        gap=_LABEL_GAP if bare_labels else _GAP,
+    )

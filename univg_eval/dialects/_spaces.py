@@ -1,0 +1,425 @@
+"""Coordinate spaces: what a family's numbers mean on the image, and the way back.
+
+Every space turns the numbers as written into a box on [0, 1] of the original image
+(``xyxy_norm``, not clipped) and a known box into numbers to write. A box that is not empty stays
+so when written: a side that would round to nothing becomes one step long.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from univg_eval.boxes import Box
+from univg_eval.dialects._resize import smart_resize_wh
+from univg_eval.errors import UserError
+
+__all__ = [
+    "BinCenters",
+    "ImagePixels",
+    "InputPixels",
+    "NormDecimal",
+    "NormInt",
+    "PaddedSquare",
+    "PatchGrid",
+    "Points",
+    "Size",
+    "Space",
+]
+
+Size = tuple[int, int]
+Order = Literal["xyxy", "yxyx"]
+
+
+def _steps(low: float, high: float, smallest: int, largest: int) -> tuple[int, int]:
+    """Two edges in steps, rounded to the nearest and clipped to [smallest, largest]."""
+    a = min(max(math.floor(low + 0.5), smallest), largest)
+    b = min(max(math.floor(high + 0.5), smallest), largest)
+    if low < high and a >= b:
+        if b < largest:
+            b = a + 1
+        else:
+            a = b - 1
+    return a, b
+
+
+def _size(image_wh: Size | None, what: str) -> Size:
+    if image_wh is None:
+        raise UserError(
+            f"these coordinates are {what}, but the image's size is not given; pass image_wh="
+            "(width, height) of the original in pixels (image_sizes where several images are read)"
+        )
+    return image_wh
+
+
+class Space:
+    """Base of all spaces.
+
+    Attributes:
+        kind: short name of the kind, as in ``univg dialects --json``.
+        order: order in which the numbers are written.
+        needs_image_size: conversion is impossible without the original image's size.
+        needs_input_size: the numbers refer to the image as the model saw it.
+    """
+
+    __slots__ = ()
+
+    kind: str = ""
+    needs_image_size: bool = False
+    needs_input_size: bool = False
+
+    @property
+    def order(self) -> str:
+        """Order of the written numbers."""
+        return "xyxy"
+
+    def describe(self) -> str:
+        """The scale in a few words."""
+        raise NotImplementedError
+
+    def input_size(self, image_wh: Size) -> Size:
+        """(width, height) of the image as the model sees it, by the family's rule."""
+        return image_wh
+
+    def to_norm(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
+        """Numbers as written to xyxy_norm, not clipped."""
+        raise NotImplementedError
+
+    def from_norm(
+        self, box: Box, image_wh: Size | None, input_wh: Size | None
+    ) -> tuple[float, ...]:
+        """A box (xyxy_norm, finite) to the numbers to write, in the written order."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class NormInt(Space):
+    """Integers on a fixed scale: value / divisor, whatever the image's size.
+
+    Attributes:
+        divisor: denominator of both axes.
+        written_order: ``yxyx`` where y comes first.
+        largest: largest number that the family writes (999 where 1000 does not occur).
+    """
+
+    divisor: int = 1000
+    written_order: Order = "xyxy"
+    largest: int = 1000
+
+    kind = "norm_int"
+
+    @property
+    def order(self) -> str:
+        """Order of the written numbers."""
+        return self.written_order
+
+    def describe(self) -> str:
+        """The scale in a few words."""
+        return f"value / {self.divisor}"
+
+    def to_norm(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
+        """Numbers as written to xyxy_norm, not clipped."""
+        a, b, c, d = raw
+        k = self.divisor
+        if self.written_order == "xyxy":
+            return (a / k, b / k, c / k, d / k)
+        return (b / k, a / k, d / k, c / k)
+
+    def from_norm(
+        self, box: Box, image_wh: Size | None, input_wh: Size | None
+    ) -> tuple[float, ...]:
+        """Nearest integers, clipped to 0 … `largest`."""
+        k = self.divisor
+        x1, x2 = _steps(box[0] * k, box[2] * k, 0, self.largest)
+        y1, y2 = _steps(box[1] * k, box[3] * k, 0, self.largest)
+        return (x1, y1, x2, y2) if self.written_order == "xyxy" else (y1, x1, y2, x2)
+
+
+@dataclass(frozen=True, slots=True)
+class BinCenters(Space):
+    """Integer bins read at their centre: (bin + 0.5) / bins."""
+
+    bins: int = 1000
+
+    kind = "bin_center"
+
+    def describe(self) -> str:
+        """The scale in a few words."""
+        return f"(bin + 0.5) / {self.bins}"
+
+    def to_norm(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
+        """Numbers as written to xyxy_norm, not clipped."""
+        x1, y1, x2, y2 = raw
+        k = self.bins
+        return ((x1 + 0.5) / k, (y1 + 0.5) / k, (x2 + 0.5) / k, (y2 + 0.5) / k)
+
+    def from_norm(
+        self, box: Box, image_wh: Size | None, input_wh: Size | None
+    ) -> tuple[float, ...]:
+        """The bins that hold the edges, clipped to 0 … bins - 1."""
+        k = self.bins
+        # The bin that holds v is floor(v * bins): the nearest centre.
+        x1, x2 = _steps(box[0] * k - 0.5, box[2] * k - 0.5, 0, k - 1)
+        y1, y2 = _steps(box[1] * k - 0.5, box[3] * k - 0.5, 0, k - 1)
+        return (x1, y1, x2, y2)
+
+
+@dataclass(frozen=True, slots=True)
+class PatchGrid(Space):
+    """Two cells of a side x side grid, numbered row by row: upper-left and lower-right."""
+
+    side: int = 32
+
+    kind = "patch_grid"
+
+    @property
+    def order(self) -> str:
+        """Order of the written numbers."""
+        return "upper-left cell, lower-right cell"
+
+    def describe(self) -> str:
+        """The scale in a few words."""
+        return f"{self.side} x {self.side} cells"
+
+    def to_norm(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
+        """Centres of the two cells; their outer edges where they share a row or a column."""
+        upper_left, lower_right = (int(index) for index in raw)
+        cell = 1.0 / self.side
+        row1, column1 = divmod(upper_left, self.side)
+        row2, column2 = divmod(lower_right, self.side)
+        if row1 == row2 or column1 == column2:
+            return (column1 * cell, row1 * cell, (column2 + 1) * cell, (row2 + 1) * cell)
+        half = cell / 2
+        return (
+            column1 * cell + half,
+            row1 * cell + half,
+            column2 * cell + half,
+            row2 * cell + half,
+        )
+
+    def from_norm(
+        self, box: Box, image_wh: Size | None, input_wh: Size | None
+    ) -> tuple[float, ...]:
+        """Cell that holds the upper-left corner, last cell that the lower-right corner reaches."""
+        last = self.side - 1
+
+        def cell(position: int) -> int:
+            return min(max(position, 0), last)
+
+        column1, row1 = (cell(math.floor(v * self.side)) for v in box[:2])
+        column2, row2 = (cell(math.ceil(v * self.side - 1)) for v in box[2:])
+        return (row1 * self.side + column1, row2 * self.side + column2)
+
+
+@dataclass(frozen=True, slots=True)
+class NormDecimal(Space):
+    """Decimals on [0, 1] of the original image.
+
+    Attributes:
+        decimals: digits behind the point that the family writes.
+    """
+
+    decimals: int = 3
+
+    kind = "norm1"
+
+    def describe(self) -> str:
+        """The scale in a few words."""
+        return "0-1"
+
+    def to_norm(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
+        """Numbers as written to xyxy_norm, not clipped."""
+        x1, y1, x2, y2 = raw
+        return (x1, y1, x2, y2)
+
+    def from_norm(
+        self, box: Box, image_wh: Size | None, input_wh: Size | None
+    ) -> tuple[float, ...]:
+        """Rounded to `decimals` and clipped to [0, 1]."""
+        k: int = 10**self.decimals
+        x1, x2 = _steps(box[0] * k, box[2] * k, 0, k)
+        y1, y2 = _steps(box[1] * k, box[3] * k, 0, k)
+        return (x1 / k, y1 / k, x2 / k, y2 / k)
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedSquare(Space):
+    """Decimals on [0, 1] of the square to which the image was padded, original in the middle.
+
+    With m = max(W, H): x = (v m - (m - W) / 2) / W, and y likewise with H.
+
+    Attributes:
+        decimals: digits behind the point that the family writes.
+    """
+
+    decimals: int = 2
+
+    kind = "norm1_padded_square"
+    needs_image_size = True
+
+    def describe(self) -> str:
+        """The scale in a few words."""
+        return "0-1 of the padded square"
+
+    def to_norm(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
+        """Numbers as written to xyxy_norm, not clipped."""
+        width, height = _size(image_wh, "fractions of the image padded to a square")
+        side = max(width, height)
+        pad_x, pad_y = (side - width) / 2, (side - height) / 2
+        x1, y1, x2, y2 = raw
+        return (
+            (x1 * side - pad_x) / width,
+            (y1 * side - pad_y) / height,
+            (x2 * side - pad_x) / width,
+            (y2 * side - pad_y) / height,
+        )
+
+    def from_norm(
+        self, box: Box, image_wh: Size | None, input_wh: Size | None
+    ) -> tuple[float, ...]:
+        """Rounded to `decimals` and clipped to [0, 1] of the square."""
+        width, height = _size(image_wh, "fractions of the image padded to a square")
+        side = max(width, height)
+        pad_x, pad_y = (side - width) / 2, (side - height) / 2
+        k: int = 10**self.decimals
+        x1, x2 = ((v * width + pad_x) / side * k for v in (box[0], box[2]))
+        y1, y2 = ((v * height + pad_y) / side * k for v in (box[1], box[3]))
+        x1, x2 = _steps(x1, x2, 0, k)
+        y1, y2 = _steps(y1, y2, 0, k)
+        return (x1 / k, y1 / k, x2 / k, y2 / k)
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePixels(Space):
+    """Pixels of the image: of the original, or of the image as sent to the model.
+
+    Attributes:
+        of_sent_image: refer to the image after the client's own resize, where its size is known.
+    """
+
+    of_sent_image: bool = False
+
+    kind = "abs_original_px"
+    needs_image_size = True
+
+    def describe(self) -> str:
+        """The scale in a few words."""
+        return "pixels of the image as sent" if self.of_sent_image else "pixels of the original"
+
+    def _frame(self, image_wh: Size | None, input_wh: Size | None) -> Size:
+        if self.of_sent_image and input_wh is not None:
+            return input_wh
+        return _size(image_wh, "pixels of the image")
+
+    def to_norm(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
+        """Numbers as written to xyxy_norm, not clipped."""
+        width, height = self._frame(image_wh, input_wh)
+        x1, y1, x2, y2 = raw
+        return (x1 / width, y1 / height, x2 / width, y2 / height)
+
+    def from_norm(
+        self, box: Box, image_wh: Size | None, input_wh: Size | None
+    ) -> tuple[float, ...]:
+        """Nearest whole pixels, clipped to the image."""
+        width, height = self._frame(image_wh, input_wh)
+        x1, x2 = _steps(box[0] * width, box[2] * width, 0, width)
+        y1, y2 = _steps(box[1] * height, box[3] * height, 0, height)
+        return (x1, y1, x2, y2)
+
+
+@dataclass(frozen=True, slots=True)
+class InputPixels(Space):
+    """Pixels of the image as resized for the model.
+
+    The input size is the recorded one where it is given; else it follows from the original's size
+    by `smart_resize_wh` with these limits.
+
+    Attributes:
+        factor: sides become multiples of it.
+        min_pixels: smallest area of the resized image, in pixels.
+        max_pixels: largest area of the resized image, in pixels.
+    """
+
+    factor: int = 28
+    min_pixels: int = 3136
+    max_pixels: int = 12845056
+
+    kind = "abs_input_px"
+    needs_input_size = True
+
+    def describe(self) -> str:
+        """The scale in a few words."""
+        return "pixels of the resized input"
+
+    def input_size(self, image_wh: Size) -> Size:
+        """(width, height) of the resized image."""
+        return smart_resize_wh(
+            image_wh,
+            factor=self.factor,
+            min_pixels=self.min_pixels,
+            max_pixels=self.max_pixels,
+        )
+
+    def _frame(self, image_wh: Size | None, input_wh: Size | None) -> Size:
+        if input_wh is not None:
+            return input_wh
+        if image_wh is None:
+            raise UserError(
+                "these coordinates are pixels of the resized input, but neither the input's size "
+                "nor the image's is given; pass input_wh=(width, height) as the model saw it, or "
+                "image_wh= of the original (input_sizes or image_sizes where several images are "
+                "read)"
+            )
+        return self.input_size(image_wh)
+
+    def to_norm(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
+        """Numbers as written to xyxy_norm, not clipped."""
+        width, height = self._frame(image_wh, input_wh)
+        x1, y1, x2, y2 = raw
+        return (x1 / width, y1 / height, x2 / width, y2 / height)
+
+    def from_norm(
+        self, box: Box, image_wh: Size | None, input_wh: Size | None
+    ) -> tuple[float, ...]:
+        """Nearest whole pixels, clipped to the resized image."""
+        width, height = self._frame(image_wh, input_wh)
+        x1, x2 = _steps(box[0] * width, box[2] * width, 0, width)
+        y1, y2 = _steps(box[1] * height, box[3] * height, 0, height)
+        return (x1, y1, x2, y2)
+
+
+@dataclass(frozen=True, slots=True)
+class Points(Space):
+    """Points, not boxes: nothing to decode.
+
+    Attributes:
+        divisor: denominator of a point's coordinates.
+    """
+
+    divisor: int = 100
+
+    kind = "points"
+
+    @property
+    def order(self) -> str:
+        """Order of the written numbers."""
+        return "x, y"
+
+    def describe(self) -> str:
+        """The scale in a few words."""
+        return f"points, value / {self.divisor}"
+
+    def to_norm(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
+        """There is no box to read; always a UserError."""
+        raise UserError("this family points at objects and writes no boxes")
+
+    def from_norm(
+        self, box: Box, image_wh: Size | None, input_wh: Size | None
+    ) -> tuple[float, ...]:
+        """There is no box to write; always a UserError."""
+        raise UserError(
+            "this family points at objects and writes no boxes; score its points against masks "
+            "or boxes instead, or choose another model"
+        )

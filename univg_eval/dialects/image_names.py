@@ -1,0 +1,109 @@
+"""Where a text names one of several images: "the third image", "Image-2", "in picture 3".
+
+Texts count from 1, the library from 0.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["ImageName", "find_image_names", "read_image_value"]
+
+ImageName = tuple[int, int, int]
+"""(start, end, image): the span of a name in the text and the 0-based image it names."""
+
+_ORDINALS = {
+    "first": 0,
+    "second": 1,
+    "third": 2,
+    "fourth": 3,
+    "fifth": 4,
+    "sixth": 5,
+    "seventh": 6,
+    "eighth": 7,
+    "ninth": 8,
+    "tenth": 9,
+}
+_CARDINALS = {
+    "one": 0,
+    "two": 1,
+    "three": 2,
+    "four": 3,
+    "five": 4,
+    "six": 5,
+    "seven": 6,
+    "eight": 7,
+    "nine": 8,
+    "ten": 9,
+}
+_LAST = ("last", "final")
+
+# The noun is searched first: it is rare, and its neighbours are read within a bounded distance.
+_NOUN = re.compile(
+    r"[Ii]mage|IMAGE|[Pp]icture|PICTURE|[Pp]hoto(?:graph)?|PHOTO|[Ff]rame|FRAME|[Ii]mg|IMG"
+)
+_BEFORE = re.compile(
+    rf"(?i:(?<![a-z0-9.,-])(?:(?P<word>{'|'.join((*_ORDINALS, *_LAST))})"
+    r"|(?P<number>[0-9]{1,2})(?:st|nd|rd|th))[ \t-]{1,2})\Z"
+)
+_AFTER = re.compile(
+    r"(?:[ \t]?(?:[Nn]o\.?|[Nn]umber|index|idx|id|#|[-_]))?[ \t]?"
+    r"(?:(?P<number>[0-9]{1,2})(?![0-9A-Za-z]|\.[0-9])"
+    rf"|(?P<word>(?i:{'|'.join(_CARDINALS)}))(?![A-Za-z]))"
+)
+_WORD_CHARACTER = re.compile(r"[A-Za-z]")
+
+
+def find_image_names(text: str, n_images: int | None = None) -> list[ImageName]:
+    """Every place where `text` names an image, in order.
+
+    Args:
+        text: any text.
+        n_images: how many images there are, if known; "the last image" is read only then.
+
+    Returns:
+        Spans with the 0-based image. A number from 1 on counts even if there are fewer images:
+        it is what the text names. "Image 0" names none.
+    """
+    names: list[ImageName] = []
+    for noun in _NOUN.finditer(text):
+        start, end = noun.span()
+        before = _BEFORE.search(text, max(0, start - 16), start)
+        if before is None and start and _WORD_CHARACTER.match(text, start - 1):
+            continue  # inside a longer word
+        if before is not None:
+            word = before["word"]
+            if word is None:
+                image: int | None = int(before["number"]) - 1
+            elif word.lower() in _LAST:
+                image = n_images - 1 if n_images else None
+            else:
+                image = _ORDINALS[word.lower()]
+            if text.startswith("s", end):
+                end += 1
+            if image is not None and image >= 0:
+                names.append((before.start(), end, image))
+            continue
+        after = _AFTER.match(text, end)
+        if after is not None:
+            word = after["word"]
+            image = int(after["number"]) - 1 if word is None else _CARDINALS[word.lower()]
+            if image >= 0:
+                names.append((start, after.end(), image))
+    return names
+
+
+def read_image_value(value: str) -> int | None:
+    """The 0-based image that the value of a key like "image" names: "2", "Image-2", "second".
+
+    Returns None if it names none (a file name, 0).
+    """
+    value = value.strip()
+    if value.isascii() and value.isdigit() and len(value) <= 3:
+        number = int(value)
+        return number - 1 if number >= 1 else None
+    word = value.lower()
+    if word in _ORDINALS:
+        return _ORDINALS[word]
+    names = find_image_names(value)
+    return names[0][2] if len(names) == 1 else None
