@@ -175,9 +175,11 @@ def _require_replaceable(folder: Path) -> None:
     """Refuse to delete a folder that this module has not made."""
     if not folder.exists() or not any(folder.iterdir()):
         return
-    if _manifest(folder).get("generator", {}).get("name") != BENCHMARK:
+    generator = _manifest(folder).get("generator")
+    if not isinstance(generator, dict) or generator.get("name") != BENCHMARK:
         raise UserError(
-            f"{folder} exists but is no build of {BENCHMARK} (no manifest.json in it names the generator); "
+            f"{folder} exists but is no build of {BENCHMARK}: no readable manifest.json in it "
+            f"names the generator {BENCHMARK}; "
             "move it away, or set UNIVG_DATA to another folder"
         )
 
@@ -271,10 +273,11 @@ def _write_film(path: Path, clip: Clip, size: int) -> None:
         stream = cast(VideoStream, container.add_stream(codec, rate=_FRAMES_PER_SECOND))
         stream.width = stream.height = size
         stream.pix_fmt = "yuv420p"
-        # One thread and no bit rate control by time: the same frames give the same file.
+        # One thread and a constant quantiser: the same frames give the same file. (The rate
+        # control of x264 was seen to vary from run to run on small pictures.)
         stream.codec_context.thread_count = 1
         if codec == "libx264":
-            stream.options = {"crf": "18", "preset": "veryfast"}
+            stream.options = {"qp": "18", "preset": "veryfast"}
         else:
             stream.bit_rate = 2_000_000
         for number in range(CLIP_FRAMES):

@@ -1,0 +1,130 @@
+"""Images of a sample: RGB, upright, of the recorded size, and errors that name the file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from univg_eval import images as images_module
+from univg_eval.errors import UserError
+from univg_eval.images import load_image, open_images, split_reference
+from univg_eval.samples import GroundingSample, Target
+
+
+def sample(images, sizes=None) -> GroundingSample:
+    sizes = sizes or []
+    return GroundingSample(
+        id="set-00001",
+        benchmark="set",
+        task="t",
+        split="test",
+        images=tuple(images),
+        widths=tuple(w for w, _ in sizes),
+        heights=tuple(h for _, h in sizes),
+        instruction="Locate it.",
+        targets=(Target(image=0, box=(0.1, 0.1, 0.5, 0.5)),),
+        image_is_given=True,
+        cluster="c",
+    )
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("a/b.png", ("a/b.png", None)),
+        ("a/clip.mp4#frame=12", ("a/clip.mp4", 12)),
+        ("a/x#frame=1/clip.mp4#frame=0", ("a/x#frame=1/clip.mp4", 0)),
+        ("a/with#hash.png", ("a/with#hash.png", None)),
+    ],
+)
+def test_reference(reference, expected):
+    assert split_reference(reference) == expected
+
+
+@pytest.mark.parametrize("number", ["", "-1", "1.5", "x", "²", "٣"])
+def test_reference_with_a_bad_frame(number):
+    with pytest.raises(UserError, match=r"is not a whole number from 0; expected e.g."):
+        split_reference(f"clip.mp4#frame={number}")
+
+
+def test_exif_orientation_is_applied_once(tmp_path):
+    # Stored lying down (6x4); orientation 6 says: turn a quarter clockwise to see it.
+    stored = np.zeros((4, 6, 3), np.uint8)
+    stored[0, 0] = (255, 0, 0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(stored).save(tmp_path / "turned.png", exif=exif)
+    (image,) = open_images(sample(["turned.png"], [(4, 6)]), tmp_path)
+    assert image.size == (4, 6)
+    # The stored upper left corner is the upper right one of the upright image.
+    assert image.getpixel((3, 0)) == (255, 0, 0)
+    assert image.getexif().get(0x0112) in (None, 1)
+    image.save(tmp_path / "again.png")
+    assert load_image(tmp_path / "again.png").size == (4, 6)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "LA", "I;16"])
+def test_every_mode_becomes_rgb(tmp_path, mode):
+    name = "x.tif" if mode == "CMYK" else "x.png"
+    Image.new(mode, (5, 3)).save(tmp_path / name)
+    image = load_image(tmp_path / name)
+    assert image.mode == "RGB" and image.size == (5, 3)
+
+
+def test_order_and_absolute_paths(tmp_path):
+    for i, color in enumerate(["red", "lime", "blue"]):
+        Image.new("RGB", (4, 4), color).save(tmp_path / f"{i}.png")
+    references = ["2.png", str(tmp_path / "0.png"), "1.png"]
+    colors = [image.getpixel((0, 0)) for image in open_images(sample(references), tmp_path)]
+    assert colors == [(0, 0, 255), (255, 0, 0), (0, 255, 0)]
+
+
+def test_a_film_is_opened_once_and_mixed_with_stills(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "still.png")
+    calls = []
+
+    def fake(path, indices):
+        calls.append((path.name, list(indices)))
+        return [Image.new("RGB", (4, 4), (0, 0, index)) for index in indices]
+
+    monkeypatch.setattr(images_module, "read_frames", fake)
+    references = ["a.mp4#frame=9", "still.png", "b.mp4#frame=1", "a.mp4#frame=3", "a.mp4#frame=9"]
+    pixels = [image.getpixel((0, 0)) for image in open_images(sample(references), tmp_path)]
+    assert calls == [("a.mp4", [9, 3, 9]), ("b.mp4", [1])]
+    assert pixels == [(0, 0, 9), (255, 0, 0), (0, 0, 1), (0, 0, 3), (0, 0, 9)]
+
+
+def test_missing_image_names_sample_and_file(tmp_path):
+    with pytest.raises(
+        UserError, match=r"sample 'set-00001': image file .*none.png does not exist"
+    ):
+        open_images(sample(["none.png"]), tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"\x00" * 40])
+def test_unreadable_image(tmp_path, content):
+    (tmp_path / "bad.png").write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot read .*bad.png as an image"):
+        load_image(tmp_path / "bad.png")
+
+
+def test_truncated_image_is_not_half_an_image(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(
+        tmp_path / "x.png"
+    )
+    data = (tmp_path / "x.png").read_bytes()
+    (tmp_path / "x.png").write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match=r"cannot read .*x.png as an image.*damaged"):
+        load_image(tmp_path / "x.png")
+
+
+def test_a_folder_is_no_image(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read"):
+        load_image(tmp_path)
+
+
+def test_a_size_other_than_recorded_is_an_error(tmp_path):
+    Image.new("RGB", (8, 6)).save(tmp_path / "x.png")
+    with pytest.raises(UserError, match=r"x.png is 8x6 pixels, the sample says 6x8"):
+        open_images(sample(["x.png"], [(6, 8)]), tmp_path)

@@ -1,0 +1,184 @@
+"""Writing univg_mini: whole or not at all, one build a folder, films read back exactly."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from univg_eval.benchmarks import mini
+from univg_eval.benchmarks.mini import TASKS, build, ensure, generate
+from univg_eval.benchmarks.mini import build as build_function
+from univg_eval.errors import UserError
+from univg_eval.images import open_images
+from univg_eval.samples import load_manifest, load_samples
+
+SMALL = {"n": 4, "seed": 11, "size": 112}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    pytest.importorskip("av", reason="films need the extra 'eval'")
+    root = tmp_path_factory.mktemp("data")
+    build(root, **SMALL)
+    return root
+
+
+def test_samples_say_what_was_generated(root):
+    samples = load_samples("univg_mini", root=root)
+    assert len(samples) == 15 * SMALL["n"]
+    for sample in samples:
+        index = int(sample.id.rpartition("-")[2])
+        assert sample.id == f"univg_mini-{sample.task}-{index:05d}"
+        item = generate(sample.task, seed=11, index=index)
+        assert sample.instruction == item.instruction
+        assert sample.box == item.box and sample.target_image == item.target_image
+        assert sample.image_is_given == item.image_is_given
+        assert sample.extra["held_out"] == item.knobs["held_out"]
+        assert sample.extra["label"] == item.label
+    assert [s.task for s in samples[:: SMALL["n"]]] == list(TASKS)
+
+
+def test_stored_images_are_the_scenes(root):
+    for sample in load_samples("univg_mini", root=root):
+        index = int(sample.id.rpartition("-")[2])
+        expected = generate(sample.task, seed=11, index=index).render(112, stored=True)
+        stored = open_images(sample, root)
+        assert len(stored) == len(expected)
+        for ours, theirs in zip(stored, expected, strict=True):
+            assert ours.size == theirs.size
+            difference = np.abs(np.asarray(ours, float) - np.asarray(theirs, float)).mean()
+            # A film goes through a lossy codec; the next frame but one would differ more.
+            assert difference < (4.0 if "#frame=" in sample.images[0] else 1e-9)
+
+
+def test_clusters_are_shared_images(root):
+    samples = load_samples("univg_mini", root=root)
+    by_images: dict[tuple[str, ...], set[str]] = {}
+    for sample in samples:
+        by_images.setdefault(sample.images, set()).add(sample.cluster)
+    assert all(len(clusters) == 1 for clusters in by_images.values())
+    assert len(by_images) == len({sample.cluster for sample in samples}) == 13 * 4 + 2 * 2
+
+
+def test_region_crops_have_their_own_size(root):
+    sample = next(s for s in load_samples("univg_mini", root=root) if s.task == "region")
+    assert sample.image_sizes[0] == (112, 112)
+    assert set(sample.image_sizes[1:]) == {(56, 56)}
+
+
+def test_building_again_gives_the_same_fingerprint_and_bytes(root, tmp_path):
+    again = build(tmp_path, **SMALL)
+    first = load_manifest("univg_mini", root)
+    second = load_manifest("univg_mini", tmp_path)
+    assert first == second
+    names = sorted(p.relative_to(again) for p in again.rglob("*") if p.is_file())
+    ours = root / "univg_mini"
+    assert names == sorted(p.relative_to(ours) for p in ours.rglob("*") if p.is_file())
+    for name in names:
+        assert (again / name).read_bytes() == (ours / name).read_bytes(), name
+
+
+def test_seed_and_n_are_part_of_the_manifest_and_the_fingerprint(root, tmp_path):
+    folder = build(tmp_path, n=1, seed=12, size=112)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["generator"] == {
+        "name": "univg_mini",
+        "version": mini.GENERATOR_VERSION,
+        "seed": 12,
+        "n_per_task": 1,
+        "size": 112,
+    }
+    assert manifest["fingerprint"] != load_manifest("univg_mini", root)["fingerprint"]
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Two tasks and a count of builds: the rules of replacement do not need all fifteen."""
+    module = __import__("sys").modules["univg_eval.benchmarks.mini.build"]
+    monkeypatch.setattr(module, "TASKS", ("diff", "lisa_val"))
+    monkeypatch.setattr(module, "film_codec", lambda: "none")
+    calls = []
+    real = module._build
+    monkeypatch.setattr(module, "_build", lambda *a: calls.append(a) or real(*a))
+    return module, calls
+
+
+def test_ensure_builds_once_and_again_when_settings_change(tiny, tmp_path):
+    _, calls = tiny
+    folder = ensure(tmp_path, n=2, seed=1, size=56)
+    ensure(tmp_path, n=2, seed=1, size=56)
+    assert len(calls) == 1
+    ensure(tmp_path, n=2, seed=2, size=56)
+    assert len(calls) == 2
+    ensure(tmp_path, n=3, seed=2, size=56)
+    assert len(calls) == 3
+    assert len(load_samples("univg_mini", root=tmp_path)) == 6
+    # Nothing of the earlier builds stays.
+    assert len(list((folder / "diff").iterdir())) == 6
+
+
+def test_ensure_mends_a_build_that_lost_an_image(tiny, tmp_path):
+    _, calls = tiny
+    folder = ensure(tmp_path, n=2, seed=1, size=56)
+    (folder / "diff" / "00001_2.png").unlink()
+    ensure(tmp_path, n=2, seed=1, size=56)
+    assert len(calls) == 2
+    assert (folder / "diff" / "00001_2.png").is_file()
+
+
+def test_an_interrupted_build_leaves_the_old_one_and_the_next_run_finishes(
+    tiny, tmp_path, monkeypatch
+):
+    module, _ = tiny
+    ensure(tmp_path, n=2, seed=1, size=56)
+    before = load_manifest("univg_mini", tmp_path)
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_benchmark", killed)
+        # What a hard kill leaves behind: nobody cleans up.
+        patch.setattr(module.shutil, "rmtree", lambda path: None)
+        with pytest.raises(KeyboardInterrupt):
+            ensure(tmp_path, n=2, seed=9, size=56)
+    assert load_manifest("univg_mini", tmp_path) == before
+    assert list(tmp_path.glob(".univg_mini.building-*"))
+    ensure(tmp_path, n=2, seed=9, size=56)
+    assert load_manifest("univg_mini", tmp_path)["generator"]["seed"] == 9
+    assert not list(tmp_path.glob(".univg_mini.building-*"))
+
+
+def test_a_foreign_folder_is_not_deleted(tiny, tmp_path):
+    folder = tmp_path / "univg_mini"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"exists but is no build of univg_mini.*move it away"):
+        ensure(tmp_path, n=2, seed=1, size=56)
+    assert (folder / "notes.txt").read_text() == "mine"
+    (folder / "manifest.json").write_text("{broken")
+    with pytest.raises(UserError, match=r"no readable manifest.json"):
+        ensure(tmp_path, n=2, seed=1, size=56)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n": 0}, r"n is 0 questions a task; expected 1 to"),
+        ({"size": 57}, r"size is 57 px; expected an even number"),
+        ({"size": 20}, r"size is 20 px"),
+    ],
+)
+def test_settings_out_of_range(change, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        build_function(tmp_path, **(SMALL | change))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_data_root_that_cannot_be_written(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(UserError, match=r"cannot write to the data root .*UNIVG_DATA"):
+        ensure(blocked / "data", **SMALL)
