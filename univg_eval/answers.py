@@ -381,16 +381,17 @@ class _Sizes:
         dialect = self._dialect
         if not (dialect.needs_image_size or dialect.needs_input_size):
             return dialect.decode(raw)
-        if not self._image_sizes and not (self._input_sizes and dialect.needs_input_size):
-            needed = "image_sizes" + (" or input_sizes" if dialect.needs_input_size else "")
+        by_input = dialect.space.uses_input_size
+        if not self._image_sizes and not (self._input_sizes and by_input):
+            needed = "image_sizes" + (" or input_sizes" if by_input else "")
             raise UserError(
                 f"a box was read in dialect {dialect.name!r}, whose numbers are "
                 f"{dialect.space.describe()}, but no sizes are given; pass {needed}: "
                 "(width, height) in pixels of each image"
             )
         image_wh = self._pick(self._image_sizes, named)
-        input_wh = self._pick(self._input_sizes, named)
-        if image_wh is None and (dialect.needs_image_size or input_wh is None):
+        input_wh = self._pick(self._input_sizes, named) if by_input else None
+        if image_wh is None and input_wh is None:
             return None
         return dialect.decode(raw, image_wh, input_wh)
 

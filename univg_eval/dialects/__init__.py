@@ -4,6 +4,18 @@ A dialect is chosen by name or from a model's config, never from a response.
 """
 
 from univg_eval.dialects._base import Confidence, Dialect
+from univg_eval.dialects._models import declared_settings, dialect_for_model, pixel_limits
 from univg_eval.dialects._registry import get_dialect, list_dialects
+from univg_eval.dialects.unknown import UNKNOWN_SCALES, UnknownScale
 
-__all__ = ["Confidence", "Dialect", "get_dialect", "list_dialects"]
+__all__ = [
+    "UNKNOWN_SCALES",
+    "Confidence",
+    "Dialect",
+    "UnknownScale",
+    "declared_settings",
+    "dialect_for_model",
+    "get_dialect",
+    "list_dialects",
+    "pixel_limits",
+]

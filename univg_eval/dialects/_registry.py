@@ -5,13 +5,62 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from univg_eval.dialects import plain, qwen, univg
+from univg_eval.dialects import (
+    claude,
+    cogvlm,
+    deepseek,
+    ferret,
+    florence,
+    gemini,
+    glm,
+    internvl,
+    kimi,
+    kosmos,
+    llava,
+    mimo,
+    minicpm,
+    molmo,
+    moondream,
+    paligemma,
+    plain,
+    qwen,
+    seed,
+    shikra,
+    smoldocling,
+    univg,
+    vlm_r1,
+)
 from univg_eval.dialects._base import Dialect
+from univg_eval.dialects.unknown import UNKNOWN_SCALES
 from univg_eval.errors import UserError
 
 __all__ = ["DIALECTS", "get_dialect", "list_dialects"]
 
-_FAMILY_MODULES = (qwen, univg, plain)
+_FAMILY_MODULES = (
+    univg,
+    qwen,
+    vlm_r1,
+    mimo,
+    internvl,
+    minicpm,
+    glm,
+    cogvlm,
+    deepseek,
+    kimi,
+    seed,
+    llava,
+    gemini,
+    paligemma,
+    florence,
+    kosmos,
+    shikra,
+    ferret,
+    moondream,
+    smoldocling,
+    claude,
+    molmo,
+    plain,
+)
 
 
 def _collect() -> Mapping[str, Dialect]:
@@ -45,9 +94,12 @@ def get_dialect(
         max_pixels: largest area, likewise.
 
     Raises:
-        UserError: unknown name (the message lists the known ones), or impossible limits.
+        UserError: unknown name (the message lists the known ones), a family without a known
+            scale, or impossible limits.
     """
     dialect = DIALECTS.get(name)
     if dialect is None:
+        if name in UNKNOWN_SCALES:
+            raise UserError(UNKNOWN_SCALES[name].explain())
         raise UserError(f"unknown dialect {name!r}; expected one of: {', '.join(DIALECTS)}")
     return dialect.with_pixel_limits(min_pixels, max_pixels)

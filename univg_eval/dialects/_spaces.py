@@ -62,6 +62,7 @@ class Space:
         order: order in which the numbers are written.
         needs_image_size: conversion is impossible without the original image's size.
         needs_input_size: the numbers refer to the image as the model saw it.
+        uses_input_size: that size, where given, is what conversion divides by.
     """
 
     __slots__ = ()
@@ -69,6 +70,11 @@ class Space:
     kind: str = ""
     needs_image_size: bool = False
     needs_input_size: bool = False
+
+    @property
+    def uses_input_size(self) -> bool:
+        """Whether a given input size is what conversion divides by."""
+        return self.needs_input_size
 
     @property
     def order(self) -> str:
@@ -303,6 +309,11 @@ class ImagePixels(Space):
 
     kind = "abs_original_px"
     needs_image_size = True
+
+    @property
+    def uses_input_size(self) -> bool:
+        """Whether a given input size is what conversion divides by."""
+        return self.of_sent_image
 
     def describe(self) -> str:
         """The scale in a few words."""

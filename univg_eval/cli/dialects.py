@@ -1,0 +1,161 @@
+"""``univg dialects``: how each model family writes boxes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from univg_eval.dialects import Dialect
+
+HELP = "list how model families write boxes"
+DESCRIPTION = """\
+List the dialects: how each model family writes boxes, in which order, on which scale, and how well
+the sources support that (form/order/scale). With NAME, everything that is known about one of them.
+
+A dialect is given by --dialect or UNIVG_DIALECT, or follows from the model's config; it is never
+guessed from a reply, because the same text means different boxes in different families. Families
+whose scale nobody has stated are listed last: tell such a model a scale in the prompt and choose
+norm1000, norm1 or pixels.
+"""
+EPILOG = "Example: univg dialects qwen2_5_vl"
+_GENERIC = ("norm1000", "norm999", "norm1", "pixels")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to ``univg``."""
+    parser = subparsers.add_parser(
+        "dialects",
+        help=HELP,
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="one dialect, in full")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="print JSON")
+    output.add_argument(
+        "--markdown", action="store_true", help="print the table of docs/dialects.md"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table, or one dialect."""
+    from univg_eval.dialects import UNKNOWN_SCALES, get_dialect, list_dialects
+
+    if args.name is not None:
+        dialect = get_dialect(args.name)
+        print(json.dumps(dialect.to_dict(), indent=1) if args.json else _describe(dialect))
+        return 0
+    dialects = [get_dialect(name) for name in list_dialects()]
+    if args.json:
+        content = {
+            "dialects": [dialect.to_dict() for dialect in dialects],
+            "unknown_scale": [
+                {
+                    "name": entry.name,
+                    "families": list(entry.families),
+                    "reason": entry.reason,
+                    "sources": list(entry.sources),
+                }
+                for entry in UNKNOWN_SCALES.values()
+            ],
+        }
+        print(json.dumps(content, indent=1))
+    elif args.markdown:
+        print(markdown_tables(), end="")
+    else:
+        _print_table(dialects)
+    return 0
+
+
+def _confidence(dialect: Dialect) -> str:
+    return "contract" if dialect.name in _GENERIC else "/".join(dialect.confidence)
+
+
+def _print_table(dialects: list[Dialect]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from univg_eval.dialects import UNKNOWN_SCALES
+
+    table = Table(title="Dialects: how model families write boxes", title_justify="left")
+    for column in ("name", "form", "order", "space", "confidence", "resize rule"):
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    for dialect in dialects:
+        # Text, not markup: forms hold square brackets.
+        cells = (
+            dialect.name,
+            dialect.form,
+            dialect.order,
+            dialect.space.describe(),
+            _confidence(dialect),
+            dialect.resize_rule or "-",
+        )
+        table.add_row(*(_plain(cell) for cell in cells))
+    for entry in UNKNOWN_SCALES.values():
+        cells = (entry.name, entry.reason, "unknown", "unknown", "none", "-")
+        table.add_row(*(_plain(cell) for cell in cells), style="dim")
+    Console().print(table)
+
+
+def _plain(text: str) -> object:
+    from rich.text import Text
+
+    return Text(text)
+
+
+def _describe(dialect: Dialect) -> str:
+    lines = [
+        dialect.name,
+        f"  families     {', '.join(dialect.families)}",
+        f"  form         {dialect.form}",
+        f"  order        {dialect.order}",
+        f"  scale        {dialect.space.describe()}",
+        f"  confidence   form {dialect.confidence.form}, order {dialect.confidence.order}, "
+        f"scale {dialect.confidence.scale}",
+        f"  resize rule  {dialect.resize_rule or 'boxes do not depend on a resize'}",
+        f"  sizes        {_sizes_needed(dialect)}",
+        f"  prompt       {dialect.prompt_suffix or '(nothing is added)'}",
+    ]
+    lines += [f"  note         {note}" for note in dialect.notes]
+    lines += [f"  source       {source}" for source in dialect.sources]
+    return "\n".join(lines)
+
+
+def _sizes_needed(dialect: Dialect) -> str:
+    if dialect.needs_input_size:
+        return "each image's input size, or its original size and the resize rule"
+    return "each image's original size" if dialect.needs_image_size else "none needed"
+
+
+def markdown_tables() -> str:
+    """The generated part of ``docs/dialects.md``."""
+    from univg_eval.dialects import UNKNOWN_SCALES, get_dialect, list_dialects
+
+    lines = [
+        "| dialect | families | form | order | scale | confidence (form/order/scale) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in list_dialects():
+        dialect = get_dialect(name)
+        cells = (
+            f"`{name}`",
+            ", ".join(dialect.families),
+            _code(dialect.form),
+            dialect.order,
+            dialect.space.describe(),
+            _confidence(dialect),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| no known scale | families | why |", "|---|---|---|"]
+    for entry in UNKNOWN_SCALES.values():
+        lines.append(f"| `{entry.name}` | {', '.join(entry.families)} | {_code(entry.reason)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _code(text: str) -> str:
+    """Text for a cell of a Markdown table: bars and angle brackets stay what they are."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")

@@ -1,0 +1,208 @@
+"""From a model's config to its dialect and pixel limits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from univg_eval.dialects._registry import DIALECTS, get_dialect
+from univg_eval.dialects.unknown import UNKNOWN_SCALES
+from univg_eval.errors import UserError
+
+__all__ = ["MODEL_TYPES", "declared_settings", "dialect_for_model", "pixel_limits"]
+
+# model_type of transformers, or of the remote code that the checkpoint ships. It does not tell a
+# fine-tune from its base: UniVG-R1 and Migician are qwen2_vl (same form, same scale), VLM-R1 and
+# MiMo-VL are qwen2_5_vl (likewise).
+MODEL_TYPES = {
+    "qwen_vl": "qwen_vl",
+    "qwen2_vl": "qwen2_vl",
+    "qwen2_5_vl": "qwen2_5_vl",
+    "qwen2_5_omni": "qwen2_5_vl",
+    "qwen2_5_omni_thinker": "qwen2_5_vl",
+    "qwen3_vl": "qwen3_vl",
+    "qwen3_vl_moe": "qwen3_vl",
+    "qwen3_omni_moe": "qwen3_vl",
+    "qwen3_omni_moe_thinker": "qwen3_vl",
+    "qwen3_5": "qwen3_5",
+    "qwen3_5_moe": "qwen3_5",
+    "internvl": "internvl",
+    "internvl_chat": "internvl",
+    "minicpmv": "minicpm_v",
+    "minicpmo": "minicpm_v",
+    "cogvlm": "cogvlm_grounding",
+    "cogagent": "cogvlm_grounding",
+    "glm4v": "glm_v",
+    "glm4v_moe": "glm_v",
+    "glm46v": "glm_v",
+    "deepseek_vl_v2": "deepseek_vl2",
+    "kosmos-2": "kosmos2",
+    "paligemma": "paligemma",
+    "florence2": "florence2",
+    "gemma4": "gemma4",
+    "gemma4_unified": "gemma4",
+    "llava": "llava_1_5",
+    "llava_next": "llava_onevision",
+    "llava_onevision": "llava_onevision",
+    "llava_onevision2": "llava_onevision_2",
+    "shikra": "shikra",
+    "ferret_llama": "ferret",
+    "kimi_vl": "kimi_vl",
+    "mimo_vl": "mimo_vl",
+    "molmo": "molmo",
+    "molmo2": "molmo2",
+    "moondream1": "moondream",
+    "granite_docling": "smoldocling",
+    "gemma3": "gemma3",
+    "gemma3n": "gemma3",
+    "llavaonevision1_5": "llava_onevision_1_5",
+    "ovis2": "ovis2_5",
+    "ovis2_5": "ovis2_5",
+    "mantis": "mantis",
+    "mplugowl3": "mplug_owl3",
+    "phi3_v": "phi_vision",
+    "phi4mm": "phi_vision",
+    "phi4_multimodal": "phi_vision",
+    "mllama": "llama_vision",
+    "llama4": "llama_vision",
+}
+
+_REMEDY = "set UNIVG_DIALECT or --dialect"
+
+
+def dialect_for_model(model_type_or_config_dir: str | Path) -> str:
+    """The dialect of a model, from its config and never from its replies.
+
+    Args:
+        model_type_or_config_dir: a transformers ``model_type``, or a local folder with
+            ``config.json``. In a folder a field ``"univg": {"dialect": ...}`` of the config wins
+            over its ``model_type``.
+
+    Returns:
+        The name of a dialect. The base family's where model_type does not tell a fine-tune from
+        its base; those known to us (UniVG-R1, Migician, VLM-R1, MiMo-VL) keep their base's form
+        and scale, so only their prompt differs.
+
+    Raises:
+        UserError: no config, an unknown type, or a family without a known scale; the message
+            names the setting to give the dialect by.
+    """
+    folder = Path(model_type_or_config_dir)
+    if folder.is_dir():
+        declared = declared_settings(folder).get("dialect")
+        if declared is not None:
+            return get_dialect(declared).name
+        config = _read_json(folder / "config.json")
+        model_type = config.get("model_type")
+        if not isinstance(model_type, str):
+            raise UserError(
+                f"{folder / 'config.json'} has no model_type, so its dialect is not known; "
+                f"{_REMEDY} to one of: {', '.join(DIALECTS)}"
+            )
+        where = f"model_type {model_type!r} of {folder / 'config.json'}"
+        model_type = _refine(model_type, config)
+        if MODEL_TYPES.get(model_type) == "llava_1_5":
+            _check_padding(folder)
+    else:
+        model_type = str(model_type_or_config_dir)
+        where = f"{model_type!r}, which is no folder and, as a model_type,"
+    name = MODEL_TYPES.get(model_type)
+    if name is None:
+        raise UserError(
+            f"{where} belongs to no known dialect; {_REMEDY} to one of: {', '.join(DIALECTS)}"
+        )
+    if name in UNKNOWN_SCALES:
+        raise UserError(f"{UNKNOWN_SCALES[name].explain()}: {_REMEDY}")
+    return name
+
+
+def _refine(model_type: str, config: dict[str, Any]) -> str:
+    """Tell apart families that share a model_type by other fields of their config."""
+    architectures = config.get("architectures")
+    if model_type == "qwen" and "visual" in config:
+        return "qwen_vl"
+    if (
+        model_type == "llava"
+        and isinstance(architectures, list)
+        and "LlavaQwenForCausalLM" in architectures
+    ):
+        return "llava_onevision"
+    return model_type
+
+
+def _check_padding(folder: Path) -> None:
+    """LLaVA-1.5's dialect presumes images padded to a square; some ports crop them instead."""
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        return
+    config = _read_json(path)
+    if config.get("do_center_crop") is True and config.get("do_pad") is not True:
+        raise UserError(
+            f"{path} crops the middle of an image instead of padding it to a square, so the "
+            "dialect llava_1_5 would misread the boxes of images that are not square; set do_pad "
+            "in that file as the original model had it, or decide yourself: set UNIVG_DIALECT or "
+            "--dialect"
+        )
+
+
+def declared_settings(config_dir: str | Path) -> dict[str, str]:
+    """What a checkpoint declares about itself: the field ``univg`` of its ``config.json``.
+
+    Returns:
+        Keys such as ``dialect`` and ``prompt``; empty if nothing is declared.
+
+    Raises:
+        UserError: config.json is missing or no JSON object, or the field is no object of strings.
+    """
+    path = Path(config_dir) / "config.json"
+    declared = _read_json(path).get("univg", {})
+    if not isinstance(declared, dict) or not all(isinstance(v, str) for v in declared.values()):
+        raise UserError(
+            f'{path}: field "univg" is {declared!r}; expected an object of strings such as '
+            '{"dialect": "univg_r1", "prompt": "think"}'
+        )
+    return declared
+
+
+def pixel_limits(config_dir: str | Path) -> tuple[int | None, int | None]:
+    """(min_pixels, max_pixels) that a model folder's ``preprocessor_config.json`` sets.
+
+    The file writes them as ``min_pixels`` and ``max_pixels``, or as ``size.shortest_edge`` and
+    ``size.longest_edge``, which hold areas in pixels for these processors in spite of their names;
+    the named fields win. None for what it does not say (no file says nothing).
+
+    Raises:
+        UserError: the file is no JSON object, or a limit is no positive integer.
+    """
+    path = Path(config_dir) / "preprocessor_config.json"
+    if not path.is_file():
+        return None, None
+    config = _read_json(path)
+    size = config.get("size")
+    edges = size if isinstance(size, dict) else {}
+    limits: list[int | None] = []
+    for key, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+        value = config.get(key)
+        if value is None:
+            value = edges.get(edge)
+        if value is not None and (
+            not isinstance(value, int) or isinstance(value, bool) or value < 1
+        ):
+            raise UserError(f"{path}: {key} is {value!r}; expected a number of pixels")
+        limits.append(value)
+    return limits[0], limits[1]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} does not exist; expected the folder of a model, or {_REMEDY}"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}; {_REMEDY}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds {type(content).__name__}; expected a JSON object")
+    return content

@@ -1,0 +1,29 @@
+"""Florence-2: four location tokens of 1000 bins, read at the bins' centres."""
+
+from __future__ import annotations
+
+from univg_eval.dialects._base import Confidence, Dialect
+from univg_eval.dialects._grammar import grammar
+from univg_eval.dialects._spaces import BinCenters
+
+__all__ = ["DIALECTS"]
+
+DIALECTS = (
+    Dialect(
+        name="florence2",
+        families=("Florence-2",),
+        form="label<loc_x1><loc_y1><loc_x2><loc_y2>, boxes of one label follow each other",
+        space=BinCenters(1000),
+        confidence=Confidence("high", "high", "high"),
+        template="<loc_{}><loc_{}><loc_{}><loc_{}>",
+        labelled_template="{label}<loc_{}><loc_{}><loc_{}><loc_{}>",
+        # The model's tasks are prefixes (<CAPTION_TO_PHRASE_GROUNDING> …).
+        prompt_suffix="",
+        grammar=grammar(r"(?:<loc_[0-9]{1,4}+>\s*+){4,}+", number=r"[0-9]+", bare_labels=True),
+        sources=("transformers models/florence2/processing_florence2.py",),
+        notes=(
+            "a run of tokens that is no multiple of four is a polygon and no box",
+            "eight tokens of an OCR answer (a quadrilateral) look like two boxes",
+        ),
+    ),
+)

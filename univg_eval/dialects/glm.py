@@ -1,0 +1,36 @@
+"""GLM-V: brackets of several styles between <|begin_of_box|> and <|end_of_box|>.
+
+Those marks enclose any final answer, a number or a letter too.
+"""
+
+from __future__ import annotations
+
+from univg_eval.dialects._base import Confidence, Dialect
+from univg_eval.dialects._grammar import four_in, grammar
+from univg_eval.dialects._spaces import NormInt
+
+__all__ = ["DIALECTS"]
+
+DIALECTS = (
+    Dialect(
+        name="glm_v",
+        families=("GLM-4.5V", "GLM-4.1V-Thinking", "GLM-4.6V"),
+        form=(
+            "<|begin_of_box|>[[x1,y1,x2,y2]]<|end_of_box|>; also [], (), <> or JSON with bbox_2d "
+            "or box_2d"
+        ),
+        space=NormInt(1000),
+        confidence=Confidence("high", "high", "high"),
+        template="<|begin_of_box|>[[{},{},{},{}]]<|end_of_box|>",
+        prompt_suffix="Answer with the bounding box as [[x1,y1,x2,y2]].",
+        grammar=grammar(
+            four_in("[(<", "])>"), keys=("bbox_2d", "box_2d", "bbox", "box", "bounding_box")
+        ),
+        sources=("zai-org/GLM-V README.md", "zai-org/GLM-V glmv_reward/tests"),
+        notes=(
+            "the thinking may hold other boxes",
+            "box_2d is x first here, unlike Gemini's",
+            "GLM-4.1V-Thinking and GLM-4.6V: by the family-wide pages (medium)",
+        ),
+    ),
+)

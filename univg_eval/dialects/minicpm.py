@@ -1,0 +1,30 @@
+"""MiniCPM-V and MiniCPM-o: four integers separated by spaces between <box> tags."""
+
+from __future__ import annotations
+
+from univg_eval.dialects._base import Confidence, Dialect
+from univg_eval.dialects._grammar import bare_line, grammar, in_tags
+from univg_eval.dialects._spaces import NormInt
+
+__all__ = ["DIALECTS"]
+
+DIALECTS = (
+    Dialect(
+        name="minicpm_v",
+        families=("MiniCPM-V 4.5", "MiniCPM-o 2.6", "MiniCPM-V 2.6"),
+        form="<ref>phrase</ref><box>x1 y1 x2 y2</box>",
+        space=NormInt(1000),
+        confidence=Confidence("high", "high", "high"),
+        template="<box>{} {} {} {}</box>",
+        labelled_template="<ref>{label}</ref><box>{} {} {} {}</box>",
+        # As published with MIG-Bench, misspelling included.
+        prompt_suffix="Format:<box>x1 y1 x2 y2</box>. Don't generate addtional words.",
+        # Without its tags a box is read only where it stands alone on a line.
+        grammar=grammar(in_tags("box"), bare_line(r"\s++")),
+        sources=(
+            "OpenBMB/MiniCPM-V issues 982 and 772",
+            "likaixin2000/ScreenSpot-Pro-GUI-Grounding models/minicpmv.py",
+        ),
+        notes=("MiniCPM-V 2.6 is not advertised for grounding (medium)",),
+    ),
+)

@@ -1,0 +1,31 @@
+"""VLM-R1 (Qwen2.5-VL, REC and OVD): JSON in pixels of the resized input, inside <answer>.
+
+Its InternVL variant writes bare lists on 0-1000: that is the dialect ``internvl``.
+"""
+
+from __future__ import annotations
+
+from univg_eval.dialects._base import Confidence, Dialect
+from univg_eval.dialects._spaces import InputPixels
+from univg_eval.dialects.qwen import BBOX_2D, BBOX_2D_LABELLED, QWEN_JSON
+
+__all__ = ["DIALECTS"]
+
+DIALECTS = (
+    Dialect(
+        name="vlm_r1",
+        families=("VLM-R1 Qwen2.5-VL-3B-REC", "VLM-R1 Qwen2.5-VL-3B-OVD"),
+        form='<think>...</think><answer>{"bbox_2d": [x1, y1, x2, y2]}</answer>, or a ```json list',
+        space=InputPixels(28, 3136, 12845056),
+        confidence=Confidence("high", "high", "high"),
+        template=BBOX_2D,
+        labelled_template=BBOX_2D_LABELLED,
+        prompt_suffix="Output the final answer in JSON format.",
+        grammar=QWEN_JSON,
+        sources=(
+            "om-ai-lab/VLM-R1 src/eval/test_rec_r1.py and qwen_module.py",
+            "om-ai-lab/VLM-R1 issue 198",
+        ),
+        notes=("the input size is image_grid_thw * 14, as the processor made it",),
+    ),
+)
