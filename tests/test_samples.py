@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from factories import make_sample
 
 from univg_eval.errors import UserError
 from univg_eval.samples import (
@@ -20,25 +21,6 @@ from univg_eval.samples import (
     write_benchmark,
     write_text_atomically,
 )
-
-
-def make_sample(number: int = 0, **changes) -> GroundingSample:
-    sample = GroundingSample(
-        id=f"toy-{number:05d}",
-        benchmark="toy",
-        task="find",
-        split="test",
-        images=("toy/images/a.png", "toy/images/b.png"),
-        widths=(640, 320),
-        heights=(480, 240),
-        instruction="Where is it in the second image?",
-        targets=(Target(image=1, box=(0.1, 0.2, 0.3, 0.4)),),
-        image_is_given=True,
-        cluster="c0",
-        source={"file": "toy.json", "row": number, "images": ["./a.png", "./b.png"]},
-        extra={"depth": 2},
-    )
-    return replace(sample, **changes)
 
 
 def test_rows_survive_json() -> None:

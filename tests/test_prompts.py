@@ -1,0 +1,85 @@
+"""What the model is asked, letter by letter."""
+
+from __future__ import annotations
+
+import pytest
+from factories import make_sample
+
+from univg_eval.dialects import get_dialect
+from univg_eval.errors import UserError
+from univg_eval.prompts import build_prompt, default_prompt_style, localize_question, prompt_hash
+
+BOX = "<|box_start|>(250,500),(500,750)<|box_end|>"
+TRACK = f"For the object marked in the first image({BOX}), please locate it in the 2th image. "
+
+
+def test_think_prompt_is_the_published_text() -> None:
+    sample = make_sample(instruction=TRACK)
+    assert build_prompt(sample, get_dialect("univg_r1"), "think") == (
+        TRACK + " First output the thinking process in <think> </think> tags and then output the"
+        " bounding box in <answer> </answer> tags."
+    )
+
+
+def test_direct_prompt_asks_for_the_dialects_form() -> None:
+    sample = make_sample(instruction="Find it. ")
+    assert build_prompt(sample, get_dialect("qwen2_vl"), "direct") == (
+        "Find it. Format:<|box_start|>(x1,y1),(x2,y2)<|box_end|>. Don't generate addtional words."
+    )
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "migician", "univg_r1"])
+def test_the_canonical_form_is_that_of_qwen2_vl(name: str) -> None:
+    assert localize_question(TRACK, get_dialect(name)) == TRACK
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("internvl", ["250", "500", "500", "750"]),
+        ("norm1", ["0.25", "0.5", "0.5", "0.75"]),
+        # y first, 0-1000.
+        ("gemini", ["500", "250", "750", "500"]),
+        # Pixels of the first image, 640 x 480.
+        ("pixels", ["160", "240", "320", "360"]),
+        # Pixels after the resize to multiples of 28: 640 x 480 becomes 644 x 476.
+        ("qwen2_5_vl", ["161", "238", "322", "357"]),
+    ],
+)
+def test_a_box_in_the_question_is_rewritten(name: str, numbers: list[str]) -> None:
+    prompt = build_prompt(make_sample(instruction=TRACK), get_dialect(name), "think")
+    question = prompt.partition(" First output")[0]
+    assert "box_start" not in question
+    position = 0
+    for number in numbers:
+        position = question.index(number, position) + len(number)
+
+
+def test_phrase_marks_are_dropped_for_other_families() -> None:
+    question = "Find <|object_ref_start|>a red kite<|object_ref_end|>."
+    assert localize_question(question, get_dialect("internvl")) == "Find a red kite."
+
+
+def test_a_box_in_pixels_needs_the_image_size() -> None:
+    sample = make_sample(instruction=TRACK, widths=(), heights=())
+    with pytest.raises(UserError, match="'pixels' writes boxes in pixels"):
+        build_prompt(sample, get_dialect("pixels"), "direct")
+
+
+@pytest.mark.parametrize(
+    ("name", "style"), [("univg_r1", "think"), ("vlm_r1", "think"), ("qwen2_vl", "direct")]
+)
+def test_default_styles(name: str, style: str) -> None:
+    assert default_prompt_style(name) == style
+
+
+def test_unknown_style_lists_the_known() -> None:
+    with pytest.raises(UserError, match="unknown prompt style 'cot'; known styles: think, direct"):
+        build_prompt(make_sample(), get_dialect("qwen2_vl"), "cot")
+
+
+def test_hash_tells_requests_apart() -> None:
+    qwen, intern = get_dialect("qwen2_vl"), get_dialect("internvl")
+    assert prompt_hash(qwen, "direct") != prompt_hash(intern, "direct")
+    assert prompt_hash(qwen, "direct") != prompt_hash(qwen, "think")
+    assert prompt_hash(qwen, "think") == prompt_hash(intern, "think")

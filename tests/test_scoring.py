@@ -1,0 +1,213 @@
+"""Scores of single responses and the metrics of a set, against values worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+from factories import make_sample
+
+from univg_eval.answers import read_answer
+from univg_eval.dialects import get_dialect
+from univg_eval.errors import UserError
+from univg_eval.samples import Target
+from univg_eval.scoring import (
+    MACC_THRESHOLDS,
+    Response,
+    Tally,
+    aggregate,
+    match_several,
+    sample_metrics,
+    score_sample,
+    score_samples,
+)
+
+SINGLE = [
+    ("(100,200),(300,400)", "ok", 1.0, "the very box"),
+    # Overlap 0.1 x 0.2 = 0.02; union 0.04 + 0.04 - 0.02 = 0.06.
+    ("(200,200),(400,400)", "ok", 1 / 3, "half beside"),
+    ("(600,200),(800,400)", "ok", 0.0, "elsewhere"),
+    ("I see nothing of that kind, sorry about it", "no_box", 0.0, "unreadable is no box"),
+    ("(300,400),(100,200)", "invalid_box", 0.0, "inverted corners are not mended"),
+    ("", "no_box", 0.0, "an empty response"),
+]
+
+
+@pytest.mark.parametrize(("text", "status", "iou", "why"), SINGLE, ids=[c[3] for c in SINGLE])
+def test_single_target(text: str, status: str, iou: float, why: str) -> None:
+    score = score_sample(make_sample(), text, "qwen2_vl")
+    assert score.status == status
+    assert score.iou == pytest.approx(iou), why
+    assert score.image_right is None, "the image was given"
+    assert (score.no_target_right, score.f1, score.ap50) == (None, None, None)
+
+
+def test_no_response_counts_as_unanswered() -> None:
+    score = score_sample(make_sample(), None, "qwen2_vl")
+    assert (score.status, score.iou, score.box) == ("no_box", 0.0, None)
+
+
+def test_pixels_are_those_of_the_image_that_shows_the_target() -> None:
+    # The second image is 320 x 240: these pixels are its box (0.1, 0.2, 0.3, 0.4).
+    assert score_sample(make_sample(), "[32, 48, 96, 96]", "pixels").iou == pytest.approx(1.0)
+    # On a larger original the same numbers lie further to the upper left: no overlap.
+    big = score_sample(make_sample(), "[32, 48, 96, 96]", "pixels", image_sizes=[(1920, 1440)] * 2)
+    assert big.iou == 0.0
+
+
+FIND_IMAGE = [
+    ("It's in the second image. (100,200),(300,400)", True, 1.0, 1.0),
+    ("It's in the first image. (100,200),(300,400)", False, 1.0, 0.0),
+    ("(100,200),(300,400)", False, 1.0, 0.0),
+    ("It's in the second image. (600,200),(800,400)", True, 0.0, 0.0),
+]
+
+
+@pytest.mark.parametrize(("text", "right", "acc", "joint"), FIND_IMAGE)
+def test_box_image_and_both_stand_apart(text: str, right: bool, acc: float, joint: float) -> None:
+    score = score_sample(make_sample(image_is_given=False), text, "qwen2_vl")
+    metrics = sample_metrics(score)
+    assert score.image_right is right
+    assert metrics["acc@0.5"] == acc
+    assert metrics["image_acc"] == float(right)
+    assert metrics["joint@0.5"] == joint
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [("There are none.", 1.0), ("(100,200),(300,400)", 0.0), ("", 0.0), ("I can't help", 0.0)],
+)
+def test_an_absent_object_wants_an_explicit_none(text: str, right: float) -> None:
+    score = score_sample(make_sample(targets=()), text, "qwen2_vl")
+    assert sample_metrics(score) == {"no_target_acc": right}
+
+
+FIRST, SECOND = (0.1, 0.1, 0.3, 0.3), (0.6, 0.6, 0.9, 0.9)
+HIT_1, HIT_2, MISS = "(100,100),(300,300)", "(600,600),(900,900)", "(400,0),(500,100)"
+SEVERAL = [
+    (f"{HIT_1}; {HIT_2}", 1.0, 1.0, "both, nothing else"),
+    # One of two: F1 = 2 / (1 + 2); AP = (1/1) / 2.
+    (HIT_1, 2 / 3, 0.5, "one of two"),
+    # A repeated box is a false positive: F1 = 2 / (2 + 2).
+    (f"{HIT_1}; {HIT_1}", 0.5, 0.5, "repetition earns nothing"),
+    # Hits at ranks 2 and 3: F1 = 4 / 5; AP = (1/2 + 2/3) / 2.
+    (f"{MISS}; {HIT_1}; {HIT_2}", 0.8, (1 / 2 + 2 / 3) / 2, "a miss first"),
+    (MISS, 0.0, 0.0, "only a miss"),
+    ("none", 0.0, 0.0, "an explicit none is wrong here"),
+]
+
+
+@pytest.mark.parametrize(("text", "f1", "ap50", "why"), SEVERAL, ids=[c[3] for c in SEVERAL])
+def test_several_targets_are_matched_one_to_one(
+    text: str, f1: float, ap50: float, why: str
+) -> None:
+    sample = make_sample(targets=(Target(1, FIRST), Target(1, SECOND)))
+    score = score_sample(sample, text, "qwen2_vl")
+    assert sample_metrics(score) == {"f1@0.5": pytest.approx(f1), "ap50": pytest.approx(ap50)}
+
+
+def test_several_targets_on_images_to_be_found_want_the_right_image() -> None:
+    targets = (Target(0, FIRST), Target(1, FIRST))
+    dialect = get_dialect("qwen2_vl")
+    text = f"First image: {HIT_1}. Second image: {HIT_1}"
+    swapped = f"Second image: {HIT_2}. First image: {HIT_1}"
+    assert match_several(read_answer(text, dialect), targets, check_image=True) == (1.0, 1.0)
+    # Only the box on the first image fits: F1 = 2 / 4, found at rank 2: AP = (1/2) / 2.
+    assert match_several(read_answer(swapped, dialect), targets, check_image=True) == (0.5, 0.25)
+
+
+def test_invalid_ground_truth_is_excluded_by_univg_and_kept_by_published_rules() -> None:
+    sample = make_sample(targets=(Target(1, (0.3, 0.2, 0.1, 0.4)),))
+    text = "(100,200),(300,400)"
+    assert sample_metrics(score_sample(sample, text, "qwen2_vl")) == {}
+    published = sample_metrics(score_sample(sample, text, None, protocol="univg-r1"))
+    assert published["acc@0.5"] == 0.0
+
+
+def test_metrics_of_one_iou() -> None:
+    # IoU 0.04 / 0.06: two thirds.
+    score = score_sample(make_sample(), "(100,200),(300,500)", "qwen2_vl")
+    metrics = sample_metrics(score)
+    assert metrics["miou"] == pytest.approx(2 / 3)
+    assert {k: v for k, v in metrics.items() if k.startswith("acc@")} == {
+        "acc@0.3": 1.0,
+        "acc@0.5": 1.0,
+        "acc@0.7": 0.0,
+        "acc@0.9": 0.0,
+    }
+    # Reached of 0.50, 0.55, …, 0.95: 0.50, 0.55, 0.60, 0.65.
+    assert metrics["macc"] == pytest.approx(0.4)
+    assert metrics["answered"] == 1.0
+    assert metrics["center_acc"] == 1.0
+
+
+def test_macc_thresholds_are_cocos() -> None:
+    assert MACC_THRESHOLDS == (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+
+
+def test_thresholds_are_reached_by_equality() -> None:
+    # The box is the left half of the target: IoU exactly 0.5 in binary fractions.
+    sample = make_sample(targets=(Target(1, (0.0, 0.0, 1.0, 0.5)),))
+    assert sample_metrics(score_sample(sample, "[0, 0, 0.5, 0.5]", "norm1"))["acc@0.5"] == 1.0
+
+
+def scores_of_two_tasks():
+    samples = [
+        make_sample(id="a"),
+        make_sample(id="b"),
+        make_sample(id="c", targets=(Target(0, (0.5, 0.5, 0.4, 0.6)),)),
+        make_sample(id="d", task="other"),
+    ]
+    texts = ["(100,200),(300,400)", None, "(100,200),(300,400)", "(200,200),(400,400)"]
+    return score_samples(samples, [Response(t) for t in texts], "qwen2_vl")
+
+
+def test_aggregate_states_its_denominators() -> None:
+    result = aggregate(scores_of_two_tasks())
+    find, other = result["tasks"]["find"], result["tasks"]["other"]
+    assert (find["n"], find["excluded"], other["n"], other["excluded"]) == (2, 1, 1, 0)
+    assert (find["acc@0.5"], find["miou"], find["answered"]) == (0.5, 0.5, 0.5)
+    assert other["miou"] == pytest.approx(1 / 3)
+    assert other["acc@0.3"] == 1.0
+    assert result["macro"]["acc@0.5"] == 0.25
+    assert result["macro"]["miou"] == pytest.approx((0.5 + 1 / 3) / 2)
+    assert "n" not in result["macro"]
+
+
+def test_macro_holds_only_what_every_task_has() -> None:
+    scores = scores_of_two_tasks()
+    absent = score_sample(make_sample(task="absent", targets=()), "none", "qwen2_vl")
+    assert aggregate([*scores, absent])["macro"] == {}
+    row = aggregate([*scores, absent])["tasks"]["absent"]
+    assert row == {"n": 0, "excluded": 0, "n_no_target": 1, "no_target_acc": 1.0}
+
+
+def test_tallies_merge_to_the_same_result() -> None:
+    scores = scores_of_two_tasks()
+    left, right = Tally(), Tally()
+    for score in scores[:1]:
+        left.add(score)
+    for score in scores[1:]:
+        right.add(score)
+    left.merge(right)
+    assert left.result() == aggregate(scores)
+
+
+def test_nothing_scored_gives_empty_tables() -> None:
+    assert aggregate([]) == {"tasks": {}, "macro": {}}
+
+
+def test_samples_and_responses_are_paired() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        score_samples([make_sample()] * 2, [Response("")], "qwen2_vl")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "protocol", "message"),
+    [
+        ("qwen9_vl", "univg", "qwen9_vl.*qwen2_vl"),
+        ("qwen2_vl", "lucky", "lucky.*univg-r1"),
+        (None, "univg", "dialect"),
+    ],
+)
+def test_unknown_names_list_the_known(dialect, protocol: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"(?s){message}"):
+        score_sample(make_sample(), "(1,2),(3,4)", dialect, protocol=protocol)
