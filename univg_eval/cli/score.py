@@ -1,0 +1,306 @@
+"""``univg score``: responses of any model, from a file, to scores."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from univg_eval.errors import UserError
+
+if TYPE_CHECKING:
+    from univg_eval.dialects import Dialect
+    from univg_eval.protocols import Protocol
+    from univg_eval.responses import FileScores, SampleTable
+
+HELP = "score a file of responses"
+DESCRIPTION = """\
+Score a file of responses, without a model. The file is JSON Lines, in any order:
+
+  {"id": "mig_bench-00017", "response": "It is in the second image. (102,33),(640,871)"}
+
+A line may also hold image_sizes and input_sizes (lists of [width, height], one an image: the
+originals, and what the model saw after its resize) and prompt. A sample without a response counts
+as unanswered and is reported; an unknown id, or one that stands twice, is an error.
+
+The samples come from --annotations (the released file of MIG-Bench), or from the data root, where
+`univg prepare` puts them.
+
+Exit status: 0 scored, 2 something in the arguments or files is wrong (no output is written then).
+"""
+EPILOG = """\
+Examples:
+  univg score --benchmark mig_bench --annotations MIG_data.json \\
+      --responses r.jsonl --dialect qwen2_vl
+  univg score --benchmark univg_mini --responses r.jsonl --protocol univg-r1 --json
+"""
+MISSING_SHOWN = 3
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to ``univg``."""
+    from univg_eval.cli._annotations import add_revision_arguments
+
+    parser = subparsers.add_parser(
+        "score",
+        help=HELP,
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--benchmark", required=True, metavar="NAME", help="e.g. mig_bench")
+    parser.add_argument(
+        "--annotations", type=Path, metavar="FILE", help="MIG_data.json, instead of the data root"
+    )
+    add_revision_arguments(parser)
+    parser.add_argument("--split", help="score this split of a prepared benchmark only")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="the data root")
+    parser.add_argument("--responses", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--dialect",
+        metavar="NAME",
+        help="how the model writes boxes (`univg dialects` lists them); required for univg",
+    )
+    parser.add_argument("--protocol", default="univg", metavar="NAME", help="default: univg")
+    parser.add_argument(
+        "--min-pixels", type=int, metavar="N", help="lower pixel limit of the model's resize"
+    )
+    parser.add_argument(
+        "--max-pixels", type=int, metavar="N", help="upper pixel limit of the model's resize"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object, no table")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write one JSON line a sample: id, task, status, box (0-1), iou, n_boxes",
+    )
+    parser.add_argument(
+        "--processes", type=int, metavar="N", help="worker processes (default: one a core)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score, write ``--out`` if asked for, and print the result."""
+    from univg_eval.protocols import get_protocol
+    from univg_eval.responses import score_file
+
+    protocol = get_protocol(args.protocol)
+    dialect = _dialect(args, protocol)
+    _check_out(args)
+    if args.processes is not None and args.processes < 1:
+        raise UserError(f"--processes is {args.processes}; expected 1 or more")
+    benchmark, table, fingerprint = _samples(args)
+    scores = score_file(
+        table,
+        args.responses,
+        dialect=dialect,
+        protocol=protocol,
+        keep_lines=args.out is not None,
+        processes=args.processes,
+    )
+    if args.out is not None:
+        _write_lines(args.out, scores)
+    _report_notes(args, protocol, scores, len(table))
+    result = {
+        "benchmark": benchmark,
+        "protocol": protocol.name,
+        "dialect": dialect.name if dialect is not None else None,
+        "min_pixels": args.min_pixels,
+        "max_pixels": args.max_pixels,
+        "n": _total(scores.metrics["tasks"], "n", "n_no_target", "n_several"),
+        "excluded": _total(scores.metrics["tasks"], "excluded"),
+        "missing": len(scores.missing),
+        "statuses": scores.statuses,
+        "fingerprint": fingerprint,
+        **scores.metrics,
+    }
+    if args.json:
+        print(json.dumps(result, indent=2))
+    else:
+        _print_tables(result)
+    return 0
+
+
+def _dialect(args: argparse.Namespace, protocol: Protocol) -> Dialect | None:
+    from univg_eval.dialects import get_dialect, list_dialects
+
+    if args.dialect is None:
+        if protocol.needs_dialect:
+            raise UserError(
+                f"protocol {protocol.name!r} reads boxes as the model's family writes them: give "
+                f"--dialect. Known dialects: {', '.join(list_dialects())}"
+            )
+        if args.min_pixels is not None or args.max_pixels is not None:
+            raise UserError("--min-pixels and --max-pixels belong to a --dialect; none is given")
+        return None
+    dialect = get_dialect(args.dialect, min_pixels=args.min_pixels, max_pixels=args.max_pixels)
+    return dialect if protocol.needs_dialect else None
+
+
+def _check_out(args: argparse.Namespace) -> None:
+    """Refuse an output path that cannot work before anything is computed."""
+    if args.out is None:
+        return
+    if args.out.is_dir():
+        raise UserError(f"--out {args.out} is a folder; expected the path of a file to write")
+    for name in ("responses", "annotations"):
+        path = getattr(args, name)
+        if path is not None and args.out.exists() and path.exists() and args.out.samefile(path):
+            raise UserError(f"--out {args.out} is the file of --{name}; give another path")
+
+
+def _samples(args: argparse.Namespace) -> tuple[str, SampleTable, str]:
+    """The benchmark's name, its samples as a table, and the fingerprint of all of them."""
+    from univg_eval.cli import _annotations
+    from univg_eval.responses import SampleTable
+    from univg_eval.samples import fingerprint
+
+    if args.annotations is not None:
+        for name in ("split", "root"):
+            if getattr(args, name) is not None:
+                raise UserError(f"--{name} belongs to prepared benchmarks; leave --annotations out")
+        revision, samples = _annotations.read(
+            args.benchmark, args.annotations, args.revision, args.scale
+        )
+        return revision.benchmark, SampleTable.from_samples(samples), fingerprint(samples)
+    if args.scale is not None:
+        raise UserError("--scale is about an annotation file: give it with --annotations")
+    benchmark = args.benchmark
+    if args.revision is not None:
+        from univg_eval.benchmarks.mig_bench import benchmark_name
+
+        benchmark = benchmark_name(_annotations.resolve_revision(benchmark, args.revision))
+    table, digest = SampleTable.load(benchmark, split=args.split, root=args.root)
+    return benchmark, table, digest
+
+
+def _write_lines(path: Path, scores: FileScores) -> None:
+    from univg_eval.samples import write_text_atomically
+
+    try:
+        write_text_atomically(path, (line.decode("ascii") for line in scores.lines or ()))
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; give --out a path in a folder that "
+            "may be written"
+        ) from error
+
+
+def _report_notes(
+    args: argparse.Namespace, protocol: Protocol, scores: FileScores, n_samples: int
+) -> None:
+    notes = []
+    if args.dialect is not None and not protocol.needs_dialect:
+        notes.append(
+            f"protocol {protocol.name!r} brings its own reading of boxes; --dialect "
+            f"{args.dialect} is not used"
+        )
+    if scores.ignored_fields:
+        notes.append(f"fields that are not read: {', '.join(scores.ignored_fields)}")
+    if scores.missing:
+        shown = ", ".join(islice(scores.missing, MISSING_SHOWN))
+        more = ", …" if len(scores.missing) > MISSING_SHOWN else ""
+        notes.append(
+            f"{len(scores.missing)} of {n_samples} samples have no response and count as "
+            f"unanswered: {shown}{more}"
+        )
+    for note in notes:
+        print(f"univg score: note: {note}", file=sys.stderr)
+
+
+def _total(tasks: Mapping[str, Mapping[str, Any]], *names: str) -> int:
+    return sum(task.get(name, 0) for task in tasks.values() for name in names)
+
+
+_COLUMNS = (
+    ("acc@0.3", "acc@0.3"),
+    ("acc@0.5", "acc@0.5"),
+    ("interval", "95 % interval"),
+    ("acc@0.7", "acc@0.7"),
+    ("acc@0.9", "acc@0.9"),
+    ("miou", "mIoU"),
+    ("answered", "answered"),
+    ("image_acc", "image_acc"),
+    ("joint@0.5", "joint@0.5"),
+)
+_OTHER_COLUMNS = (
+    ("n_no_target", "n without target"),
+    ("no_target_acc", "no_target_acc"),
+    ("n_several", "n with several"),
+    ("f1@0.5", "f1@0.5"),
+    ("ap50", "ap50"),
+)
+_COUNT_NAMES = ("n", "excluded", "n_no_target", "n_several")
+
+
+def _print_tables(result: Mapping[str, Any]) -> None:
+    from rich.console import Console
+
+    # Into a pipe or a file nothing is cut off to fit a terminal that is not there.
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    dialect = f", dialect {result['dialect']}" if result["dialect"] else ""
+    title = f"{result['benchmark']}, protocol {result['protocol']}{dialect} (values in %)"
+    tasks: Mapping[str, Mapping[str, Any]] = result["tasks"]
+    if any(task["n"] or task["excluded"] for task in tasks.values()):
+        console.print(_table(title, ("n", "excluded"), _COLUMNS, tasks, result["macro"]))
+    if _total(tasks, "n_no_target", "n_several"):
+        console.print(_table("samples without target, or with several", (), _OTHER_COLUMNS, tasks))
+    print(f"scored {result['n']}, excluded {result['excluded']}, missing {result['missing']}")
+    print("statuses: " + ", ".join(f"{name} {n}" for name, n in result["statuses"].items()))
+    print(f"fingerprint {result['fingerprint']}")
+
+
+def _table(
+    title: str,
+    counts: Sequence[str],
+    columns: Sequence[tuple[str, str]],
+    tasks: Mapping[str, Mapping[str, Any]],
+    macro: Mapping[str, float] | None = None,
+) -> Any:
+    from rich.table import Table
+
+    present = {name for task in tasks.values() for name in task} | {"interval"}
+    shown = [(name, head) for name, head in columns if name in present]
+    table = Table(title=title, title_justify="left")
+    table.add_column("task")
+    for head in (*counts, *(head for _, head in shown)):
+        table.add_column(head, justify="right", no_wrap=True)
+    for task, row in tasks.items():
+        table.add_row(
+            task, *(str(row.get(name, 0)) for name in counts), *_cells(row, [n for n, _ in shown])
+        )
+    if macro:
+        table.add_section()
+        cells = ["" if n == "interval" else _percent(macro.get(n)) for n, _ in shown]
+        table.add_row("macro (unweighted mean)", *("" for _ in counts), *cells)
+    return table
+
+
+def _cells(row: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        if name == "interval":
+            yield _interval(row)
+        elif name in _COUNT_NAMES:
+            yield str(row.get(name, 0))
+        else:
+            yield _percent(row.get(name))
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.2f}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    """Wilson's interval of acc@0.5, in percent."""
+    from univg_eval.stats import wilson_interval
+
+    if "acc@0.5" not in row:
+        return ""
+    limits = wilson_interval(round(row["acc@0.5"] * row["n"]), row["n"])
+    return f"{100 * limits.low:.1f} - {100 * limits.high:.1f}"
