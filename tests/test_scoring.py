@@ -43,6 +43,10 @@ def test_single_target(text: str, status: str, iou: float, why: str) -> None:
 def test_no_response_counts_as_unanswered() -> None:
     score = score_sample(make_sample(), None, "qwen2_vl")
     assert (score.status, score.iou, score.box) == ("no_box", 0.0, None)
+    # Also where the rule reads the prompt: a prompt without a response is nobody's answer.
+    prompt = "Find (100,200),(300,400)"
+    score = score_sample(make_sample(), None, None, protocol="univg-r1-zero-shot", prompt=prompt)
+    assert (score.status, score.iou) == ("no_box", 0.0)
 
 
 def test_pixels_are_those_of_the_image_that_shows_the_target() -> None:

@@ -182,12 +182,13 @@ def _read(
 ) -> Answer:
     given = sample.image_is_given and len({target.image for target in sample.targets}) == 1
     return parse_answer(
-        response.text or "",
+        "" if response.text is None else response.text,
         dialect,
         image_sizes=response.image_sizes or sample.image_sizes,
         input_sizes=response.input_sizes,
         target_image=sample.targets[0].image if given else None,
-        prompt=response.prompt,
+        # A response that was never given holds no pair, whatever the prompt was.
+        prompt="" if response.text is None else response.prompt,
         protocol=rule.name,
     )
 
