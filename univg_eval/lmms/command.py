@@ -1,0 +1,156 @@
+"""What ``univg eval`` does: check, run lmms-eval in this process, record, and exit honestly.
+
+lmms-eval loads the model before the tasks, and exits 0 after a failed evaluation. So the tasks
+are constructed once beforehand, and only a new results file counts as success.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lmms_eval.__main__ import cli_evaluate, parse_eval_args
+from lmms_eval.tasks import TaskManager, get_task_dict
+
+from univg_eval.errors import UserError
+from univg_eval.lmms.record import read_output, write_records
+from univg_eval.lmms.settings import ModelUnderTest
+from univg_eval.lmms.task import GroundingTask
+from univg_eval.lmms.task_files import task_folder
+
+__all__ = ["check", "run_eval"]
+
+DEFAULT_OUTPUT = "out/eval"
+EXIT_FAILED = 1
+
+
+def run_eval(
+    arguments: Sequence[str], *, settings: Mapping[str, str | None], records: Path | None
+) -> int:
+    """Run lmms-eval with `arguments`.
+
+    Args:
+        arguments: of lmms-eval's own.
+        settings: ``dialect``, ``prompt`` and ``protocol`` as given, None where they are not.
+        records: parent of the run's records; ``<output_path>/records`` if None.
+
+    Returns:
+        0, or 1 if lmms-eval wrote no results.
+
+    Raises:
+        UserError: arguments that make no evaluation of this project's tasks.
+        SystemExit: with status 2 for what a task finds wrong; see `univg_eval.lmms.stop`.
+    """
+    for name, value in settings.items():
+        if value is not None:
+            os.environ[f"UNIVG_{name.upper()}"] = value
+    with _arguments_of_process(["lmms-eval", *arguments]):
+        _, args = parse_eval_args()
+        planned = _with_config_file(args)
+        if planned.predict_only:
+            raise UserError(
+                "--predict_only writes no scores, so there is nothing to record; use lmms-eval "
+                "itself for it"
+            )
+        folder = str(task_folder())
+        others = [planned.include_path] if planned.include_path else []
+        args.include_path = [folder, *(path for path in others if path != folder)]
+        args.output_path = planned.output_path or DEFAULT_OUTPUT
+        args.log_samples = True
+        check(planned, args.include_path)
+        before = _results_files(args.output_path)
+        cli_evaluate(args)
+    if int(os.environ.get("RANK", "0")) != 0:
+        return 0
+    new = sorted(_results_files(args.output_path) - before)
+    if not new:
+        sys.stderr.write(
+            "univg eval: lmms-eval failed and wrote no results; its message stands above\n"
+        )
+        return EXIT_FAILED
+    for file in new:
+        stamp = file.name.removesuffix("_results.json")
+        parent = (records or Path(args.output_path) / "records") / stamp
+        for path in write_records(read_output(file), parent, model_args=planned.model_args):
+            sys.stdout.write(f"run record: {path}\n")
+    return 0
+
+
+def check(args: argparse.Namespace, include_path: Sequence[str]) -> list[GroundingTask]:
+    """Construct the tasks and resolve their settings, without loading the model.
+
+    Args:
+        args: lmms-eval's parsed arguments.
+        include_path: folders of task files.
+
+    Returns:
+        The tasks of this project among those asked for.
+
+    Raises:
+        UserError: none is asked for, or the backend is unknown.
+        SystemExit: a benchmark is not prepared, or a setting is wrong or cannot be known.
+    """
+    manager = TaskManager("WARNING", include_path=list(include_path), include_defaults=False)
+    wanted = [name for name in (args.tasks or "").split(",") if name]
+    names = manager.match_tasks(wanted)
+    if not names:
+        groups = ", ".join(name for name in manager.all_groups)
+        raise UserError(
+            f"--tasks {args.tasks!r} names no task of this project; its groups are: {groups}. "
+            "For other tasks use lmms-eval itself"
+        )
+    model = ModelUnderTest.from_arguments(args.model, args.model_args, args.force_simple)
+    tasks = list(_leaves(get_task_dict(names, manager, "simple" if model.is_simple else "chat")))
+    for task in tasks:
+        task.args = args
+    return tasks
+
+
+def _leaves(tasks: Mapping[Any, Any]) -> Iterator[GroundingTask]:
+    for value in tasks.values():
+        if isinstance(value, Mapping):
+            yield from _leaves(value)
+        elif isinstance(value, GroundingTask):
+            yield value
+
+
+def _with_config_file(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with those of a ``--config`` file filled in, as lmms-eval will do."""
+    planned = argparse.Namespace(**vars(args))
+    if not args.config:
+        return planned
+    try:
+        values = yaml.safe_load(Path(args.config).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read --config {args.config}: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(
+            f"--config {args.config}: expected one mapping of arguments, one evaluation"
+        )
+    with _arguments_of_process(["lmms-eval"]):
+        _, defaults = parse_eval_args()
+    for name, value in values.items():
+        if name != "env" and getattr(args, name, None) == getattr(defaults, name, None):
+            setattr(planned, name, value)
+    return planned
+
+
+def _results_files(output_path: str) -> set[Path]:
+    return set(Path(output_path).rglob("*_results.json"))
+
+
+@contextlib.contextmanager
+def _arguments_of_process(argv: list[str]) -> Iterator[None]:
+    """lmms-eval reads its arguments from ``sys.argv`` alone."""
+    kept = sys.argv
+    sys.argv = argv
+    try:
+        yield
+    finally:
+        sys.argv = kept

@@ -1,0 +1,225 @@
+"""What ``univg demo`` runs: the shipped tiny model and the baselines on univg_mini."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+import univg_eval
+from univg_eval.errors import UserError
+from univg_eval.lmms.record import write_records
+from univg_eval.lmms.run import evaluate, task_manager
+from univg_eval.lmms.settings import image_processor_limits
+from univg_eval.lmms.task import GroundingTask
+from univg_eval.runs import RunRecord, load_run
+from univg_eval.samples import data_root, load_samples
+from univg_eval.stats import macro_bootstrap, wilson_interval
+
+__all__ = ["BASELINES", "DemoRun", "demo_data", "mini_root", "run_demo", "tiny_model"]
+
+BENCHMARK = "univg_mini"
+METRIC = "acc@0.5"
+BATCH_SIZE = 8
+BASELINES: Mapping[str, str] = {
+    "center": "kind=center",
+    "full": "kind=full",
+    "random": "kind=random,seed=0",
+    "spray": "kind=spray",
+    "refuse": "kind=refuse",
+    "noisy": "kind=noisy,p=0.5,seed=0",
+    "oracle": "kind=oracle",
+}
+"""Name in the table → model_args of univg_baseline."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoRun:
+    """One column of the table.
+
+    Attributes:
+        name: in the table and in the JSON.
+        record: the run record.
+        tasks: per task, `scoring.aggregate`'s metrics with the Wilson interval of acc@0.5.
+        macro: unweighted means, with the bootstrap interval of acc@0.5.
+    """
+
+    name: str
+    record: RunRecord
+    tasks: dict[str, dict[str, Any]]
+    macro: dict[str, Any]
+
+
+def tiny_model(folder: str | os.PathLike[str] | None = None) -> tuple[Path, str]:
+    """The checkpoint to show and its model_args for the backend qwen2_vl, on the CPU.
+
+    Args:
+        folder: another checkpoint; the one that ships with the package if None.
+
+    Raises:
+        UserError: the folder holds no such checkpoint.
+    """
+    shipped = Path(univg_eval.__file__).resolve().parent / "models" / "tiny"
+    path = shipped if folder is None else Path(folder).expanduser()
+    limits = image_processor_limits(path)
+    if not (path / "config.json").is_file() or len(limits) != 2:
+        raise UserError(
+            f"{path} holds no checkpoint whose image processor names its pixel limits; make one "
+            "with `univg-train tiny` and show it with `univg demo --model DIR`"
+        )
+    low, high = (limits[name].value for name in ("min_pixels", "max_pixels"))
+    if "," in str(path):
+        raise UserError(f"{path}: lmms-eval cannot take a path with a comma; move the checkpoint")
+    return path, f"pretrained={path},device=cpu,device_map=cpu,min_pixels={low},max_pixels={high}"
+
+
+def mini_root(n: int, seed: int) -> Path:
+    """Data root of the demo: the usual one for the default set, else a folder of its own in it."""
+    from univg_eval.benchmarks.mini import DEFAULT_N, DEFAULT_SEED
+
+    if (n, seed) == (DEFAULT_N, DEFAULT_SEED):
+        return data_root()
+    return data_root() / "demo" / f"n{n}-seed{seed}"
+
+
+@contextlib.contextmanager
+def demo_data(n: int, seed: int) -> Iterator[Path]:
+    """Generate univg_mini if need be, and point this process's tasks at it meanwhile."""
+    from univg_eval.benchmarks.mini import ensure
+
+    root = mini_root(n, seed)
+    chosen = {"UNIVG_DATA": str(root), "UNIVG_MINI_N": str(n), "UNIVG_MINI_SEED": str(seed)}
+    # Settings of other runs would change what the demo shows.
+    others = ("UNIVG_DIALECT", "UNIVG_PROMPT", "UNIVG_PROTOCOL", "UNIVG_MIN_PIXELS")
+    cleared = (*others, "UNIVG_MAX_PIXELS")
+    kept = {name: os.environ.get(name) for name in (*chosen, *cleared)}
+    for name in cleared:
+        os.environ.pop(name, None)
+    os.environ.update(chosen)
+    try:
+        ensure(root, n=n, seed=seed)
+        yield root
+    finally:
+        for name, value in kept.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def run_demo(
+    out: Path,
+    *,
+    model: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+    progress: Callable[[str, int, int], None],
+) -> list[DemoRun]:
+    """Evaluate the tiny model and every baseline through lmms-eval, and write their records.
+
+    Args:
+        out: parent of the records: ``<out>/<name>/univg_mini``; those of an older demo are
+            replaced.
+        model: see `tiny_model`.
+        limit: samples a task; all if None.
+        progress: called with the run's name, samples done and samples to do.
+
+    Returns:
+        The tiny model first, then the baselines.
+
+    Raises:
+        UserError: see `tiny_model`.
+    """
+    _, tiny_args = tiny_model(model)
+    plan = [("tiny", "qwen2_vl", tiny_args)]
+    plan += [(name, "univg_baseline", args) for name, args in BASELINES.items()]
+    per_task: dict[str, int] = {}
+    for sample in load_samples(BENCHMARK):
+        per_task[sample.task] = per_task.get(sample.task, 0) + 1
+    total = sum(n if limit is None else min(n, limit) for n in per_task.values())
+    manager = task_manager()
+    runs = []
+    for name, backend, model_args in plan:
+        progress(name, 0, total)
+        with _quiet(), _counting(partial(_report, progress, name, total)):
+            evaluation = evaluate(
+                backend,
+                model_args,
+                [BENCHMARK],
+                batch_size=BATCH_SIZE,
+                limit=limit,
+                manager=manager,
+            )
+            (path,) = write_records(
+                evaluation.results,
+                out / name,
+                model_args=model_args,
+                wall_time_s=evaluation.wall_time_s,
+                replace=True,
+            )
+        progress(name, total, total)
+        runs.append(_summary(name, load_run(path)))
+    return runs
+
+
+def _report(progress: Callable[[str, int, int], None], name: str, total: int, done: int) -> None:
+    progress(name, done, total)
+
+
+@contextlib.contextmanager
+def _counting(report: Callable[[int], None]) -> Iterator[None]:
+    done = 0
+
+    def count(_sample: object) -> None:
+        nonlocal done
+        done += 1
+        report(done)
+
+    GroundingTask.on_images = count
+    try:
+        yield
+    finally:
+        GroundingTask.on_images = None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what lmms-eval prints and logs, and show its end only if the evaluation fails."""
+    kept = io.StringIO()
+    logger.remove()
+    logger.add(kept, level="WARNING")
+    try:
+        with contextlib.redirect_stdout(kept), contextlib.redirect_stderr(kept):
+            yield
+    except (Exception, SystemExit):
+        sys.stderr.write(kept.getvalue()[-4000:])
+        raise
+
+
+def _summary(name: str, record: RunRecord) -> DemoRun:
+    results = record.manifest["results"]
+    values: dict[str, list[float]] = {}
+    clusters: dict[str, list[str]] = {}
+    for score in record.scores:
+        if not score["excluded"]:
+            values.setdefault(score["task"], []).append(float(score["iou"] >= 0.5))
+            clusters.setdefault(score["task"], []).append(score["cluster"])
+    tasks = {
+        task: {**metrics, f"{METRIC}_interval": _wilson(values[task])}
+        for task, metrics in results["tasks"].items()
+    }
+    interval = macro_bootstrap(values, clusters)
+    macro = {**results["macro"], f"{METRIC}_interval": [interval.low, interval.high]}
+    return DemoRun(name, record, tasks, macro)
+
+
+def _wilson(values: Sequence[float]) -> list[float]:
+    interval = wilson_interval(int(sum(values)), len(values))
+    return [interval.low, interval.high]

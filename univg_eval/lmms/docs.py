@@ -1,0 +1,147 @@
+"""The rows of one lmms-eval task: samples of a prepared benchmark."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from univg_eval.errors import UserError
+from univg_eval.samples import (
+    GroundingSample,
+    benchmark_dir,
+    data_root,
+    fingerprint,
+    load_samples,
+)
+
+__all__ = ["RowNumber", "SampleDocs", "TaskRows", "load_rows"]
+
+MINI = "univg_mini"
+
+
+class RowNumber(int):
+    """A doc_id that knows its row.
+
+    Several stock backends put requests of different tasks into one batch and then look all
+    doc_ids up in the rows of the batch's first task (lmms_eval 0.7.3: simple/qwen2_vl,
+    simple/qwen2_5_vl and more), which shows the model other questions' images. With this doc_id
+    the look-up gives the right row whichever task's rows are asked.
+    """
+
+    doc: dict[str, Any]
+
+    def __new__(cls, number: int, doc: dict[str, Any]) -> RowNumber:
+        """Number `doc`, its row."""
+        self = super().__new__(cls, number)
+        self.doc = doc
+        return self
+
+    def __getnewargs__(self) -> tuple[int, dict[str, Any]]:  # type: ignore[override]
+        """What `copy` and `pickle` make it from."""
+        return int(self), self.doc
+
+
+class SampleDocs(Sequence[dict[str, Any]]):
+    """Samples as the dicts that lmms-eval passes around, with the `features` that it asks for."""
+
+    def __init__(self, samples: Sequence[GroundingSample]) -> None:
+        self._samples = list(samples)
+        self._docs = [sample.to_dict() for sample in self._samples]
+        self._by_id = {sample.id: sample for sample in self._samples}
+        self.features: dict[str, Any] = dict.fromkeys(self._docs[0]) if self._docs else {}
+
+    def __len__(self) -> int:
+        return len(self._docs)
+
+    def __getitem__(self, index: Any) -> Any:
+        return index.doc if isinstance(index, RowNumber) else self._docs[index]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._docs)
+
+    def sample(self, doc: dict[str, Any]) -> GroundingSample:
+        """The sample behind one of these docs."""
+        return self._by_id[doc["id"]]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRows:
+    """The rows of a task and the identity of the set that they come from.
+
+    Attributes:
+        samples: rows of the task, in file order.
+        fingerprint: of the whole benchmark, whatever the task selects.
+        revision: of the annotations, "" where the benchmark has none.
+    """
+
+    samples: list[GroundingSample]
+    fingerprint: str
+    revision: str
+
+
+def load_rows(benchmark: str, task: str | None, split: str) -> TaskRows:
+    """The rows of a benchmark with this split, and this task if one is named.
+
+    univg_mini is generated on first use, with `$UNIVG_MINI_N` samples a task (default 40) from
+    the seed `$UNIVG_MINI_SEED`.
+
+    Raises:
+        UserError: the benchmark is not prepared, or holds no such rows.
+    """
+    if benchmark == MINI:
+        _ensure_mini()
+    manifest = benchmark_dir(benchmark) / "manifest.json"
+    # Fifteen tasks of one benchmark are constructed one after another.
+    everything, identity = _load(benchmark, manifest, _changed(manifest))
+    rows = [s for s in everything if s.split == split and (task is None or s.task == task)]
+    if not rows:
+        kinds = sorted({f"{s.task} ({s.split})" for s in everything})
+        raise UserError(
+            f"benchmark {benchmark!r} has no rows of task {task!r} and split {split!r}; it has: "
+            f"{', '.join(kinds) or 'no rows'}. Prepare it again with `univg prepare {benchmark}`"
+        )
+    revisions = sorted({str(s.source["revision"]) for s in everything if s.source.get("revision")})
+    return TaskRows(rows, identity, "+".join(revisions))
+
+
+@lru_cache(maxsize=4)
+def _load(benchmark: str, manifest: Path, changed: int) -> tuple[tuple[GroundingSample, ...], str]:
+    samples = load_samples(benchmark)
+    return tuple(samples), fingerprint(samples)
+
+
+def _changed(path: Path) -> int:
+    """When a file was last written, in ns; 0 where there is none."""
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+def _ensure_mini() -> None:
+    from univg_eval.benchmarks.mini import DEFAULT_N, DEFAULT_SEED, ensure
+
+    n = _whole_number("UNIVG_MINI_N", DEFAULT_N, at_least=1)
+    seed = _whole_number("UNIVG_MINI_SEED", DEFAULT_SEED, at_least=0)
+    wanted = (data_root(), n, seed)
+    manifest = benchmark_dir(MINI) / "manifest.json"
+    # `ensure` looks at every image file: once a process, unless somebody else builds.
+    if _ensured.get(wanted) != (changed := _changed(manifest)) or not changed:
+        ensure(data_root(), n=n, seed=seed)
+        _ensured[wanted] = _changed(manifest)
+
+
+_ensured: dict[tuple[Path, int, int], int] = {}
+
+
+def _whole_number(variable: str, default: int, *, at_least: int) -> int:
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return default
+    if not text.isascii() or not text.isdigit() or int(text) < at_least:
+        raise UserError(
+            f"environment variable {variable} is {text!r}; expected a whole number, at least "
+            f"{at_least}"
+        )
+    return int(text)

@@ -1,0 +1,380 @@
+"""The settings of a run, each with the place that it comes from.
+
+First found wins:
+
+1. environment: ``UNIVG_DIALECT``, ``UNIVG_PROMPT``, ``UNIVG_PROTOCOL``, ``UNIVG_MIN_PIXELS``,
+   ``UNIVG_MAX_PIXELS``;
+2. the task's metadata: ``dialect``, ``prompt``, ``protocol``, ``min_pixels``, ``max_pixels``;
+3. the model under test. Dialect and prompt: the field ``{"univg": {"dialect": …, "prompt": …}}``
+   of its config.json, then its model_type. Pixel limits: ``min_pixels`` and ``max_pixels`` of
+   model_args, then the default of the backend's own argument, then what the checkpoint's image
+   processor names;
+4. prompt: the dialect's default style; protocol: ``univg``; pixel limits: the dialect's default.
+
+The dialect has no fourth step: a response says nothing about its own scale.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from univg_eval.dialects import Dialect, dialect_for_model, get_dialect
+from univg_eval.errors import UserError
+from univg_eval.prompts import PROMPT_STYLES, default_prompt_style, prompt_hash
+from univg_eval.protocols import get_protocol
+
+__all__ = [
+    "BASELINE_DIALECT",
+    "BASELINE_MODEL",
+    "REPLAY_MODEL",
+    "ModelUnderTest",
+    "RunSettings",
+    "Setting",
+    "image_processor_limits",
+    "resolve_settings",
+]
+
+BASELINE_MODEL = "univg_baseline"
+REPLAY_MODEL = "univg_replay"
+BASELINE_DIALECT = "norm1"
+"""Baselines write with full precision, so that the oracle scores exactly 1."""
+
+_DIALECT_REMEDY = (
+    "set the environment variable UNIVG_DIALECT, give `--dialect` to `univg eval`, or write "
+    "`metadata: {dialect: …}` into the task's YAML (`univg dialects` lists the names)"
+)
+# Names under which backends take the checkpoint.
+_CHECKPOINT_ARGUMENTS = ("pretrained", "model", "model_version", "model_name", "model_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value and where it comes from, in words."""
+
+    value: Any
+    source: str
+
+    def to_list(self) -> list[Any]:
+        """``[value, source]``, as written into logs and records."""
+        return [self.value, self.source]
+
+
+@dataclass(frozen=True)
+class ModelUnderTest:
+    """What lmms-eval was told to run.
+
+    Attributes:
+        backend: lmms-eval's name of the backend, e.g. ``qwen2_vl``.
+        args: its model_args, parsed.
+        force_simple: whether ``--force_simple`` was given.
+    """
+
+    backend: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+    force_simple: bool = False
+
+    @classmethod
+    def from_arguments(
+        cls, model: str, model_args: str | Mapping[str, Any] | None, force_simple: bool = False
+    ) -> ModelUnderTest:
+        """Read ``--model`` and ``--model_args`` as lmms-eval does."""
+        from lmms_eval.utils import simple_parse_args_string
+
+        if isinstance(model_args, Mapping):
+            return cls(model, dict(model_args), force_simple)
+        try:
+            return cls(model, simple_parse_args_string(model_args or ""), force_simple)
+        except ValueError as error:
+            raise UserError(
+                f"--model_args {model_args!r} cannot be read ({error}); expected name=value pairs "
+                "separated by commas"
+            ) from error
+
+    def backend_class(self) -> type:
+        """The backend's class.
+
+        Raises:
+            UserError: lmms-eval has no backend of this name, or it cannot be imported.
+        """
+        from lmms_eval.models import MODEL_REGISTRY_V2
+
+        try:
+            found: type = MODEL_REGISTRY_V2.get_model_class(
+                self.backend, force_simple=self.force_simple
+            )
+            return found
+        except ValueError as error:
+            raise UserError(
+                f"lmms-eval has no backend {self.backend!r}; `lmms-eval models` lists them"
+            ) from error
+        except (ImportError, AttributeError, TypeError) as error:
+            raise UserError(
+                f"the backend {self.backend!r} cannot be imported: {error}; install what it needs"
+            ) from error
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether the backend takes text and images apart, or (chat) messages."""
+        return bool(getattr(self.backend_class(), "is_simple", True))
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Folder or hub name of the checkpoint: from model_args, else the backend's default."""
+        for name in _CHECKPOINT_ARGUMENTS:
+            if name in self.args:
+                return str(self.args[name])
+        for name in _CHECKPOINT_ARGUMENTS:
+            default = self.backend_default(name)
+            if isinstance(default, str):
+                return default
+        return None
+
+    def backend_default(self, argument: str) -> Any:
+        """Default value of an argument of the backend's constructor, or None."""
+        parameter = inspect.signature(self.backend_class()).parameters.get(argument)
+        if parameter is None or parameter.default is inspect.Parameter.empty:
+            return None
+        return parameter.default
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """The resolved settings of one task's run."""
+
+    dialect: Setting
+    prompt: Setting
+    protocol: Setting
+    min_pixels: Setting
+    max_pixels: Setting
+
+    def make_dialect(self) -> Dialect:
+        """The dialect with the pixel limits of the run."""
+        return get_dialect(
+            self.dialect.value, min_pixels=self.min_pixels.value, max_pixels=self.max_pixels.value
+        )
+
+    def prompt_hash(self) -> str:
+        """See `univg_eval.prompts.prompt_hash`."""
+        return prompt_hash(self.make_dialect(), self.prompt.value)
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Every setting as ``[value, source]``."""
+        return {name: getattr(self, name).to_list() for name in self.__slots__}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunSettings:
+        """Read what `to_dict` wrote."""
+        return cls(**{name: Setting(*values[name]) for name in cls.__slots__})
+
+
+def resolve_settings(
+    model: ModelUnderTest | None,
+    metadata: Mapping[str, Any],
+    environ: Mapping[str, str] | None = None,
+) -> RunSettings:
+    """Find every setting and remember where it was found.
+
+    Args:
+        model: the model under test; None if it is not known (an evaluation started from Python
+            without command-line arguments).
+        metadata: of the task.
+        environ: the process's environment if None.
+
+    Raises:
+        UserError: a value is wrong, or the dialect cannot be known; the message names the setting.
+    """
+    given = _Given(os.environ if environ is None else environ, metadata)
+    config, config_source, config_error = _checkpoint_config(model)
+    declared = config.get("univg") or {}
+    if not isinstance(declared, Mapping):
+        raise UserError(
+            f"field 'univg' of {config_source} is {declared!r}; expected an object such as "
+            '{"dialect": "qwen2_vl", "prompt": "direct"}'
+        )
+
+    dialect = given.find("dialect")
+    if dialect is None and "dialect" in declared:
+        dialect = Setting(str(declared["dialect"]), f"field univg.dialect of {config_source}")
+    if dialect is None:
+        dialect = _dialect_of_model(model, config, config_source, config_error)
+    _check(dialect, lambda name: get_dialect(name))
+
+    prompt = given.find("prompt")
+    if prompt is None and "prompt" in declared:
+        prompt = Setting(str(declared["prompt"]), f"field univg.prompt of {config_source}")
+    if prompt is None:
+        prompt = Setting(default_prompt_style(dialect.value), "default of the dialect")
+    if prompt.value not in PROMPT_STYLES:
+        raise UserError(
+            f"prompt style {prompt.value!r} ({prompt.source}) is not known; expected one of: "
+            f"{', '.join(PROMPT_STYLES)}"
+        )
+
+    protocol = given.find("protocol") or Setting("univg", "default")
+    _check(protocol, get_protocol)
+
+    low, high = (_pixel_limit(name, given, model) for name in ("min_pixels", "max_pixels"))
+    limits = get_dialect(dialect.value).pixel_limits
+    if limits is not None:
+        low, high = (
+            Setting(own, "default of the dialect") if found.value is None else found
+            for own, found in zip(limits, (low, high), strict=True)
+        )
+    if low.value is not None and high.value is not None and low.value > high.value:
+        raise UserError(
+            f"min_pixels is {low.value} ({low.source}) and max_pixels is {high.value} "
+            f"({high.source}); expected min_pixels <= max_pixels"
+        )
+    return RunSettings(dialect, prompt, protocol, low, high)
+
+
+class _Given:
+    """Explicit settings: the environment, then the task's metadata."""
+
+    def __init__(self, environ: Mapping[str, str], metadata: Mapping[str, Any]) -> None:
+        self._environ = environ
+        self._metadata = metadata
+
+    def find(self, name: str) -> Setting | None:
+        variable = f"UNIVG_{name.upper()}"
+        if self._environ.get(variable):
+            return Setting(self._environ[variable], f"environment variable {variable}")
+        if self._metadata.get(name) is not None:
+            return Setting(self._metadata[name], f"metadata key {name} of the task's YAML")
+        return None
+
+
+def _check(setting: Setting, lookup: Any) -> None:
+    try:
+        lookup(setting.value)
+    except UserError as error:
+        raise UserError(f"{error} (the value comes from: {setting.source})") from error
+
+
+def _checkpoint_config(
+    model: ModelUnderTest | None,
+) -> tuple[Mapping[str, Any], str, str | None]:
+    """config.json of the model under test, where it lies, and why it could not be read."""
+    if model is None or model.backend in (BASELINE_MODEL, REPLAY_MODEL):
+        return {}, "", None
+    checkpoint = model.checkpoint
+    if checkpoint is None:
+        return {}, "", f"the backend {model.backend!r} names no checkpoint"
+    folder = Path(checkpoint).expanduser()
+    if folder.is_dir():
+        return _read_json_object(folder / "config.json")
+    from transformers import PretrainedConfig
+
+    try:
+        config, _ = PretrainedConfig.get_config_dict(checkpoint)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        return {}, "", f"the configuration of {checkpoint!r} cannot be read: {reason}"
+    return config, f"the configuration of {checkpoint!r}", None
+
+
+def _read_json_object(path: Path) -> tuple[Mapping[str, Any], str, str | None]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return {}, "", f"{path} cannot be read: {error}"
+    if not isinstance(value, dict):
+        return {}, "", f"{path} does not hold a JSON object"
+    return value, str(path), None
+
+
+def _dialect_of_model(
+    model: ModelUnderTest | None,
+    config: Mapping[str, Any],
+    config_source: str,
+    config_error: str | None,
+) -> Setting:
+    if model is None:
+        raise UserError(
+            "how the model writes boxes is not known: lmms-eval was called from Python without "
+            f"cli_args, so a task cannot see which model runs; {_DIALECT_REMEDY}, or pass cli_args"
+        )
+    if model.backend == BASELINE_MODEL:
+        return Setting(BASELINE_DIALECT, "default of univg_baseline")
+    if model.backend == REPLAY_MODEL:
+        from univg_eval.lmms.backends.replay import declared_dialect
+
+        name = declared_dialect(model.args)
+        if name is None:
+            raise UserError(
+                "how the replayed responses write boxes is not known: their lines have no field "
+                f"'dialect'; add it, or {_DIALECT_REMEDY}"
+            )
+        return Setting(name, "field dialect of the replayed responses")
+    reason = config_error
+    if reason is None and not config.get("model_type"):
+        reason = f"{config_source} has no model_type"
+    if reason is None:
+        try:
+            name = dialect_for_model(str(config["model_type"]))
+        except UserError as error:
+            reason = str(error)
+        else:
+            return Setting(name, f"model_type {config['model_type']!r} of {config_source}")
+    raise UserError(f"how the model writes boxes is not known: {reason}; {_DIALECT_REMEDY}")
+
+
+def _pixel_limit(name: str, given: _Given, model: ModelUnderTest | None) -> Setting:
+    found = given.find(name)
+    if found is None and model is not None and model.args.get(name) is not None:
+        found = Setting(model.args[name], f"{name} of model_args")
+    if found is None and model is not None and model.backend not in (BASELINE_MODEL, REPLAY_MODEL):
+        default = model.backend_default(name)
+        if default is not None:
+            kind = "simple" if model.is_simple else "chat"
+            found = Setting(default, f"default of the backend {kind}/{model.backend}")
+        else:
+            found = image_processor_limits(Path(model.checkpoint or "").expanduser()).get(name)
+    if found is None:
+        return Setting(None, "not known")
+    try:
+        value = int(found.value)
+    except (TypeError, ValueError):
+        value = 0
+    if value < 1 or str(found.value).strip() != str(value):
+        raise UserError(
+            f"{name} is {found.value!r} ({found.source}); expected a whole number of pixels, "
+            "at least 1"
+        )
+    return Setting(value, found.source)
+
+
+def image_processor_limits(folder: Path) -> dict[str, Setting]:
+    """``min_pixels`` and ``max_pixels`` that a checkpoint's image processor names, if it does.
+
+    They stand in preprocessor_config.json, or in processor_config.json under image_processor;
+    newer Qwen processors keep the two pixel counts as ``size.shortest_edge`` and
+    ``size.longest_edge``.
+    """
+    for name, within in (
+        ("preprocessor_config.json", None),
+        ("processor_config.json", "image_processor"),
+    ):
+        if not (folder / name).is_file():
+            continue
+        values, source, _ = _read_json_object(folder / name)
+        values = values if within is None else values.get(within) or {}
+        size = values.get("size")
+        if not isinstance(size, Mapping) or "Qwen" not in str(values.get("image_processor_type")):
+            size = {}
+        limits = {}
+        for limit, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+            value = values.get(limit)
+            if value is None:
+                value = size.get(edge)
+            if value is not None:
+                limits[limit] = Setting(value, source)
+        if limits:
+            return limits
+    return {}

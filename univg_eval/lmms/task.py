@@ -1,0 +1,254 @@
+"""The one task class behind every YAML of the task folder.
+
+A YAML names it with ``class: !function univg_eval.lmms.task.GroundingTask``; its remaining keys
+are lmms-eval's own, read as follows: ``dataset_path`` is the benchmark, ``dataset_name`` the task
+within it, ``test_split`` the split, ``metadata`` may hold settings (see
+`univg_eval.lmms.settings`).
+
+lmms-eval constructs a task before it tells it which model runs; it then sets ``task.args`` and
+asks for the requests. Assigning `args` is therefore where the settings are resolved.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.task import ConfigurableMessagesTask
+from loguru import logger
+
+from univg_eval.dialects import Dialect
+from univg_eval.errors import UserError
+from univg_eval.images import open_images
+from univg_eval.lmms.docs import RowNumber, SampleDocs, TaskRows, load_rows
+from univg_eval.lmms.metrics import logged_values
+from univg_eval.lmms.settings import ModelUnderTest, RunSettings, resolve_settings
+from univg_eval.lmms.stop import stop_run
+from univg_eval.prompts import build_prompt
+from univg_eval.samples import GroundingSample
+from univg_eval.scoring import Response, score_sample
+
+__all__ = ["SETTINGS_KEY", "GroundingTask"]
+
+SETTINGS_KEY = "univg_settings"
+"""Key of a request's metadata that holds the resolved settings; the baselines read it."""
+
+
+def _scored_by_the_class(doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
+    """Never called: a callable here keeps lmms-eval from looking up metric names of its own.
+
+    A plain function, since lmms-eval deep-copies the configuration, and a bound method would
+    take the task with it.
+    """
+    raise NotImplementedError("GroundingTask.process_results scores")
+
+
+class GroundingTask(ConfigurableMessagesTask):
+    """Grounding questions of one benchmark task, for simple and chat backends.
+
+    A user's mistake (benchmark not prepared, unknown dialect, unreadable image) shows one
+    message and leaves with status 2: see `univg_eval.lmms.stop`.
+    """
+
+    on_images: ClassVar[Callable[[GroundingSample], None] | None] = None
+    """Called before a sample's images are opened, that is once a request: shows progress."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        config = {key: value for key, value in config.items() if key != "class"}
+        config["process_results"] = _scored_by_the_class
+        config["metadata"] = dict(config.get("metadata") or {})
+        self._args: Any = None
+        self._model: ModelUnderTest | None = None
+        self._settings: RunSettings | None = None
+        self._dialect: Dialect | None = None
+        try:
+            self.rows: TaskRows = load_rows(
+                config["dataset_path"], config.get("dataset_name"), config["test_split"]
+            )
+            super().__init__(config=config)
+        except UserError as error:
+            stop_run(error)
+        self.config.metadata["fingerprint"] = self.rows.fingerprint
+        if self.rows.revision:
+            self.config.metadata["revision"] = self.rows.revision
+            self.VERSION = f"{self.VERSION}+{self.rows.revision}"
+
+    # Data
+
+    def download(self, dataset_kwargs: Any = None) -> None:
+        """Take the prepared rows; replaces the Hub download and its retries."""
+        self.docs = SampleDocs(self.rows.samples)
+        self.dataset = {self.config.test_split: self.docs}
+        # Rows name their images by path: the two views that lmms-eval keeps are one.
+        self.dataset_no_image = self.dataset
+
+    def sample(self, doc: dict[str, Any]) -> GroundingSample:
+        """The sample behind a doc of this task."""
+        return self.docs.sample(doc)
+
+    # Settings
+
+    @property
+    def args(self) -> Any:
+        """lmms-eval's command-line arguments; None when it was called from Python without them."""
+        return self._args
+
+    @args.setter
+    def args(self, cli_args: Any) -> None:
+        self._args = cli_args
+        self._model = None
+        try:
+            if cli_args is not None:
+                self._model = ModelUnderTest.from_arguments(
+                    cli_args.model,
+                    cli_args.model_args,
+                    bool(getattr(cli_args, "force_simple", False)),
+                )
+            self.use_settings(resolve_settings(self._model, self.config.metadata))
+        except UserError as error:
+            stop_run(error)
+
+    def use_settings(self, settings: RunSettings) -> None:
+        """Ask and score with these settings from now on."""
+        self._settings = settings
+        self._dialect = settings.make_dialect()
+        logger.info(
+            "{}: {}",
+            self.config.task,
+            ", ".join(f"{name} {s[0]} ({s[1]})" for name, s in settings.to_dict().items()),
+        )
+
+    @property
+    def settings(self) -> RunSettings:
+        """The resolved settings.
+
+        Raises:
+            UserError: lmms-eval has not yet told which model runs.
+        """
+        if self._settings is None:
+            raise UserError(
+                f"task {self.config.task!r} does not know its settings before `args` is set; "
+                "evaluate it through lmms-eval, or assign task.args or call task.use_settings"
+            )
+        return self._settings
+
+    @property
+    def dialect(self) -> Dialect:
+        """The dialect of the run, with its pixel limits."""
+        _ = self.settings
+        assert self._dialect is not None
+        return self._dialect
+
+    def input_sizes(self, sample: GroundingSample) -> list[tuple[int, int]] | None:
+        """(width, height) of each image after the model's resize; None where nothing needs it."""
+        if not self.dialect.needs_input_size or sample.image_sizes is None:
+            return None
+        return [self.dialect.input_size(size) for size in sample.image_sizes]
+
+    # Requests
+
+    def doc_to_text(self, doc: dict[str, Any]) -> str:
+        """The prompt; the bare question while the model is not known (lmms-eval's self-test)."""
+        sample = self.sample(doc)
+        if self._settings is None:
+            return sample.instruction
+        try:
+            return build_prompt(
+                sample,
+                self.dialect,
+                self.settings.prompt.value,
+                input_sizes=self.input_sizes(sample),
+            )
+        except UserError as error:
+            stop_run(error)
+
+    def doc_to_visual(self, doc: dict[str, Any]) -> list[Any]:
+        """The images, PIL and RGB, in the sample's order.
+
+        Some backends call the method of one task with the docs of another: `doc` alone counts.
+        """
+        sample = GroundingSample.from_dict(doc, where=str(doc.get("id")))
+        if GroundingTask.on_images is not None:
+            GroundingTask.on_images(sample)
+        try:
+            return open_images(sample)
+        except UserError as error:
+            stop_run(error)
+
+    def doc_to_messages(self, doc: dict[str, Any], **round_kwargs: Any) -> list[dict[str, Any]]:
+        """One user turn: the images in order, then the prompt."""
+        turns: list[dict[str, Any]] = self._build_user_turn(
+            self.doc_to_visual(doc), self.doc_to_text(doc)
+        )
+        return turns
+
+    def doc_to_target(self, doc: dict[str, Any]) -> str:
+        """The true objects as JSON, for the log."""
+        return json.dumps(doc["targets"])
+
+    def construct_requests(self, doc_id: int, ctx: str, **kwargs: Any) -> Instance:
+        """A request in the form that the backend under test takes: simple or chat."""
+        doc = self.docs[doc_id]
+        generation = copy.deepcopy(self.config.generation_kwargs)
+        place = (RowNumber(doc_id, doc), self.config.task, self.config.test_split)
+        if self._is_simple():
+            arguments: tuple[Any, ...] = (ctx, generation, self.doc_to_visual, *place)
+        else:
+            arguments = (ctx, self.doc_to_messages, generation, *place)
+        metadata = {**kwargs.pop("metadata"), SETTINGS_KEY: self.settings}
+        return Instance(
+            request_type=self.OUTPUT_TYPE,
+            arguments=arguments,
+            idx=0,
+            metadata=metadata,
+            doc=doc,
+            **kwargs,
+        )
+
+    def _is_simple(self) -> bool:
+        if self._model is None:
+            stop_run(
+                UserError(
+                    "a task cannot see which backend runs, and simple and chat backends take "
+                    "different requests: pass cli_args with model and model_args to "
+                    "lmms_eval.evaluator.simple_evaluate (univg_eval.lmms.run.evaluate does)"
+                )
+            )
+        try:
+            return self._model.is_simple
+        except UserError as error:
+            stop_run(error)
+
+    # Scores
+
+    def process_results(
+        self, doc: dict[str, Any], results: list[Any], full_docs: Any = None
+    ) -> dict[str, Any]:
+        """Score one response: metrics as floats, and the columns of the log.
+
+        Replaces a method that retries whatever fails five times, two seconds apart.
+        """
+        sample = self.sample(doc)
+        text = results[0] if results else None
+        if isinstance(text, list):
+            text = text[0] if text else None
+        input_sizes = self.input_sizes(sample)
+        try:
+            score = score_sample(
+                sample,
+                Response(text, input_sizes=input_sizes, prompt=self.doc_to_text(doc)),
+                self.dialect,
+                protocol=self.settings.protocol.value,
+            )
+        except UserError as error:
+            stop_run(error)
+        return logged_values(score) | {
+            "dialect": self.settings.dialect.value,
+            "protocol": self.settings.protocol.value,
+            "prompt_style": self.settings.prompt.value,
+            "input_sizes": input_sizes,
+            SETTINGS_KEY: self.settings.to_dict(),
+        }
