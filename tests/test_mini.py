@@ -20,10 +20,12 @@ from univg_eval.benchmarks.mini import (
     TASKS,
     MiniItem,
     Scene,
+    SceneObject,
     generate,
     listing,
     referring,
 )
+from univg_eval.benchmarks.mini.scene import Background
 from univg_eval.boxes import box_iou, is_valid_box
 from univg_eval.errors import UserError
 
@@ -232,6 +234,14 @@ def test_one_scene_at_any_size(task):
         assert large.size == (448, 448) and small.size == (112, 112) and small.mode == "RGB"
         difference = np.asarray(large.reduce(4), float) - np.asarray(small, float)
         assert np.abs(difference).mean() < 2.5
+
+
+def test_edges_are_smooth():
+    background = Background((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
+    circle = SceneObject("circle", "white", (0.25, 0.25, 0.75, 0.75))
+    shades = np.unique(np.asarray(Scene(background, (circle,)).render(112))[:, :, 0])
+    # Black, white, and the shares of four subpixels between them.
+    assert len(shades) == 5
 
 
 def test_render_takes_width_and_height_and_stored_scale():

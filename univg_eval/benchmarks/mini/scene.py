@@ -223,13 +223,13 @@ class Scene:
         x = (np.arange(width, dtype=np.float32) + 0.5) / width
         y = (np.arange(height, dtype=np.float32) + 0.5) / height
         ramp = np.empty((height, width, 3), dtype=np.uint8)
-        for c in range(3):
-            row = self.background.base[c] + self.background.dx[c] * x
-            if self.background.dy[c] == 0.0:
-                ramp[:, :, c] = np.clip(row * self.gain, 0, 255)[None, :]
-            else:
-                column = self.background.dy[c] * y
-                ramp[:, :, c] = np.clip((row[None, :] + column[:, None]) * self.gain, 0, 255)
+        for c, (base, dx, dy) in enumerate(
+            zip(self.background.base, self.background.dx, self.background.dy, strict=True)
+        ):
+            # Most channels change along one axis only: then one line is worked out and repeated.
+            row = (base + dx * x)[None, :] if dx else np.float32(base)
+            shade = row + (dy * y)[:, None] if dy else row
+            ramp[:, :, c] = np.clip(shade * np.float32(self.gain), 0, 255)
         return ramp
 
 

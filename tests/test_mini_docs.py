@@ -1,0 +1,65 @@
+"""docs/univg_mini.md shows the questions that the generator really makes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from univg_eval.benchmarks.mini import TASKS
+from univg_eval.benchmarks.mini.blind import BASELINES, best_fixed_box, blind_accuracy
+from univg_eval.benchmarks.mini.gallery import EXAMPLES, draw, example_items, write_gallery
+
+
+@pytest.fixture(scope="module")
+def page(repo_root) -> str:
+    return (repo_root / "docs" / "univg_mini.md").read_text(encoding="utf-8")
+
+
+def section(page: str, task: str) -> str:
+    return page.split(f"\n### {task}\n")[1].split("\n## ")[0].split("\n### ")[0]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_each_task_has_its_picture_its_questions_and_its_kinds(page, repo_root, task):
+    text = section(page, task)
+    assert f"![{task}](images/mini/{task}.png)" in text
+    for item in example_items(task):
+        assert f"> {item.instruction}\n" in text
+    path = repo_root / "docs" / "images" / "mini" / f"{task}.png"
+    assert path.stat().st_size < 25_000
+    with Image.open(path) as stored:
+        now = draw(task)
+        assert stored.size == now.size
+        difference = np.abs(np.asarray(stored.convert("RGB"), int) - np.asarray(now, int))
+    # Another version of Pillow may draw an edge a little differently.
+    assert difference.mean() < 1.0
+
+
+def test_the_gallery_is_complete(tmp_path):
+    assert tuple(EXAMPLES) == TASKS
+    assert [path.stem for path in write_gallery(tmp_path / "new")] == list(TASKS)
+
+
+def table_row(page: str, task: str) -> list[float]:
+    (line,) = [line for line in page.splitlines() if line.startswith(f"| {task} |")]
+    return [float(cell) for cell in line.strip("| ").split("|")[1:]]
+
+
+@pytest.mark.parametrize("task", ["diff", "group_grounding", "correspondence"])
+def test_the_table_of_blind_answers_is_measured(page, task):
+    fixed = best_fixed_box(task)
+    measured = blind_accuracy(task, fixed=fixed, n=1000, seed=20251)
+    assert table_row(page, task) == [round(100 * measured[name], 1) for name in BASELINES]
+
+
+def test_blind_answers_by_hand():
+    """Two questions worked out by hand from their objects."""
+    from univg_eval.benchmarks.mini import generate
+
+    items = [generate("lisa_val", seed=5, index=index) for index in (0, 1)]
+    expected = sum(1 / len(item.objects[0]) for item in items) / 2
+    measured = blind_accuracy("lisa_val", fixed=items[0].box, n=2, seed=5)
+    assert measured["any_object"] == pytest.approx(expected)
+    assert measured["fixed"] >= 0.5
+    assert measured["full"] == 0.0
