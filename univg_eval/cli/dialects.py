@@ -7,7 +7,9 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from univg_eval.dialects import Dialect
+    from rich.text import Text
+
+    from univg_eval.dialects import Dialect, UnknownScale
 
 HELP = "list how model families write boxes"
 DESCRIPTION = """\
@@ -45,6 +47,10 @@ def run(args: argparse.Namespace) -> int:
     """Print the table, or one dialect."""
     from univg_eval.dialects import UNKNOWN_SCALES, get_dialect, list_dialects
 
+    if args.name in UNKNOWN_SCALES:
+        entry = UNKNOWN_SCALES[args.name]
+        print(json.dumps(_unknown(entry), indent=1) if args.json else entry.explain())
+        return 0
     if args.name is not None:
         dialect = get_dialect(args.name)
         print(json.dumps(dialect.to_dict(), indent=1) if args.json else _describe(dialect))
@@ -53,15 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         content = {
             "dialects": [dialect.to_dict() for dialect in dialects],
-            "unknown_scale": [
-                {
-                    "name": entry.name,
-                    "families": list(entry.families),
-                    "reason": entry.reason,
-                    "sources": list(entry.sources),
-                }
-                for entry in UNKNOWN_SCALES.values()
-            ],
+            "unknown_scale": [_unknown(entry) for entry in UNKNOWN_SCALES.values()],
         }
         print(json.dumps(content, indent=1))
     elif args.markdown:
@@ -69,6 +67,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_table(dialects)
     return 0
+
+
+def _unknown(entry: UnknownScale) -> dict[str, object]:
+    return {
+        "name": entry.name,
+        "families": list(entry.families),
+        "reason": entry.reason,
+        "sources": list(entry.sources),
+    }
 
 
 def _confidence(dialect: Dialect) -> str:
@@ -101,7 +108,7 @@ def _print_table(dialects: list[Dialect]) -> None:
     Console().print(table)
 
 
-def _plain(text: str) -> object:
+def _plain(text: str) -> Text:
     from rich.text import Text
 
     return Text(text)

@@ -65,8 +65,8 @@ def four_in(opening: str, closing: str, separator: str = COMMA, *, more: str = "
 
 
 def in_tags(tag: str) -> str:
-    """Pattern of four numbers between ``<tag>`` and the next tag."""
-    return rf"(?<=<{tag}>)\s*+{SPACE_OR_COMMA.join([NUMBER] * 4)}\s*+(?=<)"
+    """Pattern of ``<tag>`` and four numbers up to the next tag."""
+    return rf"<{tag}>\s*+{SPACE_OR_COMMA.join([NUMBER] * 4)}\s*+(?=<)"
 
 
 def bare_line(separator: str = SPACE_OR_COMMA) -> str:
@@ -83,16 +83,14 @@ _IMAGE_KEYS = r"(?:image|img|picture|photo|frame)(?:[_ -]?(?:index|idx|id|number
 _DOUBLE_QUOTED = r'"(?:[^"\\]++|\\[\s\S])*+"?+'
 _SINGLE_QUOTED = r"'(?:[^'\\\n]++|\\[\s\S])*+'?+"
 
-_BOX, _SKIP, _FENCE, _IMAGE, _CORNER, _KEY, _NULL, _OPEN, _CLOSE = range(1, 10)
+# Groups of the token pattern.
+_LINE, _BOX, _FENCE, _IMAGE, _CORNER, _KEY, _NULL, _OPEN, _CLOSE = range(1, 10)
 
-# Spans that look like boxes and are none: four-cornered regions, points, 3D boxes.
-_SKIPPED = (
-    r"<\|quad_start\|>[^<]*+",
-    r"<quad>[^<]*+",
-    r"<points?\b[^<]*+",
-    r"<3dbbox>[^<]*+",
-    rf"[\"'](?:{_LABEL_KEYS})[\"']\s*+:\s*+(?:{_DOUBLE_QUOTED}|{_SINGLE_QUOTED})",
-)
+# Spans that look like boxes and are none: four-cornered regions, points, 3D boxes, texts.
+_SKIPPED_TAGS = r"<(?:\|quad_start\|>|quad>|points?\b|3dbbox>)[^<]*+"
+_SKIPPED_TEXTS = rf"(?:{_LABEL_KEYS})[\"']\s*+:\s*+(?:{_DOUBLE_QUOTED}|{_SINGLE_QUOTED})"
+# Brackets in such a row are no JSON.
+_SKIPPED_BRACKETS = r"[\[{]{9,}+|[\]}]{9,}+"
 _CORNER_NAMES = {
     "x_min": 0,
     "y_min": 1,
@@ -168,13 +166,15 @@ class Grammar:
         value_null = False
         for match in self.token.finditer(text):
             kind = match.lastindex
-            if kind == _BOX:
+            if kind is None:
+                continue
+            if kind in (_BOX, _LINE):
                 if stack and not self._is_box_key(stack):
                     continue
-                start, end = match.span()
+                start, end = match.span(kind)
                 numbers = self.number.findall(text, start, end)
                 n = len(numbers)
-                value = fence or self._value(stack)
+                value = fence or (self._value(stack) if stack else 0)
                 if n == self.arity:
                     found.append((start, end, tuple(map(float, numbers)), value, None))
                     continue
@@ -195,7 +195,7 @@ class Grammar:
                     # Brackets without end are no JSON; start afresh.
                     self._close_to(stack, 0, found)
                     value_first, value_null = len(found), False
-                start = match.start()
+                start = match.start(_OPEN)
                 stack.append(_Frame(text[start] == "{", start, len(found)))
             elif kind == _CLOSE:
                 if not stack:
@@ -208,21 +208,22 @@ class Grammar:
                     continue
                 opened = stack[depth].start
                 self._close_to(stack, depth, found)
-                if not is_object and _is_null_list(text, opened, match.start()):
+                if not is_object and _is_null_list(text, opened, match.end() - 1):
                     value_null = value_null or self._is_null_key(stack)
                 if not stack and value_null and len(found) == value_first:
                     found.append((opened, match.end(), None, fence, None))
             elif kind == _NULL:
-                if stack and stack[-1].is_object and self._is_null_key(stack):
-                    value_null = True
+                if stack and stack[-1].is_object:
+                    stack[-1].key = match[_KEY]
+                    value_null = value_null or self._is_null_key(stack)
             elif kind == _FENCE:
                 if stack and value_null and len(found) == value_first:
-                    found.append((stack[0].start, match.start(), None, fence, None))
+                    found.append((stack[0].start, match.start(_FENCE), None, fence, None))
                 self._close_to(stack, 0, found)
                 fence = 0 if fence else match.end() + 1
             elif kind == _IMAGE:
                 if stack:
-                    named = _IMAGE_VALUE.search(text, match.start(), match.end())
+                    named = _IMAGE_VALUE.search(match[_IMAGE])
                     image = read_image_value(named[1]) if named else None
                     if image is not None:
                         self._innermost_object(stack).image = image
@@ -318,6 +319,7 @@ _LABEL_GAP = re.compile(r"(?:[^<.!?\n]{0,120}+(?:<[^<>]{1,60}+>)?+){0,40}+")
 
 def grammar(
     *forms: str,
+    alone: str = "",
     arity: int = 4,
     number: str = NUMBER,
     keys: Iterable[str] | None = (),
@@ -327,7 +329,9 @@ def grammar(
     """A grammar of these box forms.
 
     Args:
-        forms: patterns of a box, without capturing groups, most specific first.
+        forms: patterns of a box, most specific first: without capturing groups, and each
+            beginning with a bracket or a tag.
+        alone: pattern of a line that is a box by itself, see `bare_line`.
         arity: numbers of one box.
         number: pattern of one number within a box's span.
         keys: JSON keys under which a list is a box; empty for a family without JSON (a list
@@ -335,22 +339,23 @@ def grammar(
         named_corners: objects with x_min, y_min, x_max, y_max (or x1 …, left …) are boxes.
         bare_labels: labels stand beside the box tokens without marks.
     """
-    corner = (
-        rf"[\"'](?:{'|'.join(_CORNER_NAMES)})[\"']\s*+:\s*+{NUMBER}" if named_corners else _NEVER
-    )
-    token = "|".join(
-        (
-            f"({'|'.join(forms) if forms else _NEVER})",
-            f"({'|'.join(_SKIPPED)})",
-            "(```)",
-            rf"([\"']{_IMAGE_KEYS}[\"']\s*+:\s*+(?:\"[^\"\n]{{0,60}}+\"|'[^'\n]{{0,60}}+'"
-            r"|[0-9]{1,3}+(?![.0-9])))",
-            f"({corner})",
-            r"[\"']([A-Za-z0-9_ -]{1,40}+)[\"']\s*+:",
-            r"\b(null|None)\b",
-            r"([\[{])",
-            r"([\]}])",
-        )
+    corner = rf"(?:{'|'.join(_CORNER_NAMES)})[\"']\s*+:\s*+{NUMBER}" if named_corners else _NEVER
+    # What no token begins with is passed over in one step. Where none begins after all, one
+    # character is: every match moves on, and no search starts anew.
+    first = r"<(\[\]{}\"'`" + (r">\n" if alone else "")
+    token = (
+        rf"({alone or _NEVER})"
+        rf"|[^{first}]*+(?:"
+        rf"({'|'.join(forms) if forms else _NEVER})"
+        rf"|{_SKIPPED_TAGS}|{_SKIPPED_BRACKETS}"
+        r"|(```)"
+        rf"|[\"'](?:{_SKIPPED_TEXTS}"
+        rf"|({_IMAGE_KEYS}[\"']\s*+:\s*+(?:\"[^\"\n]{{0,60}}+\"|'[^'\n]{{0,60}}+'"
+        r"|[0-9]{1,3}+(?![.0-9])))"
+        rf"|({corner})"
+        r"|([A-Za-z0-9_ -]{1,40}+)[\"']\s*+:(\s*+(?:null|None)\b)?+)"
+        r"|([\[{])|([\]}])"
+        rf"|[{first}]|\Z)"
     )
     return Grammar(
         token=re.compile(token),

@@ -20,7 +20,7 @@ DIALECTS = (
         # As published with MIG-Bench, misspelling included.
         prompt_suffix="Format:<box>x1 y1 x2 y2</box>. Don't generate addtional words.",
         # Without its tags a box is read only where it stands alone on a line.
-        grammar=grammar(in_tags("box"), bare_line(r"\s++")),
+        grammar=grammar(in_tags("box"), alone=bare_line(r"\s++")),
         sources=(
             "OpenBMB/MiniCPM-V issues 982 and 772",
             "likaixin2000/ScreenSpot-Pro-GUI-Grounding models/minicpmv.py",

@@ -27,7 +27,7 @@ ANY_BRACKETS = grammar(
     PAIRS,
     _NESTED_PAIRS,
     four_in("[({<>", "])}<>", SPACE_OR_COMMA),
-    bare_line(),
+    alone=bare_line(),
     keys=None,
     named_corners=True,
 )

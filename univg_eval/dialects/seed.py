@@ -21,7 +21,7 @@ DIALECTS = (
         grammar=grammar(
             in_tags("bbox"),
             four_in("[", "]", SPACE_OR_COMMA),
-            bare_line(r"\s++"),
+            alone=bare_line(r"\s++"),
             keys=("bbox", "bbox_2d", "box"),
         ),
         sources=(
