@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from univg_eval.benchmarks import mini
 from univg_eval.benchmarks.mini import TASKS, build, ensure, generate
-from univg_eval.benchmarks.mini import build as build_function
 from univg_eval.errors import UserError
 from univg_eval.images import open_images
 from univg_eval.samples import load_manifest, load_samples
+from univg_eval.video import read_frames
 
 SMALL = {"n": 4, "seed": 11, "size": 112}
 
@@ -96,7 +98,7 @@ def test_seed_and_n_are_part_of_the_manifest_and_the_fingerprint(root, tmp_path)
 @pytest.fixture
 def tiny(monkeypatch):
     """Two tasks and a count of builds: the rules of replacement do not need all fifteen."""
-    module = __import__("sys").modules["univg_eval.benchmarks.mini.build"]
+    module = sys.modules["univg_eval.benchmarks.mini.build"]
     monkeypatch.setattr(module, "TASKS", ("diff", "lisa_val"))
     monkeypatch.setattr(module, "film_codec", lambda: "none")
     calls = []
@@ -151,6 +153,44 @@ def test_an_interrupted_build_leaves_the_old_one_and_the_next_run_finishes(
     assert not list(tmp_path.glob(".univg_mini.building-*"))
 
 
+def test_two_processes_at_once_make_one_build(tmp_path):
+    pytest.importorskip("av")
+    code = (
+        "import sys\nfrom univg_eval.benchmarks.mini import ensure\n"
+        "ensure(sys.argv[1], n=1, seed=3, size=56)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    runs = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+    for run in runs:
+        _, errors = run.communicate(timeout=60)
+        assert run.returncode == 0, errors.decode()
+    assert len(load_samples("univg_mini", root=tmp_path)) == 15
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".univg_mini.lock", "univg_mini"]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_films_of_either_encoder_are_read_back_frame_by_frame(codec, tmp_path, monkeypatch):
+    av = pytest.importorskip("av")
+    pytest.importorskip("decord")
+    if codec not in av.codecs_available:
+        pytest.skip(f"av has no encoder {codec}")
+    module = sys.modules["univg_eval.benchmarks.mini.build"]
+    monkeypatch.setattr(module, "_CODECS", (codec,))
+    item = next(
+        item
+        for item in (generate("revos", seed=11, index=i) for i in range(20))
+        if item.knobs["kind"] == "moves"
+    )
+    module._write_film(tmp_path / "film.mp4", item.clip, 112)
+    stored = read_frames(tmp_path / "film.mp4", range(25))
+    drawn = [np.asarray(item.clip.at(i).render(112), float) for i in range(25)]
+    for i, image in enumerate(stored):
+        errors = [np.abs(np.asarray(image, float) - other).mean() for other in drawn]
+        assert int(np.argmin(errors)) == i
+    with pytest.raises(UserError, match="frame 25 was asked for"):
+        read_frames(tmp_path / "film.mp4", [25])
+
+
 def test_a_foreign_folder_is_not_deleted(tiny, tmp_path):
     folder = tmp_path / "univg_mini"
     folder.mkdir()
@@ -173,7 +213,7 @@ def test_a_foreign_folder_is_not_deleted(tiny, tmp_path):
 )
 def test_settings_out_of_range(change, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        build_function(tmp_path, **(SMALL | change))
+        build(tmp_path, **(SMALL | change))
     assert not any(tmp_path.iterdir())
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from univg_eval.benchmarks.mini.item import MiniItem
-from univg_eval.benchmarks.mini.layout import ordinal
+from univg_eval.benchmarks.mini.layout import nth, ordinal
 from univg_eval.benchmarks.mini.scene import Scene, SceneObject
 from univg_eval.boxes import Box
 from univg_eval.errors import UserError
@@ -44,6 +44,9 @@ def listing(item: MiniItem | Scene, image: int = 0) -> tuple[str, tuple[tuple[st
     Returns:
         (instruction, ((label, box xyxy_norm), ...)), the objects from left to right; objects
         that the image's border cuts are left out.
+
+    Raises:
+        UserError: the question has no such image.
     """
     scenes = (item,) if isinstance(item, Scene) else item.scenes
     if not 0 <= image < len(scenes):
@@ -72,8 +75,6 @@ def referring(item: MiniItem | Scene, rng: random.Random) -> Referring | None:
         obj = rng.choice(choices)
         where = ""
         if not isinstance(item, Scene) and len(scenes) > 1:
-            nth = ("1st", "2nd", "3rd", "4th", "5th", "6th")[image]
-            ways = [f"the {ordinal(image)} {_noun(item)}", f"the {nth} {_noun(item)}"]
-            where = f" in {rng.choice(ways)}"
+            where = f" in the {rng.choice((ordinal, nth))(image)} {_noun(item)}"
         return Referring(f"Locate the {obj.label}{where}.", image, obj.box, obj.label)
     return None

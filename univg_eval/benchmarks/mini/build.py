@@ -22,7 +22,7 @@ from univg_eval.benchmarks.mini.generate import (
     TASKS,
     generate,
 )
-from univg_eval.benchmarks.mini.item import CLIP_FRAMES, Clip, MiniItem
+from univg_eval.benchmarks.mini.item import Clip, MiniItem
 from univg_eval.errors import UserError
 from univg_eval.images import split_reference
 from univg_eval.samples import (
@@ -280,7 +280,7 @@ def _write_film(path: Path, clip: Clip, size: int) -> None:
             stream.options = {"qp": "18", "preset": "veryfast"}
         else:
             stream.bit_rate = 2_000_000
-        for number in range(CLIP_FRAMES):
+        for number in range(clip.n_frames):
             array = np.asarray(clip.at(number).render(size))
             for packet in stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")):
                 container.mux(packet)

@@ -12,7 +12,7 @@ from univg_eval.boxes import Box
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
-__all__ = ["Clip", "MiniItem"]
+__all__ = ["CLIP_FRAMES", "SAMPLED_FRAMES", "Clip", "MiniItem"]
 
 CLIP_FRAMES = 25
 SAMPLED_FRAMES = 5

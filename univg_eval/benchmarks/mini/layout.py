@@ -25,6 +25,7 @@ __all__ = [
     "box_text",
     "centre",
     "distance",
+    "nth",
     "ordinal",
     "to_norm",
 ]
@@ -47,7 +48,6 @@ _HELD_OUT_ORDERED: tuple[Label, ...] = tuple(label for label in ALL_LABELS if la
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 _NTH = ("1st", "2nd", "3rd", "4th", "5th", "6th")
 
-
 _Kind = TypeVar("_Kind")
 
 
@@ -69,6 +69,11 @@ def box_text(box: Box) -> str:
 def ordinal(index: int) -> str:
     """0-based index to "first", "second", ..."""
     return _ORDINALS[index]
+
+
+def nth(index: int) -> str:
+    """0-based index to "1st", "2nd", ..."""
+    return _NTH[index]
 
 
 def _gap_between(a: SpotBox, b: SpotBox) -> int:
@@ -221,7 +226,7 @@ class Maker:
 
     def image(self, index: int, *, noun: str = "image") -> str:
         """One of the ways to name an image: "the 2nd image", "the second image", "Image-2"."""
-        ways = [f"the {_NTH[index]} {noun}", f"the {_ORDINALS[index]} {noun}"]
+        ways = [f"the {nth(index)} {noun}", f"the {ordinal(index)} {noun}"]
         if noun == "image":
             ways.append(f"Image-{index + 1}")
         return self.words.choice(ways)
