@@ -35,7 +35,7 @@ ORDER = (
 )
 
 # Generator version 1. If this changes, questions have changed: raise GENERATOR_VERSION.
-PINNED = "90f7f82a0ded8335b0336279357457d2d85c21f0b4a04850fe6927431075448a"
+PINNED = "6d21a248ba1afe7ad22535b4e0039c9ed5d755ff5ec17c59d856e484ec0d5405"
 
 PIN_SCRIPT = """
 import hashlib

@@ -130,6 +130,17 @@ def test_ensure_mends_a_build_that_lost_an_image(tiny, tmp_path):
     assert (folder / "diff" / "00001_2.png").is_file()
 
 
+def test_ensure_replaces_questions_that_the_generator_no_longer_makes(tiny, tmp_path):
+    _, calls = tiny
+    folder = ensure(tmp_path, n=2, seed=1, size=56)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    stale = manifest | {"fingerprint": "0" * 64}
+    (folder / "manifest.json").write_text(json.dumps(stale))
+    ensure(tmp_path, n=2, seed=1, size=56)
+    assert len(calls) == 2
+    assert json.loads((folder / "manifest.json").read_text()) == manifest
+
+
 def test_an_interrupted_build_leaves_the_old_one_and_the_next_run_finishes(
     tiny, tmp_path, monkeypatch
 ):

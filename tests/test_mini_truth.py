@@ -325,6 +325,10 @@ def solve_llmseg(item: MiniItem) -> Found:
     shapes = [fit for phrase, fit in FITS.items() if phrase in text]
     colors = [color for thing, color in THINGS.items() if f"the color of {thing}" in text]
     assert len(shapes) <= 1 and len(colors) <= 1 and shapes + colors
+    shown = {obj.shape for obj in item.objects[0]}, {obj.color for obj in item.objects[0]}
+    # Some road signs that warn are diamonds, and ice may be called white.
+    assert not ("sign that warns" in text and "diamond" in shown[0])
+    assert not ("clear ice" in text and "white" in shown[1])
     return only(
         item.objects[0],
         0,

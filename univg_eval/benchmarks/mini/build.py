@@ -30,8 +30,8 @@ from univg_eval.samples import (
     Target,
     benchmark_dir,
     data_root,
+    fingerprint,
     load_manifest,
-    load_samples,
     write_benchmark,
 )
 
@@ -78,7 +78,10 @@ def ensure(
     seed: int = DEFAULT_SEED,
     size: int = DEFAULT_SIZE,
 ) -> Path:
-    """The benchmark's folder, generated first if it is absent, incomplete or of other settings.
+    """The benchmark's folder, generated first if it is absent, incomplete or not this one.
+
+    "This one" means the same settings and the fingerprint of the questions that this generator
+    makes.
 
     Arguments, result and errors as for `build`.
     """
@@ -123,15 +126,15 @@ def _locked(root: str | os.PathLike[str] | None) -> Iterator[None]:
 
 
 def _is_current(root: str | os.PathLike[str] | None, settings: dict[str, Any]) -> bool:
-    """Whether a whole build with these settings stands there."""
-    if _manifest(benchmark_dir(BENCHMARK, root)).get("generator") != settings:
+    """Whether a whole build stands there, with these settings and the questions made today."""
+    manifest = _manifest(benchmark_dir(BENCHMARK, root))
+    if manifest.get("generator") != settings:
+        return False
+    samples = [sample for task in TASKS for _, sample in _task_items(task, settings)]
+    if manifest.get("fingerprint") != fingerprint(samples):
         return False
     base = data_root(root)
-    files = {
-        split_reference(image)[0]
-        for sample in load_samples(BENCHMARK, root=root)
-        for image in sample.images
-    }
+    files = {split_reference(image)[0] for sample in samples for image in sample.images}
     return all((base / file).is_file() for file in files)
 
 
@@ -184,29 +187,24 @@ def _require_replaceable(folder: Path) -> None:
         )
 
 
-def _write_task(task: str, root: Path, settings: dict[str, Any]) -> list[GroundingSample]:
-    n, seed, size = settings["n_per_task"], settings["seed"], settings["size"]
-    folder = Path(BENCHMARK) / task
-    (root / folder).mkdir(parents=True)
-    samples = []
-    written: dict[str, tuple[list[str], list[tuple[int, int]]]] = {}
-    for index in range(n):
-        item = generate(task, seed=seed, index=index)
-        if item.group not in written:
-            written[item.group] = _write_images(item, root, folder, size)
-        images, sizes = written[item.group]
-        name = f"{BENCHMARK}-{task}-{index:05d}"
+def _task_items(task: str, settings: dict[str, Any]) -> Iterator[tuple[MiniItem, GroundingSample]]:
+    """The questions of a task and their samples; nothing is drawn or written."""
+    for index in range(settings["n_per_task"]):
+        item = generate(task, seed=settings["seed"], index=index)
+        images = _references(item)
+        sizes = [item.stored_size(k, settings["size"]) for k in range(item.image_count)]
         # The names of the images say what they show, so the fingerprint covers it.
-        release = f"v{settings['version']}/seed-{seed}/{size}px/"
-        samples.append(
+        release = f"v{settings['version']}/seed-{settings['seed']}/{settings['size']}px/"
+        yield (
+            item,
             GroundingSample(
-                id=name,
+                id=f"{BENCHMARK}-{task}-{index:05d}",
                 benchmark=BENCHMARK,
                 task=task,
                 split="test",
-                images=tuple(images),
-                widths=tuple(w for w, _ in sizes),
-                heights=tuple(h for _, h in sizes),
+                images=tuple(f"{BENCHMARK}/{image}" for image in images),
+                widths=tuple(width for width, _ in sizes),
+                heights=tuple(height for _, height in sizes),
                 instruction=item.instruction,
                 targets=(Target(image=item.target_image, box=item.box),),
                 image_is_given=item.image_is_given,
@@ -214,32 +212,41 @@ def _write_task(task: str, root: Path, settings: dict[str, Any]) -> list[Groundi
                 source={
                     "generator": BENCHMARK,
                     "version": settings["version"],
-                    "seed": seed,
+                    "seed": settings["seed"],
                     "index": index,
-                    "images": [release + image.removeprefix(f"{BENCHMARK}/") for image in images],
+                    "images": [release + image for image in images],
                 },
                 extra={"label": item.label, **item.knobs},
-            )
+            ),
         )
+
+
+def _references(item: MiniItem) -> list[str]:
+    """The images of a question, relative to the benchmark's folder."""
+    stem = f"{item.task}/{item.group}"
+    if item.frames is not None:
+        return [f"{stem}.mp4#frame={frame}" for frame in item.frames]
+    return [f"{stem}_{k}.png" for k in range(1, item.image_count + 1)]
+
+
+def _write_task(task: str, root: Path, settings: dict[str, Any]) -> list[GroundingSample]:
+    """Write the images of a task below `root`; returns its samples."""
+    (root / BENCHMARK / task).mkdir(parents=True)
+    samples = []
+    written = set()
+    for item, sample in _task_items(task, settings):
+        samples.append(sample)
+        if item.group in written:
+            continue
+        written.add(item.group)
+        paths = [root / split_reference(image)[0] for image in sample.images]
+        if item.clip is not None:
+            _write_film(paths[0], item.clip, settings["size"])
+            continue
+        images = item.render(settings["size"], stored=True)
+        for path, image in zip(paths, images, strict=True):
+            image.save(path, compress_level=1)
     return samples
-
-
-def _write_images(
-    item: MiniItem, root: Path, folder: Path, size: int
-) -> tuple[list[str], list[tuple[int, int]]]:
-    """Write the images of an item; returns their references and sizes (width, height)."""
-    if item.clip is not None and item.frames is not None:
-        path = folder / f"{item.group}.mp4"
-        _write_film(root / path, item.clip, size)
-        references = [f"{path.as_posix()}#frame={frame}" for frame in item.frames]
-        return references, [(size, size)] * len(references)
-    references, sizes = [], []
-    for k, image in enumerate(item.render(size, stored=True), start=1):
-        path = folder / f"{item.group}_{k}.png"
-        image.save(root / path, compress_level=1)
-        references.append(path.as_posix())
-        sizes.append(image.size)
-    return references, sizes
 
 
 def film_codec() -> str:

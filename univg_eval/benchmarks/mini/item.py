@@ -78,19 +78,17 @@ class MiniItem:
         marks = self.scenes[0].marks
         return marks[0] if marks else None
 
+    def stored_size(self, image: int, size: int | tuple[int, int]) -> tuple[int, int]:
+        """(width, height) of an image's file in a benchmark of that size: crops are smaller."""
+        width, height = (size, size) if isinstance(size, int) else size
+        scale = self.scenes[image].scale
+        return round(width * scale), round(height * scale)
+
     def render(
         self, size: int | tuple[int, int] = 448, *, stored: bool = False
     ) -> list[PILImage.Image]:
-        """Draw all images at `size` (side, or (width, height)).
-
-        With `stored`, a scene whose `scale` is not 1 is drawn at that share of `size`, as in
-        the files of the benchmark.
-        """
-        images = []
-        for scene in self.scenes:
-            wanted = size
-            if stored and scene.scale != 1.0:
-                width, height = (size, size) if isinstance(size, int) else size
-                wanted = (round(width * scene.scale), round(height * scene.scale))
-            images.append(scene.render(wanted))
-        return images
+        """Draw all images at `size` (side, or (width, height)); with `stored`, at `stored_size`."""
+        return [
+            scene.render(self.stored_size(k, size) if stored else size)
+            for k, scene in enumerate(self.scenes)
+        ]

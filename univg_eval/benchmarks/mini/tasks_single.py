@@ -389,6 +389,9 @@ USES: dict[str, tuple[frozenset[str], tuple[str, ...]]] = {
 }
 """Use → (shapes it fits, phrases after "the object that")."""
 
+ALSO_SAID_OF: dict[str, str] = {"is like a sign that warns cars": "diamond"}
+"""Phrase → a shape that some readers would take it for: never in the same image."""
+
 COLOR_LIKE: dict[str, str] = {
     "red": "a tomato",
     "green": "grass",
@@ -426,14 +429,19 @@ def llmseg(maker: Maker) -> Draft:
             labels.append(maker.other_label(colors=other_colors, avoid=labels))
         else:
             labels.append(maker.other_label(shapes=unfit, avoid=labels))
+    if kind != "use" and color == "cyan" and any(c == "white" for c, _ in labels):
+        # Clear ice may be called white.
+        raise RetryScene
     spots = maker.spread([maker.size(5, 9) for _ in labels])
+    shapes = {s for _, s in labels}
+    phrase = maker.words.choice([p for p in phrases if ALSO_SAID_OF.get(p) not in shapes])
     what = {
-        "use": maker.words.choice(phrases),
+        "use": phrase,
         "color_like": f"has the color of {COLOR_LIKE[color]}",
-        "both": f"{maker.words.choice(phrases)} and has the color of {COLOR_LIKE[color]}",
+        "both": f"{phrase} and has the color of {COLOR_LIKE[color]}",
     }[kind]
     text = maker.say(
         ("Locate the object that {what}.", "Which object {what}? Locate it."), what=what
     )
     depth = 2 if kind == "both" else 1
-    return _finish(maker, labels, spots, text, kind, depth, use=use, what=what)
+    return _finish(maker, labels, spots, text, kind, depth, what=what)
