@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from univg_eval.benchmarks import mini
-from univg_eval.benchmarks.mini import TASKS, build, ensure, generate
+from univg_eval.benchmarks.mini import TASKS, build, builder, ensure, generate
 from univg_eval.errors import UserError
 from univg_eval.images import open_images
 from univg_eval.samples import load_manifest, load_samples
@@ -98,17 +98,16 @@ def test_seed_and_n_are_part_of_the_manifest_and_the_fingerprint(root, tmp_path)
 @pytest.fixture
 def tiny(monkeypatch):
     """Two tasks and a count of builds: the rules of replacement do not need all fifteen."""
-    module = sys.modules["univg_eval.benchmarks.mini.build"]
-    monkeypatch.setattr(module, "TASKS", ("diff", "lisa_val"))
-    monkeypatch.setattr(module, "film_codec", lambda: "none")
+    monkeypatch.setattr(builder, "TASKS", ("diff", "lisa_val"))
+    monkeypatch.setattr(builder, "film_codec", lambda: "none")
     calls = []
-    real = module._build
-    monkeypatch.setattr(module, "_build", lambda *a: calls.append(a) or real(*a))
-    return module, calls
+    real = builder._build
+    monkeypatch.setattr(builder, "_build", lambda *a: calls.append(a) or real(*a))
+    return calls
 
 
 def test_ensure_builds_once_and_again_when_settings_change(tiny, tmp_path):
-    _, calls = tiny
+    calls = tiny
     folder = ensure(tmp_path, n=2, seed=1, size=56)
     ensure(tmp_path, n=2, seed=1, size=56)
     assert len(calls) == 1
@@ -121,17 +120,33 @@ def test_ensure_builds_once_and_again_when_settings_change(tiny, tmp_path):
     assert len(list((folder / "diff").iterdir())) == 6
 
 
-def test_ensure_mends_a_build_that_lost_an_image(tiny, tmp_path):
-    _, calls = tiny
+@pytest.mark.parametrize("name", ["diff/00001_2.png", "samples.jsonl"])
+def test_ensure_mends_a_build_that_lost_a_file(tiny, tmp_path, name):
+    calls = tiny
     folder = ensure(tmp_path, n=2, seed=1, size=56)
-    (folder / "diff" / "00001_2.png").unlink()
+    (folder / name).unlink()
     ensure(tmp_path, n=2, seed=1, size=56)
     assert len(calls) == 2
-    assert (folder / "diff" / "00001_2.png").is_file()
+    assert (folder / name).is_file()
+
+
+def test_a_build_that_is_there_needs_no_lock(tiny, tmp_path, monkeypatch):
+    """As in a data root that can only be read."""
+    folder = ensure(tmp_path, n=2, seed=1, size=56)
+    monkeypatch.setattr(builder, "_locked", None)
+    assert ensure(tmp_path, n=2, seed=1, size=56) == folder
+
+
+def test_a_missing_encoder_is_told_before_anything_is_drawn(tmp_path, monkeypatch):
+    pytest.importorskip("av")
+    monkeypatch.setattr(builder, "_CODECS", ("nosuch",))
+    with pytest.raises(UserError, match=r"no video encoder of nosuch; install the wheel of av"):
+        ensure(tmp_path, **SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == [".univg_mini.lock"]
 
 
 def test_ensure_replaces_questions_that_the_generator_no_longer_makes(tiny, tmp_path):
-    _, calls = tiny
+    calls = tiny
     folder = ensure(tmp_path, n=2, seed=1, size=56)
     manifest = json.loads((folder / "manifest.json").read_text())
     stale = manifest | {"fingerprint": "0" * 64}
@@ -144,7 +159,6 @@ def test_ensure_replaces_questions_that_the_generator_no_longer_makes(tiny, tmp_
 def test_an_interrupted_build_leaves_the_old_one_and_the_next_run_finishes(
     tiny, tmp_path, monkeypatch
 ):
-    module, _ = tiny
     ensure(tmp_path, n=2, seed=1, size=56)
     before = load_manifest("univg_mini", tmp_path)
 
@@ -152,9 +166,9 @@ def test_an_interrupted_build_leaves_the_old_one_and_the_next_run_finishes(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_benchmark", killed)
+        patch.setattr(builder, "write_benchmark", killed)
         # What a hard kill leaves behind: nobody cleans up.
-        patch.setattr(module.shutil, "rmtree", lambda path: None)
+        patch.setattr(builder.shutil, "rmtree", lambda path: None)
         with pytest.raises(KeyboardInterrupt):
             ensure(tmp_path, n=2, seed=9, size=56)
     assert load_manifest("univg_mini", tmp_path) == before
@@ -180,19 +194,17 @@ def test_two_processes_at_once_make_one_build(tmp_path):
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
-def test_films_of_either_encoder_are_read_back_frame_by_frame(codec, tmp_path, monkeypatch):
+def test_films_of_either_encoder_are_read_back_frame_by_frame(codec, tmp_path):
     av = pytest.importorskip("av")
     pytest.importorskip("decord")
     if codec not in av.codecs_available:
         pytest.skip(f"av has no encoder {codec}")
-    module = sys.modules["univg_eval.benchmarks.mini.build"]
-    monkeypatch.setattr(module, "_CODECS", (codec,))
     item = next(
         item
         for item in (generate("revos", seed=11, index=i) for i in range(20))
         if item.knobs["kind"] == "moves"
     )
-    module._write_film(tmp_path / "film.mp4", item.clip, 112)
+    builder._write_film(tmp_path / "film.mp4", item.clip, 112, codec)
     stored = read_frames(tmp_path / "film.mp4", range(25))
     drawn = [np.asarray(item.clip.at(i).render(112), float) for i in range(25)]
     for i, image in enumerate(stored):

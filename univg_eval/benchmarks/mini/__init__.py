@@ -4,8 +4,8 @@ They test a whole evaluation pipeline and basic skills offline; they are not MIG
 """
 
 from univg_eval.benchmarks.mini.aids import Referring, listing, referring
-from univg_eval.benchmarks.mini.build import BENCHMARK, DEFAULT_SIZE, build, ensure
-from univg_eval.benchmarks.mini.generate import (
+from univg_eval.benchmarks.mini.builder import BENCHMARK, DEFAULT_SIZE, build, ensure
+from univg_eval.benchmarks.mini.generator import (
     DEFAULT_N,
     DEFAULT_SEED,
     GENERATOR_VERSION,

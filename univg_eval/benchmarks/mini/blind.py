@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from univg_eval.benchmarks.mini.generate import DEFAULT_SEED, TASKS, Subset, generate
+from univg_eval.benchmarks.mini.generator import DEFAULT_SEED, TASKS, Subset, generate
 from univg_eval.boxes import Box, box_iou
 
 __all__ = ["BASELINES", "best_fixed_box", "blind_accuracy"]

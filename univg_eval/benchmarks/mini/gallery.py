@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from univg_eval.benchmarks.mini.generate import DEFAULT_SEED, TASKS, generate
+from univg_eval.benchmarks.mini.generator import DEFAULT_SEED, TASKS, generate
 from univg_eval.benchmarks.mini.item import MiniItem
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from univg_eval.benchmarks.mini.generate import (
+from univg_eval.benchmarks.mini.generator import (
     DEFAULT_N,
     DEFAULT_SEED,
     GENERATOR_VERSION,
@@ -26,6 +26,8 @@ from univg_eval.benchmarks.mini.item import Clip, MiniItem
 from univg_eval.errors import UserError
 from univg_eval.images import split_reference
 from univg_eval.samples import (
+    MANIFEST_FILE,
+    SAMPLES_FILE,
     GroundingSample,
     Target,
     benchmark_dir,
@@ -86,6 +88,9 @@ def ensure(
     Arguments, result and errors as for `build`.
     """
     settings = _settings(n, seed, size)
+    # Without the lock first: a data root that can only be read serves a build that is there.
+    if _is_current(root, settings):
+        return benchmark_dir(BENCHMARK, root)
     with _locked(root):
         if _is_current(root, settings):
             return benchmark_dir(BENCHMARK, root)
@@ -135,12 +140,13 @@ def _is_current(root: str | os.PathLike[str] | None, settings: dict[str, Any]) -
         return False
     base = data_root(root)
     files = {split_reference(image)[0] for sample in samples for image in sample.images}
+    files.add(f"{BENCHMARK}/{SAMPLES_FILE}")
     return all((base / file).is_file() for file in files)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
     """The manifest of the folder, empty where there is none that can be read."""
-    if not (folder / "manifest.json").is_file():
+    if not (folder / MANIFEST_FILE).is_file():
         return {}
     try:
         return load_manifest(folder.name, folder.parent)
@@ -153,18 +159,19 @@ def _build(root: str | os.PathLike[str] | None, settings: dict[str, Any]) -> Pat
     base = data_root(root)
     final = benchmark_dir(BENCHMARK, root)
     _require_replaceable(final)
+    codec = film_codec()
     for stale in base.glob(f".{BENCHMARK}.building-*"):
         shutil.rmtree(stale)
     workshop = Path(tempfile.mkdtemp(prefix=f".{BENCHMARK}.building-", dir=base))
     try:
         samples = []
         for task in TASKS:
-            samples.extend(_write_task(task, workshop, settings))
+            samples.extend(_write_task(task, workshop, settings, codec))
         write_benchmark(
             samples,
             benchmark=BENCHMARK,
             root=workshop,
-            manifest_extra={"generator": settings, "film_codec": film_codec()},
+            manifest_extra={"generator": settings, "film_codec": codec},
         )
         if final.exists():
             final.rename(workshop / "replaced")
@@ -182,8 +189,8 @@ def _require_replaceable(folder: Path) -> None:
     if not isinstance(generator, dict) or generator.get("name") != BENCHMARK:
         raise UserError(
             f"{folder} exists but is no build of {BENCHMARK}: no readable manifest.json in it "
-            f"names the generator {BENCHMARK}; "
-            "move it away, or set UNIVG_DATA to another folder"
+            f"names the generator {BENCHMARK}; move it away, or set UNIVG_DATA to another "
+            "folder"
         )
 
 
@@ -229,7 +236,9 @@ def _references(item: MiniItem) -> list[str]:
     return [f"{stem}_{k}.png" for k in range(1, item.image_count + 1)]
 
 
-def _write_task(task: str, root: Path, settings: dict[str, Any]) -> list[GroundingSample]:
+def _write_task(
+    task: str, root: Path, settings: dict[str, Any], codec: str
+) -> list[GroundingSample]:
     """Write the images of a task below `root`; returns its samples."""
     (root / BENCHMARK / task).mkdir(parents=True)
     samples = []
@@ -241,7 +250,7 @@ def _write_task(task: str, root: Path, settings: dict[str, Any]) -> list[Groundi
         written.add(item.group)
         paths = [root / split_reference(image)[0] for image in sample.images]
         if item.clip is not None:
-            _write_film(paths[0], item.clip, settings["size"])
+            _write_film(paths[0], item.clip, settings["size"], codec)
             continue
         images = item.render(settings["size"], stored=True)
         for path, image in zip(paths, images, strict=True):
@@ -270,13 +279,12 @@ def film_codec() -> str:
     )
 
 
-def _write_film(path: Path, clip: Clip, size: int) -> None:
+def _write_film(path: Path, clip: Clip, size: int, codec: str) -> None:
     import av
     import numpy as np
     from av.video.stream import VideoStream
 
     with av.open(str(path), mode="w") as container:
-        codec = film_codec()
         stream = cast(VideoStream, container.add_stream(codec, rate=_FRAMES_PER_SECOND))
         stream.width = stream.height = size
         stream.pix_fmt = "yuv420p"
