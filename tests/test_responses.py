@@ -213,7 +213,7 @@ def test_input_sizes_of_a_line_are_used(tmp_path: Path) -> None:
 
 
 def test_fields_that_are_not_read_are_told(tmp_path: Path) -> None:
-    row = {"id": "set-000", "response": "x", "input_size": [[1, 1]], "model": "m"}
+    row = {"id": "set-000", "response": "x", "input_size": [[1, 1]], "model": "m", "task": "t"}
     result = run(write(tmp_path / "r.jsonl", [row]), [sample(0)])
     assert result.ignored_fields == ("input_size", "model")
 
@@ -274,6 +274,19 @@ def test_the_first_mistake_of_the_file_is_told(tmp_path: Path) -> None:
         run(path, samples, dialect=get_dialect("pixels"))
 
 
+def test_a_mistake_in_an_early_batch_is_told_before_a_broken_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("univg_eval.responses.BATCH_LINES", 2)
+    samples = [sample(i, widths=(), heights=()) for i in range(4)]
+    rows = [{"id": s.id, "response": "[1, 2, 3, 4]"} for s in samples]
+    path = write(tmp_path / "r.jsonl", rows)
+    with path.open("a") as file:
+        file.write("broken\n")
+    with pytest.raises(UserError, match=r"r\.jsonl:1: .*no sizes are given"):
+        run(path, samples, dialect=get_dialect("pixels"))
+
+
 def test_a_doubled_id_is_found_across_ranges_with_both_lines(tmp_path: Path) -> None:
     samples = [sample(i) for i in range(50)]
     rows = [{"id": s.id, "response": "x"} for s in samples]
@@ -307,3 +320,43 @@ def test_a_prepared_benchmark_is_read_by_split(tmp_path: Path) -> None:
         SampleTable.load("set", split="train", root=tmp_path)
     with pytest.raises(UserError, match="'other' is not prepared"):
         SampleTable.load("other", root=tmp_path)
+
+
+@pytest.mark.parametrize(("range_bytes", "processes"), [(300, 1), (2000, 2), (1 << 20, 1)])
+def test_a_table_loaded_in_parts_is_that_of_the_samples(
+    tmp_path: Path, range_bytes: int, processes: int
+) -> None:
+    samples = mixed_set()
+    write_benchmark(samples, benchmark="set", root=tmp_path)
+    expected = SampleTable.from_samples(samples)
+    loaded, _ = SampleTable.load("set", root=tmp_path, range_bytes=range_bytes, processes=processes)
+    assert list(loaded.index_of.items()) == list(expected.index_of.items())
+    assert loaded.tasks == expected.tasks
+    for index, s in enumerate(samples):
+        assert loaded.sample(index, s.id) == expected.sample(index, s.id)
+        assert loaded.n_images(index) == len(s.images)
+        kept = loaded.sample(index, s.id)
+        assert (kept.id, kept.task, kept.benchmark) == (s.id, s.task, s.benchmark)
+        assert (kept.targets, kept.image_is_given) == (s.targets, s.image_is_given)
+        assert kept.image_sizes == s.image_sizes
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"broken", r"samples\.jsonl:41: not a JSON value"),
+        (b'{"id": 5}', r"samples\.jsonl:41: field 'images'"),
+        (b"\xff", r"samples\.jsonl:41: not UTF-8"),
+        (None, "the sample id 'set-000' stands twice"),
+    ],
+)
+def test_a_fault_in_a_prepared_benchmark_is_named_by_its_line(
+    tmp_path: Path, line: bytes | None, message: str
+) -> None:
+    write_benchmark([sample(i) for i in range(40)], benchmark="set", root=tmp_path)
+    path = tmp_path / "set" / "samples.jsonl"
+    first = path.read_bytes().split(b"\n")[0]
+    with path.open("ab") as file:
+        file.write((line or first) + b"\n")
+    with pytest.raises(UserError, match=message):
+        SampleTable.load("set", root=tmp_path, range_bytes=1000, processes=2)

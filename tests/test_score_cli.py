@@ -171,12 +171,12 @@ def test_table_shows_every_task_with_its_interval(
     assert main(score) == 0
     out = capsys.readouterr().out
     (common,) = (line for line in out.splitlines() if "common_object" in line)
-    cells = [cell.strip() for cell in common.strip("│|").split("│")]
+    cells = re.split(r" {2,}", common.strip())
     # Wilson for 2 of 2: 2 / (2 + 1.96^2) = 0.3424 to 1.
     assert cells[:8] == [
         *("common_object", "2", "1", "100.00", "100.00", "34.2 - 100.0", "50.00", "50.00")
     ]
-    assert "macro (unweighted mean)" in out
+    assert "macro average" in out
     assert "scored 4, excluded 1, missing 1" in out
 
 
@@ -226,7 +226,18 @@ def test_pixel_limits_change_what_resized_pixels_mean(
     free = json.loads(capsys.readouterr().out)
     # 0.1 to 0.3 against 0.2 to 0.6: overlap 0.01 of union 0.04 + 0.16 - 0.01.
     assert free["tasks"]["diff"]["miou"] == pytest.approx(0.01 / 0.19)
+    # The family's own limits, where none are given.
+    assert (free["min_pixels"], free["max_pixels"]) == (3136, 12845056)
     assert free["fingerprint"] == limited["fingerprint"]
+
+
+def test_pixel_limits_without_effect_are_told(
+    score: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*score, "--max-pixels", "401408", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["max_pixels"] is None
+    assert "--max-pixels are not used" in err
 
 
 MISTAKES = [

@@ -6,12 +6,12 @@ A response file is JSON Lines, one object a response, in any order::
 
 Besides, a line may hold ``image_sizes`` and ``input_sizes`` (lists of [width, height], one an
 image: the originals, and what the model saw after its resize) and ``prompt``. A response of null
-says that the model gave none.
+says that the model gave none. The responses.jsonl of a run record is such a file.
 
-Neither file is ever held whole: samples are kept as columns of what scoring needs, and the
-response file is cut into byte ranges that worker processes read, score and sum up by themselves.
-The ranges depend on the file alone and are put together in order, so the result does not depend
-on the number of processes.
+Neither file is ever held whole: samples are kept as columns of what scoring needs, and both files
+are cut into byte ranges that worker processes read by themselves, those of the responses to score
+and sum them up. The ranges depend on the file alone and are put together in order, so the result
+does not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ import gc
 import json
 import multiprocessing
 import os
+import signal
 import stat
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +59,78 @@ MAX_PIXELS_A_SIDE = 10**7
 
 _FIELDS = ("id", "response", "image_sizes", "input_sizes", "prompt")
 _OPTIONAL_FIELDS = ", ".join(_FIELDS[2:])
+# Those of a run record's responses.jsonl, which repeat what the sample tells.
+_KNOWN_FIELDS = frozenset((*_FIELDS, "benchmark", "task"))
+
+
+# --- ranges of a file, in several processes --------------------------------------------------
+
+_R = TypeVar("_R")
+
+
+def _over_ranges(
+    size: int, work: Callable[[int, int], _R], processes: int | None, range_bytes: int
+) -> Generator[_R, None, None]:
+    """``work(start, stop)`` for the ranges of a file of `size` bytes, results in their order.
+
+    Args:
+        size: of the file in bytes.
+        work: takes a range of bytes; runs in a forked process, so only its result is pickled.
+        processes: None takes one a core, up to 8. One range needs no process besides this one.
+        range_bytes: length of a range.
+    """
+    ranges = [(start, start + range_bytes) for start in range(0, size, range_bytes)]
+    workers = min(len(ranges), processes or min(_cores(), MAX_PROCESSES))
+    # What the workers share, the samples above all, they get by forking: pickling would copy it.
+    if workers < 2 or "fork" not in multiprocessing.get_all_start_methods():
+        yield from (work(start, stop) for start, stop in ranges)
+        return
+    # The collector would touch, and so copy, every page that the workers share.
+    gc.collect()
+    gc.freeze()
+    executor = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("fork"), _start_worker, (work,)
+    )
+    try:
+        yield from executor.map(_work_on, ranges)
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+        gc.unfreeze()
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+_workers_task: list[Callable[[int, int], Any]] = []
+
+
+def _start_worker(work: Callable[[int, int], Any]) -> None:
+    # Ctrl-C reaches every process of the terminal: the parent alone tells it and ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _workers_task[:] = [work]
+
+
+def _work_on(limits: tuple[int, int]) -> Any:
+    return _workers_task[0](*limits)
+
+
+def _read_range(path: Path, start: int, stop: int) -> bytes:
+    """The whole lines of a file that begin in the bytes [start, stop)."""
+    with path.open("rb") as file:
+        if start:
+            # The line that runs over `start` belongs to the range before, unless it ends there.
+            file.seek(start - 1)
+            file.readline()
+        block = file.read(max(0, stop - file.tell()))
+        if block and not block.endswith(b"\n"):
+            block += file.readline()
+    return block
+
+
+# --- samples ---------------------------------------------------------------------------------
 
 
 class SampleTable:
@@ -100,8 +174,15 @@ class SampleTable:
         *,
         split: str | None = None,
         root: str | os.PathLike[str] | None = None,
+        processes: int | None = None,
+        range_bytes: int = RANGE_BYTES,
     ) -> tuple[SampleTable, str]:
-        """Read a prepared benchmark, one sample at a time.
+        """Read a prepared benchmark without holding its samples as objects.
+
+        Args:
+            benchmark, root: as in `univg_eval.samples.load_samples`.
+            split: only this one; None: all.
+            processes, range_bytes: as for `score_file`.
 
         Returns:
             The table of the samples of `split` (all if None), and the fingerprint of the whole
@@ -113,16 +194,7 @@ class SampleTable:
         """
         manifest = load_manifest(benchmark, root)
         path = benchmark_dir(benchmark, root) / SAMPLES_FILE
-        splits: set[str] = set()
-
-        def chosen() -> Iterator[GroundingSample]:
-            for number, row in iter_json_lines(path):
-                sample = GroundingSample.from_dict(row, where=f"{path}:{number}")
-                splits.add(sample.split)
-                if split is None or sample.split == split:
-                    yield sample
-
-        table = cls.from_samples(chosen())
+        table, splits = _load_in_parts(path, split, processes, range_bytes)
         if not len(table):
             known = ", ".join(sorted(splits)) or "no rows at all"
             raise UserError(f"benchmark {benchmark!r} has no split {split!r}; it has: {known}")
@@ -133,16 +205,19 @@ class SampleTable:
             )
         return table, fingerprint
 
+    def _code(self, benchmark: str, task: str) -> int:
+        code = self._task_code.setdefault((benchmark, task), len(self._tasks))
+        if code == len(self._tasks):
+            self._benchmarks.append(benchmark)
+            self._tasks.append(task)
+        return code
+
     def _append(self, sample: GroundingSample) -> None:
-        index = len(self.index_of)
-        if self.index_of.setdefault(sample.id, index) != index:
+        index = len(self)
+        if sample.id in self.index_of:
             raise UserError(f"the sample id {sample.id!r} stands twice; ids must be unique")
-        name = (sample.benchmark, sample.task)
-        if name not in self._task_code:
-            self._task_code[name] = len(self._tasks)
-            self._benchmarks.append(sample.benchmark)
-            self._tasks.append(sample.task)
-        self._task.append(self._task_code[name])
+        self.index_of[sample.id] = index
+        self._task.append(self._code(sample.benchmark, sample.task))
         self._given.append(sample.image_is_given)
         self._n_images.append(len(sample.images))
         self._n_targets.append(len(sample.targets))
@@ -156,6 +231,28 @@ class SampleTable:
         for size in zip(sample.widths, sample.heights, strict=True):
             self._sizes.extend(size)
         self._sizes_start.append(len(self._sizes))
+
+    def extend(self, other: SampleTable) -> None:
+        """Take up the samples of another table behind those of this one.
+
+        Raises:
+            UserError: an id stands in both.
+        """
+        start, first_size = len(self), len(self._sizes)
+        for name in other.index_of:
+            if name in self.index_of:
+                raise UserError(f"the sample id {name!r} stands twice; ids must be unique")
+        self.index_of.update(zip(other.index_of, range(start, start + len(other)), strict=True))
+        codes = [self._code(*name) for name in zip(other._benchmarks, other._tasks, strict=True)]
+        self._task.extend(codes[code] for code in other._task)
+        self._given.extend(other._given)
+        self._n_images.extend(other._n_images)
+        self._n_targets.extend(other._n_targets)
+        self._image.extend(other._image)
+        self._box.extend(other._box)
+        self._several.update((start + i, targets) for i, targets in other._several.items())
+        self._sizes.extend(other._sizes)
+        self._sizes_start.extend(first_size + end for end in other._sizes_start[1:])
 
     def __len__(self) -> int:
         return len(self.index_of)
@@ -196,6 +293,55 @@ class SampleTable:
             image_is_given=bool(self._given[index]),
             cluster="",
         )
+
+
+def _load_in_parts(
+    path: Path, split: str | None, processes: int | None, range_bytes: int
+) -> tuple[SampleTable, set[str]]:
+    """The samples of a samples.jsonl that are of `split`, and the splits that occur in it."""
+
+    def load(start: int, stop: int) -> tuple[SampleTable, set[str]] | None:
+        splits: set[str] = set()
+        lines = _read_range(path, start, stop).split(b"\n")
+        try:
+            return SampleTable.from_samples(_chosen(map(_row, lines), split, splits)), splits
+        except (UserError, ValueError, RecursionError):
+            return None
+
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    table, splits = SampleTable(), set[str]()
+    with closing(_over_ranges(size, load, processes, range_bytes)) as parts:
+        for part in parts:
+            if part is None:
+                # A fault: read in order from the start, to tell it with its line.
+                splits = set()
+                numbered = ((row, f"{path}:{number}") for number, row in iter_json_lines(path))
+                return SampleTable.from_samples(_chosen(numbered, split, splits)), splits
+            table.extend(part[0])
+            splits |= part[1]
+    return table, splits
+
+
+def _row(line: bytes) -> tuple[Any, str] | None:
+    return (json.loads(line.decode("utf-8")), "") if line.strip() else None
+
+
+def _chosen(
+    rows: Iterable[tuple[Any, str] | None], split: str | None, splits: set[str]
+) -> Iterator[GroundingSample]:
+    """The samples of `split` among rows and their places; notes every split in `splits`."""
+    for entry in rows:
+        if entry is not None:
+            sample = GroundingSample.from_dict(entry[0], where=entry[1])
+            splits.add(sample.split)
+            if split is None or sample.split == split:
+                yield sample
+
+
+# --- responses -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,32 +423,26 @@ def score_file(
     statuses: Counter[str] = Counter()
     ignored: set[str] = set()
     lines_before = 0
-    for part in _parts(settings, processes, range_bytes):
-        _mark_seen(part, lines_before, line_of, settings)
-        if part.error is not None:
-            number, message = part.error
-            raise UserError(f"{settings.path}:{lines_before + number}: {message}")
-        tally.merge(part.tally)
-        statuses.update(part.statuses)
-        ignored |= part.ignored
-        for index, line in zip(part.indices, part.lines, strict=False):
-            kept[index] = line
-        lines_before += part.n_lines
+    with closing(_parts(settings, processes, range_bytes)) as parts:
+        for part in parts:
+            _mark_seen(part, lines_before, line_of, settings)
+            if part.error is not None:
+                number, message = part.error
+                raise UserError(f"{settings.path}:{lines_before + number}: {message}")
+            tally.merge(part.tally)
+            statuses.update(part.statuses)
+            ignored |= part.ignored
+            if keep_lines:
+                for index, line in zip(part.indices, part.lines, strict=True):
+                    kept[index] = line
+            lines_before += part.n_lines
     missing = np.flatnonzero(line_of == 0).tolist()
     missing_ids = _ids_at(table, missing)
-    for start in range(0, len(missing), BATCH_LINES):
-        batch = missing[start : start + BATCH_LINES]
-        ids = missing_ids[start : start + BATCH_LINES]
-        samples = [table.sample(i, name) for i, name in zip(batch, ids, strict=True)]
-        # "" keeps protocols that read the prompt from asking for it: there is nothing to read.
-        scores = score_samples(
-            samples, [Response(None, prompt="")] * len(samples), dialect, protocol=protocol
-        )
-        for index, score in zip(batch, scores, strict=True):
-            tally.add(score)
-            statuses[score.status] += 1
-            if keep_lines:
-                kept[index] = score_line(score)
+    for index, score in _unanswered(settings, missing, missing_ids):
+        tally.add(score)
+        statuses[score.status] += 1
+        if keep_lines:
+            kept[index] = score_line(score)
     tasks = tally.result()["tasks"]
     tasks = {task: tasks[task] for task in table.tasks}
     return FileScores(
@@ -313,6 +453,22 @@ def score_file(
         ignored_fields=tuple(sorted(ignored)),
         lines=kept if keep_lines else None,
     )
+
+
+def _unanswered(
+    settings: _Settings, indices: Sequence[int], ids: Sequence[str]
+) -> Iterator[tuple[int, SampleScore]]:
+    """The scores of samples without a response, with their indices."""
+    # "" keeps protocols that read the prompt from asking for it: there is nothing to read.
+    nothing = Response(None, prompt="")
+    pairs = list(zip(indices, ids, strict=True))
+    for start in range(0, len(pairs), BATCH_LINES):
+        batch = pairs[start : start + BATCH_LINES]
+        samples = [settings.table.sample(index, name) for index, name in batch]
+        scores = score_samples(
+            samples, [nothing] * len(samples), settings.dialect, protocol=settings.protocol
+        )
+        yield from zip((index for index, _ in batch), scores, strict=True)
 
 
 def score_line(score: SampleScore) -> bytes:
@@ -365,7 +521,9 @@ def _mark_seen(
         line_of[index] = number
 
 
-def _parts(settings: _Settings, processes: int | None, range_bytes: int) -> Iterator[_Part]:
+def _parts(
+    settings: _Settings, processes: int | None, range_bytes: int
+) -> Generator[_Part, None, None]:
     """Score the file range by range, in the order of the file."""
     try:
         status = settings.path.stat()
@@ -378,59 +536,17 @@ def _parts(settings: _Settings, processes: int | None, range_bytes: int) -> Iter
             f"cannot read the responses {settings.path}: {error.strerror or error}; expected a "
             'JSON Lines file of {"id": …, "response": …}'
         ) from error
-    ranges = [(start, start + range_bytes) for start in range(0, status.st_size, range_bytes)]
-    workers = min(len(ranges), processes or min(_cores(), MAX_PROCESSES))
-    # Workers get the table by forking: pickling it would copy it.
-    if workers < 2 or "fork" not in multiprocessing.get_all_start_methods():
-        yield from (_score_range(settings, *limits) for limits in ranges)
-        return
-    # The collector would touch, and so copy, every page that the workers share.
-    gc.collect()
-    gc.freeze()
-    executor = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("fork"), _start_worker, (settings,)
-    )
-    try:
-        yield from executor.map(_score_range_in_worker, ranges)
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-        gc.unfreeze()
 
+    def score(start: int, stop: int) -> _Part:
+        return _score_block(_read_range(settings.path, start, stop), settings)
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-_worker_settings: list[_Settings] = []
-
-
-def _start_worker(settings: _Settings) -> None:
-    _worker_settings[:] = [settings]
-
-
-def _score_range_in_worker(limits: tuple[int, int]) -> _Part:
-    return _score_range(_worker_settings[0], *limits)
+    yield from _over_ranges(status.st_size, score, processes, range_bytes)
 
 
 def _blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
     """Whole lines of a stream, about `size` bytes at a time."""
     while block := file.read(size):
         yield block if block.endswith(b"\n") else block + file.readline()
-
-
-def _score_range(settings: _Settings, start: int, stop: int) -> _Part:
-    """Score the lines that begin in the bytes [start, stop) of the file."""
-    with settings.path.open("rb") as file:
-        if start:
-            # The line that runs over `start` belongs to the range before, unless it ends there.
-            file.seek(start - 1)
-            file.readline()
-        block = file.read(max(0, stop - file.tell()))
-        if block and not block.endswith(b"\n"):
-            block += file.readline()
-    return _score_block(block, settings)
 
 
 def _score_block(block: bytes, settings: _Settings) -> _Part:
@@ -526,7 +642,7 @@ def _read_line(
     if not (prompt is None or isinstance(prompt, str)):
         raise _LineError(f"field 'prompt' is {_short(prompt)}; expected a string")
     if len(row) > 2:
-        ignored.update(name for name in row if name not in _FIELDS)
+        ignored.update(name for name in row if name not in _KNOWN_FIELDS)
     n_images = table.n_images(index)
     return (
         index,

@@ -39,6 +39,7 @@ Examples:
   univg score --benchmark univg_mini --responses r.jsonl --protocol univg-r1 --json
 """
 MISSING_SHOWN = 3
+TABLE_WIDTH = 130
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -106,13 +107,14 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.out is not None:
         _write_lines(args.out, scores)
-    _report_notes(args, protocol, scores, len(table))
+    _report_notes(args, dialect, scores, len(table))
+    min_pixels, max_pixels = (dialect.pixel_limits if dialect else None) or (None, None)
     result = {
         "benchmark": benchmark,
         "protocol": protocol.name,
         "dialect": dialect.name if dialect is not None else None,
-        "min_pixels": args.min_pixels,
-        "max_pixels": args.max_pixels,
+        "min_pixels": min_pixels,
+        "max_pixels": max_pixels,
         "n": _total(scores.metrics["tasks"], "n", "n_no_target", "n_several"),
         "excluded": _total(scores.metrics["tasks"], "excluded"),
         "missing": len(scores.missing),
@@ -176,7 +178,9 @@ def _samples(args: argparse.Namespace) -> tuple[str, SampleTable, str]:
         from univg_eval.benchmarks.mig_bench import benchmark_name
 
         benchmark = benchmark_name(_annotations.resolve_revision(benchmark, args.revision))
-    table, digest = SampleTable.load(benchmark, split=args.split, root=args.root)
+    table, digest = SampleTable.load(
+        benchmark, split=args.split, root=args.root, processes=args.processes
+    )
     return benchmark, table, digest
 
 
@@ -193,13 +197,19 @@ def _write_lines(path: Path, scores: FileScores) -> None:
 
 
 def _report_notes(
-    args: argparse.Namespace, protocol: Protocol, scores: FileScores, n_samples: int
+    args: argparse.Namespace, dialect: Dialect | None, scores: FileScores, n_samples: int
 ) -> None:
     notes = []
-    if args.dialect is not None and not protocol.needs_dialect:
+    if args.dialect is not None and dialect is None:
         notes.append(
-            f"protocol {protocol.name!r} brings its own reading of boxes; --dialect "
+            f"protocol {args.protocol!r} brings its own reading of boxes; --dialect "
             f"{args.dialect} is not used"
+        )
+    limits = (args.min_pixels, args.max_pixels)
+    if limits != (None, None) and dialect is not None and dialect.pixel_limits is None:
+        notes.append(
+            f"boxes of dialect {dialect.name!r} do not depend on a resize; --min-pixels and "
+            "--max-pixels are not used"
         )
     if scores.ignored_fields:
         notes.append(f"fields that are not read: {', '.join(scores.ignored_fields)}")
@@ -242,8 +252,8 @@ _COUNT_NAMES = ("n", "excluded", "n_no_target", "n_several")
 def _print_tables(result: Mapping[str, Any]) -> None:
     from rich.console import Console
 
-    # Into a pipe or a file nothing is cut off to fit a terminal that is not there.
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    # On a narrow terminal lines wrap; cut cells would lose figures.
+    console = Console(width=max(Console().width, TABLE_WIDTH))
     dialect = f", dialect {result['dialect']}" if result["dialect"] else ""
     title = f"{result['benchmark']}, protocol {result['protocol']}{dialect} (values in %)"
     tasks: Mapping[str, Mapping[str, Any]] = result["tasks"]
@@ -263,11 +273,12 @@ def _table(
     tasks: Mapping[str, Mapping[str, Any]],
     macro: Mapping[str, float] | None = None,
 ) -> Any:
+    from rich import box
     from rich.table import Table
 
     present = {name for task in tasks.values() for name in task} | {"interval"}
     shown = [(name, head) for name, head in columns if name in present]
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("task")
     for head in (*counts, *(head for _, head in shown)):
         table.add_column(head, justify="right", no_wrap=True)
@@ -278,7 +289,7 @@ def _table(
     if macro:
         table.add_section()
         cells = ["" if n == "interval" else _percent(macro.get(n)) for n, _ in shown]
-        table.add_row("macro (unweighted mean)", *("" for _ in counts), *cells)
+        table.add_row("macro average", *("" for _ in counts), *cells)
     return table
 
 
