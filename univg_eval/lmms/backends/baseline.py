@@ -180,15 +180,20 @@ class BaselineModel(OfflineModel):
         if not placed:
             return _NOTHING
         dialect = settings.make_dialect()
-        return ", ".join(self._write(image, box, sample, dialect) for image, box in placed)
+        written, named = [], None
+        for image, box in placed:
+            # A name stands before the boxes of its image, once.
+            label = "" if sample.image_is_given or image == named else f"Image-{image + 1}: "
+            written.append(label + self._write(image, box, sample, dialect))
+            named = image
+        return ", ".join(written)
 
     def _write(self, image: int, box: Box, sample: GroundingSample, dialect: Dialect) -> str:
-        label = "" if sample.image_is_given else f"Image-{image + 1}: "
         if dialect.name == BASELINE_DIALECT:
-            return f"{label}[{', '.join(map(_decimal, box))}]"
+            return f"[{', '.join(map(_decimal, box))}]"
         if not is_valid_box(box):
             # A faulty truth, left out of the score: no dialect has a form for it.
             return _REFUSAL
         size = sample.image_sizes[image] if sample.image_sizes else None
         resized = dialect.input_size(size) if dialect.needs_input_size and size else None
-        return label + dialect.encode(box, image_wh=size, input_wh=resized)
+        return dialect.encode(box, image_wh=size, input_wh=resized)

@@ -1,0 +1,302 @@
+"""The stock command line and ``univg eval`` as processes: logs, errors, statistics, records."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import lmms_data
+import pytest
+
+from univg_eval.runs import load_run
+from univg_eval.samples import load_samples
+from univg_eval.scoring import aggregate, score_sample
+
+pytest.importorskip("lmms_eval")
+
+N = 4
+THINKING = "<think>Image-1: [0, 0, 1, 1]\n\nor <b>[500, 500, 600, 600]</b>?</think> "
+
+
+@dataclass(frozen=True)
+class Runs:
+    data: Path
+    noisy: Path
+    noisy_output: str
+    replay: Path
+    replay_output: str
+    responses: dict[str, str]
+
+
+def lmms_eval(*arguments: str, data: Path, cwd: Path, **changes: str):
+    return lmms_data.run_module(
+        "lmms_eval", *arguments, data=data, cwd=cwd, UNIVG_MINI_N=str(N), **changes
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Two evaluations by the stock command: noisy on all of univg_mini, then replayed answers."""
+    from univg_eval.benchmarks.mini import ensure
+
+    folder = tmp_path_factory.mktemp("cli")
+    data = folder / "data"
+    ensure(data, n=N)
+    common = ("--include_path", str(lmms_data.TASKS), "--batch_size", "8", "--log_samples")
+    noisy = lmms_eval(
+        *("--model", "univg_baseline", "--model_args", "kind=noisy,p=0.5,seed=0"),
+        *("--tasks", "univg_mini", "--output_path", str(folder / "noisy"), *common),
+        data=data,
+        cwd=folder,
+    )
+    assert noisy.returncode == 0, noisy.stderr[-3000:]
+
+    responses = {}
+    for sample in load_samples("univg_mini", root=data):
+        if sample.task == "diff":
+            box = ", ".join(str(round(1000 * value)) for value in sample.box)
+            responses[sample.id] = f"{THINKING}<answer>[{box}]</answer>"
+    file = folder / "r.jsonl"
+    file.write_text(
+        "".join(json.dumps({"id": k, "response": v}) + "\n" for k, v in responses.items())
+    )
+    (pairs,) = (folder / "noisy").rglob("*_samples_univg_mini_diff.jsonl")
+    replay = lmms_eval(
+        *("--model", "univg_replay", "--model_args", f"responses={file}"),
+        *("--tasks", "univg_mini_diff", "--output_path", str(folder / "replay"), *common),
+        *("--baseline", str(pairs)),
+        data=data,
+        cwd=folder,
+        UNIVG_DIALECT="norm1000",
+    )
+    assert replay.returncode == 0, replay.stderr[-3000:]
+    return Runs(data, folder / "noisy", noisy.stdout, folder / "replay", replay.stdout, responses)
+
+
+def test_the_log_holds_every_column(runs: Runs) -> None:
+    rows = lmms_data.read_samples(runs.noisy, "univg_mini_group_grounding")
+    assert len(rows) == N
+    for row in rows:
+        assert row["id"].startswith("univg_mini-group_grounding-")
+        assert row["status"] == "ok"
+        assert row["filtered_resps"].startswith("Image-")
+        assert (row["dialect"], row["protocol"]) == ("norm1", "univg")
+        assert row["score"] in (0.0, 1.0)
+        assert row["clustered"] == {"score": row["score"], "cluster": row["cluster"]}
+        assert len(row["box"]) == 4
+        assert row["n_boxes"] == 1
+        assert 0.0 <= row["iou"] <= 1.0
+        assert row["univg_settings"]["dialect"] == ["norm1", "default of univg_baseline"]
+    assert len({row["doc_hash"] for row in rows}) == N
+
+
+def test_tables_equal_the_scoring_core_on_the_same_responses(runs: Runs) -> None:
+    samples = {sample.id: sample for sample in load_samples("univg_mini", root=runs.data)}
+    results = lmms_data.read_results(runs.noisy)
+    scores = []
+    for task in results["configs"]:
+        for row in lmms_data.read_samples(runs.noisy, task):
+            scores.append(score_sample(samples[row["id"]], row["filtered_resps"], "norm1"))
+    expected = aggregate(scores)
+    assert len(expected["tasks"]) == 15
+    for task, metrics in expected["tasks"].items():
+        shown = results["results"][f"univg_mini_{task}"]
+        for name, value in metrics.items():
+            if name not in ("n", "excluded"):
+                assert shown[f"{name},none"] == pytest.approx(value), (task, name)
+        assert results["n-samples"][f"univg_mini_{task}"]["effective"] == N
+    group = results["groups"]["univg_mini"]
+    for name, value in expected["macro"].items():
+        assert group[f"{name},none"] == pytest.approx(value), name
+    # Only one task asks which image it is: the group shows that task's figure.
+    assert group["image_acc,none"] == expected["tasks"]["group_grounding"]["image_acc"]
+
+
+def test_clustered_standard_errors_are_those_of_the_shared_images(runs: Runs) -> None:
+    results = lmms_data.read_results(runs.noisy)["results"]
+    rows = lmms_data.read_samples(runs.noisy, "univg_mini_common_object")
+    scores = [row["score"] for row in rows]
+    mean = sum(scores) / N
+    # Equation 4 of arXiv 2411.00640, written out.
+    variance = sum((s - mean) ** 2 for s in scores) / (N - 1) / N
+    for a in range(N):
+        for b in range(N):
+            if a != b and rows[a]["cluster"] == rows[b]["cluster"]:
+                variance += (scores[a] - mean) * (scores[b] - mean) / N**2
+    assert len({row["cluster"] for row in rows}) < N
+    shown = results["univg_mini_common_object"]["clustered_stderr_clustered,none"]
+    assert shown == pytest.approx(max(variance, 0.0) ** 0.5)
+    assert "Stderr_Clustered" in runs.noisy_output
+
+
+def test_thinking_reaches_the_scorer_and_the_log_whole(runs: Runs) -> None:
+    rows = lmms_data.read_samples(runs.replay, "univg_mini_diff")
+    for row in rows:
+        assert row["filtered_resps"] == runs.responses[row["id"]]
+        assert "resps" not in row
+        assert row["score"] == 1.0
+        assert row["n_boxes"] == 1
+
+
+def test_the_paired_comparison_with_a_baseline_pairs_the_samples(runs: Runs) -> None:
+    baseline = [row["score"] for row in lmms_data.read_samples(runs.noisy, "univg_mini_diff")]
+    shown = lmms_data.read_results(runs.replay)["results"]["univg_mini_diff"]
+    assert shown["paired_baseline_score"] == pytest.approx(100 * sum(baseline) / N)
+    low, high = shown["paired_ci_lower"], shown["paired_ci_upper"]
+    assert (low + high) / 2 == pytest.approx(100 - shown["paired_baseline_score"])
+    assert 0.0 <= shown["paired_pvalue"] <= 1.0
+    assert "P_Value" in runs.replay_output
+
+
+def test_power_analysis_knows_the_tasks(runs: Runs, tmp_path: Path) -> None:
+    done = lmms_eval(
+        *("power", "--tasks", "univg_mini_diff,univg_mini_region"),
+        *("--include-path", str(lmms_data.TASKS), "--effect-size", "0.5"),
+        data=runs.data,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0
+    assert done.stdout.count(f"Sample size:         n = {N}") == 2
+    assert "failed" not in done.stdout.lower()
+
+
+def test_a_task_that_cannot_run_ends_the_stock_command_with_2(runs: Runs, tmp_path: Path) -> None:
+    done = lmms_eval(
+        *("--model", "univg_baseline", "--model_args", "kind=oracle", "--tasks"),
+        *("univg_lisa_val", "--include_path", str(lmms_data.TASKS)),
+        data=runs.data,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert "univg: benchmark 'lisa' is not prepared" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_record_is_made_of_the_stock_commands_files(runs: Runs, tmp_path: Path, monkeypatch):
+    from univg_eval.lmms.record import read_output, write_records
+
+    monkeypatch.setenv("UNIVG_DATA", str(runs.data))
+    monkeypatch.setenv("UNIVG_MINI_N", str(N))
+    (file,) = runs.noisy.rglob("*_results.json")
+    (path,) = write_records(read_output(file), tmp_path)
+    record = load_run(path)
+    assert path == tmp_path / "univg_mini"
+    assert (record.manifest["n"], record.manifest["complete"]) == (15 * N, True)
+    assert record.manifest["model"]["id"] == "univg_baseline:noisy"
+    assert record.manifest["dataset"]["benchmark"] == "univg_mini"
+    shown = json.loads(file.read_text())["groups"]["univg_mini"]
+    assert record.manifest["results"]["macro"]["acc@0.5"] == pytest.approx(shown["acc@0.5,none"])
+
+    from univg_eval.benchmarks.mini import ensure
+    from univg_eval.errors import UserError
+
+    monkeypatch.setenv("UNIVG_DATA", str(tmp_path / "other"))
+    ensure(tmp_path / "other", n=1, seed=1)
+    with pytest.raises(UserError, match="has changed since the evaluation"):
+        write_records(read_output(file), tmp_path / "again")
+
+
+# univg eval
+
+
+def univg_eval(*arguments: str, data: Path, cwd: Path, **changes: str):
+    return lmms_data.run_module(
+        "univg_eval", "eval", *arguments, data=data, cwd=cwd, UNIVG_MINI_N=str(N), **changes
+    )
+
+
+def test_univg_eval_writes_a_record(runs: Runs, tmp_path: Path) -> None:
+    done = univg_eval(
+        *("--model", "univg_baseline", "--model_args", "kind=oracle", "--limit", "2"),
+        *("--tasks", "univg_mini_diff,univg_mini_region", "--dialect", "qwen2_vl"),
+        *("--prompt", "think", "--protocol", "univg-r1", "--output_path", "o"),
+        data=runs.data,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (told,) = re.findall(r"^run record: (.*)$", done.stdout, flags=re.M)
+    record = load_run(tmp_path / told)
+    manifest = record.manifest
+    assert (tmp_path / told).parent.parent == tmp_path / "o" / "records"
+    assert {name: value for name, (value, _) in manifest["settings"].items()} == {
+        "dialect": "qwen2_vl",
+        "prompt": "think",
+        "protocol": "univg-r1",
+        "min_pixels": None,
+        "max_pixels": None,
+    }
+    assert (manifest["n"], manifest["complete"], manifest["excluded"]) == (4, False, 0)
+    assert manifest["generation"]["max_new_tokens"] == 512
+    assert len(manifest["dataset"]["fingerprint"]) == 64
+    assert manifest["wall_time_s"] > 0
+    assert record.responses[0]["response"].startswith("<|box_start|>(")
+    assert record.responses[0]["prompt"].endswith("in <answer> </answer> tags.")
+    assert len(record.responses[0]["image_sizes"]) == 2
+    assert manifest["results"]["macro"]["acc@0.5"] == 1.0
+
+
+MISTAKES = [
+    (("--tasks", "univg_revos"), "benchmark 'revos' is not prepared"),
+    (("--tasks", "univg_mini", "--dialect", "qwen"), "unknown dialect 'qwen'"),
+    (("--tasks", "mmbench"), "names no task of this project; its groups are: univg, "),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_univg_eval_refuses_before_a_model_is_loaded(
+    runs: Runs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    from univg_eval.cli import main
+
+    # The command sets UNIVG_DIALECT; having been set here, it is put back afterwards.
+    for name, value in lmms_data.environment(runs.data, UNIVG_DIALECT="", UNIVG_MINI_N="4").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(
+            ["eval", "--model", "qwen2_vl", "--model_args", "pretrained=/nowhere", *arguments]
+        )
+    except SystemExit as stopped:
+        status = stopped.code
+    assert status == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_univg_eval_is_honest_about_a_failed_evaluation(runs: Runs, tmp_path: Path) -> None:
+    done = univg_eval(
+        *("--model", "qwen2_vl", "--model_args", "pretrained=/nowhere"),
+        *("--tasks", "univg_mini_diff", "--dialect", "qwen2_vl"),
+        data=runs.data,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert "lmms-eval failed and wrote no results" in done.stderr
+
+
+def test_the_task_folder_is_printed_and_installed_by_a_wheel(tmp_path: Path) -> None:
+    import tomllib
+
+    done = lmms_data.run_module("univg_eval", "tasks", data=tmp_path, cwd=tmp_path)
+    assert done.stdout.strip() == str(lmms_data.TASKS)
+    project = tomllib.loads((lmms_data.REPO / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["data-files"]
+    carried = {
+        (target.removeprefix("share/univg/"), path.name)
+        for target, globs in patterns.items()
+        for pattern in globs
+        for path in lmms_data.REPO.glob(pattern)
+    }
+    expected = {
+        (path.parent.relative_to(lmms_data.REPO).as_posix(), path.name)
+        for path in lmms_data.TASKS.rglob("*")
+        if path.is_file()
+    }
+    assert carried == expected
