@@ -13,8 +13,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from univg_eval.boxes import Box
 from univg_eval.cli import main
-from univg_eval.samples import load_manifest, load_samples
+from univg_eval.samples import (
+    GroundingSample,
+    Target,
+    load_manifest,
+    load_samples,
+    write_benchmark,
+)
 
 NAMES = [f"./MIG-Bench/images/common/Cat/{letter}.jpg" for letter in "abc"]
 
@@ -178,6 +185,50 @@ def test_table_shows_every_task_with_its_interval(
     ]
     assert "macro average" in out
     assert "scored 4, excluded 1, missing 1" in out
+
+
+def test_samples_without_target_and_with_several_have_a_table_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def sample(name: str, *boxes: Box) -> GroundingSample:
+        return GroundingSample(
+            id=name,
+            benchmark="set",
+            task=name,
+            split="test",
+            images=("a.jpg",),
+            widths=(10,),
+            heights=(10,),
+            instruction="Find them.",
+            targets=tuple(Target(0, box) for box in boxes),
+            image_is_given=True,
+            cluster=name,
+        )
+
+    first, second = (0.1, 0.1, 0.4, 0.4), (0.5, 0.5, 0.9, 0.9)
+    samples = [sample("one", first), sample("none"), sample("two", first, second)]
+    write_benchmark(samples, benchmark="set", root=tmp_path)
+    responses = tmp_path / "r.jsonl"
+    texts = {"one": "(100,100),(400,400)", "none": "There are none.", "two": "(500,500),(900,900)"}
+    responses.write_text(
+        "".join(json.dumps({"id": name, "response": text}) + "\n" for name, text in texts.items())
+    )
+    arguments = ["score", "--benchmark", "set", "--root", str(tmp_path)]
+    arguments += ["--responses", str(responses), "--dialect", "univg_r1"]
+    out = tmp_path / "scores.jsonl"
+    assert main([*arguments, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    first_table, other_table = printed.split("samples without target, or with several")
+    rows = {line.split()[0]: line.split()[1:] for line in other_table.splitlines() if line.strip()}
+    # One of two targets found by one box: F1 = 2 / (1 + 2), AP = 1 / 2.
+    assert rows["none"] == ["1", "100.00", "0"]
+    assert rows["two"] == ["0", "1", "66.67", "50.00"]
+    assert "one" in first_table
+    assert "two" not in first_table
+    assert "scored 3, excluded 0, missing 0" in printed
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert (lines[1]["iou"], lines[1]["no_target_right"]) == (None, True)
+    assert lines[2]["f1"] == pytest.approx(2 / 3)
 
 
 def test_a_published_protocol_scores_all_rows_and_needs_no_dialect(

@@ -39,7 +39,7 @@ Examples:
   univg score --benchmark univg_mini --responses r.jsonl --protocol univg-r1 --json
 """
 MISSING_SHOWN = 3
-TABLE_WIDTH = 130
+TABLE_WIDTH = 200
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -257,10 +257,15 @@ def _print_tables(result: Mapping[str, Any]) -> None:
     dialect = f", dialect {result['dialect']}" if result["dialect"] else ""
     title = f"{result['benchmark']}, protocol {result['protocol']}{dialect} (values in %)"
     tasks: Mapping[str, Mapping[str, Any]] = result["tasks"]
-    if any(task["n"] or task["excluded"] for task in tasks.values()):
-        console.print(_table(title, ("n", "excluded"), _COLUMNS, tasks, result["macro"]))
-    if _total(tasks, "n_no_target", "n_several"):
-        console.print(_table("samples without target, or with several", (), _OTHER_COLUMNS, tasks))
+    single = {name: task for name, task in tasks.items() if task["n"] or task["excluded"]}
+    if single:
+        console.print(_table(title, ("n", "excluded"), _COLUMNS, single, result["macro"]))
+    others = {
+        name: task for name, task in tasks.items() if "n_no_target" in task or "n_several" in task
+    }
+    if others:
+        title = "samples without target, or with several"
+        console.print(_table(title, (), _OTHER_COLUMNS, others))
     print(f"scored {result['n']}, excluded {result['excluded']}, missing {result['missing']}")
     print("statuses: " + ", ".join(f"{name} {n}" for name, n in result["statuses"].items()))
     print(f"fingerprint {result['fingerprint']}")
@@ -279,7 +284,7 @@ def _table(
     present = {name for task in tasks.values() for name in task} | {"interval"}
     shown = [(name, head) for name, head in columns if name in present]
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("task")
+    table.add_column("task", no_wrap=True)
     for head in (*counts, *(head for _, head in shown)):
         table.add_column(head, justify="right", no_wrap=True)
     for task, row in tasks.items():
