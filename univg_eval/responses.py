@@ -123,7 +123,8 @@ def _read_range(path: Path, start: int, stop: int) -> bytes:
         if start:
             # The line that runs over `start` belongs to the range before, unless it ends there.
             file.seek(start - 1)
-            file.readline()
+            if not file.readline(stop - start + 1).endswith(b"\n"):
+                return b""
         block = file.read(max(0, stop - file.tell()))
         if block and not block.endswith(b"\n"):
             block += file.readline()
@@ -134,7 +135,7 @@ def _read_range(path: Path, start: int, stop: int) -> bytes:
 
 
 class SampleTable:
-    """What scoring needs of a set of samples, in columns: about 150 bytes a sample.
+    """What scoring needs of a set of samples, in columns: a few hundred bytes a sample.
 
     `sample` gives back a `GroundingSample` without instruction, image paths, masks and
     provenance, which no metric reads.
@@ -305,7 +306,7 @@ def _load_in_parts(
         lines = _read_range(path, start, stop).split(b"\n")
         try:
             return SampleTable.from_samples(_chosen(map(_row, lines), split, splits)), splits
-        except (UserError, ValueError, RecursionError):
+        except (ValueError, RecursionError):  # a UserError is a ValueError
             return None
 
     try:
