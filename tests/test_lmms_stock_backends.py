@@ -1,0 +1,193 @@
+"""What lmms-eval's own qwen2_vl and qwen2_5_vl backends do with the requests of these tasks.
+
+The models are random and tiny; their `generate` is replaced by one that answers with known text.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import lmms_data
+import pytest
+
+pytest.importorskip("lmms_eval")
+torch = pytest.importorskip("torch")
+
+CHAIN = "<think>First image: two dogs.\n\nSecond image:\n\n one dog.</think>\n\n"
+BOXES = {"qwen2_vl": "(100,200),(500,900)", "qwen2_5_vl": '{"bbox_2d": [7, 0, 28, 14]}'}
+# On 0-1000; in pixels of the second image's input, 56 x 28 for 128 x 96 in at most 3136 pixels.
+EXPECTED = {"qwen2_vl": (0.1, 0.2, 0.5, 0.9), "qwen2_5_vl": (0.125, 0.0, 0.5, 0.5)}
+TASKS = ("univg_mig_bench_diff", "univg_mig_bench_region", "univg_mig_bench_multi_view")
+
+
+@pytest.fixture(scope="module", params=["qwen2_vl", "qwen2_5_vl"])
+def family(request: pytest.FixtureRequest) -> str:
+    """simple/qwen2_vl or chat/qwen2_5_vl."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def checkpoint(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the family with random weights, small enough to load in an instant."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import (
+        PreTrainedTokenizerFast,
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+        Qwen2VLConfig,
+        Qwen2VLForConditionalGeneration,
+        Qwen2VLImageProcessor,
+        Qwen2VLProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    folder = tmp_path_factory.mktemp(family)
+    special = (
+        *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
+        *("<|image_pad|>", "<|video_pad|>"),
+    )
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE({token: i for i, token in enumerate(alphabet)}, []))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=list(special),
+        padding_side="left",
+    )
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in special}
+    newer = family == "qwen2_5_vl"
+    vision = {"out_hidden_size": 32} if newer else {"embed_dim": 32, "mlp_ratio": 1}
+    config = (Qwen2_5_VLConfig if newer else Qwen2VLConfig)(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10_000.0,
+                "mrope_section": [2, 3, 3],
+            },
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 32,
+            "num_heads": 2,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            **vision,
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+    )
+    architecture = Qwen2_5_VLForConditionalGeneration if newer else Qwen2VLForConditionalGeneration
+    architecture(config).save_pretrained(folder)
+    sizes = {"patch_size": 14, "merge_size": 2, "min_pixels": 784, "max_pixels": 3136}
+    (Qwen2_5_VLProcessor if newer else Qwen2VLProcessor)(
+        image_processor=Qwen2VLImageProcessor(**sizes),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(**sizes),
+        chat_template=(
+            "{% for m in messages %}{{ m['role'] }}: {% if m['content'] is string %}"
+            "{{ m['content'] }}{% else %}{% for part in m['content'] %}"
+            "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+            "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>{% endfor %}"
+        ),
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def evaluation(family: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Evaluate three tasks at once in batches of four; every response is CHAIN and a box."""
+    from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.models import get_model
+
+    from univg_eval.lmms.run import task_manager
+    from univg_eval.lmms.task import GroundingTask
+
+    lmms_data.prepare_fakes(tmp_path)
+    for name, value in lmms_data.environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    opened: Counter[str] = Counter()
+    monkeypatch.setattr(
+        GroundingTask, "on_images", staticmethod(lambda sample: opened.update([sample.id]))
+    )
+    model_args = f"pretrained={checkpoint},device=cpu,device_map=cpu,min_pixels=784,max_pixels=3136"
+    model = get_model(family)(
+        pretrained=str(checkpoint),
+        device="cpu",
+        device_map="cpu",
+        batch_size=4,
+        min_pixels=784,
+        max_pixels=3136,
+    )
+    asked: list[dict[str, Any]] = []
+
+    def generate(input_ids, **kwargs: Any):
+        asked.append(kwargs)
+        answer = torch.tensor(model.tokenizer.encode(CHAIN + BOXES[family] + "<|im_end|>"))
+        return torch.cat([input_ids, answer.expand(len(input_ids), -1)], dim=1)
+
+    monkeypatch.setattr(model.model, "generate", generate)
+    results = simple_evaluate(
+        model=model,
+        model_args=model_args,
+        tasks=list(TASKS),
+        bootstrap_iters=0,
+        task_manager=task_manager(),
+        cli_args=argparse.Namespace(
+            model=family,
+            model_args=model_args,
+            force_simple=False,
+            process_with_media=False,
+            # What the command line passes by default.
+            reasoning_tags='[["<think>", "</think>"], ["<analysis>", "</analysis>"]]',
+        ),
+    )
+    return results, opened, asked
+
+
+def test_blank_lines_and_thinking_survive_and_every_question_sees_its_own_images(
+    family: str, evaluation
+) -> None:
+    results, opened, asked = evaluation
+    rows = [row for task in TASKS for row in results["samples"][task]]
+    assert len(rows) == 9
+    assert {row["filtered_resps"][0] for row in rows} == {CHAIN + BOXES[family]}
+    assert {row["status"] for row in rows} == {"ok"}
+    assert {tuple(row["box"]) for row in rows} == {EXPECTED[family]}
+    # Nine requests in batches of four hold several tasks in one batch; each sample's own images
+    # were opened, once.
+    assert opened == Counter(row["id"] for row in rows)
+    assert len(asked) == 3
+    for kwargs in asked:
+        assert kwargs["do_sample"] is False
+        assert kwargs["max_new_tokens"] == 512
+        # (1, height, width) in patches of 14: what the model really sees of the two images.
+        assert {tuple(grid) for grid in kwargs["image_grid_thw"].tolist()} == {
+            (1, 4, 4),
+            (1, 2, 4),
+        }
+    if family == "qwen2_5_vl":
+        assert {tuple(map(tuple, row["input_sizes"])) for row in rows} == {((56, 56), (56, 28))}
+
+
+def test_settings_come_from_the_checkpoint_and_the_model_args(family: str, evaluation) -> None:
+    results, _, _ = evaluation
+    settings = results["samples"][TASKS[0]][0]["univg_settings"]
+    assert settings["dialect"][0] == family
+    assert "config.json" in settings["dialect"][1]
+    assert settings["min_pixels"] == [784, "min_pixels of model_args"]
+    assert settings["max_pixels"] == [3136, "max_pixels of model_args"]
