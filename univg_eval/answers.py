@@ -172,7 +172,7 @@ _NONE = re.compile(
     r"(?:is\snot\s|isn't\s|was\snot\s|does\snot\s|doesn't\s|cannot\sbe\s|can't\sbe\s)"
     r"(?:present|visible|found|shown|there|exist|appear|detected|in)\b"
     r")(?:\s(?:in|on|within|of|at)(?:\s[\w-]{1,20}+){1,5}?)?"
-    r"\s{0,4}(?=[.!<`\n]|\Z)"
+    r"[*_)]{0,3}+\s{0,4}(?=[.!<`\n]|\Z)"
 )
 _MAY_BE_NONE = re.compile(r"[Nn][OoUu/]|isn't|doesn't|can't")
 # What may stand before such a sentence: the start, the end of another, a line break, a tag, or a
@@ -372,8 +372,8 @@ class _Sizes:
         if not sizes:
             return None
         image = self._target if self._target is not None else named
-        if image is not None:
-            return sizes[image] if image < len(sizes) else None
+        if image is not None and image < len(sizes):
+            return sizes[image]
         first = tuple(sizes[0])
         return sizes[0] if all(tuple(size) == first for size in sizes) else None
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from univg_eval.dialects.image_names import read_image_value
+from univg_eval.dialects.image_names import find_image_names, read_image_value
 
 __all__ = [
     "COMMA",
@@ -276,7 +276,12 @@ class Grammar:
                     return True
                 if self.keys is None:
                     return frame.key not in _NO_BOX_KEYS
-                return frame.key in self.keys or frame.key in _CONTAINER_KEYS
+                return (
+                    frame.key in self.keys
+                    or frame.key in _CONTAINER_KEYS
+                    # {"Image-2": [...]}: the key says where, not what.
+                    or bool(find_image_names(frame.key))
+                )
         return True
 
     def _is_null_key(self, stack: list[_Frame]) -> bool:

@@ -38,10 +38,9 @@ def _steps(low: float, high: float, smallest: int, largest: int) -> tuple[int, i
     a = min(max(math.floor(low + 0.5), smallest), largest)
     b = min(max(math.floor(high + 0.5), smallest), largest)
     if low < high and a >= b:
-        if b < largest:
-            b = a + 1
-        else:
-            a = b - 1
+        # Less than a step: the step that holds the middle.
+        a = min(max(math.floor((low + high) / 2), smallest), largest - 1)
+        b = a + 1
     return a, b
 
 

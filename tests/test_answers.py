@@ -1,0 +1,557 @@
+"""Reading an answer: thinking, section, units, images, sizes, status; nothing breaks it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from univg_eval.answers import Answer, read_answer
+from univg_eval.dialects import get_dialect, list_dialects
+from univg_eval.errors import UserError
+
+A = "(100,200),(300,400)"
+B = "(500,600),(700,800)"
+C = "(10,20),(30,40)"
+BOXES = {
+    A: (0.1, 0.2, 0.3, 0.4),
+    B: (0.5, 0.6, 0.7, 0.8),
+    C: (0.01, 0.02, 0.03, 0.04),
+}
+
+
+def read(text: str, dialect: str = "univg_r1", **arguments: Any) -> Answer:
+    arguments.setdefault("image_sizes", [(1000, 1000)] * 3)
+    return read_answer(text, get_dialect(dialect), **arguments)
+
+
+# --- thinking ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("<think>", "</think>"),
+        ("<Think>", "</Think>"),
+        ("<thinking>", "</thinking>"),
+        ("<analysis>", "</analysis>"),
+        ("<reasoning>", "</reasoning>"),
+        ("<seed:think>", "</seed:think>"),
+        ("◁think▷", "◁/think▷"),
+        ("<|begin_of_thought|>", "<|end_of_thought|>"),
+        ("<|channel>", "<channel|>"),
+    ],
+)
+def test_thinking_marks(opening: str, closing: str) -> None:
+    closed = read(f"{opening}Maybe {A}.{closing} {B}")
+    assert closed.box == BOXES[B] and closed.n_boxes == 1
+    assert closed.thinking == f"Maybe {A}."
+    assert closed.answer_text == B
+
+    prefilled = read(f"Maybe {A}.{closing}{B}")
+    assert prefilled.box == BOXES[B] and prefilled.thinking == f"Maybe {A}."
+
+    unclosed = read(f"{opening}Maybe {A}.")
+    assert (unclosed.status, unclosed.n_boxes) == ("truncated", 0)
+    assert unclosed.thinking == f"Maybe {A}."
+
+    to_the_answer = read(f"{opening}Maybe {A}.<answer>{B}</answer>")
+    assert to_the_answer.box == BOXES[B] and to_the_answer.thinking == f"Maybe {A}."
+
+    before = read(f"{B} {opening}Maybe {A}.")
+    assert (before.status, before.box, before.n_boxes) == ("ok", BOXES[B], 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "box", "thinking"),
+    [
+        (f"<think>1</think>{A}<think>2</think>{B}", B, f"1</think>{A}<think>2"),
+        (f"<think>1<think>2</think>{A}</think>{B}", B, f"1<think>2</think>{A}"),
+        # The outermost marks of different families.
+        (f"<think>1<thinking>{A}</thinking>{B}", B, f"1<thinking>{A}"),
+        (f"<think></think>{B}", B, ""),
+        (B, B, None),
+        # Closed thinking, then an opening mark without an end.
+        (f"<think>1</think>{B}<think>2 {A}", B, f"1\n2 {A}"),
+        (f"<think>1 {A}<answer>{B}</answer><think>2 {C}", B, f"1 {A}\n2 {C}"),
+        # An answer inside closed thinking is thinking.
+        (f"<think>1<answer>{A}</answer></think>{B}", B, f"1<answer>{A}</answer>"),
+        # No seam: the two sides of removed thinking do not form a box.
+        ("(1,2)<think>x<answer>,(3,4)</answer>", None, "x"),
+    ],
+)
+def test_thinking(text: str, box: str | None, thinking: str | None) -> None:
+    answer = read(text)
+    assert answer.box == (BOXES[box] if box else None)
+    assert answer.thinking == thinking
+
+
+# --- answer section ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "box", "status"),
+    [
+        (f"<answer>{A}</answer>", A, "ok"),
+        (f"{C} <answer>{A}</answer> {C}", A, "ok"),
+        (f"<answer>{C}</answer><answer>{A}</answer>", A, "ok"),
+        (f"<answer>{C}</answer> or <answer>{A}", A, "ok"),
+        (f"<answer>{C}<answer>{A}</answer></answer>", A, "ok"),
+        (f"<Answer>{A}</Answer>", A, "ok"),
+        (f"{A}</answer>", A, "ok"),
+        (f"<answer>{C}</answer><answer></answer>", None, "no_box"),
+        (f"<answer>{C}</answer><answer>", None, "truncated"),
+        ("<answer>(100,200),(300", None, "truncated"),
+        ("(100,200),(300", None, "no_box"),
+        (f"<|begin_of_box|>{A}<|end_of_box|> {C}", A, "ok"),
+        (f"<|begin_of_box|>{C}<|end_of_box|><|begin_of_box|>{A}", A, "ok"),
+        (f"<|begin_of_box|>{C}<|end_of_box|><answer>{A}</answer>", A, "ok"),
+        (f"<answer>so <|begin_of_box|>{A}<|end_of_box|></answer>", A, "ok"),
+        (f"<|begin_of_box|>7<|end_of_box|> {C}", None, "no_box"),
+    ],
+)
+def test_answer_section(text: str, box: str | None, status: str) -> None:
+    answer = read(text)
+    assert answer.status == status
+    assert answer.box == (BOXES[box] if box else None)
+
+
+# --- units ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("between", "one_unit"),
+    [
+        ("", True),
+        (" ", True),
+        (", ", True),
+        ("; ", True),
+        ("\n\n", True),
+        ("</box><box>", True),
+        ("<|box_end|><|box_start|>", True),
+        ("<|box_end|>, <|object_ref_start|>the dog<|object_ref_end|><|box_start|>", True),
+        ("</box><ref>a black dog</ref><box>", True),
+        (" and ", False),
+        (". Final answer: ", False),
+        ("\n2. ", False),
+        ("\ndog: ", False),
+        ("\n```\n", False),
+        ("\nImage-2: ", False),
+    ],
+)
+def test_units(between: str, one_unit: bool) -> None:
+    answer = read(A + between + B)
+    assert answer.n_units == (1 if one_unit else 2)
+    assert answer.box == BOXES[A if one_unit else B]
+    assert answer.boxes == (BOXES[A], BOXES[B])
+
+
+JA = '{"bbox_2d": [100, 200, 300, 400]}'
+JB = '{"bbox_2d": [500, 600, 700, 800], "label": "b"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "box", "n_units"),
+    [
+        (f"[{JA}, {JB}]", A, 1),
+        (f"{JA}\n{JB}", B, 2),
+        (f"{JA}, {JB}", B, 2),
+        (f"```json\n{JA}\n{JB}\n```", A, 1),
+        (f"```json\n{JA}\n```\n```json\n{JB}\n```", B, 2),
+        ("[100, 200, 300, 400], [500, 600, 700, 800]", A, 1),
+        ("[[100, 200, 300, 400], [500, 600, 700, 800]]", A, 1),
+        ('{"bbox_2d": [[100, 200, 300, 400], [500, 600, 700, 800]]}', A, 1),
+        (f"{JA} and bare [500, 600, 700, 800]", B, 2),
+        (f'{JA}\n{{"bbox_2d": null}}', None, 2),
+        (f"{JA}\n[]", None, 2),
+        (f"{{\"bbox_2d\": null}}\n{JA}", A, 2),
+        (f'[{JA}, {{"bbox_2d": null}}]', A, 1),
+        (f'[{{"bbox_2d": null}}, {JA}]', A, 1),
+    ],
+)  # fmt: skip
+def test_json_units(text: str, box: str | None, n_units: int) -> None:
+    answer = read(text, "qwen3_vl")
+    assert answer.n_units == n_units
+    assert answer.box == (BOXES[box] if box else None)
+    assert answer.status == ("ok" if box else "none")
+
+
+# --- no such object ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "none",
+        "None.",
+        "**None**",
+        "null",
+        "N/A",
+        "There are none.",
+        "There is none",
+        "There is no such object.",
+        "No such object exists in the image.",
+        "No matching object was found in any of the images.",
+        "I see no such object in this picture.",
+        "The object is not present in the image.",
+        "The target is not visible.",
+        "The described object does not appear in the second image.",
+        "[]",
+        "[ ]",
+        "[null]",
+        '{"bbox_2d": null}',
+        '{"bbox_2d": None}',
+        "{'bbox_2d': []}",
+        '{"bbox_2d": [null, null, null, null]}',
+        '{"objects": []}',
+        '[{"bbox_2d": null, "label": "dog"}]',
+        "```json\nnull\n```",
+        "```json\n[]",
+        "I looked at every image.\nThere are none.",
+        "Answer: none",
+        "bbox_2d: null",
+    ],
+)
+@pytest.mark.parametrize("dialect", ["univg_r1", "qwen2_5_vl", "norm1000", "molmo", "florence2"])
+@pytest.mark.parametrize("wrapped", ["{}", "<think>a (1,2),(3,4)</think><answer>{}</answer>"])
+def test_explicit_nothing(text: str, dialect: str, wrapped: str) -> None:
+    answer = read(wrapped.replace("{}", text), dialect, target_image=1)
+    assert (answer.status, answer.box, answer.boxes, answer.n_boxes) == ("none", None, (), 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "I'm sorry, I can't help with that.",
+        "I am not able to see the image.",
+        "None of them fits well, I would say",
+        "It is nothing special.",
+        "{}",
+        '{"label": null}',
+        '{"bbox_2d": [null, 2, 3, 4]}',
+        '{"bbox_2d": "none"}',
+        "nonexistent",
+        "See notes 1 and 2.",
+    ],
+)
+def test_no_box_is_not_nothing(text: str) -> None:
+    assert read(text, "norm1000").status == "no_box"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"There is no other cup. It is at {A}",
+        f"None of the others match: {A}",
+        f"{A} with occlusion: none",
+        f"{A}\nThere are none others like it here",
+        f"There are none in the background. But here: {A}",
+    ],
+)
+def test_words_around_a_box_are_no_nothing(text: str) -> None:
+    answer = read(text)
+    assert (answer.status, answer.box) == ("ok", BOXES[A])
+
+
+def test_which_image_does_not_show_it() -> None:
+    text = f"It's in image 2: {A}. There is no such object in image 1."
+    assert read(text).box == BOXES[A]
+    assert read(text, target_image=1).box == BOXES[A]
+    assert read(text, target_image=0).status == "none"
+
+
+# --- validity ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("numbers", "status", "box", "clipped"),
+    [
+        ("(0,0),(1000,1000)", "ok", (0, 0, 1, 1), False),
+        ("(-100,200),(300,400)", "ok", (0, 0.2, 0.3, 0.4), True),
+        ("(100,200),(300,1400)", "ok", (0.1, 0.2, 0.3, 1), True),
+        ("(-5,-5),(99999999999999999999,1e30)", "ok", (0, 0, 1, 1), True),
+        ("(300,200),(100,400)", "invalid_box", None, False),
+        ("(100,400),(300,200)", "invalid_box", None, False),
+        ("(100,200),(100,400)", "invalid_box", None, False),
+        ("(0,0),(0,0)", "invalid_box", None, False),
+        ("(1000,200),(1100,400)", "invalid_box", None, False),
+        ("(-300,-200),(-100,0)", "invalid_box", None, False),
+        ("(nan,200),(300,400)", "invalid_box", None, False),
+        ("(100,200),(inf,400)", "invalid_box", None, False),
+        ("(100,200),(1e999,400)", "invalid_box", None, False),
+        (f"(100,200),(300,{'9' * 50})", "no_box", None, False),
+    ],
+)
+def test_validity(numbers: str, status: str, box: Any, clipped: bool) -> None:
+    answer = read(numbers)
+    assert (answer.status, answer.box, answer.clipped) == (status, box, clipped)
+    assert answer.n_boxes == (0 if status == "no_box" else 1)
+    assert len(answer.boxes) == (1 if status == "ok" else 0)
+
+
+def test_an_invalid_choice_is_not_replaced() -> None:
+    answer = read(f"{A}. Final: (9,9),(9,9)")
+    assert (answer.status, answer.box) == ("invalid_box", None)
+    assert (answer.boxes, answer.n_boxes) == ((BOXES[A],), 2)
+
+
+# --- images and sizes ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "box", "image"),
+    [
+        (f"It's in the third image. {A}", None, A, 2),
+        (f"Unlike image 1, image 3 shows it: {A}", None, A, 2),
+        (f"Image-1: {A}\nImage-2: {B}", None, B, 1),
+        (f"Image-1: {A}\nImage-2: {B}", 0, A, 0),
+        (f"Image-1: {A}\nImage-2: {B}", 1, B, 1),
+        (f"Image-1: {A}\nImage-2: {B}", 2, None, None),
+        (f"In the first image it is at {A}, and in the second image at {B}", 0, A, 0),
+        (f"In the first image it is at {A}, and in the second image at {B}", 1, B, 1),
+        # A follow-up without a name belongs to the image named last.
+        (f"Image-1: {A}\nImage-2: {C}\nMore exactly: {B}", 1, B, 1),
+        # Names that say what is compared, not where the box lies.
+        (f"The cup that also stands in the first image is at {A}", 1, A, 0),
+        (f"Both the first image and this one show it; here at {A}", 1, A, 0),
+        (f"{A} in the first image, {B}", 1, B, 0),
+        # A name inside the thinking or behind the box names nothing.
+        (f"<think>image 2</think>{A}", None, A, None),
+        (f"{A} is what image 2 shows", None, A, None),
+    ],
+)
+def test_images_named_in_words(text: str, target: int | None, box: str | None, image: Any) -> None:
+    answer = read(text, target_image=target)
+    assert answer.box == (BOXES[box] if box else None)
+    assert answer.image_index == image
+    assert answer.status == ("ok" if box else "no_box")
+
+
+def test_image_of_each_box() -> None:
+    answer = read(f"{C} Image 1: {A}, then in the third image: {B}")
+    assert answer.boxes == (BOXES[C], BOXES[A], BOXES[B])
+    assert answer.box_images == (None, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "image"),
+    [
+        ('{"image": 2, "bbox_2d": [100, 200, 300, 400]}', 1),
+        ('{"bbox_2d": [100, 200, 300, 400], "image_index": 3}', 2),
+        ('{"bbox_2d": [100, 200, 300, 400], "image": "Image-2"}', 1),
+        ('{"bbox_2d": [100, 200, 300, 400], "image": "second"}', 1),
+        ('{"bbox_2d": [100, 200, 300, 400], "image": 2', 1),
+        ('{"image": 2, "objects": [{"bbox_2d": [100, 200, 300, 400]}]}', 1),
+        ('Image-3: {"bbox_2d": [100, 200, 300, 400], "image": 2}', 1),
+        ('{"Image-2": [100, 200, 300, 400]}', 1),
+        ('{"bbox_2d": [100, 200, 300, 400], "image": "cup.jpg"}', None),
+        ('{"bbox_2d": [100, 200, 300, 400], "image": 0}', None),
+    ],
+)
+def test_images_named_by_keys(text: str, image: int | None) -> None:
+    answer = read(text, "qwen3_vl")
+    assert (answer.box, answer.image_index) == (BOXES[A], image)
+
+
+def test_keys_choose_among_the_boxes_of_a_list() -> None:
+    text = (
+        '[{"image": 1, "bbox_2d": [100, 200, 300, 400]}, '
+        '{"image": 2, "bbox_2d": [500, 600, 700, 800]}]'
+    )
+    assert (read(text, "qwen3_vl").box, read(text, "qwen3_vl").image_index) == (BOXES[A], 0)
+    assert read(text, "qwen3_vl", target_image=1).box == BOXES[B]
+    assert read(text, "qwen3_vl", target_image=2).status == "no_box"
+
+
+SIZES = [(1000, 500), (200, 100)]
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "sizes", "expected"),
+    [
+        ("[100, 50, 150, 75]", None, [(1000, 500)] * 2, (0.1, 0.1, 0.15, 0.15)),
+        ("[100, 50, 150, 75]", None, SIZES, None),
+        ("[100, 50, 150, 75]", 0, SIZES, (0.1, 0.1, 0.15, 0.15)),
+        ("[100, 50, 150, 75]", 1, SIZES, (0.5, 0.5, 0.75, 0.75)),
+        ("Image 2: [100, 50, 150, 75]", None, SIZES, (0.5, 0.5, 0.75, 0.75)),
+        # A name that fits no image names none.
+        ("Image 7: [100, 50, 150, 75]", None, SIZES, None),
+        ("Image 7: [100, 50, 150, 75]", None, [(1000, 500)] * 2, (0.1, 0.1, 0.15, 0.15)),
+    ],
+)
+def test_sizes(text: str, target: int | None, sizes: Any, expected: Any) -> None:
+    answer = read(text, "pixels", image_sizes=sizes, target_image=target)
+    assert answer.box == (pytest.approx(expected) if expected else None)
+    assert answer.status == ("ok" if expected else "no_box")
+    assert answer.n_boxes == 1
+
+
+def test_input_sizes_win_over_the_rule() -> None:
+    text = '{"bbox_2d": [420, 231, 840, 462]}'
+    by_record = read(
+        text, "qwen2_5_vl", image_sizes=[(1920, 1080)], input_sizes=[(1680, 924)], target_image=0
+    )
+    assert by_record.box == (0.25, 0.25, 0.5, 0.5)
+    by_rule = read(text, "qwen2_5_vl", image_sizes=[(1920, 1080)])
+    assert by_rule.box == pytest.approx((420 / 1932, 231 / 1092, 840 / 1932, 462 / 1092))
+    only_record = read(text, "qwen2_5_vl", image_sizes=None, input_sizes=[(1680, 924)])
+    assert only_record.box == by_record.box
+    # Pixels of the original ignore what the model saw.
+    original = read(
+        "[480, 270, 960, 540]", "pixels", image_sizes=[(1920, 1080)], input_sizes=[(1680, 924)]
+    )
+    assert original.box == (0.25, 0.25, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "text", "message"),
+    [
+        ("pixels", "[1, 2, 3, 4]", "no sizes are given; pass image_sizes:"),
+        ("qwen2_5_vl", JA, "no sizes are given; pass image_sizes or input_sizes:"),
+        ("llava_1_5", "[.1, .2, .3, .4]", "no sizes are given; pass image_sizes:"),
+    ],
+)
+def test_missing_sizes_are_the_callers_mistake(dialect: str, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read(text, dialect, image_sizes=None)
+    # Without a box that could be read nothing is missing.
+    assert read("no", dialect, image_sizes=None).status == "no_box"
+    assert read("[0, 0, 0, 0]", dialect, image_sizes=None).status == "invalid_box"
+
+
+# --- nothing breaks it ---------------------------------------------------------------------------
+
+REPLIES = [
+    json.loads(line)["text"]
+    for path in sorted((Path(__file__).parent / "data").glob("replies_*.jsonl"))
+    for line in path.read_text(encoding="utf-8").splitlines()
+]
+PIECES = st.sampled_from(
+    [
+        *REPLIES,
+        *["<think>", "</think>", "<answer>", "</answer>", "◁/think▷", "<|begin_of_box|>", "```"],
+        *[
+            "```json\n",
+            "[",
+            "]",
+            "{",
+            "}",
+            "(",
+            ")",
+            ",",
+            ";",
+            '"',
+            "'",
+            ":",
+            "\\",
+            "null",
+            "none.",
+        ],
+        *["image 2", "the third image", "<box>", "</box>", "<loc_1>", "<loc0001>", "nan", "1e999"],
+        *["١", "\0", "\n", " ", "-", ".", "9" * 60, '"label": "', '"image": ', '"x_min": 0.1'],
+    ]
+)
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> str:
+    parts = draw(st.lists(PIECES | st.text(max_size=6), max_size=8))
+    return "".join(part[draw(st.integers(0, 3)) :] if part else part for part in parts)
+
+
+def check(answer: Answer) -> None:
+    assert answer.status in ("ok", "no_box", "none", "truncated", "invalid_box")
+    assert (answer.box is not None) == (answer.status == "ok")
+    assert len(answer.boxes) == len(answer.box_images) <= answer.n_boxes
+    assert answer.box is None or answer.box in answer.boxes
+    for box in answer.boxes:
+        assert all(map(math.isfinite, box))
+        assert 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1
+    assert not (answer.clipped and answer.box is None)
+    assert answer.image_index is None or answer.image_index >= 0
+
+
+@given(
+    text=mutated() | st.text(max_size=60),
+    dialect=st.sampled_from(list_dialects()),
+    target=st.sampled_from([None, 0, 1, 2]),
+    sizes=st.sampled_from([[(640, 480)] * 3, [(640, 480), (30, 40), (56, 900)]]),
+    recorded=st.booleans(),
+)
+@settings(max_examples=800, deadline=None)
+def test_any_text_is_read(
+    text: str, dialect: str, target: int | None, sizes: Any, recorded: bool
+) -> None:
+    answer = read_answer(
+        text,
+        get_dialect(dialect),
+        image_sizes=sizes,
+        input_sizes=[(644, 476)] * 3 if recorded else None,
+        target_image=target,
+    )
+    check(answer)
+
+
+@given(text=mutated(), dialect=st.sampled_from(list_dialects()))
+@settings(max_examples=300, deadline=None)
+def test_thinking_never_counts(text: str, dialect: str) -> None:
+    """Whatever stands in closed thinking, the answer is that of the rest alone."""
+    rest = "It's in image 2. <answer>(100,200),(300,400) [100, 200, 300, 400]</answer>"
+    alone = read(rest, dialect)
+    after = read(f"<think>{text}</think>{rest}", dialect)
+    assert (after.status, after.box, after.image_index) == (
+        alone.status,
+        alone.box,
+        alone.image_index,
+    )
+
+
+# Each repeated to the length of the test.
+SEEDS = [
+    "7", "(", "[", "[[", "[{", "{\"a\":", "[ ", "{ ", "]", "}", "\"", "'", "\\\"", "\"a\":\"a\"",
+    "<", "<a", "<think>", "</think>", "<think><answer>", "<answer>", "<answer>(1,2),(3,4)</answer>",
+    "<|begin_of_box|>", "(1,2),(3,4) ", "(1,1)", "(1,", "( ", "[1, 2, 3, 4], ", "[1,2,3,4;",
+    "{\"bbox_2d\": [", "{\"bbox_2d\": [1,2,3,4]}, ", "\"label\":\"", "\"label\": ", "\"image\": \"",
+    "\0", "1e999", "[1e999, 1e999, 2, 3] ", "nan,", "[null,", "١٢٣(٤,٥),(٦,٧)", " ", "\n", "\r",
+    "　", "none ", "none.\n", "There are none in the ", "image 1 ", "In the first image. ",
+    "first second ", "<loc_1>", "<loc0001>", "<patch_index_0001>", "<box>1 2 3 ", "1 2 3 4\n",
+    "1 2 3 ", "-", ".", "```", "```json\n", "<ref>", "<quad>", "\"x_min\": 1, ", "word ",
+    "a", "◁think▷",
+    "{\"bbox_2d\": [1, 2, 3, 4], \"label\": \"a\", \"image\": 2} image 3 ",
+]  # fmt: skip
+
+
+def _seconds(text: str, dialect: str) -> float:
+    """Processor time of one reading."""
+    chosen = get_dialect(dialect)
+    start = time.process_time()
+    answer = read_answer(text, chosen, image_sizes=[(640, 480)] * 3)
+    seconds = time.process_time() - start
+    check(answer)
+    return seconds
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_time_is_linear(seed: str) -> None:
+    """1 MB of anything under 2 s, and four times the text within eight times the time."""
+    text = (seed * (1_000_000 // len(seed) + 1))[:1_000_000]
+    whole = _seconds(text, "norm1000")  # the widest grammar
+    assert whole < 2
+    if whole > 0.2:
+        assert whole < 8 * min(_seconds(text[:250_000], "norm1000") for _ in range(2))
+
+
+@pytest.mark.parametrize(
+    "dialect", list({get_dialect(n).grammar: n for n in list_dialects()}.values())
+)
+def test_time_is_linear_in_every_dialect(dialect: str) -> None:
+    for seed in ("[", "(1,2),(3,4) ", "[1,2,3,4;", "<loc_1>", "<box>1 2 3 ", "none.\n", '{"a":'):
+        text = (seed * (100_000 // len(seed) + 1))[:100_000]
+        assert _seconds(text, dialect) < 0.5  # 2 s a megabyte allow 0.2

@@ -1,0 +1,109 @@
+"""Tables of raw replies: one row a reply, with the expected reading and the reason.
+
+``tests/data/replies_<dialect>.jsonl``; expected boxes are fractions or decimals worked out by hand
+from the family's rule, see each row's ``reason`` and ``source``.
+"""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from univg_eval.answers import read_answer
+from univg_eval.dialects import get_dialect, list_dialects
+
+DATA = Path(__file__).parent / "data"
+FIELDS = {
+    "text", "image_wh", "input_wh", "images", "target_image", "status", "box", "boxes",
+    "image_index", "clipped", "reason", "source", "n_boxes",
+}  # fmt: skip
+
+
+def _rows() -> list[Any]:
+    rows = []
+    for path in sorted(DATA.glob("replies_*.jsonl")):
+        dialect = path.stem.removeprefix("replies_")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            rows.append(pytest.param(dialect, json.loads(line), id=f"{dialect}:{number}"))
+    return rows
+
+
+def _box(values: list[str]) -> tuple[float, ...]:
+    """Decimals or quotients of decimals, as the tables write them."""
+    numbers = []
+    for value in values:
+        numerator, _, denominator = value.partition("/")
+        numbers.append(float(Fraction(numerator) / Fraction(denominator or "1")))
+    return tuple(numbers)
+
+
+@pytest.mark.parametrize(("dialect", "row"), _rows())
+def test_reply(dialect: str, row: dict[str, Any]) -> None:
+    assert set(row) <= FIELDS and row["reason"]
+    sizes = row["image_wh"]
+    image_sizes = (
+        [tuple(size) for size in sizes]
+        if isinstance(sizes[0], list)
+        else [tuple(sizes)] * row["images"]
+    )
+    assert len(image_sizes) == row["images"]
+    answer = read_answer(
+        row["text"],
+        get_dialect(dialect),
+        image_sizes=image_sizes,
+        input_sizes=[tuple(row["input_wh"])] * row["images"] if row["input_wh"] else None,
+        target_image=row["target_image"],
+    )
+    assert answer.status == row["status"], row["reason"]
+    if row["box"] is None:
+        assert answer.box is None, row["reason"]
+    else:
+        assert answer.box == pytest.approx(_box(row["box"]), abs=1e-9), row["reason"]
+    assert len(answer.boxes) == len(row["boxes"]), row["reason"]
+    for box, expected in zip(answer.boxes, row["boxes"], strict=True):
+        assert box == pytest.approx(_box(expected), abs=1e-9), row["reason"]
+    assert len(answer.box_images) == len(answer.boxes)
+    assert answer.image_index == row["image_index"], row["reason"]
+    assert answer.clipped is row["clipped"], row["reason"]
+    assert answer.n_boxes == row.get("n_boxes", len(row["boxes"])), row["reason"]
+
+
+def test_every_dialect_has_a_table() -> None:
+    tables = {path.stem.removeprefix("replies_") for path in DATA.glob("replies_*.jsonl")}
+    assert tables == set(list_dialects())
+
+
+def test_collected_facts_agree(shared_dir: Path) -> None:
+    """Every example of the collected facts is read as stated there, or it says why not."""
+    facts = json.loads((shared_dir / "facts" / "dialects.json").read_text(encoding="utf-8"))
+    n_examples = 0
+    for entry in facts["dialects"]:
+        for example in entry["examples"]:
+            n_examples += 1
+            dialect = get_dialect(entry["id"])
+            named = example["image_index"]
+            n_images = max(named or [1])
+            answer = read_answer(
+                example["text"],
+                dialect,
+                image_sizes=[tuple(example["image_wh"])] * n_images,
+                input_sizes=(
+                    [tuple(example["input_wh"])] * n_images if example["input_wh"] else None
+                ),
+            )
+            expected = example["norm_xyxy"]
+            if expected is None:
+                assert not dialect.gives_boxes
+                assert answer.status == "no_box", example["text"]
+                continue
+            assert answer.status == "ok", example["text"]
+            assert len(answer.boxes) == len(expected), example["text"]
+            for box, norm in zip(answer.boxes, expected, strict=True):
+                assert box == pytest.approx(norm, abs=1e-6), example["text"]
+            if named is not None:
+                assert answer.image_index == named[0] - 1
+    assert n_examples >= 40
