@@ -220,15 +220,16 @@ def test_a_real_pair_of_images_in_pixels(
 def nearest(values: Array, steps: float | Array, largest: float | Array) -> Array:
     """(rows, 4) on 0-1 to whole steps, nearest, halves up, cut to [0, largest] per row or axis.
 
-    A side that would vanish is made one step long, away from the border.
+    A side that would vanish becomes the one step that holds its middle: no family writes an empty
+    box for an object.
     """
     rounded = np.clip(np.floor(values * steps + 0.5), 0, largest)
-    limit = np.broadcast_to(largest, rounded.shape)
+    scaled, limit = values * steps, np.broadcast_to(largest, rounded.shape)
     for low, high in ((0, 2), (1, 3)):
-        vanished = rounded[:, low] >= rounded[:, high]
-        at_border = rounded[:, high] >= limit[:, high]
-        rounded[vanished & ~at_border, high] = rounded[vanished & ~at_border, low] + 1
-        rounded[vanished & at_border, low] = rounded[vanished & at_border, high] - 1
+        vanished = (rounded[:, low] >= rounded[:, high]) & (values[:, low] < values[:, high])
+        middle = np.floor((scaled[:, low] + scaled[:, high]) / 2)
+        rounded[vanished, low] = np.clip(middle, 0, limit[:, low] - 1)[vanished]
+        rounded[vanished, high] = rounded[vanished, low] + 1
     return rounded
 
 
