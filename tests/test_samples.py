@@ -49,6 +49,7 @@ BAD_ROWS = [
     ({"targets": [{"image": True, "box": [0, 0, 1, 1]}]}, "image is True"),
     ({"targets": [{"image": 0, "box": [0, 0, 1]}]}, "expected four numbers"),
     ({"targets": [{"image": 0, "box": [0, 0, 1, "1"]}]}, "expected four numbers"),
+    ({"targets": [{"image": 0, "box": [0, 0, 1, 10**400]}]}, "beyond a float"),
     ({"targets": ["box"]}, "image is None"),
     ({"source": []}, "field 'source' is .*expected an object"),
 ]
@@ -135,8 +136,9 @@ def test_doubled_ids_and_foreign_samples_are_refused(tmp_path: Path) -> None:
         (b'{"a": 1}\n{"a": \n', r"lines\.jsonl:2: not a JSON value"),
         (b'{"a": 1}\n\n{"a": "\xff"}\n', r"lines\.jsonl:3: not UTF-8 \(byte 7 is 0xff\)"),
         (b"[" * 100_000, r"lines\.jsonl:1: not a JSON value"),
+        (b"9" * 5_000, r"lines\.jsonl:1: not a JSON value"),
     ],
-    ids=["cut off", "not UTF-8", "too deep"],
+    ids=["cut off", "not UTF-8", "too deep", "too many digits"],
 )
 def test_bad_lines_are_named(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "lines.jsonl"

@@ -195,6 +195,16 @@ def test_tallies_merge_to_the_same_result() -> None:
     assert left.result() == aggregate(scores)
 
 
+def test_metrics_do_not_depend_on_the_order_of_the_samples() -> None:
+    texts = [f"({x},200),(400,{y})" for x in range(100, 330, 7) for y in range(300, 1000, 67)]
+    scores = score_samples(
+        [make_sample(i) for i in range(len(texts))], [Response(t) for t in texts], "qwen2_vl"
+    )
+    assert aggregate(scores) == aggregate(scores[::-1])
+    ious = [score.iou for score in scores]
+    assert aggregate(scores)["macro"]["miou"] == pytest.approx(sum(ious) / len(ious), rel=1e-12)
+
+
 def test_nothing_scored_gives_empty_tables() -> None:
     assert aggregate([]) == {"tasks": {}, "macro": {}}
 

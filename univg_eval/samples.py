@@ -224,7 +224,10 @@ def _target(item: Any, where: str, n_images: int) -> Target:
         raise UserError(f"{where}: image is {image!r}; expected 0 to {n_images - 1}")
     if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) for v in box):
         raise UserError(f"{where}: box is {box!r}; expected four numbers x1, y1, x2, y2")
-    x1, y1, x2, y2 = (float(v) for v in box)
+    try:
+        x1, y1, x2, y2 = (float(v) for v in box)
+    except OverflowError as error:
+        raise UserError(f"{where}: box holds a number beyond a float; expected [0, 1]") from error
     return Target(image=image, box=(x1, y1, x2, y2), mask=item.get("mask"))
 
 
@@ -260,7 +263,7 @@ def iter_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, Any]]:
                         f"{path}:{number}: not UTF-8 (byte {error.start} is "
                         f"0x{raw[error.start]:02x}); convert the file to UTF-8"
                     ) from error
-                except (json.JSONDecodeError, RecursionError) as error:
+                except (ValueError, RecursionError) as error:
                     raise UserError(
                         f"{path}:{number}: not a JSON value ({error}); expected one JSON object a "
                         "line"

@@ -290,12 +290,17 @@ def sample_metrics(score: SampleScore) -> dict[str, float]:
     return values
 
 
+# Sums are kept as whole multiples of 2**-60: exact, so that no order of the samples and no way of
+# cutting a file into parts can change the last digit of a metric.
+_UNIT = 1 << 60
+
+
 class _TaskSums:
     """Sums of every metric over the samples of one task, with the count behind each."""
 
     def __init__(self) -> None:
         self.n = self.n_no_target = self.n_several = self.excluded = 0
-        self.sums: dict[str, float] = {}
+        self.sums: dict[str, int] = {}
         self.counts: dict[str, int] = {}
 
     def add(self, score: SampleScore) -> None:
@@ -308,7 +313,7 @@ class _TaskSums:
         else:
             self.n += 1
         for name, value in sample_metrics(score).items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.sums[name] = self.sums.get(name, 0) + int(value * _UNIT)
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def merge(self, other: _TaskSums) -> None:
@@ -317,7 +322,7 @@ class _TaskSums:
         self.n_several += other.n_several
         self.excluded += other.excluded
         for name, value in other.sums.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.sums[name] = self.sums.get(name, 0) + value
             self.counts[name] = self.counts.get(name, 0) + other.counts[name]
 
     def result(self) -> dict[str, Any]:
@@ -326,7 +331,9 @@ class _TaskSums:
             row["n_no_target"] = self.n_no_target
         if self.n_several:
             row["n_several"] = self.n_several
-        return row | {name: self.sums[name] / self.counts[name] for name in self.sums}
+        return row | {
+            name: total / (self.counts[name] * _UNIT) for name, total in self.sums.items()
+        }
 
 
 class Tally:
