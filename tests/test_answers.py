@@ -80,9 +80,10 @@ def test_thinking_marks(opening: str, closing: str) -> None:
         # Closed thinking, then an opening mark without an end.
         (f"<think>1</think>{B}<think>2 {A}", B, f"1\n2 {A}"),
         (f"<think>1 {A}<answer>{B}</answer><think>2 {C}", B, f"1 {A}\n2 {C}"),
+        (f"<think>1 {A}<answer>{B}", B, f"1 {A}"),
         # An answer inside closed thinking is thinking.
         (f"<think>1<answer>{A}</answer></think>{B}", B, f"1<answer>{A}</answer>"),
-        # No seam: the two sides of removed thinking do not form a box.
+        # The two sides of removed thinking do not form a box.
         ("(1,2)<think>x<answer>,(3,4)</answer>", None, "x"),
     ],
 )
@@ -143,6 +144,7 @@ def test_answer_section(text: str, box: str | None, status: str) -> None:
         ("\ndog: ", False),
         ("\n```\n", False),
         ("\nImage-2: ", False),
+        ("</box><ref>the cup in image 2</ref><box>", False),
     ],
 )
 def test_units(between: str, one_unit: bool) -> None:
@@ -320,6 +322,7 @@ def test_an_invalid_choice_is_not_replaced() -> None:
         (f"Image-1: {A}\nImage-2: {C}\nMore exactly: {B}", 1, B, 1),
         # Names that say what is compared, not where the box lies.
         (f"The cup that also stands in the first image is at {A}", 1, A, 0),
+        (f"In the first image there is a mug. The cup is at {A}", 1, A, 0),
         (f"Both the first image and this one show it; here at {A}", 1, A, 0),
         (f"{A} in the first image, {B}", 1, B, 0),
         # A name inside the thinking or behind the box names nothing.
@@ -515,7 +518,8 @@ def test_thinking_never_counts(text: str, dialect: str) -> None:
 
 # Each repeated to the length of the test.
 SEEDS = [
-    "7", "(", "[", "[[", "[{", "{\"a\":", "[ ", "{ ", "]", "}", "\"", "'", "\\\"", "\"a\":\"a\"",
+    "7", "(", "[", "[[", "[{", "{\"a\":", "[ ", "{ ", "[ [1,2,3,4] ", "]", "}",
+    "\"", "'", "\\\"", "\"a\":\"a\"",
     "<", "<a", "<think>", "</think>", "<think><answer>", "<answer>", "<answer>(1,2),(3,4)</answer>",
     "<|begin_of_box|>", "(1,2),(3,4) ", "(1,1)", "(1,", "( ", "[1, 2, 3, 4], ", "[1,2,3,4;",
     "{\"bbox_2d\": [", "{\"bbox_2d\": [1,2,3,4]}, ", "\"label\":\"", "\"label\": ", "\"image\": \"",

@@ -116,30 +116,28 @@ def _split(text: str) -> _Split:
             rest, first_left = end, i + 1
             break
 
-    # Pieces of the text that are left, and the marks in them.
-    pieces: list[tuple[int, int]] = []
+    # From an unclosed opening mark to the next <answer> or the end all is thinking too.
     left: list[tuple[int | None, int, int]] = []
     unclosed = False
-    piece_start: int | None = rest
-    thought_start = 0
+    thought_start: int | None = None
+    cut = len(text)
     for mark in marks[first_left:]:
         kind, start, end = mark
-        if piece_start is None:
+        if thought_start is not None:
             if kind == _ANSWER:
                 thoughts.append(text[thought_start:start])
-                piece_start = start
+                thought_start, cut = None, len(text)
                 left.append(mark)
         elif kind == _OPENING:
-            pieces.append((piece_start, start))
-            piece_start, thought_start, unclosed = None, end, True
+            thought_start, cut, unclosed = end, start, True
         else:
             left.append(mark)
-    if piece_start is None:
+    if thought_start is not None:
         thoughts.append(text[thought_start:])
-    else:
-        pieces.append((piece_start, len(text)))
     thinking = "\n".join(thought.strip() for thought in thoughts) if thoughts else None
 
+    # Thinking that is cut out ends at an <answer>, so nothing lies between the last one and `cut`;
+    # without any <answer> there is one cut at most, at the end.
     for opening, closing in ((_ANSWER, _ANSWER_END), (_SPAN, _SPAN_END)):
         for i in range(len(left) - 1, -1, -1):
             if left[i][0] != opening:
@@ -147,15 +145,9 @@ def _split(text: str) -> _Split:
             start = left[i][2]
             for kind, end, _ in left[i + 1 :]:
                 if kind == closing:
-                    return _Split(_join(text, pieces, start, end), thinking, unclosed)
-            return _Split(_join(text, pieces, start, len(text)), thinking, True)
-    return _Split(_join(text, pieces, 0, len(text)), thinking, unclosed)
-
-
-def _join(text: str, pieces: list[tuple[int, int]], start: int, end: int) -> str:
-    """What `pieces` hold of text[start:end]; a line break where thinking was cut out."""
-    kept = [text[max(a, start) : min(b, end)] for a, b in pieces if a < end and b > start]
-    return kept[0] if len(kept) == 1 else "\n".join(kept)
+                    return _Split(text[start:end], thinking, unclosed)
+            return _Split(text[start:cut], thinking, True)
+    return _Split(text[rest:cut], thinking, unclosed)
 
 
 # --- explicit "no such object" -------------------------------------------------------------------
