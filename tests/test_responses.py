@@ -270,7 +270,7 @@ def test_the_first_mistake_of_the_file_is_told(tmp_path: Path) -> None:
     samples = [sample(i, widths=(), heights=()) for i in range(2)]
     path = tmp_path / "r.jsonl"
     path.write_bytes(b'{"id": "set-000", "response": "[1, 2, 3, 4]"}\nbroken\n')
-    with pytest.raises(UserError, match=r"r\.jsonl:1: .*no sizes are given"):
+    with pytest.raises(UserError, match=r"r\.jsonl:1: .*the size of its images is not known"):
         run(path, samples, dialect=get_dialect("pixels"))
 
 
@@ -283,7 +283,7 @@ def test_a_mistake_in_an_early_batch_is_told_before_a_broken_line(
     path = write(tmp_path / "r.jsonl", rows)
     with path.open("a") as file:
         file.write("broken\n")
-    with pytest.raises(UserError, match=r"r\.jsonl:1: .*no sizes are given"):
+    with pytest.raises(UserError, match=r"r\.jsonl:1: .*the size of its images is not known"):
         run(path, samples, dialect=get_dialect("pixels"))
 
 

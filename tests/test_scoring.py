@@ -108,6 +108,31 @@ def test_several_targets_are_matched_one_to_one(
     assert sample_metrics(score) == {"f1@0.5": pytest.approx(f1), "ap50": pytest.approx(ap50)}
 
 
+@pytest.mark.parametrize(
+    ("dialect", "needed"),
+    [("pixels", "give image_sizes with"), ("qwen2_5_vl", "give image_sizes or input_sizes with")],
+)
+@pytest.mark.parametrize("text", ["[1, 2, 30, 40]", "no box in here"])
+def test_pixels_without_any_size_are_the_users_mistake(
+    dialect: str, needed: str, text: str
+) -> None:
+    sample = make_sample(widths=(), heights=())
+    with pytest.raises(UserError, match=f"'toy-00000': boxes of dialect '{dialect}'.*{needed}"):
+        score_sample(sample, text, dialect)
+    assert score_sample(sample, None, dialect).status == "no_box"
+    published = score_sample(sample, text, None, protocol="univg-r1")
+    assert published.iou == 0.0, "0-1000 needs no size; the box lies elsewhere or is not there"
+
+
+def test_the_size_of_the_resized_input_is_enough_for_its_pixels() -> None:
+    sample = make_sample(widths=(), heights=())
+    sizes = [(644, 476), (300, 200)]
+    # (0.1, 0.2, 0.3, 0.4) of the second input, 300 x 200.
+    assert score_sample(
+        sample, "[30, 40, 90, 80]", "qwen2_5_vl", input_sizes=sizes
+    ).iou == pytest.approx(1.0)
+
+
 def test_several_targets_on_images_to_be_found_want_the_right_image() -> None:
     targets = (Target(0, FIRST), Target(1, FIRST))
     dialect = get_dialect("qwen2_vl")

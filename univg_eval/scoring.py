@@ -24,7 +24,8 @@ import numpy as np
 
 from univg_eval.answers import Answer, Status
 from univg_eval.boxes import Box, box_iou, center_in_box
-from univg_eval.dialects import Dialect
+from univg_eval.dialects import Dialect, get_dialect
+from univg_eval.errors import UserError
 from univg_eval.protocols import Protocol, get_protocol, parse_answer
 from univg_eval.samples import GroundingSample, Target
 
@@ -149,6 +150,8 @@ def score_samples(
         One score a pair, in order.
     """
     rule = get_protocol(protocol) if isinstance(protocol, str) else protocol
+    if isinstance(dialect, str) and rule.needs_dialect:
+        dialect = get_dialect(dialect)
     answers = [
         _read(sample, response, dialect, rule)
         for sample, response in zip(samples, responses, strict=True)
@@ -181,15 +184,40 @@ def _read(
     sample: GroundingSample, response: Response, dialect: str | Dialect | None, rule: Protocol
 ) -> Answer:
     given = sample.image_is_given and len({target.image for target in sample.targets}) == 1
+    image_sizes = response.image_sizes or sample.image_sizes
+    if rule.needs_dialect and isinstance(dialect, Dialect) and response.text is not None:
+        _require_sizes(sample, dialect, image_sizes, response.input_sizes)
     return parse_answer(
         "" if response.text is None else response.text,
         dialect,
-        image_sizes=response.image_sizes or sample.image_sizes,
+        image_sizes=image_sizes,
         input_sizes=response.input_sizes,
         target_image=sample.targets[0].image if given else None,
         # A response that was never given holds no pair, whatever the prompt was.
         prompt="" if response.text is None else response.prompt,
         protocol=rule.name,
+    )
+
+
+def _require_sizes(
+    sample: GroundingSample,
+    dialect: Dialect,
+    image_sizes: ImageSizes | None,
+    input_sizes: ImageSizes | None,
+) -> None:
+    """UserError where no box of the dialect could be read, whatever the response says.
+
+    Reading alone would call every such answer unreadable, and blame the model.
+    """
+    if image_sizes or not (dialect.needs_image_size or dialect.needs_input_size):
+        return
+    if input_sizes and not dialect.needs_image_size:
+        return
+    needed = "image_sizes" if dialect.needs_image_size else "image_sizes or input_sizes"
+    raise UserError(
+        f"sample {sample.id!r}: boxes of dialect {dialect.name!r} are {dialect.space.describe()}, "
+        f"but the size of its images is not known; give {needed} with the response, (width, "
+        "height) in pixels of each image, or prepare the benchmark with its images"
     )
 
 
