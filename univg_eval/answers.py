@@ -21,13 +21,17 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from operator import attrgetter
+from typing import Literal
 
 from univg_eval.boxes import Box
 from univg_eval.dialects import Dialect
 from univg_eval.dialects.image_names import ImageName, find_image_names
+from univg_eval.dialects.nothing import find_nothing
+from univg_eval.dialects.sections import split_response
 from univg_eval.errors import UserError
 
 __all__ = ["Answer", "Status", "read_answer"]
@@ -68,126 +72,6 @@ class Answer:
     clipped: bool
 
 
-# --- thinking and answer section -----------------------------------------------------------------
-
-_OPENING, _CLOSING, _ANSWER, _ANSWER_END, _SPAN, _SPAN_END = range(1, 7)
-_MARKS = re.compile(
-    # Qwen, DeepSeek, GLM, MiMo, MiniCPM, InternVL: <think>; Seed: <seed:think>; others <thinking>,
-    # <analysis>, <reasoning>; Kimi: ◁think▷; OpenThoughts and relatives: <|begin_of_thought|>;
-    # Gemma 4: <|channel>thought … <channel|>.
-    # One common first character keeps the search quick.
-    r"[<◁](?:((?:[Tt]hink(?:ing)?|THINK(?:ING)?|seed:think|analysis|reasoning)>|think▷"
-    r"|\|begin_of_thought\|>|\|channel>)"
-    r"|(/(?:[Tt]hink(?:ing)?|THINK(?:ING)?|seed:think|analysis|reasoning)>|/think▷"
-    r"|\|end_of_thought\|>|channel\|>)"
-    r"|((?:[Aa]nswer|ANSWER)>)"
-    r"|(/(?:[Aa]nswer|ANSWER)>)"
-    r"|(\|begin_of_box\|>)"
-    r"|(\|end_of_box\|>))"
-)
-
-
-class _Split(NamedTuple):
-    """A response taken apart.
-
-    Attributes:
-        section: the answer section.
-        thinking: as in `Answer`.
-        unclosed: thinking or answer was opened and never closed.
-    """
-
-    section: str
-    thinking: str | None
-    unclosed: bool
-
-
-def _split(text: str) -> _Split:
-    marks = [(m.lastindex, m.start(), m.end()) for m in _MARKS.finditer(text)]
-    if not marks:
-        return _Split(text, None, False)
-    thoughts: list[str] = []
-    rest = 0  # what is left of the text starts here
-    first_left = 0  # index of the first mark in it
-    for i in range(len(marks) - 1, -1, -1):
-        kind, start, end = marks[i]
-        if kind == _CLOSING:
-            opened = marks[0]
-            thoughts.append(text[opened[2] if opened[0] == _OPENING else 0 : start])
-            rest, first_left = end, i + 1
-            break
-
-    # From an unclosed opening mark to the next <answer> or the end all is thinking too.
-    left: list[tuple[int | None, int, int]] = []
-    unclosed = False
-    thought_start: int | None = None
-    cut = len(text)
-    for mark in marks[first_left:]:
-        kind, start, end = mark
-        if thought_start is not None:
-            if kind == _ANSWER:
-                thoughts.append(text[thought_start:start])
-                thought_start, cut = None, len(text)
-                left.append(mark)
-        elif kind == _OPENING:
-            thought_start, cut, unclosed = end, start, True
-        else:
-            left.append(mark)
-    if thought_start is not None:
-        thoughts.append(text[thought_start:])
-    thinking = "\n".join(thought.strip() for thought in thoughts) if thoughts else None
-
-    # Thinking that is cut out ends at an <answer>, so nothing lies between the last one and `cut`;
-    # without any <answer> there is one cut at most, at the end.
-    for opening, closing in ((_ANSWER, _ANSWER_END), (_SPAN, _SPAN_END)):
-        for i in range(len(left) - 1, -1, -1):
-            if left[i][0] != opening:
-                continue
-            start = left[i][2]
-            for kind, end, _ in left[i + 1 :]:
-                if kind == closing:
-                    return _Split(text[start:end], thinking, unclosed)
-            return _Split(text[start:cut], thinking, True)
-    return _Split(text[rest:cut], thinking, unclosed)
-
-
-# --- explicit "no such object" -------------------------------------------------------------------
-
-_NONE = re.compile(
-    r"(?i)(?<![a-z0-9_\"'<&|-])(?:"
-    r"(?:(?:there|it)\s(?:is|are|was|were)\s|i\s(?:see|find|found)\s)?"
-    r"(?:none|no\s(?:such|matching|corresponding|relevant|target|visible)?\s?"
-    r"(?:objects?|things?|targets?|instances?|items?|regions?|persons?|match(?:es)?"
-    r"|(?:bounding\s)?box(?:es)?))"
-    r"(?:\s(?:exists?|is|are|was|were|be|found|visible|present|detected|here|can)){0,4}+"
-    r"|null|nothing|n/a"
-    r"|the\s(?:target\s|described\s|requested\s)?(?:object|target|item)\s"
-    r"(?:is\snot\s|isn't\s|was\snot\s|does\snot\s|doesn't\s|cannot\sbe\s|can't\sbe\s)"
-    r"(?:present|visible|found|shown|there|exist|appear|detected|in)\b"
-    r")(?:\s(?:in|on|within|of|at)(?:\s[\w-]{1,20}+){1,5}?)?"
-    r"[*_)]{0,3}+\s{0,4}(?=[.!<`\n]|\Z)"
-)
-_MAY_BE_NONE = re.compile(r"[Nn][OoUu/]|isn't|doesn't|can't")
-# What may stand before such a sentence: the start, the end of another, a line break, a tag, or a
-# word that announces the answer.
-_SENTENCE_START = re.compile(
-    r"(?:\A|[.!?>\n]|```(?:json)?|(?i:\b(?:answer|bbox(?:_2d)?|box(?:es)?|output|result|target"
-    r"|object|location|coordinates|image[ -]?[0-9]{1,2}))[*_]{0,2}:)[\s*_`(]*\Z"
-)
-
-
-def _find_none(section: str) -> list[tuple[int, int]]:
-    """Spans of sentences that say that there is no such object."""
-    spans = []
-    for match in _NONE.finditer(section):
-        start = match.start()
-        before = section[max(0, start - 24) : start]
-        if start > 24:
-            before = "x" + before  # keeps \A from matching the cut
-        if _SENTENCE_START.search(before):
-            spans.append(match.span())
-    return spans
-
-
 # --- units and image labels ----------------------------------------------------------------------
 
 
@@ -218,97 +102,118 @@ _DIRECT = re.compile(
     r"(?:[^\w<\"'`]++|<(?:\|object_ref_start\||ref|\|ref\||phrase|p)>[^<]{0,300}+"
     r"|</?+[^<>]{1,60}+>|[\"'](?:[\w -]{1,40}+[\"']\s*+:)?+|```(?:json)?+|`)*+"
 )
+# "In the second image …" says where; "The second picture …" may be an object on a wall.
 _CLAUSE_START = re.compile(
     r"(?i:[^a-z0-9]*(?:(?:and|but|while|then|or|so|whereas)\b[^a-z0-9]*)?"
-    r"(?:(?:in|on|for|from|within|at)\b[^a-z0-9]*)?(?:the\b[^a-z0-9]*)?)\Z"
+    r"(?P<where>(?:in|on|for|from|within|at)\b[^a-z0-9]*)?(?:the\b[^a-z0-9]*)?)\Z"
 )
+_IMAGE_NOUN = re.compile(r"(?i:image|img)")
 _SENTENCE_END = re.compile(r"[.!?;](?=\s)|\n")
 # "(1,2),(3,4) in the first image, …": the name belongs to the box before it.
 _AFTER_BOX = re.compile(r"(?:\s?<[^<>]{1,60}+>)?+[ \t]*+\(?(?:in|on|from|of) (?:the )?\Z")
 _AFTER_NAME = re.compile(r"\)?[ \t]*+(?:[,;.]|and\b|\Z)")
 
 
-def _label_of_gap(section: str, begin: int, end: int, name: ImageName, first: bool) -> bool:
-    """Whether an image's name in section[begin:end] labels what starts at `end`.
+def _label(section: str, begin: int, end: int, names: list[ImageName]) -> int | None:
+    """The image that labels what starts at `end`, if one does.
 
-    `begin` is the end of the box before, or of the section's start if `first`.
+    Args:
+        section: the answer section.
+        begin: where the box before ends; -1 if there is none.
+        end: start of the box.
+        names: the last few names of images between the two, at least one.
     """
-    name_start, name_end, _ = name
+    name_start, name_end, image = names[-1]
     if (
-        not first
+        begin >= 0
         and name_start - begin <= 80
         and _AFTER_BOX.match(section, begin, name_start)
         and _AFTER_NAME.match(section, name_end, end)
     ):
-        return False
+        return None
+    for _, other_end, other_image in names[:-1]:
+        if other_image != image and not _SENTENCE_END.search(section, other_end, name_start):
+            return None  # "the match in image 2 of the cup in image 1" could be either
     direct = _DIRECT.match(section, name_end, end)
     if direct is not None and direct.end() == end:
-        return True
+        return image
     if _SENTENCE_END.search(section, name_end, end):
-        return False
+        return None
+    begin = max(begin, 0)
     lead = section[max(begin, name_start - 60) : name_start]
     ends = [m.end() for m in _SENTENCE_END.finditer(lead)]
     if not ends and name_start - begin > 60:
-        return False
-    return _CLAUSE_START.match(lead[ends[-1] :] if ends else lead) is not None
+        return None
+    clause = _CLAUSE_START.match(lead[ends[-1] :] if ends else lead)
+    if clause is None:
+        return None
+    is_image = clause["where"] or _IMAGE_NOUN.search(section, name_start, name_end)
+    return image if is_image else None
 
 
 def _items(section: str, dialect: Dialect, n_images: int | None, image_known: bool) -> list[_Item]:
     """Boxes and explicit nothings of a section with their units and images, in order."""
-    items = [
-        _Item(start, end, raw, value, image, image)
-        for start, end, raw, value, image in dialect.scan(section)
-    ]
+    items = []
+    for start, end, raw, value, image in dialect.scan(section):
+        if image is not None and n_images is not None and image >= n_images:
+            image = None
+        items.append(_Item(start, end, raw, value, image, image))
     names = find_image_names(section, n_images)
-    if _MAY_BE_NONE.search(section):
-        spans = _find_none(section)
-        for start, end in spans:
-            inside = [image for a, b, image in names if a >= start and b <= end]
-            if inside and not image_known:
-                continue  # says which image does not show it, not that none does
-            image = inside[-1] if inside else None
-            items.append(_Item(start, end, None, 0, image, image))
-        if spans:
-            items.sort(key=lambda item: item.start)
+    nothings = _nothings(section, names, image_known)
+    if nothings:
+        items = sorted(items + nothings, key=attrgetter("start"))
 
-    gap = dialect.grammar.gap
     n_names = len(names)
     next_name = 0
-    last_named: int | None = None
     unit = -1
     previous: _Item | None = None
     for item in items:
-        label: int | None = None
-        begin = previous.end if previous else 0
-        label_name: ImageName | None = None
+        first_name = next_name
         while next_name < n_names and names[next_name][0] < item.start:
-            if names[next_name][0] >= begin:
-                label_name = names[next_name]
-            last_named = names[next_name][2]
             next_name += 1
-        if label_name is not None and _label_of_gap(
-            section, begin, item.start, label_name, previous is None
-        ):
-            label = label_name[2]
-        if item.named is None:
-            item.named = last_named
+        label: int | None = None
+        if first_name < next_name:
+            recent = names[max(first_name, next_name - 4) : next_name]
+            label = _label(section, previous.end if previous else -1, item.start, recent)
+        if item.named is None and next_name:
+            item.named = names[next_name - 1][2]
         if item.label is None:
             item.label = label
-        if previous is None:
-            unit = 0
-        elif item.raw is None or previous.raw is None:
-            if not (item.value and item.value == previous.value):
-                unit += 1
-        elif item.value or previous.value:
-            if item.value != previous.value:
-                unit += 1
-        elif item.start >= previous.end:
-            between = gap.match(section, previous.end, item.start)
-            if label is not None or between is None or between.end() != item.start:
-                unit += 1
+        if previous is None or _begins_unit(section, previous, item, label, dialect.grammar.gap):
+            unit += 1
         item.unit = unit
         previous = item
     return items
+
+
+def _nothings(section: str, names: list[ImageName], image_known: bool) -> list[_Item]:
+    """Sentences that say that there is no such object.
+
+    One that says which image does not show it counts only where the instruction names the image.
+    """
+    nothings = []
+    for start, end in find_nothing(section):
+        after = bisect_left(names, (end,))
+        inside = after > 0 and names[after - 1][0] >= start
+        if inside and not image_known:
+            continue
+        image = names[after - 1][2] if inside else None
+        nothings.append(_Item(start, end, None, 0, image, image))
+    return nothings
+
+
+def _begins_unit(
+    section: str, previous: _Item, item: _Item, label: int | None, gap: re.Pattern[str]
+) -> bool:
+    """Whether `item` begins a new unit after `previous`."""
+    if previous.value or item.value:
+        return previous.value != item.value
+    if previous.raw is None or item.raw is None:
+        return True
+    if item.start < previous.end:
+        return False  # of the same run of tokens
+    between = gap.match(section, previous.end, item.start)
+    return label is not None or between is None or between.end() != item.start
 
 
 def _counting(items: list[_Item], target_image: int | None) -> list[_Item]:
@@ -416,7 +321,7 @@ def read_answer(
         UserError: a box was read and the dialect needs a size, but no sizes are given at all; or
             an image size is impossible.
     """
-    section, thinking, unclosed = _split(text)
+    section, thinking, unclosed = split_response(text)
     n_images = len(image_sizes) if image_sizes else len(input_sizes) if input_sizes else None
     items = _items(section, dialect, n_images, target_image is not None)
     if not items:
@@ -430,7 +335,8 @@ def read_answer(
     chosen: _Item | None = None
     if counting:
         last = counting[-1].unit
-        chosen = next(item for item in counting if item.unit == last)
+        unit = [item for item in counting if item.unit == last]
+        chosen = next((item for item in unit if item.raw is not None), unit[0])
 
     status: Status = "no_box"
     box: Box | None = None

@@ -80,11 +80,12 @@ _LABEL_KEYS = (
     "|reasoning|thought|explanation|type|color"
 )
 _IMAGE_KEYS = r"(?:image|img|picture|photo|frame)(?:[_ -]?(?:index|idx|id|number|no|name))?"
-_DOUBLE_QUOTED = r'"(?:[^"\\]++|\\[\s\S])*+"?+'
-_SINGLE_QUOTED = r"'(?:[^'\\\n]++|\\[\s\S])*+'?+"
+# Strings end with their line at the latest: one that is never closed must not swallow the rest.
+_DOUBLE_QUOTED = r'"(?:[^"\\\n]++|\\.)*+"?+'
+_SINGLE_QUOTED = r"'(?:[^'\\\n]++|\\.)*+'?+"
 
 # Groups of the token pattern.
-_LINE, _BOX, _FENCE, _IMAGE, _CORNER, _KEY, _NULL, _OPEN, _CLOSE = range(1, 10)
+_LINE, _PASSED, _BOX, _FENCE, _IMAGE, _CORNER, _KEY, _NULL, _OPEN, _CLOSE = range(1, 11)
 
 # Spans that look like boxes and are none: four-cornered regions, points, 3D boxes, texts.
 _SKIPPED_TAGS = r"<(?:\|quad_start\|>|quad>|points?\b|3dbbox>)[^<]*+"
@@ -122,6 +123,10 @@ _NO_BOX_KEYS = frozenset(
     {"quad", "polygon", "points", "point", "point_2d", "keypoints", "color", "colour", "size"}
 )
 _MAX_DEPTH = 32
+# Two words in a row outside of a string: the bracket before was none of JSON's, or was never
+# closed; what follows does not belong to it.
+_BARE_WORD = r"\b(?!(?:true|false|null|nan|True|False|None|NaN|[Ii]nf(?:inity)?)\b)[A-Za-z]{2,}+"
+_PROSE = re.compile(rf"{_BARE_WORD}[,.;:!?]?+[ \t]++{_BARE_WORD}")
 
 
 class _Frame:
@@ -166,7 +171,12 @@ class Grammar:
         value_null = False
         for match in self.token.finditer(text):
             kind = match.lastindex
-            if kind is None:
+            if stack and kind != _LINE:
+                start, end = match.span(_PASSED)
+                if end - start > 4 and _PROSE.search(text, start, end):
+                    self._end_value(stack, found, value_first, value_null, start, fence)
+                    value_null = False
+            if kind == _PASSED:
                 continue
             if kind in (_BOX, _LINE):
                 if stack and not self._is_box_key(stack):
@@ -193,7 +203,7 @@ class Grammar:
                     value_first, value_null = len(found), False
                 elif len(stack) == _MAX_DEPTH:
                     # Brackets without end are no JSON; start afresh.
-                    self._close_to(stack, 0, found)
+                    self._end_value(stack, found, value_first, value_null, match.start(), fence)
                     value_first, value_null = len(found), False
                 start = match.start(_OPEN)
                 stack.append(_Frame(text[start] == "{", start, len(found)))
@@ -217,9 +227,9 @@ class Grammar:
                     stack[-1].key = match[_KEY]
                     value_null = value_null or self._is_null_key(stack)
             elif kind == _FENCE:
-                if stack and value_null and len(found) == value_first:
-                    found.append((stack[0].start, match.start(_FENCE), None, fence, None))
-                self._close_to(stack, 0, found)
+                if stack:
+                    end = match.start(_FENCE)
+                    self._end_value(stack, found, value_first, value_null, end, fence)
                 fence = 0 if fence else match.end() + 1
             elif kind == _IMAGE:
                 if stack:
@@ -230,10 +240,22 @@ class Grammar:
             elif kind == _CORNER and stack and stack[-1].is_object:
                 self._corner(match, stack, found, fence)
         if stack:
-            if value_null and len(found) == value_first:
-                found.append((stack[0].start, len(text), None, fence, None))
-            self._close_to(stack, 0, found)
+            self._end_value(stack, found, value_first, value_null, len(text), fence)
         return found
+
+    def _end_value(
+        self,
+        stack: list[_Frame],
+        found: list[Found],
+        value_first: int,
+        value_null: bool,
+        end: int,
+        fence: int,
+    ) -> None:
+        """End the open top-level value at `end`, closed or not."""
+        if value_null and len(found) == value_first:
+            found.append((stack[0].start, end, None, fence, None))
+        self._close_to(stack, 0, found)
 
     def _corner(
         self, match: re.Match[str], stack: list[_Frame], found: list[Found], fence: int
@@ -350,7 +372,7 @@ def grammar(
     first = r"<(\[\]{}\"'`" + (r">\n" if alone else "")
     token = (
         rf"({alone or _NEVER})"
-        rf"|[^{first}]*+(?:"
+        rf"|([^{first}]*+)(?:"
         rf"({'|'.join(forms) if forms else _NEVER})"
         rf"|{_SKIPPED_TAGS}|{_SKIPPED_BRACKETS}"
         r"|(```)"

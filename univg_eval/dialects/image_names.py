@@ -76,12 +76,13 @@ def find_image_names(text: str, n_images: int | None = None) -> list[ImageName]:
         n_images: how many images there are, if known; "the last image" is read only then.
 
     Returns:
-        Spans with the 0-based image. A number from 1 on counts even if there are fewer images:
-        it is what the text names. "Image 0" names none.
+        Spans with the 0-based image. A name that fits no image names none: "image 0", and
+        "image 7" where three are known to be there.
     """
     names: list[ImageName] = []
     if not any(part in text for part in _NOUN_PARTS):
         return names
+    limit = n_images or 1000
     for noun in _NOUN.finditer(text):
         start, end = noun.span()
         before = _BEFORE.search(text, max(0, start - 16), start)
@@ -97,14 +98,14 @@ def find_image_names(text: str, n_images: int | None = None) -> list[ImageName]:
                 image = _ORDINALS[word.lower()]
             if text.startswith("s", end):
                 end += 1
-            if image is not None and image >= 0:
+            if image is not None and 0 <= image < limit:
                 names.append((before.start(), end, image))
             continue
         after = _AFTER.match(text, end)
         if after is not None:
             word = after["word"]
             image = int(after["number"]) - 1 if word is None else _CARDINALS[word.lower()]
-            if image >= 0:
+            if 0 <= image < limit:
                 names.append((start, after.end(), image))
     return names
 

@@ -12,7 +12,7 @@ from univg_eval.dialects._spaces import InputPixels, NormInt
 
 __all__ = ["BBOX_2D", "BBOX_2D_LABELLED", "DIALECTS", "QWEN_JSON", "QWEN_PAIRS"]
 
-QWEN_PAIRS = grammar(PAIRS)
+QWEN_PAIRS = grammar(PAIRS, keys=None)
 QWEN_JSON = grammar(four_in("[", "]"), PAIRS, keys=("bbox_2d", "bbox", "box", "bounding_box"))
 BBOX_2D = '{{"bbox_2d": [{}, {}, {}, {}]}}'
 BBOX_2D_LABELLED = '{{"bbox_2d": [{}, {}, {}, {}], "label": {json_label}}}'
