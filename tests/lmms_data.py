@@ -85,6 +85,83 @@ def prepare_fakes(root: Path) -> None:
         )
 
 
+def make_checkpoint(folder: Path, family: str) -> Path:
+    """A model of the family with random weights, small enough to load in an instant."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import (
+        PreTrainedTokenizerFast,
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+        Qwen2VLConfig,
+        Qwen2VLForConditionalGeneration,
+        Qwen2VLImageProcessor,
+        Qwen2VLProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    special = (
+        *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
+        *("<|image_pad|>", "<|video_pad|>"),
+    )
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE({token: i for i, token in enumerate(alphabet)}, []))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=list(special),
+        padding_side="left",
+    )
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in special}
+    newer = family == "qwen2_5_vl"
+    vision = {"out_hidden_size": 32} if newer else {"embed_dim": 32, "mlp_ratio": 1}
+    config = (Qwen2_5_VLConfig if newer else Qwen2VLConfig)(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10_000.0,
+                "mrope_section": [2, 3, 3],
+            },
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 32,
+            "num_heads": 2,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            **vision,
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+    )
+    architecture = Qwen2_5_VLForConditionalGeneration if newer else Qwen2VLForConditionalGeneration
+    architecture(config).save_pretrained(folder)
+    sizes = {"patch_size": 14, "merge_size": 2, "min_pixels": 784, "max_pixels": 3136}
+    (Qwen2_5_VLProcessor if newer else Qwen2VLProcessor)(
+        image_processor=Qwen2VLImageProcessor(**sizes),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(**sizes),
+        chat_template=(
+            "{% for m in messages %}{{ m['role'] }}: {% if m['content'] is string %}"
+            "{{ m['content'] }}{% else %}{% for part in m['content'] %}"
+            "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+            "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>{% endfor %}"
+        ),
+    ).save_pretrained(folder)
+    return folder
+
+
 def environment(data: Path, **changes: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("UNIVG_")}
     return kept | {"UNIVG_DATA": str(data), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"} | changes

@@ -45,9 +45,11 @@ def _count(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo."""
-    # Read when these libraries are imported: nothing is fetched, forks don't warn.
+    # Read when these libraries are imported: nothing is fetched, forks don't warn, and threads
+    # that wait sleep (spinning ones slow a small model tenfold beside other work).
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from univg_eval.lmms.extra import require_lmms_eval
 
     require_lmms_eval()
@@ -103,6 +105,7 @@ def _show(runs: list[DemoRun]) -> None:
         f"n = {', '.join(map(str, counts))} a task",
         box=box.SIMPLE_HEAD,
         show_edge=False,
+        pad_edge=False,
         padding=(0, 1, 0, 0),
     )
     table.add_column("task", no_wrap=True)
@@ -124,7 +127,7 @@ def _percent(share: float) -> str:
 
 def _with_interval(metrics: Mapping[str, Any]) -> str:
     low, high = metrics["acc@0.5_interval"]
-    return f"{_percent(metrics['acc@0.5'])} [{_percent(low)}, {_percent(high)}]"
+    return f"{_percent(metrics['acc@0.5'])} [{100 * low:.0f},{100 * high:.0f}]"
 
 
 def _next_steps(out: Path, root: Path) -> None:
