@@ -386,6 +386,16 @@ def test_keys_choose_among_the_boxes_of_a_list() -> None:
     assert read(text, "qwen3_vl", target_image=2).status == "no_box"
 
 
+def test_the_text_of_one_object_does_not_label_the_next() -> None:
+    text = (
+        '[{"bbox_2d": [10, 20, 30, 40], "label": "as in image 1"}, '
+        '{"bbox_2d": [500, 600, 700, 800]}]'
+    )
+    answer = read(text, "qwen3_vl", target_image=1)
+    assert (answer.status, answer.box) == ("ok", BOXES[C])
+    assert read(f"[Image 1]: {A} [Image 2]: {B}", target_image=0).box == BOXES[A]
+
+
 SIZES = [(1000, 500), (200, 100)]
 
 
@@ -427,18 +437,14 @@ def test_input_sizes_win_over_the_rule() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dialect", "text", "message"),
-    [
-        ("pixels", "[1, 2, 3, 4]", "no sizes are given; pass image_sizes:"),
-        ("qwen2_5_vl", JA, "no sizes are given; pass image_sizes or input_sizes:"),
-        ("llava_1_5", "[.1, .2, .3, .4]", "no sizes are given; pass image_sizes:"),
-    ],
+    ("dialect", "text"),
+    [("pixels", "[1, 2, 3, 4]"), ("qwen2_5_vl", JA), ("llava_1_5", "[.1, .2, .3, .4]")],
 )
-def test_missing_sizes_are_the_callers_mistake(dialect: str, text: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        read(text, dialect, image_sizes=None)
-    # Without a box that could be read nothing is missing.
-    assert read("no", dialect, image_sizes=None).status == "no_box"
+def test_a_box_that_needs_a_size_is_unreadable_without_any(dialect: str, text: str) -> None:
+    answer = read(text, dialect, image_sizes=None)
+    assert (answer.status, answer.box, answer.n_boxes) == ("no_box", None, 1)
+    assert read(text, dialect, image_sizes=[(800, 600)]).status == "ok"
+    # Corners that are wrong in every space are wrong without sizes too.
     assert read("[0, 0, 0, 0]", dialect, image_sizes=None).status == "invalid_box"
 
 

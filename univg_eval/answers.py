@@ -1,6 +1,7 @@
 """From a response to an answer: thinking and answer apart, boxes, the chosen box, a status.
 
-The rule of the protocol ``univg``:
+The rule of the protocol ``univg`` (what counts as thinking and as the section:
+`univg_eval.dialects.sections`; as an image's name, `image_names`; as "none", `nothing`):
 
 1. *Thinking* is removed: everything up to the last closing mark of any family's thinking tags;
    then, from an opening mark that was never closed to the next ``<answer>`` or the end.
@@ -97,9 +98,10 @@ class _Item:
     unit: int = 0
 
 
-# Between an image's name and a box that it labels: no words but keys and marked phrases.
+# Between an image's name and a box that it labels: no words but keys and marked phrases, and no
+# end of a JSON object, whose texts say nothing about the next one.
 _DIRECT = re.compile(
-    r"(?:[^\w<\"'`]++|<(?:\|object_ref_start\||ref|\|ref\||phrase|p)>[^<]{0,300}+"
+    r"\]?+(?:[^\w<\"'`}\]]++|<(?:\|object_ref_start\||ref|\|ref\||phrase|p)>[^<]{0,300}+"
     r"|</?+[^<>]{1,60}+>|[\"'](?:[\w -]{1,40}+[\"']\s*+:)?+|```(?:json)?+|`)*+"
 )
 # "In the second image …" says where; "The second picture …" may be an object on a wall.
@@ -270,9 +272,17 @@ class _Sizes:
             return None
         image = self._target if self._target is not None else named
         if image is not None and image < len(sizes):
-            return sizes[image]
-        first = tuple(sizes[0])
-        return sizes[0] if all(tuple(size) == first for size in sizes) else None
+            size = sizes[image]
+        elif all(tuple(other) == tuple(sizes[0]) for other in sizes):
+            size = sizes[0]
+        else:
+            return None
+        if min(size) < 1:
+            raise UserError(
+                f"image size {size!r} is not a size: expected (width, height) in pixels, each at "
+                "least 1"
+            )
+        return size
 
     def decode(self, raw: tuple[float, ...], named: int | None) -> Box | None:
         """xyxy_norm, or None if the size that it takes is not known from the answer."""
@@ -280,13 +290,6 @@ class _Sizes:
         if not (dialect.needs_image_size or dialect.needs_input_size):
             return dialect.decode(raw)
         by_input = dialect.space.uses_input_size
-        if not self._image_sizes and not (self._input_sizes and by_input):
-            needed = "image_sizes" + (" or input_sizes" if by_input else "")
-            raise UserError(
-                f"a box was read in dialect {dialect.name!r}, whose numbers are "
-                f"{dialect.space.describe()}, but no sizes are given; pass {needed}: "
-                "(width, height) in pixels of each image"
-            )
         image_wh = self._pick(self._image_sizes, named)
         input_wh = self._pick(self._input_sizes, named) if by_input else None
         if image_wh is None and input_wh is None:
@@ -318,17 +321,25 @@ def read_answer(
         The answer; its boxes are clipped to the image.
 
     Raises:
-        UserError: a box was read and the dialect needs a size, but no sizes are given at all; or
-            an image size is impossible.
+        UserError: a box was read and the dialect needs a size, but no sizes are given at all; an
+            image size is impossible; or sizes and `target_image` do not fit each other.
     """
+    n_images = _count_images(image_sizes, input_sizes, target_image)
     section, thinking, unclosed = split_response(text)
-    n_images = len(image_sizes) if image_sizes else len(input_sizes) if input_sizes else None
     items = _items(section, dialect, n_images, target_image is not None)
     if not items:
         return Answer(
-            "truncated" if unclosed else "no_box",
-            None, (), (), None, thinking, section.strip(), 0, 0, False,
-        )  # fmt: skip
+            status="truncated" if unclosed else "no_box",
+            box=None,
+            boxes=(),
+            box_images=(),
+            image_index=None,
+            thinking=thinking,
+            answer_text=section.strip(),
+            n_boxes=0,
+            n_units=0,
+            clipped=False,
+        )
 
     sizes = _Sizes(dialect, image_sizes, input_sizes, target_image)
     counting = _counting(items, target_image)
@@ -376,6 +387,28 @@ def read_answer(
         n_units=items[-1].unit + 1,
         clipped=clipped,
     )
+
+
+def _count_images(
+    image_sizes: Sequence[Size] | None,
+    input_sizes: Sequence[Size] | None,
+    target_image: int | None,
+) -> int | None:
+    """How many images there are, if any sizes are given."""
+    if image_sizes and input_sizes and len(image_sizes) != len(input_sizes):
+        raise UserError(
+            f"{len(image_sizes)} image_sizes and {len(input_sizes)} input_sizes; expected one of "
+            "each an image, in the same order"
+        )
+    sizes = image_sizes or input_sizes
+    if not sizes:
+        return None
+    if target_image is not None and not 0 <= target_image < len(sizes):
+        raise UserError(
+            f"target_image is {target_image} with sizes of {len(sizes)} images; expected a "
+            f"0-based index below {len(sizes)}"
+        )
+    return len(sizes)
 
 
 def _is_ordered(raw: tuple[float, ...]) -> bool:
