@@ -205,6 +205,23 @@ def test_mini_takes_number_and_seed_from_the_environment(
     assert "UNIVG_MINI_N is 'few'" in capsys.readouterr().err
 
 
+def test_a_mini_that_was_prepared_is_used_as_it_is(
+    manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from univg_eval.benchmarks.mini import DEFAULT_N, DEFAULT_SEED, ensure
+    from univg_eval.lmms.demo import mini_root
+
+    monkeypatch.setenv("UNIVG_DATA", str(tmp_path))
+    monkeypatch.delenv("UNIVG_MINI_N")
+    assert mini_root(DEFAULT_N, DEFAULT_SEED) == tmp_path
+    ensure(tmp_path, n=3, seed=5)
+    task = load(manager, "univg_mini_llmseg")["univg_mini_llmseg"]
+    assert len(task.eval_docs) == 3
+    assert {row["source"]["seed"] for row in task.eval_docs} == {5}
+    # The demo's set is another one: it must not take this one's place.
+    assert mini_root(DEFAULT_N, DEFAULT_SEED) != tmp_path
+
+
 # Requests
 
 

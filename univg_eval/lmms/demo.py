@@ -16,6 +16,7 @@ from loguru import logger
 
 import univg_eval
 from univg_eval.errors import UserError
+from univg_eval.lmms.docs import standing_mini
 from univg_eval.lmms.record import write_records
 from univg_eval.lmms.run import evaluate, task_manager
 from univg_eval.lmms.settings import image_processor_limits
@@ -82,10 +83,14 @@ def tiny_model(folder: str | os.PathLike[str] | None = None) -> tuple[Path, str]
 
 
 def mini_root(n: int, seed: int) -> Path:
-    """Data root of the demo: the usual one for the default set, else a folder of its own in it."""
+    """Data root of the demo.
+
+    The usual one for the default set; a folder of its own in it for another, and where another
+    set stands there, which the demo must not replace.
+    """
     from univg_eval.benchmarks.mini import DEFAULT_N, DEFAULT_SEED
 
-    if (n, seed) == (DEFAULT_N, DEFAULT_SEED):
+    if (n, seed) == (DEFAULT_N, DEFAULT_SEED) and standing_mini() in (None, (n, seed)):
         return data_root()
     return data_root() / "demo" / f"n{n}-seed{seed}"
 

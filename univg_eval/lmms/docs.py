@@ -15,10 +15,11 @@ from univg_eval.samples import (
     benchmark_dir,
     data_root,
     fingerprint,
+    load_manifest,
     load_samples,
 )
 
-__all__ = ["RowNumber", "SampleDocs", "TaskRows", "load_rows"]
+__all__ = ["RowNumber", "SampleDocs", "TaskRows", "load_rows", "standing_mini"]
 
 MINI = "univg_mini"
 
@@ -86,8 +87,9 @@ class TaskRows:
 def load_rows(benchmark: str, task: str | None, split: str) -> TaskRows:
     """The rows of a benchmark with this split, and this task if one is named.
 
-    univg_mini is generated on first use, with `$UNIVG_MINI_N` samples a task (default 40) from
-    the seed `$UNIVG_MINI_SEED`.
+    univg_mini is generated on first use. `$UNIVG_MINI_N` (samples a task) and `$UNIVG_MINI_SEED`
+    ask for a certain set, which then takes the place of another one; without them the set that
+    is there is used, whatever its size, or else the default one made.
 
     Raises:
         UserError: the benchmark is not prepared, or holds no such rows.
@@ -122,14 +124,28 @@ def _changed(path: Path) -> int:
 def _ensure_mini() -> None:
     from univg_eval.benchmarks.mini import DEFAULT_N, DEFAULT_SEED, ensure
 
-    n = _whole_number("UNIVG_MINI_N", DEFAULT_N, at_least=1)
-    seed = _whole_number("UNIVG_MINI_SEED", DEFAULT_SEED, at_least=0)
+    asked = any(os.environ.get(name, "").strip() for name in ("UNIVG_MINI_N", "UNIVG_MINI_SEED"))
+    standing = None if asked else standing_mini()
+    n, seed = standing or (
+        _whole_number("UNIVG_MINI_N", DEFAULT_N, at_least=1),
+        _whole_number("UNIVG_MINI_SEED", DEFAULT_SEED, at_least=0),
+    )
     wanted = (data_root(), n, seed)
     manifest = benchmark_dir(MINI) / "manifest.json"
     # `ensure` looks at every image file: once a process, unless somebody else builds.
     if _ensured.get(wanted) != (changed := _changed(manifest)) or not changed:
         ensure(data_root(), n=n, seed=seed)
         _ensured[wanted] = _changed(manifest)
+
+
+def standing_mini(root: str | os.PathLike[str] | None = None) -> tuple[int, int] | None:
+    """(samples a task, seed) of the univg_mini that is there; None where there is none."""
+    if not (benchmark_dir(MINI, root) / "manifest.json").is_file():
+        return None
+    generator = load_manifest(MINI, root).get("generator")
+    if not isinstance(generator, dict):
+        return None
+    return int(generator["n_per_task"]), int(generator["seed"])
 
 
 _ensured: dict[tuple[Path, int, int], int] = {}
