@@ -240,6 +240,8 @@ def test_univg_eval_writes_a_record(runs: Runs, tmp_path: Path) -> None:
 MISTAKES = [
     (("--tasks", "univg_revos"), "benchmark 'revos' is not prepared"),
     (("--tasks", "univg_mini", "--dialect", "qwen"), "unknown dialect 'qwen'"),
+    (("--tasks", "univg_mini", "--output_path", "a,b"), "cannot take a path with a comma"),
+    (("--tasks", "univg_mini", "--predict_only"), "--predict_only writes no scores"),
     (("--tasks", "mmbench"), "names no task of this project; its groups are: univg, "),
 ]
 

@@ -62,6 +62,11 @@ def run_eval(
         others = [planned.include_path] if planned.include_path else []
         args.include_path = [folder, *(path for path in others if path != folder)]
         args.output_path = planned.output_path or DEFAULT_OUTPUT
+        if "," in args.output_path:
+            raise UserError(
+                f"--output_path {args.output_path!r}: lmms-eval cannot take a path with a comma; "
+                "choose another"
+            )
         args.log_samples = True
         check(planned, args.include_path)
         before = _results_files(args.output_path)
