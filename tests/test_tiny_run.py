@@ -1,0 +1,193 @@
+"""`univg-train tiny`: equal runs, resumption, the command line, and the rows a run draws."""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+import sys
+
+import pytest
+
+from univg_eval.benchmarks.mini import TASKS, generate
+from univg_eval.errors import UserError
+from univg_train.cli import main
+from univg_train.tiny_data import RowPlan, item_turns, training_item, training_rows
+
+torch = pytest.importorskip("torch", reason="training needs torch (extra train)")
+pytest.importorskip("transformers", reason="training needs transformers (extra train)")
+
+from univg_eval.answers import read_answer  # noqa: E402
+from univg_eval.boxes import box_iou  # noqa: E402
+from univg_train import tiny  # noqa: E402
+from univg_train.tiny import VALIDATION_SEED, TinySettings, train_tiny  # noqa: E402
+from univg_train.tiny_data import DIALECT  # noqa: E402
+from univg_train.tiny_eval import validation_items  # noqa: E402
+from univg_train.tiny_model import TinyShape  # noqa: E402
+
+SMALL = TinyShape(
+    hidden=32, intermediate=48, layers=1, heads=2, kv_heads=2, vision_dim=16, vision_depth=1,
+    vision_heads=1,
+)  # fmt: skip
+PLAN = RowPlan(tasks=(("diff",), ("lisa_val", "llmseg")), aids=1, simple_steps=1, blend_steps=1)
+
+
+def _settings(**other) -> TinySettings:
+    return TinySettings(**{"steps": 4, "shape": SMALL, "plan": PLAN, "warmup": 2, **other})
+
+
+def _weights(folder):
+    return torch.load(folder / "state.pt", weights_only=True)["model"]
+
+
+def test_a_run_that_is_stopped_and_resumed_ends_like_one_that_is_not(tmp_path, monkeypatch):
+    """Also with another number of processes."""
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    result = train_tiny(whole, _settings(), threads=1, validation_per_task=1)
+    assert (result.steps, result.checkpoint) == (4, whole / "checkpoint")
+    assert (result.checkpoint / "model.safetensors").is_file()
+
+    step = tiny._Run.train_step
+
+    def stop_after_two(run, workers):
+        if run.step == 2:
+            raise KeyboardInterrupt
+        loss = step(run, workers)
+        run.save()
+        return loss
+
+    monkeypatch.setattr(tiny._Run, "train_step", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(parted, _settings(), threads=2, validation_per_task=1)
+    monkeypatch.setattr(tiny._Run, "train_step", step)
+    assert torch.load(parted / "state.pt", weights_only=True)["step"] == 2
+    train_tiny(parted, _settings(), threads=2, validation_per_task=1)
+
+    one, other = _weights(whole), _weights(parted)
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+    with pytest.raises(UserError, match=r"holds a run of other settings.*--no-resume"):
+        train_tiny(parted, _settings(seed=1))
+
+
+def test_a_run_needs_an_end_and_its_own_seed():
+    with pytest.raises(UserError, match="a run needs an end"):
+        TinySettings()
+    with pytest.raises(UserError, match="that of the validation scenes"):
+        _settings(seed=VALIDATION_SEED)
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys\n"
+        "from univg_train.cli import main\n"
+        "try:\n    main(['tiny', '--help'])\n"
+        "except SystemExit as stop:\n    assert stop.code == 0\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "univg-train tiny --out runs/tiny --minutes 60" in done.stdout
+
+
+@pytest.mark.parametrize("bad", [["--minutes", "0"], ["--steps", "-3"], ["--threads", "x"]])
+def test_bad_numbers_are_refused(bad, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["tiny", "--out", "x", *bad])
+    assert stop.value.code == 2
+    assert bad[0] in capsys.readouterr().err
+
+
+def test_a_users_mistake_is_one_message(tmp_path, capsys):
+    assert main(["tiny", "--out", str(tmp_path), "--seed", str(VALIDATION_SEED)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("univg-train tiny: seed") and "Traceback" not in error
+
+
+# -- rows ------------------------------------------------------------
+
+
+def _objects_with(item, label):
+    return [
+        (image, obj)
+        for image, scene in enumerate(item.scenes)
+        for obj in scene.objects
+        if obj.label == label
+    ]
+
+
+def _is_near(answer, box):
+    """Corners lie on the nearest points of the lattice: half a unit of 28 away at most."""
+    return all(abs(a - b) <= 0.5 / 28 + 1e-3 for a, b in zip(answer, box, strict=True))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_answer_names_an_object_that_is_there(task):
+    """The box of each boxed turn is that of an object with the answer's label in the images."""
+    for index in range(30):
+        item = training_item(task, 11, index)
+        turns = item_turns(item, random.Random(index), aids=6)
+        assert turns[0].question == item.instruction
+        main_answer = read_answer(
+            turns[0].answer,
+            DIALECT,
+            target_image=item.target_image if item.image_is_given else None,
+        )
+        assert box_iou(main_answer.box, item.box) > 0.99 or item.task == "region"
+        for turn in turns[1:]:
+            if not turn.boxed:
+                continue
+            answer = read_answer(turn.answer, DIALECT)
+            label = re.search(r"start\|>(.*?)<", turn.answer)[1]
+            found = _objects_with(item, label)
+            assert any(_is_near(answer.box, obj.box) for _, obj in found), turn
+
+
+def test_questions_about_place_and_size_have_the_answer_of_the_scene():
+    seen = set()
+    for index in range(150):
+        item = training_item("lisa_test", 3, index)
+        objects = item.scenes[0].objects
+        for turn in item_turns(item, random.Random(index), aids=0)[1:]:
+            box = read_answer(turn.answer, DIALECT).box
+            keys = {
+                "furthest to the left": lambda o: o.box[0] + o.box[2],
+                "furthest to the right": lambda o: -o.box[0] - o.box[2],
+                "highest": lambda o: o.box[1] + o.box[3],
+                "lowest": lambda o: -o.box[1] - o.box[3],
+                "largest": lambda o: o.box[0] - o.box[2],
+                "smallest": lambda o: o.box[2] - o.box[0],
+            }
+            (word,) = (word for word in keys if word in turn.question)
+            seen.add(word)
+            assert box_iou(box, min(objects, key=keys[word]).box) > 0.99, turn
+    assert len(seen) == 6
+
+
+def test_rows_are_a_function_of_seed_step_and_part():
+    plan = RowPlan(simple_steps=0, blend_steps=0)
+    one, again = (training_rows(plan, 1, 5, 3, side=112) for _ in range(2))
+    other = training_rows(plan, 1, 6, 3, side=112)
+    assert [row.turns for row in one] == [row.turns for row in again]
+    assert all((a.images == b.images).all() for a, b in zip(one, again, strict=True))
+    assert [row.turns for row in one] != [row.turns for row in other]
+
+
+def test_a_plan_asks_every_task_and_begins_simply():
+    plan = RowPlan()
+    assert {task for part in plan.tasks for task in part} == set(TASKS)
+    assert plan.simple_share(0) == plan.simple_share(plan.simple_steps - 1) == 1.0
+    assert plan.simple_share(plan.simple_steps + plan.blend_steps) == 0.0
+    for row in training_rows(plan, 0, 0, 0, side=112):
+        assert len(row.images) == 1
+
+
+def test_validation_questions_are_training_questions_of_their_own_stream():
+    items = validation_items(VALIDATION_SEED, 2)
+    assert [item.task for item in items] == [task for task in TASKS for _ in range(2)]
+    trained = {training_item(item.task, 0, i).instruction for item in items for i in range(5)}
+    assert items != [training_item(task, 0, 2 * i) for task in TASKS for i in range(2)]
+    assert trained
+    evaluated = generate("diff", seed=VALIDATION_SEED, index=0)
+    assert evaluated.scenes != items[TASKS.index("diff") * 2].scenes
