@@ -315,14 +315,14 @@ def read_answer(
             given, a dialect in pixels of the resized input takes its resize rule with its limits.
         target_image: 0-based image that the instruction names; None where the model had to find
             it. Then sizes are those of the image that the answer names, or the common size if it
-            names none; if there is no common size, the box is unreadable.
+            names none; if there is no common size, or no size at all, a box that needs one is
+            unreadable (`no_box`). `univg_eval.scoring` asks for missing sizes beforehand.
 
     Returns:
         The answer; its boxes are clipped to the image.
 
     Raises:
-        UserError: a box was read and the dialect needs a size, but no sizes are given at all; an
-            image size is impossible; or sizes and `target_image` do not fit each other.
+        UserError: an image size is impossible, or sizes and `target_image` do not fit each other.
     """
     n_images = _count_images(image_sizes, input_sizes, target_image)
     section, thinking, unclosed = split_response(text)
