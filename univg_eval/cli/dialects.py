@@ -7,8 +7,6 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from univg_eval.dialects import Dialect, UnknownScale
 
 HELP = "list how model families write boxes"
@@ -83,35 +81,36 @@ def _confidence(dialect: Dialect) -> str:
 
 
 def _print_table(dialects: list[Dialect]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from univg_eval.dialects import UNKNOWN_SCALES
 
-    table = Table(title="Dialects: how model families write boxes", title_justify="left")
-    for column in ("name", "form", "order", "space", "confidence", "resize rule"):
-        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    table = Table(
+        title="Dialects: how model families write boxes",
+        caption="confidence: in form/order/scale; `univg dialects NAME` tells the form in full, "
+        "the sources and the traps",
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("name", no_wrap=True)
+    table.add_column("order", max_width=11)
+    table.add_column("scale", ratio=1)
+    table.add_column("confidence", no_wrap=True)
+    # Text, not markup: forms hold square brackets.
     for dialect in dialects:
-        # Text, not markup: forms hold square brackets.
-        cells = (
-            dialect.name,
-            dialect.form,
-            dialect.order,
-            dialect.space.describe(),
-            _confidence(dialect),
-            dialect.resize_rule or "-",
+        scale = dialect.space.describe()
+        if dialect.resize_rule:
+            scale = f"{scale}; {dialect.resize_rule}"
+        table.add_row(
+            Text(dialect.name), Text(dialect.order), Text(scale), Text(_confidence(dialect))
         )
-        table.add_row(*(_plain(cell) for cell in cells))
     for entry in UNKNOWN_SCALES.values():
-        cells = (entry.name, entry.reason, "unknown", "unknown", "none", "-")
-        table.add_row(*(_plain(cell) for cell in cells), style="dim")
+        table.add_row(Text(entry.name), "unknown", "unknown", "none", style="dim")
     Console().print(table)
-
-
-def _plain(text: str) -> Text:
-    from rich.text import Text
-
-    return Text(text)
 
 
 def _describe(dialect: Dialect) -> str:
