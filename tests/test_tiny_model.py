@@ -41,7 +41,7 @@ SHAPE = TinyShape(
     hidden=64, intermediate=96, layers=2, heads=2, kv_heads=2, vision_dim=32, vision_depth=2,
     vision_heads=2,
 )  # fmt: skip
-FULL = RowPlan(simple_steps=0, blend_steps=0)
+FULL = RowPlan(one_steps=0, few_steps=0, blend_steps=0)
 
 
 @pytest.fixture(scope="module")

@@ -74,9 +74,9 @@ class TinySettings:
     def __post_init__(self) -> None:
         if self.steps is None and self.minutes is None:
             raise UserError("a run needs an end: give steps, minutes, or both")
-        if self.seed == VALIDATION_SEED:
+        if VALIDATION_SEED in self.plan.seeds(self.seed):
             raise UserError(
-                f"seed {self.seed} is that of the validation scenes; give any other whole number"
+                f"seed {self.seed} would train on the validation scenes; give another one"
             )
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -54,17 +54,8 @@ _NTH = ("1st", "2nd", "3rd", "4th", "5th", "6th")
 _UINT8 = npt.NDArray[np.uint8]
 # Rendered larger and reduced, as an evaluated image is: edges get the same softness.
 _DRAWN_SIDE = 224
-_MARGIN = 3.0
-_EXTREMES = (
-    ("furthest to the left", 0, 1),
-    ("furthest to the right", 0, -1),
-    ("highest", 1, 1),
-    ("lowest", 1, -1),
-)
-_EXTREME_QUESTIONS = ("Locate the object that is {}.", "Which object is {}? Locate it.")
 MAIN_WEIGHT = 2.0
 LISTING_WEIGHT = 0.6
-SIMPLE_ROWS = 8
 _OTHER_IMAGES = frozenset(
     {"common_object", "object_tracking", "multi_view", "revos", "reasonvos", "refer_grounding"}
 )
@@ -188,47 +179,17 @@ def _aid_turns(item: MiniItem, rng: random.Random, n: int, *, lists: bool = True
                 f"Find the {obj.label} in these {noun}s. Say in which {noun} it is and locate it.",
                 answer_text(obj.label, obj.box, image=i),
             )
-        elif lists:
+        else:
             question, rows = listing(item, i)
             answer = ";".join(answer_text(label, box) for label, box in rows)
             yield Turn(question, answer, LISTING_WEIGHT, boxed=False)
-
-
-def _place_turns(scene: Scene, rng: random.Random, n: int) -> Iterator[Turn]:
-    """Questions about extremes of place and size whose answer the scene itself gives.
-
-    They hold by the same margins, in lattice units, as the questions of univg_mini.
-    """
-    objects = list(scene.objects)
-    if len(objects) < 2 or not all(obj.is_whole for obj in objects):
-        return
-    found: list[tuple[str, SceneObject]] = []
-
-    def first(question: str, key: Callable[[SceneObject], float]) -> None:
-        """The object with the smallest key, if it is so by the margin."""
-        order = sorted(objects, key=key)
-        if LATTICE * (key(order[1]) - key(order[0])) >= _MARGIN - 1e-6:
-            found.append((question, order[0]))
-
-    for words, axis, sign in _EXTREMES:
-        first(
-            rng.choice(_EXTREME_QUESTIONS).format(words),
-            lambda obj, a=axis, s=sign: s * (obj.box[a] + obj.box[a + 2]) / 2,
-        )
-    first("Locate the largest object.", lambda obj: obj.box[0] - obj.box[2])
-    first("Locate the smallest object.", lambda obj: obj.box[2] - obj.box[0])
-    for question, obj in rng.sample(found, min(n, len(found))):
-        yield Turn(question, answer_text(obj.label, obj.box))
 
 
 def item_turns(
     item: MiniItem, rng: random.Random, *, aids: int, mains: int = 2
 ) -> tuple[Turn, ...]:
     """The turns of one question: its own, up to `mains` about other images, up to `aids` aids."""
-    turns = [*_main_turns(item, rng, mains), *_aid_turns(item, rng, aids)]
-    if item.image_count == 1:
-        turns.extend(_place_turns(item.scenes[0], rng, 2))
-    return tuple(turns)
+    return (*_main_turns(item, rng, mains), *_aid_turns(item, rng, aids))
 
 
 def draw_images(scenes: Sequence[Scene], side: int) -> _UINT8:
@@ -250,15 +211,18 @@ def training_item(task: str, seed: int, index: int) -> MiniItem:
 
 @dataclass(frozen=True, slots=True)
 class RowPlan:
-    """Which rows a step has.
+    """Which rows a step has: a curriculum of three stages, the last one blended in.
 
     Attributes:
-        tasks: the tasks of each part of a step; every name is one row. The parts hold rows of
-            about the same length, and the longest come first.
-        aids: auxiliary turns of a row.
-        simple_steps: so many first steps have simple rows only: one image with a few of its
-            objects, auxiliary questions.
-        blend_steps: over the steps after these the share of simple rows falls to 0.
+        tasks: the tasks of each part of a step of the last stage; every name is one row. The
+            parts hold rows of about the same length, and the longest come first.
+        aids: auxiliary turns of such a row.
+        one_steps: steps of the first stage: single images of one object.
+        few_steps: steps of the second: single images of two to four objects.
+        blend_steps: over these next steps rows of the last stage, with all images of a
+            question, take over.
+        one_rows, few_rows: rows in each part of a step of the first two stages. They are short,
+            so a step can have many.
     """
 
     tasks: tuple[tuple[str, ...], ...] = (
@@ -268,37 +232,49 @@ class RowPlan:
         ("lisa_val", "lisa_test", "llmseg", "lisa_val", "lisa_test", "llmseg"),
     )
     aids: int = 5
-    simple_steps: int = 600
-    blend_steps: int = 500
+    one_steps: int = 300
+    few_steps: int = 350
+    blend_steps: int = 200
+    one_rows: int = 24
+    few_rows: int = 12
 
     @property
     def parts(self) -> int:
         """Number of parts of a step."""
         return len(self.tasks)
 
-    def simple_share(self, step: int) -> float:
-        """Share of simple rows in a step."""
-        if step < self.simple_steps:
-            return 1.0
-        if step >= self.simple_steps + self.blend_steps:
-            return 0.0
-        return 1.0 - (step - self.simple_steps) / self.blend_steps
+    def full_share(self, step: int) -> float:
+        """Share of rows that have all images of a question."""
+        past = step - self.one_steps - self.few_steps
+        return min(1.0, max(0.0, past / self.blend_steps)) if self.blend_steps else float(past >= 0)
+
+    def seeds(self, seed: int) -> tuple[int, ...]:
+        """The seed of the scenes of each part of a run's steps."""
+        return tuple(seed + 1000 * part for part in range(self.parts))
+
+
+_MAX_ROWS = 32
+_MOST_OBJECTS = 4
 
 
 def training_rows(plan: RowPlan, seed: int, step: int, part: int, *, side: int) -> list[Row]:
     """The rows of one part of an optimiser step; `side` is that of the images in pixels."""
     rng = random.Random(f"univg tiny rows {seed} {step} {part}")
-    simple = plan.simple_share(step)
-    # Simple rows are short: a step that has only these can have more of them.
-    tasks = plan.tasks[part] if simple < 1.0 else tuple(rng.choices(TASKS, k=SIMPLE_ROWS))
+    full = plan.full_share(step)
+    tasks: Sequence[str]
+    if step < plan.one_steps:
+        tasks = rng.choices(TASKS, k=plan.one_rows)
+    elif full == 0.0:
+        tasks = rng.choices(TASKS, k=plan.few_rows)
+    else:
+        tasks = plan.tasks[part]
     rows = []
     for place, task in enumerate(tasks):
         # Neighbouring questions of some tasks share their images; one of each pair is used.
-        index = 2 * (16 * step + place) + rng.randrange(2)
-        item = training_item(task, seed, index)
-        if rng.random() < simple:
-            most = 1 if 3 * step < 2 * plan.simple_steps else 3
-            scenes, turns = _simple(item, rng, most)
+        index = 2 * (_MAX_ROWS * step + place) + rng.randrange(2)
+        item = training_item(task, plan.seeds(seed)[part], index)
+        if rng.random() >= full:
+            scenes, turns = _simple(item, rng, 1 if step < plan.one_steps else _MOST_OBJECTS)
         else:
             scenes, turns = item.scenes, item_turns(item, rng, aids=plan.aids)
         rows.append(Row(task, draw_images(scenes, side), turns))
@@ -310,17 +286,20 @@ def _simple(
 ) -> tuple[tuple[Scene, ...], tuple[Turn, ...]]:
     """One of the item's images with at most `most` of its objects, and auxiliary turns."""
     scene = rng.choice(item.scenes)
-    count = min(len(scene.objects), rng.randint(1, most))
+    count = min(len(scene.objects), rng.randint(min(2, most), most))
     keep = tuple(rng.sample(scene.objects, count))
     scene = replace(scene, objects=keep, furniture=(), marks=())
     easy = replace(item, scenes=(scene,), clip=None)
     question, rows = listing(easy)
     answer = ";".join(answer_text(label, box) for label, box in rows)
-    turns = (
-        Turn(question, answer, LISTING_WEIGHT, boxed=False),
-        *_aid_turns(easy, rng, 3, lists=False),
-    )
-    return (scene,), turns
+    turns = [Turn(question, answer, 1.0, boxed=False)]
+    for obj in _unique(scene):
+        turns.append(Turn(f"Locate the {obj.label}.", answer_text(obj.label, obj.box)))
+    if most > 1:
+        for obj in _unique(scene)[:2]:
+            box = DIALECT.encode(_on_lattice(obj.box))
+            turns.append(Turn(f"What is at {box}?", obj.label, boxed=False))
+    return (scene,), tuple(turns)
 
 
 def tokenizer_texts(seed: int, per_task: int = 200) -> Iterator[str]:

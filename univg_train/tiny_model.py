@@ -46,7 +46,7 @@ class TinyShape:
 
     hidden: int = 192
     intermediate: int = 512
-    layers: int = 5
+    layers: int = 6
     heads: int = 4
     kv_heads: int = 4
     vision_dim: int = 128
