@@ -140,7 +140,9 @@ def test_a_folder_without_a_checkpoint_is_a_user_error(tmp_path: Path, monkeypat
         tiny_model(commas)
 
 
-@pytest.mark.parametrize("arguments", [("--n", "0"), ("--limit", "-1"), ("--n", "x")])
+@pytest.mark.parametrize(
+    "arguments", [("--n", "0"), ("--limit", "-1"), ("--n", "x"), ("--seed", "-1")]
+)
 def test_impossible_numbers_are_refused(arguments: tuple[str, ...], capsys) -> None:
     from univg_eval.cli import main
 

@@ -213,3 +213,11 @@ def test_replay_refuses_ids_that_no_sample_has(
         replay(tmp_path, monkeypatch, '{"id": "own-t-test-9", "response": ""}')
     assert stopped.value.code == 2
     assert "1 ids belong to no sample of own, e.g. 'own-t-test-9'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["generate_until_multi_round", "loglikelihood"])
+def test_requests_of_foreign_tasks_stop_the_run(method: str, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        getattr(BaselineModel(kind="center"), method)([])
+    assert stopped.value.code == 2
+    assert "answer the tasks of univg alone" in capsys.readouterr().err

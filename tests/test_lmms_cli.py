@@ -242,6 +242,9 @@ MISTAKES = [
     (("--tasks", "univg_mini", "--dialect", "qwen"), "unknown dialect 'qwen'"),
     (("--tasks", "univg_mini", "--output_path", "a,b"), "cannot take a path with a comma"),
     (("--tasks", "univg_mini", "--predict_only"), "--predict_only writes no scores"),
+    (("--tasks", "univg_mini_diff,univg_mini_dif"), "there is no task univg_mini_dif; the groups"),
+    ((), "--tasks is missing; give task names, or one of the groups: univg, "),
+    (("--tasks", "univg_mini_diff"), "known: the folder /nowhere does not exist; set the env"),
     (("--tasks", "mmbench"), "names no task of this project; its groups are: univg, "),
 ]
 

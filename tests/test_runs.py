@@ -110,6 +110,12 @@ def test_an_existing_folder_is_kept_unless_it_is_an_older_record(tmp_path: Path)
     assert (precious / "chapter.txt").read_text() == "words"
 
 
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write a run record into .*file.*another folder"):
+        write(tmp_path / "file" / "record")
+
+
 def test_environment_names_versions_and_hardware() -> None:
     found = environment()
     assert found["versions"]["univg"]

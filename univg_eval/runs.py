@@ -95,7 +95,8 @@ def write_run(
         The folder.
 
     Raises:
-        UserError: the folder exists and `replace` is False, or it is no run record.
+        UserError: the folder exists and `replace` is False, or it is no run record, or its
+            parent cannot be written to.
         ValueError: the manifest lacks a required key, or the two files differ in their ids.
     """
     path = Path(path)
@@ -106,8 +107,14 @@ def write_run(
         raise UserError(f"{path} exists; choose another folder or remove it")
     if path.exists() and not (path / CHECKSUMS).is_file():
         raise UserError(f"{path} exists and is no run record; choose another folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise UserError(
+            f"cannot write a run record into {path.parent}: {error.strerror or error}; choose "
+            "another folder"
+        ) from error
     try:
         whole = {
             "schema": SCHEMA,

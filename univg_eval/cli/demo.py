@@ -28,19 +28,28 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Example: univg demo --out out/demo",
     )
     parser.add_argument("--n", type=_count, metavar="N", help="samples a task, default 40")
-    parser.add_argument("--seed", type=int, help="of the scenes; default the public seed")
+    parser.add_argument(
+        "--seed", type=_seed, metavar="S", help="of the scenes; default the public seed"
+    )
     parser.add_argument("--limit", type=_count, metavar="N", help="only the first N of each task")
-    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="parent of the records")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/demo"), metavar="DIR", help="parent of the records"
+    )
     parser.add_argument("--model", metavar="DIR", help="another Qwen2-VL checkpoint to show")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.set_defaults(run=run)
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of samples, at least 1")
-    return number
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of samples, at least 1")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number, at least 0")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:

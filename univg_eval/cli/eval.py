@@ -19,6 +19,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "prepared and the dialect known. Exit status 1 if the evaluation failed.",
         epilog="Example: univg eval --model qwen2_5_vl --model_args pretrained=DIR "
         "--tasks univg_mini --batch_size 8 --output_path out",
+        usage="univg eval [--dialect NAME] [--prompt STYLE] [--protocol NAME] [--records DIR] "
+        "--model M --model_args A --tasks T [arguments of lmms-eval …]",
         allow_abbrev=False,
     )
     parser.add_argument(

@@ -27,6 +27,10 @@ Examples:
   univg prepare mig_bench --source ~/downloads/MIG-Bench
 """
 MINI_NAMES = ("mini", "univg_mini")
+# There are tasks for them already, but no readers of their files.
+WITHOUT_READER = tuple(
+    name + form for form in ("", "_full") for name in ("lisa", "llmseg", "reasonvos", "revos")
+)
 SHOWN_NAMES = 3
 
 
@@ -71,10 +75,14 @@ def run(args: argparse.Namespace) -> int:
     if args.benchmark in _annotations.NAMES:
         _refuse(args, ("n", "seed"))
         return _prepare_mig_bench(args)
-    raise UserError(
-        f"unknown benchmark {args.benchmark!r}; univg prepare knows: mini, "
-        f"{', '.join(_annotations.NAMES)}"
-    )
+    known = f"univg prepare knows: mini, {', '.join(_annotations.NAMES)}"
+    if args.benchmark in WITHOUT_READER:
+        raise UserError(
+            f"this version has no reader for the files of {args.benchmark!r}; {known}. Samples "
+            "that you make yourself go into the data root with "
+            "univg_eval.samples.write_benchmark, and its tasks then run"
+        )
+    raise UserError(f"unknown benchmark {args.benchmark!r}; {known}")
 
 
 def _refuse(args: argparse.Namespace, names: tuple[str, ...]) -> None:

@@ -98,14 +98,23 @@ def check(args: argparse.Namespace, include_path: Sequence[str]) -> list[Groundi
         The tasks of this project among those asked for.
 
     Raises:
-        UserError: none is asked for, or the backend is unknown.
+        UserError: none is asked for, a name that begins with univg is no task, or the backend
+            is unknown.
         SystemExit: a benchmark is not prepared, or a setting is wrong or cannot be known.
     """
     manager = TaskManager("WARNING", include_path=list(include_path), include_defaults=False)
-    wanted = [name for name in (args.tasks or "").split(",") if name]
+    groups = ", ".join(manager.all_groups)
+    if not args.tasks:
+        raise UserError(f"--tasks is missing; give task names, or one of the groups: {groups}")
+    wanted = [name for name in args.tasks.split(",") if name]
     names = manager.match_tasks(wanted)
+    misspelt = [n for n in wanted if n.startswith("univg") and not manager.match_tasks([n])]
+    if misspelt:
+        raise UserError(
+            f"--tasks: there is no task {', '.join(misspelt)}; the groups are: {groups}, and "
+            "`univg tasks --json` lists the task files"
+        )
     if not names:
-        groups = ", ".join(name for name in manager.all_groups)
         raise UserError(
             f"--tasks {args.tasks!r} names no task of this project; its groups are: {groups}. "
             "For other tasks use lmms-eval itself"

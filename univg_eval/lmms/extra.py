@@ -16,4 +16,7 @@ def require_lmms_eval() -> None:
         UserError: it is not installed; the message has the command that installs it.
     """
     if find_spec("lmms_eval") is None:
-        raise UserError("lmms-eval is not installed; run: pip install 'univg[eval]'")
+        raise UserError(
+            "lmms-eval is not installed; run: pip install 'univg[eval]' (in a checkout: "
+            "pip install -c constraints.txt -e '.[eval]', which takes the tested versions)"
+        )

@@ -269,6 +269,8 @@ def _checkpoint_config(
     folder = Path(checkpoint).expanduser()
     if folder.is_dir():
         return _read_json_object(folder / "config.json")
+    if folder.is_absolute() or checkpoint.startswith("."):
+        return {}, "", f"the folder {folder} does not exist"
     from transformers import PretrainedConfig
 
     try:

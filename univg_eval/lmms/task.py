@@ -43,7 +43,7 @@ def _scored_by_the_class(doc: dict[str, Any], results: list[Any]) -> dict[str, A
     A plain function, since lmms-eval deep-copies the configuration, and a bound method would
     take the task with it.
     """
-    raise NotImplementedError("GroundingTask.process_results scores")
+    raise RuntimeError("GroundingTask.process_results scores, not this function")
 
 
 class GroundingTask(ConfigurableMessagesTask):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
 from univg_eval.errors import UserError
 from univg_eval.lmms.docs import SampleDocs
+from univg_eval.lmms.stop import stop_run
 from univg_eval.samples import GroundingSample
 
 __all__ = ["OfflineModel"]
@@ -36,9 +37,16 @@ class OfflineModel(lmms):
         return GroundingSample.from_dict(docs[doc_id], where=str(task))
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> NoReturn:
-        """Not offered: these tasks have one round."""
-        raise NotImplementedError("one round only")
+        """Not offered: the tasks of univg have one round."""
+        stop_run(_foreign("several rounds"))
 
-    def loglikelihood(self, requests: Sequence[Instance]) -> Any:
-        """Not offered: these tasks generate."""
-        raise NotImplementedError("generation only")
+    def loglikelihood(self, requests: Sequence[Instance]) -> NoReturn:
+        """Not offered: the tasks of univg generate."""
+        stop_run(_foreign("likelihoods"))
+
+
+def _foreign(what: str) -> UserError:
+    return UserError(
+        f"univg_baseline and univg_replay answer the tasks of univg alone, and none of them asks "
+        f"for {what}; take these tasks out of --tasks"
+    )
