@@ -485,7 +485,9 @@ def test_prepare_refuses_missing_and_broken_images_with_count_and_names(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["prepare", "lisa"], "unknown benchmark 'lisa'; univg prepare knows: mini, mig_bench"),
+        (["prepare", "lise"], "unknown benchmark 'lise'; univg prepare knows: mini, mig_bench"),
+        (["prepare", "lisa"], "no reader for the files of 'lisa'; univg prepare knows: mini, mig"),
+        (["prepare", "revos_full"], "no reader for the files of 'revos_full'"),
         (["prepare", "mig_bench"], "give --source"),
         (["prepare", "mig_bench", "--n", "3", "--source", "."], "--n is not an option of bench"),
         (["prepare", "mini", "--source", "."], "--source is not an option of benchmark 'mini'"),
