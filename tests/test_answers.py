@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from univg_eval.answers import Answer, read_answer
 from univg_eval.dialects import get_dialect, list_dialects
-from univg_eval.errors import UserError
 
 A = "(100,200),(300,400)"
 B = "(500,600),(700,800)"
@@ -225,6 +224,11 @@ def test_json_units(text: str, box: str | None, n_units: int) -> None:
         "I looked at every image.\nThere are none.",
         "Answer: none",
         "bbox_2d: null",
+        "No: There are none.",
+        "No, there is no such object.",
+        "Actually, there is no such object.",
+        "Sorry, there is no cat in the image.",
+        "However, the object is not visible.",
     ],
 )
 @pytest.mark.parametrize("dialect", ["univg_r1", "qwen2_5_vl", "norm1000", "molmo", "florence2"])
@@ -262,13 +266,38 @@ def test_no_box_is_not_nothing(text: str) -> None:
         f"{A}. There are no other dogs in the image.",
         f"{A}. There is no doubt.",
         f"{A} with occlusion: none",
+        f"{A} with occlusion (of any sort) none",
         f"{A}\nThere are none others like it here",
         f"There are none in the background. But here: {A}",
+        f"{A}\nNone of the others match.",
+        f"{A}\nNone of the other images contain it.",
+        f"{A}\nThere are none in any of the other images.",
+        f"{A}. There is no such object in the remaining images.",
     ],
 )
 def test_words_around_a_box_are_no_nothing(text: str) -> None:
     answer = read(text)
     assert (answer.status, answer.box) == ("ok", BOXES[A])
+
+
+@pytest.mark.parametrize("dialect", ["univg_r1", "qwen3_vl", "norm1000"])
+@pytest.mark.parametrize("box", [A, "[100, 200, 300, 400]", '{"bbox_2d": [100, 200, 300, 400]}'])
+@pytest.mark.parametrize(
+    "closing",
+    [" There are none.", "\nThere are none.", " Actually, there is no such object.", " null"],
+)
+def test_a_box_taken_back_is_none(closing: str, box: str, dialect: str) -> None:
+    answer = read(box + closing, dialect)
+    assert (answer.status, answer.box) == ("none", None)
+
+
+@pytest.mark.parametrize("key", ["label", "reason", "description"])
+def test_a_text_beside_a_box_does_not_take_it_back(key: str) -> None:
+    text = (
+        f'{{"bbox_2d": [100, 200, 300, 400], "{key}": "It is red. There is no dog in the image."}}'
+    )
+    answer = read(text, "qwen3_vl")
+    assert (answer.status, answer.box) == ("ok", (0.1, 0.2, 0.3, 0.4))
 
 
 def test_which_image_does_not_show_it() -> None:

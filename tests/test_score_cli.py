@@ -379,6 +379,12 @@ def test_an_output_that_cannot_be_written(
 ) -> None:
     assert main([*score, "--out", str(tmp_path)]) == 2
     assert "is a folder" in capsys.readouterr().err
+    # A pipe or a device would be replaced by a file: /dev/null for the whole machine.
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert main([*score, "--out", str(pipe)]) == 2
+    assert "is no regular file" in capsys.readouterr().err
+    assert pipe.is_fifo()
     blocked = tmp_path / "file"
     blocked.write_text("")
     assert main([*score, "--out", str(blocked / "scores.jsonl")]) == 2

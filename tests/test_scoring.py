@@ -178,6 +178,35 @@ def test_thresholds_are_reached_by_equality() -> None:
     assert sample_metrics(score_sample(sample, "[0, 0, 0.5, 0.5]", "norm1"))["acc@0.5"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("target", "numbers", "threshold"),
+    [
+        # Widths in thousandths, heights equal: 60 of 120, 195 of 650, 147 of 210, 45 of 50.
+        ((0.779, 0.46, 0.899, 0.849), "(779,460),(839,849)", 0.5),
+        ((0.221, 0.515, 0.871, 0.992), "(221,515),(416,992)", 0.3),
+        ((0.331, 0.594, 0.541, 0.956), "(331,594),(478,956)", 0.7),
+        ((0.671, 0.153, 0.721, 0.346), "(671,153),(716,346)", 0.9),
+    ],
+)
+def test_thresholds_are_reached_by_equality_in_thousandths(
+    target: tuple[float, float, float, float], numbers: str, threshold: float
+) -> None:
+    score = score_sample(make_sample(targets=(Target(1, target),)), numbers, "qwen2_vl")
+    assert score.iou == threshold
+    assert sample_metrics(score)[f"acc@{threshold}"] == 1.0
+    # Just below is below.
+    x1, y1, x2, y2 = target
+    wider = make_sample(targets=(Target(1, (x1, y1, x2 + 1e-6, y2)),))
+    assert sample_metrics(score_sample(wider, numbers, "qwen2_vl"))[f"acc@{threshold}"] == 0.0
+
+
+def test_several_targets_match_at_equality_in_thousandths() -> None:
+    answer = read_answer("(779,460),(839,849)", get_dialect("qwen2_vl"))
+    targets = [Target(1, (0.779, 0.46, 0.899, 0.849)), Target(1, (0.0, 0.0, 0.1, 0.1))]
+    f1, ap50 = match_several(answer, targets, check_image=False)
+    assert (f1, ap50) == (pytest.approx(2 / 3), 0.5)
+
+
 def scores_of_two_tasks():
     samples = [
         make_sample(id="a"),

@@ -45,6 +45,10 @@ __all__ = [
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 MACC_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 MATCH_IOU = 0.5
+# Tenths and thousandths are no exact floats: without rounding, a box that covers exactly half of
+# its target misses 0.5 by 1e-16 as often as not. An IoU of such boxes is a ratio of integers, and
+# none that differs from a threshold lies this close to it.
+IOU_DECIMALS = 12
 
 ImageSizes = Sequence[tuple[int, int]]
 
@@ -74,8 +78,8 @@ class SampleScore:
         id, task, cluster: of the sample.
         status: how the response was read.
         box: chosen box, xyxy_norm, or None.
-        iou: with the single target, 0.0 for every status but ``ok``; None for a sample without
-            target or with several.
+        iou: with the single target, to 12 decimals, 0.0 for every status but ``ok``; None for a
+            sample without target or with several.
         center: whether the box's centre lies in the single target; None as for `iou`.
         image_index: 0-based image that the response names, or None.
         image_right: whether that is the target's image; None where the image was given, where
@@ -168,7 +172,7 @@ def score_samples(
         true = np.array([samples[i].targets[0].box for i in scored], dtype=np.float64)
         for i, iou, center in zip(
             scored,
-            rule.iou(predicted, true).tolist(),
+            np.round(rule.iou(predicted, true), IOU_DECIMALS).tolist(),
             center_in_box(predicted, true).tolist(),
             strict=True,
         ):
@@ -272,13 +276,10 @@ def match_several(
         ``ap50``: mean over targets of the precision at the rank where each was found, 0 for
         those never found.
     """
-    overlaps = (
-        box_iou(
-            np.array(answer.boxes)[:, None, :], np.array([target.box for target in targets])[None]
-        )
-        if answer.boxes
-        else np.zeros((0, len(targets)))
-    )
+    overlaps = np.zeros((0, len(targets)))
+    if answer.boxes:
+        true = np.array([target.box for target in targets])
+        overlaps = np.round(box_iou(np.array(answer.boxes)[:, None, :], true[None]), IOU_DECIMALS)
     free = np.ones(len(targets), dtype=bool)
     hits = 0
     precisions = 0.0

@@ -151,6 +151,12 @@ def _check_out(args: argparse.Namespace) -> None:
         return
     if args.out.is_dir():
         raise UserError(f"--out {args.out} is a folder; expected the path of a file to write")
+    if args.out.exists() and not args.out.is_file():
+        # Writing goes through a new file that takes the path's place.
+        raise UserError(
+            f"--out {args.out} is no regular file and would be replaced by one; expected the path "
+            "of a file to write"
+        )
     for name in ("responses", "annotations"):
         path = getattr(args, name)
         if path is not None and args.out.exists() and path.exists() and args.out.samefile(path):

@@ -17,6 +17,7 @@ from univg_eval.dialects.image_names import find_image_names, read_image_value
 
 __all__ = [
     "COMMA",
+    "LABEL_TEXT",
     "NUMBER",
     "PAIRS",
     "SPACE_OR_COMMA",
@@ -89,7 +90,7 @@ _LINE, _PASSED, _BOX, _FENCE, _IMAGE, _CORNER, _KEY, _NULL, _OPEN, _CLOSE = rang
 
 # Spans that look like boxes and are none: four-cornered regions, points, 3D boxes, texts.
 _SKIPPED_TAGS = r"<(?:\|quad_start\|>|quad>|points?\b|3dbbox>)[^<]*+"
-_SKIPPED_TEXTS = rf"(?:{_LABEL_KEYS})[\"']\s*+:\s*+(?:{_DOUBLE_QUOTED}|{_SINGLE_QUOTED})"
+LABEL_TEXT = rf"(?:{_LABEL_KEYS})[\"']\s*+:\s*+(?:{_DOUBLE_QUOTED}|{_SINGLE_QUOTED})"
 # Brackets in such a row are no JSON.
 _SKIPPED_BRACKETS = r"[\[{]{9,}+|[\]}]{9,}+"
 _CORNER_NAMES = {
@@ -376,7 +377,7 @@ def grammar(
         rf"({'|'.join(forms) if forms else _NEVER})"
         rf"|{_SKIPPED_TAGS}|{_SKIPPED_BRACKETS}"
         r"|(```)"
-        rf"|[\"'](?:{_SKIPPED_TEXTS}"
+        rf"|[\"'](?:{LABEL_TEXT}"
         rf"|({_IMAGE_KEYS}[\"']\s*+:\s*+(?:\"[^\"\n]{{0,60}}+\"|'[^'\n]{{0,60}}+'"
         r"|[0-9]{1,3}+(?![.0-9])))"
         rf"|({corner})"

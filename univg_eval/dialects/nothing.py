@@ -1,11 +1,14 @@
 """Sentences by which a model says that there is no such object: "None.", "There are none."
 
-Only whole sentences count: "none of the others match" is part of an answer, not the answer.
+Only whole sentences count, and only about all that was asked: "None of the others match." is part
+of an answer, and so is what a text inside a JSON object ("label", "reason") says.
 """
 
 from __future__ import annotations
 
 import re
+
+from univg_eval.dialects._grammar import LABEL_TEXT
 
 __all__ = ["find_nothing"]
 
@@ -25,16 +28,23 @@ _NONE = re.compile(
     r"(?!(?:other|more|further|additional|second|doubt|need|way|clear|obvious)\b)"
     r"(?:[\w'-]{1,20}+\s){1,8}?"
     r"(?:visible|present|shown|here|in\s(?:the|this|any|either|these|both)\s[\w-]{1,20}+)"
-    r")(?:\s(?:in|on|within|of|at)(?:\s[\w-]{1,20}+){1,5}?)?"
+    # "in the image", but not "of the others", "in any of the other images".
+    r")(?:\s(?:in|on|within|of|at)(?!(?:\s[\w-]{1,20}+){0,4}?\s(?:others?|rest|remaining)\b)"
+    r"(?:\s[\w-]{1,20}+){1,5}?)?"
     r"[*_)]{0,3}+\s{0,4}(?=[.!<`\n]|\Z)"
 )
 _MAY_BE_NONE = re.compile(r"[Nn][OoUu/]|isn't|doesn't|can't")
-# What may stand before such a sentence: the start, the end of another, a line break, a tag, or a
-# word that announces the answer.
+# What may stand before such a sentence: the start, the end of another, a line break, a tag, the
+# bracket that ends a box, a word that announces the answer, or one that opens a sentence.
 _SENTENCE_START = re.compile(
-    r"(?:\A|[.!?>\n]|```(?:json)?|(?i:\b(?:answer|bbox(?:_2d)?|box(?:es)?|output|result|target"
-    r"|object|location|coordinates|image[ -]?[0-9]{1,2}))[*_]{0,2}:)[\s*_`(]*\Z"
+    r"(?:\A|[.!?>\n]|[0-9\"'\])}]\s?[\])}]|```(?:json)?"
+    r"|(?i:\b(?:answer|bbox(?:_2d)?|box(?:es)?|output|result|target|object|location"
+    r"|coordinates|image[ -]?[0-9]{1,2}))[*_]{0,2}:"
+    r"|(?i:\b(?:(?:actually|sorry|unfortunately)[,:]?|(?:no|but|so|however|therefore|thus|hence|well"
+    r"|wait)[,:])))[\s*_`(]*\Z"
 )
+
+_LABEL_TEXT = re.compile(rf"[\"']{LABEL_TEXT}")
 
 
 def find_nothing(section: str) -> list[tuple[int, int]]:
@@ -42,8 +52,14 @@ def find_nothing(section: str) -> list[tuple[int, int]]:
     spans: list[tuple[int, int]] = []
     if _MAY_BE_NONE.search(section) is None:
         return spans
+    texts = [match.span() for match in _LABEL_TEXT.finditer(section)]
+    next_text = 0
     for match in _NONE.finditer(section):
         start = match.start()
+        while next_text < len(texts) and texts[next_text][1] <= start:
+            next_text += 1
+        if next_text < len(texts) and texts[next_text][0] < start:
+            continue
         before = section[max(0, start - 24) : start]
         if start > 24:
             before = "x" + before  # keeps \A from matching the cut
