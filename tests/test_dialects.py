@@ -563,7 +563,6 @@ def test_command_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     printed = capsys.readouterr().out
     for name in (*list_dialects(), *UNKNOWN_SCALES):
         assert name in printed
-    assert "[x1, y1, x2, y2]" in printed  # brackets are not taken for markup
     assert "low/medium/low" in printed
     assert "smart_resize to multiples of 28" in printed
 
