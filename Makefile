@@ -16,9 +16,9 @@ help:
 	@echo "make bench  speed of scoring, interval coverage, the attack table"
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 	  echo "UniVG needs Python 3.11 to 3.13; $(PYTHON) is $$($(PYTHON) --version). Say which one to use: make PYTHON=python3.12 …" >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 2; }
 
 $(VENV)/.eval: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing lmms-eval, torch and transformers into $(VENV) (some minutes, about 7 GB) …"
