@@ -318,6 +318,9 @@ def test_a_prepared_benchmark_is_read_by_split(tmp_path: Path) -> None:
     assert fingerprint == same
     with pytest.raises(UserError, match="has no split 'train'; it has: test, val"):
         SampleTable.load("set", split="train", root=tmp_path)
+    (tmp_path / "set" / "samples.jsonl").write_text("\n")
+    with pytest.raises(UserError, match="holds no samples; prepare 'set' again"):
+        SampleTable.load("set", root=tmp_path)
     with pytest.raises(UserError, match="'other' is not prepared"):
         SampleTable.load("other", root=tmp_path)
 

@@ -40,6 +40,7 @@ BAD_ROWS = [
     ({"images": "a.png"}, "field 'images' is 'a.png'; expected a list of strings"),
     ({"widths": [640]}, "2 images but 1 widths and 2 heights"),
     ({"heights": [480, 0]}, "field 'heights' is .*whole pixels"),
+    ({"widths": [640, 2**31]}, "field 'widths' is .*whole pixels"),
     ({"image_is_given": 1}, "field 'image_is_given' is 1; expected true or false"),
     ({"targets": None}, "field 'targets' is None; expected a list"),
     (
@@ -51,6 +52,7 @@ BAD_ROWS = [
     ({"targets": [{"image": 0, "box": [0, 0, 1, "1"]}]}, "expected four numbers"),
     ({"targets": [{"image": 0, "box": [0, 0, 1, 10**400]}]}, "beyond a float"),
     ({"targets": ["box"]}, "image is None"),
+    ({"targets": [{"image": 0, "box": [0, 0, 1, 1], "mask": 3}]}, r"targets\[0\]: mask is 3"),
     ({"source": []}, "field 'source' is .*expected an object"),
 ]
 

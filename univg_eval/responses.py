@@ -38,6 +38,7 @@ from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
 from univg_eval.protocols import Protocol
 from univg_eval.samples import (
+    LARGEST_SIDE,
     SAMPLES_FILE,
     GroundingSample,
     Target,
@@ -55,7 +56,6 @@ RANGE_BYTES = 4 << 20
 MAX_PROCESSES = 8
 # Several batches a range: a batch's Python objects are what a worker holds at a time.
 BATCH_LINES = 2000
-MAX_PIXELS_A_SIDE = 10**7
 
 _FIELDS = ("id", "response", "image_sizes", "input_sizes", "prompt")
 _OPTIONAL_FIELDS = ", ".join(_FIELDS[2:])
@@ -197,7 +197,9 @@ class SampleTable:
         path = benchmark_dir(benchmark, root) / SAMPLES_FILE
         table, splits = _load_in_parts(path, split, processes, range_bytes)
         if not len(table):
-            known = ", ".join(sorted(splits)) or "no rows at all"
+            if not splits:
+                raise UserError(f"{path} holds no samples; prepare {benchmark!r} again")
+            known = ", ".join(sorted(splits))
             raise UserError(f"benchmark {benchmark!r} has no split {split!r}; it has: {known}")
         fingerprint = manifest.get("fingerprint")
         if not isinstance(fingerprint, str):
@@ -664,7 +666,7 @@ def _sizes(row: dict[str, Any], name: str, n_images: int) -> list[tuple[int, int
     if not isinstance(value, list) or not all(
         isinstance(size, list)
         and len(size) == 2
-        and all(type(v) is int and 0 < v <= MAX_PIXELS_A_SIDE for v in size)
+        and all(type(v) is int and 0 < v <= LARGEST_SIDE for v in size)
         for size in value
     ):
         raise _LineError(

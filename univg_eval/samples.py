@@ -38,6 +38,7 @@ __all__ = [
 
 SAMPLES_FILE = "samples.jsonl"
 MANIFEST_FILE = "manifest.json"
+LARGEST_SIDE = 10**7  # of an image, in pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,9 @@ def _strings(row: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
 
 def _integers(row: Mapping[str, Any], name: str, where: str) -> tuple[int, ...]:
     value = row.get(name)
-    if not isinstance(value, list) or not all(type(item) is int and item > 0 for item in value):
+    if not isinstance(value, list) or not all(
+        type(item) is int and 0 < item <= LARGEST_SIDE for item in value
+    ):
         raise UserError(f"{where}: field {name!r} is {value!r}; expected a list of whole pixels")
     return tuple(value)
 
@@ -228,7 +231,10 @@ def _target(item: Any, where: str, n_images: int) -> Target:
         x1, y1, x2, y2 = (float(v) for v in box)
     except OverflowError as error:
         raise UserError(f"{where}: box holds a number beyond a float; expected [0, 1]") from error
-    return Target(image=image, box=(x1, y1, x2, y2), mask=item.get("mask"))
+    mask = item.get("mask")
+    if not (mask is None or isinstance(mask, dict)):
+        raise UserError(f"{where}: mask is {mask!r}; expected an object with size and counts")
+    return Target(image=image, box=(x1, y1, x2, y2), mask=mask)
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
