@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from univg_eval import images as images_module
 from univg_eval.errors import UserError
@@ -109,7 +109,10 @@ def test_unreadable_image(tmp_path, content):
         load_image(tmp_path / "bad.png")
 
 
-def test_truncated_image_is_not_half_an_image(tmp_path):
+@pytest.mark.parametrize("switched_on", [False, True], ids=["by default", "after lmms-eval"])
+def test_truncated_image_is_not_half_an_image(tmp_path, monkeypatch, switched_on):
+    # Importing lmms-eval makes Pillow fill up truncated images with grey, for the whole process.
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", switched_on)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(
         tmp_path / "x.png"
     )
@@ -117,6 +120,7 @@ def test_truncated_image_is_not_half_an_image(tmp_path):
     (tmp_path / "x.png").write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match=r"cannot read .*x.png as an image.*damaged"):
         load_image(tmp_path / "x.png")
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is switched_on
 
 
 def test_a_folder_is_no_image(tmp_path):

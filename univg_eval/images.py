@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +38,28 @@ def split_reference(reference: str) -> tuple[str, int | None]:
     return path, int(number)
 
 
+# Pillow's switch is one for the whole process.
+_switch = threading.Lock()
+
+
+@contextmanager
+def _whole_images_only() -> Iterator[None]:
+    """Make Pillow refuse truncated files, whatever other libraries have told it.
+
+    lmms-eval switches them on when it is imported; the missing part of an image would then be
+    grey, and a model would be blamed for not seeing it.
+    """
+    from PIL import ImageFile
+
+    with _switch:
+        before = ImageFile.LOAD_TRUNCATED_IMAGES
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
 def load_image(path: str | os.PathLike[str]) -> PILImage.Image:
     """Open an image file as RGB, turned upright once by its EXIF orientation.
 
@@ -47,7 +72,7 @@ def load_image(path: str | os.PathLike[str]) -> PILImage.Image:
 
     path = Path(path)
     try:
-        with Image.open(path) as image:
+        with _whole_images_only(), Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
             return upright.convert("RGB")
     except FileNotFoundError as error:

@@ -53,11 +53,11 @@ def answer_items(
         chosen = order[start : start + batch_size]
         responses = _generate(model, tokenizer, shape, [items[i] for i in chosen])
         for i, response in zip(chosen, responses, strict=True):
-            results[i] = Prediction(items[i], response, _iou(items[i], response))
+            results[i] = Prediction(items[i], response, _overlap(items[i], response))
     return [results[i] for i in range(len(items))]
 
 
-def _iou(item: MiniItem, response: str) -> float:
+def _overlap(item: MiniItem, response: str) -> float:
     answer = parse_answer(
         response, DIALECT, target_image=item.target_image if item.image_is_given else None
     )
