@@ -8,6 +8,7 @@ so when written: a side that would round to nothing becomes one step long.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -53,7 +54,7 @@ def _size(image_wh: Size | None, what: str) -> Size:
     return image_wh
 
 
-class Space:
+class Space(ABC):
     """Base of all spaces.
 
     Attributes:
@@ -80,23 +81,23 @@ class Space:
         """Order of the written numbers."""
         return "xyxy"
 
+    @abstractmethod
     def describe(self) -> str:
         """The scale in a few words."""
-        raise NotImplementedError
 
     def input_size(self, image_wh: Size) -> Size:
         """(width, height) of the image as the model sees it, by the family's rule."""
         return image_wh
 
+    @abstractmethod
     def to_norm(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
         """Numbers as written to xyxy_norm, not clipped."""
-        raise NotImplementedError
 
+    @abstractmethod
     def from_norm(
         self, box: Box, image_wh: Size | None, input_wh: Size | None
     ) -> tuple[float, ...]:
         """A box (xyxy_norm, finite) to the numbers to write, in the written order."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
