@@ -67,7 +67,7 @@ def test_a_run_that_is_stopped_and_resumed_ends_like_one_that_is_not(tmp_path, m
 
     monkeypatch.setattr(tiny._Run, "train_step", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
-        train_tiny(parted, _settings(), threads=2, validation_per_task=1)
+        train_tiny(parted, _settings(), threads=1, validation_per_task=1)
     monkeypatch.setattr(tiny._Run, "train_step", step)
     assert torch.load(parted / "state.pt", weights_only=True)["step"] == 2
     train_tiny(parted, _settings(), threads=2, validation_per_task=1)
