@@ -115,7 +115,7 @@ def _show(runs: list[DemoRun]) -> None:
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=0,
     )
     table.add_column("task", no_wrap=True)
     table.add_column("tiny", justify="right", no_wrap=True)
