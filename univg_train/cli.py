@@ -28,7 +28,7 @@ example:
 At the end DIR/checkpoint holds a model folder:
   lmms-eval --model qwen2_vl --model_args pretrained=runs/tiny/checkpoint,device=cpu,\\
 device_map=cpu,min_pixels=12544,max_pixels=12544 --tasks univg_mini \\
-    --include_path $(univg tasks) --batch_size 8 --output_path out --log_samples
+    --include_path "$(univg tasks)" --batch_size 8 --output_path out --log_samples
 """
 
 
