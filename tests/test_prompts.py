@@ -55,6 +55,14 @@ def test_a_box_in_the_question_is_rewritten(name: str, numbers: list[str]) -> No
         position = question.index(number, position) + len(number)
 
 
+def test_the_recorded_input_size_wins_over_the_resize_rule() -> None:
+    # (0.25, 0.5, 0.5, 0.75) of a first image that the model saw at 400 x 200.
+    sample = make_sample(instruction=TRACK)
+    sizes = [(400, 200), (100, 100)]
+    prompt = build_prompt(sample, get_dialect("qwen2_5_vl"), "direct", input_sizes=sizes)
+    assert "[100, 100, 200, 150]" in prompt
+
+
 def test_phrase_marks_are_dropped_for_other_families() -> None:
     question = "Find <|object_ref_start|>a red kite<|object_ref_end|>."
     assert localize_question(question, get_dialect("internvl")) == "Find a red kite."

@@ -151,6 +151,13 @@ def test_invalid_ground_truth_is_excluded_by_univg_and_kept_by_published_rules()
     assert published["acc@0.5"] == 0.0
 
 
+def test_the_box_of_zeros_of_a_published_rule_earns_nothing_by_its_centre() -> None:
+    # univg-r1 puts [0, 0, 0, 0] where it reads nothing; its centre lies in a target at the corner.
+    sample = make_sample(targets=(Target(1, (0.0, 0.0, 0.4, 0.4)),))
+    metrics = sample_metrics(score_sample(sample, "no idea", None, protocol="univg-r1"))
+    assert (metrics["center_acc"], metrics["acc@0.3"], metrics["answered"]) == (0.0, 0.0, 0.0)
+
+
 def test_metrics_of_one_iou() -> None:
     # IoU 0.04 / 0.06: two thirds.
     score = score_sample(make_sample(), "(100,200),(300,500)", "qwen2_vl")
