@@ -32,6 +32,7 @@ __all__ = [
     "iter_json_lines",
     "load_manifest",
     "load_samples",
+    "n_skipped",
     "write_benchmark",
     "write_text_atomically",
 ]
@@ -319,6 +320,16 @@ def load_manifest(benchmark: str, root: str | os.PathLike[str] | None = None) ->
     if not isinstance(manifest, dict):
         raise UserError(f"{path}: expected a JSON object; prepare {benchmark!r} again")
     return manifest
+
+
+def n_skipped(benchmark: str, root: str | os.PathLike[str] | None = None) -> int:
+    """How many faulty items `univg prepare --skip-faulty` left out of a benchmark.
+
+    Raises:
+        UserError: the benchmark is not prepared.
+    """
+    skipped = load_manifest(benchmark, root).get("skipped")
+    return len(skipped) if isinstance(skipped, list) else 0
 
 
 def load_samples(

@@ -19,6 +19,7 @@ from univg_eval.samples import (
     fingerprint,
     load_manifest,
     load_samples,
+    n_skipped,
 )
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
     "TaskRows",
     "as_shown",
     "load_rows",
-    "n_skipped",
     "standing_mini",
 ]
 
@@ -154,16 +154,6 @@ def load_rows(
             f"of {benchmark!r}: {next(iter(left_out.values()))}; choose another task or control"
         )
     return TaskRows(shown, identity, "+".join(revisions), left_out, n_skipped(benchmark))
-
-
-def n_skipped(benchmark: str) -> int:
-    """How many faulty items `univg prepare --skip-faulty` left out of a benchmark.
-
-    Raises:
-        UserError: the benchmark is not prepared.
-    """
-    skipped = load_manifest(benchmark).get("skipped")
-    return len(skipped) if isinstance(skipped, list) else 0
 
 
 def as_shown(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
-from univg_eval.lmms.docs import as_shown, n_skipped
+from univg_eval.lmms.docs import as_shown
 from univg_eval.lmms.media import video_of
 from univg_eval.lmms.settings import (
     BASELINE_MODEL,
@@ -29,7 +29,13 @@ from univg_eval.lmms.settings import (
 )
 from univg_eval.lmms.task import SETTINGS_KEY
 from univg_eval.runs import environment, write_run
-from univg_eval.samples import GroundingSample, fingerprint, iter_json_lines, load_samples
+from univg_eval.samples import (
+    GroundingSample,
+    fingerprint,
+    iter_json_lines,
+    load_samples,
+    n_skipped,
+)
 from univg_eval.scoring import Response, aggregate, score_samples
 
 __all__ = ["read_output", "response_text", "write_records"]
