@@ -495,29 +495,64 @@ def test_no_config(tmp_path: Path) -> None:
         dialect_for_model("Qwen/Qwen2-VL")
 
 
+QWEN = {"image_processor_type": "Qwen2VLImageProcessor"}
+
+
 @pytest.mark.parametrize(
-    ("content", "expected"),
+    ("processor", "preprocessor", "expected"),
     [
-        (None, (None, None)),
-        ({}, (None, None)),
-        ({"min_pixels": 3136, "max_pixels": 401408}, (3136, 401408)),
-        ({"size": {"shortest_edge": 3136, "longest_edge": 401408}}, (3136, 401408)),
-        ({"max_pixels": 9000, "size": {"shortest_edge": 3136, "longest_edge": 1}}, (3136, 9000)),
-        ({"size": {"height": 448, "width": 448}}, (None, None)),
+        (None, None, (None, None)),
+        (None, {}, (None, None)),
+        (None, {"min_pixels": 3136, "max_pixels": 401408}, (3136, 401408)),
+        (None, {"max_pixels": 401408}, (None, 401408)),
+        (None, QWEN | {"size": {"shortest_edge": 3136, "longest_edge": 5}}, (3136, 5)),
+        (None, QWEN | {"max_pixels": 9, "size": {"shortest_edge": 4, "longest_edge": 1}}, (4, 9)),
+        # A CLIP processor's shortest_edge is a side in pixels, not an area.
+        (
+            None,
+            {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 336}},
+            (None, None),
+        ),
+        (None, QWEN | {"size": {"height": 448, "width": 448}}, (None, None)),
+        # transformers 5 saves one file, and takes its part for images before the older file.
+        ({"image_processor": QWEN | {"max_pixels": 784}}, None, (None, 784)),
+        ({"image_processor": {"max_pixels": 784}}, {"max_pixels": 9}, (None, 784)),
+        ({"image_processor": {}}, {"max_pixels": 9}, (None, None)),
+        ({"processor_class": "Qwen2VLProcessor"}, {"max_pixels": 9}, (None, 9)),
     ],
 )
 def test_pixel_limits_of_a_folder(
-    content: dict[str, Any] | None, expected: tuple[int | None, int | None], tmp_path: Path
+    processor: dict[str, Any] | None,
+    preprocessor: dict[str, Any] | None,
+    expected: tuple[int | None, int | None],
+    tmp_path: Path,
 ) -> None:
-    if content is not None:
-        (tmp_path / "preprocessor_config.json").write_text(json.dumps(content))
-    assert pixel_limits(tmp_path) == expected
+    nested, own = tmp_path / "processor_config.json", tmp_path / "preprocessor_config.json"
+    for path, content in ((nested, processor), (own, preprocessor)):
+        if content is not None:
+            path.write_text(json.dumps(content))
+    found = pixel_limits(tmp_path)
+    assert (found.min_pixels, found.max_pixels) == expected
+    source = nested if "image_processor" in (processor or {}) else own
+    assert found.source == (None if expected == (None, None) else source)
 
 
-def test_pixel_limits_must_be_numbers(tmp_path: Path) -> None:
-    (tmp_path / "preprocessor_config.json").write_text('{"max_pixels": "many"}')
-    with pytest.raises(UserError, match="max_pixels is 'many'; expected a number of pixels"):
+@pytest.mark.parametrize("value", ["many", 0, -1, 1.5, True])
+def test_pixel_limits_must_be_numbers(value: Any, tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"max_pixels": value}))
+    with pytest.raises(UserError, match=f"max_pixels is {value!r}; expected a number of pixels"):
         pixel_limits(tmp_path)
+
+
+def test_pixel_limits_are_what_transformers_loads(repo_root: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    shipped = repo_root / "univg_eval" / "models" / "tiny"
+    assert pixel_limits(shipped)[:2] == (12544, 12544)
+    for name in ("config.json", "processor_config.json"):
+        (tmp_path / name).write_bytes((shipped / name).read_bytes())
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(QWEN | {"max_pixels": 784}))
+    size = transformers.AutoImageProcessor.from_pretrained(tmp_path).size
+    assert pixel_limits(tmp_path)[:2] == (size["shortest_edge"], size["longest_edge"])
 
 
 # --- names of images -----------------------------------------------------------------------------

@@ -4,7 +4,12 @@ A dialect is chosen by name or from a model's config, never from a response.
 """
 
 from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._models import declared_settings, dialect_for_model, pixel_limits
+from univg_eval.dialects._models import (
+    PixelLimits,
+    declared_settings,
+    dialect_for_model,
+    pixel_limits,
+)
 from univg_eval.dialects._registry import get_dialect, list_dialects
 from univg_eval.dialects._resize import smart_resize_wh
 from univg_eval.dialects.unknown import UNKNOWN_SCALES, UnknownScale
@@ -13,6 +18,7 @@ __all__ = [
     "UNKNOWN_SCALES",
     "Confidence",
     "Dialect",
+    "PixelLimits",
     "UnknownScale",
     "declared_settings",
     "dialect_for_model",

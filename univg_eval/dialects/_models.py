@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from univg_eval.dialects._registry import DIALECTS, get_dialect
 from univg_eval.dialects.unknown import UNKNOWN_SCALES
 from univg_eval.errors import UserError
 
-__all__ = ["MODEL_TYPES", "declared_settings", "dialect_for_model", "pixel_limits"]
+__all__ = [
+    "MODEL_TYPES",
+    "PixelLimits",
+    "declared_settings",
+    "dialect_for_model",
+    "pixel_limits",
+]
 
 # model_type of transformers, or of the remote code that the checkpoint ships. It does not tell a
 # fine-tune from its base: UniVG-R1 and Migician are qwen2_vl (same form, same scale), VLM-R1 and
@@ -165,33 +171,60 @@ def declared_settings(config_dir: str | Path) -> dict[str, str]:
     return declared
 
 
-def pixel_limits(config_dir: str | Path) -> tuple[int | None, int | None]:
-    """(min_pixels, max_pixels) that a model folder's ``preprocessor_config.json`` sets.
+class PixelLimits(NamedTuple):
+    """What a checkpoint's image processor allows: areas in pixels, None where nothing is said.
 
-    The file writes them as ``min_pixels`` and ``max_pixels``, or as ``size.shortest_edge`` and
-    ``size.longest_edge``, which hold areas in pixels for these processors in spite of their names;
-    the named fields win. None for what it does not say (no file says nothing).
+    Attributes:
+        min_pixels: smallest area of an image as the model sees it.
+        max_pixels: largest area, likewise.
+        source: the file that says so; None if neither is said.
+    """
+
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    source: Path | None = None
+
+
+def pixel_limits(config_dir: str | Path) -> PixelLimits:
+    """The pixel limits that the image processor of a model's folder is saved with.
+
+    They stand under ``image_processor`` of ``processor_config.json``, where transformers 5 writes
+    and first looks for them, else in ``preprocessor_config.json``: as ``min_pixels`` and
+    ``max_pixels``, or, in the Qwen families' processors, as ``size.shortest_edge`` and
+    ``size.longest_edge``, which hold areas there in spite of their names (with others, such as
+    CLIP's, they are sides). The named fields win. No file says nothing.
 
     Raises:
-        UserError: the file is no JSON object, or a limit is no positive integer.
+        UserError: a file is no JSON object, or a limit is no positive whole number.
     """
-    path = Path(config_dir) / "preprocessor_config.json"
-    if not path.is_file():
-        return None, None
-    config = _read_json(path)
+    found = _image_processor(Path(config_dir))
+    if found is None:
+        return PixelLimits()
+    path, config = found
     size = config.get("size")
-    edges = size if isinstance(size, dict) else {}
+    areas = "Qwen" in str(config.get("image_processor_type"))
+    edges = size if isinstance(size, dict) and areas else {}
     limits: list[int | None] = []
     for key, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
         value = config.get(key)
         if value is None:
             value = edges.get(edge)
-        if value is not None and (
-            not isinstance(value, int) or isinstance(value, bool) or value < 1
-        ):
-            raise UserError(f"{path}: {key} is {value!r}; expected a number of pixels")
+        if value is not None and (type(value) is not int or value < 1):
+            raise UserError(f"{path}: {key} is {value!r}; expected a number of pixels, at least 1")
         limits.append(value)
-    return limits[0], limits[1]
+    if limits == [None, None]:
+        return PixelLimits()
+    return PixelLimits(limits[0], limits[1], path)
+
+
+def _image_processor(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The settings of the image processor and their file, in transformers' order; None: no file."""
+    nested, own = folder / "processor_config.json", folder / "preprocessor_config.json"
+    if nested.is_file():
+        config = _read_json(nested).get("image_processor")
+        if isinstance(config, dict):
+            return nested, config
+    return (own, _read_json(own)) if own.is_file() else None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from univg_eval.diagnosis import (
     diagnose,
     variant_findings,
 )
+from univg_eval.dialects import PixelLimits, pixel_limits
 from univg_eval.errors import UserError
 from univg_eval.lmms.command import check as check_arguments
 from univg_eval.lmms.metrics import headline
@@ -43,7 +44,6 @@ from univg_eval.lmms.settings import (
     REPLAY_MODEL,
     ModelUnderTest,
     RunSettings,
-    image_processor_limits,
 )
 from univg_eval.lmms.task import GroundingTask
 from univg_eval.lmms.task_files import task_folder
@@ -520,9 +520,9 @@ def _limits(plan: Plan) -> list[Limits]:
     if plan.model in (BASELINE_MODEL, REPLAY_MODEL):
         return []
     model = ModelUnderTest.from_arguments(plan.model, plan.model_args)
-    named = image_processor_limits(Path(model.checkpoint or "").expanduser())
+    named = pixel_limits(Path(model.checkpoint).expanduser()) if model.checkpoint else PixelLimits()
     pairs = [
-        ({name: setting.value for name, setting in named.items()}, "the checkpoint's files"),
+        (named._asdict(), "the checkpoint's files"),
         (
             {name: model.backend_default(name) for name in ("min_pixels", "max_pixels")},
             f"default of the backend {plan.model}",

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import univg_eval
+from univg_eval.dialects import pixel_limits
 from univg_eval.errors import UserError
 from univg_eval.lmms.docs import standing_mini
 from univg_eval.lmms.record import write_records
 from univg_eval.lmms.run import evaluate, task_manager
-from univg_eval.lmms.settings import image_processor_limits
 from univg_eval.lmms.watch import counting, quiet
 from univg_eval.runs import RunRecord, load_run
 from univg_eval.samples import data_root, load_samples
@@ -66,13 +66,12 @@ def tiny_model(folder: str | os.PathLike[str] | None = None) -> tuple[Path, str]
     """
     shipped = Path(univg_eval.__file__).resolve().parent / "models" / "tiny"
     path = shipped if folder is None else Path(folder).expanduser()
-    limits = image_processor_limits(path)
-    if not (path / "config.json").is_file() or len(limits) != 2:
+    low, high, _ = pixel_limits(path)
+    if not (path / "config.json").is_file() or low is None or high is None:
         raise UserError(
             f"{path} holds no checkpoint whose image processor names its pixel limits; make one "
             "with `univg-train tiny` and show it with `univg demo --model DIR`"
         )
-    low, high = (limits[name].value for name in ("min_pixels", "max_pixels"))
     if "," in str(path):
         raise UserError(f"{path}: lmms-eval cannot take a path with a comma; move the checkpoint")
     return path, f"pretrained={path},device=cpu,device_map=cpu,min_pixels={low},max_pixels={high}"

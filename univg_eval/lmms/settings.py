@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.controls import CONTROLS, NO_CONTROL
-from univg_eval.dialects import Dialect, dialect_for_model, get_dialect
+from univg_eval.dialects import Dialect, dialect_for_model, get_dialect, pixel_limits
 from univg_eval.errors import UserError
 from univg_eval.prompts import PROMPT_STYLES, default_prompt_style, prompt_hash
 from univg_eval.protocols import get_protocol
@@ -42,7 +42,6 @@ __all__ = [
     "ModelUnderTest",
     "RunSettings",
     "Setting",
-    "image_processor_limits",
     "resolve_settings",
     "shown_settings",
     "variant_of",
@@ -399,8 +398,10 @@ def _pixel_limit(name: str, given: _Given, model: ModelUnderTest | None) -> Sett
         if default is not None:
             kind = "simple" if model.is_simple else "chat"
             found = Setting(default, f"default of the backend {kind}/{model.backend}")
-        else:
-            found = image_processor_limits(Path(model.checkpoint or "").expanduser()).get(name)
+        elif model.checkpoint:
+            limits = pixel_limits(Path(model.checkpoint).expanduser())
+            named: int | None = getattr(limits, name)
+            found = None if named is None else Setting(named, str(limits.source))
     if found is None:
         return Setting(None, "not known")
     try:
@@ -413,33 +414,3 @@ def _pixel_limit(name: str, given: _Given, model: ModelUnderTest | None) -> Sett
             "at least 1"
         )
     return Setting(value, found.source)
-
-
-def image_processor_limits(folder: Path) -> dict[str, Setting]:
-    """``min_pixels`` and ``max_pixels`` that a checkpoint's image processor names, if it does.
-
-    They stand in preprocessor_config.json, or in processor_config.json under image_processor;
-    newer Qwen processors keep the two pixel counts as ``size.shortest_edge`` and
-    ``size.longest_edge``.
-    """
-    for name, within in (
-        ("preprocessor_config.json", None),
-        ("processor_config.json", "image_processor"),
-    ):
-        if not (folder / name).is_file():
-            continue
-        values, source, _ = _read_json_object(folder / name)
-        values = values if within is None else values.get(within) or {}
-        size = values.get("size")
-        if not isinstance(size, Mapping) or "Qwen" not in str(values.get("image_processor_type")):
-            size = {}
-        limits = {}
-        for limit, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
-            value = values.get(limit)
-            if value is None:
-                value = size.get(edge)
-            if value is not None:
-                limits[limit] = Setting(value, source)
-        if limits:
-            return limits
-    return {}
