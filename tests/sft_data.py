@@ -61,13 +61,13 @@ def make_config(path: Path, model: Path, rows: Path, **trainer: Any) -> Path:
     values = {
         "model": str(model),
         "dialect": "univg_r1",
-        "data": {"form": "univg_r1_stage1", "file": str(rows)},
+        "data": {"form": "univg_r1_stage1", "file": str(rows), "check_leaks": []},
         "trainer": {
             "output_dir": str(path.parent / path.stem),
             "max_steps": 5,
             "save_steps": 2,
             "per_device_train_batch_size": 2,
-            "learning_rate": "1e-2",
+            "learning_rate": 1e-2,
             "logging_steps": 1,
             "use_cpu": True,
             "bf16": False,

@@ -19,13 +19,14 @@ from grpo_data import make_text_checkpoint
 from lmms_data import REPO
 from safetensors.torch import load_file
 from sft_data import ANSWERS, make_config
-from training_forms import stage1_row, write_list
+from training_forms import MGROUNDING_SIZES, draw, mgrounding_row, stage1_row, write_list
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
 
 from univg_eval.errors import UserError
 from univg_train.cli import main
+from univg_train.run_folder import find_checkpoint
 from univg_train.sft import (
-    find_checkpoint,
+    count_parameters,
     load_data,
     load_processor,
     make_trainer,
@@ -98,9 +99,32 @@ def test_only_the_answer_is_learned(config: Path) -> None:
         assert not (learned & (ids == image)).any() and not (learned & (ids == pad)).any()
 
 
+def test_of_a_conversation_the_last_answer_is_learned(config: Path, tmp_path: Path) -> None:
+    draw(tmp_path, MGROUNDING_SIZES)
+    rows = write_list(tmp_path / "m.json", [row := mgrounding_row()])
+    answers = [turn["value"] for turn in row["conversations"] if turn["from"] == "gpt"]
+    trainer, processor, dataset = prepared(
+        config,
+        *("data.form=mgrounding", f"data.file={rows}", "data.history=true"),
+        *("dialect=migician", "style=direct"),
+    )
+    batch = trainer.data_collator([dataset[i] for i in range(2)])
+    decode = processor.tokenizer.decode
+    assert answers[0] in decode(batch["input_ids"][1])  # asked before, and not learned again
+    for answer, labels in zip(answers, batch["labels"], strict=True):
+        assert decode(labels[labels != -100]) == answer + "<|im_end|>\n"
+
+
 def test_the_loss_is_that_of_the_answer(config: Path) -> None:
-    """TRL's loss of a batch is the mean over the answers' tokens, computed here by hand."""
-    trainer, _, dataset = prepared(config)
+    """TRL's loss of a batch is the mean over the answers' tokens, computed here by hand.
+
+    Of a step of three batches too: the mean over the tokens of all of them.
+    """
+    trainer, _, dataset = prepared(
+        config,
+        *("trainer.per_device_train_batch_size=1", "trainer.gradient_accumulation_steps=3"),
+        "trainer.max_steps=1",
+    )
     batch = trainer.data_collator([dataset[i] for i in range(3)])
     model = trainer.model.eval()
     with torch.no_grad():
@@ -114,6 +138,9 @@ def test_the_loss_is_that_of_the_answer(config: Path) -> None:
         if label != -100
     ]
     assert loss == pytest.approx(sum(tokens) / len(tokens), rel=1e-5)
+    trainer.train()
+    (logged,) = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert logged == pytest.approx(sum(tokens) / len(tokens), rel=1e-4)
 
 
 def test_lengths_are_those_of_the_trainer(config: Path) -> None:
@@ -149,7 +176,8 @@ def test_the_vision_tower_is_frozen_or_not(config: Path, model: Path, tmp_path: 
     )
     assert any("visual.blocks" in n for n in names) and any("visual.merger" in n for n in names)
     assert summary["trainable_parameters"] == summary["parameters"]
-    AutoModelForImageTextToText.from_pretrained(summary["model"])
+    kept = AutoModelForImageTextToText.from_pretrained(summary["model"])
+    assert kept.config.univg == {"dialect": "univg_r1", "prompt": "think"}
     AutoProcessor.from_pretrained(summary["model"])
 
 
@@ -174,19 +202,22 @@ def test_killed_and_begun_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """After kill -9 in step 3 of 5 the same command ends at step 5, with the same weights."""
-    died = subprocess.run(
+    dying = subprocess.Popen(
         [sys.executable, sft_data.__file__, str(config), "3"],
         env=os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
-    assert died.returncode == -signal.SIGKILL, died.stderr
+    whole = train_sft(load_settings(make_config(tmp_path / "whole.yaml", model, rows)))
+    said, _ = dying.communicate(timeout=240)
+    assert dying.returncode == -signal.SIGKILL, said
     run = tmp_path / "run"
     assert find_checkpoint(run) == run / "checkpoint-2"
-    assert main(["sft", "--config", str(config)]) == 0
+    capsys.readouterr()
+    assert main(["sft", "--config", str(config), "trainer.logging_steps=2"]) == 0  # may change
     (told,) = capsys.readouterr().out.splitlines()
     assert told.startswith("5 steps on 3 rows; ")
-    whole = train_sft(load_settings(make_config(tmp_path / "whole.yaml", model, rows)))
     one, other = weights(run / "model"), weights(Path(whole["model"]))
     assert all(torch.equal(one[name], other[name]) for name in other)
     capsys.readouterr()
@@ -231,13 +262,47 @@ def test_a_checkpoint_that_was_not_written_to_its_end(tmp_path: Path) -> None:
     assert find_checkpoint(tmp_path / "nowhere") is None
 
 
-def test_a_file_that_lost_rows_in_between(config: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"rows": 4}, "holds a run on 4 rows, and the file has 3 now"),
+        ({"rows": 3}, "holds a run on 3 rows that are others now: a text, box or image"),
+        ({"processes": 8}, "holds a run of 8 processes, and there are 1 now"),
+    ],
+)
+def test_a_run_on_something_else(
+    changes: dict[str, Any], match: str, config: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    record = {"settings": load_settings(config).to_dict(), "rows": 4}
-    (run / "sft.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match="holds a run on 4 rows, and the file has 3 now"):
+    record = {"settings": load_settings(config).to_dict(), "processes": 1, "data_fingerprint": "0"}
+    (run / "sft.json").write_text(json.dumps(record | changes))
+    with pytest.raises(UserError, match=match):
         train_sft(load_settings(config))
+
+
+def test_a_text_that_changed_in_between(config: Path, tmp_path: Path) -> None:
+    """The number of rows is the same, and so are all settings."""
+
+    class Stopped(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            raise InterruptedError
+
+    own = tmp_path / "own"
+    file = sft_data.make_rows(own)
+    settings = load_settings(config, [f"data.file={file}"])
+    with pytest.raises(InterruptedError):
+        train_sft(settings, callbacks=[Stopped()])
+    file.write_text(file.read_text().replace("(100,200)", "(101,200)"))
+    with pytest.raises(UserError, match="on 3 rows that are others now"):
+        train_sft(settings)
+
+
+def test_parameters_that_are_spread_over_processes_are_counted() -> None:
+    layer = torch.nn.Linear(3, 2)
+    layer.bias.requires_grad_(False)
+    layer.weight.ds_numel = 600  # what DeepSpeed says of a weight of which only a part is here
+    assert count_parameters(layer) == (600, 602)
 
 
 def test_checkpoints_of_something_else(config: Path, tmp_path: Path) -> None:
@@ -270,6 +335,7 @@ def test_boxes_in_pixels_are_those_of_the_processor(config: Path, tmp_path: Path
     numbers = [int(number) for number in found.groups()]
     assert numbers == pytest.approx(expected, abs=1)
     processor.image_processor.patch_size = 16
+    settings = load_settings(config, [*overrides, "data.file=/nowhere"])  # told before it is read
     with pytest.raises(UserError, match=r"'qwen2_5_vl' takes an image of \(56, 28\) pixels"):
         load_data(settings, processor, None)
 
@@ -281,20 +347,32 @@ def test_boxes_in_pixels_are_those_of_the_processor(config: Path, tmp_path: Path
         (["model=/nowhere/at/all"], "cannot load the model '/nowhere/at/all'"),
         (["trainer.packing=true"], "trainer.packing=True: rows with images are not packed"),
         (["trainer.completion_only_loss=false"], "neither prompt nor image tokens are learned"),
-        (["trainer.learning_rat=1"], "'trainer.learning_rat' (did you mean 'learning_rate'?)"),
+        (["trainer.learning_rat=1"], "did you mean 'trainer.learning_rate'?"),
         (["trainer.learning_rate=high"], "trainer.learning_rate is 'high'; expected a number"),
+        (["trainer.learning_rate='1e-3'"], "trainer.learning_rate is '1e-3'; expected a number"),
+        (["trainer.max_steps=ten"], "trainer.max_steps is 'ten'; expected a whole number"),
+        (["trainer.bf16=no thanks"], "trainer.bf16 is 'no thanks'; expected bool | None"),
+        (["trainer.loss_type=l2"], "trainer.loss_type is 'l2'; expected one of: nll, dft"),
+        (["trainer.eval_strategy=steps"], "trainer.eval_strategy: there is no evaluation data"),
+        (["trainer.train_sampling_strategy=group_by_length"], "expected one of: random, sequent"),
+        (["trainer.chat_template_path=x"], "trainer.chat_template_path: the model's own template"),
+        (["trainer.model_init_kwargs={torch_dtype: bfloat16}"], "its name is dtype"),
         (["trainer.save_strategy=never"], "trainer: never is not a valid SaveStrategy"),
-        (["freeze_visio=true"], "unknown key 'freeze_visio' (did you mean 'freeze_vision'?)"),
+        (["freeze_visio=true"], "unknown key 'freeze_visio'; did you mean 'freeze_vision'?"),
         (["max_pixels=big"], "max_pixels is 'big'; expected int | None"),
         (["min_pixels=2000", "max_pixels=1000"], "min_pixels=2000 is above max_pixels=1000"),
-        (["data=null"], "data is None; expected a mapping"),
+        (["data=null"], "data.form is missing; data.file is missing"),
+        (["data=3"], "data is 3; expected keys with values"),
+        (["data.check_leaks=mig_bench"], "data.check_leaks is 'mig_bench'; expected list[str]"),
         (["data.file=nowhere.json"], "cannot read nowhere.json: No such file"),
         (["data.on_long=cut"], "data.on_long is 'cut'; expected one of: stop, skip"),
         (["style=talk"], "unknown prompt style 'talk'"),
         (["lora={rank: 2}"], "unknown key 'lora.rank'"),
-        (["lora={exclude_modules: x}"], "lora.exclude_modules and freeze_vision=true"),
-        (["trainer"], "'trainer' is no setting; expected KEY=VALUE"),
-        (["model.name=x"], "'model.name=x': model is no section"),
+        (["lora={r: 0}"], "lora: `r` should be a positive integer"),
+        (["lora={target_modules: [nothing]}"], "lora: No modules were targeted"),
+        (["lora={exclude_modules: x}"], "lora.exclude_modules and freeze_vision: true"),
+        (["trainer"], "'trainer' is no key=value"),
+        (["model.name=x"], "'model.name=x': model is "),
     ],
 )
 def test_mistakes_are_told_in_one_message(
@@ -315,7 +393,7 @@ def test_all_mistakes_of_a_file_are_told_together(tmp_path: Path) -> None:
     with pytest.raises(UserError) as told:
         load_settings(path)
     for part in (
-        "'modell' (did you mean 'model'?)",
+        "'modell'; did you mean 'model'?",
         "data.form is 3",
         "data.file is missing",
         "dialect is missing",
@@ -323,12 +401,52 @@ def test_all_mistakes_of_a_file_are_told_together(tmp_path: Path) -> None:
         "trainer.output_dir is missing",
     ):
         assert part in str(told.value)
-    path.write_text("[1")
-    with pytest.raises(UserError, match="is not YAML"):
-        load_settings(path)
-    path.write_text("- 1")
-    with pytest.raises(UserError, match="holds list; expected a mapping"):
-        load_settings(path)
+    for text, match in (
+        ("[1", "is no YAML"),
+        ("- 1", "holds list; expected keys with values"),
+        ("model: a\nmodel: b\n", "the key 'model' stands twice"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=match):
+            load_settings(path)
+
+
+def test_numbers_without_a_point_are_numbers(config: Path) -> None:
+    settings = load_settings(config, ["trainer.learning_rate=5e-6"])
+    assert settings.trainer["learning_rate"] == 5e-6
+
+
+def test_leaks_are_looked_for_by_default(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIVG_DATA", str(tmp_path))
+    with pytest.raises(UserError, match=r"no benchmark is prepared .* data\.check_leaks: \[\]"):
+        train_sft(load_settings(config, ["data.check_leaks=null"]))
+
+
+@pytest.mark.parametrize("drop", ["<think>", "<answer>"])
+def test_a_template_that_drops_a_part_of_the_answer(config: Path, drop: str) -> None:
+    settings = load_settings(config)
+    processor = load_processor(settings, trainer_arguments(settings))
+    processor.chat_template = sft_data.TEMPLATE.replace(
+        "{{ part['text'] }}", f"{{{{ part['text'].split('{drop}')[-1] }}}}"
+    )
+    with pytest.raises(UserError, match="chat template does not keep its answer as it is"):
+        load_data(settings, processor, None)
+
+
+def test_a_processor_without_limits_of_areas(
+    model: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A family whose images have one edge: the limit would stay an attribute that nobody reads."""
+    from transformers import AutoProcessor, CLIPImageProcessor
+
+    processor = AutoProcessor.from_pretrained(model)
+    processor.image_processor = CLIPImageProcessor(max_pixels=1568)
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", lambda *_, **__: processor)
+    settings = load_settings(config, ["max_pixels=1568"])
+    with pytest.raises(UserError, match=r"max_pixels=1568: the processor of .* no such limit"):
+        load_processor(settings, trainer_arguments(settings))
 
 
 def test_rows_without_images(config: Path, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
-from univg_eval.samples import MANIFEST_FILE, data_root
 from univg_train.difficulty import DifficultyWeight
 from univg_train.rewards import Reward, make_rewards
 from univg_train.run_settings import load_yaml, override, unknown_keys
@@ -86,18 +85,9 @@ class GrpoSettings:
         Raises:
             UserError: nothing is named and nothing prepared.
         """
-        named = self.data.get("check_leaks")
-        if named is not None:
-            return list(named)
-        root = data_root(self.data.get("root"))
-        found = sorted(path.parent.name for path in root.glob(f"*/{MANIFEST_FILE}"))
-        if not found:
-            raise UserError(
-                f"no benchmark is prepared in {root} to hold the training rows against; prepare "
-                "those that you will evaluate (`univg prepare mig_bench`), or go without the check "
-                "by data.check_leaks: []"
-            )
-        return found
+        from univg_train.data import benchmarks_to_check
+
+        return benchmarks_to_check(self.data.get("check_leaks"), self.data.get("root"))
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ from typing import Any
 
 from univg_eval.errors import UserError
 
-__all__ = ["load_yaml", "override", "unknown_keys"]
+__all__ = ["fits", "load_yaml", "override", "unknown_keys", "wrong_values"]
 
 Known = Mapping[str, Any]
 
@@ -63,13 +63,12 @@ def override(settings: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]
         name, equals, text = change.partition("=")
         keys = name.split(".")
         if not equals or not all(keys):
-            raise UserError(
-                f"--set {change!r} is no key=value; expected such as trainer.max_steps=100"
-            )
+            raise UserError(f"{change!r} is no key=value; expected such as trainer.max_steps=100")
         try:
             value = load_value(text)
         except yaml.YAMLError as error:
-            raise UserError(f"--set {change!r}: the value is no YAML: {error}") from error
+            reason = " ".join(str(error).split())
+            raise UserError(f"{change!r}: the value is no YAML: {reason}") from error
         section = changed
         for depth, key in enumerate(keys[:-1], start=1):
             if section.get(key) is None:
@@ -77,7 +76,7 @@ def override(settings: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]
             section = section[key]
             if not isinstance(section, dict):
                 where = ".".join(keys[:depth])
-                raise UserError(f"--set {change!r}: {where} is {section!r}, which has no keys")
+                raise UserError(f"{change!r}: {where} is {section!r}, which has no keys")
         section[keys[-1]] = value
     return changed
 
@@ -116,6 +115,52 @@ def unknown_keys(settings: Mapping[str, Any], known: Known, prefix: str = "") ->
         table = inner if isinstance(inner, Mapping) else dict.fromkeys(inner)
         problems += unknown_keys(value, table, f"{prefix}{key}.")
     return problems
+
+
+def wrong_values(
+    settings: Mapping[str, Any], types: Mapping[str, str], prefix: str = ""
+) -> list[str]:
+    """What is wrong with the values of known keys; see `fits`.
+
+    Args:
+        settings: one section.
+        types: annotations of its keys; those without one are not looked at.
+        prefix: names of the sections around it, each with a dot.
+    """
+    return [
+        f"{prefix}{name} is {value!r}; expected {_WORDS.get(types[name], types[name])}"
+        for name, value in settings.items()
+        if name in types and not fits(value, types[name])
+    ]
+
+
+_WORDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text"}
+
+
+def fits(value: Any, annotation: str) -> bool:
+    """Whether a value from YAML is of the type that a field is annotated with.
+
+    A whole number is a float too; true and false are no numbers. Types that YAML has not, such as
+    an enumeration, fit every value: whoever takes it knows its own.
+    """
+    return any(_fits_one(value, name) for name in annotation.split(" | "))
+
+
+def _fits_one(value: Any, name: str) -> bool:
+    if name == "None":
+        return value is None
+    if name == "bool":
+        return isinstance(value, bool)
+    if name in ("int", "float"):
+        kinds = (int,) if name == "int" else (int, float)
+        return isinstance(value, kinds) and not isinstance(value, bool)
+    if name == "str":
+        return isinstance(value, str)
+    if name == "list[str]":
+        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+    if name == "dict" or name.startswith("dict["):
+        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+    return True
 
 
 def _nearest(key: str, known: Collection[str], prefix: str) -> str:

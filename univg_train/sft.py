@@ -16,17 +16,38 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError
-from univg_eval.samples import write_text_atomically
+from univg_eval.prompts import default_prompt_style
 from univg_train.data import TrainingData
-from univg_train.sft_settings import SftSettings, open_sft_data, unknown_key
+from univg_train.pretrained import (
+    empty_model,
+    load_config,
+    lora_config,
+    pixel_limit,
+    vision_tower,
+)
+from univg_train.pretrained import load_processor as load_processor_of
+from univg_train.run_folder import (
+    FREE_ARGUMENTS,
+    differences,
+    find_checkpoint,
+    read_record,
+    require_same_rows,
+    rows_record,
+    write_record,
+)
+from univg_train.run_settings import unknown_keys, wrong_values
+from univg_train.sft_settings import SftSettings, open_sft_data
 
 if TYPE_CHECKING:
     from trl.trainer.sft_config import SFTConfig
 
 __all__ = [
-    "find_checkpoint",
     "load_data",
+    "load_processor",
+    "make_trainer",
+    "require_trainable",
     "row_length",
     "train_sft",
     "trainer_arguments",
@@ -58,32 +79,35 @@ def train_sft(
     Raises:
         UserError: what is wrong with settings, checkpoint, data or folder, before any training.
     """
-    finished = _finished(settings, resume)
-    if finished is not None:
-        _logger.info("%s is finished already", settings.output_dir)
-        return finished
+    folder = settings.output_dir
+    before = _own_record(settings, resume)
+    if before is not None:
+        finished = read_record(folder / SUMMARY_FILE)
+        if finished is not None:
+            _logger.info("%s is finished already", folder)
+            return finished
     # First, for it sets up the processes and, with ZeRO-3, how a model is loaded.
     arguments = trainer_arguments(settings)
     arguments.distributed_state.wait_for_everyone()  # all have looked before one writes there
-    require_vision_model(settings, arguments)
+    _require_same_processes(folder, before, arguments)
+    require_trainable(settings, arguments)
     processor = load_processor(settings, arguments)
     data, dataset = load_data(settings, processor, arguments.max_length)
-    _require_same_rows(settings.output_dir, len(dataset))
-    checkpoint = find_checkpoint(settings.output_dir)
+    rows = rows_record(data, len(dataset))
+    require_same_rows(folder, before, rows)
+    checkpoint = find_checkpoint(folder)
     trainer = make_trainer(
         settings, arguments, processor, dataset, checkpoint=checkpoint, callbacks=callbacks
     )
     if trainer.is_world_process_zero():
-        record = {"settings": settings.to_dict(), "rows": len(dataset)}
-        _write_json(settings.output_dir / SETTINGS_FILE, record)
-    trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in trainer.model.parameters())
+        record = {"settings": settings.to_dict(), "processes": arguments.world_size, **rows}
+        write_record(folder / SETTINGS_FILE, record)
+    trainable, total = count_parameters(trainer.model)
     _logger.info("%d rows; %d of %d parameters are trained", len(dataset), trainable, total)
     if checkpoint is not None:
         _logger.info("going on from %s", checkpoint)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    folder = settings.output_dir / MODEL_FOLDER
-    trainer.save_model(str(folder))
+    trainer.save_model(str(folder / MODEL_FOLDER))
     summary = {
         "steps": trainer.state.global_step,
         "rows": len(dataset),
@@ -94,12 +118,20 @@ def train_sft(
             (entry["loss"] for entry in reversed(trainer.state.log_history) if "loss" in entry),
             None,
         ),
-        "model": str(folder),
+        "model": str(folder / MODEL_FOLDER),
     }
     if trainer.is_world_process_zero():
-        processor.save_pretrained(folder)
-        _write_json(settings.output_dir / SUMMARY_FILE, summary)
+        processor.save_pretrained(folder / MODEL_FOLDER)
+        write_record(folder / SUMMARY_FILE, summary)
     return summary
+
+
+def count_parameters(model: Any) -> tuple[int, int]:
+    """Trained and all parameters; with ZeRO-3 too, where a process holds parts of them."""
+    counted = [
+        (getattr(p, "ds_numel", None) or p.numel(), p.requires_grad) for p in model.parameters()
+    ]
+    return sum(n for n, trained in counted if trained), sum(n for n, _ in counted)
 
 
 # Settings and checkpoint
@@ -114,20 +146,36 @@ def trainer_arguments(settings: SftSettings) -> SFTConfig:
     from trl.trainer.sft_config import SFTConfig
 
     known = {entry.name: entry for entry in dataclasses.fields(SFTConfig) if entry.init}
-    unknown = [
-        unknown_key(f"trainer.{name}", known) for name in settings.trainer if name not in known
-    ]
-    if unknown:
-        raise UserError("; ".join(unknown))
+    problems = unknown_keys(settings.trainer, dict.fromkeys(known), "trainer.")
+    types = {
+        name: entry.type.__name__ if isinstance(entry.type, type) else str(entry.type)
+        for name, entry in known.items()
+    }
+    problems += wrong_values(settings.trainer, types, "trainer.")
+    for name, value in settings.trainer.items():
+        choices = known[name].metadata.get("choices") if name in known else None
+        if choices and value is not None and value not in choices:
+            problems.append(f"trainer.{name} is {value!r}; expected one of: {', '.join(choices)}")
+    options = settings.trainer.get("model_init_kwargs")
+    if isinstance(options, dict) and "torch_dtype" in options:
+        problems.append("trainer.model_init_kwargs.torch_dtype: its name is dtype")
+    if problems:
+        raise UserError("; ".join(problems))
     values = dict(settings.trainer)
-    for name, value in values.items():
-        if isinstance(value, str) and "float" in str(known[name].type):
-            raise UserError(f"trainer.{name} is {value!r}; expected a number")
     values |= {"output_dir": str(settings.output_dir), "remove_unused_columns": False}
     try:
-        return SFTConfig(**values, completion_only_loss=True)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+        arguments = SFTConfig(**values, completion_only_loss=True)
+    except (ValueError, TypeError, ImportError) as error:
+        hint = " (on a CPU: trainer.use_cpu=true trainer.bf16=false)"
+        raise UserError(
+            f"trainer: {' '.join(str(error).split())}" + (hint if "use_cpu" in str(error) else "")
+        ) from error
+    if arguments.n_gpu > 1 and "device_map" not in _model_options(arguments):
+        raise UserError(
+            f"one process sees {arguments.n_gpu} GPUs; start one for each: accelerate launch "
+            "--num_processes N, or show it a single one by CUDA_VISIBLE_DEVICES"
+        )
+    return arguments
 
 
 def _model_options(arguments: SFTConfig) -> dict[str, Any]:
@@ -136,27 +184,37 @@ def _model_options(arguments: SFTConfig) -> dict[str, Any]:
     return dict(options)
 
 
-def require_vision_model(settings: SftSettings, arguments: SFTConfig) -> None:
-    """Refuse a checkpoint that takes no images; only its config is read."""
-    from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
+def _source(arguments: SFTConfig) -> dict[str, Any]:
+    """Which version of the model, and whether its own code is run."""
+    return {
+        "revision": _model_options(arguments).get("revision"),
+        "trust_remote_code": arguments.trust_remote_code,
+    }
 
-    options = _model_options(arguments)
+
+def require_trainable(settings: SftSettings, arguments: SFTConfig) -> None:
+    """Refuse a model that takes no images, and an adapter that does not fit it.
+
+    Only the config is read: the model is built without weights.
+
+    Raises:
+        UserError: see above, or the vision tower to be frozen is not to be told.
+    """
+    config = load_config(settings.model, **_source(arguments))
+    if settings.lora is None and not settings.freeze_vision:
+        return
+    model = empty_model(config, trust_remote_code=arguments.trust_remote_code)
+    lora = _lora_config(settings, model)
+    if lora is None:
+        return
+    import torch
+    from peft import get_peft_model
+
     try:
-        config = AutoConfig.from_pretrained(
-            settings.model,
-            revision=options.get("revision", "main"),
-            trust_remote_code=arguments.trust_remote_code,
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot load the model {settings.model!r}: {_first_line(error)}"
-        ) from error
-    remote = "AutoModelForImageTextToText" in (getattr(config, "auto_map", None) or {})
-    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not remote:
-        raise UserError(
-            f"{settings.model} is a model of type {config.model_type!r}, which takes no images; "
-            "expected a vision-language model such as Qwen/Qwen2-VL-7B-Instruct"
-        )
+        with torch.device("meta"):
+            get_peft_model(model, lora)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"lora: {' '.join(str(error).split())}") from error
 
 
 def load_processor(settings: SftSettings, arguments: SFTConfig) -> Any:
@@ -165,48 +223,12 @@ def load_processor(settings: SftSettings, arguments: SFTConfig) -> Any:
     Raises:
         UserError: there is none, it takes no images, has no chat template, or no such limits.
     """
-    from transformers import AutoProcessor
-
-    low, high = settings.min_pixels, settings.max_pixels
-    if low is not None and high is not None and low > high:
-        raise UserError(f"min_pixels={low} is above max_pixels={high}")
-    limits = {
-        name: value
-        for name in ("min_pixels", "max_pixels")
-        if (value := getattr(settings, name)) is not None
-    }
-    options = _model_options(arguments)
-    load: Any = AutoProcessor.from_pretrained
-    try:
-        processor = load(
-            settings.model,
-            revision=options.get("revision", "main"),
-            trust_remote_code=arguments.trust_remote_code,
-            **limits,
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot load the processor of {settings.model!r}: {_first_line(error)}"
-        ) from error
-    if getattr(processor, "image_processor", None) is None:
-        raise UserError(f"{settings.model} has no processor of images beside its tokenizer")
-    if processor.chat_template is None:
-        raise UserError(f"{settings.model} has no chat template; take the -Instruct model")
-    for name, value in limits.items():
-        if _pixel_limit(processor, name) != value:
-            raise UserError(
-                f"{name}={value}: the processor of {settings.model} has no such limit; leave it "
-                "away"
-            )
-    return processor
-
-
-def _pixel_limit(processor: Any, name: str) -> int | None:
-    """The limit of the processor's resize, where it is one of areas, as in the Qwen-VL family."""
-    images = processor.image_processor
-    edge = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}[name]
-    value = getattr(images, name, None) or (images.size or {}).get(edge)
-    return None if value is None else int(value)
+    return load_processor_of(
+        settings.model,
+        min_pixels=settings.min_pixels,
+        max_pixels=settings.max_pixels,
+        **_source(arguments),
+    )
 
 
 # Data
@@ -224,13 +246,11 @@ def load_data(
     if chosen.on_long not in ("stop", "skip"):
         raise UserError(f"data.on_long is {chosen.on_long!r}; expected one of: stop, skip")
     # Boxes in pixels of what the model sees: the processor that will resize decides.
-    limits = {name: _pixel_limit(processor, name) for name in ("min_pixels", "max_pixels")}
+    limits = {name: pixel_limit(processor, name) for name in ("min_pixels", "max_pixels")}
+    if get_dialect(settings.dialect).needs_input_size:
+        _require_same_resize(settings, processor, limits)
     data = open_sft_data(settings, **limits)
-    _require_same_resize(settings, data, processor)
-    dataset = data.as_dataset()
-    if max_length is None:
-        return data, dataset
-    fitting, long = _by_length(data, processor, max_length)
+    fitting, long = _survey(data, processor, max_length)
     if long and chosen.on_long == "stop":
         first = ", ".join(f"{id_} ({length})" for id_, length in long[:5])
         raise UserError(
@@ -240,24 +260,27 @@ def load_data(
         )
     if not fitting:
         raise UserError(f"all {len(data)} rows have more than max_length={max_length} tokens")
+    dataset = data.as_dataset()
     if long:
         _logger.warning("%d rows with more than %d tokens are left out", len(long), max_length)
         dataset = dataset.select(fitting)
     return data, dataset
 
 
-def _require_same_resize(settings: SftSettings, data: TrainingData, processor: Any) -> None:
-    """Boxes in pixels of the resized input are right only for the resize that is done.
+_PROBES_WH = ((56, 28), (61, 43), (203, 149), (333, 517), (997, 741), (2049, 1537))
+"""Below, within and above the limits of a run, and no multiples of any family's patches."""
 
-    The first row's images tell; the rule is the same for all.
-    """
+
+def _require_same_resize(
+    settings: SftSettings, processor: Any, limits: dict[str, int | None]
+) -> None:
+    """Boxes in pixels of the resized input are right only for the resize that is done."""
     from PIL import Image
 
-    columns = data.columns(0)
-    if columns["input_sizes"] is None:
-        return
-    for size, expected in zip(columns["image_sizes"], columns["input_sizes"], strict=True):
-        seen = processor.image_processor(images=[Image.new("RGB", tuple(size))])
+    dialect = get_dialect(settings.dialect, **limits)
+    for size in _PROBES_WH:
+        expected = tuple(dialect.input_size(size))
+        seen = processor.image_processor(images=[Image.new("RGB", size)])
         patch = getattr(processor.image_processor, "patch_size", None)
         if "image_grid_thw" not in seen or not isinstance(patch, int):
             raise UserError(
@@ -266,29 +289,53 @@ def _require_same_resize(settings: SftSettings, data: TrainingData, processor: A
                 "dialect"
             )
         _, height, width = (int(value) * patch for value in seen["image_grid_thw"][0])
-        if [width, height] != list(expected):
+        if (width, height) != expected:
             raise UserError(
-                f"the dialect {settings.dialect!r} takes an image of {tuple(size)} pixels to be "
-                f"resized to {tuple(expected)}, and the processor of {settings.model} makes it "
+                f"the dialect {settings.dialect!r} takes an image of {size} pixels to be "
+                f"resized to {expected}, and the processor of {settings.model} makes it "
                 f"{(width, height)}; take the model's own dialect"
             )
 
 
-def _by_length(
-    data: TrainingData, processor: Any, max_length: int
+def _survey(
+    data: TrainingData, processor: Any, max_length: int | None
 ) -> tuple[list[int], list[tuple[str, int]]]:
-    """Positions of the rows that fit, and (id, tokens) of the others. No image is opened."""
+    """Positions of the rows that fit, and (id, tokens) of the others. No image is opened.
+
+    Raises:
+        UserError: the chat template leaves a part of an answer out.
+    """
     expansions: dict[tuple[int, int], int] = {}
     fitting: list[int] = []
     long: list[tuple[str, int]] = []
     for position in range(len(data)):
         columns = data.columns(position)
-        length = row_length(columns, processor, expansions)
-        if length <= max_length:
+        text = _whole_text(columns, processor)
+        _require_whole_answer(columns, text)
+        length = 0
+        if max_length is not None:
+            length = _length(columns, text, processor, expansions)
+        if max_length is None or length <= max_length:
             fitting.append(position)
         else:
             long.append((columns["id"], length))
     return fitting, long
+
+
+def _whole_text(columns: dict[str, Any], processor: Any) -> str:
+    text: str = processor.apply_chat_template([*columns["prompt"], *columns["completion"]])
+    return text
+
+
+def _require_whole_answer(columns: dict[str, Any], text: str) -> None:
+    """Some templates drop the thinking of an answer; white space they may change."""
+    (message,) = columns["completion"]
+    answer = "".join(part["text"] for part in message["content"])
+    if "".join(answer.split()) not in "".join(text.split()):
+        raise UserError(
+            f"row {columns['id']!r}: the model's chat template does not keep its answer as it is, "
+            "so that something else would be learned; take the -Instruct model, or style=direct"
+        )
 
 
 def row_length(
@@ -301,7 +348,12 @@ def row_length(
         processor: of the model.
         expansions: tokens that an image of a size (width, height) adds to the text; filled here.
     """
-    text = processor.apply_chat_template([*columns["prompt"], *columns["completion"]])
+    return _length(columns, _whole_text(columns, processor), processor, expansions)
+
+
+def _length(
+    columns: dict[str, Any], text: str, processor: Any, expansions: dict[tuple[int, int], int]
+) -> int:
     sizes = [(width, height) for width, height in columns["image_sizes"]]
     for size in sizes:
         if size not in expansions:
@@ -342,6 +394,8 @@ def make_trainer(
 
     options = _model_options(arguments)
     arguments.model_init_kwargs = None  # they are used up here
+    # No row is longer; where one had more tokens than were counted, it would be cut unseen.
+    arguments.max_length = None
     options.setdefault("dtype", "float32")
     source = settings.model
     if settings.lora is None:
@@ -354,17 +408,39 @@ def make_trainer(
     model = AutoModelForImageTextToText.from_pretrained(
         source, trust_remote_code=arguments.trust_remote_code, **options
     )
-    tower, name = _vision_tower(model)
+    # Every checkpoint says how it is to be asked and read.
+    model.config.univg = {
+        "dialect": settings.dialect,
+        "prompt": settings.style or default_prompt_style(settings.dialect),
+    }
+    adapter = _lora_config(settings, model)
     if settings.freeze_vision:
-        tower.requires_grad_(False)
-    return SFTTrainer(
-        model,
-        args=arguments,
-        train_dataset=dataset,
-        processing_class=processor,
-        callbacks=list(callbacks),
-        peft_config=_lora_config(settings, name),
-    )
+        vision_tower(model)[0].requires_grad_(False)
+    try:
+        trainer = SFTTrainer(
+            model,
+            args=arguments,
+            train_dataset=dataset,
+            processing_class=processor,
+            callbacks=list(callbacks),
+            peft_config=adapter,
+        )
+    except (ValueError, ImportError) as error:
+        raise UserError(f"the trainer refuses: {' '.join(str(error).split())}") from error
+    _warn_of_lost_steps(settings, trainer)
+    return trainer
+
+
+def _warn_of_lost_steps(settings: SftSettings, trainer: Any) -> None:
+    """Small steps of weights in half precision are rounded away."""
+    sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
+    if settings.lora is None and not sharded and trainer.model.dtype.itemsize < 4:
+        _logger.warning(
+            "all weights are trained in %s, and nothing keeps a copy in float32: steps that are "
+            "small against a weight are rounded away. Launch with ZeRO-3 or FSDP2, which keep "
+            "one, or set trainer.model_init_kwargs.dtype=float32",
+            trainer.model.dtype,
+        )
 
 
 def weights_folder(model: str, checkpoint: Path | None) -> str:
@@ -382,69 +458,19 @@ def weights_folder(model: str, checkpoint: Path | None) -> str:
     return str(checkpoint) if any((checkpoint / name).is_file() for name in files) else model
 
 
-def _vision_tower(model: Any) -> tuple[Any, str]:
-    """The module that turns images into features, and its name within the model."""
-    tower = model.get_encoder(modality="image")
-    name = next(name for name, module in model.named_modules() if module is tower)
-    if not name:
-        raise UserError(f"{type(model).__name__} has no vision tower that transformers can tell")
-    return tower, name
-
-
-def _lora_config(settings: SftSettings, vision_tower: str) -> Any:
-    if settings.lora is None:
-        return None
-    try:
-        from peft import LoraConfig
-    except ModuleNotFoundError as error:
-        raise UserError("lora needs the package 'peft'; pip install peft") from error
-    known = [entry.name for entry in dataclasses.fields(LoraConfig) if entry.init]
-    unknown = [unknown_key(f"lora.{name}", known) for name in settings.lora if name not in known]
-    if unknown:
-        raise UserError("; ".join(unknown))
-    values: dict[str, Any] = {
-        "task_type": "CAUSAL_LM",
-        "target_modules": "all-linear",
-    } | settings.lora
-    if settings.freeze_vision:
-        if values.get("exclude_modules") is not None:
-            raise UserError(
-                "lora.exclude_modules and freeze_vision=true: the vision tower is what "
-                "freeze_vision leaves out; give freeze_vision=false and exclude it yourself"
-            )
-        values["exclude_modules"] = rf"{vision_tower.replace('.', chr(92) + '.')}\..*"
-    return LoraConfig(**values)
+def _lora_config(settings: SftSettings, model: Any) -> Any:
+    """PEFT's configuration, which keeps the vision tower of `model` out where it is frozen."""
+    tower = vision_tower(model)[1] if settings.freeze_vision else None
+    return None if settings.lora is None else lora_config(settings.lora, tower)
 
 
 # Folder of a run
 
 
-def find_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint of a run that was written to its end; None if there is none.
-
-    A process that dies while it writes leaves a checkpoint without ``trainer_state.json``, which
-    comes last, or with a part of it.
-    """
-    numbered = []
-    for path in folder.glob("checkpoint-*"):
-        number = path.name.removeprefix("checkpoint-")
-        if number.isdecimal():
-            numbered.append((int(number), path))
-    for step, path in sorted(numbered, reverse=True):
-        try:
-            state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            _logger.warning("%s was not written to its end and is passed over", path)
-            continue
-        if state.get("global_step") == step:
-            return path
-    return None
-
-
-def _finished(settings: SftSettings, resume: bool) -> dict[str, Any] | None:
-    """The summary of a finished run; refuses a folder that holds another one."""
+def _own_record(settings: SftSettings, resume: bool) -> dict[str, Any] | None:
+    """The record of the run in the folder, None for a new one; refuses a folder of another run."""
     folder = settings.output_dir
-    before = _read_json(folder / SETTINGS_FILE)
+    before = read_record(folder / SETTINGS_FILE)
     if before is None:
         if find_checkpoint(folder) is not None:
             raise UserError(
@@ -454,51 +480,23 @@ def _finished(settings: SftSettings, resume: bool) -> dict[str, Any] | None:
         return None
     if not resume:
         raise UserError(f"{folder} holds a run already; name another trainer.output_dir")
-    changed = _differences(before["settings"], json.loads(json.dumps(settings.to_dict())))
+    free = {f"trainer.{name}" for name in FREE_ARGUMENTS}
+    now = json.loads(json.dumps(settings.to_dict()))
+    changed = differences(before.get("settings"), now, free)
     if changed:
         raise UserError(
             f"{folder} holds a run with other settings: {'; '.join(changed)}. Go on with its own, "
             "or name another trainer.output_dir"
         )
-    return _read_json(folder / SUMMARY_FILE)
+    return before
 
 
-def _require_same_rows(folder: Path, rows: int) -> None:
-    before = _read_json(folder / SETTINGS_FILE)
-    if before is not None and before["rows"] != rows:
+def _require_same_processes(
+    folder: Path, before: dict[str, Any] | None, arguments: SFTConfig
+) -> None:
+    if before is not None and before.get("processes") != arguments.world_size:
         raise UserError(
-            f"{folder} holds a run on {before['rows']} rows, and the file has {rows} now; put the "
-            "old file back, or name another trainer.output_dir"
+            f"{folder} holds a run of {before.get('processes')} processes, and there are "
+            f"{arguments.world_size} now, so that its batches would be others; start as many, or "
+            "name another trainer.output_dir"
         )
-
-
-def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = [*before, *(name for name in now if name not in before)]
-        return [
-            line
-            for name in names
-            for line in _differences(
-                before.get(name), now.get(name), f"{prefix}.{name}" if prefix else name
-            )
-        ]
-    return [] if before == now else [f"{prefix} was {before!r} and is {now!r}"]
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    return value
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(path, [json.dumps(value, ensure_ascii=False, indent=2), "\n"])
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

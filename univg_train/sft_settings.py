@@ -7,19 +7,18 @@ The keys are the fields of `SftSettings` and `SftData`; ``trainer`` holds argume
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from difflib import get_close_matches
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
+from univg_train.run_settings import load_yaml, override, unknown_keys, wrong_values
 
 if TYPE_CHECKING:
     from univg_train.data import TrainingData
 
-__all__ = ["SftData", "SftSettings", "load_settings", "open_sft_data", "unknown_key"]
+__all__ = ["SftData", "SftSettings", "load_settings", "open_sft_data"]
 
 _REFUSED = {
     "packing": "rows with images are not packed: an attention mask and positions for several "
@@ -29,6 +28,10 @@ _REFUSED = {
     "assistant_only_loss": "the loss is on the completion alone already",
     "eval_packing": "rows with images are not packed",
     "remove_unused_columns": "the columns are made when a row is asked for",
+    "shuffle_dataset": "TRL does that to texts only; the order of rows is train_sampling_strategy",
+    "load_best_model_at_end": "the last model is the result",
+    "eval_on_start": "there is no evaluation data; evaluate checkpoints with `univg eval`",
+    "do_eval": "there is no evaluation data; evaluate checkpoints with `univg eval`",
 }
 """Arguments that must keep a value that is not true, and why."""
 
@@ -36,9 +39,20 @@ _OWN = {
     "completion_only_loss": "it is always true: neither prompt nor image tokens are learned",
     "resume_from_checkpoint": "a run goes on by itself where its last whole checkpoint stands",
     "dataset_kwargs": "rows are prepared when they are asked for",
+    "dataset_text_field": "rows are messages and images",
+    "dataset_num_proc": "rows are prepared when they are asked for",
+    "packing_strategy": "rows with images are not packed",
+    "truncation_mode": "no row is cut",
     "save_only_model": "a run could not go on without the optimiser's state",
+    "eval_strategy": "there is no evaluation data; evaluate checkpoints with `univg eval`",
+    "chat_template_path": "the model's own template is the one that evaluation asks with",
+    "eos_token": "the model's own template ends an answer",
+    "pad_token": "padding is not learned, and the tokenizer knows its own",
 }
 """Arguments that are not the user's to set, and why."""
+
+_SAMPLING = ("random", "sequential")
+"""Orders of the rows; transformers' others count the tokens of rows, which are made on access."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +70,8 @@ class SftData:
         on_bad: ``stop`` at a faulty row, or ``skip`` them.
         on_long: ``stop`` if a row has more than ``max_length`` tokens, or ``skip`` such rows. None
             is ever cut: the box stands at the end.
-        check_leaks: prepared benchmarks that the rows must not share anything with.
+        check_leaks: prepared benchmarks that the rows must not share anything with; None: all that
+            are prepared.
         leak_kinds: what is compared; None: the default of `index_benchmarks`.
         on_leak: ``refuse``, ``skip`` or ``allow``.
     """
@@ -70,7 +85,7 @@ class SftData:
     single_images_direct: bool = True
     on_bad: str = "stop"
     on_long: str = "stop"
-    check_leaks: list[str] = field(default_factory=list)
+    check_leaks: list[str] | None = None
     leak_kinds: list[str] | None = None
     on_leak: str = "refuse"
 
@@ -125,35 +140,27 @@ def load_settings(
         UserError: not YAML, an unknown or missing key, a value of another type, or an argument
             that does not go with images; all of them in one message.
     """
-    import yaml
-
-    values: Any = {}
-    where = "the settings"
+    where, values = "the settings", dict[str, Any]()
     if path is not None:
-        where = str(path)
-        try:
-            values = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read {path}: {error}") from error
-        except yaml.YAMLError as error:
-            raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(values, dict):
-            raise UserError(f"{path} holds {type(values).__name__}; expected a mapping of settings")
-    for override in overrides:
-        _override(values, override)
-    for section in ("trainer", "lora"):
-        if isinstance(values.get(section), dict):
-            values[section] = {name: _number(value) for name, value in values[section].items()}
-    problems: list[str] = []
-    data = values.pop("data", {})
-    values["data"] = _checked(SftData, data, "data.", problems)
-    settings = _checked(SftSettings, values, "", problems)
-    if isinstance(values.get("trainer"), dict):
+        path = Path(path).expanduser()
+        where, values = str(path), load_yaml(path)
+    values = override(values, overrides)
+    data = values.get("data") or {}
+    known: dict[str, Any] = dict.fromkeys(_types(SftSettings)) | {"data": tuple(_types(SftData))}
+    problems = unknown_keys(values, known)
+    sections: list[tuple[str, Any, type[Any]]] = [
+        ("", values, SftSettings),
+        ("data.", data, SftData),
+    ]
+    for prefix, section, kind in sections:
+        if isinstance(section, Mapping):
+            problems += wrong_values(section, _types(kind), prefix)
+            problems += [f"{prefix}{name} is missing" for name in _missing(section, kind)]
+    if isinstance(values.get("trainer"), Mapping):
         problems += _trainer_problems(values["trainer"])
     if problems:
         raise UserError(f"{where}: " + "; ".join(problems))
-    assert isinstance(settings, SftSettings)
-    return settings
+    return SftSettings(**{**values, "data": SftData(**data)})
 
 
 def open_sft_data(
@@ -170,9 +177,16 @@ def open_sft_data(
     Raises:
         UserError: bad or leaking rows, nothing to train on, or choices that do not exist.
     """
-    from univg_train.data import index_benchmarks, make_rendering, open_training_data
+    from univg_train.data import (
+        DEFAULT_LEAK_KINDS,
+        benchmarks_to_check,
+        index_benchmarks,
+        make_rendering,
+        open_training_data,
+    )
 
     chosen = settings.data
+    benchmarks = benchmarks_to_check(chosen.check_leaks, chosen.root)
     how = make_rendering(
         settings.dialect,
         style=settings.style,
@@ -183,9 +197,9 @@ def open_sft_data(
         max_pixels=max_pixels,
     )
     leaks = None
-    if chosen.check_leaks:
-        kinds: dict[str, Any] = {} if chosen.leak_kinds is None else {"kinds": chosen.leak_kinds}
-        leaks = index_benchmarks(chosen.check_leaks, root=chosen.root, **kinds)
+    if benchmarks:
+        kinds = DEFAULT_LEAK_KINDS if chosen.leak_kinds is None else chosen.leak_kinds
+        leaks = index_benchmarks(benchmarks, kinds=kinds, root=chosen.root)
     return open_training_data(
         chosen.form,
         chosen.file,
@@ -199,76 +213,19 @@ def open_sft_data(
     )
 
 
-def unknown_key(name: str, known: Iterable[str]) -> str:
-    """A few words on a key that does not exist, with the likeliest one that was meant."""
-    near = get_close_matches(name.rsplit(".", 1)[-1], list(known), n=1)
-    return f"unknown key {name!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+def _types(kind: type[Any]) -> dict[str, str]:
+    """The keys of a section with their types."""
+    return {entry.name: str(entry.type) for entry in fields(kind)}
 
 
-def _number(value: Any) -> Any:
-    """YAML reads 5e-6, without a point, as a text."""
-    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
-        return float(value)
-    return value
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    import yaml
-
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"{override!r} is no setting; expected KEY=VALUE, as trainer.max_steps=10")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"the value of {override!r} is not YAML") from error
-    *sections, last = key.split(".")
-    inner = values
-    for section in sections:
-        if inner.get(section) is None:
-            inner[section] = {}
-        inner = inner[section]
-        if not isinstance(inner, dict):
-            raise UserError(f"{override!r}: {section} is no section of the settings")
-    inner[last] = value
-
-
-def _checked(kind: type[Any], values: Any, prefix: str, problems: list[str]) -> Any:
-    """An instance of a settings class, or None with the reasons added to `problems`."""
-    if not isinstance(values, Mapping):
-        problems.append(f"{prefix.rstrip('.')} is {values!r}; expected a mapping")
-        return None
-    known = {entry.name: entry for entry in fields(kind)}
-    count = len(problems)
-    for name, value in values.items():
-        if name not in known:
-            problems.append(unknown_key(f"{prefix}{name}", known))
-        elif name != "data" and not _fits(value, str(known[name].type)):
-            problems.append(f"{prefix}{name} is {value!r}; expected {known[name].type}")
-    required = {
-        "SftData": ("form", "file"),
-        "SftSettings": ("model", "dialect", "trainer"),
-    }[kind.__name__]
-    problems += [f"{prefix}{name} is missing" for name in required if name not in values]
-    return kind(**values) if len(problems) == count else None
-
-
-def _fits(value: Any, annotation: str) -> bool:
-    """Whether a value from YAML is of the type that a field of the settings is annotated with."""
-    for name in annotation.split(" | "):
-        if name == "None":
-            fits = value is None
-        elif name == "list[str]":
-            fits = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-        elif name == "dict[str, Any]":
-            fits = isinstance(value, dict) and all(isinstance(key, str) for key in value)
-        elif name == "int":
-            fits = isinstance(value, int) and not isinstance(value, bool)
-        else:
-            fits = isinstance(value, {"str": str, "bool": bool}[name])
-        if fits:
-            return True
-    return False
+def _missing(section: Mapping[str, Any], kind: type[Any]) -> list[str]:
+    """Keys without a default that are not given."""
+    return [
+        entry.name
+        for entry in fields(kind)
+        if entry.default is MISSING and entry.default_factory is MISSING
+        if entry.name not in section
+    ]
 
 
 def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:
@@ -280,6 +237,12 @@ def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:
         for name, why in _REFUSED.items()
         if trainer.get(name)
     ]
+    sampling = trainer.get("train_sampling_strategy", "random")
+    if sampling not in _SAMPLING:
+        problems.append(
+            f"trainer.train_sampling_strategy is {sampling!r}; expected one of: "
+            + ", ".join(_SAMPLING)
+        )
     if not isinstance(trainer.get("output_dir"), str):
         problems.append("trainer.output_dir is missing: the folder of the run")
     return problems

@@ -15,6 +15,7 @@ from univg_train.data.leaks import (
     Leak,
     LeakError,
     LeakIndex,
+    benchmarks_to_check,
     index_benchmarks,
 )
 from univg_train.data.render import LEFT_OUT, PURPOSES, Rendering, make_rendering, render
@@ -36,6 +37,7 @@ __all__ = [
     "RowTarget",
     "TrainingData",
     "TrainingRow",
+    "benchmarks_to_check",
     "check_training_data",
     "index_benchmarks",
     "make_rendering",

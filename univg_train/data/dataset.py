@@ -7,12 +7,13 @@ its place and opens its images, which nobody here keeps.
 
 from __future__ import annotations
 
+import json
 import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +117,9 @@ class TrainingData(Sequence[dict[str, Any]]):
     Attributes:
         report: what the file holds.
         seed: of the order; None for that of the file.
+        fingerprint: SHA-256 of the rows as they are trained on, in the file's order: the columns
+            of each (but for its images) and its images' references, as canonical JSON lines. The
+            images' pixels are not part of it, their sizes are.
     """
 
     def __init__(
@@ -125,10 +129,12 @@ class TrainingData(Sequence[dict[str, Any]]):
         index: npt.NDArray[np.int64],
         report: DataReport,
         seed: int | None,
+        fingerprint: str,
     ) -> None:
         """Not to be called directly; see `open_training_data`."""
         self.report = report
         self.seed = seed
+        self.fingerprint = fingerprint
         self._file = file
         self._how = how
         self._index = index if seed is None else index[_order(len(index), seed)]
@@ -235,15 +241,22 @@ def open_training_data(
     report = DataReport()
     places = array("q")  # of a million questions, 32 MB
     choices = _Choices(on_bad, on_leak)
-    for place in _usable(opened, how, leaks, choices, report, progress):
+    digest = sha256()
+    for place, row, columns in _usable(opened, how, leaks, choices, report, progress):
         places.extend(place)
+        digest.update(_canonical(row, columns))
     if report.n_leaking and on_leak == "refuse":
         raise LeakError(_leak_text(opened.path, report))
     if not places:
         raise UserError(f"{opened.path}: {_nothing_text(report)}")
-    return TrainingData(
-        opened, how, np.frombuffer(places, dtype=np.int64).reshape(-1, 4), report, seed
-    )
+    index = np.frombuffer(places, dtype=np.int64).reshape(-1, 4)
+    return TrainingData(opened, how, index, report, seed, digest.hexdigest())
+
+
+def _canonical(row: TrainingRow, columns: dict[str, Any]) -> bytes:
+    """A line of the fingerprint."""
+    line = json.dumps(columns | {"images": row.images}, sort_keys=True, separators=(",", ":"))
+    return line.encode("ascii") + b"\n"
 
 
 def check_training_data(
@@ -279,8 +292,8 @@ def _usable(
     choices: _Choices,
     report: DataReport,
     progress: Progress | None,
-) -> Iterator[tuple[int, int, int, int]]:
-    """(number, start, length, question within the row) of what can be trained on."""
+) -> Iterator[tuple[tuple[int, int, int, int], TrainingRow, dict[str, Any]]]:
+    """What can be trained on: (number, start, length, question within the row), row, columns."""
     for entry in file.entries():
         report.n_read += 1
         if progress is not None and report.n_read % _PROGRESS_ROWS == 0:
@@ -296,7 +309,7 @@ def _usable(
             continue
         for part, row in enumerate(rows):
             try:
-                render(row, how)
+                columns = render(row, how)
             except LeftOut as reason:
                 report.left_out[reason.reason] += 1
                 continue
@@ -306,7 +319,7 @@ def _usable(
                 if choices.on_leak != "allow":
                     continue
             report.sources[row.source] += 1
-            yield entry.number, entry.start, entry.length, part
+            yield (entry.number, entry.start, entry.length, part), row, columns
 
 
 def _count_leaks(report: DataReport, id_: str, found: list[Leak]) -> None:

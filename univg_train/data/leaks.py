@@ -13,10 +13,18 @@ from typing import Literal
 
 from univg_eval.errors import UserError
 from univg_eval.images import load_reference, split_reference
-from univg_eval.samples import GroundingSample, data_root, load_samples
+from univg_eval.samples import MANIFEST_FILE, GroundingSample, data_root, load_samples
 from univg_train.data.rows import Size, TrainingRow
 
-__all__ = ["DEFAULT_LEAK_KINDS", "LEAK_KINDS", "Leak", "LeakError", "LeakIndex", "index_benchmarks"]
+__all__ = [
+    "DEFAULT_LEAK_KINDS",
+    "LEAK_KINDS",
+    "Leak",
+    "LeakError",
+    "LeakIndex",
+    "benchmarks_to_check",
+    "index_benchmarks",
+]
 
 LeakKind = Literal["image_name", "image_bytes", "image_pixels", "instruction"]
 LEAK_KINDS: Mapping[str, str] = {
@@ -126,11 +134,33 @@ class LeakIndex:
         return leaks
 
 
+def benchmarks_to_check(
+    named: Collection[str] | None, root: str | os.PathLike[str] | None = None
+) -> list[str]:
+    """What the rows of a training are held against: the `named` benchmarks, or all prepared ones.
+
+    Raises:
+        UserError: nothing is named and nothing prepared.
+    """
+    if named is not None:
+        return list(named)
+    folder = data_root(root)
+    found = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST_FILE}"))
+    if not found:
+        raise UserError(
+            f"no benchmark is prepared in {folder} to hold the training rows against; prepare "
+            "those that you will evaluate (`univg prepare mig_bench`), or go without the check "
+            "by data.check_leaks: []"
+        )
+    return found
+
+
 def index_benchmarks(
     benchmarks: Iterable[str],
     *,
     kinds: Collection[str] = DEFAULT_LEAK_KINDS,
     root: str | os.PathLike[str] | None = None,
+    into: LeakIndex | None = None,
 ) -> LeakIndex:
     """What prepared benchmarks show, to hold training rows against.
 
@@ -138,6 +168,7 @@ def index_benchmarks(
         benchmarks: names, as for `univg_eval.samples.load_samples`.
         kinds: what is compared, of `LEAK_KINDS`.
         root: the data root; default as in `univg_eval.samples.data_root`.
+        into: an index of the same kinds that is added to, and returned.
 
     Raises:
         UserError: an unknown kind or none, a benchmark that is not prepared, an image of it that
@@ -150,7 +181,7 @@ def index_benchmarks(
             f"unknown kind of leak {', '.join(unknown) or '(none)'}; expected some of: "
             + ", ".join(LEAK_KINDS)
         )
-    index = LeakIndex(chosen)
+    index = LeakIndex(chosen) if into is None else into
     base = data_root(root)
     for benchmark in benchmarks:
         for sample in load_samples(benchmark, root=root):
