@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from univg_eval.stats import macro_bootstrap, wilson_interval
+from univg_eval.stats import holm, macro_bootstrap, sign_flip_test, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -130,3 +130,69 @@ def test_macro_repeats_for_equal_seeds() -> None:
 def test_wrong_arguments_are_named(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# --- paired tests --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        ([1.0], 1.0),  # both patterns are as far from zero
+        ([1.0, 2.0, 3.0], 2 / 8),  # only the two patterns of equal signs
+        ([1.0, 2.0, -3.0], 1.0),  # the sum is zero
+        ([4.0, 2.0, -1.0], 4 / 8),  # |5|: +4+2+1, +4+2-1 and their opposites
+        ([0.0, 0.0], 1.0),
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0], 2 / 1024),
+    ],
+)
+def test_sign_flip_test_counts_the_patterns_as_far_from_zero(
+    differences: list[float], expected: float
+) -> None:
+    assert sign_flip_test(differences) == pytest.approx(expected, abs=1e-15)
+
+
+def test_sign_flip_test_agrees_with_scipy_permutation_test() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(4)
+    for n in (4, 7, 10):
+        differences = rng.normal(0.3, 1.0, n)
+        expected = stats.permutation_test(
+            (differences,), np.mean, permutation_type="samples", n_resamples=np.inf
+        )
+        assert sign_flip_test(differences) == pytest.approx(expected.pvalue, abs=1e-12)
+
+
+def test_sign_flip_test_keeps_its_level_without_an_effect() -> None:
+    rng = np.random.default_rng(11)
+    p = np.array([sign_flip_test(rng.standard_t(3, size=8)) for _ in range(4000)])
+    assert (p <= 0.05).mean() <= 0.06  # 0.05 and three standard errors
+
+
+@pytest.mark.parametrize(
+    ("differences", "message"),
+    [([], "0 differences"), ([1.0] * 21, "21 differences"), ([1.0, math.nan], "not finite")],
+)
+def test_sign_flip_test_refuses_what_it_cannot_go_through(
+    differences: list[float], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        sign_flip_test(differences)
+
+
+@pytest.mark.parametrize(
+    ("p_values", "expected"),
+    [
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),  # 3 x 0.01; 2 x 0.03; 0.04, raised to 0.06
+        ([0.5, 0.6], [1.0, 1.0]),
+        ([0.2], [0.2]),
+        ([], []),
+    ],
+)
+def test_holm_by_hand(p_values: list[float], expected: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(expected)
+
+
+def test_holm_refuses_what_is_no_probability() -> None:
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        holm([0.1, 1.2])
