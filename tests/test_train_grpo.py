@@ -122,7 +122,7 @@ def refusal(
         ("trainer.deepspeed=x.json", "accelerate launch"),
         ("trainer.per_device_train_batch_size=two", "expected a positive whole number"),
         ("trainer.loss_type=[]", "refuses its settings"),
-        ("model=/nowhere/at/all", "cannot load the config"),
+        ("model=/nowhere/at/all", "cannot load the model"),
         ("data.file=/nowhere.json", "cannot read"),
         ("nonsense", "is no key=value"),
         ("model.x=1", "which has no keys"),

@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING, Any
 
 from univg_eval.dialects import smart_resize_wh
 from univg_eval.errors import UserError
-from univg_train.grpo_run import empty_model, lora_settings, vision_tower
 from univg_train.grpo_settings import GrpoSettings, check_batch, rollout_batch
+from univg_train.pretrained import empty_model, lora_config, vision_tower
 
 if TYPE_CHECKING:
     from univg_train.data import TrainingData
@@ -157,9 +157,10 @@ def _count_parameters(settings: GrpoSettings, config: Any) -> tuple[int, int]:
 
     model = empty_model(config)
     if settings.lora is not None:
-        from peft import LoraConfig, get_peft_model
+        from peft import get_peft_model
 
-        lora = LoraConfig(**lora_settings(settings, vision_tower(model)[1]))
+        tower = vision_tower(model)[1] if settings.freeze_vision else None
+        lora = lora_config(settings.lora, tower)
         with torch.device("meta"):
             model = get_peft_model(model, lora)
     elif settings.freeze_vision:

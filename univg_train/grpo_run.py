@@ -13,9 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
-from univg_eval.samples import write_text_atomically
+from univg_train import pretrained
 from univg_train.grpo_settings import GrpoSettings, check_batch, trainer_arguments
+from univg_train.pretrained import empty_model, lora_config, vision_tower
 from univg_train.rewards import check_rows
+from univg_train.run_folder import (
+    FREE_ARGUMENTS,
+    differences,
+    find_checkpoint,
+    read_record,
+    require_same_rows,
+    rows_record,
+    write_record,
+)
 
 if TYPE_CHECKING:
     from univg_train.data import TrainingData
@@ -26,15 +36,10 @@ __all__ = ["MODEL_FOLDER", "open_data", "processes_of_environment", "sharding_of
 SETTINGS_FILE = "grpo.json"
 MODEL_FOLDER = "model"
 
-_FREE = frozenset(
-    {
-        "logging_steps", "logging_first_step", "log_completions", "num_completions_to_print",
-        "report_to", "run_name", "disable_tqdm", "save_steps", "save_total_limit",
-        "dataloader_num_workers", "dataloader_prefetch_factor", "torch_empty_cache_steps",
-        "vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout",
-        "vllm_gpu_memory_utilization",
-    }
-)  # fmt: skip
+_FREE = FREE_ARGUMENTS | {
+    "log_completions", "num_completions_to_print", "vllm_server_base_url", "vllm_server_host",
+    "vllm_server_port", "vllm_server_timeout", "vllm_gpu_memory_utilization",
+}  # fmt: skip
 """Arguments that may change when a run goes on: they do not change what is computed."""
 
 _logger = logging.getLogger(__name__)
@@ -50,22 +55,21 @@ def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
     processes = processes_of_environment()
     check_batch(settings, processes)
     run = {"settings": dict(settings.raw), "processes": processes}
-    _require_own_folder(settings, run)
+    before = _own_record(settings, run)
     _require_whole_weights(settings)
     config = load_config(settings)
     arguments = trainer_arguments(settings)
     data = open_data(settings)
+    rows = rows_record(data, len(data))
+    require_same_rows(settings.output_dir, before, rows)
     finished = settings.output_dir / MODEL_FOLDER
     if finished.is_dir():
         state = _state(finished / "trainer_state.json")
         _logger.info("%s is finished", settings.output_dir)
         return _summary(settings, len(data), int(state["global_step"]))
     processor = load_processor(settings)
-    main = int(os.environ.get("RANK", "0")) == 0
-    if main:
-        settings.output_dir.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(run, ensure_ascii=False, indent=2) + "\n"
-        write_text_atomically(settings.output_dir / SETTINGS_FILE, [text])
+    if int(os.environ.get("RANK", "0")) == 0:
+        write_record(settings.output_dir / SETTINGS_FILE, run | rows)
 
     from univg_train.grpo import DifficultyGRPOTrainer
 
@@ -128,22 +132,8 @@ def load_config(settings: GrpoSettings) -> Any:
     Raises:
         UserError: there is none, or the model takes no images.
     """
-    from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
-
     options = dict(settings.argument("model_init_kwargs") or {})
-    try:
-        config = AutoConfig.from_pretrained(
-            settings.model, revision=options.get("revision", "main")
-        )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"cannot load the config of {settings.model!r}: {reason}") from error
-    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        raise UserError(
-            f"{settings.model} is a model of type {config.model_type!r}, which takes no images; "
-            "expected a vision-language model such as Qwen/Qwen2-VL-7B-Instruct"
-        )
-    return config
+    return pretrained.load_config(settings.model, revision=options.get("revision"))
 
 
 def load_processor(settings: GrpoSettings) -> Any:
@@ -152,34 +142,15 @@ def load_processor(settings: GrpoSettings) -> Any:
     Raises:
         UserError: there is none, or it knows no such limits.
     """
-    from transformers import AutoProcessor
-
-    limits = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
-    limits = {name: value for name, value in limits.items() if value is not None}
     options = dict(settings.argument("model_init_kwargs") or {})
-    try:
-        processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-            settings.model,
-            revision=options.get("revision", "main"),
-            truncation_side="left",
-            padding_side="left",
-            **limits,
-        )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"cannot load the processor of {settings.model!r}: {reason}") from error
-    images = getattr(processor, "image_processor", None)
-    if images is None:
-        raise UserError(f"{settings.model} has no processor of images beside its tokenizer")
-    for name, value in limits.items():
-        edge = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}[name]
-        found = (getattr(images, "size", None) or {}).get(edge)
-        if found != value:
-            raise UserError(
-                f"{name}={value}: the processor of {settings.model} took {found!r}; it has no such "
-                "limit, leave it away"
-            )
-    return processor
+    return pretrained.load_processor(
+        settings.model,
+        min_pixels=settings.min_pixels,
+        max_pixels=settings.max_pixels,
+        revision=options.get("revision"),
+        truncation_side="left",
+        padding_side="left",
+    )
 
 
 def processes_of_environment() -> int:
@@ -206,67 +177,11 @@ def sharding_of_environment() -> str:
     return "none"
 
 
-def vision_tower(model: Any) -> tuple[Any, str]:
-    """The module that turns images into features, and its name within the model."""
-    tower = model.get_encoder(modality="image")
-    name = next((name for name, module in model.named_modules() if module is tower), "")
-    if not name:
-        raise UserError(
-            f"{type(model).__name__} has no vision tower that transformers can tell; set "
-            "freeze_vision: false"
-        )
-    return tower, name
-
-
-def find_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint that was written to its end; None if there is none.
-
-    ``trainer_state.json`` is written last: a process that dies before leaves none, or a part.
-    """
-    numbered = []
-    for path in folder.glob("checkpoint-*"):
-        number = path.name.removeprefix("checkpoint-")
-        if number.isdecimal():
-            numbered.append((int(number), path))
-    for step, path in sorted(numbered, reverse=True):
-        try:
-            state = _state(path / "trainer_state.json")
-        except (OSError, ValueError):
-            _logger.warning("%s was not written to its end and is passed over", path)
-            continue
-        if state.get("global_step") == step:
-            return path
-    return None
-
-
-def lora_settings(settings: GrpoSettings, tower: str) -> dict[str, Any]:
-    """Keyword arguments of `peft.LoraConfig`; `tower` is the name of the vision tower."""
-    values = {"task_type": "CAUSAL_LM", "target_modules": "all-linear", **(settings.lora or {})}
-    if settings.freeze_vision:
-        if values.get("exclude_modules") is not None:
-            raise UserError(
-                "lora.exclude_modules and freeze_vision: true exclude different modules; give "
-                "freeze_vision: false and exclude the vision tower yourself"
-            )
-        values["exclude_modules"] = rf"{tower.replace('.', chr(92) + '.')}\..*"
-    return values
-
-
-def empty_model(config: Any) -> Any:
-    """The model on no device: every parameter has a shape and no values."""
-    import torch
-    from transformers import AutoModelForImageTextToText
-
-    with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(config)  # type: ignore[no-untyped-call]
-
-
 def _lora(settings: GrpoSettings, config: Any) -> Any:
     if settings.lora is None:
         return None
-    from peft import LoraConfig
-
-    return LoraConfig(**lora_settings(settings, vision_tower(empty_model(config))[1]))
+    tower = vision_tower(empty_model(config))[1] if settings.freeze_vision else None
+    return lora_config(settings.lora, tower)
 
 
 def _require_whole_weights(settings: GrpoSettings) -> None:
@@ -278,40 +193,28 @@ def _require_whole_weights(settings: GrpoSettings) -> None:
         )
 
 
-def _require_own_folder(settings: GrpoSettings, run: dict[str, Any]) -> None:
+def _own_record(settings: GrpoSettings, run: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of the run in the folder, None for a new one; refuses a folder of another run."""
     folder = settings.output_dir
-    path = folder / SETTINGS_FILE
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    before = read_record(folder / SETTINGS_FILE)
+    if before is None:
         found = find_checkpoint(folder)
         if found is not None or (folder / MODEL_FOLDER).exists():
             raise UserError(
                 f"{folder} holds {found or MODEL_FOLDER}, which no run of this command has "
                 "written; name another trainer.output_dir"
-            ) from None
-        return
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}; name another trainer.output_dir") from error
-    changed = _differences(before, json.loads(json.dumps(run)), "")
+            )
+        return None
+    free = {f"settings.trainer.{name}" for name in _FREE}
+    told = {name: before.get(name) for name in run}
+    changed = differences(told, json.loads(json.dumps(run)), free)
     if changed:
+        listed = "; ".join(line.removeprefix("settings.") for line in changed)
         raise UserError(
-            f"{folder} holds a run with other settings: {'; '.join(changed)}. Go on with its own, "
+            f"{folder} holds a run with other settings: {listed}. Go on with its own, "
             "or name another trainer.output_dir"
         )
-
-
-def _differences(before: Any, now: Any, prefix: str) -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        return [
-            line
-            for name in dict.fromkeys([*before, *now])
-            if not (prefix == "settings.trainer." and name in _FREE)
-            for line in _differences(before.get(name), now.get(name), f"{prefix}{name}.")
-        ]
-    if before == now:
-        return []
-    return [f"{prefix.rstrip('.').removeprefix('settings.')} was {before!r} and is {now!r}"]
+    return before
 
 
 def _save(trainer: Any, processor: Any, settings: GrpoSettings) -> None:
