@@ -335,6 +335,11 @@ def test_a_killed_run_goes_on_to_the_same_end(
     assert '"steps": 2' in capsys.readouterr().out
     assert (run / "model" / "config.json").stat().st_mtime_ns == mark
 
+    rows = tmp_path / "rows.json"  # a box is another one now; the number of rows is the same
+    rows.write_text(rows.read_text(encoding="utf-8").replace("900", "901"), encoding="utf-8")
+    assert grpo(config, "--json") == 2
+    assert "holds a run on 4 rows that are others now" in capsys.readouterr().err
+
 
 def test_an_adapter_is_merged_into_the_model_folder(
     config: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -738,6 +738,47 @@ def test_a_changed_file_is_not_read_on(tmp_path: Path) -> None:
         data[0]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"answer": [100, 200, 300, 401]},
+        {"question": "<image><image>Where is the cup in the second image?"},
+        {"images": ["MGrounding-630k/b.png", "MGrounding-630k/a.png"]},
+        {"single_image": False},  # which it is not: nothing that is trained on changes
+    ],
+)
+def test_the_fingerprint_is_that_of_what_is_trained_on(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    """Not of the file: neither white space, nor its place, nor the order in training matters."""
+    draw(tmp_path / "a", PAIR_SIZES)
+    draw(tmp_path / "b", PAIR_SIZES)
+    rows = [
+        stage2_row(images=list(PAIR_SIZES)),
+        stage2_row(images=list(PAIR_SIZES), answer=[1, 2, 3, 4]),
+    ]
+    data = open_rows(write_list(tmp_path / "a" / "s.json", rows), "univg_r1_stage2")
+    other = tmp_path / "b" / "t.json"
+    other.write_text(json.dumps(rows, indent=3))
+    assert open_rows(other, "univg_r1_stage2", seed=5).fingerprint == data.fingerprint
+    other.write_text(json.dumps([rows[0], rows[1] | change]))
+    same = open_rows(other, "univg_r1_stage2").fingerprint == data.fingerprint
+    assert same is ("single_image" in change)
+    other.write_text(json.dumps(rows[::-1]))
+    assert open_rows(other, "univg_r1_stage2").fingerprint != data.fingerprint
+    assert open_rows(other, "univg_r1_stage2", dialect="norm1").fingerprint != data.fingerprint
+
+
+def test_the_fingerprint_knows_the_images_sizes(tmp_path: Path) -> None:
+    names = list(PAIR_SIZES)
+    found = []
+    for size in ((200, 100), (201, 100)):
+        draw(tmp_path, PAIR_SIZES | {names[0]: size})
+        rows = write_list(tmp_path / "s.json", [stage2_row(images=names)])
+        found.append(open_rows(rows, "univg_r1_stage2").fingerprint)
+    assert found[0] != found[1] and len(found[0]) == 64
+
+
 @pytest.mark.parametrize("form", sorted(FORMS))
 def test_a_copy_in_another_process_reads_the_same(tmp_path: Path, form: str) -> None:
     if form == "samples":
