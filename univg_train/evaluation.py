@@ -103,7 +103,7 @@ def evaluate(
         accelerator: of several processes, each of which answers its share and gets all results;
             None: this process alone.
         in_step: a forward pass needs all processes, see
-            `univg_train.generation.processes_in_step`.
+            `univg_train.generation.weights_are_spread`.
 
     Raises:
         UserError: see `answer_samples`.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["generating", "processes_in_step", "undisturbed"]
+__all__ = ["generating", "undisturbed", "weights_are_spread"]
 
 
 @contextmanager
@@ -65,12 +65,11 @@ def generating(trainer: Any) -> Iterator[Any]:
         yield model
 
 
-def processes_in_step(accelerator: Any) -> bool:
-    """Whether a forward pass needs all processes: the weights are spread over them.
+def weights_are_spread(accelerator: Any) -> bool:
+    """Whether each process holds a part of the weights, so that all have to take every step.
 
-    transformers tells ZeRO-3 by itself, and FSDP only where it has wrapped the model itself.
+    In `generate`, transformers tells ZeRO-3 by itself, and FSDP only where it does the wrapping.
     """
     plugin = accelerator.state.deepspeed_plugin
     zero3 = plugin is not None and plugin.zero_stage == 3
-    fsdp = getattr(accelerator.state, "fsdp_plugin", None) is not None
-    return bool(accelerator.num_processes > 1 and (zero3 or fsdp))
+    return zero3 or getattr(accelerator.state, "fsdp_plugin", None) is not None

@@ -20,6 +20,7 @@ from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError
 from univg_eval.prompts import default_prompt_style
 from univg_train.data import TrainingData
+from univg_train.evaluation_plan import plan_evaluation
 from univg_train.pretrained import (
     empty_model,
     load_config,
@@ -74,11 +75,14 @@ def train_sft(
     Returns:
         The summary that is written too: steps, rows (those trained on, and the report of the
         file), trainable and all parameters, loss of the last logged step (None if none was),
-        model folder. That of a finished run, if the folder holds one.
+        model folder, and ``best`` if the run was evaluated. That of a finished run, if the folder
+        holds one.
 
     Raises:
         UserError: what is wrong with settings, checkpoint, data or folder, before any training.
     """
+    from univg_train.evaluation_callback import attach_evaluation
+
     folder = settings.output_dir
     before = _own_record(settings, resume)
     if before is not None:
@@ -92,6 +96,14 @@ def train_sft(
     _require_same_processes(folder, before, arguments)
     require_trainable(settings, arguments)
     processor = load_processor(settings, arguments)
+    evaluation = plan_evaluation(
+        settings.evaluation,
+        model=settings.model,
+        processor=processor,
+        dialect=settings.dialect,
+        style=settings.style,
+        output_dir=folder,
+    )
     data, dataset = load_data(settings, processor, arguments.max_length)
     rows = rows_record(data, len(dataset))
     require_same_rows(folder, before, rows)
@@ -99,6 +111,7 @@ def train_sft(
     trainer = make_trainer(
         settings, arguments, processor, dataset, checkpoint=checkpoint, callbacks=callbacks
     )
+    attach_evaluation(trainer, processor, evaluation)
     if trainer.is_world_process_zero():
         record = {"settings": settings.to_dict(), "processes": arguments.world_size, **rows}
         write_record(folder / SETTINGS_FILE, record)
@@ -120,6 +133,8 @@ def train_sft(
         ),
         "model": str(folder / MODEL_FOLDER),
     }
+    if evaluation is not None:
+        summary["best"] = evaluation.best()
     if trainer.is_world_process_zero():
         processor.save_pretrained(folder / MODEL_FOLDER)
         write_record(folder / SUMMARY_FILE, summary)

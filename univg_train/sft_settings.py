@@ -13,6 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
+from univg_train.evaluation_settings import (
+    EvaluationSettings,
+    evaluation_problems,
+    leak_index,
+    make_evaluation_settings,
+)
 from univg_train.run_settings import load_yaml, override, unknown_keys, wrong_values
 
 if TYPE_CHECKING:
@@ -30,8 +36,8 @@ _REFUSED = {
     "remove_unused_columns": "the columns are made when a row is asked for",
     "shuffle_dataset": "TRL does that to texts only; the order of rows is train_sampling_strategy",
     "load_best_model_at_end": "the last model is the result",
-    "eval_on_start": "there is no evaluation data; evaluate checkpoints with `univg eval`",
-    "do_eval": "there is no evaluation data; evaluate checkpoints with `univg eval`",
+    "eval_on_start": "there is no evaluation data; `evaluation` asks a benchmark instead",
+    "do_eval": "there is no evaluation data; `evaluation` asks a benchmark instead",
 }
 """Arguments that must keep a value that is not true, and why."""
 
@@ -44,7 +50,7 @@ _OWN = {
     "packing_strategy": "rows with images are not packed",
     "truncation_mode": "no row is cut",
     "save_only_model": "a run could not go on without the optimiser's state",
-    "eval_strategy": "there is no evaluation data; evaluate checkpoints with `univg eval`",
+    "eval_strategy": "there is no evaluation data; `evaluation` asks a benchmark instead",
     "chat_template_path": "the model's own template is the one that evaluation asks with",
     "eos_token": "the model's own template ends an answer",
     "pad_token": "padding is not learned, and the tokenizer knows its own",
@@ -105,6 +111,7 @@ class SftSettings:
         freeze_vision: the vision tower, with the layer that joins it to the language model where
             they are one module (as in Qwen2-VL), is not trained.
         lora: arguments of `peft.LoraConfig`; None: all weights are trained.
+        evaluation: what is asked while the model trains; None: nothing.
     """
 
     model: str
@@ -116,6 +123,7 @@ class SftSettings:
     max_pixels: int | None = None
     freeze_vision: bool = True
     lora: dict[str, Any] | None = None
+    evaluation: EvaluationSettings | None = None
 
     @property
     def output_dir(self) -> Path:
@@ -158,9 +166,14 @@ def load_settings(
             problems += [f"{prefix}{name} is missing" for name in _missing(section, kind)]
     if isinstance(values.get("trainer"), Mapping):
         problems += _trainer_problems(values["trainer"])
+    problems += evaluation_problems(values.get("evaluation"))
     if problems:
         raise UserError(f"{where}: " + "; ".join(problems))
-    return SftSettings(**{**values, "data": SftData(**data)})
+    sections_made = {
+        "data": SftData(**data),
+        "evaluation": make_evaluation_settings(values.get("evaluation"), root=data.get("root")),
+    }
+    return SftSettings(**{**values, **sections_made})
 
 
 def open_sft_data(
@@ -180,7 +193,6 @@ def open_sft_data(
     from univg_train.data import (
         DEFAULT_LEAK_KINDS,
         benchmarks_to_check,
-        index_benchmarks,
         make_rendering,
         open_training_data,
     )
@@ -196,10 +208,8 @@ def open_sft_data(
         min_pixels=min_pixels,
         max_pixels=max_pixels,
     )
-    leaks = None
-    if benchmarks:
-        kinds = DEFAULT_LEAK_KINDS if chosen.leak_kinds is None else chosen.leak_kinds
-        leaks = index_benchmarks(benchmarks, kinds=kinds, root=chosen.root)
+    kinds = DEFAULT_LEAK_KINDS if chosen.leak_kinds is None else chosen.leak_kinds
+    leaks = leak_index(benchmarks, settings.evaluation, kinds=kinds, root=chosen.root)
     return open_training_data(
         chosen.form,
         chosen.file,

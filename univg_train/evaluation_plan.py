@@ -1,0 +1,251 @@
+"""What a training run is evaluated on, checked before a model is loaded, and where it is written.
+
+=================================  ================================================================
+``evaluations/step-000100``        a run record (`univg_eval.runs`) of the model after 100 steps
+``evaluations/summary.json``       all steps, and which is the best
+``best``                           the best model so far, with its step in ``evaluation.json``
+=================================  ================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from univg_eval.controls import NO_CONTROL
+from univg_eval.dialects import get_dialect
+from univg_eval.errors import UserError
+from univg_eval.prompts import default_prompt_style, prompt_hash
+from univg_eval.runs import environment, load_run, write_run
+from univg_eval.samples import write_text_atomically
+from univg_train.evaluation import Asking
+from univg_train.evaluation_settings import EvaluationSettings, Questions, open_questions
+from univg_train.pretrained import pixel_limit
+
+if TYPE_CHECKING:
+    from univg_train.evaluation import Evaluation
+
+__all__ = ["BEST_FOLDER", "EvaluationPlan", "plan_evaluation"]
+
+FOLDER = "evaluations"
+SUMMARY_FILE = "summary.json"
+BEST_FOLDER = "best"
+
+
+@dataclass(slots=True, kw_only=True)
+class EvaluationPlan:
+    """An evaluation that a run repeats while it trains. Made by `plan_evaluation`.
+
+    Attributes:
+        settings: checked ones.
+        questions: what is asked.
+        asking: how.
+        limits: pixel limits of the processor, None where it has none.
+        base: the model that the run starts from.
+        output_dir: the folder of the run.
+        done: step → results of `univg_eval.scoring.aggregate`, in order of the steps.
+    """
+
+    settings: EvaluationSettings
+    questions: Questions
+    asking: Asking
+    limits: Mapping[str, int | None]
+    base: str
+    output_dir: Path
+    done: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+
+    def value(self, step: int) -> float:
+        """The metric that says which model is best, of a step that is done."""
+        return float(self.done[step]["macro"][self.settings.metric])
+
+    @property
+    def best_step(self) -> int:
+        """The step with the highest value, the earliest of several."""
+        return min(self.done, key=lambda step: (-self.value(step), step))
+
+    def record_path(self, step: int) -> Path:
+        """The folder of a step's run record."""
+        return self.output_dir / FOLDER / f"step-{step:06d}"
+
+    @property
+    def declared(self) -> dict[str, str]:
+        """What a model's ``config.json`` says of how it is to be asked and read."""
+        return {"dialect": self.asking.dialect.name, "prompt": self.asking.style}
+
+    def read_records(self) -> None:
+        """Take in what was written before the run was stopped.
+
+        Raises:
+            UserError: a record is damaged, or of other questions.
+        """
+        for path in (self.output_dir / FOLDER).glob("step-*"):
+            number = path.name.removeprefix("step-")
+            if not number.isdecimal():
+                continue
+            record = load_run(path)
+            ids = [sample.id for sample in self.questions.samples]
+            asked = record.manifest["dataset"]["fingerprint"], [s["id"] for s in record.scores]
+            if asked != (self.questions.fingerprint, ids):
+                raise UserError(
+                    f"{path} is of other questions than {self.settings.benchmark!r} has now; "
+                    "prepare the set that the run began with, or name another trainer.output_dir"
+                )
+            self.done[int(number)] = record.manifest["results"]
+        self.done = dict(sorted(self.done.items()))
+
+    def write_record(self, step: int, evaluation: Evaluation, model: Mapping[str, Any]) -> None:
+        """Write a step's run record, at once or not at all.
+
+        Args:
+            step: of the training.
+            evaluation: of all questions.
+            model: further keys of ``model.args``, and ``config``: the text of its config.json.
+        """
+        details = {name: value for name, value in model.items() if name != "config"}
+        where = "settings of the training run"
+        values: dict[str, Any] = {
+            "dialect": self.asking.dialect.name,
+            "prompt": self.asking.style,
+            "protocol": self.asking.protocol,
+        }
+        settings: dict[str, list[Any]] = {name: [value, where] for name, value in values.items()}
+        for name, value in self.limits.items():
+            source = "not known" if value is None else "processor of the training run"
+            settings[name] = [value, source]
+        settings |= {"control": [NO_CONTROL, "default"], "media": ["images", "default"]}
+        benchmark = self.settings.benchmark
+        manifest = {
+            "model": {
+                "id": f"{self.output_dir}@{step}",
+                "backend": "univg-train",
+                "args": {"base": self.base, "step": step, **details},
+                "config_sha256": hashlib.sha256(model["config"].encode()).hexdigest(),
+            },
+            "settings": settings,
+            "prompt_sha256": prompt_hash(self.asking.dialect, self.asking.style),
+            "generation": self.asking.generation,
+            "dataset": {
+                "benchmark": benchmark,
+                "prepared_benchmark": benchmark,
+                "control": NO_CONTROL,
+                "media": "images",
+                "fingerprint": self.questions.fingerprint,
+                "n": self.questions.n,
+                "left_out": 0,
+                "skipped": self.questions.skipped,
+                "revision": self.questions.revision,
+            },
+            "evaluation": self.settings.to_dict(),
+            "n": len(evaluation.scores),
+            "complete": self.questions.complete,
+            "excluded": sum(score.excluded for score in evaluation.scores),
+            "results": evaluation.results,
+            "wall_time_s": evaluation.wall_time_s,
+            **environment(),
+        }
+        write_run(
+            self.record_path(step),
+            manifest=manifest,
+            responses=(
+                {
+                    "id": sample.id,
+                    "benchmark": benchmark,
+                    "task": sample.task,
+                    "response": response.text,
+                    "image_sizes": response.image_sizes,
+                    "input_sizes": response.input_sizes,
+                    "prompt": response.prompt,
+                }
+                for sample, response in zip(evaluation.samples, evaluation.responses, strict=True)
+            ),
+            scores=(asdict(score) for score in evaluation.scores),
+        )
+
+    def write_summary(self) -> None:
+        """Write what is done so far."""
+        text = json.dumps(self.summary(), ensure_ascii=False, indent=2) + "\n"
+        write_text_atomically(self.output_dir / FOLDER / SUMMARY_FILE, [text])
+
+    def best(self) -> dict[str, Any]:
+        """The best step, its value of the metric, and where its model is."""
+        step = self.best_step
+        model = str(self.output_dir / BEST_FOLDER)
+        return {
+            "step": step,
+            "metric": self.settings.metric,
+            "value": self.value(step),
+            "model": model,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """All steps with their results, and the best."""
+        return {
+            "benchmark": self.settings.benchmark,
+            "fingerprint": self.questions.fingerprint,
+            "n": len(self.questions.samples),
+            "complete": self.questions.complete,
+            "best": self.best(),
+            "steps": [
+                {"step": step, "record": self.record_path(step).name, **results}
+                for step, results in sorted(self.done.items())
+            ],
+        }
+
+
+def plan_evaluation(
+    settings: EvaluationSettings | None,
+    *,
+    model: str,
+    processor: Any,
+    dialect: str,
+    style: str | None,
+    output_dir: Path,
+) -> EvaluationPlan | None:
+    """Open the questions and what was asked before; no model is needed.
+
+    Args:
+        settings: of the run; None: no evaluation.
+        model: folder or hub name that the run starts from.
+        processor: of the model, with the run's pixel limits.
+        dialect: how the model writes boxes.
+        style: None: the dialect's own.
+        output_dir: the folder of the run.
+
+    Raises:
+        UserError: see `open_questions` and `EvaluationPlan.read_records`.
+    """
+    if settings is None:
+        return None
+    limits = _area_limits(processor)
+    known = get_dialect(dialect, **limits)
+    asking = Asking(
+        dialect=known,
+        style=default_prompt_style(dialect) if style is None else style,
+        protocol=settings.protocol,
+        root=settings.root,
+        batch_size=settings.batch_size,
+        max_new_tokens=settings.max_new_tokens,
+    )
+    plan = EvaluationPlan(
+        settings=settings,
+        questions=open_questions(settings, known),
+        asking=asking,
+        limits=limits,
+        base=model,
+        output_dir=output_dir,
+    )
+    plan.read_records()
+    return plan
+
+
+def _area_limits(processor: Any) -> dict[str, int | None]:
+    """Pixel limits of a processor; None for each where its sizes are lengths, not areas."""
+    areas = "Qwen" in type(processor.image_processor).__name__
+    return {
+        name: pixel_limit(processor, name) if areas else None
+        for name in ("min_pixels", "max_pixels")
+    }
