@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 from sft_data import ANSWERS, make_config, make_rows
-from training_forms import MGROUNDING_SIZES, THINK, draw, mgrounding_row, write_list
+from training_forms import (
+    MGROUNDING_SIZES,
+    THINK,
+    chat,
+    draw,
+    mgrounding_row,
+    stage1_row,
+    write_list,
+)
 
+from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError
 from univg_train.cli import main
 from univg_train.llamafactory import sharegpt_row, translate
@@ -67,10 +80,7 @@ def test_rows(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert export(config, out) == 0
     told = capsys.readouterr()
     assert told.out == f"3 rows; settings: {out / 'set.yaml'}\n"
-    assert told.err == (
-        "without a counterpart, left out: trainer.use_cpu, trainer.gradient_checkpointing, "
-        "trainer.disable_tqdm\n"
-    )
+    assert told.err == "without a counterpart, left out: trainer.use_cpu\n"
     rows = read_as_llamafactory(out / "set.yaml")
     assert len(rows) == 3
     for i, row in enumerate(rows):
@@ -86,7 +96,11 @@ def test_rows(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
             f"{'abc'[i]}.png",
             f"{'abc'[i - 1]}.png",
         ]
-    assert (out / "set.yaml").read_text().startswith("# llamafactory-cli train ")
+    text = (out / "set.yaml").read_text()
+    assert text.startswith("# FORCE_TORCHRUN=1 llamafactory-cli train ")
+    assert yaml.safe_load(text)["deepspeed"] == "examples/deepspeed/ds_z3_config.json"
+    assert export(config, tmp_path / "other", "--deepspeed", "none") == 0
+    assert "deepspeed" not in yaml.safe_load((tmp_path / "other" / "set.yaml").read_text())
 
 
 def test_conversations_keep_their_turns(tmp_path: Path) -> None:
@@ -128,23 +142,119 @@ def test_settings_of_the_published_stage_1(tmp_path: Path) -> None:
     }
 
 
-def test_settings_of_lora(config: Path) -> None:
-    lora = "lora={r: 8, lora_alpha: 16, target_modules: [q_proj, v_proj], use_dora: true}"
-    more = ["freeze_vision=false", "trainer.warmup_steps=20", "trainer.max_length=null"]
-    values, left_out = translate(load_settings(config, [lora, *more]), "mine")
-    expected = {
-        "finetuning_type": "lora",
-        "lora_rank": 8,
-        "lora_alpha": 16,
-        "lora_target": "q_proj,v_proj",
-        "freeze_vision_tower": False,
-        "freeze_multi_modal_projector": False,
-        "warmup_steps": 20,
-        "template": "mine",
-    }
-    assert {name: values[name] for name in expected} == expected
-    assert values["cutoff_len"] >= 1_000_000 and "lora.use_dora" in left_out
-    assert translate(load_settings(config, ["lora={r: 8}"]))[0]["lora_target"] == "all"
+@pytest.mark.parametrize(
+    ("ours", "theirs", "left"),
+    [
+        # PEFT's alpha is 8 where none is given, LLaMA-Factory's twice the rank.
+        ("lora={}", {"lora_rank": 8, "lora_alpha": 8, "lora_target": "all"}, []),
+        ("lora={r: 4}", {"finetuning_type": "lora", "lora_rank": 4, "lora_alpha": 8}, []),
+        ("lora={lora_alpha: 16, lora_dropout: 0.1}", {"lora_alpha": 16, "lora_dropout": 0.1}, []),
+        ("lora={target_modules: [q_proj, v_proj]}", {"lora_target": "q_proj,v_proj"}, []),
+        ("lora={use_dora: true, bias: all}", {"use_dora": True}, ["lora.bias"]),
+        ("lora={modules_to_save: [lm_head]}", {"additional_target": "lm_head"}, []),
+        (
+            "freeze_vision=false",
+            {"freeze_vision_tower": False, "freeze_multi_modal_projector": False},
+            [],
+        ),
+        ("trainer.warmup_steps=20", {"warmup_steps": 20, "warmup_ratio": None}, []),
+        ("trainer.warmup_steps=0.1", {"warmup_ratio": 0.1, "warmup_steps": None}, []),
+        ("trainer.max_length=null", {"cutoff_len": 1_000_000}, []),
+        ("trainer.max_length=77", {"cutoff_len": 77, "max_length": None}, []),
+        # The form's default is bf16, if the other half precision is not asked for.
+        ("trainer={output_dir: x}", {"bf16": True, "fp16": None, "learning_rate": 2e-5}, []),
+        ("trainer={output_dir: x, fp16: true}", {"bf16": False, "fp16": True}, []),
+        ("trainer={output_dir: x, bf16: null}", {"bf16": True}, []),
+        ("trainer.gradient_checkpointing=true", {"disable_gradient_checkpointing": False}, []),
+        ("trainer.gradient_checkpointing=false", {"disable_gradient_checkpointing": True}, []),
+        ("trainer.optim=adafactor", {"optim": "adafactor"}, []),
+        (
+            "trainer.model_init_kwargs={revision: v2, attn_implementation: sdpa, dtype: float32}",
+            {"model_revision": "v2", "flash_attn": "sdpa"},
+            ["trainer.model_init_kwargs.dtype"],
+        ),
+        ("data.on_long=skip", {}, ["data.on_long=skip"]),
+        ("min_pixels=3136", {"image_min_pixels": 3136, "image_max_pixels": None}, []),
+    ],
+)
+def test_settings(ours: str, theirs: dict[str, Any], left: list[str], config: Path) -> None:
+    values, left_out = translate(load_settings(config, ["trainer.use_cpu=null", ours]), "mine")
+    assert {name: values.get(name) for name in theirs} == theirs
+    assert [name for name in left_out if name != "trainer.use_cpu"] == left
+    assert values["template"] == "mine"
+
+
+def test_a_pattern_of_modules_is_refused(config: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"the pattern '\.\*proj', which LLaMA-Factory does not know"
+    ):
+        translate(load_settings(config, ["lora={target_modules: .*proj}"]))
+
+
+def resized_by_llamafactory(
+    image_wh: tuple[int, int], values: dict[str, Any], low: int, high: int
+) -> tuple[int, int]:
+    """Its mm_plugin.py for the Qwen2-VL family, and then the processor with limits of its own."""
+    width, height = image_wh
+    for name, default, beyond in (
+        ("image_max_pixels", 768 * 768, lambda area, limit: area > limit),
+        ("image_min_pixels", 32 * 32, lambda area, limit: area < limit),
+    ):
+        limit = values.get(name, default)
+        if beyond(width * height, limit):
+            factor = math.sqrt(limit / (width * height))
+            width, height = int(width * factor), int(height * factor)
+    if min(width, height) < 28:
+        width, height = max(width, 28), max(height, 28)
+    # Qwen's smart_resize.
+    sides = [max(28, round(side / 28) * 28) for side in (width, height)]
+    if sides[0] * sides[1] > high:
+        factor = math.sqrt(width * height / high)
+        sides = [math.floor(side / factor / 28) * 28 for side in (width, height)]
+    elif sides[0] * sides[1] < low:
+        factor = math.sqrt(low / (width * height))
+        sides = [math.ceil(side * factor / 28) * 28 for side in (width, height)]
+    return sides[0], sides[1]
+
+
+def test_boxes_in_pixels_are_those_of_llamafactorys_resize(tmp_path: Path) -> None:
+    """Its first resize would be to other sizes; it is switched off."""
+    sizes = {f"d/{i}.png": wh for i, wh in enumerate([(1000, 750), (333, 517), (40, 30), (64, 48)])}
+    draw(tmp_path, sizes)
+    names = list(sizes)
+    rows = [
+        stage1_row(images=[name], conversations=chat("<image>\nWhere?" + THINK, ANSWERS[0]))
+        for name in names
+    ]
+    config = make_config(
+        tmp_path / "run.yaml", Path("Some/Model"), write_list(tmp_path / "s.json", rows)
+    )
+    pixels = ("dialect=qwen2_5_vl", "style=think")
+    assert export(config, tmp_path / "out", *pixels) == 0
+    values = yaml.safe_load((tmp_path / "out" / "set.yaml").read_text())
+    for name, row in zip(names, read_as_llamafactory(tmp_path / "out" / "set.yaml"), strict=True):
+        width, height = resized_by_llamafactory(sizes[name], values, 3136, 12_845_056)
+        box = re.findall(r"\d+", row["conversations"][1]["value"].split("bbox_2d")[1].split("]")[0])
+        expected = [0.1 * width, 0.2 * height, 0.3 * width, 0.4 * height]
+        assert [int(number) for number in box[-4:]] == pytest.approx(expected, abs=1)
+    # With the published limit the sizes would be others, as the same steps show.
+    limited = values | {"image_max_pixels": 401_408}
+    assert resized_by_llamafactory((1000, 750), limited, 3136, 12_845_056) == (728, 560)
+    with pytest.raises(UserError, match=r"max_pixels=401408, and the processor of .* 12845056"):
+        translate(load_settings(config, [*pixels, "max_pixels=401408"]))
+
+
+def test_boxes_in_pixels_with_limits_of_the_models_folder(config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    told = {"min_pixels": 784, "max_pixels": 401408}
+    (folder / "preprocessor_config.json").write_text(json.dumps(told))
+    changes = [f"model={folder}", "dialect=qwen2_5_vl", "style=think"]
+    with pytest.raises(UserError, match=r"min_pixels=3136, and the processor of .* has 784"):
+        translate(load_settings(config, changes))
+    changes += ["min_pixels=784", "max_pixels=401408"]
+    values, _ = translate(load_settings(config, changes))
+    assert values["image_min_pixels"] == 1 and values["image_max_pixels"] > 10**8
 
 
 @pytest.mark.parametrize(
@@ -152,6 +262,7 @@ def test_settings_of_lora(config: Path) -> None:
     [
         ("a/b", [], "the name is 'a/b'"),
         ("", [], "the name is ''"),
+        ("1e5", [], "the name is '1e5'; expected a letter"),
         ("dataset_info", [], "LLaMA-Factory's own file"),
         ("set", ["dialect=qwen3_vl"], "name it (--template)"),
         ("set", ["data.file=nowhere.json"], "cannot read nowhere.json"),
@@ -187,6 +298,19 @@ def test_rows_that_llamafactory_would_misread(tmp_path: Path) -> None:
     text["text"] = "Where?"
     with pytest.raises(UserError, match="is no file that LLaMA-Factory can open"):
         sharegpt_row(columns, [tmp_path / "clip.mp4#3"])
+    for orientation in (1, 6):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", (300, 200)).save(tmp_path / f"{orientation}.jpg", exif=exif)
+    assert sharegpt_row(columns, [tmp_path / "1.jpg"])["images"] == [str(tmp_path / "1.jpg")]
+    with pytest.raises(UserError, match=r"6\.jpg is stored turned"):
+        sharegpt_row(columns, [tmp_path / "6.jpg"])
+    # A side below 28 is enlarged before the processor sees it.
+    dialect = get_dialect("qwen2_5_vl")
+    for size, match in (((300, 200), None), ((40, 9), r"enlarges its image of \(40, 9\) pixels")):
+        columns |= {"image_sizes": [size], "input_sizes": [dialect.input_size(size)]}
+        with nullcontext() if match is None else pytest.raises(UserError, match=match):
+            sharegpt_row(columns, [tmp_path / "1.jpg"], dialect)
 
 
 def test_the_command_loads_neither_torch_nor_trl(config: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ __all__ = ["add_parser", "run"]
 _EPILOG = """\
 example:
   univg-train export --format llamafactory --config stage1.yaml --name stage1 --out runs/export
-  cd LLaMA-Factory && llamafactory-cli train /path/to/runs/export/stage1.yaml
+  cd LLaMA-Factory && FORCE_TORCHRUN=1 llamafactory-cli train /path/to/runs/export/stage1.yaml
 """
 
 
@@ -40,7 +40,7 @@ def add_parser(commands: Any) -> None:
         "--deepspeed",
         default="examples/deepspeed/ds_z3_config.json",
         metavar="FILE",
-        help="DeepSpeed's settings (default: ZeRO-3, a file of LLaMA-Factory)",
+        help="DeepSpeed's settings (default: ZeRO-3, a file of LLaMA-Factory); none: without",
     )
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="settings, as for `univg-train sft`"
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         args.out,
         name=args.name,
         template=args.template,
-        deepspeed=args.deepspeed,
+        deepspeed=None if args.deepspeed == "none" else args.deepspeed,
     )
     if left_out:
         print(f"without a counterpart, left out: {', '.join(left_out)}", file=sys.stderr)
