@@ -164,6 +164,8 @@ def translate(
     if settings.data.history:
         values["mask_history"] = True  # the loss is on the last answer
     left_out = [] if settings.data.on_long == "stop" else [f"data.on_long={settings.data.on_long}"]
+    if settings.evaluation is not None:
+        left_out.append("evaluation")
     if settings.lora is not None:
         adapter, missing = _adapter(settings.lora)
         values |= adapter
