@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,9 +110,10 @@ def refusal(
         ("difficulty.from=exp", "did you mean 'difficulty.form'"),
         ("lora.rr=8", "unknown key 'lora.rr'"),
         ("model=[1]", "model is [1]; expected a text"),
+        ("model=''", "model is missing"),
         ("dialect=univg_r2", "univg_r2"),
         ("dialect=molmo", "gives points"),
-        ("data.check_leaks=mig_bench", "expected a list of names"),
+        ("data.check_leaks=mig_bench", "data.check_leaks is 'mig_bench'; expected list"),
         ("lora=8", "lora is 8; expected keys"),
         ("max_pixels=10", "max_pixels"),
         ("rewards.length=[9]", "expected two numbers of tokens"),
@@ -120,8 +122,36 @@ def refusal(
         ("difficulty.form=expo", "unknown difficulty form 'expo'"),
         ("trainer.save_only_model=true", "could not go on"),
         ("trainer.deepspeed=x.json", "accelerate launch"),
-        ("trainer.per_device_train_batch_size=two", "expected a positive whole number"),
-        ("trainer.loss_type=[]", "refuses its settings"),
+        ("trainer.per_device_train_batch_size=two", "expected a whole number"),
+        ("trainer.lr_scheduler_type=cosinus", "refuses its settings"),  # TRL's own words
+        ("trainer.lr_scheduler_type=cosinus --dry-run", "refuses its settings"),
+        ("trainer.loss_type=gspo", "trainer.loss_type is 'gspo'; expected one of: 'grpo'"),
+        ("trainer.save_strategy=no", "trainer.save_strategy is False"),
+        ("trainer.save_strategy=best", "expected one of: 'steps', 'epoch', 'no'"),
+        ("trainer.learning_rate=fast", "trainer.learning_rate is 'fast'; expected a number"),
+        ("trainer.temperature=0", "above 0"),
+        ("trainer.eval_steps=3", "trainer.eval_steps is not to be set"),
+        ("trainer.ignore_data_skip=true", "would see rows twice"),
+        ("trainer.steps_per_generation=0", "expected a positive whole number"),
+        ("trainer.generation_batch_size=5", "no multiple of the 2 rollouts of a pass"),
+        ("trainer.generation_batch_size=8 trainer.steps_per_generation=2", "in two ways"),
+        ("trainer.gradient_accumulation_steps=16", "takes 16 prompts: there is no whole batch"),
+        ("trainer.num_train_epochs=0", "there is no step"),
+        ("trainer.model_init_kwargs=x", "expected keys with values"),
+        ("trainer.model_init_kwargs.dtype=float17", "expected one of: float32"),
+        ("trainer.model_init_kwargs.torch_dtype=float32", "its name is dtype"),
+        ("trainer.model_init_kwargs.attn_implementation=flash_attention_2", "flash-attn"),
+        ("trainer.use_vllm=true", "needs the package 'vllm'"),
+        ("trainer.report_to=[no_such_thing]", "no_such_thing, which is not installed"),
+        ("trainer.output_dir=/proc/none", "cannot write to /proc/none"),
+        ("difficulty.form=log trainer.num_iterations=2 --dry-run", "more than one update"),
+        ("lora.r=2 lora.target_modules=[nope]", "No modules were targeted"),
+        ("min_pixels=many", "min_pixels is 'many'"),
+        ("min_pixels=5000", "expected min_pixels <= max_pixels"),
+        ("data.images=5", "data.images is 5"),
+        ("data.decode=5", "data.decode is 5"),
+        ("dialect=null", "dialect is missing; expected how the model writes boxes"),
+        ("dialect=qwen2_5_vl model=WIDE", "makes it"),
         ("model=/nowhere/at/all", "cannot load the model"),
         ("data.file=/nowhere.json", "cannot read"),
         ("nonsense", "is no key=value"),
@@ -132,12 +162,33 @@ def test_settings_are_refused(
     config: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    model: Path,
     change: str,
     match: str,
 ) -> None:
-    if change == "trainer.loss_type=[]":  # what TRL itself refuses is told in its own words
-        change = "trainer.lr_scheduler_type=cosinus"
-    assert match in refusal(capsys, monkeypatch, config, "--set", change)
+    if "WIDE" in change:  # its patches are not those of the dialect
+        change = change.replace("WIDE", str(with_patches_of(16, model, config.parent / "wide")))
+    assert match in refusal(capsys, monkeypatch, config, *change.split())
+
+
+def with_patches_of(size: int, model: Path, folder: Path) -> Path:
+    """The model's folder without weights, whose processor cuts patches of another size."""
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    (path,) = folder.glob("*processor_config.json")
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings.get("image_processor", settings)["patch_size"] = size
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    return folder
+
+
+def test_a_folder_in_which_nothing_was_kept_takes_other_settings(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that died before its first checkpoint leaves its settings alone."""
+    (config.parent / "run").mkdir()
+    (config.parent / "run" / "grpo.json").write_text('{"settings": {"model": "other"}}')
+    told = refusal(capsys, monkeypatch, config, "trainer.report_to=[no_such_thing]")
+    assert "holds a run" not in told and "no_such_thing" in told
 
 
 @pytest.mark.parametrize(
@@ -196,8 +247,7 @@ def test_the_dry_run_loads_no_weights(
     config: Path, capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
 ) -> None:
     bare = tmp_path / "bare"
-    bare.mkdir()
-    (bare / "config.json").write_bytes((model / "config.json").read_bytes())
+    shutil.copytree(model, bare, ignore=shutil.ignore_patterns("*.safetensors"))
     assert grpo(config, f"model={bare}", "--dry-run", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     from safetensors import safe_open
@@ -208,6 +258,7 @@ def test_the_dry_run_loads_no_weights(
     assert (told["parameters"], told["trained"]) == (sum(sizes.values()), trained)
     # 4 rows, 2 rollouts each, 4 together: 2 batches of 2 passes each; 2 passes make a step.
     assert (told["rows"], told["steps"], told["rollouts"]) == (4, 2, 8)
+    assert told["prompt_tokens"] == longest_prompt(config)
     memory = told["memory"]
     assert memory["weights"] == 4 * told["parameters"] == memory["reference"]
     assert memory["optimizer"] == 8 * told["trained"] == 2 * memory["gradients"]
@@ -216,12 +267,26 @@ def test_the_dry_run_loads_no_weights(
     assert "memory on each of 3 devices" in capsys.readouterr().out
 
 
+def longest_prompt(config: Path) -> int:
+    """Tokens as TRL makes them, of real images."""
+    from univg_train.grpo_run import load_processor, open_data
+    from univg_train.grpo_settings import load_grpo_settings
+
+    settings = load_grpo_settings(config)
+    processor, lengths = load_processor(settings), []
+    for row in open_data(settings):
+        text = processor.apply_chat_template(row["prompt"], add_generation_prompt=True)
+        ids = processor(images=row["images"], text=text, add_special_tokens=False)["input_ids"]
+        lengths.append(len(ids[0]))
+    return max(lengths)
+
+
 def test_the_memory_of_a_7b(config: Path, tmp_path: Path) -> None:
     """Against the published size, and figures worked out by hand from the module's table."""
     from transformers import Qwen2VLConfig
 
     from univg_train.estimate import estimate_run
-    from univg_train.grpo_run import load_config, open_data
+    from univg_train.grpo_run import CheckedRun, load_config, load_processor, open_data
     from univg_train.grpo_settings import load_grpo_settings
 
     big = tmp_path / "7b"
@@ -237,9 +302,9 @@ def test_the_memory_of_a_7b(config: Path, tmp_path: Path) -> None:
     changes = [f"model={big}", "trainer.per_device_train_batch_size=2"]
     changes += ["trainer.model_init_kwargs.dtype=bfloat16", "trainer.gradient_checkpointing=true"]
     settings = load_grpo_settings(config, changes)
-    data = open_data(settings)
-    shared = {"config": load_config(settings), "data": data, "processes": 2}
-    found = estimate_run(settings, sharding="zero3", **shared)
+    data, processor = open_data(settings), load_processor(load_grpo_settings(config))
+    checked = CheckedRun(load_config(settings), processor, data, data.as_dataset())
+    found = estimate_run(settings, checked, processes=2, sharding="zero3")
     total = 8_291_375_616
     assert found.parameters == total
     trained = 7_615_616_512  # the language model: Qwen2-7B
@@ -249,10 +314,15 @@ def test_the_memory_of_a_7b(config: Path, tmp_path: Path) -> None:
     tokens = found.prompt_tokens + 4
     assert found.memory.cache == 2 * 28 * 4 * 128 * 2 * tokens * 4
     assert found.memory.activations == 2 * 2 * tokens * 3584 * 28 + 34 * 2 * tokens * 3584
-    fsdp = estimate_run(settings, sharding="fsdp2", **shared)
+    assert found.memory.gathered == 2 * total  # on each device, while it generates
+    fixed = (2 * total + 14 * trained + 2 * total) // 2
+    assert found.memory.total == fixed + found.memory.cache + 2 * total
+    fsdp = estimate_run(settings, checked, processes=2, sharding="fsdp2")
     assert fsdp.memory.weights == (2 * (total - trained) + 4 * trained) // 2
+    assert fsdp.memory.whole_reference == 2 * total
+    assert fsdp.memory.gathered == 0
     lora = load_grpo_settings(config, [*changes, "lora.r=8"])
-    adapted = estimate_run(lora, sharding="none", **shared)
+    adapted = estimate_run(lora, checked, processes=2, sharding="none")
     per_layer = 8 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944))
     assert adapted.trained == 28 * per_layer
     assert adapted.memory.reference == 0

@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--processes is {args.processes}; expected at least 1")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     try:
-        from univg_train import estimate, grpo_run, grpo_settings
+        from univg_train import estimate, grpo_run, grpo_settings, rollout_batches
     except ModuleNotFoundError as error:
         raise _missing(error) from error
     try:
@@ -108,12 +108,13 @@ def run(args: argparse.Namespace) -> int:
         return 0
     processes = args.processes or grpo_run.processes_of_environment()
     sharding = args.sharding or grpo_run.sharding_of_environment()
-    grpo_settings.check_batch(settings, processes)
-    config = grpo_run.load_config(settings)
-    data = grpo_run.open_data(settings)
-    found = estimate.estimate_run(settings, config, data, processes=processes, sharding=sharding)
-    how = {"processes": processes, "sharding": sharding}
-    _print(how | found.to_dict(), args.json, lambda _: _text(found, processes, sharding))
+    rollout_batches.check_batch(settings, processes)
+    arguments = grpo_settings.planned_arguments(settings, processes)
+    checked = grpo_run.check_run(settings, arguments, processes, sharding)
+    found = estimate.estimate_run(settings, checked, processes=processes, sharding=sharding)
+    if int(os.environ.get("RANK", "0")) == 0:
+        how = {"processes": processes, "sharding": sharding}
+        _print(how | found.to_dict(), args.json, lambda _: _text(found, processes, sharding))
     return 0
 
 
@@ -153,6 +154,8 @@ def _text(found: Estimate, processes: int, sharding: str) -> str:
         ("reference model", memory.reference),
         ("activations", memory.activations),
         ("or cache of keys and values", memory.cache),
+        ("  and weights gathered for it", memory.gathered),
+        ("or the whole reference model", memory.whole_reference),
         ("in all", memory.total),
     ]
     lines = [

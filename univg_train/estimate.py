@@ -15,15 +15,21 @@ reference      P D                    2 P                         P D
 
 * No reference where beta is 0, or with LoRA (it is the model without the adapter, whose own
   weights count as float32).
-* Activations of a batch of B sequences of S tokens, hidden size h, L layers: 34 B S h a layer, as
-  Korthikanti et al. (2022, "Reducing Activation Recomputation in Large Transformer Models") count
-  them in two bytes without the attention matrix; with gradient checkpointing 2 B S h a layer for
-  its input, and one layer in full. TRL computes log-probabilities in chunks: logits do not count.
-* Key-value cache while transformers generates: 2 L k d 2 bytes a token, of k key-value heads of
-  size d, for all rollouts that a device generates together. With vLLM there is none here.
+* Activations of a batch of B sequences of S tokens, hidden size h, L layers, in numbers of b bytes:
+  17 B S h b a layer, as Korthikanti et al. (2022, "Reducing Activation Recomputation in Large
+  Transformer Models") count them without the attention matrix (34 B S h in two bytes); with
+  gradient checkpointing B S h b a layer for its input, and one layer in full. TRL computes
+  log-probabilities in chunks: logits do not count.
+* Key-value cache while transformers generates: 2 L k d b a token, of k key-value heads of size d,
+  for all rollouts that a device generates together. With vLLM there is none here.
+* While transformers generates with ZeRO-3, TRL gathers all weights on every device: 2 P on top of
+  its part, unless ds3_gather_for_generation is false.
+* With FSDP2, TRL shards the reference as one unit, so that its pass gathers all of it: P D.
+
+Generation, the pass of the reference and training take turns: the largest of the three counts.
 
 Not counted: the vision tower's activations, buffers of communication, gathered layers, the CUDA
-context, and fragmentation: leave a fifth of the memory free.
+context, fragmentation, and vLLM's own share: leave a fifth of the memory free.
 """
 
 from __future__ import annotations
@@ -33,18 +39,17 @@ from typing import TYPE_CHECKING, Any
 
 from univg_eval.dialects import smart_resize_wh
 from univg_eval.errors import UserError
-from univg_train.grpo_settings import GrpoSettings, check_batch, rollout_batch
+from univg_train.grpo_settings import GrpoSettings
 from univg_train.pretrained import empty_model, lora_config, vision_tower
+from univg_train.rollout_batches import count_steps, rollout_batch
 
 if TYPE_CHECKING:
-    from univg_train.data import TrainingData
+    from univg_train.grpo_run import CheckedRun
 
-__all__ = ["SHARDINGS", "Estimate", "Memory", "count_steps", "estimate_run"]
+__all__ = ["SHARDINGS", "Estimate", "Memory", "estimate_run"]
 
 SHARDINGS = ("none", "zero3", "fsdp2")
 ROWS_MEASURED = 1000
-_CHARACTERS_PER_TOKEN = 3
-_TEMPLATE_TOKENS = 32
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -58,12 +63,14 @@ class Memory:
     reference: int
     activations: int
     cache: int
+    gathered: int
+    whole_reference: int
 
     @property
     def total(self) -> int:
-        """Generation and training take turns: the larger of cache and activations counts."""
+        """What is always there, and the largest of training, generation and reference."""
         fixed = self.weights + self.gradients + self.optimizer + self.reference
-        return fixed + max(self.activations, self.cache)
+        return fixed + max(self.activations, self.cache + self.gathered, self.whole_reference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +80,8 @@ class Estimate:
     Attributes:
         parameters, trained: of the model, with its adapter.
         rows: questions to train on.
-        prompt_tokens: of the longest prompt among the first thousand rows: image tokens by the
-            resize rule, and a third of the characters.
+        prompt_tokens: of the longest prompt among the first thousand rows, as TRL writes it:
+            image tokens by the resize rule, text by the tokenizer.
         steps_per_epoch, steps: optimiser steps.
         rollouts: completions in the whole run.
         memory: on one device.
@@ -97,59 +104,28 @@ class Estimate:
 
 
 def estimate_run(
-    settings: GrpoSettings, config: Any, data: TrainingData, *, processes: int, sharding: str
+    settings: GrpoSettings, checked: CheckedRun, *, processes: int, sharding: str
 ) -> Estimate:
     """Estimate a run on `processes` devices.
 
     Raises:
-        UserError: the batch does not fit the groups, or the model's image tokens are not known.
+        UserError: there are too few rows, or the model's image tokens are not known.
     """
-    check_batch(settings, processes)
     if sharding not in SHARDINGS:
         raise UserError(f"unknown sharding {sharding!r}; expected one of: {', '.join(SHARDINGS)}")
-    parameters, trained = _count_parameters(settings, config)
-    tokens = _prompt_tokens(settings, config, data)
-    per_epoch, steps, batches = count_steps(settings, len(data), processes)
+    parameters, trained = _count_parameters(settings, checked.config)
+    tokens = _prompt_tokens(checked)
+    count = count_steps(settings, len(checked.data), processes)
     return Estimate(
         parameters=parameters,
         trained=trained,
-        rows=len(data),
+        rows=len(checked.data),
         prompt_tokens=tokens,
-        steps_per_epoch=per_epoch,
-        steps=steps,
-        rollouts=batches * rollout_batch(settings, processes),
-        memory=_memory(settings, config, parameters, trained, tokens, processes, sharding),
+        steps_per_epoch=count.per_epoch,
+        steps=count.steps,
+        rollouts=count.batches * rollout_batch(settings, processes),
+        memory=_memory(settings, checked.config, parameters, trained, tokens, processes, sharding),
     )
-
-
-def count_steps(settings: GrpoSettings, rows: int, processes: int) -> tuple[int, int, int]:
-    """(optimiser steps an epoch, in the whole run, batches of rollouts in the whole run).
-
-    rows x generations / (rollouts generated together) batches an epoch, whole ones only; each
-    serves num_iterations x (rollouts / (per-device batch x processes)) passes, and
-    gradient_accumulation_steps passes make a step.
-
-    Raises:
-        UserError: there are fewer rows than one batch of rollouts takes prompts.
-    """
-    import math
-
-    batch = rollout_batch(settings, processes)
-    prompts = batch // settings.argument("num_generations")
-    if rows < prompts:
-        raise UserError(
-            f"{rows} rows, and every batch of rollouts takes {prompts} prompts: there is no whole "
-            "batch; give more rows or lower gradient_accumulation_steps"
-        )
-    passes = settings.argument("num_iterations") * (
-        batch // (settings.argument("per_device_train_batch_size") * processes)
-    )
-    accumulation = settings.argument("gradient_accumulation_steps")
-    per_epoch = math.ceil(rows // prompts * passes / accumulation)
-    steps = settings.argument("max_steps")
-    if steps <= 0:
-        steps = math.ceil(settings.argument("num_train_epochs") * per_epoch)
-    return per_epoch, steps, math.ceil(steps * accumulation / passes)
 
 
 def _count_parameters(settings: GrpoSettings, config: Any) -> tuple[int, int]:
@@ -169,29 +145,25 @@ def _count_parameters(settings: GrpoSettings, config: Any) -> tuple[int, int]:
     return sum(n for n, _ in counted), sum(n for n, is_trained in counted if is_trained)
 
 
-def _prompt_tokens(settings: GrpoSettings, config: Any, data: TrainingData) -> int:
-    vision = getattr(config, "vision_config", None)
-    patch = getattr(vision, "patch_size", None)
-    merge = getattr(vision, "spatial_merge_size", None)
+def _prompt_tokens(checked: CheckedRun) -> int:
+    processor, config = checked.processor, checked.config
+    images = processor.image_processor
+    patch, merge = getattr(images, "patch_size", None), getattr(images, "merge_size", None)
     if not isinstance(patch, int) or not isinstance(merge, int):
         raise UserError(
             f"the number of image tokens of a {config.model_type!r} is not known here, so its "
             "memory cannot be told beforehand; the estimate knows the Qwen-VL families"
         )
     factor = patch * merge
-    # The processors' own limits where the settings leave them away.
-    low = settings.min_pixels or 56 * 56
-    high = settings.max_pixels or 12_845_056
+    low, high = images.size["shortest_edge"], images.size["longest_edge"]
     longest = 0
-    for position in range(min(len(data), ROWS_MEASURED)):
-        row = data.columns(position)
-        tokens = _TEMPLATE_TOKENS
+    for position in range(min(len(checked.data), ROWS_MEASURED)):
+        row = checked.data.columns(position)
+        text = processor.apply_chat_template(row["prompt"], add_generation_prompt=True)
+        tokens = len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
         for width, height in row["image_sizes"]:
             w, h = smart_resize_wh((width, height), factor=factor, min_pixels=low, max_pixels=high)
-            tokens += w * h // factor**2 + 2
-        for message in row["prompt"]:
-            for part in message["content"]:
-                tokens += len(part.get("text", "")) // _CHARACTERS_PER_TOKEN
+            tokens += w * h // factor**2 - 1  # in place of the template's one
         longest = max(longest, tokens)
     return longest
 
@@ -207,11 +179,11 @@ def _memory(
 ) -> Memory:
     options = settings.argument("model_init_kwargs") or {}
     name = str(options.get("dtype", "float32"))
-    if name not in _BYTES:
-        raise UserError(
-            f"trainer.model_init_kwargs.dtype is {name!r}; expected {', '.join(_BYTES)}"
-        )
+    if name == "auto":
+        name = str(config.dtype or "float32").removeprefix("torch.")
     size = _BYTES[name]
+    half = settings.argument("fp16") or settings.argument("bf16") is not False
+    number = 2 if half else size
     if settings.lora is not None:
         adapter = trained
         weights = (parameters - adapter) * size + adapter * 4
@@ -231,20 +203,22 @@ def _memory(
     text = config.get_text_config()
     batch = settings.argument("per_device_train_batch_size")
     length = prompt_tokens + settings.argument("max_completion_length")
-    layer = 34 * batch * length * text.hidden_size
+    layer = 17 * number * batch * length * text.hidden_size
     layers = text.num_hidden_layers
     checkpointing = settings.argument("activation_checkpointing")
     if checkpointing is None:
         checkpointing = settings.argument("gradient_checkpointing")
     if checkpointing:
-        activations = 2 * batch * length * text.hidden_size * layers + layer
+        activations = number * batch * length * text.hidden_size * layers + layer
     else:
         activations = layer * layers
-    cache = 0
+    cache = gathered = 0
     if not settings.argument("use_vllm"):
         head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         together = -(-rollout_batch(settings, processes) // processes)
-        cache = 2 * layers * text.num_key_value_heads * head * 2 * length * together
+        cache = 2 * layers * text.num_key_value_heads * head * number * length * together
+        if sharding == "zero3" and settings.argument("ds3_gather_for_generation"):
+            gathered = 2 * parameters
     return Memory(
         weights=weights // parts,
         gradients=gradients // parts,
@@ -252,4 +226,6 @@ def _memory(
         reference=reference // parts,
         activations=activations,
         cache=cache,
+        gathered=gathered,
+        whole_reference=reference if sharding == "fsdp2" else 0,
     )

@@ -34,7 +34,13 @@ from univg_eval.errors import UserError
 from univg_train.difficulty import DifficultyWeight, group_means
 from univg_train.rewards import AccuracyReward, FormatReward, check_rows
 
-__all__ = ["DIFFICULTY_BINS", "PAPER_SETTINGS", "TRL_MINOR", "DifficultyGRPOTrainer"]
+__all__ = [
+    "DIFFICULTY_BINS",
+    "PAPER_SETTINGS",
+    "TRL_MINOR",
+    "DifficultyGRPOTrainer",
+    "check_arguments",
+]
 
 TRL_MINOR = "1.16"
 """The minor version of TRL whose two private methods this module overrides."""
@@ -124,7 +130,7 @@ class DifficultyGRPOTrainer(GRPOTrainer):
         self._format_index = next(
             (i for i, f in enumerate(functions) if isinstance(f, FormatReward)), None
         )
-        _check_arguments(args, self._difficulty)
+        check_arguments(args, self._difficulty)
         for name, dataset in _named_datasets(train_dataset, eval_dataset):
             check_rows(_rows_to_check(dataset), functions, what=name)
         super().__init__(model, functions, args, train_dataset, eval_dataset=eval_dataset, **kwargs)
@@ -222,8 +228,13 @@ def _require_trl() -> None:
         )
 
 
-def _check_arguments(args: GRPOConfig, difficulty: DifficultyWeight) -> None:
-    """Refuse arguments under which a weight would not be what its name says."""
+def check_arguments(args: GRPOConfig, difficulty: DifficultyWeight) -> None:
+    """Refuse arguments under which a weight would not be what its name says.
+
+    Raises:
+        UserError: a form that is negative with rollouts of more than one update, or a
+            normalisation over one prompt.
+    """
     if difficulty.normalize and args.generation_batch_size == args.num_generations:
         raise UserError(
             "normalize divides by the mean weight of the prompts that are generated together, and "

@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
 from univg_train import pretrained
-from univg_train.grpo_settings import GrpoSettings, check_batch, trainer_arguments
+from univg_train.grpo_settings import GrpoSettings, trainer_arguments
 from univg_train.pretrained import empty_model, lora_config, vision_tower
+from univg_train.resizing import as_seen, input_size_rule, require_same_resize
 from univg_train.rewards import check_rows
+from univg_train.rollout_batches import check_batch, count_steps, passes_of_batch
 from univg_train.run_folder import (
     FREE_ARGUMENTS,
     differences,
@@ -28,10 +31,20 @@ from univg_train.run_folder import (
 )
 
 if TYPE_CHECKING:
+    import datasets
+    from trl.trainer.grpo_config import GRPOConfig
+
     from univg_train.data import TrainingData
 
-__all__ = ["MODEL_FOLDER", "open_data", "processes_of_environment", "sharding_of_environment",
-           "train_grpo"]  # fmt: skip
+__all__ = [
+    "MODEL_FOLDER",
+    "CheckedRun",
+    "check_run",
+    "open_data",
+    "processes_of_environment",
+    "sharding_of_environment",
+    "train_grpo",
+]
 
 SETTINGS_FILE = "grpo.json"
 MODEL_FOLDER = "model"
@@ -56,10 +69,10 @@ def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
     check_batch(settings, processes)
     run = {"settings": dict(settings.raw), "processes": processes}
     before = _own_record(settings, run)
-    _require_whole_weights(settings)
-    config = load_config(settings)
     arguments = trainer_arguments(settings)
-    data = open_data(settings)
+    _require_machine(arguments)
+    checked = check_run(settings, arguments, processes, sharding_of_environment())
+    data, processor = checked.data, checked.processor
     rows = rows_record(data, len(data))
     require_same_rows(settings.output_dir, before, rows)
     finished = settings.output_dir / MODEL_FOLDER
@@ -67,21 +80,31 @@ def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
         state = _state(finished / "trainer_state.json")
         _logger.info("%s is finished", settings.output_dir)
         return _summary(settings, len(data), int(state["global_step"]))
-    processor = load_processor(settings)
+    _warn_of_unlike_end(settings, processes)
     if int(os.environ.get("RANK", "0")) == 0:
-        write_record(settings.output_dir / SETTINGS_FILE, run | rows)
+        try:
+            write_record(settings.output_dir / SETTINGS_FILE, run | rows)
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {settings.output_dir}: {error.strerror or error}; name another "
+                "trainer.output_dir"
+            ) from error
 
     from univg_train.grpo import DifficultyGRPOTrainer
+    from univg_train.restore import Done, RestoreWeights, StopWhenDone
 
-    trainer = DifficultyGRPOTrainer(
-        settings.model,
-        list(settings.rewards),
-        arguments,
-        data.as_dataset(),
-        processing_class=processor,
-        peft_config=_lora(settings, config),
-        difficulty=settings.difficulty,
-    )
+    try:
+        trainer = DifficultyGRPOTrainer(
+            settings.model,
+            list(settings.rewards),
+            arguments,
+            checked.dataset,
+            processing_class=processor,
+            peft_config=_lora(settings, empty_model(checked.config)),
+            difficulty=settings.difficulty,
+        )
+    except (ValueError, ImportError, NotImplementedError) as error:
+        raise UserError(f"the trainer refuses: {' '.join(str(error).split())}") from error
     if settings.freeze_vision and settings.lora is None:
         vision_tower(trainer.model)[0].requires_grad_(False)
     # Every checkpoint says how it is to be asked and read.
@@ -94,12 +117,67 @@ def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
     if checkpoint is not None:
         _logger.info("going on from %s", checkpoint)
         if settings.lora is None and sharding_of_environment() == "none":
-            from univg_train.restore import RestoreWeights
-
             trainer.add_callback(RestoreWeights(checkpoint))
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.add_callback(StopWhenDone())
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except Done:
+        _logger.info("all steps were taken before; only the model folder was missing")
     _save(trainer, processor, settings)
     return _summary(settings, len(data), trainer.state.global_step)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRun:
+    """What a run is made of, but for the weights.
+
+    Attributes:
+        config: the model's.
+        processor: the model's, with the pixel limits of the run.
+        data: the rows.
+        dataset: the same for TRL, with images as the generation is to be shown them.
+    """
+
+    config: Any
+    processor: Any
+    data: TrainingData
+    dataset: datasets.Dataset
+
+
+def check_run(
+    settings: GrpoSettings, arguments: GRPOConfig, processes: int, sharding: str
+) -> CheckedRun:
+    """Look for everything that can be wrong; nothing is written, and no weights are loaded.
+
+    Args:
+        settings: of the run.
+        arguments: made of them.
+        processes: devices of the run.
+        sharding: ``none``, ``zero3`` or ``fsdp2``.
+
+    Raises:
+        UserError: what is wrong with model, adapter, processor, data or the number of steps.
+    """
+    from univg_train.grpo import check_arguments
+
+    check_arguments(arguments, settings.difficulty)
+    config = load_config(settings)
+    _require_fitting_adapter(settings, config, sharding)
+    processor = load_processor(settings)
+    require_same_resize(processor, settings.how.dialect, settings.model)
+    data = open_data(settings)
+    count_steps(settings, len(data), processes)
+    dataset = data.as_dataset()
+    limited = settings.min_pixels is not None or settings.max_pixels is not None
+    if settings.argument("use_vllm") and limited:
+        own = pretrained.load_processor(settings.model, **_source(settings))
+        sizes = (
+            (width, height)
+            for position in range(len(data))
+            for width, height in data.columns(position)["image_sizes"]
+        )
+        dataset = as_seen(dataset, input_size_rule(processor, own, sizes, settings.model))
+    return CheckedRun(config, processor, data, dataset)
 
 
 def open_data(settings: GrpoSettings) -> TrainingData:
@@ -132,8 +210,7 @@ def load_config(settings: GrpoSettings) -> Any:
     Raises:
         UserError: there is none, or the model takes no images.
     """
-    options = dict(settings.argument("model_init_kwargs") or {})
-    return pretrained.load_config(settings.model, revision=options.get("revision"))
+    return pretrained.load_config(settings.model, **_source(settings))
 
 
 def load_processor(settings: GrpoSettings) -> Any:
@@ -142,15 +219,23 @@ def load_processor(settings: GrpoSettings) -> Any:
     Raises:
         UserError: there is none, or it knows no such limits.
     """
-    options = dict(settings.argument("model_init_kwargs") or {})
     return pretrained.load_processor(
         settings.model,
         min_pixels=settings.min_pixels,
         max_pixels=settings.max_pixels,
-        revision=options.get("revision"),
         truncation_side="left",
         padding_side="left",
+        **_source(settings),
     )
+
+
+def _source(settings: GrpoSettings) -> dict[str, Any]:
+    """Which version of the model, and whether its own code is run."""
+    options = settings.argument("model_init_kwargs") or {}
+    return {
+        "revision": options.get("revision"),
+        "trust_remote_code": settings.argument("trust_remote_code"),
+    }
 
 
 def processes_of_environment() -> int:
@@ -177,19 +262,79 @@ def sharding_of_environment() -> str:
     return "none"
 
 
-def _lora(settings: GrpoSettings, config: Any) -> Any:
+def _lora(settings: GrpoSettings, model: Any) -> Any:
     if settings.lora is None:
         return None
-    tower = vision_tower(empty_model(config))[1] if settings.freeze_vision else None
-    return lora_config(settings.lora, tower)
+    return lora_config(settings.lora, vision_tower(model)[1] if settings.freeze_vision else None)
 
 
-def _require_whole_weights(settings: GrpoSettings) -> None:
-    sharding = sharding_of_environment()
-    if settings.lora is not None and sharding != "none":
+def _require_fitting_adapter(settings: GrpoSettings, config: Any, sharding: str) -> None:
+    if settings.lora is None:
+        return
+    if sharding != "none":
         raise UserError(
             f"lora with {sharding}: at the end the adapter is merged into the weights, which no "
             "process holds whole; launch without sharding (multi_gpu), or train all weights"
+        )
+    import torch
+
+    model = empty_model(config, trust_remote_code=settings.argument("trust_remote_code"))
+    lora = _lora(settings, model)
+    from peft import get_peft_model
+
+    try:
+        with torch.device("meta"):
+            get_peft_model(model, lora)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"lora: {' '.join(str(error).split())}") from error
+
+
+def _require_machine(arguments: GRPOConfig) -> None:
+    """Refuse what this machine cannot do, which TRL would tell only after loading the model."""
+    from transformers.integrations.integration_utils import get_available_reporting_integrations
+    from transformers.utils.import_utils import is_flash_attn_2_available
+    from trl.import_utils import is_vllm_available
+
+    if arguments.n_gpu > 1:
+        raise UserError(
+            f"one process sees {arguments.n_gpu} GPUs; start one for each: accelerate launch "
+            "--num_processes N, or show it a single one by CUDA_VISIBLE_DEVICES"
+        )
+    if arguments.use_vllm and not is_vllm_available():
+        raise UserError(
+            "trainer.use_vllm needs the package 'vllm'; install it: pip install 'trl[vllm]'"
+        )
+    options = arguments.model_init_kwargs or {}
+    assert isinstance(options, dict)  # settings take no text there
+    if options.get("attn_implementation") == "flash_attention_2" and (
+        not is_flash_attn_2_available()
+    ):
+        raise UserError(
+            "trainer.model_init_kwargs.attn_implementation flash_attention_2 needs the package "
+            "'flash-attn' and a GPU; sdpa needs neither"
+        )
+    known: list[str] = get_available_reporting_integrations()  # type: ignore[no-untyped-call]
+    missing = [name for name in arguments.report_to or () if name not in known]
+    if missing:
+        raise UserError(
+            f"trainer.report_to names {', '.join(missing)}, which is not installed here or not "
+            f"known; installed: {', '.join(known) or 'none'}"
+        )
+
+
+def _warn_of_unlike_end(settings: GrpoSettings, processes: int) -> None:
+    """Rollouts are not part of a checkpoint: one between two steps that share them loses some."""
+    passes = passes_of_batch(settings, processes)
+    accumulation = settings.argument("gradient_accumulation_steps")
+    every = passes // accumulation
+    aligned = passes % accumulation == 0 and settings.argument("save_steps") % every == 0
+    if accumulation % passes and not aligned:
+        _logger.warning(
+            "a batch of rollouts serves %g steps, and checkpoints are written between them "
+            "(save_steps=%g): a run that goes on from one generates anew and ends with other "
+            "weights than one that was not stopped",
+            passes / accumulation,
+            settings.argument("save_steps"),
         )
 
 
@@ -205,6 +350,8 @@ def _own_record(settings: GrpoSettings, run: dict[str, Any]) -> dict[str, Any] |
                 "written; name another trainer.output_dir"
             )
         return None
+    if find_checkpoint(folder) is None and not (folder / MODEL_FOLDER).exists():
+        return None  # it ended before anything was kept: nothing to go on with
     free = {f"settings.trainer.{name}" for name in _FREE}
     told = {name: before.get(name) for name in run}
     changed = differences(told, json.loads(json.dumps(run)), free)

@@ -12,27 +12,71 @@ from typing import TYPE_CHECKING, Any
 from univg_eval.errors import UserError
 from univg_train.difficulty import DifficultyWeight
 from univg_train.rewards import Reward, make_rewards
-from univg_train.run_settings import load_yaml, override, unknown_keys
+from univg_train.rollout_batches import rollout_batch
+from univg_train.run_settings import load_yaml, override, unknown_keys, wrong_values
 
 if TYPE_CHECKING:
     from trl.trainer.grpo_config import GRPOConfig
 
     from univg_train.data import Rendering
 
-__all__ = ["GrpoSettings", "load_grpo_settings", "make_grpo_settings", "trainer_arguments"]
+__all__ = [
+    "GrpoSettings",
+    "load_grpo_settings",
+    "make_grpo_settings",
+    "planned_arguments",
+    "trainer_arguments",
+]
 
-DATA_KEYS = (
-    "form", "file", "images", "space", "root", "decode", "history", "single_images_direct",
-    "on_bad", "check_leaks", "leak_kinds", "on_leak",
-)  # fmt: skip
-REWARD_KEYS = ("rule", "style", "threshold", "shaping", "length")
-DIFFICULTY_KEYS = ("form", "exponent", "value", "normalize")
+_TYPES = {
+    "": {
+        "model": "str", "dialect": "str", "style": "str | None", "min_pixels": "int | None",
+        "max_pixels": "int | None", "freeze_vision": "bool",
+    },
+    "data.": {
+        "form": "str", "file": "str", "images": "str | None", "space": "str | None",
+        "root": "str | None", "decode": "bool | None", "history": "bool",
+        "single_images_direct": "bool", "on_bad": "str | None", "check_leaks": "list[str] | None",
+        "leak_kinds": "list[str] | None", "on_leak": "str | None",
+    },
+    "rewards.": {
+        "rule": "str", "style": "str | None", "threshold": "float | None",
+        "shaping": "str | None", "length": "None | list",
+    },
+    "difficulty.": {
+        "form": "str", "exponent": "float | None", "value": "float | None", "normalize": "bool",
+    },
+}  # fmt: skip
+DATA_KEYS = tuple(_TYPES["data."])
+REWARD_KEYS = tuple(_TYPES["rewards."])
+DIFFICULTY_KEYS = tuple(_TYPES["difficulty."])
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "loss_type": (
+        "grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo",
+    ),
+    "scale_rewards": ("group", "batch", "none", True, False),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+    "importance_sampling_level": ("token", "sequence"),
+    "vllm_mode": ("colocate", "server"),
+    "vllm_importance_sampling_mode": (
+        "token_truncate", "token_mask", "sequence_truncate", "sequence_mask",
+    ),
+    "save_strategy": ("steps", "epoch", "no"),
+}  # fmt: skip
+"""Values that TRL 1.16 looks at only once the model is loaded, or in the first step."""
+
+_DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 _MANAGED = {
     "remove_unused_columns": "the rewards need every column of the data",
     "resume_from_checkpoint": "the same command goes on with what it finds in output_dir",
     "save_only_model": "a run that was stopped could not go on",
+    "ignore_data_skip": "a run that goes on would see rows twice",
     "load_best_model_at_end": "the last model is the result",
+    "train_sampling_strategy": "GRPO has an order of its own, each prompt num_generations times",
+    "use_transformers_continuous_batching": "it takes no images",
+    "label_smoothing_factor": "GRPO's loss has no labels",
     "eval_strategy": "there is no evaluation data; evaluate checkpoints with `univg eval`",
     "do_eval": "there is no evaluation data; evaluate checkpoints with `univg eval`",
     "deepspeed": "`accelerate launch --config_file` says so",
@@ -130,36 +174,30 @@ def make_grpo_settings(raw: Mapping[str, Any]) -> GrpoSettings:
     known |= {"data": DATA_KEYS, "rewards": REWARD_KEYS, "difficulty": DIFFICULTY_KEYS}
     known |= {"trainer": tuple(_trainer_defaults()), "lora": _lora_keys(raw.get("lora"))}
     problems = unknown_keys(raw, known)
-    for name in ("model", "dialect"):
-        value = raw.get(name)
-        if not isinstance(value, str) or not value:
-            problems.append(f"{name} is {value!r}; expected a text")
-    for section, keys in (("data", ("form", "file")), ("trainer", ("output_dir",))):
-        given = raw.get(section)
-        given = given if isinstance(given, Mapping) else {}
-        problems += [
-            f"{section}.{key} is {given.get(key)!r}; expected a text"
-            for key in keys
-            if not isinstance(given.get(key), str)
-        ]
+    for prefix, types in _TYPES.items():
+        section = raw.get(prefix.rstrip("."), {}) if prefix else raw
+        problems += wrong_values(section if isinstance(section, Mapping) else {}, types, prefix)
+    problems += [
+        f"{'.'.join(keys)} is missing; expected {expected}"
+        for keys, expected in _NEEDED.items()
+        if _find(raw, keys) in (None, "")
+    ]
     trainer = raw.get("trainer")
     trainer = dict(trainer) if isinstance(trainer, Mapping) else {}
-    problems += [
-        f"trainer.{name} is not to be set: {reason}"
-        for name, reason in _MANAGED.items()
-        if name in trainer
-    ]
+    problems += _trainer_problems(trainer)
     if problems:
-        raise UserError("; ".join(problems))
-    for name in ("check_leaks", "leak_kinds"):
-        value = raw["data"].get(name)
-        if not (value is None or (isinstance(value, list) and all(type(v) is str for v in value))):
-            raise UserError(f"data.{name} is {value!r}; expected a list of names, [a, b]")
+        raise UserError("; ".join(dict.fromkeys(problems)))
     freeze = raw.get("freeze_vision", True)
-    if not isinstance(freeze, bool):
-        raise UserError(f"freeze_vision is {freeze!r}; expected true or false")
     data = dict(raw["data"])
     limits: dict[str, Any] = {name: raw.get(name) for name in ("min_pixels", "max_pixels")}
+    for name, value in limits.items():
+        if value is not None and value < 1:
+            raise UserError(f"{name} is {value}; expected a number of pixels, at least 1")
+    if None not in limits.values() and limits["min_pixels"] > limits["max_pixels"]:
+        raise UserError(
+            f"min_pixels is {limits['min_pixels']} and max_pixels {limits['max_pixels']}; expected "
+            "min_pixels <= max_pixels"
+        )
     how = make_rendering(
         raw["dialect"],
         style=raw.get("style"),
@@ -193,47 +231,6 @@ def make_grpo_settings(raw: Mapping[str, Any]) -> GrpoSettings:
     return settings
 
 
-def check_batch(settings: GrpoSettings, processes: int) -> None:
-    """Refuse a batch of rollouts that does not hold whole groups.
-
-    Raises:
-        UserError: num_generations does not divide it.
-    """
-    n, batch = settings.argument("num_generations"), rollout_batch(settings, processes)
-    if n < 2:
-        raise UserError(f"trainer.num_generations is {n}; expected at least 2 rollouts a prompt")
-    if batch % n:
-        raise UserError(
-            f"trainer.num_generations={n} does not divide the {batch} rollouts that are generated "
-            f"together ({_factors(settings, processes)}); change one of them so that every prompt "
-            "has all its rollouts in one batch"
-        )
-
-
-def rollout_batch(settings: GrpoSettings, processes: int) -> int:
-    """Rollouts that are generated together on all processes."""
-    given = settings.argument("generation_batch_size")
-    if given is not None:
-        return int(given)
-    steps = settings.argument("steps_per_generation") or settings.argument(
-        "gradient_accumulation_steps"
-    )
-    return int(settings.argument("per_device_train_batch_size") * processes * steps)
-
-
-def _factors(settings: GrpoSettings, processes: int) -> str:
-    if settings.argument("generation_batch_size") is not None:
-        return "generation_batch_size"
-    name = "gradient_accumulation_steps"
-    if settings.argument("steps_per_generation"):
-        name = "steps_per_generation"
-    batch = settings.argument("per_device_train_batch_size")
-    return (
-        f"per_device_train_batch_size={batch} x {processes} processes x "
-        f"{name}={settings.argument(name)}"
-    )
-
-
 def trainer_arguments(settings: GrpoSettings, **changes: Any) -> GRPOConfig:
     """The trainer's arguments, on the machine that will train.
 
@@ -261,6 +258,21 @@ def trainer_arguments(settings: GrpoSettings, **changes: Any) -> GRPOConfig:
         ) from error
 
 
+def planned_arguments(settings: GrpoSettings, processes: int) -> GRPOConfig:
+    """The trainer's arguments of a run that another machine will do on `processes` devices.
+
+    Raises:
+        UserError: TRL refuses a value.
+    """
+    batch = rollout_batch(settings, processes)
+    planned = {"generation_batch_size": batch, "steps_per_generation": None}
+    arguments = trainer_arguments(settings, use_cpu=True, **planned)
+    # TRL has counted this process alone.
+    one_pass = settings.argument("per_device_train_batch_size") * processes
+    arguments.steps_per_generation = batch // one_pass
+    return arguments
+
+
 def _lora_keys(lora: Any) -> tuple[str, ...]:
     if not isinstance(lora, Mapping):
         return ()
@@ -277,6 +289,61 @@ def _two_numbers(value: Any) -> tuple[int, int]:
     return value[0], value[1]
 
 
+_NEEDED = {
+    ("model",): "a folder or a name of the Hub",
+    ("dialect",): "how the model writes boxes, a name that `univg dialects` lists",
+    ("data", "form"): "a form of docs/training_data.md",
+    ("data", "file"): "a path, or a benchmark's name with the form samples",
+    ("trainer", "output_dir"): "the folder of the run",
+}
+
+
+def _find(raw: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
+    value: Any = raw
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _trainer_problems(trainer: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the arguments of the trainer, told without making any."""
+    from trl.trainer.grpo_config import GRPOConfig
+
+    problems = [
+        f"trainer.{name} is not to be set: {reason}"
+        for name, reason in _MANAGED.items()
+        if name in trainer
+    ]
+    problems += [
+        f"trainer.{name} is not to be set: {_MANAGED['do_eval']}"
+        for name in trainer
+        if name not in _MANAGED and name.startswith(("eval_", "per_device_eval_"))
+    ]
+    types = {
+        key.name: key.type.__name__ if isinstance(key.type, type) else str(key.type)
+        for key in dataclasses.fields(GRPOConfig)
+        if key.name not in _CHOICES
+    }
+    problems += wrong_values(trainer, types, "trainer.")
+    problems += [
+        f"trainer.{name} is {trainer[name]!r}; expected one of: "
+        + ", ".join(repr(choice) for choice in choices)
+        for name, choices in _CHOICES.items()
+        if name in trainer and trainer[name] not in choices
+    ]
+    options = trainer.get("model_init_kwargs") or {}
+    if not isinstance(options, Mapping):
+        problems.append(f"trainer.model_init_kwargs is {options!r}; expected keys with values")
+    elif "torch_dtype" in options:
+        problems.append("trainer.model_init_kwargs.torch_dtype: its name is dtype")
+    elif options.get("dtype", "float32") not in _DTYPES:
+        problems.append(
+            f"trainer.model_init_kwargs.dtype is {options['dtype']!r}; expected one of: "
+            f"{', '.join(_DTYPES)}"
+        )
+    return problems
+
+
 def _require_numbers(settings: GrpoSettings) -> None:
     for name in (
         "per_device_train_batch_size",
@@ -288,6 +355,12 @@ def _require_numbers(settings: GrpoSettings) -> None:
         value = settings.argument(name)
         if type(value) is not int or value < 1:
             raise UserError(f"trainer.{name} is {value!r}; expected a positive whole number")
-    value = settings.argument("max_steps")
-    if type(value) is not int:
-        raise UserError(f"trainer.max_steps is {value!r}; expected a whole number")
+    for name in ("generation_batch_size", "steps_per_generation"):
+        value = settings.argument(name)
+        if value is not None and value < 1:
+            raise UserError(f"trainer.{name} is {value}; expected a positive whole number")
+    if not settings.argument("temperature") > 0:
+        raise UserError(
+            f"trainer.temperature is {settings.argument('temperature')}; expected a number above "
+            "0: rollouts that are all alike teach nothing"
+        )

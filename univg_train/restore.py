@@ -1,9 +1,13 @@
-"""Weights of a checkpoint, for a run that goes on.
+"""What transformers' Trainer does not restore by itself when a run goes on.
 
 transformers writes a checkpoint under the names that the model's release has, and its Trainer
 (5.23) reads one by the names that the loaded model has. Where the two differ, as for Qwen2-VL
 (``visual.…`` against ``model.visual.…``), nothing is read, with a warning alone: the run would go
 on from its first weights. `RestoreWeights` reads them as a model folder is read.
+
+And it looks whether all steps are done only after a step. A run that died between its last
+checkpoint and its model folder would train one step too many, where ``max_steps`` ends within an
+epoch. `StopWhenDone` raises `Done` before that step.
 """
 
 from __future__ import annotations
@@ -13,7 +17,20 @@ from typing import Any
 
 from transformers import AutoModelForImageTextToText, TrainerCallback
 
-__all__ = ["RestoreWeights"]
+__all__ = ["Done", "RestoreWeights", "StopWhenDone"]
+
+
+class Done(Exception):  # noqa: N818 - not an error
+    """All steps were taken before."""
+
+
+class StopWhenDone(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Ends a run whose checkpoint is that of its last step, with everything restored."""
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Raise `Done` if there is nothing left to train."""
+        if state.global_step >= state.max_steps:
+            raise Done
 
 
 class RestoreWeights(TrainerCallback):  # type: ignore[misc, unused-ignore]
