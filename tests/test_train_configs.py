@@ -17,6 +17,7 @@ from univg_train.configs import config_path, list_configs
 pytest.importorskip("trl")
 
 from univg_train.grpo_settings import load_grpo_settings, trainer_arguments
+from univg_train.rollout_batches import check_batch
 
 LAUNCHERS = ("fsdp2", "multi_gpu", "zero3")
 GRPO = (
@@ -30,6 +31,7 @@ GRPO = (
     "qwen3_vl_8b_grpo",
     "tiny_grpo",
 )
+SERVER = "qwen2_vl_7b_grpo_vllm_server"
 SFT = ("qwen2_5_vl_7b_sft", "qwen2_vl_7b_sft", "qwen3_vl_8b_sft", "tiny_sft")
 
 
@@ -117,6 +119,42 @@ def test_the_header_is_a_command_that_the_parser_takes(name: str) -> None:
     assert args.command == words[start] == ("sft" if name.endswith("sft") else "grpo")
     assert str(args.config) == name
     assert set(word for word in words[:start] if word in list_configs()) <= set(LAUNCHERS)
+
+
+@pytest.mark.parametrize("name", [name for name in (*GRPO, *SFT) if "tiny" not in name])
+def test_accelerate_takes_the_header(name: str, tmp_path: Path) -> None:
+    """The options before the script are the launcher's, all behind it the script's."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+    commands = re.sub(
+        r"\$\(univg-train configs (\w+)\)", lambda found: str(config_path(found[1])), header(name)
+    ).replace("\\\n", " ")
+    lines = re.findall(r"^.*accelerate launch .*$", commands, re.MULTILINE)
+    if name == "qwen2_5_vl_3b_lora":
+        assert not lines
+        return
+    words = shlex.split(lines[0].replace("$(command -v univg-train)", "/bin/univg-train"))
+    words = words[words.index("launch") + 1 :]
+    args, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+    assert args.training_script == "/bin/univg-train"
+    assert args.training_script_args[0] == ("sft" if name.endswith("sft") else "grpo")
+    devices = 7 if name.endswith("server") else 8
+    assert (args.num_processes, args.mixed_precision) == (devices, "bf16")
+    assert args.use_deepspeed and args.zero_stage == 3 and not args.use_fsdp
+    if devices == 7:
+        assert re.search(r"CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6 accelerate", lines[0])
+    # The batch of rollouts holds whole groups on as many devices.
+    if not name.endswith("sft"):
+        check_batch(load_grpo_settings(config_path(name)), devices)
+
+
+def test_the_server_of_rollouts_takes_its_options() -> None:
+    from trl.scripts.vllm_serve import make_parser
+
+    (line,) = re.findall(r"trl vllm-serve (.*)$", header(SERVER), re.MULTILINE)
+    args, rest = make_parser().parse_args_and_config(line.split(), return_remaining_strings=True)
+    assert (args.model, args.max_model_len, rest) == (yaml_of(SERVER)["model"], 8192, [])
+    assert args.port == yaml_of(SERVER)["trainer"]["vllm_server_port"]
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)

@@ -424,6 +424,13 @@ def test_an_adapter_is_merged_into_the_model_folder(
     assert merged.keys() == before.keys()
     assert declared_settings(tmp_path / "run" / "model")["prompt"] == "think"
 
+    # Killed after its last checkpoint, in the middle of an epoch: no step is taken once more.
+    (tmp_path / "run" / "model").rename(tmp_path / "run" / ".model")
+    assert grpo(config, *changes, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 1
+    again = weights(tmp_path / "run" / "model")
+    assert all(torch.equal(again[name], merged[name]) for name in merged)
+
 
 def test_an_adapter_and_sharding_are_refused(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
