@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
 from univg_train import pretrained
+from univg_train.evaluation_plan import EvaluationPlan, plan_evaluation
+from univg_train.evaluation_settings import leak_index
 from univg_train.grpo_settings import GrpoSettings, trainer_arguments
 from univg_train.pretrained import empty_model, lora_config, vision_tower
 from univg_train.resizing import as_seen, input_size_rule, require_same_resize
@@ -79,7 +81,7 @@ def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
     if finished.is_dir():
         state = _state(finished / "trainer_state.json")
         _logger.info("%s is finished", settings.output_dir)
-        return _summary(settings, len(data), int(state["global_step"]))
+        return _summary(settings, checked, int(state["global_step"]))
     _warn_of_unlike_end(settings, processes)
     if int(os.environ.get("RANK", "0")) == 0:
         try:
@@ -90,6 +92,7 @@ def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
                 "trainer.output_dir"
             ) from error
 
+    from univg_train.evaluation_callback import attach_evaluation
     from univg_train.grpo import DifficultyGRPOTrainer
     from univg_train.restore import Done, RestoreWeights, StopWhenDone
 
@@ -113,6 +116,7 @@ def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
         "dialect": settings.how.dialect.name,
         "prompt": settings.how.style,
     }
+    attach_evaluation(trainer, processor, checked.evaluation)
     checkpoint = find_checkpoint(settings.output_dir)
     if checkpoint is not None:
         _logger.info("going on from %s", checkpoint)
@@ -124,7 +128,7 @@ def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
     except Done:
         _logger.info("all steps were taken before; only the model folder was missing")
     _save(trainer, processor, settings)
-    return _summary(settings, len(data), trainer.state.global_step)
+    return _summary(settings, checked, trainer.state.global_step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +140,14 @@ class CheckedRun:
         processor: the model's, with the pixel limits of the run.
         data: the rows.
         dataset: the same for TRL, with images as the generation is to be shown them.
+        evaluation: what is asked while the model trains.
     """
 
     config: Any
     processor: Any
     data: TrainingData
     dataset: datasets.Dataset
+    evaluation: EvaluationPlan | None = None
 
 
 def check_run(
@@ -165,6 +171,14 @@ def check_run(
     _require_fitting_adapter(settings, config, sharding)
     processor = load_processor(settings)
     require_same_resize(processor, settings.how.dialect, settings.model)
+    evaluation = plan_evaluation(
+        settings.evaluation,
+        model=settings.model,
+        processor=processor,
+        dialect=settings.how.dialect.name,
+        style=settings.how.style,
+        output_dir=settings.output_dir,
+    )
     data = open_data(settings)
     count_steps(settings, len(data), processes)
     dataset = data.as_dataset()
@@ -177,7 +191,7 @@ def check_run(
             for width, height in data.columns(position)["image_sizes"]
         )
         dataset = as_seen(dataset, input_size_rule(processor, own, sizes, settings.model))
-    return CheckedRun(config, processor, data, dataset)
+    return CheckedRun(config, processor, data, dataset, evaluation)
 
 
 def open_data(settings: GrpoSettings) -> TrainingData:
@@ -186,15 +200,14 @@ def open_data(settings: GrpoSettings) -> TrainingData:
     Raises:
         UserError: the first bad row, leaks, or rows without a reward.
     """
-    from univg_train.data import DEFAULT_LEAK_KINDS, index_benchmarks, open_training_data
+    from univg_train.data import DEFAULT_LEAK_KINDS, open_training_data
 
     given = dict(settings.data)
-    benchmarks = settings.benchmarks()
-    leaks = None
-    if benchmarks:
-        kinds = given.get("leak_kinds")
-        kinds = DEFAULT_LEAK_KINDS if kinds is None else kinds
-        leaks = index_benchmarks(benchmarks, kinds=kinds, root=given.get("root"))
+    kinds = given.get("leak_kinds")
+    kinds = DEFAULT_LEAK_KINDS if kinds is None else kinds
+    leaks = leak_index(
+        settings.benchmarks(), settings.evaluation, kinds=kinds, root=given.get("root")
+    )
     names = ("images", "space", "on_bad", "on_leak", "decode", "root")
     options = {name: given[name] for name in names if given.get(name) is not None}
     data = open_training_data(
@@ -382,8 +395,12 @@ def _save(trainer: Any, processor: Any, settings: GrpoSettings) -> None:
     trainer.accelerator.wait_for_everyone()
 
 
-def _summary(settings: GrpoSettings, rows: int, steps: int) -> dict[str, Any]:
-    return {"model": str(settings.output_dir / MODEL_FOLDER), "rows": rows, "steps": steps}
+def _summary(settings: GrpoSettings, checked: CheckedRun, steps: int) -> dict[str, Any]:
+    model = str(settings.output_dir / MODEL_FOLDER)
+    summary: dict[str, Any] = {"model": model, "rows": len(checked.data), "steps": steps}
+    if checked.evaluation is not None and checked.evaluation.done:
+        summary["best"] = checked.evaluation.best()
+    return summary
 
 
 def _state(path: Path) -> dict[str, Any]:

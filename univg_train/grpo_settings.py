@@ -11,6 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
 from univg_train.difficulty import DifficultyWeight
+from univg_train.evaluation_settings import (
+    EvaluationSettings,
+    evaluation_problems,
+    make_evaluation_settings,
+)
 from univg_train.rewards import Reward, make_rewards
 from univg_train.rollout_batches import rollout_batch
 from univg_train.run_settings import load_yaml, override, unknown_keys, wrong_values
@@ -77,8 +82,8 @@ _MANAGED = {
     "train_sampling_strategy": "GRPO has an order of its own, each prompt num_generations times",
     "use_transformers_continuous_batching": "it takes no images",
     "label_smoothing_factor": "GRPO's loss has no labels",
-    "eval_strategy": "there is no evaluation data; evaluate checkpoints with `univg eval`",
-    "do_eval": "there is no evaluation data; evaluate checkpoints with `univg eval`",
+    "eval_strategy": "there is no evaluation data; `evaluation` asks a benchmark instead",
+    "do_eval": "there is no evaluation data; `evaluation` asks a benchmark instead",
     "deepspeed": "`accelerate launch --config_file` says so",
     "fsdp": "`accelerate launch --config_file` says so",
     "fsdp_config": "`accelerate launch --config_file` says so",
@@ -99,6 +104,7 @@ class GrpoSettings:
         rewards: those of `univg_train.rewards.make_rewards`.
         difficulty: the weight of a prompt.
         trainer: keyword arguments of `trl.GRPOConfig`.
+        evaluation: what is asked while the model trains; None: nothing.
         raw: everything as it was read, with the command line's changes.
     """
 
@@ -112,6 +118,7 @@ class GrpoSettings:
     rewards: list[Reward]
     difficulty: DifficultyWeight
     trainer: Mapping[str, Any]
+    evaluation: EvaluationSettings | None
     raw: Mapping[str, Any] = field(repr=False)
 
     @property
@@ -169,7 +176,7 @@ def make_grpo_settings(raw: Mapping[str, Any]) -> GrpoSettings:
     from univg_train.data import make_rendering
 
     known: dict[str, Any] = dict.fromkeys(
-        ("model", "dialect", "style", "min_pixels", "max_pixels", "freeze_vision")
+        ("model", "dialect", "style", "min_pixels", "max_pixels", "freeze_vision", "evaluation")
     )
     known |= {"data": DATA_KEYS, "rewards": REWARD_KEYS, "difficulty": DIFFICULTY_KEYS}
     known |= {"trainer": tuple(_trainer_defaults()), "lora": _lora_keys(raw.get("lora"))}
@@ -185,6 +192,7 @@ def make_grpo_settings(raw: Mapping[str, Any]) -> GrpoSettings:
     trainer = raw.get("trainer")
     trainer = dict(trainer) if isinstance(trainer, Mapping) else {}
     problems += _trainer_problems(trainer)
+    problems += evaluation_problems(raw.get("evaluation"))
     if problems:
         raise UserError("; ".join(dict.fromkeys(problems)))
     freeze = raw.get("freeze_vision", True)
@@ -224,6 +232,7 @@ def make_grpo_settings(raw: Mapping[str, Any]) -> GrpoSettings:
         rewards=make_rewards(**rewards, **({} if rewards.get("rule") == "univg-r1" else limits)),
         difficulty=DifficultyWeight(**(raw.get("difficulty") or {})),
         trainer=trainer,
+        evaluation=make_evaluation_settings(raw.get("evaluation"), root=data.get("root")),
         raw=raw,
         **limits,
     )
