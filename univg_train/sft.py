@@ -82,6 +82,7 @@ def train_sft(
         UserError: what is wrong with settings, checkpoint, data or folder, before any training.
     """
     from univg_train.evaluation_callback import attach_evaluation
+    from univg_train.restore import Done, StopWhenDone
 
     folder = settings.output_dir
     before = _own_record(settings, resume)
@@ -119,7 +120,11 @@ def train_sft(
     _logger.info("%d rows; %d of %d parameters are trained", len(dataset), trainable, total)
     if checkpoint is not None:
         _logger.info("going on from %s", checkpoint)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.add_callback(StopWhenDone())
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except Done:
+        _logger.info("all steps were taken before; only the model folder was missing")
     trainer.save_model(str(folder / MODEL_FOLDER))
     summary = {
         "steps": trainer.state.global_step,
