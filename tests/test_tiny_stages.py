@@ -1,0 +1,404 @@
+"""The tiny pipeline: chains written by rules, stages that go on after kill -9, wrong arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from univg_eval.benchmarks.mini import DEFAULT_SEED, TASKS, MiniItem, SceneObject, generate
+from univg_eval.boxes import box_iou
+from univg_eval.dialects import get_dialect
+from univg_eval.prompts import THINK_SUFFIX
+from univg_eval.protocols import parse_answer
+from univg_eval.samples import load_samples
+from univg_train.cli import main
+from univg_train.cot_rows import CotRow
+from univg_train.cot_rules import assemble, check_chain
+
+torch = pytest.importorskip("torch", reason="training needs torch (extra train)")
+pytest.importorskip("transformers", reason="training needs transformers (extra train)")
+
+import tiny_stages_data  # noqa: E402
+from lmms_data import REPO  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
+from univg_train.cli_tiny import stage_table  # noqa: E402
+from univg_train.tiny_chains import chain_reply, write_chain  # noqa: E402
+from univg_train.tiny_rows import (  # noqa: E402
+    HELDOUT,
+    HELDOUT_SEED,
+    write_heldout,
+    write_training_rows,
+)
+from univg_train.tiny_start import shipped_model, write_start  # noqa: E402
+
+DIALECT = get_dialect("qwen2_vl")
+SIZE = (112, 112)
+
+
+def items(task: str, count: int = 12) -> list[MiniItem]:
+    """Of both subsets and several seeds."""
+    return [
+        generate(task, seed=seed, index=index, subset=subset)
+        for seed in (3, 4)
+        for index in range(count)
+        for subset in ("train", "eval")
+    ]
+
+
+def row_of(item: MiniItem) -> CotRow:
+    return CotRow(
+        id="row",
+        images=tuple(f"{k}.png" for k in range(item.image_count)),
+        question=item.instruction,
+        box=item.box,
+        target_image=item.target_image,
+        image_is_given=item.image_is_given,
+        image_sizes=(SIZE,) * item.image_count,
+        task=item.task,
+    )
+
+
+# -- chains ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_chain_would_be_taken_from_a_teacher(task: str) -> None:
+    for item in items(task):
+        reply, row = chain_reply(item), row_of(item)
+        verdict = check_chain(
+            reply, row, finish_reason="stop", min_words=5, max_words=60, sizes=list(row.image_sizes)
+        )
+        assert verdict.reasons == (), reply
+        assert verdict.thinking == write_chain(item)
+        assert assemble(verdict.thinking, row, DIALECT, list(row.image_sizes)) is not None, reply
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_chain_is_read_as_the_true_box(task: str) -> None:
+    for item in items(task):
+        given = item.target_image if item.image_is_given else None
+        answer = parse_answer(chain_reply(item), DIALECT, target_image=given)
+        assert (answer.status, answer.n_boxes) == ("ok", 1)
+        assert answer.box is not None and box_iou(answer.box, item.box) > 0.98
+        assert answer.thinking == write_chain(item)
+        assert f"<|object_ref_start|>{item.label}<|object_ref_end|>" in answer.answer_text
+        if not item.image_is_given:
+            assert answer.image_index == item.target_image
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_chain_names_what_is_seen_from_left_to_right_and_then_the_one_that_is_meant(
+    task: str,
+) -> None:
+    for item in items(task):
+        chain = write_chain(item)
+        whole = [obj for obj in item.scenes[item.target_image].objects if obj.is_whole]
+        across = ", ".join(obj.label for obj in sorted(whole, key=lambda obj: obj.box[0]))
+        assert f": {across}." in chain or _ties(whole), chain
+        *_, last = re.split(r"(?<=\.) ", chain)
+        assert item.label in last, chain
+
+
+def _ties(objects: list[SceneObject]) -> bool:
+    left = [obj.box[0] for obj in objects]
+    return len(set(left)) < len(left)
+
+
+def area(obj: SceneObject) -> float:
+    return (obj.box[2] - obj.box[0]) * (obj.box[3] - obj.box[1])
+
+
+def test_what_a_chain_says_of_one_image_is_true() -> None:
+    """The claims of the last sentence, worked out anew from the scene."""
+    checked = set()
+    for item in [*items("lisa_val", 40), *items("lisa_test", 40)]:
+        kind, objects, chain = item.knobs["kind"], item.scenes[0].objects, write_chain(item)
+        labels = [obj.label for obj in objects]
+        last = chain.split(". ")[-1]
+        if kind in ("largest", "smallest"):
+            best = {"largest": max, "smallest": min}[kind](objects, key=area)
+            assert last == f"The {best.label} is the {kind}."
+        elif kind == "odd_one_out":
+            (odd,) = (label for label in set(labels) if labels.count(label) == 1)
+            assert chain.endswith(f" The others are alike. The {odd} is not.")
+        elif kind == "extreme":
+            (word,) = re.findall(r"highest|lowest|left\b|right\b", item.instruction)
+            side = {"highest": 1, "lowest": 1, "left": 0, "right": 0}[word]
+            sign = -1 if word in ("highest", "left") else 1
+            best = max(objects, key=lambda obj: sign * (obj.box[side] + obj.box[side + 2]))
+            assert best.label in last and word in last
+        elif kind == "nearest":
+            (named,) = (obj for obj in objects if obj.label == item.knobs["named"])
+            others = [obj for obj in objects if obj is not named]
+            best = min(others, key=lambda obj: _gap(obj, named))
+            assert last == f"The {best.label} is nearest to the {named.label}."
+        elif kind in ("same_color", "same_shape"):
+            place = ("same_color", "same_shape").index(kind)
+            guide = re.search(r"\. The (\w+ \w+) is (?:the largest|furthest|highest|lowest)", chain)
+            shared = guide[1].split()[place]
+            alike = {label for label in labels if label.split()[place] == shared}
+            assert alike == {guide[1], item.label}
+        elif kind == "neither":
+            color, shape = re.search(r"neither (\w+) nor a (\w+)\.", last).groups()
+            left = [label for label in labels if color not in label and shape not in label]
+            assert left == [item.label]
+        elif kind in ("odd_color", "odd_shape"):
+            shared = re.search(r"The others are (?:of the shape )?(\w+)\.", chain)[1]
+            assert [label for label in labels if shared not in label.split()] == [item.label]
+        elif kind == "largest_beside":
+            listed = re.search(r" the [\w ]+: ([^.]*)\. The ", chain)[1].split(", ")
+            beside = [obj for obj in objects if obj.label in listed]
+            assert len(beside) == len(listed) == 2
+            assert max(beside, key=area).label == item.label
+            assert item.knobs["named"] not in listed
+        checked.add(kind)
+    assert checked == {
+        *("odd_one_out", "largest", "smallest", "extreme", "largest_beside", "falls", "nearest"),
+        *("same_color", "same_shape", "neither", "odd_color", "odd_shape"),
+    }
+
+
+def _gap(a: SceneObject, b: SceneObject) -> float:
+    return sum((a.box[i] + a.box[i + 2] - b.box[i] - b.box[i + 2]) ** 2 for i in (0, 1))
+
+
+@pytest.mark.parametrize("task", ["diff", "view_diff"])
+def test_what_a_chain_says_of_a_change_is_true(task: str) -> None:
+    for item in items(task):
+        before, after = ({obj.label for obj in scene.objects} for scene in item.scenes)
+        last = write_chain(item).split(". ")[-1]
+        if item.knobs["kind"] == "added":
+            assert last == f"The {item.label} was added." and after - before == {item.label}
+        else:
+            assert last == f"The {(before - after).pop()} became the {item.label}."
+
+
+def test_chains_are_short() -> None:
+    """Every token of a rollout costs: the thinking about one image is at most 45 of them."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(shipped_model())
+    longest = {
+        task: max(len(tokenizer.encode(write_chain(item))) for item in items(task))
+        for task in TASKS
+    }
+    assert max(longest[task] for task in ("lisa_val", "lisa_test", "llmseg")) <= 45
+    assert max(longest.values()) <= 90
+
+
+# -- rows and the model to begin with ------------------------------------------------------------
+
+
+def test_rows_are_written_once_and_always_the_same(tmp_path: Path) -> None:
+    one, again = (
+        write_training_rows(tmp_path / name, "rows", ["lisa_val", "diff"], 4, seed=5)
+        for name in ("one", "again")
+    )
+    assert one.read_bytes() == again.read_bytes()
+    rows = [json.loads(line) for line in one.read_text(encoding="utf-8").splitlines()]
+    assert [row["type"] for row in rows] == ["lisa_val", "diff", "lisa_val", "diff"]
+    pictures = [name for row in rows for name in row["images"]]
+    assert len(set(pictures)) == len(pictures) == 1 + 2 + 1 + 2
+    for name in pictures:
+        assert (one.parent / name).read_bytes() == (again.parent / name).read_bytes()
+    mark = one.stat().st_mtime_ns
+    write_training_rows(tmp_path / "one", "rows", ["lisa_val", "diff"], 4, seed=5)
+    assert one.stat().st_mtime_ns == mark
+
+
+def test_heldout_questions_are_no_public_ones(tmp_path: Path) -> None:
+    assert HELDOUT_SEED != DEFAULT_SEED
+    write_heldout(tmp_path, ["lisa_val", "group_grounding"], 8)
+    samples = load_samples(HELDOUT, root=tmp_path)
+    assert len(samples) == 16
+    assert {sample.image_is_given for sample in samples} == {True, False}
+    # As in univg_mini, every fourth asks for a combination that no training scene shows.
+    assert sum(sample.extra["held_out"] for sample in samples) == 4
+    for sample in samples:
+        task, index = sample.task, sample.source["index"]
+        assert sample.box != generate(task, seed=DEFAULT_SEED, index=index).box
+
+
+def test_the_start_answers_direct_requests_as_the_shipped_model_does(tmp_path: Path) -> None:
+    from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+    folder = tmp_path / "start"
+    write_start(shipped_model(), folder)
+    before, after = (AutoTokenizer.from_pretrained(path) for path in (shipped_model(), folder))
+    asked = "<think>Red.</think><answer>(1,2),(3,4)</answer>" + THINK_SUFFIX
+    assert len(after.encode(THINK_SUFFIX)) == 1
+    assert len(after.encode(asked)) < len(before.encode(asked)) - 90
+    assert after.decode(after.encode(asked)) == asked
+    assert after.decode(after.encode(asked), skip_special_tokens=True) == asked
+    text = "Locate the largest object. Format:"
+    question = before(text, return_tensors="pt")
+    assert question["input_ids"][0].tolist() == after(text)["input_ids"]
+    logits = []
+    for path in (shipped_model(), folder):
+        model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32)
+        with torch.no_grad():
+            logits.append(model(**question).logits)
+    assert torch.equal(logits[0], logits[1][..., : len(before)])
+
+
+# -- stages --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`whole` at one go, and `parted`, killed in the second stage and in the third."""
+    folder = tmp_path_factory.mktemp("runs")
+    done = subprocess.run(
+        [sys.executable, tiny_stages_data.__file__, str(folder)],
+        env=os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads((folder / "statuses.json").read_text(encoding="utf-8"))
+    assert told == [0, -signal.SIGKILL, -signal.SIGKILL, 0], done.stderr[-3000:]
+    return folder
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = load_file(folder / "model" / "model.safetensors")
+    return loaded
+
+
+def test_a_run_that_was_killed_twice_ends_like_one_that_was_not(runs: Path) -> None:
+    whole, parted = runs / "whole", runs / "parted"
+    told, again = (
+        json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        for folder in (whole, parted)
+    )
+    for stage, base in (("direct", "start"), ("cot", "direct"), ("grpo", "cot")):
+        ours, theirs, before = (
+            weights(parted / stage),
+            weights(whole / stage),
+            weights(whole / base),
+        )
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs), stage
+        assert any(not torch.equal(theirs[name], before[name]) for name in theirs), stage
+    assert [stage["sessions"] for stage in told["stages"]] == [1, 1, 1]
+    assert [stage["sessions"] for stage in again["stages"]] == [1, 2, 2]
+    for one, other in zip(told["stages"], again["stages"], strict=True):
+        for key in ("name", "style", "steps"):
+            assert one[key] == other[key]
+        for metric in ("n", "acc@0.5", "interval95", "miou", "answered"):
+            assert one["after"][metric] == other["after"][metric]
+    assert [stage["steps"] for stage in told["stages"]] == [2, 3, 3]
+
+
+def test_the_summary_tells_what_was_asked_and_how(runs: Path) -> None:
+    told = json.loads((runs / "whole" / "summary.json").read_text(encoding="utf-8"))
+    names = ["direct", "cot", "grpo"]
+    assert [stage["name"] for stage in told["stages"]] == names
+    assert [stage["after"]["style"] for stage in told["stages"]] == ["direct", "think", "think"]
+    assert [stage["before"] for stage in told["stages"][1:]] == [
+        stage["after"] for stage in told["stages"][:-1]
+    ]
+    assert {stage["after"]["n"] for stage in told["stages"]} == {4} == {told["heldout"]["n"]}
+    assert told["versions"]["torch"] and told["hardware"]["cpu_count"]
+    table = stage_table(told).splitlines()
+    assert [line.split()[0] for line in table[1:4]] == names
+    for stage in names:  # each model says how it is to be asked
+        config = json.loads((runs / "whole" / stage / "model" / "config.json").read_text())
+        style = "direct" if stage == "direct" else "think"
+        assert config["univg"] == {"dialect": "qwen2_vl", "prompt": style}
+
+
+def test_settings_of_a_stage_are_those_of_a_command(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command, given the file, finds the finished run of the stage."""
+    settings = runs / "whole" / "cot" / "settings.yaml"
+    assert main(["sft", "--config", str(settings), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 3
+
+
+def test_a_finished_run_is_told_again_and_keeps_its_plan(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("univg_train.tiny_stages.QUICK", tiny_stages_data.PLAN)
+    arguments = ["tiny", "--stage", "all", "--quick", "--out", str(runs / "whole")]
+    marks = [path.stat().st_mtime_ns for path in sorted(runs.glob("whole/*/model/*"))]
+    assert main([*arguments, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [stage["steps"] for stage in told["stages"]] == [2, 3, 3]
+    assert main(arguments) == 0
+    assert "4 held-out questions (lisa_val, diff)" in capsys.readouterr().out
+    assert marks == [path.stat().st_mtime_ns for path in sorted(runs.glob("whole/*/model/*"))]
+    assert main([*arguments, "--seed", "1"]) == 2
+    assert "another plan: seed was 0 and is 1" in capsys.readouterr().err
+
+
+def test_the_table() -> None:
+    scores = {"style": "direct", "interval95": [0.4, 0.6], "answered": 1.0}
+    before = {**scores, "acc@0.5": 0.4, "miou": 0.35, "answered": 0.9}
+    after = {**scores, "acc@0.5": 0.5, "miou": 0.456}
+    stage = {"steps": 60, "seconds": 90.0, "before": before, "after": after}
+    summary = {
+        "stages": [
+            {"name": "direct", "loss": 0.5, "model": "a", **stage},
+            {
+                "name": "grpo", "model": "runs/x/grpo/model", "reward_first_quarter": 1.25,
+                "reward_last_quarter": 1.5, **stage,
+            },
+        ],
+        "heldout": {"n": 300, "tasks": ["lisa_val", "llmseg"]},
+    }  # fmt: skip
+    head, direct, grpo, note, folder = stage_table(summary).splitlines()
+    assert head.split() == [
+        *("stage", "asked", "steps", "minutes", "Acc@0.5", "mIoU", "answered", "training")
+    ]
+    assert re.split(r"  +", direct) == [
+        *("direct", "direct", "60", "1.5", "40.0 -> 50.0 (40 to 60)", "35.0 -> 45.6"),
+        *("90.0 -> 100.0", "loss 0.500"),
+    ]
+    assert grpo.endswith("reward 1.25 -> 1.50")
+    assert note.startswith("300 held-out questions (lisa_val, llmseg)")
+    assert folder == "model folder: runs/x/grpo/model"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["--quick"], "--quick belongs to --stage"),
+        (["--json"], "--json belongs to --stage"),
+        (["--stage", "all", "--minutes", "5"], "--minutes does not go with --stage"),
+        (["--stage", "all", "--steps", "5"], "--steps does not go with --stage"),
+        (["--stage", "cot", "--validate-every", "5"], "--validate-every does not go with --stage"),
+        (["--stage", "all", "--no-resume"], "give another folder"),
+        (["--stage", "all", "--quick", "--compile"], "which --quick leaves out"),
+        (["--stage", "cot", "--quick"], "stage cot goes on from stage direct"),
+        (["--stage", "grpo", "--quick"], "stage grpo goes on from stage cot"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(
+    arguments: list[str], match: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tiny", "--out", str(tmp_path / "run"), *arguments]) == 2
+    told = capsys.readouterr()
+    assert match in told.err and "Traceback" not in told.err and told.out == ""
+
+
+def test_an_unknown_stage_and_a_foreign_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["tiny", "--out", str(tmp_path), "--stage", "sft"])
+    assert stop.value.code == 2
+    assert "invalid choice: 'sft'" in capsys.readouterr().err
+    (tmp_path / "letter.txt").write_text("dear", encoding="utf-8")
+    assert main(["tiny", "--out", str(tmp_path), "--stage", "all", "--quick"]) == 2
+    assert "is not empty and holds no plan.json" in capsys.readouterr().err
