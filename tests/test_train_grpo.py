@@ -97,6 +97,8 @@ def refusal(
     assert grpo(config, *more) == 2
     told = capsys.readouterr()
     assert told.out == "" and "Traceback" not in told.err
+    assert told.err.splitlines()[-1].startswith("univg-train grpo: ")
+    assert "Warning" not in told.err
     return told.err
 
 

@@ -254,6 +254,11 @@ def trainer_arguments(settings: GrpoSettings, **changes: Any) -> GRPOConfig:
 
     arguments = dict(settings.trainer) | {"remove_unused_columns": False} | changes
     arguments["output_dir"] = str(settings.output_dir)
+    # transformers 5.23 has another name for it, and warns of TRL's own default.
+    defaults = _trainer_defaults()
+    if "activation_checkpointing" in defaults and arguments.get("activation_checkpointing") is None:
+        old = "gradient_checkpointing"
+        arguments["activation_checkpointing"] = arguments.pop(old, defaults[old])
     try:
         return GRPOConfig(**arguments)
     except (TypeError, ValueError, ImportError) as error:
