@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -33,17 +34,8 @@ def test_a_real_server_with_a_real_model(tmp_path: Path) -> None:
         pytest.skip("needs fastapi and uvicorn: pip install 'transformers[serving]'")
     Image.new("RGB", (112, 112), "navy").save(tmp_path / "a.png")
     row = CotRow("r", ("a.png",), "Where is the red circle?", (0.25, 0.25, 0.5, 0.5), 0)
-    port = _free_port()
-    command = ["serve", str(MODEL), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "transformers.cli.transformers", *command],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-            stdout=log,
-            stderr=log,
-        )
+    server, port = _started(tmp_path / "log")
     try:
-        _wait_for(port, server, tmp_path / "log")
         teacher = TeacherSettings(
             model=str(MODEL), base_url=f"http://127.0.0.1:{port}/v1", max_tokens=24, timeout_s=60
         )
@@ -63,13 +55,35 @@ def test_a_real_server_with_a_real_model(tmp_path: Path) -> None:
     assert all("format" in chain["reasons"] and chain["reply"] for chain in chains)
 
 
-def _wait_for(port: int, server: subprocess.Popen, log: Path) -> None:
+def _started(log: Path) -> tuple[subprocess.Popen, int]:
+    """A server that answers, and its port; another one where somebody else took the free port."""
+    for _ in range(3):
+        port = _free_port()
+        command = ["serve", str(MODEL), "--host", "127.0.0.1", "--port", str(port)]
+        command += ["--device", "cpu"]
+        with log.open("w") as file:
+            server = subprocess.Popen(
+                [sys.executable, "-m", "transformers.cli.transformers", *command],
+                env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+                stdout=file,
+                stderr=file,
+            )
+        if _answers(port, server):
+            return server, port
+        server.kill()
+        server.wait(20)
+        if "address already in use" not in log.read_text().lower():
+            break
+    raise AssertionError(log.read_text()[-2000:])
+
+
+def _answers(port: int, server: subprocess.Popen) -> bool:
+    """Whether the server is there: it lives, and answers as itself."""
     deadline = time.monotonic() + 120
-    while True:
-        assert server.poll() is None, log.read_text()[-2000:]
-        assert time.monotonic() < deadline, log.read_text()[-2000:]
+    while time.monotonic() < deadline and server.poll() is None:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+                return server.poll() is None
         except OSError:
             time.sleep(0.2)
+    return False

@@ -8,7 +8,6 @@ import inspect
 import json
 import math
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -155,15 +154,16 @@ FORMS = ["exp", "power", "log"]
 
 def in_two_processes(checkpoint: Path, folder: Path, cases: dict[str, Any]) -> dict[str, Any]:
     """The reports of `grpo_data` from two processes that talk over gloo."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    # They meet at a store of this process, which has its port already: nobody can take it.
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     arguments = [str(checkpoint), str(folder / "report.json"), json.dumps(cases)]
     shared = {
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",

@@ -143,12 +143,16 @@ def test_the_loss_is_that_of_the_answer(config: Path) -> None:
     assert logged == pytest.approx(sum(tokens) / len(tokens), rel=1e-4)
 
 
-def test_lengths_are_those_of_the_trainer(config: Path) -> None:
-    settings = load_settings(config)
+def test_lengths_are_those_of_the_trainer(config: Path, rows: Path) -> None:
+    """Of images of different sizes, and of one that is shown twice."""
+    row = json.loads(rows.read_text())[0]
+    twice = row | {"images": [row["images"][1]] * 2}
+    file = write_list(rows.parent / "twice.json", [row, twice])
+    settings = load_settings(config, [f"data.file={file}"])
     processor = load_processor(settings, trainer_arguments(settings))
     data, _ = load_data(settings, processor, None)
-    trainer, _, dataset = prepared(config, "trainer.max_length=null")
-    for i in range(3):
+    trainer, _, dataset = prepared(config, f"data.file={file}", "trainer.max_length=null")
+    for i in range(2):
         batch = trainer.data_collator([dataset[i]])
         assert row_length(data.columns(i), processor, {}) == batch["input_ids"].shape[1]
 
@@ -161,8 +165,10 @@ def test_rows_that_are_too_long(config: Path) -> None:
     limit = max(lengths) - 1
     with pytest.raises(UserError, match=rf"1 of 3 rows have more than max_length={limit} tokens"):
         load_data(settings, processor, limit)
+    assert len(load_data(settings, processor, max(lengths))[1]) == 3
     _, dataset = load_data(load_settings(config, ["data.on_long=skip"]), processor, limit)
-    assert len(dataset) == 2
+    kept = {i for i, length in enumerate(lengths) if length <= limit}
+    assert {int(row["id"][-6:]) for row in dataset} == kept and len(kept) == 2
     with pytest.raises(UserError, match="all 3 rows have more than max_length=9 tokens"):
         load_data(load_settings(config, ["data.on_long=skip"]), processor, 9)
 
@@ -253,7 +259,8 @@ def test_a_stopped_lora_run_goes_on(config: Path, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_was_not_written_to_its_end(tmp_path: Path) -> None:
-    for number, state in ((2, '{"global_step": 2}'), (4, '{"global_'), (10, None)):
+    states = {2: '{"global_step": 2}', 4: '{"global_', 6: '{"global_step": 2}', 10: None}
+    for number, state in states.items():
         folder = tmp_path / f"checkpoint-{number}"
         folder.mkdir()
         if state is not None:

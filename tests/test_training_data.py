@@ -769,14 +769,14 @@ def test_the_fingerprint_is_that_of_what_is_trained_on(
     assert open_rows(other, "univg_r1_stage2", dialect="norm1").fingerprint != data.fingerprint
 
 
-def test_the_fingerprint_knows_the_images_sizes(tmp_path: Path) -> None:
-    names = list(PAIR_SIZES)
-    found = []
-    for size in ((200, 100), (201, 100)):
-        draw(tmp_path, PAIR_SIZES | {names[0]: size})
-        rows = write_list(tmp_path / "s.json", [stage2_row(images=names)])
-        found.append(open_rows(rows, "univg_r1_stage2").fingerprint)
-    assert found[0] != found[1] and len(found[0]) == 64
+def test_the_fingerprint_knows_the_images_names_and_sizes(tmp_path: Path) -> None:
+    found = set()
+    for size, names in (((20, 10), "ab"), ((20, 10), "ac"), ((20, 10), "ba"), ((21, 10), "ab")):
+        draw(tmp_path, {f"d/{name}.png": size for name in "abc"})
+        row = stage2_row(images=[f"d/{name}.png" for name in names])
+        rows = write_list(tmp_path / "s.json", [row])
+        found.add(open_rows(rows, "univg_r1_stage2").fingerprint)
+    assert len(found) == 4 and {len(digest) for digest in found} == {64}
 
 
 @pytest.mark.parametrize("form", sorted(FORMS))
