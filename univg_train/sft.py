@@ -29,6 +29,7 @@ from univg_train.pretrained import (
     vision_tower,
 )
 from univg_train.pretrained import load_processor as load_processor_of
+from univg_train.resizing import require_same_resize
 from univg_train.run_folder import (
     FREE_ARGUMENTS,
     differences,
@@ -267,8 +268,7 @@ def load_data(
         raise UserError(f"data.on_long is {chosen.on_long!r}; expected one of: stop, skip")
     # Boxes in pixels of what the model sees: the processor that will resize decides.
     limits = {name: pixel_limit(processor, name) for name in ("min_pixels", "max_pixels")}
-    if get_dialect(settings.dialect).needs_input_size:
-        _require_same_resize(settings, processor, limits)
+    require_same_resize(processor, get_dialect(settings.dialect, **limits), settings.model)
     data = open_sft_data(settings, **limits)
     fitting, long = _survey(data, processor, max_length)
     if long and chosen.on_long == "stop":
@@ -285,36 +285,6 @@ def load_data(
         _logger.warning("%d rows with more than %d tokens are left out", len(long), max_length)
         dataset = dataset.select(fitting)
     return data, dataset
-
-
-_PROBES_WH = ((56, 28), (61, 43), (203, 149), (333, 517), (997, 741), (2049, 1537))
-"""Below, within and above the limits of a run, and no multiples of any family's patches."""
-
-
-def _require_same_resize(
-    settings: SftSettings, processor: Any, limits: dict[str, int | None]
-) -> None:
-    """Boxes in pixels of the resized input are right only for the resize that is done."""
-    from PIL import Image
-
-    dialect = get_dialect(settings.dialect, **limits)
-    for size in _PROBES_WH:
-        expected = tuple(dialect.input_size(size))
-        seen = processor.image_processor(images=[Image.new("RGB", size)])
-        patch = getattr(processor.image_processor, "patch_size", None)
-        if "image_grid_thw" not in seen or not isinstance(patch, int):
-            raise UserError(
-                f"the dialect {settings.dialect!r} writes pixels of the resized image, and the "
-                f"processor of {settings.model} does not tell its size; take the model's own "
-                "dialect"
-            )
-        _, height, width = (int(value) * patch for value in seen["image_grid_thw"][0])
-        if (width, height) != expected:
-            raise UserError(
-                f"the dialect {settings.dialect!r} takes an image of {size} pixels to be "
-                f"resized to {expected}, and the processor of {settings.model} makes it "
-                f"{(width, height)}; take the model's own dialect"
-            )
 
 
 def _survey(
