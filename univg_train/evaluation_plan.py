@@ -82,7 +82,7 @@ class EvaluationPlan:
         Raises:
             UserError: a record is damaged, or of other questions.
         """
-        for path in (self.output_dir / FOLDER).glob("step-*"):
+        for path in sorted((self.output_dir / FOLDER).glob("step-*")):
             number = path.name.removeprefix("step-")
             if not number.isdecimal():
                 continue

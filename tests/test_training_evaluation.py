@@ -1,0 +1,474 @@
+"""Evaluation in the loop: same answers, same scores, undisturbed training, the best model kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch (extra train)")
+pytest.importorskip("trl", reason="training needs trl (extra train)")
+
+import evaluation_data  # noqa: E402
+from evaluation_data import PIXELS, TASKS, TINY, grpo_values, sft_values, write  # noqa: E402
+from lmms_data import REPO, make_checkpoint, make_sample, write_images  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback  # noqa: E402
+
+from univg_eval.benchmarks.mini import ensure  # noqa: E402
+from univg_eval.dialects import get_dialect  # noqa: E402
+from univg_eval.errors import UserError  # noqa: E402
+from univg_eval.images import open_images  # noqa: E402
+from univg_eval.runs import load_run  # noqa: E402
+from univg_eval.samples import fingerprint, load_samples, write_benchmark  # noqa: E402
+from univg_eval.scoring import score_sample  # noqa: E402
+from univg_train import evaluation_callback  # noqa: E402
+from univg_train.best_model import NOTE, kept_note  # noqa: E402
+from univg_train.cli import main  # noqa: E402
+from univg_train.evaluation import Asking, answer_samples, evaluate  # noqa: E402
+from univg_train.evaluation_settings import (  # noqa: E402
+    make_evaluation_settings,
+    open_questions,
+)
+from univg_train.generation import undisturbed  # noqa: E402
+from univg_train.grpo_run import train_grpo  # noqa: E402
+from univg_train.grpo_settings import load_grpo_settings  # noqa: E402
+from univg_train.sft import train_sft  # noqa: E402
+from univg_train.sft_settings import load_settings  # noqa: E402
+
+QWEN2 = get_dialect("qwen2_vl")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """univg_mini with one question a task."""
+    folder = tmp_path_factory.mktemp("data")
+    ensure(folder, n=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def samples(root: Path) -> list[Any]:
+    return [s for s in load_samples("univg_mini", root=root) if s.task in TASKS]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Any:
+    return AutoModelForImageTextToText.from_pretrained(TINY)
+
+
+@pytest.fixture(scope="module")
+def processor() -> Any:
+    return AutoProcessor.from_pretrained(TINY, min_pixels=PIXELS, max_pixels=PIXELS)
+
+
+def asking(root: Path, **changes: Any) -> Asking:
+    values = {"dialect": QWEN2, "style": "direct", "root": root, "max_new_tokens": 24}
+    return Asking(**(values | changes))
+
+
+def train(values: dict[str, Any], folder: Path, **more: Any) -> dict[str, Any]:
+    return train_sft(load_settings(write(folder / "run.yaml", values)), **more)
+
+
+@pytest.fixture(scope="module")
+def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A whole run: its folder, summary and log."""
+    folder = tmp_path_factory.mktemp("run")
+
+    class Log(TrainerCallback):
+        def __init__(self) -> None:
+            self.lines: list[dict[str, Any]] = []
+
+        def on_log(self, *_: Any, logs: dict[str, Any], **__: Any) -> None:
+            self.lines.append(dict(logs))
+
+    log = Log()
+    summary = train(sft_values(root, folder / "out"), folder, callbacks=[log])
+    return SimpleNamespace(out=folder / "out", summary=summary, log=log.lines)
+
+
+def records(out: Path) -> dict[int, Any]:
+    return {
+        int(path.name.removeprefix("step-")): load_run(path)
+        for path in sorted((out / "evaluations").glob("step-*"))
+    }
+
+
+# --- answers ------------------------------------------------------------------------------------
+
+
+def test_answers_are_what_generate_gives_one_by_one(
+    root: Path, samples: list[Any], tiny: Any, processor: Any
+) -> None:
+    answers = answer_samples(tiny, processor, samples, asking(root, batch_size=3))
+    assert sorted(answers) == list(range(len(samples)))
+    assert len({len(sample.images) for sample in samples}) > 1  # batches are padded
+    for position, sample in enumerate(samples):
+        content = [{"type": "image", "image": image} for image in open_images(sample, root)]
+        text = f"{sample.instruction.rstrip()} {QWEN2.prompt_suffix.strip()}".rstrip()
+        turn = [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
+        inputs = processor.apply_chat_template(
+            turn, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+        )
+        with torch.no_grad():
+            output = tiny.generate(**inputs, max_new_tokens=24, do_sample=False)
+        new = output[0, inputs["input_ids"].shape[1] :]
+        assert answers[position] == processor.decode(new, skip_special_tokens=True)
+
+
+def test_shares_of_processes_are_all_questions(
+    root: Path, samples: list[Any], tiny: Any, processor: Any
+) -> None:
+    """Two processes, the second without a question of its own in the second batch."""
+    how = asking(root, batch_size=1)
+    whole = answer_samples(tiny, processor, samples, how)
+    passes: list[int] = []
+    forward = tiny.generate
+    tiny.generate = lambda **inputs: passes.append(1) or forward(**{**inputs, "synced_gpus": False})
+    try:
+        parts = [
+            answer_samples(tiny, processor, samples, how, process=(rank, 2), in_step=True)
+            for rank in range(2)
+        ]
+    finally:
+        del tiny.generate
+    assert {position: text for part in parts for position, text in part.items()} == whole
+    assert [len(part) for part in parts] == [2, 1]
+    assert len(passes) == 2 * 2  # as many in each process, or those with more would wait forever
+
+
+def test_nothing_is_left_changed(root: Path, samples: list[Any], tiny: Any, processor: Any) -> None:
+    torch.manual_seed(3), random.seed(3), np.random.seed(3)
+    tiny.train()
+    tower = tiny.get_encoder(modality="image").eval()
+    side, cache = processor.tokenizer.padding_side, tiny.config.text_config.use_cache
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    with undisturbed(tiny):
+        evaluate(tiny, processor, samples[:1], asking(root))
+        tiny.eval()
+        torch.rand(3), random.random(), np.random.random()
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == random.getstate()
+    assert (before[2] == np.random.get_state()[1]).all()
+    assert tiny.training and tiny.lm_head.training and not tower.training
+    assert (side, cache) == (processor.tokenizer.padding_side, tiny.config.text_config.use_cache)
+    tiny.eval()
+
+
+def test_pixels_of_the_resized_image(tmp_path: Path) -> None:
+    """Each image's input size is written down; another resize than the dialect's is refused."""
+    folder = make_checkpoint(tmp_path / "model", "qwen2_5_vl")
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    write_images(tmp_path, "toy")
+    sample = make_sample("toy", "find", 0)
+    limits = {"min_pixels": 784, "max_pixels": 3136}  # of the checkpoint
+    how = asking(tmp_path, dialect=get_dialect("qwen2_5_vl", **limits), max_new_tokens=2)
+    result = evaluate(model, processor, [sample], how)
+    # Of 64x48 and 128x96: multiples of 28, the second made smaller until its area is 3136.
+    assert result.responses[0].input_sizes == [(56, 56), (56, 28)]
+    other = asking(tmp_path, dialect=get_dialect("qwen2_5_vl", max_pixels=12544))
+    with pytest.raises(UserError, match="to be resized to"):
+        evaluate(model, processor, [sample], other)
+
+
+# --- a run --------------------------------------------------------------------------------------
+
+
+def test_the_scores_are_those_of_the_stored_responses(
+    run: SimpleNamespace, root: Path, samples: list[Any]
+) -> None:
+    found = records(run.out)
+    assert list(found) == [0, 2, 4]
+    known = {sample.id: sample for sample in samples}
+    logged = [line for line in run.log if "eval_univg_mini/miou" in line]
+    for record, line in zip(found.values(), logged, strict=True):
+        assert [row["id"] for row in record.responses] == list(known)
+        scores = [
+            score_sample(known[row["id"]], row["response"], "qwen2_vl") for row in record.responses
+        ]
+        assert [(s.iou, s.status) for s in scores] == [
+            (row["iou"], row["status"]) for row in record.scores
+        ]
+        # One question a task: the unweighted mean of the tasks is the mean.
+        expected = {
+            "acc@0.5": np.mean([s.iou >= 0.5 for s in scores]),
+            "miou": np.mean([s.iou for s in scores]),
+            "answered": np.mean([s.status == "ok" for s in scores]),
+        }
+        macro = record.manifest["results"]["macro"]
+        for name, value in expected.items():
+            assert macro[name] == pytest.approx(value) == line[f"eval_univg_mini/{name}"]
+    losses = [line for line in run.log if "loss" in line]
+    assert len(losses) == 4  # an evaluation does not swallow the line of its step
+
+
+def test_a_record_says_what_was_asked(run: SimpleNamespace, root: Path) -> None:
+    everything = load_samples("univg_mini", root=root)
+    manifest = records(run.out)[2].manifest
+    assert manifest["complete"] is False and manifest["n"] == 3
+    assert manifest["dataset"]["fingerprint"] == fingerprint(everything)
+    assert manifest["dataset"]["n"] == len(everything)
+    values = {name: value for name, (value, _) in manifest["settings"].items()}
+    assert values == {
+        "dialect": "qwen2_vl",
+        "prompt": "direct",
+        "protocol": "univg",
+        "min_pixels": PIXELS,
+        "max_pixels": PIXELS,
+        "control": "none",
+        "media": "images",
+    }
+    assert manifest["model"]["args"]["base"] == str(TINY)
+    assert manifest["model"]["args"]["step"] == 2
+    assert manifest["generation"]["max_new_tokens"] == 24
+    assert "lisa_val" in manifest["results"]["tasks"]
+
+
+def test_the_best_model_is_kept(
+    run: SimpleNamespace, root: Path, samples: list[Any], processor: Any
+) -> None:
+    """It loads, says how it is asked, and gives the very answers of its step's record."""
+    found = records(run.out)
+    values = {step: r.manifest["results"]["macro"]["miou"] for step, r in found.items()}
+    best = max(values, key=lambda step: (values[step], -step))
+    assert len(set(values.values())) > 1
+    assert run.summary["best"]["step"] == best
+    summary = json.loads((run.out / "evaluations" / "summary.json").read_text("utf-8"))
+    assert summary["best"] == {
+        "step": best, "metric": "miou", "value": values[best], "model": str(run.out / "best"),
+    }  # fmt: skip
+    assert {entry["step"]: entry["macro"]["miou"] for entry in summary["steps"]} == values
+    assert all(set(entry["tasks"]) == set(TASKS) for entry in summary["steps"])
+    model = AutoModelForImageTextToText.from_pretrained(run.out / "best")
+    assert model.config.univg == {"dialect": "qwen2_vl", "prompt": "direct"}
+    own = AutoProcessor.from_pretrained(run.out / "best")
+    assert own.image_processor.size == processor.image_processor.size
+    again = answer_samples(model, own, samples, asking(root, batch_size=3))
+    assert [again[i] for i in range(len(samples))] == [
+        row["response"] for row in found[best].responses
+    ]
+    assert kept_note(run.out / "best")["step"] == best
+
+
+def test_training_is_the_same_without(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By GRPO, whose rollouts are drawn from the random state that an evaluation leaves."""
+
+    def drawing(model: Any, *args: Any, **kwargs: Any) -> Any:
+        torch.rand(5), random.random(), np.random.random()
+        model.eval()
+        return evaluate(model, *args, **kwargs)
+
+    monkeypatch.setattr(evaluation_callback, "evaluate", drawing)
+    ended = []
+    for name in ("with", "without"):
+        values = grpo_values(root, tmp_path / name)
+        if name == "without":
+            del values["evaluation"]
+        config = write(tmp_path / "run.yaml", values)
+        summary = train_grpo(load_grpo_settings(config))
+        ended.append(load_file(Path(summary["model"]) / "model.safetensors"))
+        assert ("best" in summary) is (name == "with")
+    assert list(records(tmp_path / "with")) == [0, 1]
+    start = load_file(TINY / "model.safetensors")
+    assert any(not torch.equal(ended[0][name], start[name]) for name in start)
+    assert all(torch.equal(ended[0][name], ended[1][name]) for name in start)
+
+
+class StoppedError(Exception):
+    pass
+
+
+def test_a_run_that_goes_on_asks_nothing_twice(
+    run: SimpleNamespace, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after the record of the best step, before its model is kept."""
+    values = sft_values(root, tmp_path / "out")
+    best = run.summary["best"]["step"]
+    asked: list[int] = []
+    ask, keep = evaluate, evaluation_callback.keep_model
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        asked.append(1)
+        return ask(*args, **kwargs)
+
+    def stopped(trainer: Any, *args: Any) -> None:
+        if trainer.state.global_step == best:
+            raise StoppedError
+        keep(trainer, *args)
+
+    monkeypatch.setattr(evaluation_callback, "evaluate", counted)
+    monkeypatch.setattr(evaluation_callback, "keep_model", stopped)
+    with pytest.raises(StoppedError):
+        train(values, tmp_path)
+    assert len(asked) == 1 + best // 2
+    assert (kept_note(tmp_path / "out" / "best") or {"step": None})["step"] != best
+    monkeypatch.setattr(evaluation_callback, "keep_model", keep)
+    summary = train(values, tmp_path)
+    assert len(asked) == 3
+    assert summary["best"]["step"] == kept_note(tmp_path / "out" / "best")["step"] == best
+    ended, whole = (
+        load_file(Path(s["model"]) / "model.safetensors") for s in (summary, run.summary)
+    )
+    assert all(torch.equal(ended[name], whole[name]) for name in whole)
+    for step, record in records(tmp_path / "out").items():
+        assert record.responses == records(run.out)[step].responses
+
+
+def test_a_replacement_that_was_interrupted_is_finished(tmp_path: Path) -> None:
+    new = tmp_path / ".best-new"
+    new.mkdir()
+    assert kept_note(tmp_path / "best") is None  # it was not written to its end
+    (new / NOTE).write_text('{"step": 3, "value": 0.5}', encoding="utf-8")
+    assert kept_note(tmp_path / "best") == {"step": 3, "value": 0.5}
+    assert not new.exists()
+    (tmp_path / "model").mkdir()
+    with pytest.raises(UserError, match="not the best model of this run"):
+        kept_note(tmp_path / "model")
+
+
+def test_records_of_other_questions_are_refused(
+    run: SimpleNamespace, root: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "evaluations").symlink_to(run.out / "evaluations")
+    values = sft_values(root, out)
+    values["evaluation"]["tasks"] = TASKS[:2]
+    with pytest.raises(UserError, match="step-000000 is of other questions than 'univg_mini'"):
+        train(values, tmp_path)
+
+
+def test_two_processes_answer_as_one(run: SimpleNamespace, root: Path, tmp_path: Path) -> None:
+    values = sft_values(root, tmp_path / "out", max_steps=1, per_device_train_batch_size=1)
+    config = write(tmp_path / "run.yaml", values)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(REPO),
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, evaluation_data.__file__, str(config)],
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for process in processes:
+            output, _ = process.communicate(timeout=240)
+            assert process.returncode == 0, output[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+    found = records(tmp_path / "out")
+    assert list(found) == [0, 1]
+    assert found[0].responses == records(run.out)[0].responses
+    assert found[0].manifest["model"]["args"]["processes"] == 2
+    assert kept_note(tmp_path / "out" / "best") is not None
+
+
+# --- mistakes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ("evaluation.every=0", "evaluation.every is 0; expected at least 1"),
+        ("evaluation.per_task=0", "evaluation.per_task is 0; expected at least 1"),
+        ("evaluation.every=two", "evaluation.every is 'two'; expected a whole number"),
+        ("evaluation.evry=2", "did you mean 'evaluation.every'"),
+        ("evaluation={benchmark: univg_mini}", "evaluation.every is missing"),
+        ("evaluation=univg_mini", "evaluation is 'univg_mini'; expected"),
+        ("evaluation.tasks=[]", "evaluation.tasks is []; name some"),
+        ("evaluation.protocol=univg_r1", "expected one of: univg, univg-r1"),
+        ("evaluation.tasks=[lisa, diff]", "names 'lisa'; 'univg_mini' has: "),
+        ("evaluation.metric=acc@0.4", "evaluation.metric is 'acc@0.4'"),
+        ("evaluation.metric=image_acc", "which not all of these tasks have"),
+        ("evaluation.split=train", "has no split 'train'"),
+        ("evaluation.benchmark=mig_bench", "Run `univg prepare mig_bench`"),
+        ("data.on_leak=refuse", "show what an evaluation set asks"),
+    ],
+)
+def test_mistakes_are_told_before_a_model_is_loaded(
+    root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+    match: str,
+) -> None:
+    import transformers
+
+    def loaded(*_: Any, **__: Any) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", loaded)
+    config = write(tmp_path / "run.yaml", sft_values(root, tmp_path / "out"))
+    assert main(["sft", "--config", str(config), change]) == 2
+    told = capsys.readouterr()
+    assert match in told.err and told.out == "" and "Traceback" not in told.err
+    assert not (tmp_path / "out" / "evaluations").exists()
+
+
+def test_the_questions_are_the_first_of_each_task(tmp_path: Path) -> None:
+    write_images(tmp_path, "toy")
+    rows = [make_sample("toy", task, i) for i in range(3) for task in ("a", "b")]
+    rows.append(make_sample("toy", "a", 9, "val"))
+    write_benchmark(rows, benchmark="toy", root=tmp_path)
+    chosen = {"benchmark": "toy", "every": 1, "root": str(tmp_path)}
+    table = [
+        ({}, 7, True),
+        ({"per_task": 2}, 4, False),
+        ({"tasks": ["b"]}, 3, False),
+        ({"split": "test", "tasks": ["a"], "per_task": 5}, 3, False),
+    ]
+    for change, n, complete in table:
+        questions = open_questions(make_evaluation_settings(chosen | change), QWEN2)
+        assert (len(questions.samples), questions.complete) == (n, complete)
+        assert questions.fingerprint == fingerprint(rows)
+    first = open_questions(make_evaluation_settings(chosen | {"per_task": 1}), QWEN2)
+    assert [s.id for s in first.samples] == ["toy-a-test-0", "toy-b-test-0"]
+
+
+def test_univg_mini_is_generated_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from univg_eval.benchmarks import mini
+
+    monkeypatch.setattr(mini, "ensure", lambda root: ensure(root, n=1))
+    raw = {"benchmark": "univg_mini", "every": 1, "root": str(tmp_path)}
+    assert len(open_questions(make_evaluation_settings(raw), QWEN2).samples) == 15
