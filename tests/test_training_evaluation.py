@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -37,6 +39,7 @@ from univg_train.best_model import NOTE, kept_note  # noqa: E402
 from univg_train.cli import main  # noqa: E402
 from univg_train.evaluation import Asking, answer_samples, evaluate  # noqa: E402
 from univg_train.evaluation_settings import (  # noqa: E402
+    EvaluationSettings,
     make_evaluation_settings,
     open_questions,
 )
@@ -472,3 +475,38 @@ def test_univg_mini_is_generated_where_there_is_none(
     monkeypatch.setattr(mini, "ensure", lambda root: ensure(root, n=1))
     raw = {"benchmark": "univg_mini", "every": 1, "root": str(tmp_path)}
     assert len(open_questions(make_evaluation_settings(raw), QWEN2).samples) == 15
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+PAGE = (REPO / "docs" / "training_evaluation.md").read_text(encoding="utf-8")
+
+
+def test_the_page_names_every_key() -> None:
+    table = PAGE[PAGE.index("| key |") : PAGE.index("All of it is checked")]
+    named = {
+        name
+        for row in table.splitlines()[2:]
+        if row
+        for name in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+    assert named == {field.name for field in dataclasses.fields(EvaluationSettings)}
+
+
+def test_the_example_of_the_page(
+    run: SimpleNamespace, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("UNIVG_DATA", str(root))
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    exec(compile(code.replace("runs/stage1", str(run.out)), "page", "exec"), {})
+    assert 0 <= float(capsys.readouterr().out) <= 1
+
+
+def test_the_end_of_a_run_is_told(
+    run: SimpleNamespace, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A finished run is told again, its best model with it."""
+    assert main(["sft", "--config", str(run.out.parent / "run.yaml")]) == 0
+    best = run.summary["best"]
+    told = f"best: step {best['step']}, miou {best['value']:.3f}, in {run.out / 'best'}"
+    assert capsys.readouterr().out.rstrip().endswith(told)

@@ -142,7 +142,10 @@ def _print(values: dict[str, Any], as_json: bool, text: Any) -> None:
 
 
 def _finished(summary: dict[str, Any]) -> str:
-    return f"{summary['steps']} steps on {summary['rows']} rows; model folder: {summary['model']}"
+    from univg_train.evaluation_settings import best_text
+
+    told = f"{summary['steps']} steps on {summary['rows']} rows; model folder: {summary['model']}"
+    return told + best_text(summary)
 
 
 def _text(found: Estimate, processes: int, sharding: str) -> str:

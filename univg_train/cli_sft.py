@@ -54,6 +54,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; returns the exit status."""
+    from univg_train.evaluation_settings import best_text
     from univg_train.sft_settings import load_settings
 
     settings = load_settings(args.config, args.overrides)
@@ -77,6 +78,6 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"{summary['steps']} steps on {summary['rows']} rows; "
             f"{summary['trainable_parameters']} of {summary['parameters']} parameters trained; "
-            f"model folder: {summary['model']}"
+            f"model folder: {summary['model']}{best_text(summary)}"
         )
     return 0

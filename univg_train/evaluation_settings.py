@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EvaluationSettings",
     "Questions",
+    "best_text",
     "evaluation_problems",
     "leak_index",
     "make_evaluation_settings",
@@ -208,6 +209,14 @@ def _require_metric(
             f"evaluation.metric is {settings.metric!r}, which not all of these tasks have; "
             f"expected one of: {', '.join(metrics) or 'none: they have no metric in common'}"
         )
+
+
+def best_text(summary: Mapping[str, Any]) -> str:
+    """What a run's summary says of its best model, as an end of a sentence; "" where nothing."""
+    best = summary.get("best")
+    if best is None:
+        return ""
+    return f"; best: step {best['step']}, {best['metric']} {best['value']:.3f}, in {best['model']}"
 
 
 def leak_index(
