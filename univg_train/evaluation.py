@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 from univg_eval.dialects import Dialect
-from univg_eval.errors import UserError
 from univg_eval.images import open_images
 from univg_eval.prompts import build_prompt
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, SampleScore, aggregate, score_samples
 from univg_train.generation import undisturbed
+from univg_train.resizing import require_same_resize
 
 __all__ = ["Asking", "Evaluation", "answer_samples", "evaluate"]
 
@@ -155,6 +155,7 @@ def answer_samples(
         UserError: an image cannot be read or has not the size recorded; or the dialect is in
             pixels of the resized image and the processor resizes otherwise.
     """
+    require_same_resize(processor, asking.dialect, model.name_or_path or "the model")
     rank, world = process
     prompts = [asking.prompt(sample) for sample in samples]
     order = sorted(range(len(samples)), key=lambda i: (len(samples[i].images), len(prompts[i]), i))
@@ -203,7 +204,6 @@ def _generate(
         add_special_tokens=False,  # the chat template has written them
         return_tensors="pt",
     )
-    _require_same_resize(processor, [image for shown in images for image in shown], inputs, asking)
     inputs = inputs.to(model.device, dtype=model.dtype)
     output = model.generate(**inputs, **asking.generation, use_cache=True, synced_gpus=in_step)
     new = output[:, inputs["input_ids"].shape[1] :]
@@ -217,28 +217,3 @@ def _turn(n_images: int, prompt: str) -> list[dict[str, Any]]:
     """One turn of the user: the images, then the text."""
     content: list[dict[str, Any]] = [{"type": "image"} for _ in range(n_images)]
     return [{"role": "user", "content": [*content, {"type": "text", "text": prompt}]}]
-
-
-def _require_same_resize(
-    processor: Any, images: Sequence[Any], inputs: Any, asking: Asking
-) -> None:
-    """Refuse to read pixels of an image that was resized by another rule than the dialect's."""
-    if not asking.dialect.needs_input_size:
-        return
-    patch = getattr(processor.image_processor, "patch_size", None)
-    grid = inputs.get("image_grid_thw")
-    if grid is None or not isinstance(patch, int):
-        raise UserError(
-            f"dialect {asking.dialect.name!r} writes pixels of the resized image, and the "
-            f"{type(processor).__name__} of the model does not tell its size; take the model's own "
-            "dialect"
-        )
-    seen = [(int(width) * patch, int(height) * patch) for _, height, width in grid.tolist()]
-    for image, size in zip(images, seen, strict=True):
-        rule = asking.dialect.input_size(image.size)
-        if size != rule:
-            raise UserError(
-                f"dialect {asking.dialect.name!r} takes an image of {image.size} pixels to be "
-                f"resized to {rule}, and the processor of the model makes it {size}; give the run "
-                "the pixel limits of its processor, or take the model's own dialect"
-            )
