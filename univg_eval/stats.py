@@ -167,7 +167,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     scaled = p[order] * np.arange(p.size, 0, -1)
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(scaled))
-    return adjusted.tolist()
+    return [float(value) for value in adjusted]
 
 
 def _cluster_table(
