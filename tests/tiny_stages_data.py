@@ -62,8 +62,12 @@ def die_while_saving(folder: Path) -> None:
 
 
 def main() -> None:
-    import trl.trainer.grpo_trainer
     import trl.trainer.sft_trainer  # noqa: F401
+    from transformers import AutoProcessor, Qwen2VLForConditionalGeneration  # noqa: F401
+
+    import univg_train.grpo
+    import univg_train.grpo_run
+    import univg_train.sft  # noqa: F401
 
     out = Path(sys.argv[1])
     parted = out / "parted"

@@ -1,7 +1,8 @@
 """Chains of thought for generated questions, written by rules from the scenes themselves.
 
-A chain says what is seen in the images that matter, from left to right and with its labels, and
-then which object is meant and why. It holds no coordinates: where the object is, is the answer's
+A chain says what is seen in the images that have to be compared, from left to right and with its
+labels, or what is shown apart (alone, in a red box, as a region), and then which object is meant
+and why. It holds no coordinates: where the object is, is the answer's
 to say. Every chain keeps the rules that a teacher's chains are held against (`cot_rules`).
 """
 
@@ -173,24 +174,27 @@ def _difference(item: MiniItem) -> str:
 
 
 def _followed(item: MiniItem) -> str:
-    alike = [obj for obj in _across(item.scenes[item.target_image]) if obj.label == item.label]
-    why = f"The {item.label} is the same object."
-    if len(alike) > 1:
-        place = [obj.box for obj in alike].index(item.box)
-        why = f"It moved step by step: it is {item.label} number {_COUNT[place]} from the left."
-    return f"In the red box: {_marked(item).label}. {_seen(item, item.target_image)} {why}"
-
-
-_COUNT = ("one", "two", "three", "four")
+    return f"In the red box: {_marked(item).label}. {_it_is(item)}"
 
 
 def _region(item: MiniItem) -> str:
-    region = _ORDINALS[item.knobs["asked_crop"]]
-    return f"The {region} region shows: {item.label}. {_seen(item, 0)} The {item.label} is there."
+    region = _ORDINALS[item.knobs["asked_crop"]].capitalize()
+    return f"{region} region: {item.label}. {_it_is(item)}"
 
 
 def _refer_grounding(item: MiniItem) -> str:
-    return f"{_all_seen(item)} The {item.label} is the same object."
+    return f"{_seen(item, 0)} {_it_is(item)}"
+
+
+def _it_is(item: MiniItem) -> str:
+    """What has been shown apart, found again in the target's image."""
+    where = f"the {_ORDINALS[item.target_image]} image"
+    alike = [obj for obj in _across(item.scenes[item.target_image]) if obj.label == item.label]
+    if len(alike) == 1:
+        return f"It is the {item.label} of {where}."
+    # Twins that only their ways tell apart: two paths, so two of them.
+    place = [obj.box for obj in alike].index(item.box)
+    return f"By its way it is the {('left', 'right')[place]} {item.label} of {where}."
 
 
 def _group_grounding(item: MiniItem) -> str:
