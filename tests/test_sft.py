@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import sft_data
 import torch
+import yaml
 from grpo_data import make_text_checkpoint
 from lmms_data import REPO
 from safetensors.torch import load_file
@@ -318,6 +320,30 @@ def test_checkpoints_of_something_else(config: Path, tmp_path: Path) -> None:
     (folder / "trainer_state.json").write_text('{"global_step": 2}')
     with pytest.raises(UserError, match=r"holds checkpoints without sft\.json"):
         train_sft(load_settings(config))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", True),  # TRL's default
+        ("gradient_checkpointing: true", True),
+        ("gradient_checkpointing: false", False),
+        ("activation_checkpointing: true", True),
+        ("{gradient_checkpointing: true, activation_checkpointing: false}", False),
+        ("gradient_checkpointing_kwargs: {use_reentrant: false}", True),
+    ],
+)
+def test_renamed_arguments_are_passed_on_without_a_warning(
+    given: str, expected: bool, config: Path
+) -> None:
+    settings = load_settings(config)
+    del settings.trainer["gradient_checkpointing"]
+    settings.trainer.update(yaml.safe_load(given) or {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        arguments = trainer_arguments(settings)
+    assert arguments.gradient_checkpointing is arguments.activation_checkpointing is expected
+    assert (arguments.activation_checkpointing_kwargs is None) is ("kwargs" not in given)
 
 
 def test_pixel_limits_reach_the_processor(config: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
 from univg_train import pretrained
-from univg_train.evaluation_plan import EvaluationPlan, plan_evaluation
+from univg_train.evaluation_plan import EvaluationPlan, evaluated, plan_evaluation
 from univg_train.evaluation_settings import leak_index
 from univg_train.grpo_settings import GrpoSettings, trainer_arguments
 from univg_train.pretrained import empty_model, lora_config, vision_tower
@@ -94,7 +94,7 @@ def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
 
     from univg_train.evaluation_callback import attach_evaluation
     from univg_train.grpo import DifficultyGRPOTrainer
-    from univg_train.restore import Done, RestoreWeights, StopWhenDone
+    from univg_train.restore import Done, go_on_from
 
     try:
         trainer = DifficultyGRPOTrainer(
@@ -120,9 +120,7 @@ def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
     checkpoint = find_checkpoint(settings.output_dir)
     if checkpoint is not None:
         _logger.info("going on from %s", checkpoint)
-        if settings.lora is None and sharding_of_environment() == "none":
-            trainer.add_callback(RestoreWeights(checkpoint))
-        trainer.add_callback(StopWhenDone())
+        go_on_from(trainer, checkpoint)
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except Done:
@@ -176,7 +174,7 @@ def check_run(
         model=settings.model,
         processor=processor,
         dialect=settings.how.dialect.name,
-        style=settings.how.style,
+        style=settings.raw.get("style"),
         output_dir=settings.output_dir,
     )
     data = open_data(settings)
@@ -355,15 +353,17 @@ def _own_record(settings: GrpoSettings, run: dict[str, Any]) -> dict[str, Any] |
     """The record of the run in the folder, None for a new one; refuses a folder of another run."""
     folder = settings.output_dir
     before = read_record(folder / SETTINGS_FILE)
+    found = find_checkpoint(folder) or evaluated(folder)
+    if found is None and (folder / MODEL_FOLDER).exists():
+        found = folder / MODEL_FOLDER
     if before is None:
-        found = find_checkpoint(folder)
-        if found is not None or (folder / MODEL_FOLDER).exists():
+        if found is not None:
             raise UserError(
-                f"{folder} holds {found or MODEL_FOLDER}, which no run of this command has "
+                f"{folder} holds {found.name}, which no run of this command has "
                 "written; name another trainer.output_dir"
             )
         return None
-    if find_checkpoint(folder) is None and not (folder / MODEL_FOLDER).exists():
+    if found is None:
         return None  # it ended before anything was kept: nothing to go on with
     free = {f"settings.trainer.{name}" for name in _FREE}
     told = {name: before.get(name) for name in run}
@@ -398,8 +398,8 @@ def _save(trainer: Any, processor: Any, settings: GrpoSettings) -> None:
 def _summary(settings: GrpoSettings, checked: CheckedRun, steps: int) -> dict[str, Any]:
     model = str(settings.output_dir / MODEL_FOLDER)
     summary: dict[str, Any] = {"model": model, "rows": len(checked.data), "steps": steps}
-    if checked.evaluation is not None and checked.evaluation.done:
-        summary["best"] = checked.evaluation.best()
+    if checked.evaluation is not None and (best := checked.evaluation.best()):
+        summary["best"] = best
     return summary
 
 

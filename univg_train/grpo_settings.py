@@ -18,7 +18,13 @@ from univg_train.evaluation_settings import (
 )
 from univg_train.rewards import Reward, make_rewards
 from univg_train.rollout_batches import rollout_batch
-from univg_train.run_settings import load_yaml, override, unknown_keys, wrong_values
+from univg_train.run_settings import (
+    load_yaml,
+    override,
+    unknown_keys,
+    with_new_names,
+    wrong_values,
+)
 
 if TYPE_CHECKING:
     from trl.trainer.grpo_config import GRPOConfig
@@ -254,13 +260,8 @@ def trainer_arguments(settings: GrpoSettings, **changes: Any) -> GRPOConfig:
 
     arguments = dict(settings.trainer) | {"remove_unused_columns": False} | changes
     arguments["output_dir"] = str(settings.output_dir)
-    # transformers 5.23 has another name for it, and warns of TRL's own default.
-    defaults = _trainer_defaults()
-    if "activation_checkpointing" in defaults and arguments.get("activation_checkpointing") is None:
-        old = "gradient_checkpointing"
-        arguments["activation_checkpointing"] = arguments.pop(old, defaults[old])
     try:
-        return GRPOConfig(**arguments)
+        return GRPOConfig(**with_new_names(arguments, _trainer_defaults()))
     except (TypeError, ValueError, ImportError) as error:
         raise UserError(
             f"the trainer refuses its settings: {' '.join(str(error).split())}"

@@ -12,12 +12,29 @@ epoch. `StopWhenDone` raises `Done` before that step.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForImageTextToText, TrainerCallback
+from transformers import TrainerCallback
 
-__all__ = ["Done", "RestoreWeights", "StopWhenDone"]
+__all__ = ["Done", "go_on_from"]
+
+_logger = logging.getLogger(__name__)
+
+
+def go_on_from(trainer: Any, checkpoint: Path) -> None:
+    """Prepare a trainer that will be told to resume from `checkpoint`.
+
+    Where each process holds all weights of a model without adapters, they are restored; DeepSpeed,
+    FSDP and adapters have files of their own, under the names of the loaded model. `train` raises
+    `Done` if all steps were taken.
+    """
+    sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
+    if not sharded and not hasattr(trainer.model, "peft_config"):
+        _logger.info("a warning of missing keys in %s is without meaning", checkpoint)
+        trainer.add_callback(RestoreWeights(checkpoint))
+    trainer.add_callback(StopWhenDone())
 
 
 class Done(Exception):  # noqa: N818 - not an error
@@ -34,11 +51,7 @@ class StopWhenDone(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
 
 class RestoreWeights(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Loads a checkpoint's weights after the trainer has restored all else.
-
-    For a model that every process holds whole: DeepSpeed, FSDP and adapters have files of their
-    own, under the names of the loaded model.
-    """
+    """Loads a checkpoint's weights after the trainer has restored all else."""
 
     def __init__(self, checkpoint: Path) -> None:
         self._checkpoint = checkpoint
@@ -47,7 +60,5 @@ class RestoreWeights(TrainerCallback):  # type: ignore[misc, unused-ignore]
         self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
     ) -> None:
         """Copy the weights into the model's parameters, which the optimiser holds."""
-        saved = AutoModelForImageTextToText.from_pretrained(
-            self._checkpoint, dtype=model.dtype, device_map=None
-        )
+        saved = type(model).from_pretrained(self._checkpoint, dtype=model.dtype)
         model.load_state_dict(saved.state_dict(), strict=True)

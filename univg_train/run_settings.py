@@ -10,9 +10,21 @@ from typing import Any
 
 from univg_eval.errors import UserError
 
-__all__ = ["fits", "load_yaml", "override", "unknown_keys", "wrong_values"]
+__all__ = [
+    "fits",
+    "load_yaml",
+    "override",
+    "unknown_keys",
+    "with_new_names",
+    "wrong_values",
+]
 
 Known = Mapping[str, Any]
+
+_NEW_NAMES = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -90,6 +102,24 @@ def load_value(text: str) -> Any:
 
     _add_floats(Loader)
     return yaml.load(text, Loader=Loader)
+
+
+def with_new_names(arguments: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a trainer without the names that transformers has replaced.
+
+    Its version 5.23 warns of them, even of TRL's own default.
+
+    Args:
+        arguments: as the user names them; a new name goes before an old one.
+        defaults: of all arguments that the trainer knows.
+    """
+    renamed = dict(arguments)
+    for old, new in _NEW_NAMES.items():
+        value = renamed.get(old, defaults.get(old))
+        if new in defaults and renamed.get(new) is None and value is not None:
+            renamed.pop(old, None)
+            renamed[new] = value
+    return renamed
 
 
 def unknown_keys(settings: Mapping[str, Any], known: Known, prefix: str = "") -> list[str]:

@@ -20,7 +20,7 @@ from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError
 from univg_eval.prompts import default_prompt_style
 from univg_train.data import TrainingData
-from univg_train.evaluation_plan import plan_evaluation
+from univg_train.evaluation_plan import evaluated, plan_evaluation
 from univg_train.pretrained import (
     empty_model,
     load_config,
@@ -39,7 +39,7 @@ from univg_train.run_folder import (
     rows_record,
     write_record,
 )
-from univg_train.run_settings import unknown_keys, wrong_values
+from univg_train.run_settings import unknown_keys, with_new_names, wrong_values
 from univg_train.sft_settings import SftSettings, open_sft_data
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ __all__ = [
     "row_length",
     "train_sft",
     "trainer_arguments",
-    "weights_folder",
 ]
 
 SETTINGS_FILE = "sft.json"
@@ -83,7 +82,7 @@ def train_sft(
         UserError: what is wrong with settings, checkpoint, data or folder, before any training.
     """
     from univg_train.evaluation_callback import attach_evaluation
-    from univg_train.restore import Done, StopWhenDone
+    from univg_train.restore import Done, go_on_from
 
     folder = settings.output_dir
     before = _own_record(settings, resume)
@@ -110,9 +109,7 @@ def train_sft(
     rows = rows_record(data, len(dataset))
     require_same_rows(folder, before, rows)
     checkpoint = find_checkpoint(folder)
-    trainer = make_trainer(
-        settings, arguments, processor, dataset, checkpoint=checkpoint, callbacks=callbacks
-    )
+    trainer = make_trainer(settings, arguments, processor, dataset, callbacks=callbacks)
     attach_evaluation(trainer, processor, evaluation)
     if trainer.is_world_process_zero():
         record = {"settings": settings.to_dict(), "processes": arguments.world_size, **rows}
@@ -121,7 +118,7 @@ def train_sft(
     _logger.info("%d rows; %d of %d parameters are trained", len(dataset), trainable, total)
     if checkpoint is not None:
         _logger.info("going on from %s", checkpoint)
-        trainer.add_callback(StopWhenDone())
+        go_on_from(trainer, checkpoint)
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except Done:
@@ -139,8 +136,8 @@ def train_sft(
         ),
         "model": str(folder / MODEL_FOLDER),
     }
-    if evaluation is not None:
-        summary["best"] = evaluation.best()
+    if evaluation is not None and (best := evaluation.best()):
+        summary["best"] = best
     if trainer.is_world_process_zero():
         processor.save_pretrained(folder / MODEL_FOLDER)
         write_record(folder / SUMMARY_FILE, summary)
@@ -182,7 +179,9 @@ def trainer_arguments(settings: SftSettings) -> SFTConfig:
         problems.append("trainer.model_init_kwargs.torch_dtype: its name is dtype")
     if problems:
         raise UserError("; ".join(problems))
-    values = dict(settings.trainer)
+    values = with_new_names(
+        settings.trainer, {name: entry.default for name, entry in known.items()}
+    )
     values |= {"output_dir": str(settings.output_dir), "remove_unused_columns": False}
     try:
         arguments = SFTConfig(**values, completion_only_loss=True)
@@ -372,13 +371,9 @@ def make_trainer(
     processor: Any,
     dataset: Any,
     *,
-    checkpoint: Path | None = None,
     callbacks: Iterable[Any] = (),
 ) -> Any:
-    """TRL's trainer for a checked run; loads the model.
-
-    `checkpoint` is the one that training will go on from.
-    """
+    """TRL's trainer for a checked run; loads the model."""
     from transformers import AutoModelForImageTextToText
     from trl.trainer.sft_trainer import SFTTrainer
 
@@ -387,16 +382,8 @@ def make_trainer(
     # No row is longer; where one had more tokens than were counted, it would be cut unseen.
     arguments.max_length = None
     options.setdefault("dtype", "float32")
-    source = settings.model
-    if settings.lora is None:
-        source = weights_folder(settings.model, checkpoint)
-    if source != settings.model:
-        options.pop("revision", None)
-        _logger.info(
-            "weights are taken from %s; a warning of missing keys in it is without meaning", source
-        )
     model = AutoModelForImageTextToText.from_pretrained(
-        source, trust_remote_code=arguments.trust_remote_code, **options
+        settings.model, trust_remote_code=arguments.trust_remote_code, **options
     )
     # Every checkpoint says how it is to be asked and read.
     model.config.univg = {
@@ -433,21 +420,6 @@ def _warn_of_lost_steps(settings: SftSettings, trainer: Any) -> None:
         )
 
 
-def weights_folder(model: str, checkpoint: Path | None) -> str:
-    """Where to load all weights of a run from: its checkpoint if that holds them, else the model.
-
-    transformers' Trainer, going on from a checkpoint, puts the weights of its files into the model
-    by name. Those of Qwen2-VL have other names in files than in the model (``visual.…`` and
-    ``model.visual.…``), so that none is found: with transformers 5.23 training goes on from the
-    first weights, and only a warning tells. `from_pretrained` translates the names. (DeepSpeed and
-    FSDP keep states of their own, which are loaded in the model's names.)
-    """
-    if checkpoint is None:
-        return model
-    files = ("model.safetensors", "model.safetensors.index.json")
-    return str(checkpoint) if any((checkpoint / name).is_file() for name in files) else model
-
-
 def _lora_config(settings: SftSettings, model: Any) -> Any:
     """PEFT's configuration, which keeps the vision tower of `model` out where it is frozen."""
     tower = vision_tower(model)[1] if settings.freeze_vision else None
@@ -462,9 +434,9 @@ def _own_record(settings: SftSettings, resume: bool) -> dict[str, Any] | None:
     folder = settings.output_dir
     before = read_record(folder / SETTINGS_FILE)
     if before is None:
-        if find_checkpoint(folder) is not None:
+        if found := find_checkpoint(folder) or evaluated(folder):
             raise UserError(
-                f"{folder} holds checkpoints without {SETTINGS_FILE}: not of a run of this "
+                f"{folder} holds {found.name} without {SETTINGS_FILE}: not of a run of this "
                 "command; name another trainer.output_dir"
             )
         return None
