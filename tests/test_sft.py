@@ -318,7 +318,7 @@ def test_checkpoints_of_something_else(config: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run" / "checkpoint-2"
     folder.mkdir(parents=True)
     (folder / "trainer_state.json").write_text('{"global_step": 2}')
-    with pytest.raises(UserError, match=r"holds checkpoints without sft\.json"):
+    with pytest.raises(UserError, match=r"holds checkpoint-2 without sft\.json"):
         train_sft(load_settings(config))
 
 

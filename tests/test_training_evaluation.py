@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import hashlib
 import json
 import os
 import random
@@ -25,6 +27,7 @@ import evaluation_data  # noqa: E402
 from evaluation_data import PIXELS, TASKS, TINY, grpo_values, sft_values, write  # noqa: E402
 from lmms_data import REPO, make_checkpoint, make_sample, write_images  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
+from tokenizers.processors import TemplateProcessing  # noqa: E402
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback  # noqa: E402
 
 from univg_eval.benchmarks.mini import ensure  # noqa: E402
@@ -34,16 +37,17 @@ from univg_eval.images import open_images  # noqa: E402
 from univg_eval.runs import load_run  # noqa: E402
 from univg_eval.samples import fingerprint, load_samples, write_benchmark  # noqa: E402
 from univg_eval.scoring import score_sample  # noqa: E402
-from univg_train import evaluation_callback  # noqa: E402
-from univg_train.best_model import NOTE, kept_note  # noqa: E402
+from univg_train import evaluation, evaluation_callback  # noqa: E402
+from univg_train.best_model import NOTE, finish_replacement, read_note  # noqa: E402
 from univg_train.cli import main  # noqa: E402
 from univg_train.evaluation import Asking, answer_samples, evaluate  # noqa: E402
+from univg_train.evaluation_plan import plan_evaluation  # noqa: E402
 from univg_train.evaluation_settings import (  # noqa: E402
     EvaluationSettings,
     make_evaluation_settings,
     open_questions,
 )
-from univg_train.generation import undisturbed  # noqa: E402
+from univg_train.generation import generating, undisturbed  # noqa: E402
 from univg_train.grpo_run import train_grpo  # noqa: E402
 from univg_train.grpo_settings import load_grpo_settings  # noqa: E402
 from univg_train.sft import train_sft  # noqa: E402
@@ -88,6 +92,10 @@ def asking(root: Path, **changes: Any) -> Asking:
     return Asking(**(values | changes))
 
 
+def as_settings(values: dict[str, Any]) -> Any:
+    return load_settings(None, [f"{name}={json.dumps(value)}" for name, value in values.items()])
+
+
 def train(values: dict[str, Any], folder: Path, **more: Any) -> dict[str, Any]:
     return train_sft(load_settings(write(folder / "run.yaml", values)), **more)
 
@@ -122,7 +130,13 @@ def records(out: Path) -> dict[int, Any]:
 def test_answers_are_what_generate_gives_one_by_one(
     root: Path, samples: list[Any], tiny: Any, processor: Any
 ) -> None:
-    answers = answer_samples(tiny, processor, samples, asking(root, batch_size=3))
+    own = tiny.generation_config
+    tiny.generation_config = copy.deepcopy(own)
+    tiny.generation_config.update(do_sample=True, temperature=5.0, num_beams=2, max_new_tokens=1)
+    try:
+        answers = answer_samples(tiny, processor, samples, asking(root, batch_size=3))
+    finally:
+        tiny.generation_config = own
     assert sorted(answers) == list(range(len(samples)))
     assert len({len(sample.images) for sample in samples}) > 1  # batches are padded
     for position, sample in enumerate(samples):
@@ -194,6 +208,87 @@ def test_pixels_of_the_resized_image(tmp_path: Path) -> None:
         evaluate(model, processor, [sample], other)
 
 
+@pytest.mark.parametrize("written", [True, False])
+def test_the_beginning_of_a_text_stands_once(
+    root: Path, samples: list[Any], tiny: Any, written: bool
+) -> None:
+    """With a tokenizer that begins texts, and a template that may do so as well."""
+    begin = "<|endoftext|>"
+    processor = AutoProcessor.from_pretrained(TINY, min_pixels=PIXELS, max_pixels=PIXELS)
+    tokenizer = processor.tokenizer
+    tokenizer.bos_token = begin
+    number = tokenizer.convert_tokens_to_ids(begin)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, number)]
+    )
+    if written:
+        processor.chat_template = begin + processor.chat_template
+    given: list[Any] = []
+    tiny.generate = lambda **inputs: given.append(inputs["input_ids"]) or inputs["input_ids"]
+    try:
+        answer_samples(tiny, processor, samples[:1], asking(root))
+    finally:
+        del tiny.generate
+    assert given[0][0].tolist().count(number) == 1 and given[0][0, 0] == number
+
+
+def test_gradient_checkpointing_is_put_back_as_it_was(tiny: Any) -> None:
+    """Of every second layer; to switch it on anew would do so for all."""
+    trainer = SimpleNamespace(
+        model=tiny,
+        model_wrapped=tiny,
+        args=SimpleNamespace(gradient_checkpointing_kwargs=None),
+        accelerator=SimpleNamespace(
+            unwrap_model=lambda model: model, state=SimpleNamespace(deepspeed_plugin=None)
+        ),
+    )
+    tiny.activation_checkpointing_enable(every_n_layers=2)
+
+    def state() -> list[Any]:
+        return [
+            (getattr(module, "gradient_checkpointing", None), len(module._forward_hooks))
+            for module in tiny.modules()
+        ]
+
+    before = state()
+    try:
+        with generating(trainer) as model:
+            assert not model.is_activation_checkpointing
+        assert state() == before
+    finally:
+        tiny.activation_checkpointing_disable()
+        tiny.disable_input_require_grads()
+
+
+def test_what_one_process_cannot_read_is_told_by_all(
+    root: Path, samples: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None waits for answers that do not come."""
+    two = SimpleNamespace(process_index=0, num_processes=2)
+    gathered: list[Any] = []
+
+    def answered(*_: Any, **__: Any) -> dict[int, str]:
+        return {0: "(1,2),(3,4)"}
+
+    def fails(*_: Any, **__: Any) -> dict[int, str]:
+        raise UserError("sample 'a': no such file")
+
+    def gather(own: list[Any]) -> list[Any]:
+        gathered.append(own)
+        return [*own, *others.pop(0)]
+
+    monkeypatch.setattr("accelerate.utils.gather_object", gather)
+    monkeypatch.setattr(evaluation, "answer_samples", answered)
+    others: list[list[Any]] = [[(1, "")], ["sample 'b': no such file"]]
+    with pytest.raises(UserError, match="sample 'b'"):
+        evaluate(None, None, samples[:2], asking(root), accelerator=two)
+    monkeypatch.setattr(evaluation, "answer_samples", fails)
+    others, gathered[:] = [[(1, "")], []], []
+    with pytest.raises(UserError, match="sample 'a'"):
+        evaluate(None, None, samples[:2], asking(root), accelerator=two)
+    assert gathered == [[], ["sample 'a': no such file"]]
+
+
 # --- a run --------------------------------------------------------------------------------------
 
 
@@ -243,7 +338,10 @@ def test_a_record_says_what_was_asked(run: SimpleNamespace, root: Path) -> None:
     }
     assert manifest["model"]["args"]["base"] == str(TINY)
     assert manifest["model"]["args"]["step"] == 2
-    assert manifest["generation"]["max_new_tokens"] == 24
+    greedy = {"max_new_tokens": 24, "do_sample": False, "num_beams": 1}
+    assert manifest["generation"].items() >= greedy.items()
+    assert manifest["generation"]["generation_config"]["eos_token_id"] == 1881  # of the checkpoint
+    assert 0 < manifest["wall_time_s"] < 600
     assert "lisa_val" in manifest["results"]["tasks"]
 
 
@@ -270,7 +368,9 @@ def test_the_best_model_is_kept(
     assert [again[i] for i in range(len(samples))] == [
         row["response"] for row in found[best].responses
     ]
-    assert kept_note(run.out / "best")["step"] == best
+    assert read_note(run.out / "best")["step"] == best
+    config = (run.out / "best" / "config.json").read_bytes()
+    assert found[best].manifest["model"]["config_sha256"] == hashlib.sha256(config).hexdigest()
 
 
 def test_training_is_the_same_without(
@@ -326,11 +426,15 @@ def test_a_run_that_goes_on_asks_nothing_twice(
     with pytest.raises(StoppedError):
         train(values, tmp_path)
     assert len(asked) == 1 + best // 2
-    assert (kept_note(tmp_path / "out" / "best") or {"step": None})["step"] != best
+    kept = read_note(tmp_path / "out" / "best") or {"step": None}
+    assert kept["step"] != best
+    summary = tmp_path / "out" / "evaluations" / "summary.json"
+    if best:  # no model is named that is not there
+        assert json.loads(summary.read_text("utf-8"))["best"]["step"] == kept["step"]
     monkeypatch.setattr(evaluation_callback, "keep_model", keep)
     summary = train(values, tmp_path)
     assert len(asked) == 3
-    assert summary["best"]["step"] == kept_note(tmp_path / "out" / "best")["step"] == best
+    assert summary["best"]["step"] == read_note(tmp_path / "out" / "best")["step"] == best
     ended, whole = (
         load_file(Path(s["model"]) / "model.safetensors") for s in (summary, run.summary)
     )
@@ -340,27 +444,87 @@ def test_a_run_that_goes_on_asks_nothing_twice(
 
 
 def test_a_replacement_that_was_interrupted_is_finished(tmp_path: Path) -> None:
-    new = tmp_path / ".best-new"
-    new.mkdir()
-    assert kept_note(tmp_path / "best") is None  # it was not written to its end
-    (new / NOTE).write_text('{"step": 3, "value": 0.5}', encoding="utf-8")
-    assert kept_note(tmp_path / "best") == {"step": 3, "value": 0.5}
-    assert not new.exists()
-    (tmp_path / "model").mkdir()
-    with pytest.raises(UserError, match="not the best model of this run"):
-        kept_note(tmp_path / "model")
+    best, new, old = (tmp_path / name for name in ("best", ".best-new", ".best-old"))
+    new.mkdir(), old.mkdir()
+    finish_replacement(best)
+    assert read_note(best) is None and old.exists()  # the new one was not written to its end
+    note = {"step": 3, "metric": "miou", "value": 0.5}
+    (new / NOTE).write_text(json.dumps(note), encoding="utf-8")
+    finish_replacement(best)
+    assert read_note(best) == note
+    assert not new.exists() and not old.exists()
 
 
-def test_records_of_other_questions_are_refused(
-    run: SimpleNamespace, root: Path, tmp_path: Path
+def test_a_folder_of_something_else_is_not_replaced(root: Path, tmp_path: Path) -> None:
+    """Told before a model is loaded."""
+    best = tmp_path / "out" / "best"
+    best.mkdir(parents=True)
+    values = sft_values(root, tmp_path / "out")
+    write(
+        tmp_path / "out" / "sft.json", {"settings": as_settings(values).to_dict(), "processes": 1}
+    )
+    for note in (None, "[]", '{"step": 3}'):
+        if note is not None:
+            (best / NOTE).write_text(note, encoding="utf-8")
+        with pytest.raises(UserError, match="not the best model of this run"):
+            train_sft(as_settings(values))
+
+
+def test_adapters_are_merged_into_the_best_model(
+    root: Path, samples: list[Any], tiny: Any, processor: Any, tmp_path: Path
 ) -> None:
+    """Ones that do something from the first step on; recomputing every second layer."""
+    values = sft_values(
+        root,
+        tmp_path / "out",
+        max_steps=1,
+        gradient_checkpointing=True,
+        gradient_checkpointing_kwargs={"every_n_layers": 2},
+    )
+    values["lora"] = {"r": 4, "init_lora_weights": False}
+    best = train(values, tmp_path)["best"]
+    folder = tmp_path / "out" / "best"
+    assert not list(folder.glob("**/adapter*"))
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    assert model.config.univg == {"dialect": "qwen2_vl", "prompt": "direct"}
+    answers = answer_samples(model, processor, samples, asking(root, batch_size=2))
+    recorded = [row["response"] for row in records(tmp_path / "out")[best["step"]].responses]
+    assert [answers[i] for i in range(len(samples))] == recorded
+    first = answer_samples(tiny, processor, samples, asking(root, batch_size=2))
+    assert [first[i] for i in range(len(samples))] != recorded
+
+
+@pytest.mark.parametrize("method", ["sft", "grpo"])
+def test_evaluations_of_another_run_are_not_taken_for_ones_own(
+    run: SimpleNamespace, root: Path, tmp_path: Path, method: str
+) -> None:
+    """Of a run that died before its first checkpoint: with other settings, or none on record."""
     out = tmp_path / "out"
     out.mkdir()
     (out / "evaluations").symlink_to(run.out / "evaluations")
-    values = sft_values(root, out)
-    values["evaluation"]["tasks"] = TASKS[:2]
+    values = {"sft": sft_values, "grpo": grpo_values}[method](root, out)
+    settings = {"sft": load_settings, "grpo": load_grpo_settings}[method]
+    begin = {"sft": train_sft, "grpo": train_grpo}[method]
+    config = write(tmp_path / "run.yaml", values)
+    with pytest.raises(UserError, match="holds evaluations"):
+        begin(settings(config))
+    before = json.loads(json.dumps(settings(config).to_dict() if method == "sft" else values))
+    write(out / f"{method}.json", {"settings": before, "processes": 1})
+    with pytest.raises(UserError, match=r"trainer\.learning_rate was 0\.001 and is 0\.1"):
+        begin(settings(config, ["trainer.learning_rate=0.1"]))
+
+
+def test_records_of_other_questions_are_refused(
+    run: SimpleNamespace, root: Path, processor: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "evaluations").symlink_to(run.out / "evaluations")
+    settings = as_settings(sft_values(root, tmp_path)).evaluation
+    plan = {"model": "", "processor": processor, "dialect": "qwen2_vl", "style": None}
+    same = plan_evaluation(settings, output_dir=tmp_path, **plan)
+    assert list(same.done) == [0, 2, 4] and same.style_source == "default of the dialect"
+    other = dataclasses.replace(settings, tasks=TASKS[:2])
     with pytest.raises(UserError, match="step-000000 is of other questions than 'univg_mini'"):
-        train(values, tmp_path)
+        plan_evaluation(other, output_dir=tmp_path, **plan)
 
 
 def test_two_processes_answer_as_one(run: SimpleNamespace, root: Path, tmp_path: Path) -> None:
@@ -401,7 +565,7 @@ def test_two_processes_answer_as_one(run: SimpleNamespace, root: Path, tmp_path:
     assert list(found) == [0, 1]
     assert found[0].responses == records(run.out)[0].responses
     assert found[0].manifest["model"]["args"]["processes"] == 2
-    assert kept_note(tmp_path / "out" / "best") is not None
+    assert read_note(tmp_path / "out" / "best") is not None
 
 
 # --- mistakes -----------------------------------------------------------------------------------
@@ -465,6 +629,27 @@ def test_the_questions_are_the_first_of_each_task(tmp_path: Path) -> None:
         assert questions.fingerprint == fingerprint(rows)
     first = open_questions(make_evaluation_settings(chosen | {"per_task": 1}), QWEN2)
     assert [s.id for s in first.samples] == ["toy-a-test-0", "toy-b-test-0"]
+
+
+def test_questions_that_cannot_be_asked_are_told_before_a_model_is_loaded(tmp_path: Path) -> None:
+    write_images(tmp_path, "toy")
+    rows = [make_sample("toy", "a", i) for i in range(2)]
+    settings = make_evaluation_settings({"benchmark": "toy", "every": 1, "root": str(tmp_path)})
+    write_benchmark(rows, benchmark="toy", root=tmp_path)
+    assert len(open_questions(settings, QWEN2).samples) == 2
+    wide = dataclasses.replace(rows[1], widths=tuple(width + 1 for width in rows[1].widths))
+    write_benchmark([rows[0], wide], benchmark="toy", root=tmp_path)
+    with pytest.raises(UserError, match=r"'toy-a-test-1': .* pixels, the sample says"):
+        open_questions(settings, QWEN2)
+    unknown = [dataclasses.replace(row, widths=(), heights=()) for row in rows]
+    write_benchmark(unknown, benchmark="toy", root=tmp_path)
+    assert len(open_questions(settings, QWEN2).samples) == 2
+    with pytest.raises(UserError, match="the size of its images is not known"):
+        open_questions(settings, get_dialect("qwen2_5_vl"))
+    for name in dict.fromkeys(rows[0].images):
+        (tmp_path / name).unlink()
+    with pytest.raises(UserError, match="does not exist"):
+        open_questions(settings, QWEN2)
 
 
 def test_univg_mini_is_generated_where_there_is_none(

@@ -12,7 +12,7 @@ from univg_eval.errors import UserError
 from univg_eval.samples import write_text_atomically
 from univg_train.generation import weights_are_spread
 
-__all__ = ["keep_model", "kept_note", "model_config"]
+__all__ = ["finish_replacement", "keep_model", "model_config", "read_note"]
 
 NOTE = "evaluation.json"
 
@@ -22,22 +22,27 @@ def model_config(model: Any) -> Any:
     return (model.get_base_model() if hasattr(model, "get_base_model") else model).config
 
 
-def kept_note(folder: Path) -> dict[str, Any] | None:
-    """What was noted with the model that is kept there; None if there is none.
+def finish_replacement(folder: Path) -> None:
+    """Finish what a process that died between the renamings of `keep_model` has begun."""
+    new, old = _new(folder), _old(folder)
+    if not folder.exists() and (new / NOTE).is_file():
+        new.rename(folder)
+    if folder.exists() and old.exists():
+        shutil.rmtree(old)
 
-    A replacement that was interrupted between its two renamings is finished first.
+
+def read_note(folder: Path) -> dict[str, Any] | None:
+    """What was noted with the model that is kept there; None if there is none.
 
     Raises:
         UserError: the folder is there and was not written by `keep_model`.
     """
-    new = _new(folder)
-    if not folder.exists() and (new / NOTE).is_file():
-        new.rename(folder)
     if not folder.exists():
         return None
     try:
         note: dict[str, Any] = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        _ = note["step"], note["metric"], note["value"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder} is not the best model of this run: {NOTE} cannot be read in it; move the "
             "folder away, or name another trainer.output_dir"
@@ -56,7 +61,7 @@ def keep_model(trainer: Any, processor: Any, folder: Path, note: Mapping[str, An
         trainer: of transformers or TRL.
         processor: of the model.
         folder: for the model.
-        note: written beside it, as ``evaluation.json``.
+        note: written beside it, as ``evaluation.json``: step, metric, value and more.
     """
     accelerator = trainer.accelerator
     new = _new(folder)
@@ -84,8 +89,12 @@ def _new(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}-new")
 
 
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}-old")
+
+
 def _replace(folder: Path, new: Path) -> None:
-    old = folder.with_name(f".{folder.name}-old")
+    old = _old(folder)
     if old.exists():
         shutil.rmtree(old)
     if folder.exists():

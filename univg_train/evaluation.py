@@ -16,17 +16,16 @@ from typing import Any
 import torch
 
 from univg_eval.dialects import Dialect
+from univg_eval.errors import UserError
 from univg_eval.images import open_images
 from univg_eval.prompts import build_prompt
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, SampleScore, aggregate, score_samples
+from univg_train.evaluation_settings import MAX_NEW_TOKENS
 from univg_train.generation import undisturbed
 from univg_train.resizing import require_same_resize
 
 __all__ = ["Asking", "Evaluation", "answer_samples", "evaluate"]
-
-MAX_NEW_TOKENS = 512
-"""As in the evaluation tasks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,19 +105,30 @@ def evaluate(
             `univg_train.generation.weights_are_spread`.
 
     Raises:
-        UserError: see `answer_samples`.
+        UserError: see `answer_samples`; what one process has met is raised in all of them.
     """
     started = time.monotonic()
     rank, world = 0, 1
     if accelerator is not None:
         rank, world = accelerator.process_index, accelerator.num_processes
-    texts = answer_samples(
-        model, processor, samples, asking, process=(rank, world), in_step=in_step
-    )
+    texts: dict[int, str] = {}
+    problems: list[str] = []
+    try:
+        texts = answer_samples(
+            model, processor, samples, asking, process=(rank, world), in_step=in_step
+        )
+    except UserError as error:
+        # In step, the others wait within a pass, where nobody can tell them.
+        if world == 1 or in_step:
+            raise
+        problems = [str(error)]
     if world > 1:
         from accelerate.utils import gather_object
 
         texts = dict(gather_object(list(texts.items())))
+        problems = gather_object(problems)
+        if problems:
+            raise UserError(problems[0])
     responses = [
         Response(
             texts[position],
@@ -196,12 +206,14 @@ def _generate(
         processor.apply_chat_template(_turn(len(shown), prompt), add_generation_prompt=True)
         for shown, prompt in zip(images, prompts, strict=True)
     ]
+    # As in transformers' own apply_chat_template: a beginning that is there is not added again.
+    begin = processor.tokenizer.bos_token
     inputs = processor(
         text=texts,
         images=images,
         padding=True,
         padding_side="left",
-        add_special_tokens=False,  # the chat template has written them
+        add_special_tokens=begin is None or not texts[0].startswith(begin),
         return_tensors="pt",
     )
     inputs = inputs.to(model.device, dtype=model.dtype)

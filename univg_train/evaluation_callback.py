@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from transformers import Trainer, TrainerCallback
 
-from univg_train.best_model import keep_model, kept_note, model_config
+from univg_eval.errors import UserError
+from univg_train.best_model import finish_replacement, keep_model, model_config, read_note
 from univg_train.evaluation import evaluate
-from univg_train.evaluation_plan import BEST_FOLDER, EvaluationPlan
+from univg_train.evaluation_plan import EvaluationPlan
 from univg_train.generation import generating, undisturbed, weights_are_spread
 
 __all__ = ["EvaluationCallback", "attach_evaluation"]
@@ -21,12 +24,8 @@ _logger = logging.getLogger(__name__)
 
 
 def attach_evaluation(trainer: Any, processor: Any, plan: EvaluationPlan | None) -> None:
-    """Let a trainer evaluate while it trains; nothing where there is no plan.
-
-    The model's configuration says from now on how the model is to be asked and read.
-    """
+    """Let a trainer evaluate while it trains; nothing where there is no plan."""
     if plan is not None:
-        model_config(trainer.accelerator.unwrap_model(trainer.model)).univg = plan.declared
         trainer.add_callback(EvaluationCallback(trainer, processor, plan))
 
 
@@ -50,6 +49,14 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The model as it comes; a run that goes on has been asked before."""
+        plan = self._plan
+
+        def found() -> tuple[Any, Any]:
+            finish_replacement(plan.best_folder)
+            return plan.done, read_note(plan.best_folder)
+
+        # The main process has written them; another machine may not see its folder.
+        plan.done, plan.kept = self._from_main(found)
         if state.global_step == 0:
             self._at(0, control)
 
@@ -91,36 +98,34 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
                 "dtype": str(model.dtype).removeprefix("torch."),
                 "mixed_precision": accelerator.mixed_precision,
                 "processes": accelerator.num_processes,
+                "generation_config": json.loads(model.generation_config.to_json_string()),
             }
-        if accelerator.is_main_process:
-            plan.write_record(step, evaluation, details)
+        self._from_main(lambda: plan.write_record(step, evaluation, details))
         plan.done[step] = evaluation.results
 
     def _keep(self, step: int) -> None:
+        plan = self._plan
+        if plan.is_best(step):
+            note = plan.note(step)
+            keep_model(self._trainer, self._processor, plan.best_folder, note)
+            plan.kept = note
+        self._from_main(plan.write_summary)
+
+    def _from_main(self, work: Callable[[], Any]) -> Any:
+        """What the main process makes of it, in all of them; its UserError too: none waits."""
         from accelerate.utils import broadcast_object_list
 
-        plan = self._plan
-        folder = plan.output_dir / BEST_FOLDER
-        value = plan.value(step)
-        better = [False]
+        told: list[Any] = [None, None]
         if self._trainer.accelerator.is_main_process:
-            plan.write_summary()
-            kept = kept_note(folder)
-            better = [
-                kept is None
-                or kept["step"] not in plan.done  # of a run that is gone
-                or (-value, step) < (-kept["value"], kept["step"])
-            ]
-        broadcast_object_list(better)
-        if better[0]:
-            note = {
-                "step": step,
-                "benchmark": plan.settings.benchmark,
-                "metric": plan.settings.metric,
-                "value": value,
-                "record": str(plan.record_path(step).relative_to(plan.output_dir)),
-            }
-            keep_model(self._trainer, self._processor, folder, note)
+            try:
+                told = [work(), None]
+            except UserError as error:
+                told = [None, str(error)]
+        broadcast_object_list(told)
+        result, problem = told
+        if problem is not None:
+            raise UserError(problem)
+        return result
 
     def _tell(self, step: int) -> None:
         plan = self._plan
@@ -136,10 +141,10 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         if self._trainer.is_world_process_zero():
             figures = ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
             _logger.info(
-                "step %d, %d questions of %s: %s; best: step %d",
+                "step %d, %d questions of %s: %s; best: step %s",
                 step,
                 len(plan.questions.samples),
                 benchmark,
                 figures,
-                plan.best_step,
+                plan.kept and plan.kept["step"],
             )

@@ -22,6 +22,7 @@ from univg_eval.errors import UserError
 from univg_eval.prompts import default_prompt_style, prompt_hash
 from univg_eval.runs import environment, load_run, write_run
 from univg_eval.samples import write_text_atomically
+from univg_train.best_model import read_note
 from univg_train.evaluation import Asking
 from univg_train.evaluation_settings import EvaluationSettings, Questions, open_questions
 from univg_train.pretrained import pixel_limit
@@ -29,11 +30,20 @@ from univg_train.pretrained import pixel_limit
 if TYPE_CHECKING:
     from univg_train.evaluation import Evaluation
 
-__all__ = ["BEST_FOLDER", "EvaluationPlan", "plan_evaluation"]
+__all__ = ["EvaluationPlan", "evaluated", "plan_evaluation"]
 
 FOLDER = "evaluations"
 SUMMARY_FILE = "summary.json"
+SETTINGS_SOURCE = "settings of the training run"
 BEST_FOLDER = "best"
+
+
+def evaluated(folder: Path) -> Path | None:
+    """What evaluations have left in the folder of a run; None if nothing."""
+    for path in (folder / FOLDER, folder / BEST_FOLDER):
+        if path.is_dir() and any(path.iterdir()):
+            return path
+    return None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,7 +57,9 @@ class EvaluationPlan:
         limits: pixel limits of the processor, None where it has none.
         base: the model that the run starts from.
         output_dir: the folder of the run.
+        style_source: where the style comes from.
         done: step → results of `univg_eval.scoring.aggregate`, in order of the steps.
+        kept: what is noted with the best model: step, value and more; None where none is kept.
     """
 
     settings: EvaluationSettings
@@ -56,32 +68,46 @@ class EvaluationPlan:
     limits: Mapping[str, int | None]
     base: str
     output_dir: Path
+    style_source: str = SETTINGS_SOURCE
     done: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    kept: Mapping[str, Any] | None = None
 
     def value(self, step: int) -> float:
         """The metric that says which model is best, of a step that is done."""
         return float(self.done[step]["macro"][self.settings.metric])
 
     @property
-    def best_step(self) -> int:
-        """The step with the highest value, the earliest of several."""
-        return min(self.done, key=lambda step: (-self.value(step), step))
+    def best_folder(self) -> Path:
+        """Where the best model is kept."""
+        return self.output_dir / BEST_FOLDER
+
+    def is_best(self, step: int) -> bool:
+        """Whether a step that is done is better than the one kept; of equal ones the earliest."""
+        kept = self.kept
+        return kept is None or (-self.value(step), step) < (-kept["value"], kept["step"])
+
+    def note(self, step: int) -> dict[str, Any]:
+        """What is noted with the model of a step that is done."""
+        return {
+            "step": step,
+            "benchmark": self.settings.benchmark,
+            "metric": self.settings.metric,
+            "value": self.value(step),
+            "record": str(self.record_path(step).relative_to(self.output_dir)),
+        }
 
     def record_path(self, step: int) -> Path:
         """The folder of a step's run record."""
         return self.output_dir / FOLDER / f"step-{step:06d}"
 
-    @property
-    def declared(self) -> dict[str, str]:
-        """What a model's ``config.json`` says of how it is to be asked and read."""
-        return {"dialect": self.asking.dialect.name, "prompt": self.asking.style}
-
     def read_records(self) -> None:
         """Take in what was written before the run was stopped.
 
         Raises:
-            UserError: a record is damaged, or of other questions.
+            UserError: a record is damaged, or of other questions; or what lies in the place of the
+                best model is none.
         """
+        self.kept = read_note(self.best_folder)
         for path in sorted((self.output_dir / FOLDER).glob("step-*")):
             number = path.name.removeprefix("step-")
             if not number.isdecimal():
@@ -103,16 +129,16 @@ class EvaluationPlan:
         Args:
             step: of the training.
             evaluation: of all questions.
-            model: further keys of ``model.args``, and ``config``: the text of its config.json.
+            model: further keys of ``model.args``, and of these apart ``config``: the text of its
+                config.json, and perhaps ``generation_config``.
         """
-        details = {name: value for name, value in model.items() if name != "config"}
-        where = "settings of the training run"
-        values: dict[str, Any] = {
-            "dialect": self.asking.dialect.name,
-            "prompt": self.asking.style,
-            "protocol": self.asking.protocol,
+        apart = ("config", "generation_config")
+        details = {name: value for name, value in model.items() if name not in apart}
+        settings: dict[str, list[Any]] = {
+            "dialect": [self.asking.dialect.name, SETTINGS_SOURCE],
+            "prompt": [self.asking.style, self.style_source],
+            "protocol": [self.asking.protocol, SETTINGS_SOURCE],
         }
-        settings: dict[str, list[Any]] = {name: [value, where] for name, value in values.items()}
         for name, value in self.limits.items():
             source = "not known" if value is None else "processor of the training run"
             settings[name] = [value, source]
@@ -127,7 +153,8 @@ class EvaluationPlan:
             },
             "settings": settings,
             "prompt_sha256": prompt_hash(self.asking.dialect, self.asking.style),
-            "generation": self.asking.generation,
+            "generation": self.asking.generation
+            | {name: model[name] for name in apart[1:] if name in model},
             "dataset": {
                 "benchmark": benchmark,
                 "prepared_benchmark": benchmark,
@@ -170,16 +197,12 @@ class EvaluationPlan:
         text = json.dumps(self.summary(), ensure_ascii=False, indent=2) + "\n"
         write_text_atomically(self.output_dir / FOLDER / SUMMARY_FILE, [text])
 
-    def best(self) -> dict[str, Any]:
-        """The best step, its value of the metric, and where its model is."""
-        step = self.best_step
-        model = str(self.output_dir / BEST_FOLDER)
-        return {
-            "step": step,
-            "metric": self.settings.metric,
-            "value": self.value(step),
-            "model": model,
-        }
+    def best(self) -> dict[str, Any] | None:
+        """The step whose model is kept, its value of the metric, and where; None if none is."""
+        if self.kept is None:
+            return None
+        kept = {name: self.kept[name] for name in ("step", "metric", "value")}
+        return kept | {"model": str(self.best_folder)}
 
     def summary(self) -> dict[str, Any]:
         """All steps with their results, and the best."""
@@ -216,7 +239,8 @@ def plan_evaluation(
         output_dir: the folder of the run.
 
     Raises:
-        UserError: see `open_questions` and `EvaluationPlan.read_records`.
+        UserError: see `open_questions` and `EvaluationPlan.read_records`; or a question cannot be
+            written in the dialect.
     """
     if settings is None:
         return None
@@ -230,13 +254,17 @@ def plan_evaluation(
         batch_size=settings.batch_size,
         max_new_tokens=settings.max_new_tokens,
     )
+    questions = open_questions(settings, known)
+    for sample in questions.samples:
+        asking.prompt(sample)
     plan = EvaluationPlan(
         settings=settings,
-        questions=open_questions(settings, known),
+        questions=questions,
         asking=asking,
         limits=limits,
         base=model,
         output_dir=output_dir,
+        style_source=SETTINGS_SOURCE if style is not None else "default of the dialect",
     )
     plan.read_records()
     return plan

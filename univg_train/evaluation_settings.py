@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
+from univg_eval.images import image_size, split_reference
 from univg_eval.protocols import list_protocols
 from univg_eval.samples import (
     MANIFEST_FILE,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from univg_train.data import LeakIndex
 
 __all__ = [
+    "MAX_NEW_TOKENS",
     "EvaluationSettings",
     "Questions",
     "best_text",
@@ -33,6 +35,9 @@ __all__ = [
     "make_evaluation_settings",
     "open_questions",
 ]
+
+MAX_NEW_TOKENS = 512
+"""As in the evaluation tasks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +64,7 @@ class EvaluationSettings:
     per_task: int | None = None
     metric: str = "acc@0.5"
     batch_size: int = 8
-    max_new_tokens: int = 512
+    max_new_tokens: int = MAX_NEW_TOKENS
     protocol: str = "univg"
     root: str | None = None
 
@@ -150,7 +155,8 @@ def open_questions(settings: EvaluationSettings, dialect: Dialect) -> Questions:
 
     Raises:
         UserError: the benchmark is not prepared, has no such split or task, or does not give the
-            metric.
+            metric; an image is missing or of another size; or boxes of the dialect cannot be read
+            without sizes that are not known.
     """
     name, root = settings.benchmark, settings.root
     _generate(name, root)
@@ -172,6 +178,7 @@ def open_questions(settings: EvaluationSettings, dialect: Dialect) -> Questions:
         if settings.per_task is None or taken[sample.task] <= settings.per_task:
             chosen.append(sample)
     _require_metric(settings, chosen, dialect)
+    _require_images(chosen, root)
     revisions = sorted({str(s.source["revision"]) for s in everything if s.source.get("revision")})
     return Questions(
         samples=chosen,
@@ -201,7 +208,7 @@ def _require_metric(
     dialect: Dialect,
 ) -> None:
     """Score empty answers: which metrics there are does not depend on what is said."""
-    nothing = [Response(None, prompt="")] * len(samples)
+    nothing = [Response("", prompt="")] * len(samples)
     scores = score_samples(samples, nothing, dialect, protocol=settings.protocol)
     metrics = aggregate(scores)["macro"]
     if settings.metric not in metrics:
@@ -209,6 +216,27 @@ def _require_metric(
             f"evaluation.metric is {settings.metric!r}, which not all of these tasks have; "
             f"expected one of: {', '.join(metrics) or 'none: they have no metric in common'}"
         )
+
+
+def _require_images(samples: Sequence[GroundingSample], root: str | None) -> None:
+    """The files are there, and their headers tell the sizes recorded; pixels are read when asked.
+
+    A run that goes on would otherwise meet a missing file hours later.
+    """
+    base = data_root(root)
+    for sample in samples:
+        for position, reference in enumerate(sample.images):
+            name, frame = split_reference(reference)
+            path = base / name
+            if frame is not None and path.is_file():
+                continue
+            size = image_size(path)
+            if sample.image_sizes is not None and size != sample.image_sizes[position]:
+                raise UserError(
+                    f"sample {sample.id!r}: {path} is {size[0]}x{size[1]} pixels, the sample says "
+                    f"{sample.image_sizes[position][0]}x{sample.image_sizes[position][1]}; prepare "
+                    f"{sample.benchmark!r} again"
+                )
 
 
 def best_text(summary: Mapping[str, Any]) -> str:

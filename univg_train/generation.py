@@ -12,6 +12,9 @@ import torch
 
 __all__ = ["generating", "undisturbed", "weights_are_spread"]
 
+_CHECKPOINTING = "gradient_checkpointing"
+"""The flag that transformers' layers look at."""
+
 
 @contextmanager
 def undisturbed(model: Any) -> Iterator[None]:
@@ -43,26 +46,42 @@ def undisturbed(model: Any) -> Iterator[None]:
 def generating(trainer: Any) -> Iterator[Any]:
     """The model of a trainer as one that generates, in evaluation mode, as TRL's GRPO does it.
 
-    Weights that ZeRO-3 has spread over the processes are gathered; gradient checkpointing is off.
-    All processes have to enter together.
+    Weights that ZeRO-3 has spread over the processes are gathered. Gradient checkpointing is off,
+    and afterwards exactly as it was. All processes have to enter together.
 
     Args:
         trainer: one of transformers or TRL.
     """
     from trl.models.utils import unwrap_model_for_generation
 
-    arguments = trainer.args
     with (
         undisturbed(trainer.model),
+        _without_checkpointing(trainer.model),
         unwrap_model_for_generation(
             trainer.model_wrapped,
             trainer.accelerator,
-            gather_deepspeed3_params=getattr(arguments, "ds3_gather_for_generation", True),
-            gradient_checkpointing_kwargs=arguments.gradient_checkpointing_kwargs,
+            gather_deepspeed3_params=getattr(trainer.args, "ds3_gather_for_generation", True),
         ) as model,
     ):
         model.eval()
         yield model
+
+
+@contextmanager
+def _without_checkpointing(model: Any) -> Iterator[None]:
+    """Turn gradient checkpointing off by the flags of the modules alone.
+
+    To turn it off and on by the model's methods, as TRL does where it finds it on, would lose what
+    the trainer has set up: every n-th layer, offloading, selective recomputing.
+    """
+    layers = [module for module in model.modules() if getattr(module, _CHECKPOINTING, False)]
+    for layer in layers:
+        setattr(layer, _CHECKPOINTING, False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            setattr(layer, _CHECKPOINTING, True)
 
 
 def weights_are_spread(accelerator: Any) -> bool:
