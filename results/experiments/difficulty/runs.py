@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 __all__ = [
-    "ARMS", "Arm", "Batch", "RunSettings", "draw_batch", "policy_loss", "train_more", "train_run",
+    "ARMS", "Arm", "Batch", "RunSettings", "draw_batch", "grade_batch", "policy_loss",
+    "train_more", "train_run",
 ]  # fmt: skip
 
 GROUP: int = PAPER_SETTINGS["num_generations"]
@@ -143,7 +144,7 @@ def draw_batch(
     generator: torch.Generator,
     rng: np.random.Generator,
 ) -> Batch:
-    """Ask each question GROUP times, grade the answers and weigh the prompts."""
+    """Ask each question GROUP times, and grade the answers."""
     prompts = make_prompts(questions, tokenizer, SHAPE, arm.style)
     completions = generate(
         model,
@@ -154,6 +155,18 @@ def draw_batch(
         top_k=PAPER_SETTINGS["top_k"],
         generator=generator,
     )
+    return grade_batch(tokenizer, questions, prompts, completions, arm, rng)
+
+
+def grade_batch(
+    tokenizer: PreTrainedTokenizerFast,
+    questions: Sequence[Question],
+    prompts: Prompts,
+    completions: list[list[int]],
+    arm: Arm,
+    rng: np.random.Generator,
+) -> Batch:
+    """Rewards, the weights of the prompts, and advantages."""
     texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
     columns: dict[str, list[Any]] = {
         "solution": [list(q.target.box) for q in questions for _ in range(GROUP)],
@@ -250,11 +263,12 @@ def train_run(
 def train_more(start: Path, settings: RunSettings, held_out: HeldOut) -> dict[str, Any]:
     """Supervised training from the same start, at the price of GRPO, and measure.
 
-    A rollout of GRPO costs about five forward passes (generation, reference, forward, and a
-    backward pass for two), a supervised answer three: so many more answers there are in a step.
-    Returns what `train_run` does.
+    GRPO reads a prompt once and its completions, five times: to generate, for the reference, and
+    to learn (a backward pass counts as two). A supervised answer and its prompt are read three
+    times. A step has as many of them as have the same number of tokens read. Returns what
+    `train_run` does.
     """
-    count = round(settings.prompts * GROUP * 5 / 3)
+    count = _answers_at_the_price(start, settings)
 
     def loss_of(
         model: Any, tokenizer: Any, reference: Any, step: int
@@ -271,6 +285,14 @@ def train_more(start: Path, settings: RunSettings, held_out: HeldOut) -> dict[st
         return loss, {"loss": float(loss.detach())}
 
     return _train(start, "direct", settings, held_out, loss_of)
+
+
+def _answers_at_the_price(start: Path, settings: RunSettings) -> int:
+    tokenizer = AutoProcessor.from_pretrained(start).tokenizer
+    question = draw_question("easy", settings.seed, 0)
+    asked = make_prompts([question], tokenizer, SHAPE, "direct").ids.shape[1]
+    answer = len(tokenizer.encode(say_box(question.target.box))) + 1
+    return round(settings.prompts * 5 * (asked + GROUP * answer) / (3 * (asked + answer)))
 
 
 def _train(
