@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,12 @@ from experiment import (
     Job,
     final_accuracy,
     read_result,
+    result_path,
     tuning_seeds,
 )
+from scenes import KINDS
 
+from univg_eval.errors import UserError
 from univg_eval.runs import environment
 from univg_eval.samples import write_text_atomically
 from univg_eval.stats import holm, sign_flip_test
@@ -34,8 +38,14 @@ if TYPE_CHECKING:
 
 __all__ = ["paired", "summarise"]
 
-_CURVES = ("miou", "weight", "no_spread", "share_0.8_1.0", "miou_easy", "miou_hard")
 _COLORS = {"none": "#4477aa", "exp_normalised": "#cc3311", "constant": "#228833"}
+
+_DIRECT_CONTRASTS = (("exp", "constant"), ("permuted", PRIMARY))
+"""An arm and the control that shares all with it but difficulty; the first has the fewer seeds."""
+
+_MEDIUM = ("share_0.2_0.4", "share_0.4_0.6", "share_0.6_0.8")
+_EASY = "share_0.8_1.0"
+_AT_THE_ENDS = 10  # steps that "first" and "last" stand for
 
 
 def summarise(work: Path, out: Path) -> dict[str, Any]:
@@ -43,7 +53,7 @@ def summarise(work: Path, out: Path) -> dict[str, Any]:
     chosen = json.loads((work / "rates.json").read_text(encoding="utf-8"))
     results = {
         arm: [
-            read_result(
+            _read_final(
                 work,
                 Job(
                     "final", arm, seed, chosen["rates"][arm],
@@ -58,7 +68,7 @@ def summarise(work: Path, out: Path) -> dict[str, Any]:
         "question": "does weighting prompts by difficulty help GRPO, at a million parameters?",
         "steps": STEPS,
         "seeds": list(SEEDS),
-        "hardware": environment(),
+        **environment(),
         "primary": {
             "contrast": [PRIMARY, BASELINE],
             "outcome": "acc@0.5",
@@ -70,68 +80,135 @@ def summarise(work: Path, out: Path) -> dict[str, Any]:
         "start": results[BASELINE][0]["evaluations"]["0"],
         "start_reasoning": results["reasoning"][0]["evaluations"]["0"],
         "variants": {arm: _figures(runs) for arm, runs in results.items()},
+        "final": {
+            arm: {name: _mean(_final(runs, name)) for name in ("acc@0.5", "miou")}
+            for arm, runs in results.items()
+        },
         "paired": _all_paired(results),
+        "direct_contrasts": [
+            {"contrast": [arm, other], **_sizes(paired(results, arm, against=other))}
+            for arm, other in _DIRECT_CONTRASTS
+        ],
+        "training": {arm: _training(runs) for arm, runs in results.items()},
     }
-    raw = {arm: runs for arm, runs in results.items()}
     tuning = _tuning(work, chosen)
     write_text_atomically(out / "summary.json", [json.dumps(summary, indent=1) + "\n"])
     write_text_atomically(
-        out / "runs.json", [json.dumps({"final": raw, "tuning": tuning}, indent=None) + "\n"]
+        out / "runs.json", [json.dumps({"final": results, "tuning": tuning}) + "\n"]
     )
     draw_figure(summary, results, out / "figure.png")
     return summary
+
+
+def _read_final(work: Path, job: Job) -> dict[str, Any]:
+    """The result of a run, which has to be of this very job: file names hold no mean weight."""
+    result = read_result(work, job)
+    if result["job"] != asdict(job):
+        path = result_path(work, job)
+        raise UserError(
+            f"{path} is a run of {result['job']}; expected {asdict(job)}: remove the file and run "
+            "the stage 'run' again"
+        )
+    return result
 
 
 def _seeds(arm: str) -> Sequence[int]:
     return SEEDS if arm in MAIN_ARMS else FEW_SEEDS
 
 
+def _final(runs: Sequence[dict[str, Any]], name: str, kind: str = "all") -> list[float]:
+    return [final_accuracy(run, kind, name) for run in runs]
+
+
 def _figures(runs: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
-    values = {}
-    for name in ("acc@0.5", "miou", "answered"):
-        values[name] = [final_accuracy(run, "all", name) for run in runs]
-    for kind in ("easy", "hard"):
+    values = {name: _final(runs, name) for name in ("acc@0.5", "miou", "answered")}
+    for kind in KINDS:
         for name in ("acc@0.5", "miou"):
-            values[f"{kind} {name}"] = [final_accuracy(run, kind, name) for run in runs]
+            values[f"{kind} {name}"] = _final(runs, name, kind)
     return values
 
 
-def paired(
-    results: dict[str, list[dict[str, Any]]], arm: str, name: str = "acc@0.5", kind: str = "all"
-) -> dict[str, Any]:
-    """An arm against plain GRPO, seed by seed.
-
-    Returns:
-        difference: mean; interval95: Student's t over the seeds; p: exact, by sign flips.
-    """
+def _mean(values: Sequence[float]) -> dict[str, Any]:
+    """Mean over the seeds and Student's 95 % interval; at least two values."""
     from scipy.stats import t
 
-    base = {run["job"]["seed"]: final_accuracy(run, kind, name) for run in results[BASELINE]}
-    differences = np.array(
-        [final_accuracy(run, kind, name) - base[run["job"]["seed"]] for run in results[arm]]
-    )
-    n = len(differences)
-    mean = float(differences.mean())
-    half = float(t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n))
+    table = np.asarray(values)
+    mean = float(table.mean())
+    half = float(t.ppf(0.975, len(table) - 1) * table.std(ddof=1) / np.sqrt(len(table)))
+    return {"mean": mean, "interval95": [mean - half, mean + half]}
+
+
+def _training(runs: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """What training saw, mean over the seeds.
+
+    Returns:
+        clipped: share of steps whose gradient had a norm above 1. Of arms with rollouts, shares of
+        prompts: medium_at_start, 0.2 <= mean IoU < 0.8 in the first step, which the start alone
+        made; easy_first and easy_last, a mean IoU of 0.8 and more in the first and last 10 steps;
+        no_spread, all rollouts rewarded alike, in all steps.
+    """
+    norms = np.array([run["curve"]["grad_norm"] for run in runs])
+    figures = {"clipped": float((norms > 1).mean())}
+    if _EASY in runs[0]["curve"]:
+        medium = sum(np.array([run["curve"][name][0] for run in runs]) for name in _MEDIUM)
+        easy = np.array([run["curve"][_EASY] for run in runs])
+        figures |= {
+            "medium_at_start": float(np.mean(medium)),
+            "easy_first": float(easy[:, :_AT_THE_ENDS].mean()),
+            "easy_last": float(easy[:, -_AT_THE_ENDS:].mean()),
+            "no_spread": float(np.mean([run["curve"]["no_spread"] for run in runs])),
+        }
+    return figures
+
+
+def paired(
+    results: dict[str, list[dict[str, Any]]],
+    arm: str,
+    name: str = "acc@0.5",
+    kind: str = "all",
+    against: str = BASELINE,
+) -> dict[str, Any]:
+    """An arm against another, plain GRPO unless told, seed by seed.
+
+    Returns:
+        seeds: those of `arm`, all of which the other has; difference: mean; interval95: Student's
+        t over the seeds; p: exact, by sign flips.
+    """
+    base = {run["job"]["seed"]: final_accuracy(run, kind, name) for run in results[against]}
+    differences = [
+        final_accuracy(run, kind, name) - base[run["job"]["seed"]] for run in results[arm]
+    ]
+    size = _mean(differences)
     return {
-        "seeds": n,
-        "difference": mean,
-        "interval95": [mean - half, mean + half],
-        "p": sign_flip_test([float(d) for d in differences]),
+        "seeds": len(differences),
+        "difference": size["mean"],
+        "interval95": size["interval95"],
+        "p": sign_flip_test(differences),
     }
 
 
+def _sizes(test: dict[str, Any]) -> dict[str, Any]:
+    """A comparison without its p, for those outside the families that are tested."""
+    return {name: value for name, value in test.items() if name != "p"}
+
+
 def _all_paired(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """All arms against plain GRPO; Holm's correction over all but the primary contrast."""
-    tests = {arm: paired(results, arm) for arm in results if arm != BASELINE}
-    for arm in tests:
-        tests[arm]["miou"] = paired(results, arm, "miou")
-        for kind in ("easy", "hard"):
-            tests[arm][kind] = paired(results, arm, "acc@0.5", kind)
-    exploratory = [arm for arm in tests if arm != PRIMARY]
-    adjusted = holm([tests[arm]["p"] for arm in exploratory])
-    for arm, p in zip(exploratory, adjusted, strict=True):
-        tests[arm]["p_holm"] = p
+    """All arms against plain GRPO.
+
+    Two families are tested, each with Holm's correction: Acc@0.5 of all arms but the primary
+    contrast, and mean IoU of all arms. Easy and hard questions apart show sizes alone.
+    """
+    arms = [arm for arm in results if arm != BASELINE]
+    tests = {arm: paired(results, arm) for arm in arms}
+    overlaps = {arm: paired(results, arm, "miou") for arm in arms}
+    for family in ({arm: tests[arm] for arm in arms if arm != PRIMARY}, overlaps):
+        adjusted = holm([test["p"] for test in family.values()])
+        for test, p in zip(family.values(), adjusted, strict=True):
+            test["p_holm"] = p
+    for arm in arms:
+        tests[arm]["miou"] = overlaps[arm]
+        for kind in KINDS:
+            tests[arm][kind] = _sizes(paired(results, arm, kind=kind))
     return tests
 
 
@@ -175,17 +252,19 @@ def _learning_curves(axis: Axes, results: dict[str, Any]) -> None:
                     for run in results[arm]
                 ]
             )
-            mean, error = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(len(values))
+            gained = values - values[:, :1]
+            mean, error = gained.mean(axis=0), gained.std(axis=0, ddof=1) / np.sqrt(len(gained))
             label = arm if kind == "all" else None
             axis.plot(steps, mean, style, color=_COLORS[arm], label=label)
             axis.fill_between(
                 steps, mean - 2 * error, mean + 2 * error, color=_COLORS[arm], alpha=0.15, lw=0
             )
     axis.set(
-        xlabel="step", ylabel="Acc@0.5 (%)",
-        title="Held-out scenes: all (solid), easy (dashed), hard (dotted)",
+        xlabel="step", ylabel="points of Acc@0.5 since the start",
+        title="Held-out scenes: all (solid), easy (dashed), hard (dotted);\n"
+        "mean over the seeds, band of two standard errors",
     )  # fmt: skip
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="upper left")
 
 
 def _smooth(values: np.ndarray, width: int = 9) -> np.ndarray:
@@ -200,13 +279,14 @@ def _mean_curve(runs: Sequence[dict[str, Any]], name: str) -> np.ndarray:
 
 def _easy_groups(axis: Axes, results: dict[str, Any]) -> None:
     for arm in MAIN_ARMS:
-        curve = 100 * _mean_curve(results[arm], "share_0.8_1.0")
+        curve = 100 * _mean_curve(results[arm], _EASY)
         axis.plot(np.arange(1, len(curve) + 1), curve, color=_COLORS[arm], label=arm)
         flat = 100 * _mean_curve(results[arm], "no_spread")
         axis.plot(np.arange(1, len(flat) + 1), flat, ":", color=_COLORS[arm])
     axis.set(
         xlabel="step", ylabel="share of prompts (%)",
-        title="Training: groups with mIoU of 0.8 and more (dotted: without spread)",
+        title="Training: groups with a mean IoU of 0.8 and more (solid)\n"
+        "and without spread (dotted)",
     )  # fmt: skip
     axis.legend(frameon=False)
 
@@ -220,7 +300,8 @@ def _weights(axis: Axes, results: dict[str, Any]) -> None:
             )
     axis.axhline(1.0, color="black", lw=0.6)
     axis.set(xlabel="step", ylabel="mean weight of a prompt", title="Training: weights")
-    axis.legend(frameon=False)
+    axis.margins(y=0.25)
+    axis.legend(frameon=False, ncols=2, loc="upper center")
 
 
 def _differences(axis: Axes, summary: dict[str, Any]) -> None:
