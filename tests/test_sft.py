@@ -193,7 +193,7 @@ def test_the_vision_tower_is_frozen_or_not(config: Path, model: Path, tmp_path: 
 def test_lora(config: Path, frozen: bool) -> None:
     overrides = ["lora={r: 2, lora_alpha: 4}", f"freeze_vision={frozen}", "trainer.max_steps=1"]
     summary = train_sft(load_settings(config, overrides))
-    adapter = load_file(Path(summary["model"]) / "adapter_model.safetensors")
+    adapter = load_file(Path(summary["model"]).parent / "adapter" / "adapter_model.safetensors")
     assert sum(weight.numel() for weight in adapter.values()) == summary["trainable_parameters"]
     assert any("language_model" in name for name in adapter)
     assert any("visual" in name for name in adapter) is not frozen
@@ -256,8 +256,8 @@ def test_a_stopped_lora_run_goes_on(config: Path, tmp_path: Path) -> None:
         for place in ([], [f"trainer.output_dir={tmp_path / 'whole'}"])
     )
     assert one["steps"] == other["steps"] == 5
-    adapters = [load_file(Path(r["model"]) / "adapter_model.safetensors") for r in (one, other)]
-    assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[1])
+    merged = [weights(Path(result["model"])) for result in (one, other)]
+    assert all(torch.equal(merged[0][name], merged[1][name]) for name in merged[1])
 
 
 def test_a_checkpoint_that_was_not_written_to_its_end(tmp_path: Path) -> None:
@@ -402,6 +402,7 @@ def test_boxes_in_pixels_are_those_of_the_processor(config: Path, tmp_path: Path
         (["style=talk"], "unknown prompt style 'talk'"),
         (["lora={rank: 2}"], "unknown key 'lora.rank'"),
         (["lora={r: 0}"], "lora: `r` should be a positive integer"),
+        (["lora={init_lora_weights: pissa_niter_4}"], "drawn anew whenever they are loaded"),
         (["lora={target_modules: [nothing]}"], "lora: No modules were targeted"),
         (["lora={exclude_modules: x}"], "lora.exclude_modules and freeze_vision: true"),
         (["trainer"], "'trainer' is no key=value"),

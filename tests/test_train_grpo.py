@@ -427,7 +427,7 @@ def test_an_adapter_is_merged_into_the_model_folder(
     assert declared_settings(tmp_path / "run" / "model")["prompt"] == "think"
 
     # Killed after its last checkpoint, in the middle of an epoch: no step is taken once more.
-    (tmp_path / "run" / "model").rename(tmp_path / "run" / ".model")
+    (tmp_path / "run" / "model").rename(tmp_path / "run" / ".model-new")
     assert grpo(config, *changes, "--json") == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 1
     again = weights(tmp_path / "run" / "model")

@@ -10,7 +10,7 @@ from typing import Any
 
 from univg_eval.errors import UserError
 from univg_eval.samples import write_text_atomically
-from univg_train.generation import weights_are_spread
+from univg_train.model_folder import put_aside, save_model, unfinished
 
 __all__ = ["finish_replacement", "keep_model", "model_config", "read_note"]
 
@@ -24,7 +24,7 @@ def model_config(model: Any) -> Any:
 
 def finish_replacement(folder: Path) -> None:
     """Finish what a process that died between the renamings of `keep_model` has begun."""
-    new, old = _new(folder), _old(folder)
+    new, old = unfinished(folder), put_aside(folder)
     if not folder.exists() and (new / NOTE).is_file():
         new.rename(folder)
     if folder.exists() and old.exists():
@@ -51,11 +51,9 @@ def read_note(folder: Path) -> dict[str, Any] | None:
 
 
 def keep_model(trainer: Any, processor: Any, folder: Path, note: Mapping[str, Any]) -> None:
-    """Save the model of a trainer in the place of the one that was kept.
+    """Save the model of a trainer in the place of the one that was kept; see `save_model`.
 
-    The folder is there whole, old or new; all processes have to come here together. Adapters are
-    merged into a copy of the first weights on the CPU, the model in training is not touched; where
-    the weights are spread over processes, the adapter alone is saved.
+    The folder is there whole, old or new; all processes have to come here together.
 
     Args:
         trainer: of transformers or TRL.
@@ -63,56 +61,9 @@ def keep_model(trainer: Any, processor: Any, folder: Path, note: Mapping[str, An
         folder: for the model.
         note: written beside it, as ``evaluation.json``: step, metric, value and more.
     """
-    accelerator = trainer.accelerator
-    new = _new(folder)
-    main = accelerator.is_main_process
-    if main and new.exists():
-        shutil.rmtree(new)
-    accelerator.wait_for_everyone()
-    model = accelerator.unwrap_model(trainer.model)
-    merge = hasattr(model, "merge_and_unload") and not weights_are_spread(accelerator)
-    adapter = new / "adapter"
-    trainer.save_model(str(adapter if merge else new), _internal_call=True)  # nothing is uploaded
-    accelerator.wait_for_everyone()
-    if main:
-        if merge:
-            _save_merged(model, adapter, new)
-            shutil.rmtree(adapter)
-        processor.save_pretrained(new)
-        text = json.dumps(dict(note), ensure_ascii=False, indent=2) + "\n"
+    text = json.dumps(dict(note), ensure_ascii=False, indent=2) + "\n"
+
+    def finish(new: Path) -> None:
         write_text_atomically(new / NOTE, [text])  # last: it says that all is there
-        _replace(folder, new)
-    accelerator.wait_for_everyone()
 
-
-def _new(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}-new")
-
-
-def _old(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}-old")
-
-
-def _replace(folder: Path, new: Path) -> None:
-    old = _old(folder)
-    if old.exists():
-        shutil.rmtree(old)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    if old.exists():
-        shutil.rmtree(old)
-
-
-def _save_merged(model: Any, adapter: Path, folder: Path) -> None:
-    from peft import PeftModel
-
-    base = model.get_base_model()
-    first = type(base).from_pretrained(
-        base.config._name_or_path,
-        revision=getattr(base.config, "_commit_hash", None) or "main",
-        dtype=base.dtype,
-    )
-    merged: Any = PeftModel.from_pretrained(first, str(adapter), torch_device="cpu")
-    merged.merge_and_unload().save_pretrained(folder)
-    base.config.save_pretrained(folder)  # with what is declared in it
+    save_model(trainer, processor, folder, finish=finish)

@@ -24,6 +24,7 @@ from univg_train.rewards import check_rows
 from univg_train.rollout_batches import check_batch, count_steps, passes_of_batch
 from univg_train.run_folder import (
     FREE_ARGUMENTS,
+    MODEL_FOLDER,
     differences,
     find_checkpoint,
     read_record,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from univg_train.data import TrainingData
 
 __all__ = [
-    "MODEL_FOLDER",
     "CheckedRun",
     "check_run",
     "open_data",
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 SETTINGS_FILE = "grpo.json"
-MODEL_FOLDER = "model"
+STATE_FILE = "trainer_state.json"
 
 _FREE = FREE_ARGUMENTS | {
     "log_completions", "num_completions_to_print", "vllm_server_base_url", "vllm_server_host",
@@ -79,7 +79,7 @@ def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
     require_same_rows(settings.output_dir, before, rows)
     finished = settings.output_dir / MODEL_FOLDER
     if finished.is_dir():
-        state = _state(finished / "trainer_state.json")
+        state = _state(finished / STATE_FILE)
         _logger.info("%s is finished", settings.output_dir)
         return _summary(settings, checked, int(state["global_step"]))
     _warn_of_unlike_end(settings, processes)
@@ -94,6 +94,7 @@ def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
 
     from univg_train.evaluation_callback import attach_evaluation
     from univg_train.grpo import DifficultyGRPOTrainer
+    from univg_train.model_folder import save_result
     from univg_train.restore import Done, go_on_from
 
     try:
@@ -125,7 +126,12 @@ def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except Done:
         _logger.info("all steps were taken before; only the model folder was missing")
-    _save(trainer, processor, settings)
+    save_result(
+        trainer,
+        processor,
+        settings.output_dir,
+        lambda folder: trainer.state.save_to_json(str(folder / STATE_FILE)),
+    )
     return _summary(settings, checked, trainer.state.global_step)
 
 
@@ -375,24 +381,6 @@ def _own_record(settings: GrpoSettings, run: dict[str, Any]) -> dict[str, Any] |
             "or name another trainer.output_dir"
         )
     return before
-
-
-def _save(trainer: Any, processor: Any, settings: GrpoSettings) -> None:
-    """Write the model folder under another name first: it is there only when it is whole."""
-    final = settings.output_dir / MODEL_FOLDER
-    new = final.with_name(f".{MODEL_FOLDER}")
-    main = trainer.accelerator.is_main_process
-    if settings.lora is None:
-        trainer.save_model(str(new))
-    elif main:
-        merged = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
-        merged.save_pretrained(new)
-        processor.save_pretrained(new)
-    trainer.accelerator.wait_for_everyone()
-    if main:
-        trainer.state.save_to_json(str(new / "trainer_state.json"))
-        new.rename(final)
-    trainer.accelerator.wait_for_everyone()
 
 
 def _summary(settings: GrpoSettings, checked: CheckedRun, steps: int) -> dict[str, Any]:

@@ -143,6 +143,13 @@ def lora_config(lora: Mapping[str, Any], tower: str | None) -> Any:
     if unknown := unknown_keys(lora, known, "lora."):
         raise UserError("; ".join(unknown))
     values = {"task_type": "CAUSAL_LM", "target_modules": "all-linear", **lora}
+    start = str(values.get("init_lora_weights"))
+    if start.startswith("pissa_niter_"):
+        raise UserError(
+            f"lora.init_lora_weights is {start!r}, which changes the model's weights by a part "
+            "that is drawn anew whenever they are loaded: neither merging nor going on would find "
+            "those that were trained; take 'pissa'"
+        )
     if tower is not None:
         if values.get("exclude_modules") is not None:
             raise UserError(

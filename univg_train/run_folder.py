@@ -12,7 +12,9 @@ from univg_eval.errors import UserError
 from univg_eval.samples import write_text_atomically
 
 __all__ = [
+    "ADAPTER_FOLDER",
     "FREE_ARGUMENTS",
+    "MODEL_FOLDER",
     "differences",
     "find_checkpoint",
     "read_record",
@@ -20,6 +22,12 @@ __all__ = [
     "rows_record",
     "write_record",
 ]
+
+MODEL_FOLDER = "model"
+"""The whole model that a run ends with."""
+
+ADAPTER_FOLDER = "adapter"
+"""What was trained of it, where that is an adapter."""
 
 FREE_ARGUMENTS = frozenset(
     {

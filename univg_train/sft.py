@@ -3,8 +3,8 @@
 The loss is on the completion alone. Everything that can be wrong is looked for before the model is
 loaded: settings, checkpoint, rows, images, lengths. Only TRL's public interface is used.
 
-A run is a folder: ``sft.json`` (its settings), TRL's checkpoints, and at the end ``model`` (model
-or adapter, and processor) and ``summary.json``. The same settings again go on with it.
+A run is a folder: ``sft.json`` (its settings), TRL's checkpoints, and at the end ``model`` (whole
+weights and processor) and ``summary.json``. The same settings again go on with it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from univg_train.pretrained import load_processor as load_processor_of
 from univg_train.resizing import require_same_resize
 from univg_train.run_folder import (
     FREE_ARGUMENTS,
+    MODEL_FOLDER,
     differences,
     find_checkpoint,
     read_record,
@@ -57,7 +58,6 @@ __all__ = [
 
 SETTINGS_FILE = "sft.json"
 SUMMARY_FILE = "summary.json"
-MODEL_FOLDER = "model"
 
 _logger = logging.getLogger(__name__)
 
@@ -82,6 +82,7 @@ def train_sft(
         UserError: what is wrong with settings, checkpoint, data or folder, before any training.
     """
     from univg_train.evaluation_callback import attach_evaluation
+    from univg_train.model_folder import save_result
     from univg_train.restore import Done, go_on_from
 
     folder = settings.output_dir
@@ -123,7 +124,13 @@ def train_sft(
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except Done:
         _logger.info("all steps were taken before; only the model folder was missing")
-    trainer.save_model(str(folder / MODEL_FOLDER))
+    result = save_result(trainer, processor, folder)
+    if result.name != MODEL_FOLDER:
+        _logger.warning(
+            "the weights are spread over processes, so that the adapter is not merged into them: "
+            "the result is the adapter alone, in %s",
+            result,
+        )
     summary = {
         "steps": trainer.state.global_step,
         "rows": len(dataset),
@@ -134,12 +141,11 @@ def train_sft(
             (entry["loss"] for entry in reversed(trainer.state.log_history) if "loss" in entry),
             None,
         ),
-        "model": str(folder / MODEL_FOLDER),
+        "model": str(result),
     }
     if evaluation is not None and (best := evaluation.best()):
         summary["best"] = best
     if trainer.is_world_process_zero():
-        processor.save_pretrained(folder / MODEL_FOLDER)
         write_record(folder / SUMMARY_FILE, summary)
     return summary
 

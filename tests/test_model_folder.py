@@ -1,0 +1,187 @@
+"""What a run with LoRA ends with: a whole model, from which GRPO and the evaluation start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("trl")
+pytest.importorskip("peft")
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from sft_data import make_config, make_model, make_rows
+from training_forms import stage2_row, write_list
+from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer
+
+from univg_eval.dialects import declared_settings
+from univg_train import model_folder
+from univg_train.cli import main
+from univg_train.sft import train_sft
+from univg_train.sft_settings import load_settings
+
+LORA = "lora={r: 2, lora_alpha: 4}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def config(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two steps, evenly; that run is at its end in ``run`` beside the file."""
+    folder = tmp_path_factory.mktemp("sft")
+    path = make_config(folder / "run.yaml", model, make_rows(folder), max_steps=2)
+    train_sft(load_settings(path, [LORA]))
+    return path
+
+
+def logits(model: Any, processor: Any) -> torch.Tensor:
+    from PIL import Image
+
+    image = Image.new("RGB", (56, 28), "red")
+    text = "<|vision_start|><|image_pad|><|vision_end|>Where is the cup?"
+    with torch.no_grad():
+        return model.eval()(**processor(images=[image], text=[text], return_tensors="pt")).logits
+
+
+def load(folder: Path) -> Any:
+    return AutoModelForImageTextToText.from_pretrained(folder, dtype="float32")
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        LORA,
+        "lora={r: 2, use_dora: true}",
+        "lora={r: 2, init_lora_weights: pissa}",  # changes the weights that it is added to
+        "lora={r: 2, modules_to_save: [lm_head]}",
+    ],
+)
+def test_merged_weights_answer_as_base_and_adapter(
+    lora: str, model: Path, config: Path, tmp_path: Path
+) -> None:
+    run = config.parent / "run"
+    if lora != LORA:
+        run = tmp_path / "run"
+        train_sft(load_settings(config, [lora, f"trainer.output_dir={run}"]))
+    processor = AutoProcessor.from_pretrained(run / "model")
+    merged = logits(load(run / "model"), processor)
+    both = logits(PeftModel.from_pretrained(load(model), run / "adapter"), processor)
+    before = logits(load(model), processor)
+    torch.testing.assert_close(merged, both, rtol=1e-4, atol=1e-5)
+    assert (merged - before).abs().max() > 1e-2
+
+
+def test_the_model_folder_is_whole(model: Path, config: Path) -> None:
+    folder = config.parent / "run" / "model"
+    assert load_file(folder / "model.safetensors").keys() == (
+        load_file(model / "model.safetensors").keys()
+    )
+    assert not list(folder.rglob("adapter_*"))
+    assert declared_settings(folder) == {"dialect": "univg_r1", "prompt": "think"}
+    # The trainer has put right where answers end, as it does where all weights are trained.
+    tokenizer = AutoProcessor.from_pretrained(folder).tokenizer
+    assert tokenizer.eos_token_id in load(folder).generation_config.eos_token_id
+    summary = json.loads((config.parent / "run" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["model"] == str(folder)
+
+
+@pytest.mark.parametrize("changes", [[], ["lora={r: 2}"]])
+def test_grpo_begins_with_it(
+    changes: list[str], config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = config.parent  # where the images of supervised fine-tuning are
+    rows = write_list(tmp_path / "rows.json", [stage2_row(), stage2_row(answer=[0, 0, 500, 500])])
+    values = {
+        "model": str(config.parent / "run" / "model"),
+        "dialect": "univg_r1",
+        "data": {
+            "form": "univg_r1_stage2", "file": str(rows), "images": str(images), "check_leaks": [],
+        },
+        "trainer": {
+            "output_dir": str(tmp_path / "grpo"), "max_steps": 1, "num_generations": 2,
+            "per_device_train_batch_size": 4, "max_completion_length": 4, "use_cpu": True,
+            "bf16": False, "report_to": [], "disable_tqdm": True,
+        },
+    }  # fmt: skip
+    path = tmp_path / "grpo.yaml"
+    path.write_text(json.dumps(values), encoding="utf-8")
+    assert main(["grpo", "--config", str(path), *changes, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 1
+    kept = (tmp_path / "grpo" / "adapter" / "adapter_model.safetensors").is_file()
+    assert kept is bool(changes)
+    assert load_file(tmp_path / "grpo" / "model" / "model.safetensors").keys() == (
+        load_file(config.parent / "run" / "model" / "model.safetensors").keys()
+    )
+
+
+def test_a_run_that_dies_while_merging_leaves_no_model(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command makes it from the last checkpoint; what was begun does not come in."""
+
+    def dies(model: Any, adapter: Path, folder: Path) -> None:
+        (folder / "model-00001-of-00002.safetensors").write_text("a part")
+        raise InterruptedError
+
+    settings = load_settings(config, [LORA, f"trainer.output_dir={tmp_path / 'run'}"])
+    with monkeypatch.context() as patched, pytest.raises(InterruptedError):
+        patched.setattr(model_folder, "_save_merged", dies)
+        train_sft(settings)
+    assert not (tmp_path / "run" / "model").exists()
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert train_sft(settings)["steps"] == 2
+    found, whole = (
+        load_file(run / "model" / "model.safetensors")
+        for run in (tmp_path / "run", config.parent / "run")
+    )
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+    assert not list((tmp_path / "run" / "model").glob("model-*"))
+    # Died between the model and the summary: both are made once more.
+    (tmp_path / "run" / "summary.json").unlink()
+    (tmp_path / "run" / "model" / "of-before").touch()
+    assert train_sft(settings)["steps"] == 2
+    assert not (tmp_path / "run" / "model" / "of-before").exists()
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_spread_weights_leave_the_adapter_alone(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(model_folder, "weights_are_spread", lambda accelerator: True)
+    run = tmp_path / "run"
+    summary = train_sft(load_settings(config, [LORA, f"trainer.output_dir={run}"]))
+    assert summary["model"] == str(run / "adapter")
+    assert not (run / "model").exists()
+    assert (run / "adapter" / "adapter_model.safetensors").is_file()
+    assert "the result is the adapter alone" in caplog.text
+
+
+def test_what_is_uploaded_is_there(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploaded: list[bool] = []
+
+    def upload(trainer: Any, **kwargs: Any) -> None:
+        uploaded.append((tmp_path / "run" / "model" / "config.json").is_file())
+
+    monkeypatch.setattr(Trainer, "init_hf_repo", lambda *args, **kwargs: None)
+    monkeypatch.setattr(Trainer, "push_to_hub", upload)
+    changes = ["trainer.push_to_hub=true", "trainer.hub_strategy=end"]
+    train_sft(load_settings(config, [*changes, f"trainer.output_dir={tmp_path / 'run'}"]))
+    assert uploaded == [True]
