@@ -285,8 +285,7 @@ def _easy_groups(axis: Axes, results: dict[str, Any]) -> None:
         axis.plot(np.arange(1, len(flat) + 1), flat, ":", color=_COLORS[arm])
     axis.set(
         xlabel="step", ylabel="share of prompts (%)",
-        title="Training: groups with a mean IoU of 0.8 and more (solid)\n"
-        "and without spread (dotted)",
+        title="Training: groups with a mean IoU from 0.8 (solid),\nwithout spread (dotted)",
     )  # fmt: skip
     axis.legend(frameon=False)
 
