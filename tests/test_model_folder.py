@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,12 +74,22 @@ def load(folder: Path) -> Any:
     ],
 )
 def test_merged_weights_answer_as_base_and_adapter(
-    lora: str, model: Path, config: Path, tmp_path: Path
+    lora: str, model: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = config.parent / "run"
-    if lora != LORA:
-        run = tmp_path / "run"
-        train_sft(load_settings(config, [lora, f"trainer.output_dir={run}"]))
+    """And they are those of the trained model, merged where it was trained."""
+    trained: list[Any] = []
+    save = model_folder._save_merged
+
+    def saved(adapted: Any, adapter: Path, folder: Path) -> None:
+        save(adapted, adapter, folder)
+        trained.append(copy.deepcopy(adapted).merge_and_unload().state_dict())
+
+    monkeypatch.setattr(model_folder, "_save_merged", saved)
+    run = tmp_path / "run"
+    train_sft(load_settings(config, [lora, f"trainer.output_dir={run}"]))
+    found = load(run / "model").state_dict()
+    assert found.keys() == trained[0].keys()
+    assert all(torch.equal(found[name], trained[0][name]) for name in found)
     processor = AutoProcessor.from_pretrained(run / "model")
     merged = logits(load(run / "model"), processor)
     both = logits(PeftModel.from_pretrained(load(model), run / "adapter"), processor)
