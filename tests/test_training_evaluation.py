@@ -407,7 +407,7 @@ class StoppedError(Exception):
 def test_a_run_that_goes_on_asks_nothing_twice(
     run: SimpleNamespace, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped after the record of the best step, before its model is kept."""
+    """Stopped after the record of the best step, before its model is kept: that one is asked."""
     values = sft_values(root, tmp_path / "out")
     best = run.summary["best"]["step"]
     asked: list[int] = []
@@ -429,19 +429,22 @@ def test_a_run_that_goes_on_asks_nothing_twice(
     assert len(asked) == [0, 2, 3].index(best) + 1
     kept = read_note(tmp_path / "out" / "best") or {"step": None}
     assert kept["step"] != best
-    summary = tmp_path / "out" / "evaluations" / "summary.json"
+    named = tmp_path / "out" / "evaluations" / "summary.json"
     if best:  # no model is named that is not there
-        assert json.loads(summary.read_text("utf-8"))["best"]["step"] == kept["step"]
+        assert json.loads(named.read_text("utf-8"))["best"]["step"] == kept["step"]
+    record = tmp_path / "out" / "evaluations" / f"step-{best:06d}" / "responses.jsonl"
+    before = record.stat().st_ino
     monkeypatch.setattr(evaluation_callback, "keep_model", keep)
     summary = train(values, tmp_path)
-    assert len(asked) == 3
+    assert len(asked) == 3 + 1
     assert summary["best"]["step"] == read_note(tmp_path / "out" / "best")["step"] == best
     ended, whole = (
         load_file(Path(s["model"]) / "model.safetensors") for s in (summary, run.summary)
     )
     assert all(torch.equal(ended[name], whole[name]) for name in whole)
-    for step, record in records(tmp_path / "out").items():
-        assert record.responses == records(run.out)[step].responses
+    assert record.stat().st_ino != before  # it tells of the model that is kept
+    for step, found in records(tmp_path / "out").items():
+        assert found.responses == records(run.out)[step].responses
 
 
 def test_a_replacement_that_was_interrupted_is_finished(tmp_path: Path) -> None:
@@ -677,14 +680,28 @@ def test_questions_that_cannot_be_asked_are_told_before_a_model_is_loaded(tmp_pa
         open_questions(settings, QWEN2)
 
 
-def test_univg_mini_is_generated_where_there_is_none(
+def test_univg_mini_is_generated_where_there_is_none_of_this_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from univg_eval.benchmarks import mini
 
-    monkeypatch.setattr(mini, "ensure", lambda root: ensure(root, n=1))
+    asked: list[dict[str, int]] = []
+
+    def one_each(root: Any, **options: int) -> None:
+        asked.append(options)
+        ensure(root, **(options or {"n": 1}))
+
+    monkeypatch.setattr(mini, "ensure", one_each)
     raw = {"benchmark": "univg_mini", "every": 1, "root": str(tmp_path)}
-    assert len(open_questions(make_evaluation_settings(raw), QWEN2).samples) == 15
+    made = open_questions(make_evaluation_settings(raw), QWEN2)
+    assert len(made.samples) == 15 and asked == [{}]
+    older = [dataclasses.replace(sample, instruction="Where?") for sample in made.samples]
+    manifest = json.loads((tmp_path / "univg_mini" / "manifest.json").read_text("utf-8"))
+    made_by = {"generator": manifest["generator"] | {"version": 0}}
+    write_benchmark(older, benchmark="univg_mini", root=tmp_path, manifest_extra=made_by)
+    again = open_questions(make_evaluation_settings(raw), QWEN2)
+    assert again.fingerprint == made.fingerprint
+    assert asked[1] == {"n": 1, "seed": manifest["generator"]["seed"]}
 
 
 # --- the page -----------------------------------------------------------------------------------

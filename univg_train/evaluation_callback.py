@@ -33,7 +33,7 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Asks before the first step, every so many steps, and at the end.
 
     Whatever is done here, the training goes on as if it had not been done. A step whose record is
-    there is not asked again.
+    there is not asked again, unless its model was to be kept and is not there.
 
     Args:
         trainer: that calls it; several processes share the questions.
@@ -74,7 +74,9 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         # Logging here would be taken for the logging of the step's loss, which may be due.
         due = control.should_log
         with undisturbed(self._trainer.model):
-            if step not in self._plan.done:
+            # A model that was to be kept, and died with its process, is another one now: a record
+            # tells of the very weights that are kept.
+            if step not in self._plan.done or self._plan.is_best(step):
                 self._ask(step)
             self._keep(step)
         self._tell(step)

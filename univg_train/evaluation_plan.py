@@ -124,7 +124,7 @@ class EvaluationPlan:
         self.done = dict(sorted(self.done.items()))
 
     def write_record(self, step: int, evaluation: Evaluation, model: Mapping[str, Any]) -> None:
-        """Write a step's run record, at once or not at all.
+        """Write a step's run record, at once or not at all, in the place of an older one.
 
         Args:
             step: of the training.
@@ -190,6 +190,7 @@ class EvaluationPlan:
                 for sample, response in zip(evaluation.samples, evaluation.responses, strict=True)
             ),
             scores=(asdict(score) for score in evaluation.scores),
+            replace=step in self.done,
         )
 
     def write_summary(self) -> None:

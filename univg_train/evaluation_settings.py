@@ -16,6 +16,7 @@ from univg_eval.samples import (
     benchmark_dir,
     data_root,
     fingerprint,
+    load_manifest,
     load_samples,
     n_skipped,
 )
@@ -147,7 +148,8 @@ class Questions:
 def open_questions(settings: EvaluationSettings, dialect: Dialect) -> Questions:
     """Read the benchmark, and hold the settings against it.
 
-    univg_mini and photos are generated where they are not there yet, as by the evaluation tasks.
+    univg_mini and photos are generated where they are not there yet, and univg_mini where another
+    version of the generator has made it, as by the evaluation tasks.
 
     Args:
         settings: checked ones.
@@ -190,13 +192,16 @@ def open_questions(settings: EvaluationSettings, dialect: Dialect) -> Questions:
 
 
 def _generate(benchmark: str, root: str | None) -> None:
-    if (benchmark_dir(benchmark, root) / MANIFEST_FILE).is_file():
-        return
+    prepared = (benchmark_dir(benchmark, root) / MANIFEST_FILE).is_file()
     if benchmark == "univg_mini":
         from univg_eval.benchmarks import mini
 
-        mini.ensure(root)
-    elif benchmark == "photos":
+        # One that an older generator has made is made anew, of as many questions and the same seed.
+        standing = load_manifest(benchmark, root).get("generator") if prepared else {}
+        if isinstance(standing, Mapping):
+            names = {"n_per_task": "n", "seed": "seed"}
+            mini.ensure(root, **{names[key]: standing[key] for key in names if key in standing})
+    elif benchmark == "photos" and not prepared:
         from univg_eval.benchmarks import photos
 
         photos.ensure(root)
