@@ -28,7 +28,7 @@ $(VENV)/.eval: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing everything for the tests into $(VENV) (some minutes, about 7 GB) …"
-	$(PIP_INSTALL) -e '.[eval,train,dev]'
+	$(PIP_INSTALL) -e '.[eval,train,dev,notebooks]'
 	@touch $@ $(VENV)/.eval
 
 demo: $(VENV)/.eval
@@ -39,8 +39,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Two processes of one thread each: a file's tests stay together, as do their costly fixtures.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/score_million.py

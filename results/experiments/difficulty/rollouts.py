@@ -2,8 +2,7 @@
 
 All rollouts of a prompt share its images and question. TRL runs these once a rollout; here they
 run once a prompt, in generation by a repeated cache, in training by the packed rows of
-`univg_train.tiny_model`. The numbers are the same (tests/test_difficulty_experiment.py); on a
-processor a step takes a fifth of the time.
+`univg_train.tiny_model`. The numbers are the same (tests/test_difficulty_experiment.py).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One run: GRPO from the start with the weights of one arm.
 
 The loss is that of `univg_train.grpo.DifficultyGRPOTrainer` with the paper's settings, computed
-in a loop of its own because TRL's takes five times as long here; a test holds the two against each
-other on the same rollouts. Rewards and weights are the project's own.
+in a loop of its own that reads a prompt once for all its rollouts; a test holds the two against
+each other on the same rollouts. Rewards and weights are the project's own.
 """
 
 from __future__ import annotations
