@@ -324,7 +324,14 @@ def test_the_summary_tells_what_was_asked_and_how(runs: Path) -> None:
     assert [stage["before"] for stage in told["stages"][1:]] == [
         stage["after"] for stage in told["stages"][:-1]
     ]
-    assert {stage["after"]["n"] for stage in told["stages"]} == {4} == {told["heldout"]["n"]}
+    for stage in told["stages"]:
+        scores = stage["after"]
+        assert scores["n"] == told["heldout"]["n"] == 4
+        tasks = scores["tasks"]
+        assert list(tasks) == ["lisa_val", "diff"]  # as many questions each
+        assert scores["acc@0.5"] == pytest.approx(sum(tasks.values()) / 2)
+        low, high = scores["interval95"]
+        assert low <= scores["acc@0.5"] <= high
     assert told["versions"]["torch"] and told["hardware"]["cpu_count"]
     table = stage_table(told).splitlines()
     assert [line.split()[0] for line in table[1:4]] == names
