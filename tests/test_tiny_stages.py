@@ -313,7 +313,7 @@ def test_a_run_that_was_killed_twice_ends_like_one_that_was_not(runs: Path) -> N
             assert one[key] == other[key]
         for metric in ("n", "acc@0.5", "interval95", "miou", "answered"):
             assert one["after"][metric] == other["after"][metric]
-    assert [stage["steps"] for stage in told["stages"]] == [2, 3, 3]
+    assert [stage["steps"] for stage in told["stages"]] == [2, 3, 4]
 
 
 def test_the_summary_tells_what_was_asked_and_how(runs: Path) -> None:
@@ -358,7 +358,7 @@ def test_a_finished_run_is_told_again_and_keeps_its_plan(
     marks = [path.stat().st_mtime_ns for path in sorted(runs.glob("whole/*/model/*"))]
     assert main([*arguments, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert [stage["steps"] for stage in told["stages"]] == [2, 3, 3]
+    assert [stage["steps"] for stage in told["stages"]] == [2, 3, 4]
     assert main(arguments) == 0
     assert "4 held-out questions (lisa_val, diff)" in capsys.readouterr().out
     assert marks == [path.stat().st_mtime_ns for path in sorted(runs.glob("whole/*/model/*"))]
@@ -375,8 +375,8 @@ def test_the_table() -> None:
         "stages": [
             {"name": "direct", "loss": 0.5, "model": "a", **stage},
             {
-                "name": "grpo", "model": "runs/x/grpo/model", "reward_first_quarter": 1.25,
-                "reward_last_quarter": 1.5, **stage,
+                "name": "grpo", "model": "runs/x/grpo/model", "reward_first_epoch": 1.25,
+                "reward_last_epoch": 1.5, **stage,
             },
         ],
         "heldout": {"n": 300, "tasks": ["lisa_val", "llmseg"]},

@@ -413,6 +413,36 @@ def test_a_killed_run_goes_on_to_the_same_end(
     assert "holds a run on 4 rows that are others now" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("processes", "steps"), [(1, 4), (1, 7), (2, 2), (2, 3)])
+def test_the_order_of_prompts_goes_on_in_a_later_epoch(processes: int, steps: int) -> None:
+    """A new loader, brought to the step, takes the order that the old one has in its epoch."""
+    from types import SimpleNamespace
+
+    from accelerate.data_loader import prepare_data_loader
+    from torch.utils.data import DataLoader
+    from trl.trainer.utils import RepeatSampler
+
+    from univg_train.restore import DrawPastOrders
+
+    def loader() -> Any:  # four or two passes an epoch
+        sampler = RepeatSampler(range(8), mini_repeat_count=2, batch_size=2, seed=3)
+        return prepare_data_loader(
+            DataLoader(list(range(8)), batch_size=4, sampler=sampler),
+            num_processes=processes,
+            process_index=processes - 1,
+            put_on_device=False,
+            dispatch_batches=False,
+        )
+
+    whole, again = loader(), loader()
+    epochs = [[batch.tolist() for batch in whole] for _ in range(3)]
+    assert epochs[0] != epochs[1] and len(epochs[0]) == 4 // processes
+    state = SimpleNamespace(global_step=steps)
+    arguments = SimpleNamespace(gradient_accumulation_steps=1)
+    DrawPastOrders().on_train_begin(arguments, state, None, train_dataloader=again)
+    assert [batch.tolist() for batch in again] == epochs[1]
+
+
 def test_an_adapter_is_merged_into_the_model_folder(
     config: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,8 +1,9 @@
 """A short plan of the tiny pipeline, and runs of it that are killed.
 
 Run as a script, ``python tiny_stages_data.py FOLDER``, it makes two runs: ``FOLDER/whole`` at one
-go, and ``FOLDER/parted``, killed in the second stage and again in the third. Every session is a
-process of its own; they are forked before anything is computed, so libraries are imported once.
+go, and ``FOLDER/parted``, killed in the second stage, and in the second epoch of the third. Every
+session is a process of its own; they are forked before anything is computed, so libraries are
+imported once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ PLAN = StagePlan(
     batch=2,
     direct_rate=1e-5,
     cot_rate=1e-5,
-    grpo_steps=3,
+    grpo_steps=4,
+    grpo_epochs=2,
     grpo_prompts=2,
     group=4,
     grpo_rate=1e-4,
@@ -79,7 +81,7 @@ def main() -> None:
     statuses = [
         session(lambda: run_stages(out / "whole", PLAN)),
         session(lambda: killed_at("cot/checkpoint-2")),
-        session(lambda: killed_at("grpo/checkpoint-2")),
+        session(lambda: killed_at("grpo/checkpoint-4")),
         session(lambda: run_stages(parted, PLAN)),
     ]
     (out / "statuses.json").write_text(json.dumps(statuses), encoding="utf-8")

@@ -215,7 +215,7 @@ def _change(before: dict[str, Any], after: dict[str, Any], metric: str) -> str:
 
 
 def _training(stage: dict[str, Any]) -> str:
-    if "reward_last_quarter" in stage:
-        first, last = stage["reward_first_quarter"], stage["reward_last_quarter"]
+    if "reward_last_epoch" in stage:
+        first, last = stage["reward_first_epoch"], stage["reward_last_epoch"]
         return f"reward {first:.2f} -> {last:.2f}"
     return f"loss {stage['loss']:.3f}"

@@ -8,6 +8,10 @@ on from its first weights. `RestoreWeights` reads them as a model folder is read
 And it looks whether all steps are done only after a step. A run that died between its last
 checkpoint and its model folder would train one step too many, where ``max_steps`` ends within an
 epoch. `StopWhenDone` raises `Done` before that step.
+
+TRL's GRPO draws the order of its prompts with a generator of its own, anew at the begin of every
+epoch; neither its state nor the number of draws is kept, so that a run that goes on in its second
+epoch would take the order of the first. `DrawPastOrders` draws those of the epochs that are over.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ def go_on_from(trainer: Any, checkpoint: Path) -> None:
     if not sharded and not hasattr(trainer.model, "peft_config"):
         _logger.info("a warning of missing keys in %s is without meaning", checkpoint)
         trainer.add_callback(RestoreWeights(checkpoint))
+    trainer.add_callback(DrawPastOrders())
     trainer.add_callback(StopWhenDone())
 
 
@@ -48,6 +53,31 @@ class StopWhenDone(TrainerCallback):  # type: ignore[misc, unused-ignore]
         """Raise `Done` if there is nothing left to train."""
         if state.global_step >= state.max_steps:
             raise Done
+
+
+class DrawPastOrders(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Brings the order of TRL's `RepeatSampler` to the epoch that a run goes on in.
+
+    Other samplers are left alone: they are told the epoch by the trainer.
+    """
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any
+    ) -> None:
+        """Draw, and throw away, one order for each epoch that is over."""
+        from accelerate.data_loader import get_sampler
+        from trl.trainer.utils import RepeatSampler
+
+        sampler = get_sampler(train_dataloader)
+        if sampler is None:  # of several processes, each wraps its share once more
+            inner = getattr(train_dataloader.batch_sampler, "batch_sampler", None)
+            sampler = getattr(inner, "sampler", None)
+        if not (isinstance(sampler, RepeatSampler) and sampler.shuffle):
+            return
+        passes, accumulation = len(train_dataloader), args.gradient_accumulation_steps
+        steps_in_epoch = max(-(-passes // accumulation), 1)  # as the trainer counts
+        for _ in range(state.global_step // steps_in_epoch):
+            next(iter(sampler), None)
 
 
 class RestoreWeights(TrainerCallback):  # type: ignore[misc, unused-ignore]

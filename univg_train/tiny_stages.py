@@ -71,6 +71,7 @@ class StagePlan:
         batch: rows of such a step.
         direct_rate, cot_rate: peaks of their learning rates.
         grpo_steps: steps of GRPO, each with `grpo_prompts` questions answered `group` times.
+        grpo_epochs: how often every question of GRPO is asked; divides its steps.
         grpo_rate: its learning rate.
         save_steps: steps between two checkpoints; 0: about ten in a stage.
     """
@@ -83,17 +84,24 @@ class StagePlan:
     batch: int = 8
     direct_rate: float = 2e-4
     cot_rate: float = 1e-3
-    grpo_steps: int = 10
+    grpo_steps: int = 12
+    grpo_epochs: int = 3
     grpo_prompts: int = 8
     group: int = 8
     grpo_rate: float = 5e-5
     save_steps: int = 0
 
+    def __post_init__(self) -> None:
+        if self.grpo_steps % self.grpo_epochs:
+            raise ValueError(
+                f"{self.grpo_steps} steps of GRPO are not {self.grpo_epochs} whole epochs"
+            )
+
 
 QUICK = StagePlan()
 """From the shipped model, some minutes."""
 FULL = StagePlan(
-    pretrain_steps=1500, heldout_per_task=200, direct_steps=200, cot_steps=1200, grpo_steps=50
+    pretrain_steps=1500, heldout_per_task=200, direct_steps=200, cot_steps=1200, grpo_steps=51
 )
 """From nothing, about an hour."""
 
@@ -237,7 +245,8 @@ class _Stages:
         from univg_train.grpo_settings import load_grpo_settings
 
         plan = self.plan
-        n = plan.grpo_steps * plan.grpo_prompts
+        per_epoch = plan.grpo_steps // plan.grpo_epochs
+        n = per_epoch * plan.grpo_prompts
         rows = write_training_rows(
             self.data, "grpo", plan.tasks, n, seed=self.seed + _REINFORCED_SEED
         )
@@ -264,11 +273,11 @@ class _Stages:
         told = train_grpo(load_grpo_settings(self._written("grpo", settings)))
         state = read_record(self.model("grpo") / "trainer_state.json") or {}
         rewards = [line["reward"] for line in state.get("log_history", []) if "reward" in line]
-        some = max(1, len(rewards) // 4)
+        # The same questions, so that the two means can be compared.
         return {
             "steps": told["steps"],
-            "reward_first_quarter": sum(rewards[:some]) / some,
-            "reward_last_quarter": sum(rewards[-some:]) / some,
+            "reward_first_epoch": sum(rewards[:per_epoch]) / per_epoch,
+            "reward_last_epoch": sum(rewards[-per_epoch:]) / per_epoch,
         }
 
     # -- settings -----------------------------------------------------------------------------
