@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,10 +31,12 @@ from typing import Any
 
 from univg_eval.errors import UserError
 from univg_eval.samples import iter_json_lines
+from univg_eval.scoring import SampleScore
 
 __all__ = ["REQUIRED", "SCHEMA", "RunRecord", "environment", "load_run", "write_run"]
 
 SCHEMA = 1
+_SCORE_FIELDS = tuple(field.name for field in fields(SampleScore))
 MANIFEST, RESPONSES, SCORES, CHECKSUMS = (
     "manifest.json",
     "responses.jsonl",
@@ -68,12 +70,31 @@ class RunRecord:
         path: its folder.
         manifest: see `REQUIRED`.
         responses, scores: the lines of the two files, in file order.
+        label: what tables and pages call the run; not stored in the record.
     """
 
     path: Path
     manifest: dict[str, Any]
     responses: list[dict[str, Any]]
     scores: list[dict[str, Any]]
+    label: str = ""
+
+    @property
+    def benchmark(self) -> str:
+        """What ran: a benchmark, or ``<benchmark>+<variant>`` under a control or on videos."""
+        return str(self.manifest["dataset"]["benchmark"])
+
+    def sample_scores(self) -> list[SampleScore]:
+        """The lines of scores.jsonl as scores, in file order; keys of later versions are left."""
+        return [
+            SampleScore(
+                **{
+                    name: tuple(row[name]) if name == "box" and row[name] else row[name]
+                    for name in _SCORE_FIELDS
+                }
+            )
+            for row in self.scores
+        ]
 
 
 def write_run(
@@ -168,8 +189,12 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_run(path: str | os.PathLike[str]) -> RunRecord:
+def load_run(path: str | os.PathLike[str], label: str | None = None) -> RunRecord:
     """Read a record and verify its checksums.
+
+    Args:
+        path: its folder.
+        label: what to call the run; None: the last part of its model's id.
 
     Raises:
         UserError: no record, a file missing or changed since it was written, or a schema that
@@ -197,6 +222,7 @@ def load_run(path: str | os.PathLike[str]) -> RunRecord:
         manifest=manifest,
         responses=[row for _, row in iter_json_lines(path / RESPONSES)],
         scores=[row for _, row in iter_json_lines(path / SCORES)],
+        label=label or Path(str(manifest["model"]["id"])).name,
     )
 
 
