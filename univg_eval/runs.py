@@ -26,7 +26,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from univg_eval.errors import UserError
@@ -194,7 +194,8 @@ def load_run(path: str | os.PathLike[str], label: str | None = None) -> RunRecor
 
     Args:
         path: its folder.
-        label: what to call the run; None: the last part of its model's id.
+        label: what to call the run; None: the last part of its model's id, the one before it
+            where that is ``model`` or ``best``, as in the folders that `univg-train` makes.
 
     Raises:
         UserError: no record, a file missing or changed since it was written, or a schema that
@@ -222,8 +223,13 @@ def load_run(path: str | os.PathLike[str], label: str | None = None) -> RunRecor
         manifest=manifest,
         responses=[row for _, row in iter_json_lines(path / RESPONSES)],
         scores=[row for _, row in iter_json_lines(path / SCORES)],
-        label=label or Path(str(manifest["model"]["id"])).name,
+        label=label or _model_name(str(manifest["model"]["id"])),
     )
+
+
+def _model_name(model_id: str) -> str:
+    path = PurePosixPath(model_id)
+    return (path.parent.name if path.name in ("model", "best") else path.name) or model_id
 
 
 def _json_object(path: Path) -> dict[str, Any]:
