@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each room of univg_eval, and the rooms that it may import besides itself.
 CORE = {
     "errors": set(),
+    "data_files": {"errors"},
     "boxes": set(),
     "stats": set(),
     "dialects": {"errors", "boxes"},
@@ -36,6 +37,7 @@ CORE = {
         "scoring",
     },
     "benchmarks": {"errors", "boxes", "samples", "video", "images"},
+    "published": {"errors", "data_files", "protocols", "benchmarks"},
     "runs": {"errors", "samples", "scoring", "dialects", "protocols"},
     "diagnosis": {
         "errors",
@@ -46,6 +48,18 @@ CORE = {
         "protocols",
         "samples",
         "scoring",
+    },
+    "failures": {
+        "errors",
+        "boxes",
+        "dialects",
+        "protocols",
+        "samples",
+        "controls",
+        "scoring",
+        "benchmarks",
+        "runs",
+        "diagnosis",
     },
     "audit": {"errors", "boxes", "samples", "video", "images", "benchmarks"},
     "report": {"errors", "boxes", "samples", "images", "audit"},
@@ -182,7 +196,7 @@ import univg_eval
 answer = univg_eval.parse_answer("(100,200),(300,400)", "qwen2_vl")
 assert answer.box == (0.1, 0.2, 0.3, 0.4), answer
 import univg_eval.scoring, univg_eval.samples, univg_eval.stats, univg_eval.images, univg_eval.runs
-import univg_eval.responses, univg_eval.prompts, univg_eval.controls
+import univg_eval.responses, univg_eval.prompts, univg_eval.controls, univg_eval.published
 from univg_eval.cli import build_parser
 build_parser()
 """
