@@ -299,6 +299,7 @@ def test_the_task_folder_is_printed_and_installed_by_a_wheel(tmp_path: Path) -> 
     carried = {
         (target.removeprefix("share/univg/"), path.name)
         for target, globs in patterns.items()
+        if target.startswith("share/univg/tasks")
         for pattern in globs
         for path in lmms_data.REPO.glob(pattern)
     }
@@ -317,19 +318,20 @@ def test_the_task_folder_of_pip_install_with_a_target_is_found(
     from importlib.metadata import PackagePath, PathDistribution
 
     import univg_eval
-    from univg_eval.lmms import task_files
+    from univg_eval import data_files
+    from univg_eval.lmms.task_files import task_folder
 
     listed = PackagePath("../../share/univg/tasks/univg.yaml")
     listed.dist = PathDistribution(tmp_path / "univg-0.dist-info")
 
     monkeypatch.setattr(univg_eval, "__file__", str(tmp_path / "univg_eval" / "__init__.py"))
-    monkeypatch.setattr(task_files, "files", lambda name: [listed])
+    monkeypatch.setattr(data_files, "files", lambda name: [listed])
     with pytest.raises(UserError, match=r"the task folder is missing: .*install univg again"):
-        task_files.task_folder()
+        task_folder()
     folder = tmp_path / "share" / "univg" / "tasks"
     folder.mkdir(parents=True)
     (folder / "univg.yaml").write_text("group: univg\n")
-    assert task_files.task_folder() == folder
+    assert task_folder() == folder
 
 
 def test_controls_are_named_or_all() -> None:

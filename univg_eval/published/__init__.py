@@ -1,0 +1,53 @@
+"""Published tables as data, and what their arithmetic allows.
+
+The tables lie in ``results/published`` of a checkout (``share/univg/published`` of an
+installation), a YAML file and a CSV file each; see ``docs/published.md``.
+"""
+
+from univg_eval.published.checks import (
+    Inconsistency,
+    average_is_reachable,
+    check_reproductions,
+    check_table,
+)
+from univg_eval.published.denominators import (
+    ROUNDINGS,
+    Fit,
+    feasible_counts,
+    feasible_denominators,
+    row_fits,
+)
+from univg_eval.published.tables import (
+    BENCHMARK_TASKS,
+    Counts,
+    PublishedRow,
+    PublishedTable,
+    Reproduction,
+    Reproductions,
+    load_counts,
+    load_published,
+    load_reproductions,
+    published_folder,
+)
+
+__all__ = [
+    "BENCHMARK_TASKS",
+    "ROUNDINGS",
+    "Counts",
+    "Fit",
+    "Inconsistency",
+    "PublishedRow",
+    "PublishedTable",
+    "Reproduction",
+    "Reproductions",
+    "average_is_reachable",
+    "check_reproductions",
+    "check_table",
+    "feasible_counts",
+    "feasible_denominators",
+    "load_counts",
+    "load_published",
+    "load_reproductions",
+    "published_folder",
+    "row_fits",
+]
