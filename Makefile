@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench docs clean
 
 help:
 	@echo "make demo   evaluate the shipped tiny model and the baselines on univg_mini"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint   ruff and mypy alone"
 	@echo "make bench  speed of scoring and of mask conversion, interval coverage, the attack table,"
 	@echo "            the cost of difficulty weighting"
+	@echo "make docs   the documentation as a site: site/index.html"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
@@ -28,8 +29,12 @@ $(VENV)/.eval: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing everything for the tests into $(VENV) (some minutes, about 7 GB) …"
-	$(PIP_INSTALL) -e '.[eval,train,dev,notebooks]'
-	@touch $@ $(VENV)/.eval
+	$(PIP_INSTALL) -e '.[eval,train,dev,notebooks,docs]'
+	@touch $@ $(VENV)/.eval $(VENV)/.docs
+
+$(VENV)/.docs: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP_INSTALL) -e '.[docs]'
+	@touch $@
 
 demo: $(VENV)/.eval
 	$(BIN)/univg demo
@@ -50,5 +55,9 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/mask_conversion.py
 	$(BIN)/python benchmarks/grpo_weighting.py
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Written: site/index.html"
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
