@@ -29,7 +29,7 @@ from univg_eval.diagnosis import (
     variant_findings,
 )
 from univg_eval.diagnosis.findings import grave
-from univg_eval.diagnosis.readings import binomial_tail, blind_hits
+from univg_eval.diagnosis.readings import blind_hits
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample, Target
@@ -355,17 +355,6 @@ def test_without_image_sizes_pixels_are_left_out() -> None:
     diagnosis = diagnose(samples, responses, get_dialect("norm1"))
     (hint,) = (f for f in diagnosis.findings if f.severity == "hint")
     assert "norm1000" in hint.numbers["read_as"]["names"]
-
-
-@pytest.mark.parametrize(("k", "n", "p"), [(0, 5, 0.5), (5, 5, 0.5), (3, 10, 0.2), (7, 9, 0.9)])
-def test_the_binomial_tail(k: int, n: int, p: float) -> None:
-    exact = math.fsum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k, n + 1))
-    assert binomial_tail(k, n, p) == pytest.approx(exact)
-
-
-def test_the_binomial_tail_at_the_ends() -> None:
-    assert binomial_tail(1, 4, 0.0) == 0.0
-    assert binomial_tail(4, 4, 1.0) == 1.0
 
 
 def test_chance_is_measured_on_other_questions() -> None:

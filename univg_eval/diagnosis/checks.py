@@ -24,7 +24,6 @@ from univg_eval.diagnosis.readings import (
     Limits,
     Reading,
     Suspicion,
-    binomial_tail,
     blind_hits,
     candidates,
     is_single,
@@ -38,7 +37,7 @@ from univg_eval.errors import UserError
 from univg_eval.protocols import get_protocol
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, SampleScore, score_samples
-from univg_eval.stats import Interval, wilson_interval
+from univg_eval.stats import Interval, binomial_tail, wilson_interval
 
 __all__ = ["Diagnosis", "diagnose"]
 

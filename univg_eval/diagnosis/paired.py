@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from univg_eval.diagnosis.findings import Finding, share_words
-from univg_eval.diagnosis.readings import binomial_tail
 from univg_eval.errors import UserError
-from univg_eval.stats import wilson_interval
+from univg_eval.stats import holm, mcnemar_test, wilson_interval
 
 __all__ = [
     "ControlResult",
@@ -337,7 +336,6 @@ def compare_variants(
         low, high = np.quantile(draws_other - draws_base, [0.025, 0.975])
         better = sum(b.value >= 0.5 > a.value for a, b in pairs)
         worse = sum(a.value >= 0.5 > b.value for a, b in pairs)
-        tail = binomial_tail(max(better, worse), better + worse, 0.5)
         raw.append(
             VariantResult(
                 name=name,
@@ -349,20 +347,11 @@ def compare_variants(
                 high=float(high),
                 better=better,
                 worse=worse,
-                p=min(1.0, 2 * tail) if better + worse else 1.0,
+                p=mcnemar_test(worse, better),
             )
         )
-    return _holm(raw)
-
-
-def _holm(results: Sequence[VariantResult]) -> list[VariantResult]:
-    order = sorted(range(len(results)), key=lambda i: results[i].p)
-    corrected: dict[int, float] = {}
-    reached = 0.0
-    for rank, i in enumerate(order):
-        reached = max(reached, min(1.0, (len(results) - rank) * results[i].p))
-        corrected[i] = reached
-    return [replace(result, p=corrected[i]) for i, result in enumerate(results)]
+    corrected = holm([result.p for result in raw])
+    return [replace(result, p=p) for result, p in zip(raw, corrected, strict=True)]
 
 
 def variant_findings(results: Sequence[VariantResult], declared: str) -> list[Finding]:

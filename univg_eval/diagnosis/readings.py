@@ -33,6 +33,7 @@ from univg_eval.dialects import Dialect, get_dialect, list_dialects
 from univg_eval.dialects._grammar import Found, Grammar
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import MATCH_IOU, Response, score_samples
+from univg_eval.stats import binomial_tail
 
 __all__ = [
     "ALPHA",
@@ -42,7 +43,6 @@ __all__ = [
     "Limits",
     "Reading",
     "Suspicion",
-    "binomial_tail",
     "candidates",
     "is_single",
     "read_all",
@@ -249,25 +249,6 @@ def read_all(
         ious = np.array([score.iou or 0.0 for score in scores], dtype=np.float64)
         readings.append(Reading(way, boxes, ious))
     return readings
-
-
-def binomial_tail(k: int, n: int, p: float) -> float:
-    """P(X >= k) for a binomial with n draws of probability p."""
-    if k <= 0:
-        return 1.0
-    if p <= 0.0:
-        return 0.0
-    if p >= 1.0:
-        return 1.0
-    logs = [
-        math.lgamma(n + 1)
-        - math.lgamma(i + 1)
-        - math.lgamma(n - i + 1)
-        + i * math.log(p)
-        + (n - i) * math.log1p(-p)
-        for i in range(k, n + 1)
-    ]
-    return min(1.0, math.fsum(map(math.exp, logs)))
 
 
 def blind_hits(

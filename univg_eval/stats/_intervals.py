@@ -1,0 +1,97 @@
+"""Intervals of one run: a share, and the mean over tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from univg_eval.stats._clusters import cluster_table, drawn_deviations, normal_quantile
+
+__all__ = ["Interval", "macro_bootstrap", "wilson_interval"]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its confidence limits, all in the unit of the estimate."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def wilson_interval(k: int, n: int, level: float = 0.95) -> Interval:
+    """Wilson's score interval for a share of k successes among n independent samples.
+
+    Unlike the Wald interval it keeps its coverage near 0 and 1 and for small n.
+
+    Args:
+        k: successes, 0 <= k <= n.
+        n: samples; 0 gives the estimate NaN and the limits [0, 1].
+        level: confidence level, between 0 and 1.
+
+    Raises:
+        ValueError: k or level out of range.
+
+    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
+    JASA 22 (1927); recommended for small n by Brown, Cai and DasGupta, Statistical Science 16
+    (2001).
+    """
+    if not 0 <= k <= n:
+        raise ValueError(f"k is {k} with n = {n}; expected 0 <= k <= n")
+    z = normal_quantile(level)
+    if n == 0:
+        return Interval(math.nan, 0.0, 1.0)
+    share = k / n
+    center = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    # At the ends the limit is exactly 0 or 1; rounding must not move it past the estimate.
+    low = 0.0 if k == 0 else max(0.0, center - half)
+    high = 1.0 if k == n else min(1.0, center + half)
+    return Interval(share, low, high)
+
+
+def macro_bootstrap(
+    values: Mapping[str, Sequence[float]],
+    clusters: Mapping[str, Sequence[Hashable]] | None = None,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Interval for the unweighted mean over tasks of each task's mean, by a cluster bootstrap.
+
+    Samples that share images are not independent, so whole clusters are drawn, within strata: those
+    that appear in the same tasks, so that each task keeps about its number of samples. The
+    deviation of a mean is taken in its linear form, so that no draw divides by another number of
+    samples; the limits are percentiles. See `univg_eval.stats._clusters`.
+
+    Args:
+        values: per task, one value in [0, 1] a sample; every task has at least one.
+        clusters: per task, the cluster of each sample, in the same order; None: each sample is
+            its own cluster. Equal values in different tasks are the same cluster.
+        level: confidence level, between 0 and 1.
+        resamples: number of bootstrap draws.
+        seed: of the draws; equal arguments give equal limits.
+
+    Returns:
+        The mean and its limits, cut to [0, 1]. Where all values are 0, or all are 1, there is no
+        spread to draw from: the limits are Wilson's for the pooled samples, one a cluster.
+
+    Raises:
+        ValueError: no task, a task without samples, unequal lengths, or a value outside [0, 1].
+    """
+    table = cluster_table(values, clusters)
+    estimate = float(np.mean(table.means))
+    if estimate in (0.0, 1.0):
+        n = len(table.sums)
+        pooled = wilson_interval(round(estimate * n), n, level)
+        return Interval(estimate, pooled.low, pooled.high)
+    influence = np.mean(table.influence, axis=1, keepdims=True)
+    generator = np.random.default_rng(seed)
+    draws = estimate + drawn_deviations(table, influence, generator, resamples)[:, 0]
+    tail = (1 - level) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return Interval(estimate, max(0.0, float(low)), min(1.0, float(high)))
