@@ -9,6 +9,8 @@ from univg_eval.published.checks import (
     average_is_reachable,
     check_reproductions,
     check_table,
+    markdown_lines,
+    rounded_means,
 )
 from univg_eval.published.denominators import (
     ROUNDINGS,
@@ -48,6 +50,8 @@ __all__ = [
     "load_counts",
     "load_published",
     "load_reproductions",
+    "markdown_lines",
     "published_folder",
+    "rounded_means",
     "row_fits",
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from fractions import Fraction
 from typing import Literal
 
@@ -25,7 +25,15 @@ from univg_eval.published.tables import (
     load_counts,
 )
 
-__all__ = ["Inconsistency", "Kind", "average_is_reachable", "check_reproductions", "check_table"]
+__all__ = [
+    "Inconsistency",
+    "Kind",
+    "average_is_reachable",
+    "check_reproductions",
+    "check_table",
+    "markdown_lines",
+    "rounded_means",
+]
 
 Kind = Literal["average", "denominator", "rounding", "revision", "value"]
 """``average``: the printed average is not the mean of the printed values, however these were
@@ -57,18 +65,29 @@ class Inconsistency:
     text: str
 
 
+def rounded_means(row: PublishedRow) -> tuple[Decimal, Decimal] | None:
+    """The unweighted mean of the printed values with a tie rounded half to even, and half up.
+
+    Rounded to the decimals of the printed average, or to two without one. None without values.
+    """
+    if row.mean is None:
+        return None
+    step = Decimal("0.01") if row.printed_avg is None else row.printed_avg
+    return row.mean.quantize(step, ROUND_HALF_EVEN), row.mean.quantize(step, ROUND_HALF_UP)
+
+
 def average_is_reachable(row: PublishedRow) -> bool:
     """Whether the printed average can be the mean of the values before they were rounded.
 
     Every value may have been up to half a unit of its last decimal higher or lower, and so may the
     average. True where nothing can be said: no average, or no values.
     """
-    mean = row.mean
-    if row.printed_avg is None or mean is None:
+    if row.printed_avg is None or not row.values:
         return True
+    mean = sum(map(Fraction, row.values.values()), Fraction(0)) / len(row.values)
     slack = sum((printed_unit(v) for v in row.values.values()), Fraction(0)) / len(row.values) / 2
     slack += printed_unit(row.printed_avg) / 2
-    return abs(Fraction(mean) - Fraction(row.printed_avg)) <= slack
+    return abs(mean - Fraction(row.printed_avg)) <= slack
 
 
 def check_table(
@@ -94,6 +113,30 @@ def check_table(
             fits[row.model] = row_fits(row, revisions)
             found += _check_denominators(table, row, fits[row.model], revisions)
     return found + _check_revisions(table, fits)
+
+
+def markdown_lines(tables: Iterable[PublishedTable]) -> list[str]:
+    """What `check_table` finds in the tables, as lines of a Markdown table, one a row of a table.
+
+    Columns: key of the table, model, finding. The values of a row that fit no denominator stand
+    together in one line.
+    """
+    lines = []
+    for table in tables:
+        found = check_table(table)
+        for model in dict.fromkeys(one.model for one in found):
+            own = [one for one in found if one.model == model]
+            texts = [one.text for one in own if one.kind != "denominator"]
+            values = [
+                f"{one.task} {row.values[one.task]}"
+                for row in table.rows
+                for one in own
+                if one.kind == "denominator" and one.task is not None and row.model == model
+            ]
+            if values:
+                texts.insert(0, f"no k/N: {', '.join(values)}")
+            lines.append(f"| `{table.key}` | {model or 'all rows'} | {'; '.join(texts)} |")
+    return lines
 
 
 def _check_denominators(
@@ -167,6 +210,8 @@ def check_reproductions(reported: Reproductions) -> list[Inconsistency]:
     """Reported percentages that are not their numerator over their denominator, rounded."""
     found = []
     for row in reported.rows:
+        if row.printed is None:
+            continue
         exact = Fraction(row.numerator) * 100 / row.denominator
         if abs(exact - Fraction(row.printed)) > printed_unit(row.printed) / 2:
             text = (

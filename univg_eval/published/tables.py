@@ -101,7 +101,7 @@ class PublishedRow:
 
     @property
     def mean(self) -> Decimal | None:
-        """The unweighted mean of the printed values, exact; None without values."""
+        """The unweighted mean of the printed values to 28 digits; None without values."""
         if not self.values:
             return None
         return sum(self.values.values(), Decimal(0)) / len(self.values)
@@ -118,7 +118,7 @@ class PublishedTable:
         source: paper and place in it.
         arxiv: number of the paper, or "".
         url: where it was read.
-        date: of the version that was read, YYYY-MM-DD.
+        date: of the first publication.
         metric: of all values, such as ``acc@0.5``; values are percentages.
         revision: the annotation file that the source names, or ``unknown``.
         protocol: scoring rules by name (see `univg_eval.protocols`), or ``unknown``.
@@ -151,14 +151,14 @@ class Reproduction:
         metric: such as ``acc@0.5`` or ``miou``.
         numerator: right answers, or for ``miou`` the sum of the IoUs.
         denominator: questions.
-        printed: the reported percentage.
+        printed: the reported percentage, or None where it could not be read.
     """
 
     task: str
     metric: str
     numerator: Decimal
     denominator: int
-    printed: Decimal
+    printed: Decimal | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,9 +346,15 @@ def _reproductions(path: Path, facts: Mapping[str, Any]) -> Reproductions:
         numerator = _decimal(line["numerator"], f"{where}, column numerator")
         if not 0 <= numerator <= denominator:
             raise UserError(f"{where}: numerator is {numerator}; expected 0 to {denominator}")
-        printed = _percent(line["printed"], f"{where}, column printed")
+        printed = line["printed"]
         rows.append(
-            Reproduction(line["task"], line["metric"], numerator, int(denominator), printed)
+            Reproduction(
+                task=line["task"],
+                metric=line["metric"],
+                numerator=numerator,
+                denominator=int(denominator),
+                printed=_percent(printed, f"{where}, column printed") if printed else None,
+            )
         )
     return Reproductions(**_source(path, facts), model=facts["model"], rows=tuple(rows))
 
