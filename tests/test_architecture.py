@@ -38,7 +38,9 @@ CORE = {
     },
     "benchmarks": {"errors", "boxes", "samples", "video", "images"},
     "published": {"errors", "data_files", "protocols", "benchmarks"},
-    "runs": {"errors", "samples", "scoring", "dialects", "protocols"},
+    "schemas": set(),
+    "runs": {"errors", "samples", "schemas", "scoring", "dialects", "protocols"},
+    "rescoring": {"errors", "samples", "scoring", "dialects", "protocols", "runs"},
     "diagnosis": {
         "errors",
         "boxes",

@@ -1,31 +1,134 @@
-"""Run records: whole or not at all, complete provenance, verified when read."""
+"""Run records: whole or not at all, complete provenance, verified when read, one definition."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import typing
+from copy import deepcopy
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 
+from univg_eval.answers import Status
 from univg_eval.errors import UserError
-from univg_eval.runs import REQUIRED, environment, load_run, write_run
+from univg_eval.runs import (
+    RunRecord,
+    environment,
+    lines_sha256,
+    load_run,
+    make_record,
+    prepared_samples,
+    unknown_environment,
+    write_run,
+)
+from univg_eval.samples import GroundingSample, Target, fingerprint, write_benchmark
+from univg_eval.schemas import faults, load_schema
+from univg_eval.scoring import SampleScore, score_sample
 
-RESPONSES = [{"id": "a", "response": "<think>\n\n</think> “x”"}, {"id": "b", "response": ""}]
-SCORES = [{"id": "a", "status": "ok", "iou": 0.5}, {"id": "b", "status": "no_box", "iou": 0.0}]
+KINDS = ("run_manifest", "run_response", "run_score", "run_change")
 
 
-def manifest(**changes: object) -> dict[str, object]:
-    return dict.fromkeys(REQUIRED, "x") | changes
+def response(sample_id: str, text: str | None, **changes: Any) -> dict[str, Any]:
+    return {
+        "id": sample_id,
+        "benchmark": "own",
+        "task": "t",
+        "response": text,
+        "image_sizes": [[64, 48]],
+        "input_sizes": None,
+        "prompt": "Where is it?",
+    } | changes
 
 
-def write(path: Path, **changes: object) -> Path:
-    arguments: dict[str, object] = {
-        "manifest": manifest(),
-        "responses": RESPONSES,
-        "scores": SCORES,
-    }
-    return write_run(path, **(arguments | changes))  # type: ignore[arg-type]
+def score(sample_id: str, status: str, iou: float, **changes: Any) -> dict[str, Any]:
+    return {
+        "id": sample_id,
+        "task": "t",
+        "cluster": "c",
+        "status": status,
+        "box": [0.1, 0.2, 0.3, 0.4] if status == "ok" else None,
+        "iou": iou,
+        "center": False,
+        "image_index": None,
+        "image_right": None,
+        "no_target_right": None,
+        "f1": None,
+        "ap50": None,
+        "n_boxes": 1,
+        "n_units": 1,
+        "clipped": False,
+        "excluded": False,
+    } | changes
+
+
+RESPONSES = [response("a", "<think>\n\n</think> “x”"), response("b", "")]
+SCORES = [score("a", "ok", 0.5), score("b", "no_box", 0.0)]
+MANIFEST: dict[str, Any] = {
+    "model": {"id": "org/m", "backend": "b", "args": "pretrained=org/m", "config_sha256": None},
+    "settings": {
+        "dialect": ["norm1000", "environment variable UNIVG_DIALECT"],
+        "prompt": ["direct", "default of the dialect"],
+        "protocol": ["univg", "default"],
+        "min_pixels": [None, "not known"],
+        "max_pixels": [602112, "max_pixels of model_args"],
+        "control": ["none", "default"],
+        "media": ["images", "default"],
+    },
+    "prompt_sha256": "0" * 64,
+    "generation": {"max_new_tokens": 512},
+    "dataset": {
+        "benchmark": "own",
+        "prepared_benchmark": "own",
+        "control": "none",
+        "media": "images",
+        "fingerprint": "f" * 64,
+        "n": 2,
+        "left_out": 0,
+        "skipped": 0,
+        "revision": None,
+    },
+    "n": 2,
+    "complete": True,
+    "excluded": 0,
+    "results": {
+        "tasks": {"t": {"n": 2, "excluded": 0, "acc@0.5": 0.5, "miou": 0.25}},
+        "macro": {"acc@0.5": 0.5, "miou": 0.25},
+    },
+    "wall_time_s": 1.5,
+    **environment(),
+}
+REQUIRED = load_schema("run_manifest")["required"]
+
+
+def manifest(**changes: Any) -> dict[str, Any]:
+    return deepcopy(MANIFEST) | changes
+
+
+def write(path: Path, **changes: Any) -> Path:
+    arguments: dict[str, Any] = {"manifest": manifest(), "responses": RESPONSES, "scores": SCORES}
+    return write_run(path, **(arguments | changes))
+
+
+def rewritten(path: Path, name: str, change: Any) -> Path:
+    """The record with one of its JSON files changed, and its checksums made to fit."""
+    file = path / name
+    if name == "manifest.json":
+        value = json.loads(file.read_text())
+        change(value)
+        file.write_text(json.dumps(value))
+    else:
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        change(rows)
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sums = json.loads((path / "checksums.json").read_text())
+    sums[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (path / "checksums.json").write_text(json.dumps(sums))
+    return path
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
@@ -34,7 +137,8 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert record.responses == RESPONSES
     assert record.scores == SCORES
     assert record.manifest["schema"] == 1
-    assert {key: record.manifest[key] for key in REQUIRED} == manifest()
+    assert {key: record.manifest[key] for key in MANIFEST} == MANIFEST
+    assert (record.label, record.benchmark) == ("m", "own")
     assert sorted(p.name for p in path.iterdir()) == [
         "checksums.json",
         "manifest.json",
@@ -43,8 +147,170 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     ]
 
 
+def test_a_record_in_memory_is_the_one_that_is_read(tmp_path: Path) -> None:
+    tuples = [row | {"image_sizes": [(64, 48)]} for row in RESPONSES]
+    stamped = manifest(created="2026-01-01T00:00:00+00:00")
+    made = make_record(tmp_path / "run", manifest=stamped, responses=tuples, scores=SCORES)
+    assert not (tmp_path / "run").exists()
+    assert made == load_run(write(tmp_path / "run", manifest=stamped, responses=tuples))
+    named = make_record("x", manifest=stamped, responses=tuples, scores=SCORES, label="mine")
+    assert named.label == "mine"
+
+
+def test_scores_are_read_as_the_scores_they_were(tmp_path: Path) -> None:
+    sample = GroundingSample(
+        id="a",
+        benchmark="own",
+        task="t",
+        split="test",
+        images=("own/a.png",),
+        widths=(64,),
+        heights=(48,),
+        instruction="Where is it?",
+        targets=(Target(0, (0.1, 0.2, 0.5, 0.9)),),
+        image_is_given=True,
+        cluster="c",
+    )
+    texts = ("[100, 200, 500, 900]", "[120, 210, 480, 777]", "no idea", "[500, 200, 100, 900]")
+    scores = [score_sample(sample, text, "norm1000") for text in texts]
+    assert [s.status for s in scores] == ["ok", "ok", "no_box", "invalid_box"]
+    rows = [asdict(s) | {"id": str(i)} for i, s in enumerate(scores)]
+    answers = [response(str(i), text) for i, text in enumerate(texts)]
+    path = write(tmp_path / "run", manifest=manifest(n=4), responses=answers, scores=rows)
+    read = load_run(path).sample_scores()
+    assert [asdict(s) | {"id": "a"} for s in read] == [asdict(s) for s in scores]
+    later = rewritten(path, "scores.jsonl", lambda rows: [row.update(new=1) for row in rows])
+    assert load_run(later).sample_scores() == read
+    broken = RunRecord(path, {}, [], [{"id": "a", "task": "t"}])
+    with pytest.raises(UserError, match=r"scores\.jsonl:1: cluster is missing"):
+        broken.sample_scores()
+
+
+# The schema files
+
+
+def test_the_schemas_are_json_schema() -> None:
+    for kind in KINDS:
+        jsonschema.Draft202012Validator.check_schema(load_schema(kind))
+
+
+def test_records_fit_the_schemas(tmp_path: Path) -> None:
+    record = load_run(write(tmp_path / "run"))
+    rows = {"run_manifest": [record.manifest], "run_response": record.responses}
+    for kind, values in (rows | {"run_score": record.scores}).items():
+        for value in values:
+            jsonschema.validate(value, load_schema(kind), jsonschema.Draft202012Validator)
+
+
+def test_the_schema_of_scores_is_that_of_the_code() -> None:
+    schema = load_schema("run_score")
+    names = [field.name for field in fields(SampleScore)]
+    assert sorted(schema["properties"]) == sorted(schema["required"]) == sorted(names)
+    assert schema["properties"]["status"]["enum"] == list(typing.get_args(Status))
+    reading = load_schema("run_change")["properties"]["before"]
+    assert reading["properties"] == {
+        name: schema["properties"][name] for name in names if name not in ("id", "task", "cluster")
+    }
+
+
+def test_versions_and_hardware_are_all_known_or_all_unknown() -> None:
+    known, unknown = environment(), unknown_environment()
+    for part in ("versions", "hardware"):
+        assert sorted(known[part]) == sorted(unknown[part])
+        assert set(unknown[part].values()) == {None}
+        assert sorted(load_schema("run_manifest")["properties"][part]["required"]) == sorted(
+            known[part]
+        )
+
+
+def set_at(value: Any, path: str, new: Any) -> Any:
+    """A copy with one place replaced, or removed if `new` is the type `object`."""
+    changed = deepcopy(value)
+    inner = changed
+    *parents, last = path.split("/")
+    for key in parents:
+        inner = inner[int(key) if isinstance(inner, list) else key]
+    key = int(last) if isinstance(inner, list) else last
+    if new is object:
+        del inner[key]
+    else:
+        inner[key] = new
+    return changed
+
+
+FAULTS = [
+    ("run_manifest", "n", 0, "n is 0; expected at least 1"),
+    ("run_manifest", "n", True, "n is True; expected integer"),
+    ("run_manifest", "n", "2", "n is '2'; expected integer"),
+    ("run_manifest", "model/id", "", "model.id is empty"),
+    ("run_manifest", "model/id", object, "model.id is missing"),
+    ("run_manifest", "model", "x", "model is 'x'; expected object"),
+    ("run_manifest", "settings/dialect", object, "settings.dialect is missing"),
+    ("run_manifest", "settings/dialect", "qwen", "settings.dialect is 'qwen'; expected array"),
+    ("run_manifest", "settings/dialect", ["qwen"], "settings.dialect has 1 items; expected 2"),
+    ("run_manifest", "settings/dialect/1", None, "settings.dialect[1] is None; expected string"),
+    ("run_manifest", "settings/other", [1], "settings.other has 1 items; expected 2"),
+    ("run_manifest", "dataset/fingerprint", object, "dataset.fingerprint is missing"),
+    ("run_manifest", "results/tasks/t/n", object, "results.tasks.t.n is missing"),
+    ("run_manifest", "results/tasks/t/miou", 1.5, "results.tasks.t.miou is 1.5; expected 0 to 1"),
+    ("run_manifest", "results/macro/miou", None, "results.macro.miou is None; expected number"),
+    ("run_manifest", "versions/torch", 2, "versions.torch is 2; expected string or null"),
+    ("run_manifest", "hardware/accelerators", [1], "hardware.accelerators[0] is 1; expected"),
+    ("run_response", "response", 3, "response is 3; expected string or null"),
+    ("run_response", "image_sizes", [[0, 4]], "image_sizes[0][0] is 0; expected at least 1"),
+    ("run_response", "image_sizes", [[4]], "image_sizes[0] has 1 items; expected 2"),
+    ("run_response", "prompt", object, "prompt is missing"),
+    ("run_score", "status", "fine", "status is 'fine'; expected one of: ok, no_box"),
+    ("run_score", "iou", 1.01, "iou is 1.01; expected 0 to 1"),
+    ("run_score", "iou", float("nan"), "iou is nan; expected 0 to 1"),
+    ("run_score", "box", [1, 2, 3], "box has 3 items; expected 4"),
+    ("run_score", "box", [1, 2, 3, "4"], "box[3] is '4'; expected number"),
+    ("run_score", "excluded", 1, "excluded is 1; expected boolean"),
+]
+
+
+@pytest.mark.parametrize(("kind", "path", "new", "words"), FAULTS)
+def test_a_fault_is_told_where_a_validator_finds_one(
+    kind: str, path: str, new: Any, words: str
+) -> None:
+    sound = {
+        "run_manifest": {"schema": 1, "created": "2026-01-01"} | MANIFEST,
+        "run_response": RESPONSES[0],
+        "run_score": SCORES[0],
+    }[kind]
+    schema = load_schema(kind)
+    assert list(faults(sound, schema)) == []
+    wrong = set_at(sound, path, new)
+    (told,) = faults(wrong, schema)
+    assert told.startswith(words)
+    # NaN is no JSON, and the library, which compares with <, finds no fault in it.
+    if new == new:
+        found = list(jsonschema.Draft202012Validator(schema).iter_errors(wrong))
+        assert len(found) == 1
+
+
+def keywords(schema: Any) -> set[str]:
+    """All keywords of a schema and the schemas inside it."""
+    if not isinstance(schema, dict):
+        return set()
+    found = set(schema)
+    inner = [*schema.get("properties", {}).values(), *schema.get("prefixItems", ())]
+    inner += [schema[key] for key in ("items", "additionalProperties") if key in schema]
+    return found.union(*map(keywords, inner))
+
+
+def test_the_files_use_no_keyword_that_is_not_checked() -> None:
+    checked = {"type", "enum", "minimum", "maximum", "minLength", "required", "properties"}
+    checked |= {"additionalProperties", "items", "prefixItems", "minItems", "maxItems"}
+    for kind in KINDS:
+        assert keywords(load_schema(kind)) <= checked | {"$schema", "title", "description"}
+
+
+# What is no record
+
+
 def test_a_response_that_is_no_unicode_is_read_back(tmp_path: Path) -> None:
-    odd = [{"id": "a", "response": "half a pair \ud800 “x”"}, RESPONSES[1]]
+    odd = [response("a", "half a pair \ud800 “x”"), RESPONSES[1]]
     assert load_run(write(tmp_path / "run", responses=odd)).responses == odd
 
 
@@ -73,18 +339,137 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
         load_run(tmp_path)
 
 
-def test_another_schema_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "run", manifest=manifest(schema=99))
-    with pytest.raises(UserError, match="has schema 99; this version reads 1"):
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        (
+            2,
+            r"has schema 2; this version reads 1\. The record is newer: univg 9\.9 .*update",
+        ),
+        (0, r"has schema 0.*The record is older; score the run again: `univg score --responses`"),
+        ("x", r"has schema 'x'.*That is no version of a record; score the run again"),
+        (None, r"has schema None.*That is no version"),
+    ],
+)
+def test_another_schema_is_refused(tmp_path: Path, schema: Any, words: str) -> None:
+    def change(value: dict[str, Any]) -> None:
+        value["schema"] = schema
+        value["versions"]["univg"] = "9.9"
+        del value["settings"]  # another schema may have other keys
+
+    path = rewritten(write(tmp_path / "run"), "manifest.json", change)
+    with pytest.raises(UserError, match=words):
         load_run(path)
 
 
-@pytest.mark.parametrize("key", sorted(REQUIRED))
+@pytest.mark.parametrize("key", sorted(set(REQUIRED) - {"schema", "created"}))
 def test_a_manifest_without_provenance_is_not_written(tmp_path: Path, key: str) -> None:
     lacking = {name: value for name, value in manifest().items() if name != key}
-    with pytest.raises(ValueError, match=f"the manifest lacks {key}"):
+    with pytest.raises(ValueError, match=rf"manifest\.json: {key} is missing"):
         write(tmp_path / "run", manifest=lacking)
     assert list(tmp_path.iterdir()) == []
+
+
+def empty(rows: list[Any]) -> None:
+    rows.clear()
+
+
+DAMAGED = [
+    ("scores.jsonl", lambda rows: rows.pop(), r"different ids at line 2: 'b' and None"),
+    ("scores.jsonl", lambda rows: rows.reverse(), r"different ids at line 1: 'a' and 'b'"),
+    ("scores.jsonl", lambda rows: rows[1].pop("iou"), r"scores\.jsonl:2: iou is missing"),
+    ("scores.jsonl", lambda rows: rows.insert(0, 7), r"scores\.jsonl:1: the value is 7; expected"),
+    ("scores.jsonl", empty, r"different ids at line 1: 'a' and None"),
+    ("responses.jsonl", lambda rows: rows[0].pop("id"), r"responses\.jsonl:1: id is missing"),
+    ("manifest.json", lambda m: m.pop("dataset"), r"manifest\.json: dataset is missing"),
+    ("manifest.json", lambda m: m["model"].pop("id"), r"manifest\.json: model\.id is missing"),
+    ("manifest.json", lambda m: m.update(n=3), r"n is 3, and responses\.jsonl has 2 lines"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "words"), DAMAGED)
+def test_a_record_that_contradicts_itself_is_refused(
+    tmp_path: Path, name: str, change: Any, words: str
+) -> None:
+    path = rewritten(write(tmp_path / "run"), name, change)
+    with pytest.raises(UserError, match=rf"is no sound run record: .*{words}"):
+        load_run(path)
+
+
+def test_a_doubled_id_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the id 'a' stands twice"):
+        write(tmp_path / "run", responses=RESPONSES[:1] * 2, scores=SCORES[:1] * 2)
+
+
+def test_an_empty_run_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the run holds no sample"):
+        write(tmp_path / "run", responses=[], scores=[])
+    path = write(tmp_path / "run")
+    for name in ("responses.jsonl", "scores.jsonl"):
+        rewritten(path, name, empty)
+    with pytest.raises(UserError, match="holds no sample: the evaluation was broken off"):
+        load_run(path)
+    with pytest.raises(UserError, match="holds no sample"):
+        make_record("x", manifest=manifest(), responses=[], scores=[])
+
+
+def test_files_that_are_no_json_are_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "run")
+    copy = Path(shutil.copytree(path, tmp_path / "copy"))
+    (copy / "checksums.json").write_text("[]")
+    with pytest.raises(UserError, match="expected a JSON object, received list"):
+        load_run(copy)
+    rewritten(path, "scores.jsonl", lambda rows: None)
+    (path / "scores.jsonl").write_text("{")
+    sums = json.loads((path / "checksums.json").read_text())
+    sums["scores.jsonl"] = hashlib.sha256(b"{").hexdigest()
+    (path / "checksums.json").write_text(json.dumps(sums))
+    with pytest.raises(UserError, match=r"scores\.jsonl:1: not a JSON value"):
+        load_run(path)
+
+
+def test_changes_belong_to_the_record(tmp_path: Path) -> None:
+    path = write(tmp_path / "run", changes=[{"id": "a"}])
+    assert json.loads((path / "changes.jsonl").read_text()) == {"id": "a"}
+    load_run(path)
+    with (path / "changes.jsonl").open("a") as file:
+        file.write("{}\n")
+    with pytest.raises(UserError, match=r"changes\.jsonl was changed after"):
+        load_run(path)
+
+
+def test_rows_have_the_checksum_of_their_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "run")
+    for name, rows in (("responses.jsonl", RESPONSES), ("scores.jsonl", SCORES)):
+        assert lines_sha256(rows) == hashlib.sha256((path / name).read_bytes()).hexdigest()
+
+
+def test_samples_of_a_record_are_those_that_were_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIVG_DATA", str(tmp_path))
+    sample = GroundingSample(
+        id="a",
+        benchmark="own",
+        task="t",
+        split="test",
+        images=("own/a.png",),
+        widths=(64,),
+        heights=(48,),
+        instruction="Where is it?",
+        targets=(Target(0, (0.1, 0.2, 0.5, 0.9)),),
+        image_is_given=True,
+        cluster="c",
+    )
+    dataset = MANIFEST["dataset"] | {"fingerprint": fingerprint([sample])}
+    record = load_run(write(tmp_path / "run", manifest=manifest(dataset=dataset)))
+    with pytest.raises(UserError, match=r"benchmark 'own' is not prepared.*univg prepare own"):
+        prepared_samples(record)
+    write_benchmark([sample], benchmark="own", root=tmp_path)
+    assert prepared_samples(record) == [sample]
+    other = load_run(write(tmp_path / "other"))
+    with pytest.raises(UserError, match=r"'own' has changed since the evaluation.*ffffffffffff…"):
+        prepared_samples(other)
 
 
 def test_nothing_stays_of_a_failed_write(tmp_path: Path) -> None:
@@ -97,7 +482,7 @@ def test_nothing_stays_of_a_failed_write(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="different ids"):
         write(tmp_path / "run", scores=SCORES[:1])
     with pytest.raises(ValueError, match="Out of range float"):
-        write(tmp_path / "run", scores=[SCORES[0], SCORES[1] | {"iou": float("nan")}])
+        write(tmp_path / "run", manifest=manifest(generation={"top_p": float("nan")}))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -105,7 +490,7 @@ def test_an_existing_folder_is_kept_unless_it_is_an_older_record(tmp_path: Path)
     path = write(tmp_path / "run")
     with pytest.raises(UserError, match="exists; choose another folder"):
         write(path)
-    write(path, scores=[score | {"iou": 1.0} for score in SCORES], replace=True)
+    write(path, scores=[row | {"iou": 1.0} for row in SCORES], replace=True)
     assert load_run(path).scores[0]["iou"] == 1.0
     precious = tmp_path / "thesis"
     precious.mkdir()

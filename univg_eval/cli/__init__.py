@@ -21,7 +21,7 @@ EXIT_USER_ERROR = 2
 EXIT_FOUND = 3
 
 # In the order of the help. Their modules import nothing heavy at the top.
-COMMANDS = ("demo", "tasks", "dialects", "prepare", "audit", "check", "eval", "score")
+COMMANDS = ("demo", "tasks", "dialects", "prepare", "audit", "check", "eval", "score", "rescore")
 
 
 def build_parser() -> argparse.ArgumentParser:

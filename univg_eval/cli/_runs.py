@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,9 +14,16 @@ from univg_eval.runs import CHECKSUMS, RunRecord, load_run
 
 __all__ = ["HELP", "add_runs", "read_runs"]
 
+_RESULTS = "_results.json"  # the end of the name of lmms-eval's results files
+
 HELP = (
-    "[LABEL=]PATH: a run record, or a folder of run records; the label is what tables call the run "
-    "(default: the last part of the model's name)"
+    "[LABEL=]PATH: a run record, a folder of run records, or what `lmms-eval --output_path PATH "
+    "--log_samples` wrote; the label is what tables call the run (default: the last part of the "
+    "model's name)"
+)
+_EXPECTED = (
+    "expected a run record, a folder of run records, or a folder that lmms-eval wrote with "
+    "--output_path and --log_samples"
 )
 
 
@@ -27,9 +35,13 @@ def add_runs(parser: argparse.ArgumentParser, nargs: str | int = "+") -> None:
 def read_runs(arguments: Sequence[str]) -> list[RunRecord]:
     """Load the records that the arguments name, in their order.
 
-    A folder stands for the records directly in it, in the order of their names. Records of one
-    benchmark that would have the same label are told apart by the names of their folders, and by
-    a number where these are equal too.
+    A folder stands for the records directly in it, in the order of their names; or else for the
+    evaluations that lmms-eval wrote into it or into its subfolders (one a model), in the order of
+    their dates, each of which may hold several benchmarks. Where there are several, the date
+    stands behind the label.
+
+    Records of one benchmark that would have the same label are told apart by the names of their
+    folders, and by a number where these are equal too.
 
     Raises:
         UserError: a path is no record and holds none, or a record cannot be read.
@@ -61,13 +73,43 @@ def _read(argument: str) -> list[RunRecord]:
     else:
         path, wanted = Path(argument), ""
     if not path.exists():
-        raise UserError(f"{path} does not exist; expected a run record, or a folder of run records")
+        raise UserError(f"{path} does not exist; {_EXPECTED}")
+    if path.is_file() and path.name.endswith(_RESULTS):
+        return _logged([path], wanted)
     if (path / CHECKSUMS).is_file() or not path.is_dir():
         return [load_run(path, wanted or None)]
     inside = sorted(child.parent for child in path.glob(f"*/{CHECKSUMS}"))
-    if not inside:
+    if inside:
+        return [load_run(folder, wanted or None) for folder in inside]
+    logged = [*path.glob(f"*{_RESULTS}"), *path.glob(f"*/*{_RESULTS}")]
+    if logged:
+        return _logged(sorted(logged, key=lambda file: (file.name, file)), wanted)
+    raise UserError(
+        f"{path} is no run record and holds none; {_EXPECTED}. `univg eval` writes a record, and "
+        "`univg rescore` makes one anew from kept responses"
+    )
+
+
+def _logged(files: Sequence[Path], wanted: str) -> list[RunRecord]:
+    """The records of what lmms-eval wrote; results of other tasks than this project's are named."""
+    from univg_eval.lmms.extra import require_lmms_eval
+
+    require_lmms_eval()
+    from univg_eval.lmms.record import holds_univg_tasks, read_records
+
+    ours = [file for file in files if holds_univg_tasks(file)]
+    others = [file for file in files if file not in ours]
+    if not ours:
         raise UserError(
-            f"{path} is no run record and holds none; `univg eval` writes one, and `univg rescore` "
-            "makes one anew from its responses"
+            f"{', '.join(map(str, others))}: no task of univg was evaluated; its tasks are in the "
+            "folder that `univg tasks` prints"
         )
-    return [load_run(folder, wanted or None) for folder in inside]
+    for file in others:
+        print(f"univg: note: {file} is left out: it holds no task of univg", file=sys.stderr)
+    records = []
+    for file in ours:
+        date = file.name.removesuffix(_RESULTS)
+        for record in read_records(file, wanted or None):
+            label = f"{record.label} {date}" if len(ours) > 1 else record.label
+            records.append(replace(record, label=label))
+    return records

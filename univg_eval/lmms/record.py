@@ -1,6 +1,9 @@
 """From an evaluation by lmms-eval to run records, one a benchmark.
 
-The scores are computed again from the logged responses, by the same code as ``univg score``.
+The scores are computed again from the logged responses, by the same code as ``univg score``, under
+the settings that the tasks logged with every response. `write_records` writes the records of an
+evaluation that this process ran; `read_records` makes them in memory from a folder that any
+``lmms-eval … --log_samples`` left, with whatever backend.
 
 What ran under a control, or on videos, is no result of the benchmark: it gets a record of its own,
 named ``<benchmark>+<variant>``, e.g. ``mig_bench+blank`` or ``revos+video``.
@@ -13,6 +16,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,15 @@ from univg_eval.lmms.settings import (
     variant_of,
 )
 from univg_eval.lmms.task import SETTINGS_KEY
-from univg_eval.runs import environment, write_run
+from univg_eval.runs import (
+    RunRecord,
+    environment,
+    make_record,
+    require_fingerprint,
+    response_line,
+    unknown_environment,
+    write_run,
+)
 from univg_eval.samples import (
     GroundingSample,
     fingerprint,
@@ -38,9 +50,17 @@ from univg_eval.samples import (
 )
 from univg_eval.scoring import Response, aggregate, score_samples
 
-__all__ = ["read_output", "response_text", "write_records"]
+__all__ = [
+    "holds_univg_tasks",
+    "read_output",
+    "read_records",
+    "response_text",
+    "write_records",
+]
 
 Results = Mapping[str, Any]
+_RESULTS_SUFFIX = "_results.json"
+_DATE = "%Y%m%d_%H%M%S"
 
 
 def read_output(results_file: str | os.PathLike[str]) -> dict[str, Any]:
@@ -53,20 +73,36 @@ def read_output(results_file: str | os.PathLike[str]) -> dict[str, Any]:
         The results with the logged samples of each univg task under ``samples``.
 
     Raises:
-        UserError: a file is missing or unreadable.
+        UserError: a file is missing or unreadable, or not of the form that lmms-eval writes.
     """
     path = Path(results_file)
-    stem = path.name.removesuffix("_results.json")
+    stem = path.name.removesuffix(_RESULTS_SUFFIX)
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
+    if not isinstance(results, dict) or not all(
+        isinstance(results.get(key), dict) for key in ("configs", "config")
+    ):
+        raise UserError(
+            f"{path} is no results file of lmms-eval: expected an object with config and configs"
+        )
     samples: dict[str, list[Any]] = {}
     for task in _univg_tasks(results):
         file = path.with_name(f"{stem}_samples_{task}.jsonl")
         if not file.is_file():
             raise UserError(f"{file} is missing; run lmms-eval with --log_samples")
-        samples[task] = [row for _, row in iter_json_lines(file)]
+        samples[task] = []
+        for number, row in iter_json_lines(file):
+            lacking = [
+                key for key in ("id", SETTINGS_KEY) if not (isinstance(row, dict) and key in row)
+            ]
+            if lacking:
+                raise UserError(
+                    f"{file}:{number} lacks {' and '.join(lacking)}, which the tasks of univg log; "
+                    'evaluate again with `--include_path "$(univg tasks)"`'
+                )
+            samples[task].append(row)
     return {**results, "samples": samples}
 
 
@@ -74,7 +110,9 @@ def _univg_tasks(results: Results) -> list[str]:
     return [
         task
         for task, config in results.get("configs", {}).items()
-        if isinstance(config.get("metadata"), Mapping) and "fingerprint" in config["metadata"]
+        if isinstance(config, Mapping)
+        and isinstance(config.get("metadata"), Mapping)
+        and "fingerprint" in config["metadata"]
     ]
 
 
@@ -99,6 +137,8 @@ def write_records(
 ) -> list[Path]:
     """Write one record a benchmark and variant, as ``<folder>/<benchmark>[+<variant>]``.
 
+    Versions and hardware are those of this process.
+
     Args:
         results: of `lmms_eval.evaluator.simple_evaluate`, or of `read_output`.
         folder: parent of the records.
@@ -110,16 +150,115 @@ def write_records(
         The folders of the records, in the order of the tasks.
 
     Raises:
-        UserError: no univg task was evaluated, the tasks ran under different settings, or the
-            prepared benchmark is no longer the one that was evaluated.
+        UserError: no univg task was evaluated, the tasks ran under different settings, no sample
+            was asked, or the prepared benchmark is no longer the one that was evaluated.
     """
+    model = ModelUnderTest.from_arguments(
+        results["config"]["model"],
+        results["config"].get("model_args") if model_args is None else model_args,
+    )
+    described = {
+        "model": _model(results, _model_id(model), _config_sha256(model)),
+        **environment(),
+    }
+    records = _records(results, Path(folder), described, wall_time_s=wall_time_s)
+    return [
+        write_run(
+            record.path / record.benchmark,
+            manifest=record.manifest,
+            responses=record.responses,
+            scores=record.scores,
+            replace=replace,
+        )
+        for record in records
+    ]
+
+
+def read_records(results_file: str | os.PathLike[str], label: str | None = None) -> list[RunRecord]:
+    """The records of an evaluation that lmms-eval wrote, in memory; nothing is written.
+
+    lmms-eval logs neither the versions of the packages nor the hardware, and the checkpoint may
+    have changed since, so these are None in the manifest.
+
+    Args:
+        results_file: see `read_output`.
+        label: see `univg_eval.runs.load_run`.
+
+    Returns:
+        One record a benchmark and variant, in the order of the tasks.
+
+    Raises:
+        UserError: see `read_output` and `write_records`.
+    """
+    path = Path(results_file)
+    results = read_output(path)
+    try:
+        model = ModelUnderTest.from_arguments(
+            results["config"]["model"], results["config"].get("model_args")
+        )
+    except KeyError as error:
+        raise UserError(f"{path} names no model: its config lacks {error}") from error
+    described = {
+        "created": _created(results, path),
+        "model": _model(results, _logged_model_id(model, results), None),
+        **unknown_environment(),
+    }
+    return _records(results, path, described, label=label)
+
+
+def holds_univg_tasks(results_file: str | os.PathLike[str]) -> bool:
+    """Whether a results file of lmms-eval is of tasks of this project, among others or alone.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    path = Path(results_file)
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    return isinstance(results, dict) and bool(_univg_tasks(results))
+
+
+def _created(results: Results, path: Path) -> str:
+    """When lmms-eval wrote the results: its ``date``, which is in the time zone of its argument."""
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    text = str(results.get("date", path.name.removesuffix(_RESULTS_SUFFIX)))
+    try:
+        date = datetime.strptime(text, _DATE)
+    except ValueError:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    zone = results["config"].get("resolved_cli_args", {}).get("timezone")
+    try:
+        return date.replace(tzinfo=ZoneInfo(zone)).isoformat() if zone else date.isoformat()
+    except (ZoneInfoNotFoundError, ValueError):
+        return date.isoformat()
+
+
+def _model(results: Results, model_id: str, config_sha256: str | None) -> dict[str, Any]:
+    config = results["config"]
+    return {
+        "id": model_id,
+        "backend": config.get("model_backend") or config["model"],
+        "args": config.get("model_args"),
+        "config_sha256": config_sha256,
+    }
+
+
+def _records(
+    results: Results,
+    path: Path,
+    described: Mapping[str, Any],
+    *,
+    wall_time_s: float | None = None,
+    label: str | None = None,
+) -> list[RunRecord]:
+    """The records of an evaluation; `described` goes into each manifest."""
     tasks = _univg_tasks(results)
     if not tasks:
         raise UserError("no task of univg was evaluated, so there is nothing to record")
     config = results["config"]
-    model = ModelUnderTest.from_arguments(
-        config["model"], config.get("model_args") if model_args is None else model_args
-    )
     if wall_time_s is None and results.get("total_evaluation_time_seconds"):
         wall_time_s = float(results["total_evaluation_time_seconds"])
     by_benchmark: dict[tuple[str, str, str], list[str]] = {}
@@ -128,56 +267,58 @@ def write_records(
         control, media = (setting.value for setting in shown_settings(shown["metadata"]))
         by_benchmark.setdefault((shown["dataset_path"], control, media), []).append(task)
     common = {
-        "model": {
-            "id": _model_id(model),
-            "backend": config.get("model_backend", model.backend),
-            "args": config.get("model_args"),
-            "config_sha256": _config_sha256(model),
-        },
+        **described,
         "wall_time_s": wall_time_s,
         "lmms_eval": {name: config.get(name) for name in ("batch_size", "limit", "gen_kwargs")},
-        **environment(),
     }
     return [
-        _write_record(results, *shown, names, Path(folder), common, replace)
+        _record(results, *shown, names, path, common, label)
         for shown, names in by_benchmark.items()
     ]
 
 
-def _write_record(
+def _record(
     results: Results,
     benchmark: str,
     control: str,
     media: str,
     tasks: Sequence[str],
-    folder: Path,
+    path: Path,
     common: Mapping[str, Any],
-    replace: bool,
-) -> Path:
+    label: str | None,
+) -> RunRecord:
     variant = variant_of(control, media)
     name = f"{benchmark}+{variant}" if variant else benchmark
     configs = [results["configs"][task] for task in tasks]
     logged = [row for task in tasks for row in results["samples"][task]]
+    if not logged:
+        raise UserError(
+            f"{path} holds no sample of {name!r}: the evaluation was broken off or had nothing to "
+            "ask; evaluate again"
+        )
     everything = load_samples(benchmark)
     identity = fingerprint(everything)
-    if any(config["metadata"]["fingerprint"] != identity for config in configs):
-        raise UserError(
-            f"the prepared benchmark {benchmark!r} has changed since the evaluation: its "
-            "fingerprint is another one; prepare the set that was evaluated, or evaluate again"
-        )
+    for config in configs:
+        require_fingerprint(benchmark, identity, config["metadata"]["fingerprint"])
     settings = _one("settings", [row[SETTINGS_KEY] for row in logged], benchmark)
     generation = _one("generation_kwargs", [c["generation_kwargs"] for c in configs], benchmark)
     asked = [s for s in everything if video_of(s)] if media == "video" else everything
     shown, left_out = as_shown(asked, control=control, media=media)
     known = {sample.id: sample for sample in shown}
+    foreign = [row["id"] for row in logged if row["id"] not in known]
+    if foreign:
+        raise UserError(
+            f"{path}: sample {foreign[0]!r} is none of {name!r} ({len(foreign)} in all); the "
+            "samples files are of another evaluation than the results"
+        )
     samples = [known[row["id"]] for row in logged]
     responses = [_response(row, sample) for row, sample in zip(logged, samples, strict=True)]
-    resolved = RunSettings.from_dict(settings)
+    resolved = _settings(settings, path)
     dialect = resolved.make_dialect()
     scores = score_samples(samples, responses, dialect, protocol=resolved.protocol.value)
     manifest = {
         **common,
-        "settings": settings,
+        "settings": resolved.to_dict(),
         "prompt_sha256": resolved.prompt_hash(),
         "generation": generation,
         "dataset": {
@@ -197,23 +338,15 @@ def _write_record(
         "excluded": sum(score.excluded for score in scores),
         "results": aggregate(scores),
     }
-    return write_run(
-        folder / name,
+    return make_record(
+        path,
         manifest=manifest,
         responses=(
-            {
-                "id": sample.id,
-                "benchmark": name,
-                "task": sample.task,
-                "response": response.text,
-                "image_sizes": response.image_sizes,
-                "input_sizes": response.input_sizes,
-                "prompt": response.prompt,
-            }
+            response_line(name, sample, response)
             for sample, response in zip(samples, responses, strict=True)
         ),
         scores=(asdict(score) for score in scores),
-        replace=replace,
+        label=label,
     )
 
 
@@ -227,6 +360,16 @@ def _one(what: str, values: Sequence[Any], benchmark: str) -> Any:
     return values[0]
 
 
+def _settings(logged: Any, path: Path) -> RunSettings:
+    try:
+        return RunSettings.from_dict(logged)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: the logged {SETTINGS_KEY} are {logged!r}; expected an object with dialect, "
+            "prompt, protocol, min_pixels and max_pixels, each [value, source]; evaluate again"
+        ) from error
+
+
 def _response(logged: Mapping[str, Any], sample: GroundingSample) -> Response:
     prompt = logged["arguments"][0] if "arguments" in logged else logged.get("input")
     sizes = logged.get("input_sizes")
@@ -234,7 +377,7 @@ def _response(logged: Mapping[str, Any], sample: GroundingSample) -> Response:
         text=response_text(logged),
         image_sizes=sample.image_sizes,
         input_sizes=[(int(width), int(height)) for width, height in sizes] if sizes else None,
-        prompt=prompt,
+        prompt=prompt if isinstance(prompt, str) else None,
     )
 
 
@@ -244,6 +387,15 @@ def _model_id(model: ModelUnderTest) -> str:
     if model.backend == REPLAY_MODEL:
         return f"{REPLAY_MODEL}:{Path(str(model.args.get('responses'))).name}"
     return model.checkpoint or model.backend
+
+
+def _logged_model_id(model: ModelUnderTest, results: Results) -> str:
+    """`_model_id` of a run that may have been made where a backend is installed that is not here.
+
+    The backend's own default checkpoint is only known to its code; lmms-eval logs a name.
+    """
+    named = model.backend in (BASELINE_MODEL, REPLAY_MODEL) or model.named_checkpoint is not None
+    return _model_id(model) if named else str(results.get("model_name") or model.backend)
 
 
 def _config_sha256(model: ModelUnderTest) -> str | None:

@@ -8,7 +8,8 @@ First found wins:
 3. the model under test. Dialect and prompt: the field ``{"univg": {"dialect": …, "prompt": …}}``
    of its config.json, then its model_type. Pixel limits: ``min_pixels`` and ``max_pixels`` of
    model_args, then the default of the backend's own argument, then what the checkpoint's image
-   processor names;
+   processor names. Where these arguments of a backend limit videos alone, they tell nothing of
+   images; what ``mm_processor_kwargs`` of model_args names is then taken instead;
 4. prompt: the dialect's default style; protocol: ``univg``; pixel limits: the dialect's default.
 
 The dialect has no fourth step: a response says nothing about its own scale.
@@ -59,6 +60,9 @@ _DIALECT_REMEDY = (
     "check`, or write `metadata: {dialect: …}` into the task's YAML (`univg dialects` lists the "
     "names)"
 )
+# Chat backends whose min_pixels and max_pixels limit videos and leave images alone
+# (lmms-eval 0.7.3: the two are put into `video_kwargs` only).
+_VIDEO_LIMITS = frozenset({"async_openai", "sglang", "vllm", "vllm_generate"})
 # Names under which backends take the checkpoint.
 _CHECKPOINT_ARGUMENTS = ("pretrained", "model", "model_version", "model_name", "model_id")
 
@@ -134,11 +138,18 @@ class ModelUnderTest:
         return bool(getattr(self.backend_class(), "is_simple", True))
 
     @property
-    def checkpoint(self) -> str | None:
-        """Folder or hub name of the checkpoint: from model_args, else the backend's default."""
+    def named_checkpoint(self) -> str | None:
+        """Folder or hub name of the checkpoint that model_args name, or None."""
         for name in _CHECKPOINT_ARGUMENTS:
             if name in self.args:
                 return str(self.args[name])
+        return None
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Folder or hub name of the checkpoint: from model_args, else the backend's default."""
+        if self.named_checkpoint is not None:
+            return self.named_checkpoint
         for name in _CHECKPOINT_ARGUMENTS:
             default = self.backend_default(name)
             if isinstance(default, str):
@@ -391,10 +402,13 @@ def _dialect_of_model(
 
 def _pixel_limit(name: str, given: _Given, model: ModelUnderTest | None) -> Setting:
     found = given.find(name)
-    if found is None and model is not None and model.args.get(name) is not None:
+    videos_only = model is not None and model.backend in _VIDEO_LIMITS and not model.is_simple
+    if found is None and model is not None:
+        found = _processor_argument(name, model)
+    if found is None and model is not None and model.args.get(name) is not None and not videos_only:
         found = Setting(model.args[name], f"{name} of model_args")
     if found is None and model is not None and model.backend not in (BASELINE_MODEL, REPLAY_MODEL):
-        default = model.backend_default(name)
+        default = None if videos_only else model.backend_default(name)
         if default is not None:
             kind = "simple" if model.is_simple else "chat"
             found = Setting(default, f"default of the backend {kind}/{model.backend}")
@@ -414,3 +428,25 @@ def _pixel_limit(name: str, given: _Given, model: ModelUnderTest | None) -> Sett
             "at least 1"
         )
     return Setting(value, found.source)
+
+
+def _processor_argument(name: str, model: ModelUnderTest) -> Setting | None:
+    """What ``mm_processor_kwargs`` of model_args hands to the image processor, as vLLM takes it."""
+    given = model.args.get("mm_processor_kwargs")
+    if given is None:
+        return None
+    try:
+        values = json.loads(given) if isinstance(given, str) else given
+    except ValueError as error:
+        raise UserError(
+            f"mm_processor_kwargs of model_args is {given!r} ({error}); expected a JSON object, "
+            'such as mm_processor_kwargs={"max_pixels":1003520}'
+        ) from error
+    if not isinstance(values, Mapping):
+        raise UserError(
+            f"mm_processor_kwargs of model_args is {given!r}; expected a JSON object, "
+            'such as mm_processor_kwargs={"max_pixels":1003520}'
+        )
+    if values.get(name) is None:
+        return None
+    return Setting(values[name], f"mm_processor_kwargs of model_args, {name}")

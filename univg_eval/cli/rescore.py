@@ -1,0 +1,230 @@
+"""``univg rescore``: a run record from the kept responses of another, and what that changes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from univg_eval.errors import UserError
+
+if TYPE_CHECKING:
+    from univg_eval.rescoring import Change, Rescored
+    from univg_eval.runs import RunRecord
+    from univg_eval.samples import GroundingSample
+
+__all__ = ["add_parser", "run"]
+
+DESCRIPTION = """\
+Score the kept responses of a run again, without a model: under another protocol or dialect, other
+pixel limits, or the same settings with the code of today. The new record tells which record it
+comes from and what changed; what the model was asked and how it ran stays as it was.
+
+RUN is a run record, a folder with one, or what `lmms-eval --output_path RUN --log_samples` wrote.
+The prepared benchmark must be the one that was evaluated (same fingerprint).
+
+Exit status: 0 written, 2 something in the arguments or files is wrong (nothing is written then).
+"""
+EPILOG = """\
+Examples:
+  univg rescore out/records/20261122_101500/mig_bench --protocol univg-r1 -o rescored
+  univg rescore out --benchmark univg_mini --dialect qwen2_5_vl --max-pixels 602112 -o rescored
+"""
+SHOWN = 10
+TABLE_WIDTH = 120
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "rescore",
+        help="score the kept responses of a run again, without a model, and say what changes",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run_path", metavar="RUN", help="the run; see above")
+    parser.add_argument(
+        "--benchmark",
+        metavar="NAME",
+        help="which one, where RUN holds several; e.g. mig_bench, or mig_bench+blank",
+    )
+    parser.add_argument("--protocol", metavar="NAME", help="scoring rule; default: the run's own")
+    parser.add_argument(
+        "--dialect",
+        metavar="NAME",
+        help="how the model writes boxes (`univg dialects`); default: the run's own",
+    )
+    for name in ("min", "max"):
+        parser.add_argument(
+            f"--{name}-pixels",
+            type=int,
+            metavar="N",
+            help=f"{'lower' if name == 'min' else 'upper'} pixel limit of the model's resize; "
+            "default: the run's own",
+        )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="the new record's folder"
+    )
+    parser.add_argument(
+        "--show", type=int, default=SHOWN, metavar="N", help=f"flipped samples to list ({SHOWN})"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object with all changed samples"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score again, write the record, print what changed."""
+    from univg_eval.rescoring import rescore, write_rescored
+
+    if args.show < 0:
+        raise UserError(f"--show is {args.show}; expected 0 or more")
+    if args.output.exists():
+        raise UserError(f"-o {args.output} exists; choose another folder or remove it")
+    record = _chosen(args.run_path, args.benchmark)
+    rescored = rescore(
+        record,
+        _shown_samples(record),
+        protocol=args.protocol,
+        dialect=args.dialect,
+        min_pixels=args.min_pixels,
+        max_pixels=args.max_pixels,
+    )
+    written = write_rescored(args.output, rescored)
+    if args.json:
+        print(json.dumps(_as_json(rescored, written), ensure_ascii=False, indent=2))
+    else:
+        _print(rescored, written, args.show)
+    return 0
+
+
+def _chosen(argument: str, benchmark: str | None) -> RunRecord:
+    from univg_eval.cli._runs import read_runs
+
+    found = read_runs([argument])
+    records = [record for record in found if benchmark in (None, record.benchmark)]
+    if len(records) == 1:
+        return records[0]
+    names = ", ".join(f"{record.benchmark} ({record.path})" for record in found)
+    if not records:
+        raise UserError(f"{argument} holds no run on {benchmark!r}; it holds: {names}")
+    raise UserError(
+        f"{argument} holds {len(records)} runs{f' on {benchmark!r}' if benchmark else ''}, and one "
+        f"is scored again at a time: name its folder or results file, or give --benchmark. It "
+        f"holds: {names}"
+    )
+
+
+def _shown_samples(record: RunRecord) -> list[GroundingSample]:
+    """The samples as the model was shown them: under a control, or as questions about videos."""
+    from univg_eval.controls import under_control
+    from univg_eval.runs import prepared_samples
+
+    samples = prepared_samples(record)
+    control, media = (record.manifest["dataset"][name] for name in ("control", "media"))
+    if media == "images":
+        return under_control(control, samples).samples
+    from univg_eval.lmms.extra import require_lmms_eval
+
+    require_lmms_eval()
+    from univg_eval.lmms.docs import as_shown
+
+    asked = {row["id"] for row in record.responses}
+    shown, _ = as_shown([s for s in samples if s.id in asked], control=control, media=media)
+    return shown
+
+
+def _as_json(rescored: Rescored, written: Path) -> dict[str, Any]:
+    return {
+        "record": str(written),
+        "benchmark": rescored.record.benchmark,
+        "label": rescored.record.label,
+        "from": {"path": str(rescored.old.path)} | rescored.record.manifest["rescored"][-1]["from"],
+        **rescored.summary(),
+        "samples": [change.to_dict() for change in rescored.changes],
+    }
+
+
+def _print(rescored: Rescored, written: Path, show: int) -> None:
+    from rich.console import Console
+
+    # Lines wrap on a narrow terminal; cut cells would lose figures.
+    console = Console(width=max(Console().width, TABLE_WIDTH), highlight=False, markup=False)
+    summary = rescored.summary()
+    print(f"{rescored.record.label} on {rescored.record.benchmark}, {summary['n']} samples")
+    for name, (before, after) in summary["settings"].items():
+        print(f"  {name}: {before} → {after}")
+    if not summary["settings"]:
+        print("  the same settings")
+    changed = summary["changed"]
+    print(
+        f"changed: {changed['score']} samples (status {changed['status']}, box {changed['box']}, "
+        f"IoU {changed['iou']}, excluded {changed['excluded']}); "
+        f"gained {summary['gained']}, lost {summary['lost']}"
+    )
+    if summary["statuses"]:
+        moves = [(row["before"], row["after"], str(row["n"])) for row in summary["statuses"]]
+        console.print(_table("status", ("before", "after", "samples"), moves, n_text=2))
+    metrics = {name: pair for name, pair in summary["tasks"].items() if _differs(pair)}
+    if metrics:
+        rows = [_metric_row(name, pair) for name, pair in metrics.items()]
+        rows.append(_metric_row("macro", summary["macro"]))
+        heads = ("task", "n", "", "acc@0.5", "", "mIoU", "", "answered", "")
+        console.print(_table("before and after, in %", heads, rows, n_text=1))
+        unchanged = len(summary["tasks"]) - len(metrics)
+        if unchanged:
+            print(f"other tasks, their metrics unchanged: {unchanged}")
+    else:
+        print("all metrics are the same")
+    flips = rescored.flips
+    if flips and show:
+        shown = [_flip_row(change) for change in flips[:show]]
+        columns = ("sample", "", "status", "", "IoU", "")
+        title = "samples that flipped, before and after"
+        console.print(_table(title, columns, shown, n_text=4))
+        if len(flips) > show:
+            print(f"and {len(flips) - show} more: see changes.jsonl in the record, or --json")
+    print(f"run record: {written}")
+
+
+def _differs(pair: Mapping[str, Any]) -> bool:
+    return bool(pair["before"] != pair["after"])
+
+
+def _metric_row(name: str, pair: Mapping[str, Any]) -> tuple[str, ...]:
+    cells = [name]
+    for metric in ("n", "acc@0.5", "miou", "answered"):
+        for side in ("before", "after"):
+            value = (pair[side] or {}).get(metric)
+            if value is None:
+                cells.append("")
+            else:
+                cells.append(str(value) if metric == "n" else f"{100 * value:.2f}")
+    return tuple(cells)
+
+
+def _flip_row(change: Change) -> tuple[str, ...]:
+    ious = ["" if s.iou is None else f"{s.iou:.3f}" for s in (change.before, change.after)]
+    return (
+        change.id,
+        str(change.flip),
+        change.before.status,
+        change.after.status,
+        *ious,
+    )
+
+
+def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, n_text: int) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for i, head in enumerate(heads):
+        table.add_column(head, justify="left" if i < n_text else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
