@@ -107,6 +107,27 @@ def test_limits_nobody_names_are_the_dialects_own(tmp_path: Path) -> None:
     assert found.max_pixels.value == found.make_dialect().pixel_limits[1]
 
 
+def test_limits_of_videos_are_not_taken_for_limits_of_images(tmp_path: Path) -> None:
+    """chat/vllm and chat/async_openai limit videos by max_pixels (1605632, 151200), images not."""
+    processor = {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "size": {"shortest_edge": 3136, "longest_edge": 802816},
+    }
+    folder = checkpoint(tmp_path / "m", processor, model_type="qwen2_5_vl")
+    for backend in ("vllm", "async_openai"):
+        for args in ({}, {"max_pixels": 4000}):
+            found = resolve(backend, {"model": str(folder), **args})
+            assert (found.min_pixels.value, found.max_pixels.value) == (3136, 802816), args
+    given = 'mm_processor_kwargs={"min_pixels":6272,"max_pixels":1003520}'
+    model = ModelUnderTest.from_arguments("vllm", f"model={folder},{given}")
+    found = resolve_settings(model, {}, {})
+    assert (found.min_pixels.value, found.max_pixels.value) == (6272, 1003520)
+    assert found.max_pixels.source == "mm_processor_kwargs of model_args, max_pixels"
+    for wrong in ("{", "[1]"):
+        with pytest.raises(UserError, match=r"mm_processor_kwargs of model_args is .*JSON object"):
+            resolve("vllm", {"model": str(folder), "mm_processor_kwargs": wrong})
+
+
 UNKNOWN = [
     (ModelUnderTest("huggingface", {"pretrained": "FOLDER"}), "no-such-model-type"),
     (ModelUnderTest("openai", {"model_version": "gpt-5"}), "gpt-5"),
