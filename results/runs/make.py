@@ -19,7 +19,7 @@ import univg_eval
 RECORDS = Path(__file__).resolve().parent
 SHIPPED = Path(univg_eval.__file__).resolve().parent / "models" / "tiny"
 MODELS = {
-    "tiny": "tiny",
+    "tiny": "models/tiny",
     "tiny_direct": "stages/direct/model",
     "tiny_cot": "stages/cot/model",
     "tiny_grpo": "stages/grpo/model",
@@ -32,14 +32,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path, help="folder for models and lmms-eval's output")
     work: Path = parser.parse_args().work
-    work.mkdir(parents=True, exist_ok=True)
-    if not (work / "tiny").exists():
-        (work / "tiny").symlink_to(SHIPPED)
+    shipped = work / MODELS["tiny"]
+    shipped.parent.mkdir(parents=True, exist_ok=True)
+    if not shipped.exists():
+        shipped.symlink_to(SHIPPED)
     command("univg-train", "tiny", "--stage", "all", "--quick", "--out", "stages", work=work)
     for name, model in MODELS.items():
-        if not list(work.glob(f"{name}/records/*/univg_mini")):
+        records = f"evaluations/{name}/records/*/univg_mini"
+        if not list(work.glob(records)):
             evaluate(model, name, work)
-        record = max(work.glob(f"{name}/records/*/univg_mini"))
+        record = max(work.glob(records))
         target = RECORDS / name
         if target.exists():
             shutil.rmtree(target)
@@ -52,7 +54,7 @@ def evaluate(model: str, name: str, work: Path) -> None:
     arguments = f"pretrained={model},device=cpu,device_map=cpu,min_pixels=12544,max_pixels=12544"
     command(
         *("univg", "eval", "--model", "qwen2_vl", "--model_args", arguments),
-        *("--tasks", "univg_mini", "--batch_size", "8", "--output_path", name),
+        *("--tasks", "univg_mini", "--batch_size", "8", "--output_path", f"evaluations/{name}"),
         work=work,
     )
 
