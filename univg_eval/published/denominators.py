@@ -72,7 +72,8 @@ def feasible_counts(percent: Decimal, n: int, rounding: Rounding = "nearest") ->
     """
     if n < 1:
         raise ValueError(f"n is {n}; expected at least one question")
-    printed, unit = Fraction(percent), printed_unit(percent)
+    unit = printed_unit(percent)
+    printed = Fraction(percent)
     if rounding == "nearest":
         first = ceil((printed - unit / 2) * n / 100)
         last = floor((printed + unit / 2) * n / 100)

@@ -1,0 +1,553 @@
+"""Published tables: their numbers, what their arithmetic allows, and mistakes in their files."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import tomllib
+from decimal import ROUND_DOWN, ROUND_HALF_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from univg_eval.benchmarks.mig_bench import REVISIONS
+from univg_eval.errors import UserError
+from univg_eval.published import (
+    BENCHMARK_TASKS,
+    Counts,
+    PublishedRow,
+    PublishedTable,
+    average_is_reachable,
+    check_reproductions,
+    check_table,
+    feasible_counts,
+    feasible_denominators,
+    load_counts,
+    load_published,
+    load_reproductions,
+    markdown_lines,
+    published_folder,
+    rounded_means,
+    row_fits,
+)
+
+REPO = Path(__file__).resolve().parent.parent
+FOLDER = REPO / "results" / "published"
+TABLES = {table.key: table for table in load_published()}
+
+CENT = Decimal("0.01")
+WAYS = {"nearest": (ROUND_HALF_UP, ROUND_HALF_EVEN, ROUND_HALF_DOWN), "down": (ROUND_DOWN,)}
+
+
+def row_of(key: str, model: str) -> PublishedRow:
+    (row,) = [row for row in TABLES[key].rows if row.model == model]
+    return row
+
+
+def printable(n: int, rounding: str) -> dict[Decimal, set[int]]:
+    """By brute force: every percentage of two decimals that k of n can be printed as, and the k."""
+    found: dict[Decimal, set[int]] = {}
+    for k in range(n + 1):
+        for way in WAYS[rounding]:
+            found.setdefault((Decimal(100 * k) / n).quantize(CENT, way), set()).add(k)
+    return found
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "down"])
+@pytest.mark.parametrize("n", [1, 3, 32, 94, 101])
+def test_feasible_counts_are_those_of_brute_force(n: int, rounding: str) -> None:
+    expected = printable(n, rounding)
+    for cents in range(10001):
+        percent = Decimal(cents) / 100
+        percent = percent.quantize(CENT)
+        assert set(feasible_counts(percent, n, rounding)) == expected.get(percent, set()), percent
+
+
+@given(st.integers(1, 30_000).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))))
+def test_what_was_printed_is_feasible(pair: tuple[int, int]) -> None:
+    n, k = pair
+    for rounding, ways in WAYS.items():
+        for way in ways:
+            printed = (Decimal(100 * k) / n).quantize(CENT, way)
+            assert k in feasible_counts(printed, n, rounding)
+            assert n in feasible_denominators(printed, [n], rounding)
+
+
+def test_the_printed_decimals_say_how_fine_a_value_is() -> None:
+    assert list(feasible_counts(Decimal("33"), 3)) == [1]
+    assert list(feasible_counts(Decimal("33.3"), 3)) == [1]
+    assert list(feasible_counts(Decimal("33.30"), 3)) == []
+    # 1/32 is 3.125: a tie, printed either way.
+    assert list(feasible_counts(Decimal("3.12"), 32)) == [1]
+    assert list(feasible_counts(Decimal("3.13"), 32)) == [1]
+    assert list(feasible_counts(Decimal("3.13"), 32, "down")) == []
+    assert list(feasible_counts(Decimal("50.00"), 100_000)) == list(range(49_995, 50_006))
+    assert list(feasible_counts(Decimal("100.00"), 7)) == [7]
+
+
+def test_arguments_that_mean_nothing() -> None:
+    with pytest.raises(ValueError, match=r"n is 0; expected at least one question"):
+        feasible_counts(Decimal("1.00"), 0)
+    with pytest.raises(ValueError, match=r"unknown rounding 'up'; expected one of: nearest, down"):
+        feasible_counts(Decimal("1.00"), 5, "up")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"NaN is no number"):
+        feasible_counts(Decimal("NaN"), 5)
+
+
+@pytest.mark.parametrize("key", [key for key, table in TABLES.items() if table.tasks])
+def test_denominators_of_every_column_by_brute_force(key: str) -> None:
+    """For each value of each table, which of the two files it fits, from sets made another way."""
+    table = TABLES[key]
+    sets = {
+        (revision.revision, task): printable(n, "nearest")
+        for revision in load_counts(table.benchmark)
+        for task, n in revision.counts.items()
+    }
+    misfits = set()
+    for row in table.rows:
+        fitting = []
+        for revision in load_counts(table.benchmark):
+            known = [t for t in row.values if t in revision.counts]
+            if all(row.values[t] in sets[revision.revision, t] for t in known):
+                fitting.append(revision.revision)
+        nearest = [f for f in row_fits(row, load_counts(table.benchmark)) if f.rounding != "down"]
+        assert [f.revision for f in nearest] == fitting
+        if not fitting:
+            misfits |= {
+                (row.model, task)
+                for task, value in row.values.items()
+                if not any(value in values for (_, t), values in sets.items() if t == task)
+                and any(t == task for _, t in sets)
+            }
+    found = {(i.model, i.task) for i in check_table(table) if i.kind == "denominator"}
+    assert found == misfits
+
+
+# By hand from the printed values: the exact mean, and whether the printed average can be right.
+MEANS = [
+    ("univg_r1_mig_bench", "Qwen2-VL-72B", "41.916", True, "cut off, or of unrounded values"),
+    ("univg_r1_mig_bench", "Mantis", "3.197", True, ""),
+    ("univg_r1_mig_bench", "LLaVA-OV-7B", "4.728", True, ""),
+    ("univg_r1_mig_bench", "MiniCPM-V-2.6", "7.553", True, ""),
+    ("univg_r1_mig_bench", "mPLUG-Owl3", "12.346", True, ""),
+    ("univg_r1_mig_bench", "InternVL2-8B", "20.982", True, ""),
+    ("univg_r1_mig_bench", "Qwen2-VL-7B", "30.20", True, ""),
+    ("univg_r1_mig_bench", "Migician", "63.539", True, ""),
+    ("univg_r1_mig_bench", "UniVG-R1", "72.62", False, "printed 72.64"),
+    ("univg_r1_zero_shot", "Qwen2-VL-7B", "34.016", True, ""),
+    ("univg_r1_zero_shot", "Migician", "35.176", True, ""),
+    ("univg_r1_zero_shot", "UniVG-R1", "58.61", True, ""),
+    ("migician_mig_bench", "LLaVA-OV-72B", "12.799", False, "printed 13.65"),
+    ("migician_mig_bench", "Migician", "63.816", True, ""),
+    ("mg_thinker_mig_bench", "MG-Thinker", "76.705", True, "a tie, printed 76.71"),
+    ("mg_thinker_zero_shot", "Qwen2.5-VL-7B", "35.048", True, "printed 35.04"),
+]
+
+
+@pytest.mark.parametrize(("key", "model", "mean", "reachable", "why"), MEANS)
+def test_means(key: str, model: str, mean: str, reachable: bool, why: str) -> None:
+    row = row_of(key, model)
+    assert row.mean == Decimal(mean)
+    assert average_is_reachable(row) is reachable, why
+    if reachable and not why:
+        assert row.printed_avg in (rounded_means(row) or ())
+
+
+def test_a_tie_in_the_mean_is_rounded_both_ways() -> None:
+    assert rounded_means(row_of("mg_thinker_mig_bench", "MG-Thinker")) == (
+        Decimal("76.70"),
+        Decimal("76.71"),
+    )
+    bare = PublishedRow("m", {}, Decimal("28.62"), "unknown")
+    assert rounded_means(bare) is None
+    assert average_is_reachable(bare)
+
+
+@pytest.mark.parametrize(
+    ("printed", "reachable"),
+    [("49.99", False), ("50.00", True), ("50.01", True), ("50.02", True), ("50.03", False)],
+)
+def test_reachable_averages_lie_within_half_a_unit_twice(printed: str, reachable: bool) -> None:
+    # Mean 50.01, from 50.005 to 50.015 before rounding; the average 50.00 stands for 49.995 to
+    # 50.005, which touches it, as 50.02 does.
+    values = {"lisa_val": Decimal("50.00"), "lisa_test": Decimal("50.02")}
+    row = PublishedRow("m", values, Decimal(printed), "unknown")
+    assert average_is_reachable(row) is reachable
+
+
+def test_what_does_not_add_up_in_the_tables_of_univg_r1() -> None:
+    cut_off = {
+        "diff": "270/528",
+        "view_diff": "41/94",
+        "object_tracking": "135/550",
+        "multi_view": "94/288",
+        "region": "239/1203",
+        "group_grounding": "329/485",
+        "reasoning": "49/97",
+        "correspondence": "21/117",
+    }
+    found = check_table(TABLES["univg_r1_mig_bench"])
+    assert [(i.model, i.task, i.kind) for i in found] == [
+        *(("Qwen2-VL-72B", task, "denominator") for task in cut_off),
+        ("Qwen2-VL-72B", None, "rounding"),
+        ("mPLUG-Owl3", "reasoning", "denominator"),
+        ("UniVG-R1", None, "average"),
+        (None, None, "revision"),
+    ]
+    for one, fraction in zip(found, cut_off.values(), strict=False):
+        assert one.text.endswith(f"cut off, it is {fraction}")
+    texts = {(i.model, i.kind): i.text for i in found}
+    assert texts["mPLUG-Owl3", "denominator"].endswith("the nearest N that fits is 99")
+    assert texts["UniVG-R1", "average"] == (
+        "the average is printed as 72.64; the printed values give 72.62"
+    )
+    assert texts[None, "revision"] == (
+        "rows on different annotation files: Qwen2-VL-72B, InternVL2-8B, Qwen2-VL-7B, Migician, "
+        "UniVG-R1 fit revised; Mantis, LLaVA-OV-7B, MiniCPM-V-2.6 fit original"
+    )
+    assert check_table(TABLES["univg_r1_zero_shot"]) == []
+
+
+def test_counts_of_a_row_give_its_micro_average() -> None:
+    (fit,) = row_fits(row_of("univg_r1_mig_bench", "UniVG-R1"), load_counts("mig_bench"))
+    assert (fit.revision, fit.rounding) == ("revised", "nearest")
+    counts = {
+        "diff": (380, 528),
+        "view_diff": (55, 94),
+        "common_object": (759, 815),
+        "object_tracking": (420, 550),
+        "multi_view": (191, 288),
+        "region": (983, 1203),
+        "refer_grounding": (82, 99),
+        "group_grounding": (427, 485),
+        "reasoning": (61, 97),
+        "correspondence": (52, 117),
+    }
+    assert fit.counts == counts
+    assert fit.micro == Fraction(3410, 4276)
+
+
+def test_a_row_that_fits_another_file_than_its_table_names() -> None:
+    revisions = [
+        Counts("zero_shot", name, "f", "counted", "s", {"lisa_val": n, "lisa_test": m})
+        for name, n, m in (("a", 3, 7), ("b", 4, 7))
+    ]
+
+    def table(*rows: tuple[str, str], revision: str = "unknown") -> PublishedTable:
+        return PublishedTable(
+            **{name: "x" for name in ("key", "title", "source", "arxiv", "url", "notes")},
+            benchmark="zero_shot",
+            date=TABLES["univg_r1_zero_shot"].date,
+            metric="acc@0.5",
+            revision=revision,
+            protocol="unknown",
+            tasks=("lisa_val", "lisa_test"),
+            rows=tuple(
+                PublishedRow(
+                    f"m{i}",
+                    {"lisa_val": Decimal(val), "lisa_test": Decimal(test)},
+                    None,
+                    "unknown",
+                )
+                for i, (val, test) in enumerate(rows)
+            ),
+        )
+
+    third, quarter, both = ("33.33", "14.29"), ("25.00", "14.29"), ("0.00", "14.29")
+    assert check_table(table(third, both), revisions) == []
+    (named,) = check_table(table(third, quarter, both, revision="b"), revisions)
+    assert (named.model, named.kind) == ("m0", "revision")
+    assert named.text == "the table names b; the row fits a"
+    (mixed,) = check_table(table(third, quarter, both), revisions)
+    assert mixed.text == "rows on different annotation files: m0 fit a; m1 fit b; m2 fit a or b"
+    # The first value fits a alone, the second b alone: no single file has both.
+    revisions[1] = Counts("zero_shot", "b", "f", "counted", "s", {"lisa_val": 4, "lisa_test": 9})
+    (row,) = check_table(table(("33.33", "11.11")), revisions)
+    assert (row.model, row.kind) == ("m0", "revision")
+    assert row.text.endswith("but all of them together fit none")
+
+
+def test_the_sizes_that_the_other_zero_shot_columns_allow() -> None:
+    """As docs/published.md says: they exclude small N and single out none."""
+    rows = TABLES["univg_r1_zero_shot"].rows
+    for task, smallest, how_many in (("llmseg", 1413, 154), ("revos", 743, 166)):
+        fitting = range(1, 5001)
+        for row in rows:
+            fitting = feasible_denominators(row.values[task], fitting)
+        assert fitting[0] == smallest
+        assert len(fitting) == how_many
+
+
+def test_reproductions() -> None:
+    (reported,) = load_reproductions("mig_bench")
+    assert load_reproductions("zero_shot") == []
+    assert reported.model == "UniVG-R1"
+    assert check_reproductions(reported) == []
+    original = {counts.revision: counts for counts in load_counts("mig_bench")}["original"]
+    by_metric = {(row.task, row.metric): row for row in reported.rows}
+    assert all(row.denominator == original.counts[row.task] for row in reported.rows)
+    assert by_metric["common_object", "acc@0.5"].printed == Decimal("82.97")
+    assert by_metric["group_grounding", "acc@0.3"].printed is None
+
+
+def test_a_reported_percentage_that_is_not_its_fraction(tmp_path: Path) -> None:
+    folder = copy_of_the_tables(tmp_path)
+    change(folder / "univg_r1_issue_6.csv", "44,94,46.81", "44,94,46.82")
+    (reported,) = load_reproductions(folder=folder)
+    (one,) = check_reproductions(reported)
+    assert (one.kind, one.task) == ("value", "view_diff")
+    assert one.text == "acc@0.5 is printed as 46.82; 44/94 is 46.8085 %"
+
+
+def test_documented_findings_are_those_of_the_check() -> None:
+    page = (REPO / "docs" / "published.md").read_text(encoding="utf-8")
+    header = "| table | row | what was found |\n|---|---|---|\n"
+    (listed,) = [part.split("\n\n")[0] for part in page.split(header)[1:]]
+    expected = "\n".join(markdown_lines(TABLES.values()))
+    assert listed.strip() == expected, f"docs/published.md should list:\n{expected}"
+
+
+def test_every_table_is_documented_and_has_its_numbers_once() -> None:
+    page = (REPO / "docs" / "published.md").read_text(encoding="utf-8")
+    data = {path.name for path in FOLDER.glob("*.csv")}
+    named = set()
+    for table in [*TABLES.values(), *load_reproductions()]:
+        assert f"`{table.key}`" in page
+        assert table.arxiv in page
+        assert table.url.startswith("https://")
+        named.add(f"{table.key}.csv")
+    assert named == data
+    assert all(row.printed_avg or row.values for table in TABLES.values() for row in table.rows)
+
+
+def test_a_table_of_averages_alone() -> None:
+    table = TABLES["migician_data"]
+    assert table.tasks == ()
+    assert [str(row.printed_avg) for row in table.rows] == ["28.62", "62.79", "22.43", "62.21"]
+    assert check_table(table) == []
+
+
+def test_counts_name_the_known_revisions() -> None:
+    names = {counts.revision for counts in load_counts("mig_bench")}
+    assert names == set(REVISIONS)
+    for counts in load_counts("mig_bench"):
+        assert counts.file == REVISIONS[counts.revision].file_name
+    (extracted,) = load_counts("zero_shot")
+    assert extracted.revision == "univg-r1-extracted"
+    assert set(extracted.counts) < set(BENCHMARK_TASKS["zero_shot"])
+    original = {counts.revision: counts for counts in load_counts("mig_bench")}["original"]
+    assert sum(original.counts.values()) == 4295
+    assert tuple(original.counts) == BENCHMARK_TASKS["mig_bench"]
+
+
+def test_one_benchmark_alone() -> None:
+    assert {table.benchmark for table in load_published("zero_shot")} == {"zero_shot"}
+    with pytest.raises(UserError, match=r"unknown benchmark 'coco'; expected one of: mig_bench,"):
+        load_published("coco")
+    with pytest.raises(UserError, match=r"unknown benchmark 'coco'"):
+        load_counts("coco")
+
+
+def test_numbers_stay_as_printed() -> None:
+    assert str(row_of("univg_r1_mig_bench", "Mantis").values["view_diff"]) == "0.00"
+    assert str(row_of("univg_r1_zero_shot", "UniVG-R1").values["lisa_val"]) == "64.00"
+
+
+def test_protocols_of_rows() -> None:
+    rows = {row.model: row for row in TABLES["univg_r1_mig_bench"].rows}
+    assert rows["UniVG-R1"].protocol == "univg-r1"
+    assert rows["Migician"].protocol == "univg-r1+migician-y"
+    copied = {row.model: row for row in TABLES["migician_mig_bench"].rows}
+    for model in ("Mantis", "LLaVA-OV-7B", "MiniCPM-V-2.6", "mPLUG-Owl3"):
+        assert rows[model].protocol == "migician"
+        assert "the same ten values" in rows[model].note
+        assert (rows[model].values, rows[model].printed_avg) == (
+            copied[model].values,
+            copied[model].printed_avg,
+        )
+
+
+def copy_of_the_tables(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(FOLDER, tmp_path / "published"))
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+MISTAKES = [
+    (
+        "univg_r1_zero_shot.csv",
+        "model,",
+        "name,",
+        r"zero_shot\.csv, line 1: column model is missing; found: name, lisa_val",
+    ),
+    (
+        "univg_r1_zero_shot.csv",
+        "49.17",
+        "n/a",
+        r"zero_shot\.csv, line 2, column lisa_test: 'n/a' is not a number",
+    ),
+    ("univg_r1_zero_shot.csv", "49.17", "NaN", r"'NaN' is not a number"),
+    (
+        "univg_r1_zero_shot.csv",
+        "49.17",
+        "491.7",
+        r"column lisa_test: 491\.7 is outside 0 to 100; expected a percentage",
+    ),
+    (
+        "univg_r1_zero_shot.csv",
+        ",revos,",
+        ",revoz,",
+        r"zero_shot\.csv, line 1: unknown task 'revoz' of zero_shot; expected some of: lisa_val",
+    ),
+    (
+        "univg_r1_zero_shot.csv",
+        "lisa_test",
+        "lisa_val",
+        r"zero_shot\.csv, line 1: column lisa_val is there twice",
+    ),
+    (
+        "univg_r1_zero_shot.csv",
+        "UniVG-R1,",
+        "Migician,",
+        r"zero_shot\.csv, line 4: model 'Migician' is there twice; expected one line a model",
+    ),
+    ("univg_r1_zero_shot.csv", "UniVG-R1,", " ,", r"line 4: the model has no name"),
+    ("univg_r1_zero_shot.csv", "UniVG-R1,", "UniVG-R1", r"line 4: 6 cells; expected 7: model, l"),
+    ("univg_r1_zero_shot.csv", "UniVG-R1,", '"UniVG-R1,', r"not a readable CSV file: unexpected"),
+    (
+        "univg_r1_mig_bench.csv",
+        "univg-r1+migician-y",
+        "univg-r2",
+        r"mig_bench\.csv, line 9: unknown protocol 'univg-r2'; expected one of: univg, univg-r1",
+    ),
+    (
+        "migician_data.csv",
+        "28.62",
+        "",
+        r"migician_data\.csv, line 2: Qwen2-VL-7B has neither values nor an average",
+    ),
+    (
+        "univg_r1_zero_shot.yaml",
+        "metric: acc@0.5",
+        "metric: accuracy",
+        r"zero_shot\.yaml: metric is 'accuracy'; expected one of: acc@0\.3, acc@0\.5",
+    ),
+    (
+        "univg_r1_zero_shot.yaml",
+        "metric: acc@0.5\n",
+        "",
+        r"zero_shot\.yaml: missing metric; expected keys: kind, benchmark",
+    ),
+    ("univg_r1_zero_shot.yaml", "title:", "titel:", r"missing title; unknown titel; expected"),
+    (
+        "univg_r1_zero_shot.yaml",
+        'arxiv: "2505.14231"',
+        "arxiv: 2505.14231",
+        r"zero_shot\.yaml: arxiv is 2505\.14231; expected text \(in quotes if a number\)",
+    ),
+    ("univg_r1_zero_shot.yaml", "date: 2025-05-20", "date: May", r"date is 'May'; expected YYYY"),
+    (
+        "univg_r1_zero_shot.yaml",
+        "kind: table",
+        "kind: graph",
+        r"zero_shot\.yaml: kind is 'graph'; expected one of: table, reproductions",
+    ),
+    ("univg_r1_zero_shot.yaml", "zero_shot", "zeroshot", r"unknown benchmark 'zeroshot'; expect"),
+    ("univg_r1_zero_shot.yaml", "kind: table", "- kind", r"not a readable YAML file"),
+    ("univg_r1_zero_shot.yaml", "data: univg", "data: other", r"not a readable CSV file: .*No su"),
+    (
+        "univg_r1_issue_6.csv",
+        "acc@0.5,44,94",
+        "acc@0.5,95,94",
+        r"issue_6\.csv, line 3: numerator is 95; expected 0 to 94",
+    ),
+    ("univg_r1_issue_6.csv", ",94,", ",9.4,", r"denominator is 9\.4; expected a whole number"),
+    ("univg_r1_issue_6.csv", "acc@0.5", "acc@0.3", r"line 3: view_diff acc@0\.3 is there twice"),
+    ("univg_r1_issue_6.csv", "acc@0.5", "acc", r"line 3: metric is 'acc'; expected one of: acc@"),
+    ("revisions.yaml", "diff: 528", "diff: -1", r"original: diff is -1; expected a whole number"),
+    ("revisions.yaml", "diff: 528", "dif: 528", r"unknown task 'dif' of mig_bench; expected some"),
+    ("revisions.yaml", "counted\n", "known\n", r"basis is 'known'; expected counted or inferred"),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "new", "message"), MISTAKES)
+def test_mistakes_in_the_files(tmp_path: Path, name: str, old: str, new: str, message: str) -> None:
+    folder = copy_of_the_tables(tmp_path)
+    change(folder / name, old, new)
+    with pytest.raises(UserError, match=message) as error:
+        load_counts("mig_bench", folder=folder)
+        load_published(folder=folder)
+        load_reproductions(folder=folder)
+    assert "\n\n" not in str(error.value)
+
+
+def test_an_empty_table_and_a_missing_folder(tmp_path: Path) -> None:
+    folder = copy_of_the_tables(tmp_path)
+    header = (folder / "univg_r1_zero_shot.csv").read_text().splitlines()[0]
+    (folder / "univg_r1_zero_shot.csv").write_text(header + "\n")
+    with pytest.raises(UserError, match=r"zero_shot\.csv: no line below the header"):
+        load_published(folder=folder)
+    with pytest.raises(UserError, match=r"nowhere: no such folder; expected one with published"):
+        load_published(folder=tmp_path / "nowhere")
+
+
+def test_the_tables_are_found_in_a_checkout_and_below_a_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import univg_eval
+    from univg_eval import data_files
+
+    assert published_folder() == FOLDER
+    monkeypatch.setattr(univg_eval, "__file__", str(tmp_path / "univg_eval" / "__init__.py"))
+    monkeypatch.setattr(data_files, "files", lambda name: [])
+    with pytest.raises(UserError, match=r"the published tables folder is missing: .*install univg"):
+        published_folder()
+    shutil.copytree(FOLDER, tmp_path / "share" / "univg" / "published")
+    assert {table.key for table in load_published()} == set(TABLES)
+
+
+def test_a_wheel_carries_every_file_of_the_tables() -> None:
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())
+    globs = project["tool"]["setuptools"]["data-files"]["share/univg/published"]
+    carried = {path for pattern in globs for path in REPO.glob(pattern)}
+    assert carried == {path for path in FOLDER.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [("univg_r1_mig_bench", "mig_bench"), ("univg_r1_zero_shot", "zero_shot")]
+)
+def test_a_second_transcription_agrees(shared_dir: Path, key: str, name: str) -> None:
+    path = shared_dir / "data" / "published" / f"{name}.csv"
+    if not path.is_file():
+        pytest.skip(f"no second transcription at {path}")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = {row.pop("model"): row for row in csv.DictReader(file)}
+    assert list(rows) == [row.model for row in TABLES[key].rows]
+    for row in TABLES[key].rows:
+        other = rows[row.model]
+        assert str(row.printed_avg) == other.pop("avg_published")
+        assert {task: str(value) for task, value in row.values.items()} == other
+
+
+def test_a_second_transcription_of_the_reproductions_agrees(shared_dir: Path) -> None:
+    path = shared_dir / "data" / "published" / "reproductions.csv"
+    if not path.is_file():
+        pytest.skip(f"no second transcription at {path}")
+    with path.open(encoding="utf-8", newline="") as file:
+        other = {
+            (row["task"], row["metric"]): (row["numerator"], row["denominator"], row["value"])
+            for row in csv.DictReader(file)
+        }
+    (reported,) = load_reproductions()
+    own = {
+        (row.task, row.metric): (str(row.numerator), str(row.denominator), str(row.printed))
+        for row in reported.rows
+    }
+    assert own.items() >= other.items()
