@@ -41,6 +41,7 @@ CORE = {
     "schemas": set(),
     "runs": {"errors", "samples", "schemas", "scoring", "dialects", "protocols"},
     "rescoring": {"errors", "samples", "scoring", "dialects", "protocols", "runs"},
+    "comparison": {"errors", "stats", "scoring", "runs"},
     "diagnosis": {
         "errors",
         "boxes",

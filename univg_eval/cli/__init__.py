@@ -21,7 +21,20 @@ EXIT_USER_ERROR = 2
 EXIT_FOUND = 3
 
 # In the order of the help. Their modules import nothing heavy at the top.
-COMMANDS = ("demo", "tasks", "dialects", "prepare", "audit", "check", "eval", "score", "rescore")
+COMMANDS = (
+    "demo",
+    "tasks",
+    "dialects",
+    "prepare",
+    "audit",
+    "check",
+    "eval",
+    "score",
+    "rescore",
+    "leaderboard",
+    "compare",
+    "report",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,0 +1,176 @@
+"""How a comparison looks in the terminal, in Markdown and in JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from univg_eval.comparison import Comparison, Counts, Difference, Flip, p_words, points
+
+__all__ = ["as_json", "as_markdown", "show"]
+
+TABLE_WIDTH = 160
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    title: str
+    heads: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def as_json(comparison: Comparison) -> str:
+    """One JSON object, all values as fractions."""
+    return json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def show(comparison: Comparison) -> None:
+    """Print the same to the terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # On a narrow terminal lines wrap; cut cells would lose figures.
+    console = Console(width=max(Console().width, TABLE_WIDTH))
+    console.print(Text(comparison.verdict.headline, style="bold"))
+    console.print(Text(comparison.verdict.text))
+    console.print()
+    for line in _facts(comparison):
+        console.print(Text(line))
+    for block in _tables(comparison):
+        table = Table(title=Text(block.title), title_justify="left", box=box.SIMPLE_HEAD)
+        for number, head in enumerate(block.heads):
+            table.add_column(
+                Text(head), justify="right" if number > block.heads.index("task") else "left"
+            )
+        for row in block.rows:
+            table.add_row(*(Text(cell) for cell in row))
+        console.print(table)
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """The verdict, what was compared, and the tables."""
+    parts = [
+        f"**{_plain(comparison.verdict.headline)}**",
+        _plain(comparison.verdict.text),
+        "\n".join(f"- {_plain(line)}" for line in _facts(comparison)),
+    ]
+    for block in _tables(comparison):
+        first = block.heads.index("task")
+        lines = [
+            "| " + " | ".join(map(_plain, block.heads)) + " |",
+            "|"
+            + "|".join(" --- " if i <= first else " ---: " for i in range(len(block.heads)))
+            + "|",
+            *("| " + " | ".join(map(_plain, row)) + " |" for row in block.rows),
+        ]
+        parts += [_plain(block.title), "\n".join(lines)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Text in which Markdown reads no mark-up: labels and ids are data."""
+    text = " ".join(text.split())
+    # Underscores inside words are read as they stand.
+    return re.sub(r"[\\`*\[\]<>|]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+
+
+def _facts(comparison: Comparison) -> Iterator[str]:
+    for name, side in (("A", comparison.a), ("B", comparison.b)):
+        yield f"{name}: {side.label} (model {side.model}, {side.n} samples of {side.benchmark})"
+    yield (
+        f"Compared: {comparison.n} samples in {comparison.clusters} groups that share no image, by "
+        f"{comparison.metric}; {comparison.same_responses} responses are word for word the same."
+    )
+    yield from comparison.notes
+    if comparison.differing:
+        yield "These two differ in: " + "; ".join(
+            f"{name}: {_short(a)} | {_short(b)}" for name, (a, b) in comparison.differing.items()
+        )
+    else:
+        yield "Settings, generation arguments, versions and hardware of the two are the same."
+
+
+def _short(value: object) -> str:
+    text = "not recorded" if value is None else str(value)
+    return f"{text[:12]}…" if len(text) == 64 and text.isalnum() else text
+
+
+def _tables(comparison: Comparison) -> Iterator[_Table]:
+    a, b = comparison.a.label, comparison.b.label
+    binary = comparison.counts.both is not None
+    kinds = (
+        (f"only {a}", f"only {b}", "both", "neither")
+        if binary
+        else (f"{a} higher", f"{b} higher", "same")
+    )
+    rows = [
+        (
+            task.task,
+            str(task.n),
+            *_difference(task.difference),
+            p_words(task.p_holm),
+            *_counts(task.counts),
+        )
+        for task in comparison.tasks
+    ]
+    if len(comparison.tasks) > 1:
+        rows.append(("macro", "", *_difference(comparison.macro), "", *("" for _ in kinds)))
+        rows.append(
+            (
+                "all samples",
+                str(comparison.n),
+                *_difference(comparison.micro),
+                "",
+                *_counts(comparison.counts),
+            )
+        )
+    yield _Table(
+        f"{comparison.metric} in %, differences in points; 'seen' is the smallest difference that "
+        "would be found in four of five such comparisons",
+        ("task", "n", a, b, "B - A", "95 % interval", "seen", "p", "p (Holm)", *kinds),
+        rows,
+    )
+    for title, flips in (
+        (f"Changed most in favour of {b}", comparison.for_b),
+        (f"Changed most in favour of {a}", comparison.for_a),
+    ):
+        if flips:
+            yield _Table(
+                title,
+                ("id", "task", f"status {a}", f"status {b}", f"IoU {a}", f"IoU {b}"),
+                [_flip(flip) for flip in flips],
+            )
+
+
+def _difference(difference: Difference) -> tuple[str, ...]:
+    interval = difference.interval
+    return (
+        f"{100 * difference.a:.1f}",
+        f"{100 * difference.b:.1f}",
+        points(interval.estimate),
+        f"{points(interval.low)} to {points(interval.high)}",
+        "" if difference.p is None else _seen(difference.detectable),
+        "" if difference.p is None else p_words(difference.p),
+    )
+
+
+def _seen(detectable: float | None) -> str:
+    return "none" if detectable is None else f"{100 * detectable:.1f}"
+
+
+def _counts(counts: Counts) -> tuple[str, ...]:
+    last = (counts.ties,) if counts.both is None else (counts.both, counts.neither)
+    return tuple(str(count) for count in (counts.losses, counts.wins, *last))
+
+
+def _flip(flip: Flip) -> tuple[str, ...]:
+    values = (
+        (flip.value_a, flip.value_b)
+        if flip.iou_a is None or flip.iou_b is None
+        else (flip.iou_a, flip.iou_b)
+    )
+    return (flip.id, flip.task, flip.status_a, flip.status_b, *(f"{v:.2f}" for v in values))
