@@ -42,6 +42,7 @@ CORE = {
     "runs": {"errors", "samples", "schemas", "scoring", "dialects", "protocols"},
     "rescoring": {"errors", "samples", "scoring", "dialects", "protocols", "runs"},
     "comparison": {"errors", "stats", "scoring", "runs"},
+    "leaderboard": {"errors", "stats", "benchmarks", "scoring", "runs", "published"},
     "diagnosis": {
         "errors",
         "boxes",
@@ -65,7 +66,19 @@ CORE = {
         "diagnosis",
     },
     "audit": {"errors", "boxes", "samples", "video", "images", "benchmarks"},
-    "report": {"errors", "boxes", "samples", "images", "audit"},
+    "report": {
+        "errors",
+        "boxes",
+        "stats",
+        "dialects",
+        "protocols",
+        "samples",
+        "images",
+        "scoring",
+        "runs",
+        "audit",
+        "failures",
+    },
 }
 ON_TOP = {"lmms", "cli", "report"}
 EVAL_ROOMS = set(CORE) | ON_TOP

@@ -1,0 +1,85 @@
+"""The closed list of marks: what a row of a leaderboard is, and what sets it apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+__all__ = ["BREAKING", "MEANINGS", "Mark"]
+
+
+class Mark(StrEnum):
+    """A word on a row. Each is computed from the record or from the printed values."""
+
+    REFERENCE = "reference"
+    SAME_FINGERPRINT = "same-fingerprint"
+    OTHER_FINGERPRINT = "other-fingerprint"
+    SAME_PROTOCOL = "same-protocol"
+    OTHER_PROTOCOL = "other-protocol"
+    OTHER_REVISION = "other-revision"
+    OTHER_SAMPLES = "other-samples"
+    UNVERIFIED = "unverified"
+    MISSING_TASKS = "missing-tasks"
+    MIXED_SETTINGS = "mixed-settings"
+    UNKNOWN_PROVENANCE = "unknown-provenance"
+    INFEASIBLE_DENOMINATOR = "infeasible-denominator"
+    CUT_OFF = "cut-off-values"
+    AVERAGE_DIFFERS = "average-differs"
+    TRUNCATED = "truncated"
+    EXCLUDED_SAMPLES = "excluded-samples"
+    INCOMPLETE = "incomplete"
+    CONTROL = "control"
+    VIDEO = "video"
+    BASELINE = "baseline"
+    REPLAYED = "replayed"
+    RESCORED = "rescored"
+    DIRTY_CODE = "dirty-code"
+
+
+MEANINGS: Mapping[Mark, str] = {
+    Mark.REFERENCE: "the row that the others are held against",
+    Mark.SAME_FINGERPRINT: "questions, boxes and images are those of the reference",
+    Mark.OTHER_FINGERPRINT: "questions, boxes or images differ from those of the reference",
+    Mark.SAME_PROTOCOL: "scored by the rule that scored the reference",
+    Mark.OTHER_PROTOCOL: "scored by another rule than the reference",
+    Mark.OTHER_REVISION: "another annotation file than the reference's, by name or because its "
+    "values are no k/N for the reference's N",
+    Mark.OTHER_SAMPLES: "on the tasks of the reference, other samples than the reference's",
+    Mark.UNVERIFIED: "nothing shows that it was measured as the reference was: rule or annotation "
+    "file of one of the two is not known",
+    Mark.MISSING_TASKS: "lacks tasks that the reference has, so no average is shown",
+    Mark.MIXED_SETTINGS: "put together from records with different models or settings",
+    Mark.UNKNOWN_PROVENANCE: "a printed value: no responses, no fingerprint, no settings to check",
+    Mark.INFEASIBLE_DENOMINATOR: "printed values are no k/N, rounded, for the numbers of samples N "
+    "of any one known annotation file",
+    Mark.CUT_OFF: "printed values are k/N of one annotation file if decimals were cut off, not "
+    "rounded",
+    Mark.AVERAGE_DIFFERS: "the printed average is not the mean of the printed values",
+    Mark.TRUNCATED: "more than 1 % of the responses broke off without a box",
+    Mark.EXCLUDED_SAMPLES: "samples were left out for an invalid true box",
+    Mark.INCOMPLETE: "not all samples of the prepared set were asked, or the set lacks faulty ones",
+    Mark.CONTROL: "asked under a control, such as blank images: no result of the benchmark",
+    Mark.VIDEO: "asked on videos instead of images: no result of the benchmark",
+    Mark.BASELINE: "no model: answers made by a rule, which may look at the truth",
+    Mark.REPLAYED: "responses were read from a file; how they were made is not recorded",
+    Mark.RESCORED: "scored anew from the responses of an older record",
+    Mark.DIRTY_CODE: "made by code with changes that were not committed",
+}
+"""What each mark says, one sentence without its full stop."""
+
+BREAKING = frozenset(
+    {
+        Mark.OTHER_FINGERPRINT,
+        Mark.OTHER_PROTOCOL,
+        Mark.OTHER_REVISION,
+        Mark.OTHER_SAMPLES,
+        Mark.UNVERIFIED,
+        Mark.MISSING_TASKS,
+        Mark.MIXED_SETTINGS,
+        Mark.UNKNOWN_PROVENANCE,
+        Mark.INFEASIBLE_DENOMINATOR,
+        Mark.BASELINE,
+    }
+)
+"""Marks that keep a row out of the comparable set. ``unknown-provenance`` does so where the
+reference is a run; among printed rows it holds for all of them."""

@@ -1,0 +1,185 @@
+"""A leaderboard for a terminal of any width, or as plain text."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from io import StringIO
+from itertools import pairwise
+from typing import TYPE_CHECKING, TextIO
+
+from univg_eval.leaderboard.sheet import Cell, Line, Sheet
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+__all__ = ["as_text", "print_sheet", "visible"]
+
+LABEL_WIDTH = 32
+NARROW_LABEL_WIDTH = 16
+UNLIMITED = 10_000
+PLAIN_PLACES = {1: " *", 2: " +"}
+STYLES = {1: "bold", 2: "underline"}
+
+
+def print_sheet(sheet: Sheet, stream: TextIO | None = None) -> None:
+    """Print to a stream (standard output if None), styled where it is a terminal that shows it.
+
+    Where it is none, or ``NO_COLOR`` is set, no escape codes are written: the best value has a
+    star, the second best a plus sign.
+    """
+    from rich.console import Console
+
+    stream = sys.stdout if stream is None else stream
+    console = Console(file=stream, highlight=False)
+    if console.is_terminal and not console.is_dumb_terminal and not os.environ.get("NO_COLOR"):
+        _print(sheet, console, styled=True)
+    else:
+        stream.write(as_text(sheet, console.width))
+
+
+def as_text(sheet: Sheet, width: int = 120) -> str:
+    """Plain text of lines up to `width` characters wide."""
+    from rich.console import Console
+
+    buffer = StringIO()
+    console = Console(
+        file=buffer, width=width, no_color=True, force_terminal=False, highlight=False
+    )
+    _print(sheet, console, styled=False)
+    return "".join(line.rstrip() + "\n" for line in buffer.getvalue().splitlines())
+
+
+def visible(text: str) -> str:
+    """The text with control characters written as escapes: a name must not steer a terminal."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
+def _print(sheet: Sheet, console: Console, *, styled: bool) -> None:
+    from rich.text import Text
+
+    console.print(Text(sheet.title, style="bold" if styled else ""))
+    for table in _tables(sheet, console, styled):
+        console.print(table)
+    if not styled and any(cell.place for line in sheet.lines for cell in line.cells):
+        console.print(Text("* best, + second best of the comparable set"))
+    for head, entries in (
+        ("Marks", [f"{letter} {mark}: {says}" for letter, mark, says in sheet.legend]),
+        ("Rows", [f"{text}: {', '.join(names)}" for text, names in sheet.details]),
+        ("Left out", [f"{name}: {reasons}" for name, reasons in sheet.left_out]),
+        ("Notes", sheet.notes),
+        ("Published tables", [f"[{key}] {text}" for key, text in sheet.sources.items()]),
+    ):
+        if entries:
+            console.print(Text(head, style="bold" if styled else ""))
+            for entry in entries:
+                _print_item(console, visible(entry))
+
+
+def _print_item(console: Console, text: str) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    for number, line in enumerate(Text(text).wrap(console, max(20, console.width - 4))):
+        console.print(Padding(line, (0, 0, 0, 2 if number == 0 else 4)), soft_wrap=True)
+
+
+def _tables(sheet: Sheet, console: Console, styled: bool) -> list[Table]:
+    """The whole table if it fits; else turned on its side if that fits; else in parts."""
+    n = len(sheet.columns)
+    whole = _rows_table(sheet, range(n), styled)
+    if _width(whole, console) <= console.width:
+        return [whole]
+    turned = _turned_table(sheet, styled)
+    if _width(turned, console) <= console.width:
+        return [turned]
+    parts: list[Table] = []
+    start = 0
+    while start < n:
+        end = start + 1
+        while end < n and (
+            _width(_rows_table(sheet, range(start, end + 1), styled), console) <= console.width
+        ):
+            end += 1
+        parts.append(_rows_table(sheet, range(start, end), styled))
+        start = end
+    return parts
+
+
+def _width(table: Table, console: Console) -> int:
+    return table.__rich_measure__(console, console.options.update(max_width=UNLIMITED)).maximum
+
+
+def _empty_table() -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+
+
+def _rows_table(sheet: Sheet, columns: Sequence[int], styled: bool) -> Table:
+    table = _empty_table()
+    ranked = any(line.rank for line in sheet.lines)
+    if ranked:
+        table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("model", overflow="fold", max_width=LABEL_WIDTH)
+    table.add_column("marks", overflow="fold")
+    for column in columns:
+        table.add_column(_broken(sheet.columns[column]), justify="right", no_wrap=True)
+    ends = [line.comparable and not after.comparable for line, after in pairwise(sheet.lines)]
+    for line, end in zip(sheet.lines, [*ends, False], strict=True):
+        table.add_row(
+            *([line.rank] if ranked else []),
+            _name(line),
+            " ".join(line.letters),
+            *(_cell(line.cells[column], styled) for column in columns),
+            end_section=end,
+        )
+    return table
+
+
+def _turned_table(sheet: Sheet, styled: bool) -> Table:
+    table = _empty_table()
+    table.add_column("", no_wrap=True)
+    for line in sheet.lines:
+        table.add_column(
+            _name(line), justify="right", overflow="fold", max_width=NARROW_LABEL_WIDTH
+        )
+    if any(line.rank for line in sheet.lines):
+        table.add_row("#", *(line.rank for line in sheet.lines))
+    table.add_row("marks", *(" ".join(line.letters) for line in sheet.lines))
+    for number, column in enumerate(sheet.columns):
+        table.add_row(column, *(_cell(line.cells[number], styled) for line in sheet.lines))
+    return table
+
+
+def _name(line: Line) -> Text:
+    from rich.text import Text
+
+    name = visible(line.name)
+    return Text(name if line.source == "run" else f"{name}\n[{line.source}]")
+
+
+def _broken(head: str) -> Text:
+    """A head with a line for each word, so that long task names do not widen the columns."""
+    from rich.text import Text
+
+    return Text(visible(head).replace("_", "_\n"), justify="right")
+
+
+def _cell(cell: Cell, styled: bool) -> Text:
+    from rich.text import Text
+
+    text = Text(cell.value, style=STYLES.get(cell.place, "") if styled else "")
+    if not styled:
+        text.append(PLAIN_PLACES.get(cell.place, ""))
+    if cell.interval:
+        text.append("\n")
+        text.append(cell.interval, style="not bold not underline dim" if styled else "")
+    return text
