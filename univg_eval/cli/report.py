@@ -1,0 +1,147 @@
+"""``univg report``: one page on one or more runs, with every sample to look at."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from univg_eval.cli._runs import add_runs, read_runs
+from univg_eval.errors import UserError
+
+if TYPE_CHECKING:
+    from univg_eval.report.run_page import RunPage
+
+__all__ = ["add_parser", "run"]
+
+DESCRIPTION = """\
+Write one HTML file about one or more runs of a benchmark: a table, charts, and every sample with
+its images, the true boxes, the boxes of all runs and their whole responses, to filter and to
+search. The file holds all it shows, and asks nothing of a network.
+
+The benchmark must be prepared on this machine: the true boxes and the images are not in a run
+record. Where its images are not at hand, use --images none.
+"""
+EPILOG = """\
+Examples: univg report out/records/mig_bench -o report.html
+          univg report base=runs/a tuned=runs/b -o report.html --images misses"""
+LARGE_PAGE = 200 * 1024 * 1024
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "report",
+        help="one page on runs: table, charts, and every sample with its boxes and responses",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_runs(parser)
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("report.html"),
+        metavar="FILE",
+        help="the page, default report.html; an older one is replaced",
+    )
+    parser.add_argument(
+        "--benchmark", metavar="B", help="where the runs are of several: those of this one"
+    )
+    parser.add_argument(
+        "--images",
+        choices=("all", "misses", "none"),
+        default="all",
+        help="whose images the page holds: of all samples (default), of those that some run "
+        "misses, or none",
+    )
+    parser.add_argument(
+        "--thumbnail-side",
+        type=_side,
+        default=320,
+        metavar="N",
+        help="longest side of an image on the page in pixels, default 320",
+    )
+    parser.add_argument(
+        "--root", type=Path, metavar="DIR", help="data root; default $UNIVG_DATA or ~/.cache/univg"
+    )
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+    parser.set_defaults(run=run)
+
+
+def _side(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 32 <= int(text) <= 4096:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 32 to 4096")
+    return int(text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the runs, write the page, say where it is and how large."""
+    from univg_eval.report.run_data import collect
+    from univg_eval.report.run_page import write_run_page
+
+    if args.out.is_dir():
+        raise UserError(f"{args.out} is a folder; name a file, e.g. {args.out / 'report.html'}")
+    data = collect(read_runs(args.runs), benchmark=args.benchmark, root=args.root)
+    with _bar() as progress:
+        page = write_run_page(
+            data,
+            args.out,
+            images=args.images,
+            thumbnail_side=args.thumbnail_side,
+            root=args.root,
+            footer=_footer(),
+            progress=progress,
+        )
+    if args.json:
+        print(json.dumps(_as_json(page, data.benchmark), indent=2))
+        return 0
+    print(
+        f"{page.path}: {page.n_samples:,} samples, {page.n_images:,} images, "
+        f"{page.n_bytes / 2**20:.1f} MiB"
+    )
+    for note in data.notes:
+        print(f"Note: {note}")
+    if page.problems:
+        first = next(iter(page.problems.values()))
+        print(f"Note: {len(page.problems):,} images cannot be shown. The first: {first}")
+    if page.n_bytes > LARGE_PAGE:
+        print("Note: browsers are slow to open so large a file; --images misses makes it smaller.")
+    return 0
+
+
+def _footer() -> str:
+    from importlib.metadata import version
+
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return f"Made by univg report, version {version('univg')}, {now}."
+
+
+def _as_json(page: RunPage, benchmark: str) -> dict[str, object]:
+    return {
+        "page": str(page.path),
+        "benchmark": benchmark,
+        "bytes": page.n_bytes,
+        "samples": page.n_samples,
+        "images": page.n_images,
+        "problems": dict(page.problems),
+    }
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error while images are read."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    columns = ("images", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(file=sys.stderr)
+    with Progress(*columns, console=console, transient=True) as bars:
+        bar = bars.add_task("images", total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)

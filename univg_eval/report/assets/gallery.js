@@ -1,0 +1,397 @@
+// The samples: a page of cards, one sample opened in a dialog, the keys.
+
+const PER_PAGE = 24;
+const CARD_WIDTH = 360;
+const STRIP_WIDTH = 72;
+const STRIP_MOST = 5;
+
+let state = readAddress();
+let shown = []; // samples that match, in order
+
+// --- what a run made of a sample, in words ------------------------------------------------------
+
+function verdictOf(outcome) {
+  if (isExcluded(outcome)) return ['·', 'excluded: the truth is invalid', 'plain'];
+  return outcome.hit ? ['✓', 'right', 'good'] : ['✗', 'wrong', 'bad'];
+}
+
+function scoreInWords(outcome) {
+  const parts = [];
+  if (outcome.status !== 'ok') parts.push(DATA.statuses[outcome.status]);
+  else if (outcome.iou !== null) parts.push(`IoU ${outcome.iou.toFixed(2)}`);
+  else if (outcome.value !== null) parts.push(`score ${outcome.value.toFixed(2)}`);
+  // Most classes of misses without a box are called as the status is.
+  const failure = outcome.failure && DATA.failures[outcome.failure];
+  if (failure && !parts.includes(failure)) parts.push(failure);
+  return parts.join(', ');
+}
+
+function badge(outcome) {
+  const [sign, words, tone] = verdictOf(outcome);
+  return make(
+    'span',
+    { class: `badge ${tone}` },
+    make('span', { 'aria-hidden': 'true' }, `${sign} `),
+    make('span', { class: 'spoken' }, `${words}, `),
+    scoreInWords(outcome),
+  );
+}
+
+// --- cards --------------------------------------------------------------------------------------
+
+function card(sample, position) {
+  const order = imagesByImportance(sample);
+  const large = order.filter(
+    (index, place) => place === 0 || (place < 2 && boxesOn(sample, index).length),
+  );
+  const small = sample.images.map((_, index) => index).filter((index) => !large.includes(index));
+  const open = make('button', { type: 'button', class: 'open', id: `card-${position}` }, sample.id);
+  open.addEventListener('click', () => openSample(position));
+  const images = make(
+    'div',
+    { class: 'images' },
+    large.map((index) => drawImage(sample, index, CARD_WIDTH)),
+  );
+  // The button above does the same for the keyboard and for screen readers.
+  images.addEventListener('click', () => openSample(position));
+  return make(
+    'li',
+    {},
+    make(
+      'article',
+      { 'aria-labelledby': `card-${position}` },
+      make('h3', {}, open),
+      make('p', { class: 'soft task' }, sample.task),
+      images,
+      large.length < sample.images.length
+        ? make(
+            'div',
+            { class: 'strip' },
+            small.slice(0, STRIP_MOST).map((index) => drawImage(sample, index, STRIP_WIDTH)),
+            small.length > STRIP_MOST
+              ? make('span', { class: 'soft' }, `${small.length - STRIP_MOST} more`)
+              : null,
+          )
+        : null,
+      problems(sample),
+      make('p', { class: 'question', dir: 'auto' }, sample.question),
+      make(
+        'ul',
+        { class: 'outcomes' },
+        sample.runs.map((outcome, run) =>
+          make(
+            'li',
+            {},
+            chip(run),
+            outcome === null ? make('span', { class: 'soft' }, 'not asked') : badge(outcome),
+          ),
+        ),
+      ),
+    ),
+  );
+}
+
+/** In words why images of a sample cannot be seen, or null. */
+function problems(sample) {
+  const lines = sample.images
+    .map((_, index) => [index, problemOf(sample, index)])
+    .filter(([, problem]) => problem !== null);
+  if (!lines.length) return null;
+  if (lines.length === sample.images.length && lines.every(([, words]) => words === lines[0][1])) {
+    return make('p', { class: 'problem' }, lines[0][1]);
+  }
+  return make(
+    'p',
+    { class: 'problem' },
+    lines.map(([index, words]) => `Image ${index + 1}: ${words}`).join(' '),
+  );
+}
+
+function pageCount() {
+  return Math.max(1, Math.ceil(shown.length / PER_PAGE));
+}
+
+function pageNumber() {
+  const page = Number.parseInt(state.page, 10);
+  return Number.isFinite(page) ? Math.min(Math.max(1, page), pageCount()) : 1;
+}
+
+function showPage() {
+  const page = pageNumber();
+  state.page = String(page);
+  const start = (page - 1) * PER_PAGE;
+  const cards = shown.slice(start, start + PER_PAGE).map((one, i) => card(one, start + i));
+  find('cards').replaceChildren(...cards);
+  find('cards').setAttribute('start', start + 1);
+  find('pager').hidden = pageCount() === 1;
+  find('page-number').textContent = `Page ${page} of ${pageCount()}`;
+  find('previous-page').disabled = page === 1;
+  find('next-page').disabled = page === pageCount();
+  writeAddress(state);
+}
+
+function turnPage(page) {
+  state.page = String(page);
+  showPage();
+  find('samples').scrollIntoView();
+}
+
+/** Filter anew; from the first page unless the address said another. */
+function update({ keepPage = false } = {}) {
+  shown = matching(state);
+  if (!keepPage) state.page = '1';
+  find('count').textContent = shown.length
+    ? `${shown.length.toLocaleString('en')} of ${count(DATA.samples.length, 'sample')}`
+    : DATA.samples.length
+      ? 'No sample matches these filters.'
+      : 'The runs have no samples.';
+  showPage();
+}
+
+// --- one sample ---------------------------------------------------------------------------------
+
+let current = -1; // position in `shown` of the sample that is open
+
+function openSample(position) {
+  const sample = shown[position];
+  if (sample === undefined) return;
+  current = position;
+  state.open = sample.id;
+  const page = Math.floor(position / PER_PAGE) + 1;
+  if (page !== pageNumber()) {
+    state.page = String(page);
+    showPage();
+  }
+  writeAddress(state);
+  find('sample-title').textContent = sample.id;
+  find('sample-position').textContent =
+    `${(position + 1).toLocaleString('en')} of ${shown.length.toLocaleString('en')}`;
+  find('previous-sample').disabled = position === 0;
+  find('next-sample').disabled = position === shown.length - 1;
+  find('sample-body').replaceChildren(...details(sample));
+  if (!find('sample').open) find('sample').showModal();
+  find('sample').scrollTop = 0;
+  find('sample-title').focus();
+}
+
+function details(sample) {
+  const width = sample.images.length === 1 ? 640 : 420;
+  const figures = sample.images.map((_, index) => {
+    const [wide, high] = sizeOf(sample, index);
+    const isKnown = DATA.images[sample.images[index]]?.size || sample.sizes;
+    const size = isKnown ? ` · ${wide}×${high}` : '';
+    const problem = problemOf(sample, index);
+    return make(
+      'figure',
+      {},
+      drawImage(sample, index, width),
+      make(
+        'figcaption',
+        {},
+        `image ${index + 1} of ${sample.images.length}${size}`,
+        problem === null ? null : make('span', { class: 'problem' }, ` ${problem}`),
+      ),
+    );
+  });
+  const truth = sample.truth.length
+    ? sample.truth.map(
+        ([image, ...box]) =>
+          `${coordinates(box)}${sample.images.length > 1 ? ` on image ${image + 1}` : ''}`,
+      )
+    : ['no such object'];
+  const facts = [['task', sample.task], ['truth', truth.join('; ')], ...sample.facts];
+  return [
+    make('p', { class: 'question whole', dir: 'auto' }, sample.question),
+    make('div', { class: figures.length > 1 ? 'figures several' : 'figures' }, figures),
+    make(
+      'details',
+      {},
+      make('summary', {}, 'About this sample'),
+      make(
+        'dl',
+        { class: 'facts' },
+        facts.flatMap(([name, value]) => [make('dt', {}, name), make('dd', { dir: 'auto' }, value)]),
+      ),
+    ),
+    ...sample.runs.map((outcome, run) => answerOf(sample, outcome, run)),
+  ];
+}
+
+function answerOf(sample, outcome, run) {
+  const heading = make('h3', {}, chip(run), ` ${DATA.runs[run].label} `);
+  if (outcome === null) {
+    return make('section', { class: 'answer' }, heading, make('p', {}, 'This run was not asked.'));
+  }
+  heading.append(badge(outcome));
+  const boxes = outcome.boxes.map(([image, ...box]) => {
+    const where = sample.images.length > 1 && image >= 0 ? ` on image ${image + 1}` : '';
+    return coordinates(box) + where;
+  });
+  const lines = [];
+  if (boxes.length) lines.push(`${boxes.length === 1 ? 'Box' : 'Boxes'} ${boxes.join('; ')}.`);
+  if ('named' in outcome && outcome.named === null && boxes.length) {
+    lines.push('The response names no image; the box is drawn on that of the truth.');
+  }
+  lines.push(...(outcome.hints ?? []));
+  return make(
+    'section',
+    { class: 'answer' },
+    heading,
+    lines.length ? make('p', { class: 'soft' }, lines.join(' ')) : null,
+    outcome.thinking
+      ? make(
+          'details',
+          { class: 'thinking' },
+          make('summary', {}, `Thinking (${count(outcome.thinking.length, 'character')})`),
+          make('pre', { dir: 'auto' }, outcome.thinking),
+        )
+      : null,
+    outcome.answer === null
+      ? make('p', {}, 'The model gave no response.')
+      : outcome.answer.trim()
+        ? make('pre', { dir: 'auto' }, outcome.answer)
+        : make(
+            'p',
+            { class: 'soft' },
+            outcome.thinking ? 'Nothing follows the thinking.' : 'The response is empty.',
+          ),
+  );
+}
+
+/** After the dialog has closed: back to the card that was opened last. */
+function sampleClosed() {
+  state.open = '';
+  writeAddress(state);
+  focusCard(current);
+}
+
+// --- keys ---------------------------------------------------------------------------------------
+
+function focusCard(position) {
+  if (position < 0 || position >= shown.length) return;
+  const page = Math.floor(position / PER_PAGE) + 1;
+  if (page !== pageNumber()) {
+    state.page = String(page);
+    showPage();
+  }
+  find(`card-${position}`).focus();
+  find(`card-${position}`).closest('article').scrollIntoView({ block: 'nearest' });
+}
+
+/** Position of the card that has the focus; just before the page's first where none has. */
+function focusedCard() {
+  const id = document.activeElement?.closest('#cards article')?.querySelector('.open').id;
+  return id ? Number(id.slice('card-'.length)) : null;
+}
+
+function step(by) {
+  if (find('sample').open) {
+    openSample(current + by);
+    return;
+  }
+  const focused = focusedCard();
+  focusCard(focused === null ? (pageNumber() - 1) * PER_PAGE : focused + by);
+}
+
+const KEYS = {
+  j: () => step(1),
+  ArrowRight: () => step(1),
+  k: () => step(-1),
+  ArrowLeft: () => step(-1),
+  n: () => pageNumber() < pageCount() && turnPage(pageNumber() + 1),
+  p: () => pageNumber() > 1 && turnPage(pageNumber() - 1),
+  '/': () => find('f-query').focus(),
+  '?': () => find('help').showModal(),
+};
+
+function pressed(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || !find('keys-on').checked) return;
+  if (event.target.closest('input, select, textarea')) return;
+  const isArrow = event.key.startsWith('Arrow');
+  // Elsewhere on the page, and in a wide table, arrows scroll.
+  if (isArrow && !event.target.closest('#cards, #sample')) return;
+  if (find('help').open || (find('sample').open && '/?np'.includes(event.key))) return;
+  const action = KEYS[event.key];
+  if (action === undefined) return;
+  event.preventDefault();
+  action();
+}
+
+// --- start --------------------------------------------------------------------------------------
+
+const form = find('filters');
+
+function readForm() {
+  for (const field of form.elements) {
+    if (field.name in START) state[field.name] = field.value;
+  }
+}
+
+function writeForm() {
+  for (const field of form.elements) {
+    if (field.name in START) field.value = state[field.name];
+    // A choice from an old address that this page does not have.
+    if (field.tagName === 'SELECT' && field.selectedIndex < 0) {
+      field.value = state[field.name] = '';
+    }
+  }
+}
+
+for (const [name, options] of Object.entries(choices())) {
+  find(`f-${name}`).append(...options.map(([value, words]) => make('option', { value }, words)));
+}
+const someMissing = DATA.samples.some((sample) =>
+  sample.images.some((_, index) => problemOf(sample, index) !== null),
+);
+find('images-field').hidden = !someMissing;
+find('box-keys').append(
+  make('li', {}, draw('svg', { class: 'key', width: 28, height: 10, 'aria-hidden': 'true' },
+    draw('path', { class: 'box', d: 'M0 5H28', stroke: TRUTH_COLOUR })), ' ', make('b', {}, 'T'), ' truth'),
+  ...DATA.runs.map((run) =>
+    make('li', {}, draw('svg', { class: 'key', width: 28, height: 10, 'aria-hidden': 'true' },
+      draw('path', { class: 'box', d: 'M0 5H28', stroke: run.colour, 'stroke-dasharray': run.dashes })),
+    ' ', make('b', {}, run.letter), ` ${run.label}`),
+  ),
+);
+
+let waiting = 0;
+form.addEventListener('input', (event) => {
+  clearTimeout(waiting);
+  // Only while words are typed: every other change is shown at once.
+  waiting = setTimeout(
+    () => {
+      readForm();
+      update();
+    },
+    event.target.name === 'query' ? 120 : 0,
+  );
+});
+form.addEventListener('submit', (event) => event.preventDefault());
+form.addEventListener('reset', () => {
+  state = { ...START };
+  setTimeout(update); // when the fields are empty
+});
+find('previous-page').addEventListener('click', () => turnPage(pageNumber() - 1));
+find('next-page').addEventListener('click', () => turnPage(pageNumber() + 1));
+find('previous-sample').addEventListener('click', () => openSample(current - 1));
+find('next-sample').addEventListener('click', () => openSample(current + 1));
+find('close-sample').addEventListener('click', () => find('sample').close());
+find('sample').addEventListener('close', sampleClosed);
+find('show-help').addEventListener('click', () => find('help').showModal());
+find('close-help').addEventListener('click', () => find('help').close());
+find('keys-on').checked = stored('univg-report-keys') !== 'off';
+find('keys-on').addEventListener('change', (event) => {
+  store('univg-report-keys', event.target.checked ? 'on' : 'off');
+});
+document.addEventListener('keydown', pressed);
+addEventListener('hashchange', () => {
+  // The links at the top go to a part of the page; their address is no filter.
+  if (/^#(summary|charts|samples|main)$/.test(location.hash)) return;
+  state = readAddress();
+  writeForm();
+  update({ keepPage: true });
+});
+
+writeForm();
+update({ keepPage: true });
+if (state.open) openSample(shown.findIndex((sample) => sample.id === state.open));

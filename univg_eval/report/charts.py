@@ -1,0 +1,289 @@
+"""Charts as inline SVG: curves, bars with intervals, histograms, radars, stacked shares.
+
+Every function returns one ``<svg>`` that names itself to screen readers. They are drawn about 400
+units wide, which is their size in a column of a wide window and on a telephone alike, so that text
+keeps its size. Text and lines that are no data take their colours from the page's style sheet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from univg_eval.report.looks import CLASS_COLOURS, look_of, marker_path
+from univg_eval.report.text import as_html
+from univg_eval.stats import Interval
+
+__all__ = ["bars", "curves", "histogram", "radar", "stacked"]
+
+_WIDTH = 400
+_CHAR = 6.4  # width of a character at the charts' font size, on average
+
+
+def curves(
+    name: str, xs: Sequence[float], lines: Sequence[tuple[int, str, Sequence[float]]]
+) -> str:
+    """Lines over a common axis.
+
+    Args:
+        name: of the chart, for screen readers.
+        xs: ascending, on [0, 1].
+        lines: (position of the run, its letter, one share a point); without points: left out.
+    """
+    left, right, top, bottom = 40, 24, 10, 40
+    width, height = _WIDTH - left - right, 240
+
+    def x(value: float) -> float:
+        return left + value * width
+
+    def y(value: float) -> float:
+        return top + (1 - value) * height
+
+    parts = [_open(_WIDTH, top + height + bottom, name)]
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        parts.append(f'<path class="grid" d="M{left} {y(tick):.1f}H{left + width}" />')
+        parts.append(_text(left - 6, y(tick) + 4, f"{100 * tick:.0f}", "end"))
+    for tick in (0.1, 0.3, 0.5, 0.7, 0.9):
+        parts.append(f'<path class="grid" d="M{x(tick):.1f} {top}V{top + height}" />')
+        parts.append(_text(x(tick), top + height + 16, f"{tick:g}", "middle"))
+    parts.append(_text(left + width / 2, top + height + 34, "IoU threshold", "middle"))
+    ends: list[tuple[float, int, str]] = []
+    for position, letter, values in lines:
+        if not values:
+            continue
+        look = look_of(position)
+        points = [(x(a), y(b)) for a, b in zip(xs, values, strict=True)]
+        path = "L".join(f"{a:.1f} {b:.1f}" for a, b in points)
+        dashes = f' stroke-dasharray="{look.line_dashes}"' if look.line_dashes else ""
+        parts.append(f'<path class="line" d="M{path}" stroke="{look.colour}"{dashes} />')
+        # Markers of several runs shall not hide each other where the lines meet.
+        for number in range(position % 3, len(points), 3):
+            a, b = points[number]
+            tip = f"{letter}: {100 * values[number]:.1f} % at {xs[number]:g}"
+            parts.append(f"<g><title>{as_html(tip)}</title>{marker_path(position, a, b, 0.9)}</g>")
+        ends.append((points[-1][1], position, letter))
+    for at, (_, _, letter) in zip(_apart(sorted(ends), 13), sorted(ends), strict=True):
+        parts.append(_text(x(xs[-1]) + 9, at + 4, letter, "start", "letter"))
+    parts.append("</svg>")
+    return "".join(parts)
+
+
+def _apart(ends: Sequence[tuple[float, int, str]], least: float) -> list[float]:
+    """Heights of labels at line ends, moved down until none covers another."""
+    placed: list[float] = []
+    for at, _, _ in ends:
+        placed.append(max(at, placed[-1] + least) if placed else at)
+    return placed
+
+
+def bars(name: str, rows: Sequence[tuple[int, str, Interval]]) -> str:
+    """Horizontal bars from 0 to 100 % with 95 % intervals.
+
+    Args:
+        name: of the chart, for screen readers.
+        rows: (position of the run, its letter, share with its limits).
+    """
+    left, right, top, step, bottom, width = 30, 42, 4, 20, 20, 280
+    span = width - left - right
+    height = top + step * len(rows)
+
+    def x(value: float) -> float:
+        return left + value * span
+
+    parts = [_open(width, height + bottom, name)]
+    for tick in (0.0, 0.5, 1.0):
+        parts.append(f'<path class="grid" d="M{x(tick):.1f} {top}V{height}" />')
+        parts.append(_text(x(tick), height + 14, f"{100 * tick:.0f}", "middle"))
+    for number, (position, letter, interval) in enumerate(rows):
+        middle = top + step * number + step / 2
+        tip = (
+            f"{letter}: {100 * interval.estimate:.1f} %, 95 % interval "
+            f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+        )
+        parts.append(f"<g><title>{as_html(tip)}</title>")
+        parts.append(
+            f'<rect class="bar" x="{left}" y="{middle - 6:.1f}" height="12" '
+            f'width="{max(0.0, x(interval.estimate) - left):.1f}" '
+            f'fill="{look_of(position).colour}" />'
+        )
+        parts.append(
+            f'<path class="whisker" d="M{x(interval.low):.1f} {middle:.1f}'
+            f"H{x(interval.high):.1f}M{x(interval.low):.1f} {middle - 4:.1f}v8"
+            f'M{x(interval.high):.1f} {middle - 4:.1f}v8" /></g>'
+        )
+        parts.append(_text(left - 7, middle + 4, letter, "end", "letter"))
+        parts.append(_text(width - 2, middle + 4, f"{100 * interval.estimate:.1f}", "end", "value"))
+    parts.append("</svg>")
+    return "".join(parts)
+
+
+def histogram(
+    name: str, position: int, bins: Sequence[str], counts: Sequence[int], highest: int
+) -> str:
+    """Columns of one run.
+
+    Args:
+        name: of the chart, for screen readers.
+        position: of the run.
+        bins: names, one a column: two of their own (no box, IoU 0), then tenths of IoU.
+        counts: samples in each.
+        highest: count that the axis ends at, the same for all runs that are compared.
+    """
+    left, top, width, height, bottom = 34, 16, 280, 120, 34
+    step = (width - left - 4) / (len(counts) + 0.6)
+    highest = max(1, highest)
+    total = sum(counts)
+    parts = [_open(width, top + height + bottom, name)]
+    for tick in (0.0, 0.5, 1.0):
+        at = top + (1 - tick) * height
+        parts.append(f'<path class="grid" d="M{left} {at:.1f}H{width}" />')
+        if tick in (0.0, 1.0) or highest % 2 == 0:
+            parts.append(_text(left - 5, at + 4, f"{round(highest * tick):,}", "end"))
+    for number, (label, count) in enumerate(zip(bins, counts, strict=True)):
+        # The tenths stand a little apart from the two columns that are no tenths.
+        x = left + 3 + step * (number + (0.6 if number >= 2 else 0))
+        tall = height * count / highest
+        share = f", {100 * count / total:.1f} %" if total else ""
+        colour = "var(--none)" if number == 0 else look_of(position).colour
+        parts.append(
+            f"<g><title>{as_html(f'{label}: {count:,}{share}')}</title>"
+            f'<rect class="bar" x="{x:.1f}" y="{top + height - tall:.1f}" '
+            f'width="{step - 3:.1f}" height="{tall:.1f}" fill="{colour}" /></g>'
+        )
+        if number < 2:
+            words = ("no", "box") if number == 0 else ("IoU", "0")
+            parts.append(_text(x + step / 2 - 1.5, top + height + 13, words[0], "middle", "small"))
+            parts.append(_text(x + step / 2 - 1.5, top + height + 24, words[1], "middle", "small"))
+    for tenth in range(0, 11, 2):
+        x = left + 1.5 + step * (2.6 + tenth)
+        parts.append(_text(x, top + height + 13, f"{tenth / 10:g}", "middle", "small"))
+    parts.append(_text(left + step * 7.6, top + height + 28, "IoU", "middle", "small"))
+    parts.append("</svg>")
+    return "".join(parts)
+
+
+def radar(
+    name: str, position: int, letter: str, values: Mapping[str, float], axes: Sequence[str]
+) -> str:
+    """A radar of one run: an axis a task, from 0 in the middle to 100 % outside.
+
+    Args:
+        name: of the chart, for screen readers.
+        position, letter: of the run.
+        values: share by axis; an axis without one has no point.
+        axes: at least three, clockwise from the top.
+    """
+    radius, middle_x, middle_y = 92.0, _WIDTH / 2, 126.0
+    look = look_of(position)
+
+    def point(number: int, value: float) -> tuple[float, float]:
+        angle = 2 * math.pi * number / len(axes) - math.pi / 2
+        return (
+            middle_x + radius * value * math.cos(angle),
+            middle_y + radius * value * math.sin(angle),
+        )
+
+    def ring(value: float) -> str:
+        return "L".join("{:.1f} {:.1f}".format(*point(i, value)) for i in range(len(axes)))
+
+    parts = [_open(_WIDTH, 252, name)]
+    for value in (0.25, 0.5, 0.75, 1.0):
+        parts.append(f'<path class="grid" d="M{ring(value)}Z" />')
+    for number, axis in enumerate(axes):
+        end_x, end_y = point(number, 1.0)
+        parts.append(
+            f'<path class="grid" d="M{middle_x:.1f} {middle_y:.1f}L{end_x:.1f} {end_y:.1f}" />'
+        )
+        label_x, label_y = point(number, 1.09)
+        side = label_x - middle_x
+        anchor = "middle" if abs(side) < 8 else "start" if side > 0 else "end"
+        room = _WIDTH / 2 - abs(side) if anchor != "middle" else _WIDTH / 2
+        parts.append(_text(label_x, label_y + 4, _cut(axis, int(room / _CHAR)), anchor, "small"))
+    there = [(i, values[axis]) for i, axis in enumerate(axes) if axis in values]
+    path = "L".join("{:.1f} {:.1f}".format(*point(i, value)) for i, value in there)
+    dashes = f' stroke-dasharray="{look.line_dashes}"' if look.line_dashes else ""
+    if path:
+        parts.append(
+            f'<path class="area" d="M{path}Z" fill="{look.colour}" stroke="{look.colour}"'
+            f"{dashes} />"
+        )
+    for number, value in there:
+        tip = as_html(f"{letter}, {axes[number]}: {100 * value:.1f} %")
+        parts.append(
+            f"<g><title>{tip}</title>{marker_path(position, *point(number, value), 0.8)}</g>"
+        )
+    parts.append(_text(middle_x + 4, middle_y - radius / 2 + 11, "50", "start", "small"))
+    parts.append("</svg>")
+    return "".join(parts)
+
+
+def stacked(
+    name: str, rows: Sequence[tuple[str, Sequence[int], int]], classes: Sequence[str]
+) -> str:
+    """Shares of classes as stacked horizontal bars, one a run.
+
+    Args:
+        name: of the chart, for screen readers.
+        rows: (letter, count of each class, samples in all): the bars' parts are shares of the
+            samples, and what is left of 100 % stays empty.
+        classes: names; parts carry the class's number, counted from 1.
+    """
+    left, top, step, bottom = 24, 4, 30, 36
+    span = _WIDTH - left - 14
+    height = top + step * len(rows)
+    parts = [_open(_WIDTH, height + bottom, name)]
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        parts.append(f'<path class="grid" d="M{left + tick * span:.1f} {top}V{height}" />')
+        parts.append(_text(left + tick * span, height + 15, f"{100 * tick:.0f}", "middle"))
+    parts.append(_text(left + span / 2, height + 31, "% of the samples", "middle"))
+    for number, (letter, counts, n) in enumerate(rows):
+        y = top + step * number + 4
+        parts.append(_text(left - 7, y + 15, letter, "end", "letter"))
+        parts += _segments(letter, counts, n, classes, left, y, span)
+    parts.append("</svg>")
+    return "".join(parts)
+
+
+def _segments(
+    letter: str,
+    counts: Sequence[int],
+    n: int,
+    classes: Sequence[str],
+    left: float,
+    y: float,
+    span: float,
+) -> Iterator[str]:
+    x = left
+    for index, count in enumerate(counts):
+        if not count or not n:
+            continue
+        wide = span * count / n
+        tip = as_html(f"{letter}, {classes[index]}: {count:,} of {n:,} ({100 * count / n:.1f} %)")
+        colour = CLASS_COLOURS[index % len(CLASS_COLOURS)]
+        yield (
+            f'<g><title>{tip}</title><rect class="bar" x="{x:.1f}" y="{y}" width="{wide:.1f}" '
+            f'height="22" fill="{colour}" />'
+        )
+        if wide >= 14:
+            dark = colour == "#0072b2"
+            yield _text(
+                x + wide / 2, y + 15, str(index + 1), "middle", "on-blue" if dark else "on-colour"
+            )
+        yield "</g>"
+        x += wide
+
+
+def _open(width: float, height: float, name: str) -> str:
+    return (
+        f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
+        f'role="img" aria-label="{as_html(name)}">'
+    )
+
+
+def _text(x: float, y: float, words: str, anchor: str, style: str = "") -> str:
+    kind = f' class="{style}"' if style else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{kind}>{as_html(words)}</text>'
+
+
+def _cut(words: str, longest: int) -> str:
+    return words if len(words) <= longest else words[: max(1, longest - 1)] + "…"

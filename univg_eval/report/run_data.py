@@ -1,0 +1,339 @@
+"""What a page about runs shows: the union of their samples, and what each run made of each.
+
+Everything here is read from the records and the prepared benchmark; nothing is scored anew. The
+one exception are the further boxes of questions with several targets or none, which a record does
+not keep: they are read from the response again, by the record's own dialect and protocol.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from string import ascii_uppercase
+from typing import Any
+
+from univg_eval.boxes import Box
+from univg_eval.dialects.sections import split_response
+from univg_eval.errors import UserError
+from univg_eval.failures import FAILURES, RunFailures, classify_run
+from univg_eval.protocols import parse_answer
+from univg_eval.runs import RunRecord
+from univg_eval.samples import GroundingSample, fingerprint, load_samples
+from univg_eval.scoring import SampleScore, sample_metrics
+
+__all__ = [
+    "HIT_IOU",
+    "Outcome",
+    "ReportData",
+    "ReportRun",
+    "collect",
+    "fold",
+    "headline",
+    "is_hit",
+    "letter_of",
+]
+
+HIT_IOU = 0.5
+_HEADLINES = ("acc@0.5", "no_target_acc", "f1@0.5")
+
+
+def headline(score: SampleScore) -> float | None:
+    """The one number of a sample in [0, 1]: acc@0.5, no_target_acc or f1@0.5, by its kind.
+
+    None for an excluded sample, which counts nowhere.
+    """
+    metrics = sample_metrics(score)
+    return next((metrics[name] for name in _HEADLINES if name in metrics), None)
+
+
+def is_hit(score: SampleScore) -> bool | None:
+    """Whether a sample is answered right; None if it is excluded.
+
+    One target: IoU >= 0.5. None: an explicit "none". Several: each matched, and no box more.
+    """
+    value = headline(score)
+    return None if value is None else value == 1.0
+
+
+def letter_of(position: int) -> str:
+    """The short name of a run by its 0-based position: A, B, …, Z, AA, AB, …"""
+    letters = ""
+    position += 1
+    while position:
+        position, rest = divmod(position - 1, len(ascii_uppercase))
+        letters = ascii_uppercase[rest] + letters
+    return letters
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run made of a sample.
+
+    Attributes:
+        score: from the record.
+        response: the whole response, None if the model gave none.
+        boxes: (0-based image, xyxy_norm) of every box to draw; the image is that which the
+            response names, else the target's, and None where there is neither.
+        failure: the class of the miss, empty where there is none.
+        hints: sentences on what else is known of the miss.
+    """
+
+    score: SampleScore
+    response: str | None
+    boxes: tuple[tuple[int | None, Box], ...]
+    failure: str = ""
+    hints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRun:
+    """A run on the page.
+
+    Attributes:
+        letter: stands for it in pictures and on boxes.
+        record: as loaded.
+        outcomes: id → outcome, of the samples that it was asked.
+        failures: its misses by class, None where they cannot be told.
+    """
+
+    letter: str
+    record: RunRecord
+    outcomes: Mapping[str, Outcome]
+    failures: RunFailures | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name."""
+        return self.record.label
+
+    @property
+    def scores(self) -> list[SampleScore]:
+        """Its scores, in file order."""
+        return [outcome.score for outcome in self.outcomes.values()]
+
+    def setting(self, name: str) -> Any:
+        """The value of a setting of the record, None where the record has none."""
+        value = self.record.manifest.get("settings", {}).get(name)
+        return value[0] if isinstance(value, list) and value else value
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """Runs of one benchmark.
+
+    Attributes:
+        benchmark: what ran, e.g. ``mig_bench`` or ``mig_bench+blank``.
+        runs: in the order given.
+        samples: those that at least one run was asked, in the order of the prepared set.
+        n_common: samples that all runs were asked.
+        notes: what a reader must know before comparing.
+    """
+
+    benchmark: str
+    runs: Sequence[ReportRun]
+    samples: Sequence[GroundingSample]
+    n_common: int
+    notes: Sequence[str] = field(default=())
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks in the order of their first sample."""
+        return list(dict.fromkeys(sample.task for sample in self.samples))
+
+    @property
+    def failures(self) -> list[str]:
+        """Classes of misses that occur, in the order of `univg_eval.failures.FAILURES`."""
+        found = {o.failure for run in self.runs for o in run.outcomes.values()}
+        return [name for name in FAILURES if name in found]
+
+
+def collect(
+    records: Sequence[RunRecord],
+    *,
+    benchmark: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> ReportData:
+    """Bring runs of one benchmark together.
+
+    Args:
+        records: at least one.
+        benchmark: take the runs of this one; needed where the records are of several.
+        root: the data root; default as in `samples.data_root`.
+
+    Raises:
+        UserError: runs of several benchmarks and none chosen, no run of the chosen one, the
+            benchmark is not prepared, or its prepared samples are not those that a run was asked.
+    """
+    chosen = _of_one_benchmark(records, benchmark)
+    name = chosen[0].benchmark
+    prepared = str(chosen[0].manifest["dataset"].get("prepared_benchmark") or name.split("+")[0])
+    everything = load_samples(prepared, root=root)
+    _require_same_samples(chosen, prepared, everything)
+    by_id = {sample.id: sample for sample in everything}
+    notes: list[str] = []
+    runs = [_run(letter_of(i), record, everything, by_id, notes) for i, record in enumerate(chosen)]
+    asked = [set(run.outcomes) for run in runs]
+    union = set().union(*asked)
+    common = set.intersection(*asked)
+    return ReportData(
+        benchmark=name,
+        runs=runs,
+        samples=[sample for sample in everything if sample.id in union],
+        n_common=len(common),
+        notes=[*_notes(runs, len(union), len(common)), *notes],
+    )
+
+
+def _of_one_benchmark(records: Sequence[RunRecord], benchmark: str | None) -> list[RunRecord]:
+    counts: dict[str, int] = {}
+    for record in records:
+        counts[record.benchmark] = counts.get(record.benchmark, 0) + 1
+    known = ", ".join(f"{name} ({n} run{'' if n == 1 else 's'})" for name, n in counts.items())
+    if benchmark is None and len(counts) > 1:
+        raise UserError(
+            f"the runs are of {len(counts)} benchmarks: {known}; a page shows one: choose it with "
+            "--benchmark"
+        )
+    chosen = [r for r in records if benchmark is None or r.benchmark == benchmark]
+    if not chosen:
+        raise UserError(f"no run is of benchmark {benchmark!r}; the runs are of {known or 'none'}")
+    return chosen
+
+
+def _require_same_samples(
+    records: Sequence[RunRecord], prepared: str, samples: Sequence[GroundingSample]
+) -> None:
+    """Boxes of another revision would be drawn on the wrong images, and nobody would notice."""
+    here = fingerprint(samples)
+    known = {sample.id for sample in samples}
+    for record in records:
+        recorded = record.manifest["dataset"].get("fingerprint")
+        if recorded != here:
+            raise UserError(
+                f"the run {record.label!r} ({record.path}) was asked the samples of {prepared!r} "
+                f"with fingerprint {str(recorded)[:12]}…, but those prepared here have "
+                f"{here[:12]}…: its boxes belong to another revision. Prepare that revision, or "
+                "set UNIVG_DATA to the folder that holds it"
+            )
+        missing = [row["id"] for row in record.scores if row["id"] not in known]
+        if missing:
+            raise UserError(
+                f"the run {record.label!r} ({record.path}) has {len(missing)} samples that the "
+                f"prepared {prepared!r} lacks, e.g. {missing[0]!r}; prepare it again"
+            )
+
+
+def _run(
+    letter: str,
+    record: RunRecord,
+    samples: Sequence[GroundingSample],
+    by_id: Mapping[str, GroundingSample],
+    notes: list[str],
+) -> ReportRun:
+    responses = {row["id"]: row for row in record.responses}
+    failures = None
+    try:
+        failures = classify_run(record, samples)
+    except UserError as error:
+        # E.g. a dialect of the user's own, which this process does not know.
+        notes.append(f"The misses of run {letter} ({record.label}) have no classes: {error}")
+    run = ReportRun(letter, record, {}, failures)
+    outcomes = {}
+    for score in record.sample_scores():
+        row = responses.get(score.id, {})
+        failure = failures.failures.get(score.id) if failures is not None else None
+        outcomes[score.id] = Outcome(
+            score=score,
+            response=row.get("response"),
+            boxes=_boxes(by_id[score.id], score, row, run),
+            failure=failure.kind if failure is not None else "",
+            hints=failure.hints if failure is not None else (),
+        )
+    return replace(run, outcomes=outcomes)
+
+
+def _boxes(
+    sample: GroundingSample, score: SampleScore, row: Mapping[str, Any], run: ReportRun
+) -> tuple[tuple[int | None, Box], ...]:
+    given = {target.image for target in sample.targets}
+    default = next(iter(given)) if len(given) == 1 else 0 if len(sample.images) == 1 else None
+    if len(sample.targets) == 1 or not isinstance(row.get("response"), str):
+        if score.box is None:
+            return ()
+        named = None if sample.image_is_given else score.image_index
+        return ((_on(sample, named, default), score.box),)
+    try:
+        answer = parse_answer(
+            row["response"],
+            run.setting("dialect"),
+            image_sizes=row.get("image_sizes") or sample.image_sizes,
+            input_sizes=row.get("input_sizes"),
+            target_image=default if sample.image_is_given and len(given) == 1 else None,
+            prompt=row.get("prompt"),
+            protocol=run.setting("protocol") or "univg",
+        )
+    except UserError:
+        # A dialect of the user's own, which this process does not know: the record's box is left.
+        return ((_on(sample, score.image_index, default), score.box),) if score.box else ()
+    return tuple(
+        (_on(sample, image, default), box)
+        for image, box in zip(answer.box_images, answer.boxes, strict=True)
+    )
+
+
+def _on(sample: GroundingSample, named: int | None, default: int | None) -> int | None:
+    return named if named is not None and 0 <= named < len(sample.images) else default
+
+
+def _notes(runs: Sequence[ReportRun], n_union: int, n_common: int) -> list[str]:
+    notes = []
+    for run in runs:
+        if not run.outcomes:
+            notes.append(
+                f"Run {run.letter} ({run.label}) is empty: its record holds no samples, so it has "
+                "no figures."
+            )
+    if n_common < n_union:
+        each = ", ".join(f"{run.letter} {len(run.outcomes):,}" for run in runs)
+        notes.append(
+            f"The runs were not asked the same samples: {n_common:,} of {n_union:,} are common to "
+            f"all ({each}). Every figure is of the samples that its run was asked; they can be "
+            "compared only where these are the same. The samples below are those of any run."
+        )
+    protocols = {str(run.setting("protocol")) for run in runs}
+    if len(protocols) > 1:
+        which = ", ".join(f"{run.letter} {run.setting('protocol')}" for run in runs)
+        notes.append(
+            f"The runs were scored under different protocols ({which}), so their figures are not "
+            "the same measure; univg rescore scores one again under another protocol."
+        )
+    control = runs[0].record.manifest["dataset"].get("control", "none")
+    if control not in (None, "none"):
+        notes.append(
+            f"These runs were made under the control {control!r}: the images and questions below "
+            "are those of the benchmark, not what the models were shown."
+        )
+    if runs[0].record.manifest["dataset"].get("media") == "video":
+        notes.append("The models were shown whole videos; below are the frames of the benchmark.")
+    return notes
+
+
+_ANSWER_MARK = re.compile(r"<(?:answer|ANSWER|Answer)>\s*\Z|<\|begin_of_box\|>\s*\Z")
+
+
+def fold(response: str) -> tuple[str, str]:
+    """A response as (thinking, the rest): joined they are the response.
+
+    The thinking is all before the answer section where there is thinking, with its marks.
+    """
+    split = split_response(response)
+    if split.thinking is None:
+        return "", response
+    if not split.section.strip():
+        return response, ""
+    start = response.rindex(split.section)
+    mark = _ANSWER_MARK.search(response[:start])
+    cut = mark.start() if mark else start
+    return response[:cut], response[cut:]
