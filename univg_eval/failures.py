@@ -22,7 +22,7 @@ other_scale        u < 0.1, and a reading in another dialect, or with other pixe
                    IoU >= 0.5 of it, a reading that the run's misses support as a whole: see below
 wrong_object       IoU >= 0.5 with another known object of the target's image, and more than u
 loose              I / T >= 0.8 and P > T
-tight              I / P >= 0.8 and P <= T
+tight              I / P >= 0.8 and P < T
 shifted            u >= 0.1, or the centre of the box or of the target lies in the other
 elsewhere          none of these
 =================  ============================================================================
@@ -51,7 +51,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -65,8 +65,8 @@ from univg_eval.diagnosis.checks import LONGEST_READ
 from univg_eval.dialects import Dialect, get_dialect
 from univg_eval.errors import UserError
 from univg_eval.protocols import Protocol, get_protocol, parse_answer
-from univg_eval.runs import RunRecord
-from univg_eval.samples import GroundingSample, fingerprint, load_samples
+from univg_eval.runs import RunRecord, prepared_samples, require_fingerprint
+from univg_eval.samples import GroundingSample, fingerprint
 from univg_eval.scoring import IOU_DECIMALS, Response, SampleScore
 
 __all__ = [
@@ -316,13 +316,10 @@ def classify_run(
     """
     dataset = record.manifest["dataset"]
     if samples is None:
-        samples = load_samples(str(dataset.get("prepared_benchmark", dataset["benchmark"])))
-    identity = fingerprint(samples)
-    if identity != dataset["fingerprint"]:
-        raise UserError(
-            f"the run {record.path} was made on {dataset['benchmark']!r} with fingerprint "
-            f"{str(dataset['fingerprint'])[:12]}…, but the samples at hand have {identity[:12]}…; "
-            "prepare the set that was evaluated, or evaluate again"
+        samples = prepared_samples(record)
+    else:
+        require_fingerprint(
+            dataset["prepared_benchmark"], fingerprint(samples), dataset["fingerprint"]
         )
     settings = {name: entry[0] for name, entry in record.manifest["settings"].items()}
     dialect = None
@@ -335,11 +332,11 @@ def classify_run(
     # Under these controls other images were shown than those that the objects are known on.
     same_images = settings.get("control", NO_CONTROL) in (NO_CONTROL, "cut")
     responses = {
-        row["id"]: Response(
-            row["response"], row.get("image_sizes"), row.get("input_sizes"), row.get("prompt")
-        )
+        row["id"]: Response(row["response"], row["image_sizes"], row["input_sizes"], row["prompt"])
         for row in record.responses
     }
+    if settings.get("media") == "video":
+        samples = [_asked_frame(sample, responses.get(sample.id)) for sample in samples]
     return analyse(
         samples,
         record.sample_scores(),
@@ -348,6 +345,22 @@ def classify_run(
         str(settings.get("protocol", "univg")),
         threshold=threshold,
         objects=None if same_images else {},
+    )
+
+
+def _asked_frame(sample: GroundingSample, response: Response | None) -> GroundingSample:
+    """A question about a video as its responses were read: the asked frame is its only image."""
+    frames = {target.image for target in sample.targets}
+    if len(frames) > 1 or len(sample.images) == 1:
+        return sample
+    frame = next(iter(frames), 0)
+    sizes = response.image_sizes if response is not None and response.image_sizes else ()
+    return replace(
+        sample,
+        images=(sample.images[frame],),
+        widths=tuple(width for width, _ in sizes),
+        heights=tuple(height for _, height in sizes),
+        targets=tuple(replace(target, image=0) for target in sample.targets),
     )
 
 
@@ -448,14 +461,16 @@ def _interpreted(
     box, target = _box_of(score), sample.box
     if suspicion is not None and score.id in suspicion.boxes:
         return "other_scale"
-    iou = _rounded(box_iou(box, target))
+    exact = float(box_iou(box, target))
+    iou = _rounded(exact)
     if _fitting(box, objects, above=iou, image=sample.target_image):
         return "wrong_object"
     area, target_area = _area(box), _area(target)
-    shared = iou * (area + target_area) / (1.0 + iou)
-    if area > target_area and _rounded(shared / target_area) >= COVERS:
+    shared = exact * (area + target_area) / (1.0 + exact)
+    larger = _rounded(area - target_area)
+    if larger > 0 and _rounded(shared / target_area) >= COVERS:
         return "loose"
-    if area <= target_area and _rounded(shared / area) >= COVERS:
+    if larger < 0 and _rounded(shared / area) >= COVERS:
         return "tight"
     if iou >= FAR or center_in_box(box, target) or center_in_box(target, box):
         return "shifted"
