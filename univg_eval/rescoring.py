@@ -291,14 +291,14 @@ def _new_settings(
             "leave --min-pixels and --max-pixels out"
         )
     defaults = plain.pixel_limits or (None, None)
+    other_dialect = settings["dialect"][0] != old["dialect"][0]
     for (name, value), default in zip(given.items(), defaults, strict=True):
-        if settings["dialect"][0] != old["dialect"][0]:
-            if settings[name][1] == _DIALECT_DEFAULT:
-                settings[name] = [None, _NOT_KNOWN]
-            if settings[name][0] is None and default is not None:
-                settings[name] = [default, _DIALECT_DEFAULT]
+        if other_dialect and settings[name][1] == _DIALECT_DEFAULT:
+            settings[name] = [None, _NOT_KNOWN]
         if value is not None:
             _set(settings, name, value)
+        elif other_dialect and settings[name][0] is None and default is not None:
+            settings[name] = [default, _DIALECT_DEFAULT]
     return settings
 
 

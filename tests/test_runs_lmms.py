@@ -1,0 +1,350 @@
+"""Folders that lmms-eval wrote, read as runs: its exact file format, written here by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_runs import SCORES, manifest, response
+
+from univg_eval.cli import main
+from univg_eval.cli._runs import read_runs
+from univg_eval.errors import UserError
+from univg_eval.runs import load_run, unknown_environment, write_run
+from univg_eval.samples import GroundingSample, Target, fingerprint, write_benchmark
+
+pytest.importorskip("lmms_eval")
+
+SETTINGS = {
+    "dialect": ["norm1000", "environment variable UNIVG_DIALECT"],
+    "prompt": ["direct", "default of the dialect"],
+    "protocol": ["univg", "default"],
+    "min_pixels": [None, "not known"],
+    "max_pixels": [None, "not known"],
+    "control": ["none", "default"],
+    "media": ["images", "default"],
+}
+# The true box is (0.1, 0.2, 0.5, 0.9).
+TEXTS = ("[100, 200, 500, 900]", "[100, 200, 300, 900]", "I cannot say.")
+READ = [("ok", 1.0), ("ok", 0.5), ("no_box", 0.0)]
+DATE = "20260102_030405"
+
+
+def sample(index: int, task: str = "t") -> GroundingSample:
+    return GroundingSample(
+        id=f"own-{task}-{index}",
+        benchmark="own",
+        task=task,
+        split="test",
+        images=("own/a.png",),
+        widths=(200,),
+        heights=(100,),
+        instruction="Where is it?",
+        targets=(Target(0, (0.1, 0.2, 0.5, 0.9)),),
+        image_is_given=True,
+        cluster=f"c{index}",
+    )
+
+
+SAMPLES = [sample(i) for i in range(3)] + [sample(i, "u") for i in range(3)]
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("UNIVG_DATA", str(tmp_path / "data"))
+    write_benchmark(SAMPLES, benchmark="own", root=tmp_path / "data")
+    return tmp_path
+
+
+def logged(index: int, text: str, task: str = "t", **changes: Any) -> dict[str, Any]:
+    """A line of a samples file; what lmms-eval logs more is left to it."""
+    return {
+        "doc_id": index,
+        "target": '[{"image": 0, "box": [0.1, 0.2, 0.5, 0.9]}]',
+        "filtered_resps": text,
+        "token_counts": [None],
+        "doc_hash": "55e5",
+        "score": 0.0,
+        "id": f"own-{task}-{index}",
+        "status": "ok",
+        "box": [0.0, 0.0, 1.0, 1.0],
+        "iou": 0.9,
+        "dialect": "norm1000",
+        "input_sizes": None,
+        "univg_settings": SETTINGS,
+        "input": "Where is it? Answer with the bounding box.",
+    } | changes
+
+
+def task_config(task: str, **metadata: Any) -> dict[str, Any]:
+    return {
+        "task": task,
+        "dataset_path": "own",
+        "dataset_name": task,
+        "test_split": "test",
+        "output_type": "generate_until",
+        "generation_kwargs": {"until": [], "max_new_tokens": 512},
+        "metadata": {"version": 1.0, "fingerprint": fingerprint(SAMPLES)} | metadata,
+    }
+
+
+def write_output(
+    folder: Path,
+    date: str = DATE,
+    *,
+    tasks: dict[str, list[dict[str, Any]]] | None = None,
+    configs: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Path:
+    """What ``lmms-eval --output_path … --log_samples`` leaves of one evaluation."""
+    if tasks is None:
+        tasks = {"univg_own_t": [logged(i, text) for i, text in enumerate(TEXTS)]}
+    folder.mkdir(parents=True, exist_ok=True)
+    results = {
+        "results": {},
+        "configs": configs or {task: task_config(task) for task in tasks},
+        "config": {
+            "model": "vllm",
+            "model_args": "model=org/Model-7B,tensor_parallel_size=2",
+            "model_backend": "lmms_eval.models.chat.vllm.VLLM (chat)",
+            "batch_size": "8",
+            "limit": None,
+            "gen_kwargs": "",
+            "resolved_cli_args": {"timezone": "Asia/Singapore"},
+        },
+        "git_hash": "1d2b3b8",
+        "lmms_eval_version": "main@1d2b3b8",
+        "date": date,
+        "model_source": "vllm",
+        "model_name": "org/Model-7B",
+        "total_evaluation_time_seconds": "12.5",
+    } | changes
+    file = folder / f"{date}_results.json"
+    file.write_text(json.dumps(results))
+    for task, rows in tasks.items():
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{date}_samples_{task}.jsonl").write_text(lines)
+    return file
+
+
+def test_a_folder_is_read_without_the_backend(root: Path) -> None:
+    file = write_output(root / "out" / "org__Model-7B")
+    for argument in (root / "out", root / "out" / "org__Model-7B", file):
+        (record,) = read_runs([str(argument)])
+        assert (record.label, record.path, record.benchmark) == ("Model-7B", file, "own")
+        # Scored anew: what the log says of box and IoU does not count.
+        assert [(s.status, s.iou) for s in record.sample_scores()] == READ
+    assert record.manifest["results"]["tasks"]["t"]["acc@0.5"] == 2 / 3
+    assert record.manifest["model"] == {
+        "id": "org/Model-7B",
+        "backend": "lmms_eval.models.chat.vllm.VLLM (chat)",
+        "args": "model=org/Model-7B,tensor_parallel_size=2",
+        "config_sha256": None,
+    }
+    assert record.manifest["created"] == "2026-01-02T03:04:05+08:00"
+    assert record.manifest["wall_time_s"] == 12.5
+    # The log does not say where it ran; this machine's own versions would be a lie.
+    for name, value in unknown_environment().items():
+        assert record.manifest[name] == value
+    assert record.manifest["settings"] == SETTINGS
+    assert (record.manifest["n"], record.manifest["complete"]) == (3, False)
+    assert record.manifest["dataset"]["fingerprint"] == fingerprint(SAMPLES)
+    assert record.responses[1] == response(
+        "own-t-1",
+        TEXTS[1],
+        image_sizes=[[200, 100]],
+        prompt="Where is it? Answer with the bounding box.",
+    )
+
+
+def test_nothing_is_written_by_reading(root: Path) -> None:
+    write_output(root / "out")
+    before = sorted(root.rglob("*"))
+    read_runs([str(root / "out")])
+    assert sorted(root.rglob("*")) == before
+
+
+def test_several_evaluations_have_their_dates_in_their_labels(root: Path) -> None:
+    later = write_output(root / "out" / "a", "20260203_000000")
+    first = write_output(root / "out" / "b", "20260101_000000")
+    records = read_runs([str(root / "out")])
+    assert [(r.path, r.label) for r in records] == [
+        (first, "Model-7B 20260101_000000"),
+        (later, "Model-7B 20260203_000000"),
+    ]
+    assert [r.label for r in read_runs([f"mine={root / 'out'}"])] == [
+        "mine 20260101_000000",
+        "mine 20260203_000000",
+    ]
+    assert [r.label for r in read_runs([f"mine={later}", str(first)])] == ["mine", "Model-7B"]
+
+
+def test_one_evaluation_may_hold_several_benchmarks_and_tasks(root: Path) -> None:
+    grey = SETTINGS | {"control": ["blank", "metadata key control of the task's YAML"]}
+    tasks = {
+        "univg_own_t": [logged(0, TEXTS[0])],
+        "univg_own_u": [logged(0, TEXTS[1], "u")],
+        "own_blank": [logged(1, TEXTS[2], univg_settings=grey)],
+        "mmmu": [],
+    }
+    configs = {task: task_config(task) for task in ("univg_own_t", "univg_own_u")}
+    configs["own_blank"] = task_config("own_blank", control="blank")
+    configs["mmmu"] = {"task": "mmmu", "metadata": {"version": 1}}
+    write_output(root / "out", tasks=tasks, configs=configs)
+    plain, blank = read_runs([str(root / "out")])
+    assert (plain.benchmark, blank.benchmark) == ("own", "own+blank")
+    assert plain.label == blank.label == "Model-7B"
+    assert [row["id"] for row in plain.scores] == ["own-t-0", "own-u-0"]
+    assert [row["id"] for row in blank.scores] == ["own-t-1"]
+    assert blank.manifest["dataset"]["prepared_benchmark"] == "own"
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"resps": [["<think>x</think>a"]]}, "<think>x</think>a"),
+        ({"filtered_resps": ["b"]}, "b"),
+        ({"filtered_resps": []}, ""),
+    ],
+)
+def test_the_whole_response_is_taken(root: Path, changes: dict[str, Any], text: str) -> None:
+    write_output(root / "out", tasks={"t": [logged(0, "a", **changes)]})
+    (record,) = read_runs([str(root / "out")])
+    assert record.responses[0]["response"] == text
+
+
+@pytest.mark.parametrize(
+    ("changes", "created"),
+    [
+        ({"config": {"resolved_cli_args": {"timezone": "UTC"}}}, "2026-01-02T03:04:05+00:00"),
+        ({"config": {"resolved_cli_args": {"timezone": "Moon/Sea"}}}, "2026-01-02T03:04:05"),
+        ({"config": {}}, "2026-01-02T03:04:05"),
+    ],
+)
+def test_the_date_has_the_time_zone_of_the_log(
+    root: Path, changes: dict[str, Any], created: str
+) -> None:
+    config = {"model": "univg_baseline", "model_args": "kind=noisy"} | changes["config"]
+    write_output(root / "out", config=config)
+    (record,) = read_runs([str(root / "out")])
+    assert record.manifest["created"] == created
+    assert (record.label, record.manifest["model"]["backend"]) == (
+        "univg_baseline:noisy",
+        "univg_baseline",
+    )
+
+
+def test_records_in_a_folder_go_before_logs(root: Path) -> None:
+    path = write_run(
+        root / "out" / "record",
+        manifest=manifest(),
+        responses=[response("a", "x"), response("b", "y")],
+        scores=SCORES,
+    )
+    write_output(root / "out")
+    assert read_runs([str(root / "out")]) == [load_run(path)]
+
+
+def test_an_output_folder_is_rescored(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_output(root / "out")
+    new = root / "new"
+    assert main(["rescore", str(root / "out"), "--protocol", "univg-r1", "-o", str(new)]) == 0
+    record = load_run(new)
+    assert record.manifest["rescored"][0]["from"]["folder"] == file.name
+    assert record.manifest["rescored"][0]["from"]["created"] == "2026-01-02T03:04:05+08:00"
+    assert [score.iou for score in record.sample_scores()] == [1.0, 0.5, 0.0]
+    assert "univg → univg-r1" in capsys.readouterr().out
+
+
+# What cannot be read
+
+
+def test_results_of_other_tasks_are_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = write_output(
+        root / "out", "20260101_000000", tasks={"mmmu": []}, configs={"mmmu": {"task": "mmmu"}}
+    )
+    with pytest.raises(UserError, match=r"20260101_000000_results\.json: no task of univg"):
+        read_runs([str(root / "out")])
+    write_output(root / "out")
+    (record,) = read_runs([str(root / "out")])
+    assert record.label == "Model-7B"
+    assert f"note: {other} is left out: it holds no task of univg" in capsys.readouterr().err
+
+
+ROW = logged(0, TEXTS[0])
+FAULTY = [
+    ({"id": "own-t-9"}, r"sample 'own-t-9' is none of 'own' \(1 in all\)"),
+    ({"univg_settings": {"dialect": ["norm1000", "x"]}}, "the logged univg_settings are"),
+    ({"univg_settings": 7}, "the logged univg_settings are 7; expected an object"),
+    ({"input_sizes": [[4, 0]]}, r"input_sizes\[0\]\[1\] is 0; expected at least 1"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), FAULTY)
+def test_a_faulty_line_is_told(root: Path, changes: dict[str, Any], words: str) -> None:
+    write_output(root / "out", tasks={"t": [ROW | changes]})
+    with pytest.raises(UserError, match=words):
+        read_runs([str(root / "out")])
+
+
+@pytest.mark.parametrize("key", ["id", "univg_settings"])
+def test_a_line_of_another_kind_of_task_is_told(root: Path, key: str) -> None:
+    row = {name: value for name, value in ROW.items() if name != key}
+    write_output(root / "out", tasks={"t": [ROW, row]})
+    with pytest.raises(UserError, match=rf"samples_t\.jsonl:2 lacks {key}.*evaluate again"):
+        read_runs([str(root / "out")])
+
+
+def test_a_sample_that_was_logged_twice_is_told(root: Path) -> None:
+    write_output(root / "out", tasks={"t": [ROW, ROW]})
+    with pytest.raises(UserError, match="the id 'own-t-0' stands twice"):
+        read_runs([str(root / "out")])
+
+
+def test_different_settings_are_told(root: Path) -> None:
+    other = SETTINGS | {"dialect": ["norm1", "x"]}
+    rows = [ROW, logged(1, TEXTS[1], univg_settings=other)]
+    write_output(root / "out", tasks={"t": rows})
+    with pytest.raises(UserError, match="ran under different settings"):
+        read_runs([str(root / "out")])
+
+
+def test_an_evaluation_without_samples_is_told(root: Path) -> None:
+    file = write_output(root / "out", tasks={"t": []})
+    with pytest.raises(UserError, match="holds no sample of 'own': the evaluation was broken off"):
+        read_runs([str(root / "out")])
+    (root / "out" / f"{DATE}_samples_t.jsonl").unlink()
+    with pytest.raises(UserError, match=r"samples_t\.jsonl is missing.*--log_samples"):
+        read_runs([str(file)])
+
+
+def test_the_prepared_set_must_be_there_and_the_same(root: Path) -> None:
+    write_output(root / "out")
+    write_benchmark(SAMPLES[:3], benchmark="own", root=root / "data")
+    with pytest.raises(UserError, match="'own' has changed since the evaluation"):
+        read_runs([str(root / "out")])
+    shutil.rmtree(root / "data" / "own")
+    with pytest.raises(UserError, match=r"'own' is not prepared.*univg prepare own"):
+        read_runs([str(root / "out")])
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"configs": {"t": 3}, "config": {}}'])
+def test_a_file_of_another_form_is_told(root: Path, text: str) -> None:
+    file = root / "x_results.json"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"x_results\.json"):
+        read_runs([str(file)])
+
+
+def test_a_folder_with_nothing_is_told(root: Path) -> None:
+    (root / "empty").mkdir()
+    with pytest.raises(UserError, match=r"holds none; expected .*--output_path and --log_samples"):
+        read_runs([str(root / "empty")])
+    with pytest.raises(UserError, match=r"nowhere does not exist; expected a run record"):
+        read_runs([str(root / "nowhere")])
+    (root / "note.txt").write_text("x")
+    with pytest.raises(UserError, match=r"note\.txt is no run record"):
+        read_runs([str(root / "note.txt")])
