@@ -7,6 +7,7 @@ import shutil
 import tomllib
 from decimal import ROUND_DOWN, ROUND_HALF_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def row_of(key: str, model: str) -> PublishedRow:
     return row
 
 
+@cache
 def printable(n: int, rounding: str) -> dict[Decimal, set[int]]:
     """By brute force: every percentage of two decimals that k of n can be printed as, and the k."""
     found: dict[Decimal, set[int]] = {}
@@ -108,6 +110,9 @@ def test_denominators_of_every_column_by_brute_force(key: str) -> None:
     }
     misfits = set()
     for row in table.rows:
+        if not row.values:
+            assert row_fits(row, load_counts(table.benchmark)) == ()
+            continue
         fitting = []
         for revision in load_counts(table.benchmark):
             known = [t for t in row.values if t in revision.counts]
