@@ -325,10 +325,10 @@ def test_another_scale_comes_before_a_distractor() -> None:
 
 
 def test_boxes_at_random_are_in_no_other_scale() -> None:
-    """Some reading hits now and then; over five runs that never makes the class."""
+    """Some reading hits now and then; over four runs that never makes the class."""
     by_chance = 0
-    for seed in range(5):
-        rows, boxes = random_rows(80, seed)
+    for seed in range(4):
+        rows, boxes = random_rows(150, seed)
         texts = [in_thousandths(box) for box in boxes]
         found = run(rows, texts)
         assert found.suspicion is None

@@ -1,0 +1,210 @@
+"""``univg failures``: what kind of failure each miss of a run is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from univg_eval.errors import UserError
+
+if TYPE_CHECKING:
+    from univg_eval.failures import FailureShares, RunFailures
+    from univg_eval.runs import RunRecord
+
+__all__ = ["add_parser", "run"]
+
+HELP = "put each miss of a run into one class, and count"
+DESCRIPTION = """\
+Put each miss of a run into one class: no box, another image, another object, too large, too small,
+beside it, somewhere else, and more; docs/failures.md defines them all. One table a run, a row a
+task. The truth comes from the prepared benchmark, which must be the one that was evaluated.
+
+Classes explain a score and never change one. Where many misses fit another dialect or other pixel
+limits, a note says so: then `univg check` and `univg rescore` are the next steps.
+
+Exit status: 0 shown, 2 something in the arguments or records is wrong.
+"""
+EPILOG = """\
+Examples:
+  univg failures out/records/20261122_101500/mig_bench
+  univg failures old=runs/a/univg_mini new=runs/b/univg_mini --out misses.jsonl
+"""
+TABLE_WIDTH = 160
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to ``univg``."""
+    from univg_eval.cli._runs import add_runs
+
+    parser = subparsers.add_parser(
+        "failures",
+        help=HELP,
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_runs(parser)
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.5,
+        metavar="IOU",
+        help="IoU that a hit needs (default 0.5)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write one JSON line a miss: run, benchmark, id, task, kind, iou, hints",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object, no tables")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Classify, write ``--out`` if asked for, and print the counts."""
+    from univg_eval.cli._runs import read_runs
+    from univg_eval.failures import FAILURES, classify_run
+    from univg_eval.runs import prepared_samples
+
+    if args.out is not None and args.out.exists() and not args.out.is_file():
+        raise UserError(
+            f"--out {args.out} is no regular file; expected the path of a file to write"
+        )
+    records = read_runs(args.runs)
+    prepared: dict[tuple[str, str], Any] = {}
+    found = []
+    for record in records:
+        dataset = record.manifest["dataset"]
+        key = (dataset["prepared_benchmark"], dataset["fingerprint"])
+        if key not in prepared:
+            prepared[key] = prepared_samples(record)
+        found.append(classify_run(record, prepared[key], threshold=args.threshold))
+    pairs = list(zip(records, found, strict=True))
+    if args.out is not None:
+        _write(args.out, pairs)
+    if args.json:
+        print(
+            json.dumps(
+                {
+                    "classes": dict(FAILURES),
+                    "runs": [
+                        {
+                            "label": record.label,
+                            "benchmark": record.benchmark,
+                            "path": str(record.path),
+                            **failures.to_dict(),
+                        }
+                        for record, failures in pairs
+                    ],
+                },
+                ensure_ascii=False,
+                indent=2,
+            )
+        )
+    else:
+        _print(pairs)
+    return 0
+
+
+Pairs = Sequence[tuple["RunRecord", "RunFailures"]]
+
+
+def _write(path: Path, pairs: Pairs) -> None:
+    from univg_eval.samples import write_text_atomically
+
+    try:
+        write_text_atomically(path, _lines(pairs))
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; give --out a path in a folder that "
+            "may be written"
+        ) from error
+
+
+def _lines(pairs: Pairs) -> Iterator[str]:
+    for record, failures in pairs:
+        tasks = {row["id"]: row["task"] for row in record.scores}
+        for sample_id, failure in failures.failures.items():
+            line = {
+                "run": record.label,
+                "benchmark": record.benchmark,
+                "id": sample_id,
+                "task": tasks[sample_id],
+                **failure.to_dict(),
+            }
+            yield json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _print(pairs: Pairs) -> None:
+    from rich.console import Console
+
+    from univg_eval.failures import FAILURES
+
+    # On a narrow terminal lines wrap; cut cells would lose figures.
+    console = Console(width=max(Console().width, TABLE_WIDTH), markup=False, highlight=False)
+    kinds = [kind for kind in FAILURES if any(found.total.kinds[kind] for _, found in pairs)]
+    for record, found in pairs:
+        console.print(_table(record, found))
+        for note in _notes(found):
+            print(f"note: {note}")
+        print()
+    for kind in kinds:
+        print(f"{kind}: {FAILURES[kind]}")
+    sys.stdout.flush()
+
+
+def _table(record: RunRecord, found: RunFailures) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from univg_eval.failures import FAILURES
+
+    kinds = [kind for kind in FAILURES if found.total.kinds[kind]]
+    title = (
+        f"{record.label} on {record.benchmark}: {found.total.misses} misses of {found.total.n} at "
+        f"IoU {found.threshold:g}"
+    )
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("task", no_wrap=True)
+    for head in ("n", "misses", *kinds):
+        table.add_column(head, justify="right", no_wrap=True)
+
+    def row(name: str, shares: FailureShares) -> None:
+        counts = (str(shares.kinds[kind] or "") for kind in kinds)
+        table.add_row(Text(name), str(shares.n), str(shares.misses), *counts)
+
+    for task, shares in found.tasks.items():
+        row(task, shares)
+    table.add_section()
+    row("all", found.total)
+    if found.total.n:
+        percent = (f"{100 * found.total.share(kind):.1f}" for kind in kinds)
+        misses = f"{100 * found.total.misses / found.total.n:.1f}"
+        table.add_row("% of n", "", misses, *percent)
+    return table
+
+
+def _notes(found: RunFailures) -> Iterator[str]:
+    total = found.total
+    if found.suspicion is not None:
+        other = found.suspicion
+        yield (
+            f"read as {other.names[0]}, {other.hits} of {other.n} misses far off would be hits "
+            f"({other.blind:.1f} by chance). {other.remedy} `univg rescore` then scores the kept "
+            "responses again"
+        )
+    if total.hits_on_wrong_image:
+        yield (
+            f"{total.hits_on_wrong_image} hits name another image than the object's, or none; they "
+            "count as hits of acc@0.5 and not of joint@0.5"
+        )
+    if total.several:
+        yield f"{total.several} samples with several targets have no class"
+    if total.excluded:
+        yield f"{total.excluded} samples are left out of the score for an invalid true box"
