@@ -13,7 +13,7 @@ help:
 	@echo "make demo   evaluate the shipped tiny model and the baselines on univg_mini"
 	@echo "make test   lint, type checks and tests"
 	@echo "make lint   ruff and mypy alone"
-	@echo "make bench  speed of scoring and of mask conversion, interval coverage, the attack table,"
+	@echo "make bench  speed of scoring and of mask conversion, coverage of intervals, the attack table,"
 	@echo "            the cost of difficulty weighting"
 	@echo "make docs   the documentation as a site: site/index.html"
 
@@ -51,6 +51,7 @@ test: lint
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/score_million.py
 	$(BIN)/python benchmarks/interval_coverage.py
+	$(BIN)/python benchmarks/paired_coverage.py
 	$(BIN)/python benchmarks/attacks.py
 	$(BIN)/python benchmarks/mask_conversion.py
 	$(BIN)/python benchmarks/grpo_weighting.py

@@ -1,0 +1,294 @@
+"""Whether paired intervals, tests and power keep their promise: `benchmarks/paired_coverage.py`.
+
+Worlds are drawn in which both true values are known: two models on the same questions, some of
+which share images. Nominal is 95 % coverage, 5 % size and 80 % power. What has no clusters and one
+task is enumerated exactly. `docs/compare.md` has the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from univg_eval.stats import (
+    cluster_sums,
+    mcnemar_test,
+    paired_bootstrap,
+    paired_share_interval,
+    sign_flip_test,
+    smallest_difference,
+)
+
+FloatArray = npt.NDArray[np.float64]
+Layout = Callable[[int, int], list[str]]
+"""(task number, questions) to the cluster of each question."""
+
+
+def singles(task: int, n: int) -> list[str]:
+    return [f"{task}-{i}" for i in range(n)]
+
+
+def fives(task: int, n: int) -> list[str]:
+    return [f"{task}-{i // 5}" for i in range(n)]
+
+
+def uneven(task: int, n: int) -> list[str]:
+    """Clusters of 1, 2, 3, 6 and 8 questions, again and again."""
+    sizes = [1, 2, 3, 6, 8]
+    names = [f"{task}-{i}" for i in range(n) for _ in range(sizes[i % 5])]
+    return names[:n]
+
+
+def shared(task: int, n: int) -> list[str]:
+    """Question i of each task is on image i."""
+    return [str(i) for i in range(n)]
+
+
+@dataclass(frozen=True)
+class World:
+    """Two models on the same questions.
+
+    Attributes:
+        shares: per task the true shares of A and B.
+        n: questions a task.
+        layout: which of them share images.
+        alike: correlation of the two models on a question.
+        together: part of the difficulty that questions with shared images have in common.
+        overlaps: whether the metric is an IoU instead of right or wrong.
+    """
+
+    name: str
+    shares: tuple[tuple[float, float], ...]
+    n: int = 40
+    layout: Layout = singles
+    alike: float = 0.5
+    together: float = 0.5
+    overlaps: bool = False
+
+    @property
+    def clusters(self) -> dict[str, list[str]]:
+        return {str(t): self.layout(t, self.n) for t in range(len(self.shares))}
+
+    @property
+    def truth(self) -> float:
+        gap = float(np.mean([b - a for a, b in self.shares]))
+        return gap * (0.75 - 0.05) if self.overlaps else gap
+
+    def draw(self, rng: np.random.Generator) -> dict[str, FloatArray]:
+        """Differences B - A of each task."""
+        clusters = self.clusters
+        effects: dict[str, FloatArray] = {}
+        found = {}
+        for task, (share_a, share_b) in zip(clusters, self.shares, strict=True):
+            for name in clusters[task]:
+                if name not in effects:
+                    effects[name] = rng.normal(size=3)
+            of_cluster = np.array([effects[name] for name in clusters[task]])
+            latent = math.sqrt(self.together) * of_cluster + math.sqrt(
+                1 - self.together
+            ) * rng.normal(size=(self.n, 3))
+            both = math.sqrt(self.alike) * latent[:, 0]
+            right = np.column_stack(
+                [
+                    both + math.sqrt(1 - self.alike) * latent[:, 1] < _threshold(share_a),
+                    both + math.sqrt(1 - self.alike) * latent[:, 2] < _threshold(share_b),
+                ]
+            )
+            values = right.astype(float)
+            if self.overlaps:
+                # A hit overlaps by 0.5 to 1, a fifth of the misses by up to 0.5.
+                loose = (rng.random(right.shape) < 0.2) * 0.5 * rng.random(right.shape)
+                values = np.where(right, 0.5 + 0.5 * rng.random(right.shape), loose)
+            found[task] = values[:, 1] - values[:, 0]
+        return found
+
+
+def _threshold(share: float) -> float:
+    return NormalDist().inv_cdf(share) if share > 0 else -math.inf
+
+
+WORLDS = (
+    World("10 tasks, both 0.02", ((0.02, 0.02),) * 10),
+    World("15 tasks, both 0.02", ((0.02, 0.02),) * 15),
+    World("10 tasks, 0.02 and 0.06", ((0.02, 0.06),) * 10),
+    World("10 tasks, both 0.5", ((0.5, 0.5),) * 10),
+    World("10 tasks, 0.4 and 0.5", ((0.4, 0.5),) * 10),
+    World("3 tasks, both 0.02", ((0.02, 0.02),) * 3),
+    World("3 tasks, 0.02 and 0.08", ((0.02, 0.08),) * 3),
+    World("2 tasks of 20, 0.2 and 0.4", ((0.2, 0.4),) * 2, n=20),
+    World("1 task in fives, both 0.02", ((0.02, 0.02),), layout=fives),
+    World("1 task in fives, 0.3 and 0.5", ((0.3, 0.5),), layout=fives),
+    World("1 task of 200 in fives, 0.3 and 0.4", ((0.3, 0.4),), n=200, layout=fives),
+    World("10 tasks in fives, both 0.02", ((0.02, 0.02),) * 10, layout=fives),
+    World("10 tasks in fives, 0.3 and 0.4", ((0.3, 0.4),) * 10, layout=fives),
+    World("5 tasks, uneven groups, both 0.4", ((0.4, 0.4),) * 5, layout=uneven),
+    World("5 tasks on the same images, 0.3 and 0.4", ((0.3, 0.4),) * 5, layout=shared),
+    World("1 task, IoU, 0.3 and 0.5", ((0.3, 0.5),), overlaps=True),
+    World("1 task, IoU, both 0.02", ((0.02, 0.02),), overlaps=True),
+    World("10 tasks in fives, IoU, both 0.3", ((0.3, 0.3),) * 10, layout=fives, overlaps=True),
+)
+
+
+def coverage(world: World, runs: int, seed: int, resamples: int = 1000) -> tuple[float, float]:
+    """Share of the intervals of the macro difference that hold the truth, and mean width."""
+    rng = np.random.default_rng(seed)
+    held, width = 0, 0.0
+    clusters = world.clusters
+    for run in range(runs):
+        interval = paired_bootstrap(
+            {task: d.tolist() for task, d in world.draw(rng).items()},
+            clusters,
+            resamples=resamples,
+            seed=run,
+        ).macro
+        held += interval.low - 1e-12 <= world.truth <= interval.high + 1e-12
+        width += interval.high - interval.low
+    return held / runs, width / runs
+
+
+def macro_parts(world: World, differences: dict[str, FloatArray]) -> FloatArray:
+    """What each cluster adds to the macro difference."""
+    names = [name for own in world.clusters.values() for name in own]
+    weighted = np.concatenate(list(differences.values())) / (world.n * len(world.shares))
+    return cluster_sums(weighted.tolist(), names)
+
+
+def rejected(world: World, runs: int, seed: int, draws: int = 999) -> float:
+    """Share of the worlds in which the sign-flip test of the macro difference has p < 0.05."""
+    rng = np.random.default_rng(seed)
+    found = 0
+    for run in range(runs):
+        parts = macro_parts(world, world.draw(rng))
+        found += sign_flip_test(parts.tolist(), draws=draws, seed=run) < 0.05
+    return found / runs
+
+
+# --- one task without clusters: exact ----------------------------------------------------------
+
+
+def pairs(n: int, only_a: float, only_b: float) -> Iterator[tuple[int, int, float]]:
+    """Counts of pairs that only A, and only B, has right, with their probability."""
+    neither = 1 - only_a - only_b
+    logs = [math.lgamma(i + 1) for i in range(n + 1)]
+    for i in range(n + 1):
+        for j in range(n + 1 - i):
+            terms = ((i, only_a), (j, only_b), (n - i - j, neither))
+            if any(k and p <= 0 for k, p in terms):
+                continue
+            log = logs[n] + sum(k * math.log(p) - logs[k] for k, p in terms if k)
+            if log > -30:
+                yield i, j, math.exp(log)
+
+
+def score_coverage(n: int, only_a: float, only_b: float) -> float:
+    """Probability that Tango's interval holds the true difference."""
+    held = 0.0
+    for i, j, probability in pairs(n, only_a, only_b):
+        interval = paired_share_interval(i, j, n)
+        if interval.low <= only_b - only_a <= interval.high:
+            held += probability
+    return held
+
+
+def mcnemar_power(n: int, only_a: float, only_b: float) -> float:
+    """Probability of p < 0.05 in the exact McNemar test."""
+    return sum(
+        probability for i, j, probability in pairs(n, only_a, only_b) if mcnemar_test(i, j) < 0.05
+    )
+
+
+def smallest_of_pairs(n: int, differing: float) -> float | None:
+    """What `smallest_difference` says where this share of n independent pairs differs."""
+    k = round(differing * n)
+    parts = [1 / n] * (k - k // 2) + [-1 / n] * (k // 2) + [0.0] * (n - k)
+    return smallest_difference(parts, [1 / n] * n, step=1 / n)
+
+
+def power_at_smallest(n: int, differing: float) -> tuple[float | None, float]:
+    """The smallest difference, and the power of the exact test against it.
+
+    Where the difference needs more disagreement than was given, all pairs that differ favour B.
+    """
+    smallest = smallest_of_pairs(n, differing)
+    if smallest is None:
+        return None, math.nan
+    share = max(differing, smallest)
+    return smallest, mcnemar_power(n, (share - smallest) / 2, (share + smallest) / 2)
+
+
+def power_in_clusters(world: World, runs: int, seed: int) -> tuple[float, float]:
+    """Smallest macro difference of a world without one, and the power against it.
+
+    The disagreement is the mean of many draws. Against it each cluster's difference keeps its
+    size and points to B with a probability above one half, so that the mean is the smallest
+    difference that was promised.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [macro_parts(world, world.draw(rng)) for _ in range(200)]
+    names = [name for own in world.clusters.values() for name in own]
+    weights = cluster_sums([1 / len(names)] * len(names), names)
+    told = [smallest_difference(parts.tolist(), weights.tolist()) for parts in drawn]
+    smallest = float(np.mean([value for value in told if value is not None]))
+    reach = float(np.mean([np.abs(parts).sum() for parts in drawn]))
+    found = 0
+    for run in range(runs):
+        parts = np.abs(macro_parts(world, world.draw(rng)))
+        signs = np.where(rng.random(parts.size) < 0.5 + 0.5 * smallest / reach, 1.0, -1.0)
+        found += sign_flip_test((parts * signs).tolist(), draws=999, seed=run) < 0.05
+    return smallest, found / runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=1000, help="simulations a line")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    error = 100 * math.sqrt(0.95 * 0.05 / args.runs)
+    print("One task of independent pairs: Tango's interval and the exact McNemar test, enumerated")
+    for n in (40, 100):
+        for only_a, only_b in (
+            *((0.0196, 0.0196), (0.0, 0.02), (0.02, 0.08), (0.05, 0.05)),
+            *((0.1, 0.1), (0.1, 0.3), (0.2, 0.2)),
+        ):
+            line = f"  n = {n:3d}  only A {only_a:.3f}, only B {only_b:.3f}"
+            line += f"  coverage {100 * score_coverage(n, only_a, only_b):.1f} %"
+            if only_a == only_b:
+                line += f"  size {100 * mcnemar_power(n, only_a, only_b):.1f} %"
+            print(line, flush=True)
+    print(f"Paired bootstrap of the macro difference, {args.runs} worlds (s.e. {error:.1f} points)")
+    for world in WORLDS:
+        held, width = coverage(world, args.runs, args.seed)
+        line = f"  n = {world.n:3d} each, {world.name}: coverage {100 * held:.1f} %"
+        line += f", mean width {100 * width:.1f} points"
+        if world.truth == 0:
+            line += f", size of the test {100 * rejected(world, args.runs, args.seed):.1f} %"
+        print(line, flush=True)
+    print(
+        "Power of the exact McNemar test against the smallest difference that is told, enumerated"
+    )
+    for n in (40, 100, 200):
+        for differing in (0.0, 0.05, 0.1, 0.2, 0.4):
+            smallest, power = power_at_smallest(n, differing)
+            told = "none" if smallest is None else f"{100 * smallest:.1f} points"
+            print(
+                f"  n = {n:3d}, {100 * differing:.0f} % differ: {told}, power {100 * power:.1f} %"
+            )
+    print(f"The same for macro differences, {args.runs} simulations")
+    for world in WORLDS:
+        if world.truth == 0 and len(world.shares) * world.n >= 100:
+            smallest, power = power_in_clusters(world, args.runs, args.seed)
+            print(
+                f"  n = {world.n:3d} each, {world.name}: {100 * smallest:.1f} points, "
+                f"power {100 * power:.1f} %",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,381 @@
+"""Differences between two runs: tests, intervals, power, against other sources and simulation."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from univg_eval.stats import (
+    binomial_tail,
+    cluster_sums,
+    macro_bootstrap,
+    mcnemar_test,
+    paired_bootstrap,
+    paired_share_interval,
+    sign_flip_test,
+    smallest_difference,
+)
+
+# --- binomial tail, McNemar, sign flips ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(("k", "n", "p"), [(0, 5, 0.5), (5, 5, 0.5), (3, 10, 0.2), (7, 9, 0.9)])
+def test_the_binomial_tail(k: int, n: int, p: float) -> None:
+    exact = math.fsum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k, n + 1))
+    assert binomial_tail(k, n, p) == pytest.approx(exact)
+
+
+def test_the_binomial_tail_at_the_ends() -> None:
+    assert binomial_tail(1, 4, 0.0) == 0.0
+    assert binomial_tail(4, 4, 1.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "expected"),
+    [
+        (0, 0, 1.0),  # no pair differs
+        (1, 0, 1.0),
+        (0, 5, 2 / 32),
+        (0, 6, 2 / 64),
+        (1, 7, 2 * 9 / 256),  # Bentur et al. 2009, in Fagerland, Lydersen and Laake (2017), ch. 8
+        (6, 16, 0.052479),  # Cavo et al. 2012, printed ibid.
+    ],
+)
+def test_mcnemar_by_hand_and_against_printed_values(
+    only_a: int, only_b: int, expected: float
+) -> None:
+    assert mcnemar_test(only_a, only_b) == pytest.approx(expected, abs=5e-7)
+    assert mcnemar_test(only_b, only_a) == mcnemar_test(only_a, only_b)
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(3, 4), (10, 31), (60, 60), (200, 251)])
+def test_mcnemar_is_scipys_binomial_test(only_a: int, only_b: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    expected = stats.binomtest(only_a, only_a + only_b, 0.5).pvalue
+    assert mcnemar_test(only_a, only_b) == pytest.approx(expected, abs=1e-9)
+
+
+def test_mcnemar_refuses_negative_counts() -> None:
+    with pytest.raises(ValueError, match="counts are -1 and 3"):
+        mcnemar_test(-1, 3)
+
+
+def test_flipping_the_signs_of_single_pairs_is_mcnemars_test() -> None:
+    differences = [1.0] * 9 + [-1.0] * 3 + [0.0] * 8
+    assert sign_flip_test(differences) == pytest.approx(mcnemar_test(3, 9), abs=1e-12)
+
+
+def test_drawn_signs_come_close_to_all_signs_and_never_reach_zero() -> None:
+    # 30 equal differences of one sign: exactly 2 of 2^30 patterns are as far from zero.
+    assert sign_flip_test([0.1] * 30, draws=999) == 1 / 1000
+    differences = [1.0] * 20 + [-1.0] * 10
+    assert sign_flip_test(differences, draws=9999) == pytest.approx(
+        mcnemar_test(10, 20), abs=4 * math.sqrt(0.1 * 0.9 / 9999)
+    )
+    assert sign_flip_test(differences, draws=99, seed=3) == sign_flip_test(
+        differences, draws=99, seed=3
+    )
+
+
+def test_zeros_leave_the_test_exact() -> None:
+    assert sign_flip_test([*([0.0] * 500), 1.0, 2.0, 3.0], draws=99) == 2 / 8
+
+
+def test_sums_over_clusters() -> None:
+    assert cluster_sums([1.0, -1.0, 0.5, 2.0], ["x", "y", "x", "z"]).tolist() == [1.5, -1.0, 2.0]
+
+
+# --- Tango's interval ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "n", "low", "high"),
+    [
+        # Printed by R's contingencytables 3.0.0 for Cavo et al. 2012 and Bentur et al. 2009.
+        (16, 6, 161, -0.1240, -0.0054),
+        (7, 1, 21, -0.5172, -0.0260),
+    ],
+)
+def test_score_interval_matches_printed_values(
+    only_a: int, only_b: int, n: int, low: float, high: float
+) -> None:
+    interval = paired_share_interval(only_a, only_b, n)
+    assert interval.estimate == pytest.approx((only_b - only_a) / n)
+    assert (interval.low, interval.high) == (
+        pytest.approx(low, abs=6e-5),
+        pytest.approx(high, abs=6e-5),
+    )
+
+
+@pytest.mark.parametrize("n", [1, 40, 1000])
+def test_score_interval_has_a_width_where_no_pair_differs(n: int) -> None:
+    interval = paired_share_interval(0, 0, n)
+    limit = 1.959964**2 / (n + 1.959964**2)
+    assert (interval.low, interval.high) == (
+        pytest.approx(-limit, abs=1e-6),
+        pytest.approx(limit, abs=1e-6),
+    )
+
+
+@pytest.mark.parametrize(("only_a", "only_b", "n"), [(3, 9, 40), (0, 4, 30), (12, 0, 12)])
+def test_limits_of_the_score_interval_solve_the_score_equation(
+    only_a: int, only_b: int, n: int
+) -> None:
+    optimize = pytest.importorskip("scipy.optimize")
+
+    def statistic(delta: float) -> float:
+        """With the constrained likelihood maximised by search, not by formula."""
+        lowest, highest = max(0.0, -delta), (1 - delta) / 2
+
+        def loss(q: float) -> float:
+            cells = ((only_a, q), (only_b, q + delta), (n - only_a - only_b, 1 - 2 * q - delta))
+            return -sum(k * math.log(max(p, 1e-300)) for k, p in cells if k)
+
+        q = optimize.minimize_scalar(
+            loss, bounds=(lowest, highest), method="bounded", options={"xatol": 1e-12}
+        ).x
+        return (only_b - only_a - n * delta) / math.sqrt(n * (2 * q + delta * (1 - delta)))
+
+    interval = paired_share_interval(only_a, only_b, n)
+    if interval.low > -1:
+        assert statistic(interval.low) == pytest.approx(1.959964, abs=2e-3)
+    if interval.high < 1:
+        assert statistic(interval.high) == pytest.approx(-1.959964, abs=2e-3)
+
+
+@given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.data())
+@settings(max_examples=60, deadline=None)
+def test_score_interval_holds_its_estimate_and_mirrors(pair: tuple[int, int], data) -> None:
+    only_a, n = pair
+    only_b = data.draw(st.integers(0, n - only_a))
+    interval = paired_share_interval(only_a, only_b, n)
+    mirrored = paired_share_interval(only_b, only_a, n)
+    assert -1 <= interval.low <= interval.estimate <= interval.high <= 1
+    assert interval.low < interval.high
+    assert interval.low == pytest.approx(-mirrored.high, abs=1e-9)
+
+
+def pairs(n: int, only_a: float, only_b: float) -> list[tuple[int, int, float]]:
+    """All counts of the two kinds of pairs that differ, with their probability."""
+    rest = 1 - only_a - only_b
+    return [
+        (i, j, math.comb(n, i) * math.comb(n - i, j) * only_a**i * only_b**j * rest ** (n - i - j))
+        for i, j in product(range(n + 1), repeat=2)
+        if i + j <= n
+    ]
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b"), [(0.02, 0.08), (0.05, 0.05), (0.1, 0.3), (0.2, 0.2), (0.02, 0.02)]
+)
+def test_score_interval_covers_and_mcnemar_keeps_its_size_by_enumeration(
+    only_a: float, only_b: float
+) -> None:
+    covered = size = 0.0
+    for i, j, probability in pairs(40, only_a, only_b):
+        if probability < 1e-9:
+            continue
+        interval = paired_share_interval(i, j, 40)
+        covered += probability * (interval.low <= only_b - only_a <= interval.high)
+        size += probability * (mcnemar_test(i, j) < 0.05)
+    # With 1.6 pairs that differ on average (0.02 and 0.02) no honest interval leaves out 0 in one
+    # draw of twenty; wherever there are more, it is within two points of nominal.
+    assert 0.93 <= covered <= (0.995 if only_a + only_b < 0.05 else 0.975)
+    if only_a == only_b:
+        assert size <= 0.05
+
+
+# --- paired bootstrap ----------------------------------------------------------------------------
+
+
+def test_bootstrap_estimates_by_hand() -> None:
+    drawn = paired_bootstrap({"a": [1.0, 0.0, -1.0, 1.0], "b": [0.0, 0.5]})
+    assert drawn.tasks["a"].estimate == pytest.approx(0.25)
+    assert drawn.tasks["b"].estimate == pytest.approx(0.25)
+    assert drawn.macro.estimate == pytest.approx(0.25)
+    assert drawn.micro.estimate == pytest.approx(1.5 / 6)
+
+
+def test_bootstrap_of_many_pairs_is_the_normal_interval() -> None:
+    rng = np.random.default_rng(1)
+    values = {name: rng.uniform(-0.6, 0.8, 400).tolist() for name in "ab"}
+    drawn = paired_bootstrap(values, resamples=8000).macro
+    error = math.sqrt(sum(np.var(v, ddof=1) / 400 for v in values.values())) / 2
+    assert drawn.low == pytest.approx(drawn.estimate - 1.96 * error, abs=0.06 * error)
+    assert drawn.high == pytest.approx(drawn.estimate + 1.96 * error, abs=0.06 * error)
+
+
+def test_bootstrap_has_a_width_where_nothing_differs() -> None:
+    drawn = paired_bootstrap({"a": [0.0] * 40, "b": [0.0] * 40})
+    for interval in (drawn.macro, drawn.micro, *drawn.tasks.values()):
+        assert interval.low < 0 < interval.high
+    # Rule of three: what happens in 7.2 % of pairs stays unseen in 40 of them once in twenty times.
+    assert drawn.tasks["a"].high >= 0.072
+    assert drawn.macro.high >= 0.036
+
+
+def test_bootstrap_of_copies_in_clusters_is_that_of_the_clusters() -> None:
+    rng = np.random.default_rng(3)
+    once = rng.choice([-1.0, 0.0, 1.0], 60).tolist()
+    names = [i for i in range(60) for _ in range(5)]
+    copies = [value for value in once for _ in range(5)]
+    single = paired_bootstrap({"a": once}).macro
+    clustered = paired_bootstrap({"a": copies}, {"a": names}).macro
+    assert clustered.high - clustered.low == pytest.approx(single.high - single.low, rel=0.08)
+
+
+def test_shared_clusters_are_drawn_together() -> None:
+    # What one task gains on an image, the other loses: the macro difference hardly varies.
+    rng = np.random.default_rng(5)
+    gain = rng.choice([-1.0, 1.0], 80).tolist()
+    loss = [-value for value in gain]
+    images = list(range(80))
+    shared = paired_bootstrap({"a": gain, "b": loss}, {"a": images, "b": images}).macro
+    apart = paired_bootstrap({"a": gain, "b": loss}).macro
+    assert shared.high - shared.low < 0.3 * (apart.high - apart.low)
+
+
+@pytest.mark.parametrize("draw", [macro_bootstrap, lambda *a: paired_bootstrap(*a).macro])
+def test_clusters_that_span_tasks_each_in_its_own_way_still_vary(draw) -> None:
+    # Every cluster appears in other tasks than all the others do.
+    values = {"a": [0.0, 1.0, 1.0, 0.0], "b": [1.0, 0.0, 1.0, 1.0], "c": [0.0, 0.0, 1.0, 0.0]}
+    clusters = {"a": [0, 1, 2, 3], "b": [0, 1, 4, 6], "c": [0, 2, 4, 5]}
+    interval = draw(values, clusters)
+    assert interval.high - interval.low > 0.2
+
+
+def test_one_cluster_says_nothing_of_its_spread() -> None:
+    drawn = paired_bootstrap({"a": [1.0] * 50, "b": [0.0, 1.0]}, {"a": ["x"] * 50, "b": ["y", "z"]})
+    assert (drawn.tasks["a"].low, drawn.tasks["a"].high) == (-1.0, 1.0)
+
+
+def test_bootstrap_repeats_and_mirrors() -> None:
+    values = [1.0, 0.0, 0.0, -1.0, 1.0, 1.0, 0.0, 0.5]
+    drawn = paired_bootstrap({"a": values}, seed=4)
+    assert drawn == paired_bootstrap({"a": values}, seed=4)
+    mirrored = paired_bootstrap({"a": [-value for value in values]}, seed=4).macro
+    assert mirrored.low == pytest.approx(-drawn.macro.high, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("shares", "per_cluster", "alike"),
+    [
+        ((0.02, 0.02), 1, False),
+        ((0.02, 0.06), 1, False),
+        ((0.4, 0.5), 1, True),
+        ((0.3, 0.4), 4, True),
+    ],
+    ids=["rare", "rare, unequal", "even", "in clusters"],
+)
+def test_macro_coverage_and_size_at_forty_samples(
+    shares: tuple[float, float], per_cluster: int, alike: bool
+) -> None:
+    rng = np.random.default_rng(8)
+    runs, tasks, n = 200, 10, 40
+    covered = found = 0
+    clusters = {str(t): [(t, i // per_cluster) for i in range(n)] for t in range(tasks)}
+    for run in range(runs):
+        # Questions of a cluster share a draw with probability one half, and so do the two models.
+        own = rng.random((2, tasks, n))
+        group = np.repeat(rng.random((2, tasks, n // per_cluster)), per_cluster, axis=2)
+        if per_cluster > 1:
+            own = np.where(rng.random((2, tasks, n)) < 0.5, group, own)
+        if alike:
+            own[1] = np.where(rng.random((tasks, n)) < 0.5, own[0], own[1])
+        change = (own[1] < shares[1]).astype(float) - (own[0] < shares[0])
+        values = {str(t): change[t].tolist() for t in range(tasks)}
+        interval = paired_bootstrap(values, clusters, resamples=400, seed=run).macro
+        covered += interval.low <= shares[1] - shares[0] + 1e-12 <= interval.high + 2e-12
+        if shares[0] == shares[1]:
+            sums = cluster_sums(
+                change.ravel().tolist(), [name for names in clusters.values() for name in names]
+            )
+            found += sign_flip_test(sums.tolist(), draws=199, seed=run) < 0.05
+    # 200 runs leave a standard error of 1.5 points around 95 %.
+    assert 0.93 - 0.02 <= covered / runs <= 0.97 + 0.02
+    assert found / runs <= 0.05 + 0.03
+
+
+# --- power ---------------------------------------------------------------------------------------
+
+
+def test_smallest_difference_is_connetts_formula_for_single_pairs() -> None:
+    n, differing = 300, 0.2
+    parts = [1 / n] * 30 + [-1 / n] * 30 + [0.0] * 240
+    smallest = smallest_difference(parts, [1 / n] * n)
+    assert smallest is not None
+    # Connett, Smith and McHugh (1987): pairs needed for a difference and a share that differs.
+    needed = (
+        (1.959964 * math.sqrt(differing) + 0.841621 * math.sqrt(differing - smallest**2)) / smallest
+    ) ** 2
+    assert needed == pytest.approx(n, rel=1e-5)
+
+
+@pytest.mark.parametrize(("n", "differing"), [(100, 20), (100, 40), (200, 10), (40, 0)])
+def test_mcnemar_finds_the_smallest_difference_four_times_in_five(n: int, differing: int) -> None:
+    half = differing // 2
+    parts = [1 / n] * half + [-1 / n] * half + [0.0] * (n - differing)
+    smallest = smallest_difference(parts, [1 / n] * n, step=1 / n)
+    assert smallest is not None
+    share = max(differing / n, smallest)
+    rng = np.random.default_rng(2)
+    counts = rng.multinomial(
+        n, [(share - smallest) / 2, (share + smallest) / 2, 1 - share], size=1500
+    )
+    power = np.mean([mcnemar_test(int(i), int(j)) < 0.05 for i, j, _ in counts])
+    # Few pairs make the exact test, and so the figure, cautious: it may find it more often.
+    assert 0.80 - 0.03 <= power <= 0.95
+
+
+def test_smallest_difference_of_clusters_is_found_four_times_in_five() -> None:
+    rng = np.random.default_rng(6)
+    g, per = 60, 5
+    sizes = rng.choice([0.0, 1.0, 2.0, 5.0], g) / (g * per)
+    signs = np.resize([1.0, -1.0], g)
+    smallest = smallest_difference((sizes * signs).tolist(), [1 / g] * g)
+    assert smallest is not None
+    up = 0.5 + 0.5 * smallest / sizes.sum()
+    found = [
+        sign_flip_test(
+            (sizes * np.where(rng.random(g) < up, 1.0, -1.0)).tolist(), draws=399, seed=run
+        )
+        < 0.05
+        for run in range(400)
+    ]
+    assert 0.80 - 0.06 <= np.mean(found) <= 0.80 + 0.08
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_too_few_pairs_can_show_nothing(n: int) -> None:
+    assert smallest_difference([1 / n] * n, [1 / n] * n, step=1 / n) is None
+
+
+def test_more_pairs_show_less() -> None:
+    found = [
+        smallest_difference([1 / n] * (n // 10) + [0.0] * (n - n // 10), [1 / n] * n)
+        for n in (20, 50, 200, 1000, 5000)
+    ]
+    assert None not in found
+    assert found == sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: paired_share_interval(3, 3, 5), "only_a is 3, only_b is 3 with n = 5"),
+        (lambda: paired_share_interval(0, 0, 0), "with n = 0"),
+        (lambda: paired_bootstrap({}), "no tasks given"),
+        (lambda: paired_bootstrap({"a": [1.5]}), r"value 1.5; expected \[-1, 1\]"),
+        (lambda: paired_bootstrap({"a": [0.5]}, level=2), "level is 2"),
+        (lambda: smallest_difference([0.1], [0.5, 0.5]), "1 contributions and 2 weights"),
+        (lambda: smallest_difference([0.1] * 9, [1 / 9] * 9, power=1), "power is 1"),
+    ],
+)
+def test_wrong_arguments_are_named(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
