@@ -78,6 +78,7 @@ CORE = {
         "runs",
         "audit",
         "failures",
+        "leaderboard",
     },
 }
 ON_TOP = {"lmms", "cli", "report"}

@@ -8,16 +8,21 @@ keeps its size. Text and lines that are no data take their colours from the page
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from univg_eval.report.looks import CLASS_COLOURS, look_of, marker_path
+from univg_eval.leaderboard import Estimate
+from univg_eval.report.looks import ON_DARK, look_of, marker_path
 from univg_eval.report.text import as_html
-from univg_eval.stats import Interval
 
-__all__ = ["bars", "curves", "histogram", "radar", "stacked"]
+__all__ = ["bars", "ceiling", "curves", "histogram", "limits_in_words", "radar", "stacked"]
 
 _WIDTH = 400
 _CHAR = 6.4  # width of a character at the charts' font size, on average
+
+
+def ceiling(values: Iterable[float]) -> float:
+    """Where an axis of shares ends: the next quarter at or above all values, at least 0.25."""
+    return max(0.25, math.ceil(round(4 * max(values, default=0.0), 9)) / 4)
 
 
 def curves(
@@ -32,15 +37,16 @@ def curves(
     """
     left, right, top, bottom = 40, 24, 10, 40
     width, height = _WIDTH - left - right, 240
+    highest = ceiling(value for _, _, values in lines for value in values)
 
     def x(value: float) -> float:
         return left + value * width
 
     def y(value: float) -> float:
-        return top + (1 - value) * height
+        return top + (1 - value / highest) * height
 
     parts = [_open(_WIDTH, top + height + bottom, name)]
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+    for tick in (highest * quarter / 5 for quarter in range(6)):
         parts.append(f'<path class="grid" d="M{left} {y(tick):.1f}H{left + width}" />')
         parts.append(_text(left - 6, y(tick) + 4, f"{100 * tick:.0f}", "end"))
     for tick in (0.1, 0.3, 0.5, 0.7, 0.9):
@@ -69,50 +75,58 @@ def curves(
 
 
 def _apart(ends: Sequence[tuple[float, int, str]], least: float) -> list[float]:
-    """Heights of labels at line ends, moved down until none covers another."""
-    placed: list[float] = []
+    """Heights of labels at line ends, ascending, moved as little as keeps them apart."""
+    groups: list[list[float]] = []  # [mean of the heights, how many]: labels that touch
     for at, _, _ in ends:
-        placed.append(max(at, placed[-1] + least) if placed else at)
-    return placed
+        groups.append([at, 1])
+        while len(groups) > 1:
+            (above, m), (below, n) = groups[-2:]
+            if below - above >= least * (m + n) / 2:
+                break
+            groups[-2:] = [[(above * m + below * n) / (m + n), m + n]]
+    return [
+        middle + least * (number - (n - 1) / 2) for middle, n in groups for number in range(int(n))
+    ]
 
 
-def bars(name: str, rows: Sequence[tuple[int, str, Interval]]) -> str:
-    """Horizontal bars from 0 to 100 % with 95 % intervals.
+def bars(name: str, rows: Sequence[tuple[int, str, Estimate]], highest: float) -> str:
+    """Horizontal bars with 95 % intervals.
 
     Args:
         name: of the chart, for screen readers.
         rows: (position of the run, its letter, share with its limits).
+        highest: share that the axis ends at, the same for all charts that are compared.
     """
     left, right, top, step, bottom, width = 30, 42, 4, 20, 20, 280
     span = width - left - right
     height = top + step * len(rows)
 
     def x(value: float) -> float:
-        return left + value * span
+        return left + min(value / highest, 1.0) * span
 
     parts = [_open(width, height + bottom, name)]
-    for tick in (0.0, 0.5, 1.0):
+    for tick in (quarter / 4 for quarter in range(round(4 * highest) + 1)):
         parts.append(f'<path class="grid" d="M{x(tick):.1f} {top}V{height}" />')
         parts.append(_text(x(tick), height + 14, f"{100 * tick:.0f}", "middle"))
-    for number, (position, letter, interval) in enumerate(rows):
+    for number, (position, letter, estimate) in enumerate(rows):
         middle = top + step * number + step / 2
-        tip = (
-            f"{letter}: {100 * interval.estimate:.1f} %, 95 % interval "
-            f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
-        )
+        limits = limits_in_words(estimate)
+        tip = f"{letter}: {100 * estimate.value:.1f} %, 95 % interval {limits}"
         parts.append(f"<g><title>{as_html(tip)}</title>")
         parts.append(
             f'<rect class="bar" x="{left}" y="{middle - 6:.1f}" height="12" '
-            f'width="{max(0.0, x(interval.estimate) - left):.1f}" '
+            f'width="{max(0.0, x(estimate.value) - left):.1f}" '
             f'fill="{look_of(position).colour}" />'
         )
-        parts.append(
-            f'<path class="whisker" d="M{x(interval.low):.1f} {middle:.1f}'
-            f"H{x(interval.high):.1f}M{x(interval.low):.1f} {middle - 4:.1f}v8"
-            f'M{x(interval.high):.1f} {middle - 4:.1f}v8" /></g>'
-        )
+        if estimate.low is not None and estimate.high is not None:
+            low, high = x(estimate.low), x(estimate.high)
+            parts.append(
+                f'<path class="whisker" d="M{low:.1f} {middle:.1f}H{high:.1f}'
+                f'M{low:.1f} {middle - 4:.1f}v8M{high:.1f} {middle - 4:.1f}v8" />'
+            )
+        parts.append("</g>")
         parts.append(_text(left - 7, middle + 4, letter, "end", "letter"))
-        parts.append(_text(width - 2, middle + 4, f"{100 * interval.estimate:.1f}", "end", "value"))
+        parts.append(_text(width - 2, middle + 4, f"{100 * estimate.value:.1f}", "end", "value"))
     parts.append("</svg>")
     return "".join(parts)
 
@@ -163,17 +177,23 @@ def histogram(
 
 
 def radar(
-    name: str, position: int, letter: str, values: Mapping[str, float], axes: Sequence[str]
+    name: str,
+    position: int,
+    letter: str,
+    values: Mapping[str, float],
+    axes: Sequence[str],
+    highest: float,
 ) -> str:
-    """A radar of one run: an axis a task, from 0 in the middle to 100 % outside.
+    """A radar of one run: an axis a task, from 0 in the middle.
 
     Args:
         name: of the chart, for screen readers.
         position, letter: of the run.
         values: share by axis; an axis without one has no point.
         axes: at least three, clockwise from the top.
+        highest: share of the outermost ring, the same for all radars that are compared.
     """
-    radius, middle_x, middle_y = 92.0, _WIDTH / 2, 126.0
+    width, radius, middle_x, middle_y = 350, 78.0, 175.0, 104.0
     look = look_of(position)
 
     def point(number: int, value: float) -> tuple[float, float]:
@@ -186,7 +206,10 @@ def radar(
     def ring(value: float) -> str:
         return "L".join("{:.1f} {:.1f}".format(*point(i, value)) for i in range(len(axes)))
 
-    parts = [_open(_WIDTH, 252, name)]
+    def spot(number: int, share: float) -> tuple[float, float]:
+        return point(number, share / highest)
+
+    parts = [_open(width, 208, name)]
     for value in (0.25, 0.5, 0.75, 1.0):
         parts.append(f'<path class="grid" d="M{ring(value)}Z" />')
     for number, axis in enumerate(axes):
@@ -197,10 +220,10 @@ def radar(
         label_x, label_y = point(number, 1.09)
         side = label_x - middle_x
         anchor = "middle" if abs(side) < 8 else "start" if side > 0 else "end"
-        room = _WIDTH / 2 - abs(side) if anchor != "middle" else _WIDTH / 2
+        room = width / 2 - abs(side) if anchor != "middle" else width / 2
         parts.append(_text(label_x, label_y + 4, _cut(axis, int(room / _CHAR)), anchor, "small"))
     there = [(i, values[axis]) for i, axis in enumerate(axes) if axis in values]
-    path = "L".join("{:.1f} {:.1f}".format(*point(i, value)) for i, value in there)
+    path = "L".join("{:.1f} {:.1f}".format(*spot(i, value)) for i, value in there)
     dashes = f' stroke-dasharray="{look.line_dashes}"' if look.line_dashes else ""
     if path:
         parts.append(
@@ -210,15 +233,19 @@ def radar(
     for number, value in there:
         tip = as_html(f"{letter}, {axes[number]}: {100 * value:.1f} %")
         parts.append(
-            f"<g><title>{tip}</title>{marker_path(position, *point(number, value), 0.8)}</g>"
+            f"<g><title>{tip}</title>{marker_path(position, *spot(number, value), 0.8)}</g>"
         )
-    parts.append(_text(middle_x + 4, middle_y - radius / 2 + 11, "50", "start", "small"))
+    for share in (0.5, 1.0):
+        words = f"{100 * highest * share:.3g}"
+        parts.append(_text(middle_x + 3, middle_y - radius * share + 11, words, "start", "small"))
     parts.append("</svg>")
     return "".join(parts)
 
 
 def stacked(
-    name: str, rows: Sequence[tuple[str, Sequence[int], int]], classes: Sequence[str]
+    name: str,
+    rows: Sequence[tuple[str, Sequence[int], int]],
+    classes: Sequence[tuple[str, str]],
 ) -> str:
     """Shares of classes as stacked horizontal bars, one a run.
 
@@ -226,7 +253,7 @@ def stacked(
         name: of the chart, for screen readers.
         rows: (letter, count of each class, samples in all): the bars' parts are shares of the
             samples, and what is left of 100 % stays empty.
-        classes: names; parts carry the class's number, counted from 1.
+        classes: (name, colour); parts carry the class's number, counted from 1.
     """
     left, top, step, bottom = 24, 4, 30, 36
     span = _WIDTH - left - 14
@@ -248,7 +275,7 @@ def _segments(
     letter: str,
     counts: Sequence[int],
     n: int,
-    classes: Sequence[str],
+    classes: Sequence[tuple[str, str]],
     left: float,
     y: float,
     span: float,
@@ -258,19 +285,24 @@ def _segments(
         if not count or not n:
             continue
         wide = span * count / n
-        tip = as_html(f"{letter}, {classes[index]}: {count:,} of {n:,} ({100 * count / n:.1f} %)")
-        colour = CLASS_COLOURS[index % len(CLASS_COLOURS)]
+        name, colour = classes[index]
+        tip = as_html(f"{letter}, {name}: {count:,} of {n:,} ({100 * count / n:.1f} %)")
         yield (
             f'<g><title>{tip}</title><rect class="bar" x="{x:.1f}" y="{y}" width="{wide:.1f}" '
             f'height="22" fill="{colour}" />'
         )
         if wide >= 14:
-            dark = colour == "#0072b2"
-            yield _text(
-                x + wide / 2, y + 15, str(index + 1), "middle", "on-blue" if dark else "on-colour"
-            )
+            style = "on-dark" if colour in ON_DARK else "on-colour"
+            yield _text(x + wide / 2, y + 15, str(index + 1), "middle", style)
         yield "</g>"
         x += wide
+
+
+def limits_in_words(estimate: Estimate) -> str:
+    """``12.5 to 30.0`` in percent, or that there are none."""
+    if estimate.low is None or estimate.high is None:
+        return "none"
+    return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
 
 
 def _open(width: float, height: float, name: str) -> str:

@@ -7,9 +7,13 @@ the truth's, as in `univg_eval.report.drawing`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
-__all__ = ["CLASS_COLOURS", "Look", "look_of", "marker_path"]
+from univg_eval.failures import FailureKind
+
+__all__ = ["CLASS_COLOURS", "ON_DARK", "Look", "look_of", "marker_path"]
 
 _COLOURS = ("#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#999999")
 _LINE_DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2")
@@ -23,17 +27,27 @@ _MARKERS = (
     "M-1.6-4.8H1.6V-1.6H4.8V1.6H1.6V4.8H-1.6V1.6H-4.8V-1.6H-1.6Z",  # cross
 )
 
-CLASS_COLOURS = (
-    "#d55e00",
-    "#56b4e9",
-    "#e69f00",
-    "#009e73",
-    "#cc79a7",
-    "#f0e442",
-    "#0072b2",
-    "#999999",
+CLASS_COLOURS: Mapping[FailureKind, str] = MappingProxyType(
+    {
+        "invalid_truth": "#d9d9d9",
+        "truncated": "#666666",
+        "wrong_image": "#0072b2",
+        "no_box": "#999999",
+        "invalid_box": "#f0e442",
+        "said_none": "#bfbfbf",
+        "false_alarm": "#f5c4dd",
+        "other_scale": "#8fd6c1",
+        "wrong_object": "#56b4e9",
+        "loose": "#009e73",
+        "tight": "#cc79a7",
+        "shifted": "#e69f00",
+        "elsewhere": "#d55e00",
+    }
 )
-"""Of the parts of a stacked bar, which also carry numbers."""
+"""Of the classes of misses, the same on every page; the bars' parts carry numbers too."""
+
+ON_DARK = frozenset({"#0072b2", "#666666"})
+"""Colours on which white text is legible and black is not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,14 @@ from typing import Any
 from univg_eval.boxes import Box
 from univg_eval.dialects.sections import split_response
 from univg_eval.errors import UserError
-from univg_eval.failures import FAILURES, RunFailures, classify_run
+from univg_eval.failures import FAILURES, FailureKind, RunFailures, classify_run
 from univg_eval.protocols import parse_answer
 from univg_eval.runs import RunRecord
 from univg_eval.samples import GroundingSample, fingerprint, load_samples
 from univg_eval.scoring import SampleScore, sample_metrics
 
 __all__ = [
+    "HEADLINES",
     "HIT_IOU",
     "Outcome",
     "ReportData",
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 HIT_IOU = 0.5
-_HEADLINES = ("acc@0.5", "no_target_acc", "f1@0.5")
+HEADLINES = ("acc@0.5", "no_target_acc", "f1@0.5")
 
 
 def headline(score: SampleScore) -> float | None:
@@ -45,7 +46,7 @@ def headline(score: SampleScore) -> float | None:
     None for an excluded sample, which counts nowhere.
     """
     metrics = sample_metrics(score)
-    return next((metrics[name] for name in _HEADLINES if name in metrics), None)
+    return next((metrics[name] for name in HEADLINES if name in metrics), None)
 
 
 def is_hit(score: SampleScore) -> bool | None:
@@ -143,7 +144,7 @@ class ReportData:
         return list(dict.fromkeys(sample.task for sample in self.samples))
 
     @property
-    def failures(self) -> list[str]:
+    def failures(self) -> list[FailureKind]:
         """Classes of misses that occur, in the order of `univg_eval.failures.FAILURES`."""
         found = {o.failure for run in self.runs for o in run.outcomes.values()}
         return [name for name in FAILURES if name in found]
@@ -302,6 +303,12 @@ def _notes(runs: Sequence[ReportRun], n_union: int, n_common: int) -> list[str]:
             f"all ({each}). Every figure is of the samples that its run was asked; they can be "
             "compared only where these are the same. The samples below are those of any run."
         )
+        unanswered = sum(outcome.response is None for outcome in run.outcomes.values())
+        if unanswered:
+            notes.append(
+                f"Run {run.letter} ({run.label}) has no response to {unanswered:,} of its "
+                f"{len(run.outcomes):,} samples; they count as wrong."
+            )
     protocols = {str(run.setting("protocol")) for run in runs}
     if len(protocols) > 1:
         which = ", ".join(f"{run.letter} {run.setting('protocol')}" for run in runs)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from univg_eval.report.run_data import ReportData, ReportRun, headline, is_hit
+from univg_eval.leaderboard import Estimate, Mark, macro_estimate, task_estimate
+from univg_eval.leaderboard.comparing import relative_marks
+from univg_eval.leaderboard.entries import Entry, entry_of_runs
+from univg_eval.report.run_data import HEADLINES, ReportData, ReportRun, headline, is_hit
 from univg_eval.scoring import SampleScore
-from univg_eval.stats import Interval, macro_bootstrap, wilson_interval
 
 __all__ = [
     "CURVE_THRESHOLDS",
     "HISTOGRAM_BINS",
     "RunFigures",
-    "TaskFigure",
     "figures_of",
-    "task_interval",
 ]
 
 CURVE_THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
@@ -31,22 +31,6 @@ HISTOGRAM_BINS = (
 )
 """Bins of the histograms: no readable box, a box that misses wholly, then tenths of IoU."""
 
-_TRUNCATED_FROM = 0.01
-"""Share of truncated responses from which it is marked: the run had too few new tokens."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskFigure:
-    """Headline number of one run in one task, with its 95 % interval, on [0, 1].
-
-    Attributes:
-        n: samples that count.
-        interval: mean of `univg_eval.report.run_data.headline` over them.
-    """
-
-    n: int
-    interval: Interval
-
 
 @dataclass(frozen=True, slots=True)
 class RunFigures:
@@ -60,26 +44,26 @@ class RunFigures:
         macro: unweighted mean over tasks of the headline number.
         micro: mean over samples of it.
         miou: unweighted mean over tasks of the mean IoU (samples with one target).
-        tasks: by name.
+        tasks: the headline number of each task.
         curve: unweighted mean over tasks of Acc at each of `CURVE_THRESHOLDS`.
         histogram: samples with one target in each of `HISTOGRAM_BINS`.
         failures: misses by class, None where the classes cannot be told; their number is a
             little smaller than `misses` where questions have several targets.
-        marks: what sets the run apart from a plain one, in a word or two each.
+        marks: the leaderboard's, each with what there is to say, possibly nothing.
     """
 
     n: int
     excluded: int
     misses: int
     answered: float | None
-    macro: Interval | None
-    micro: Interval | None
+    macro: Estimate | None
+    micro: Estimate | None
     miou: float | None
-    tasks: Mapping[str, TaskFigure]
+    tasks: Mapping[str, Estimate]
     curve: Sequence[float]
     histogram: Sequence[int]
     failures: Mapping[str, int] | None
-    marks: Sequence[str] = field(default=())
+    marks: Mapping[Mark, str]
 
 
 def figures_of(run: ReportRun, data: ReportData) -> RunFigures:
@@ -90,40 +74,27 @@ def figures_of(run: ReportRun, data: ReportData) -> RunFigures:
     by_task = {task: scores for task, scores in by_task.items() if scores}
     values = {task: [headline(s) or 0.0 for s in scores] for task, scores in by_task.items()}
     clusters = {task: [s.cluster for s in scores] for task, scores in by_task.items()}
+    shares = {task: all(value in (0.0, 1.0) for value in values[task]) for task in values}
     pooled = [value for task in values for value in values[task]]
+    groups = [cluster for task in clusters for cluster in clusters[task]]
     return RunFigures(
         n=len(counted),
         excluded=sum(score.excluded for score in run.scores),
         misses=sum(is_hit(score) is False for score in counted),
         answered=_mean([float(score.status == "ok") for score in single]),
-        macro=macro_bootstrap(values, clusters) if values else None,
-        micro=task_interval(pooled, [c for task in clusters for c in clusters[task]]),
+        macro=macro_estimate(values, clusters) if values else None,
+        micro=task_estimate(pooled, groups, share=all(shares.values())) if pooled else None,
         miou=_macro(single, lambda score: score.iou or 0.0),
         tasks={
-            task: TaskFigure(len(values[task]), interval)
-            for task in values
-            if (interval := task_interval(values[task], clusters[task])) is not None
+            task: task_estimate(values[task], clusters[task], share=shares[task]) for task in values
         },
         curve=[_macro(single, _reaches(t)) or 0.0 for t in CURVE_THRESHOLDS] if single else [],
         histogram=_histogram(single),
         failures=None
         if run.failures is None
         else {kind: n for kind, n in run.failures.total.kinds.items() if n},
-        marks=_marks(run, counted),
+        marks=_marks(run, data),
     )
-
-
-def task_interval(values: Sequence[float], clusters: Sequence[str]) -> Interval | None:
-    """Mean of values on [0, 1] with its 95 % interval; None without values.
-
-    Wilson's interval for shares of independent samples; a bootstrap of whole clusters where
-    samples share images or where values lie between 0 and 1.
-    """
-    if not values:
-        return None
-    if len(set(clusters)) == len(values) and all(value in (0.0, 1.0) for value in values):
-        return wilson_interval(round(math.fsum(values)), len(values))
-    return macro_bootstrap({"": values}, {"": clusters})
 
 
 def _reaches(threshold: float) -> Callable[[SampleScore], float]:
@@ -157,29 +128,18 @@ def _histogram(scores: Sequence[SampleScore]) -> list[int]:
     return counts
 
 
-def _marks(run: ReportRun, counted: Sequence[SampleScore]) -> list[str]:
-    manifest = run.record.manifest
-    marks = []
-    if not run.outcomes:
-        return ["empty"]
-    truncated = sum(score.status == "truncated" for score in counted)
-    if counted and truncated / len(counted) > _TRUNCATED_FROM:
-        marks.append(f"{100 * truncated / len(counted):.1f} % truncated")
-    protocol = run.setting("protocol")
-    if protocol not in (None, "univg"):
-        marks.append(f"protocol {protocol}")
-    for name in ("control", "media"):
-        value = manifest["dataset"].get(name)
-        if value not in (None, "none", "images"):
-            marks.append(f"{name} {value}")
-    whole = manifest["dataset"].get("n")
-    if not manifest.get("complete", True):
-        part = f" ({len(run.outcomes):,} of {whole:,})" if isinstance(whole, int) else ""
-        marks.append(f"part of the set{part}")
-    excluded = sum(score.excluded for score in run.scores)
-    if excluded:
-        marks.append(f"{excluded:,} excluded")
-    unanswered = sum(outcome.response is None for outcome in run.outcomes.values())
-    if unanswered:
-        marks.append(f"{unanswered:,} without a response")
-    return marks
+def _marks(run: ReportRun, data: ReportData) -> dict[Mark, str]:
+    """The leaderboard's marks of a run, held against the first run; what is usual is left out."""
+    entry, reference = _entry(run), _entry(data.runs[0])
+    if entry is None:
+        return {}
+    marks = dict(entry.marks)
+    if reference is not None:
+        marks |= relative_marks(entry, reference)
+    usual = (Mark.REFERENCE, Mark.SAME_FINGERPRINT, Mark.SAME_PROTOCOL)
+    return {mark: words for mark, words in marks.items() if mark not in usual}
+
+
+def _entry(run: ReportRun) -> Entry | None:
+    entries = (entry_of_runs([run.record], metric) for metric in HEADLINES)
+    return next((entry for entry in entries if entry is not None), None)

@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args
 
 from univg_eval.errors import UserError
 from univg_eval.failures import FAILURES
+from univg_eval.leaderboard import MEANINGS, Estimate, Mark
 from univg_eval.report import charts
 from univg_eval.report.looks import CLASS_COLOURS, look_of, marker_path
 from univg_eval.report.run_data import HIT_IOU, Outcome, ReportData, fold, headline, is_hit
@@ -33,7 +34,6 @@ from univg_eval.report.run_figures import (
 from univg_eval.report.text import as_html, printable
 from univg_eval.report.thumbnails import Thumbnail, make_thumbnails
 from univg_eval.samples import GroundingSample, write_text_atomically
-from univg_eval.stats import Interval
 
 __all__ = ["IMAGE_CHOICES", "ImageChoice", "RunPage", "as_data_block", "write_run_page"]
 
@@ -232,15 +232,19 @@ def _summary(
     rows = []
     for position, (run, figure) in enumerate(zip(data.runs, figures, strict=True)):
         cells = [
-            _percent(None if figure.macro is None else figure.macro.estimate),
+            _percent(None if figure.macro is None else figure.macro.value),
             _limits(figure.macro),
-            _percent(None if figure.micro is None else figure.micro.estimate),
+            _percent(None if figure.micro is None else figure.micro.value),
             _limits(figure.micro),
             _percent(figure.miou),
             _percent(figure.answered),
             f"{figure.n:,}",
         ]
-        marks = "".join(f"<li>{as_html(mark)}</li>" for mark in figure.marks)
+        marks = "".join(
+            f'<li title="{as_html(MEANINGS[mark])}">{as_html(mark)}'
+            f"{as_html(f': {words}') if words else ''}</li>"
+            for mark, words in figure.marks.items()
+        )
         rows.append(
             f'<tr><th scope="row">{_chip(position, run.letter)} {as_html(run.label)}</th>'
             + "".join(f'<td class="number">{cell}</td>' for cell in cells)
@@ -271,7 +275,8 @@ def _summary(
         f'<table class="summary"><caption class="spoken">Runs on {as_html(data.benchmark)}'
         f'</caption><thead><tr><th scope="col">Run</th>{head}<th scope="col">Marks</th></tr>'
         f"</thead>\n<tbody>{''.join(rows)}</tbody></table></div>\n"
-        f'<p class="soft">{as_html(explained)}</p>\n{_provenance(data)}</section>\n'
+        f'<p class="soft">{as_html(explained)}</p>\n{_meanings(figures)}{_provenance(data)}'
+        "</section>\n"
     )
 
 
@@ -293,6 +298,14 @@ def _notes(data: ReportData, thumbnails: Mapping[str, Thumbnail]) -> str:
         )
     items = "".join(f"<li>{as_html(note)}</li>" for note in notes)
     return f'<ul class="notes" aria-label="Notes">{items}</ul>\n' if notes else ""
+
+
+def _meanings(figures: Sequence[RunFigures]) -> str:
+    found: list[Mark] = [mark for mark in Mark if any(mark in f.marks for f in figures)]
+    items = "".join(f"<dt>{as_html(m)}</dt><dd>{as_html(MEANINGS[m])}</dd>" for m in found)
+    if not items:
+        return ""
+    return f"<details><summary>What the marks say</summary><dl>{items}</dl></details>\n"
 
 
 def _provenance(data: ReportData) -> str:
@@ -413,14 +426,14 @@ def _failures(data: ReportData, figures: Sequence[RunFigures]) -> str:
             for run, counts in told
             if run.failures is not None
         ],
-        [_words(name) for name in classes],
+        [(_words(name), CLASS_COLOURS[name]) for name in classes],
     )
     keys = "".join(
         f'<li><svg class="key" viewBox="0 0 16 16" width="16" height="16" aria-hidden="true">'
         f'<rect class="bar" x=".5" y=".5" width="15" height="15" '
-        f'fill="{CLASS_COLOURS[i % len(CLASS_COLOURS)]}" /></svg> <b>{i + 1}</b> '
+        f'fill="{CLASS_COLOURS[name]}" /></svg> <b>{i + 1}</b> '
         f"{as_html(_words(name))} "
-        f'<span class="soft">{as_html(_meaning(name))}</span></li>'
+        f'<span class="soft">{as_html(FAILURES[name])}</span></li>'
         for i, name in enumerate(classes)
     )
     rows: list[list[str]] = [
@@ -449,12 +462,10 @@ def _words(failure: str) -> str:
     return failure.replace("_", " ")
 
 
-def _meaning(failure: str) -> str:
-    return next((text for name, text in FAILURES.items() if name == failure), "")
-
-
 def _tasks(data: ReportData, figures: Sequence[RunFigures]) -> str:
     panels, rows = [], []
+    every = [estimate for figure in figures for estimate in figure.tasks.values()]
+    highest = charts.ceiling(e.value if e.high is None else e.high for e in every)
     for task in data.tasks:
         there = [
             (i, run.letter, figure.tasks[task])
@@ -464,13 +475,11 @@ def _tasks(data: ReportData, figures: Sequence[RunFigures]) -> str:
         if not there:
             continue
         spoken = "; ".join(
-            f"{letter} {100 * f.interval.estimate:.1f} %, {100 * f.interval.low:.1f} to "
-            f"{100 * f.interval.high:.1f}"
-            for _, letter, f in there
+            f"{letter} {100 * f.value:.1f} %, {charts.limits_in_words(f)}" for _, letter, f in there
         )
-        numbers = sorted({f.n for _, _, f in there})
+        numbers = sorted({f.n or 0 for _, _, f in there})
         n = f"{numbers[0]:,}" if len(numbers) == 1 else f"{numbers[0]:,}–{numbers[-1]:,}"
-        drawn = charts.bars(f"{task}: {spoken}", [(i, x, f.interval) for i, x, f in there])
+        drawn = charts.bars(f"{task}: {spoken}", there, highest)
         panels.append(
             f'<div><h4>{as_html(task)} <span class="soft">n = {n}</span></h4>{drawn}</div>'
         )
@@ -478,8 +487,7 @@ def _tasks(data: ReportData, figures: Sequence[RunFigures]) -> str:
             [
                 task,
                 *(
-                    f"{100 * f.interval.estimate:.1f} [{100 * f.interval.low:.1f}, "
-                    f"{100 * f.interval.high:.1f}], n = {f.n:,}"
+                    f"{100 * f.value:.1f} ({charts.limits_in_words(f)}), n = {f.n:,}"
                     if (f := figure.tasks.get(task)) is not None
                     else "–"
                     for figure in figures
@@ -528,9 +536,10 @@ def _histograms(data: ReportData, figures: Sequence[RunFigures]) -> str:
 def _radars(data: ReportData, figures: Sequence[RunFigures]) -> str:
     if len(data.tasks) < 3:
         return ""
+    highest = charts.ceiling(f.value for figure in figures for f in figure.tasks.values())
     panels = []
     for i, (run, figure) in enumerate(zip(data.runs, figures, strict=True)):
-        values = {task: f.interval.estimate for task, f in figure.tasks.items()}
+        values = {task: estimate.value for task, estimate in figure.tasks.items()}
         spoken = ", ".join(f"{task} {100 * value:.1f} %" for task, value in values.items())
         drawn = charts.radar(
             f"Profile of run {run.letter}: {spoken or 'nothing'}",
@@ -538,13 +547,14 @@ def _radars(data: ReportData, figures: Sequence[RunFigures]) -> str:
             run.letter,
             values,
             data.tasks,
+            highest,
         )
         panels.append(f"<div><h4>{_chip(i, run.letter)} {as_html(run.label)}</h4>{drawn}</div>")
     rows = [
         [
             task,
             *(
-                f"{100 * f.interval.estimate:.1f}" if (f := figure.tasks.get(task)) else "–"
+                f"{100 * f.value:.1f}" if (f := figure.tasks.get(task)) else "–"
                 for figure in figures
             ),
         ]
@@ -686,8 +696,8 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}"
 
 
-def _limits(interval: Interval | None) -> str:
-    return "–" if interval is None else f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+def _limits(estimate: Estimate | None) -> str:
+    return "–" if estimate is None else charts.limits_in_words(estimate)
 
 
 def _count(n: int, noun: str) -> str:
