@@ -10,6 +10,7 @@ from pathlib import Path
 import lmms_data
 import pytest
 
+from univg_eval.cli._runs import read_runs
 from univg_eval.errors import UserError
 from univg_eval.runs import load_run
 from univg_eval.samples import load_samples
@@ -189,6 +190,19 @@ def test_a_record_is_made_of_the_stock_commands_files(runs: Runs, tmp_path: Path
     assert record.manifest["dataset"]["benchmark"] == "univg_mini"
     shown = json.loads(file.read_text())["groups"]["univg_mini"]
     assert record.manifest["results"]["macro"]["acc@0.5"] == pytest.approx(shown["acc@0.5,none"])
+
+    # The folder itself can be named wherever a record can.
+    (read,) = read_runs([str(runs.noisy)])
+    assert (read.responses, read.scores) == (record.responses, record.scores)
+    unknown = {"created", "versions", "hardware"}
+    assert {k: v for k, v in read.manifest.items() if k not in unknown} == {
+        k: v for k, v in record.manifest.items() if k not in unknown
+    }
+    (replayed,) = read_runs([f"replayed={runs.replay}"])
+    assert replayed.label == "replayed"
+    assert {row["id"]: row["response"] for row in replayed.responses} == {
+        row["id"]: runs.responses[row["id"]] for row in replayed.responses
+    }
 
     from univg_eval.benchmarks.mini import ensure
     from univg_eval.errors import UserError

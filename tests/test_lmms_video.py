@@ -11,6 +11,7 @@ import lmms_data
 import numpy as np
 import pytest
 
+from univg_eval.cli import main
 from univg_eval.errors import UserError
 from univg_eval.runs import load_run
 from univg_eval.samples import GroundingSample, Target, load_samples, write_benchmark
@@ -398,6 +399,13 @@ def test_oracle_and_record_of_a_video_run_stand_apart(revos: Path, tmp_path: Pat
     ]
     assert record.manifest["complete"] is True
     assert {row["benchmark"] for row in record.responses} == {"revos+video"}
+    # Scored again, the questions are those about the video: its asked frame is the only image.
+    again, changed = tmp_path / "again", tmp_path / "changed"
+    command = ["rescore", str(record.path), "-o"]
+    assert main([*command, str(again)]) == 0
+    assert (again / "scores.jsonl").read_bytes() == (record.path / "scores.jsonl").read_bytes()
+    assert main([*command, str(changed), "--dialect", "pixels"]) == 0
+    assert load_run(changed).manifest["results"]["macro"]["acc@0.5"] == 0.0
     assert "in frame 3" in record.responses[0]["prompt"]
 
 

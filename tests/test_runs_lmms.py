@@ -248,6 +248,26 @@ def test_records_in_a_folder_go_before_logs(root: Path) -> None:
     assert read_runs([str(root / "out")]) == [load_run(path)]
 
 
+def test_the_folders_of_univg_eval_stand_for_its_records(root: Path) -> None:
+    write_output(root / "out")
+    records = root / "out" / "records"
+    path = records / DATE / "own"
+    write_run(
+        path,
+        manifest=manifest(),
+        responses=[response("a", "x"), response("b", "y")],
+        scores=SCORES,
+    )
+    for folder in (path, path.parent, records, root / "out"):
+        assert read_runs([str(folder)]) == [load_run(path)]
+    shutil.copytree(records / DATE, records / "20260303_000000")
+    for folder in (records, root / "out"):
+        assert [record.label for record in read_runs([str(folder)])] == [
+            f"m {DATE}",
+            "m 20260303_000000",
+        ]
+
+
 def test_an_output_folder_is_rescored(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write_output(root / "out")
     new = root / "new"

@@ -20,7 +20,7 @@ from univg_eval.controls import NO_CONTROL
 from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError
 from univg_eval.prompts import default_prompt_style, prompt_hash
-from univg_eval.runs import environment, load_run, write_run
+from univg_eval.runs import environment, load_run, response_line, write_run
 from univg_eval.samples import write_text_atomically
 from univg_train.best_model import read_note
 from univg_train.evaluation import Asking
@@ -178,15 +178,7 @@ class EvaluationPlan:
             self.record_path(step),
             manifest=manifest,
             responses=(
-                {
-                    "id": sample.id,
-                    "benchmark": benchmark,
-                    "task": sample.task,
-                    "response": response.text,
-                    "image_sizes": response.image_sizes,
-                    "input_sizes": response.input_sizes,
-                    "prompt": response.prompt,
-                }
+                response_line(benchmark, sample, response)
                 for sample, response in zip(evaluation.samples, evaluation.responses, strict=True)
             ),
             scores=(asdict(score) for score in evaluation.scores),

@@ -14,6 +14,9 @@ from univg_eval.runs import CHECKSUMS, RunRecord, load_run
 
 __all__ = ["HELP", "add_runs", "read_runs"]
 
+# Where records lie in a folder: in it; in `records` of `univg eval`, or `univg-train`'s folder;
+# in the output folder of `univg eval`.
+_RECORDS = ("*", "*/*", "records/*/*")
 _RESULTS = "_results.json"  # the end of the name of lmms-eval's results files
 
 HELP = (
@@ -35,10 +38,11 @@ def add_runs(parser: argparse.ArgumentParser, nargs: str | int = "+") -> None:
 def read_runs(arguments: Sequence[str]) -> list[RunRecord]:
     """Load the records that the arguments name, in their order.
 
-    A folder stands for the records directly in it, in the order of their names; or else for the
-    evaluations that lmms-eval wrote into it or into its subfolders (one a model), in the order of
-    their dates, each of which may hold several benchmarks. Where there are several, the date
-    stands behind the label.
+    A folder stands for the records directly in it, or else for those of each evaluation in it:
+    the output folder of `univg eval` or its ``records``, the folder of a training run. Where there
+    are none, it stands for the evaluations that lmms-eval wrote into it or into its subfolders
+    (one a model), each of which may hold several benchmarks. Records come in the order of their
+    names, evaluations by date; where there are several, the date stands behind the label.
 
     Records of one benchmark that would have the same label are told apart by the names of their
     folders, and by a number where these are equal too.
@@ -78,9 +82,9 @@ def _read(argument: str) -> list[RunRecord]:
         return _logged([path], wanted)
     if (path / CHECKSUMS).is_file() or not path.is_dir():
         return [load_run(path, wanted or None)]
-    inside = sorted(child.parent for child in path.glob(f"*/{CHECKSUMS}"))
-    if inside:
-        return [load_run(folder, wanted or None) for folder in inside]
+    for pattern in _RECORDS:
+        if inside := sorted(file.parent for file in path.glob(f"{pattern}/{CHECKSUMS}")):
+            return _inside(inside, wanted, dated=pattern != "*")
     logged = [*path.glob(f"*{_RESULTS}"), *path.glob(f"*/*{_RESULTS}")]
     if logged:
         return _logged(sorted(logged, key=lambda file: (file.name, file)), wanted)
@@ -88,6 +92,17 @@ def _read(argument: str) -> list[RunRecord]:
         f"{path} is no run record and holds none; {_EXPECTED}. `univg eval` writes a record, and "
         "`univg rescore` makes one anew from kept responses"
     )
+
+
+def _inside(folders: Sequence[Path], wanted: str, *, dated: bool) -> list[RunRecord]:
+    """The records in folders; `dated`: the folders above them are one an evaluation."""
+    several = dated and len({folder.parent for folder in folders}) > 1
+    records = []
+    for folder in folders:
+        record = load_run(folder, wanted or None)
+        label = f"{record.label} {folder.parent.name}" if several else record.label
+        records.append(replace(record, label=label))
+    return records
 
 
 def _logged(files: Sequence[Path], wanted: str) -> list[RunRecord]:
