@@ -15,6 +15,7 @@ from univg_eval.cli._runs import add_runs, read_runs
 from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
+    from univg_eval.report.fiftyone_export import FiftyOneExport
     from univg_eval.report.run_page import RunPage
 
 __all__ = ["add_parser", "run"]
@@ -29,7 +30,8 @@ record. Where its images are not at hand, use --images none.
 """
 EPILOG = """\
 Examples: univg report out/records/mig_bench -o report.html
-          univg report base=runs/a tuned=runs/b -o report.html --images misses"""
+          univg report base=runs/a tuned=runs/b -o report.html --images misses
+          univg report runs/a runs/b --fiftyone dataset"""
 LARGE_PAGE = 200 * 1024 * 1024
 
 
@@ -69,6 +71,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="longest side of an image on the page in pixels, default 320",
     )
     parser.add_argument(
+        "--fiftyone",
+        type=Path,
+        metavar="DIR",
+        help="also write samples, images and boxes as a dataset that FiftyOne imports; see "
+        "docs/failures.md",
+    )
+    parser.add_argument(
         "--root", type=Path, metavar="DIR", help="data root; default $UNIVG_DATA or ~/.cache/univg"
     )
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
@@ -88,6 +97,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out.is_dir():
         raise UserError(f"{args.out} is a folder; name a file, e.g. {args.out / 'report.html'}")
+    if args.fiftyone is not None:
+        from univg_eval.report.fiftyone_export import require_empty
+
+        require_empty(args.fiftyone)
     data = collect(read_runs(args.runs), benchmark=args.benchmark, root=args.root)
     with _bar() as progress:
         page = write_run_page(
@@ -99,8 +112,13 @@ def run(args: argparse.Namespace) -> int:
             footer=_footer(),
             progress=progress,
         )
+    dataset = None
+    if args.fiftyone is not None:
+        from univg_eval.report.fiftyone_export import export_fiftyone
+
+        dataset = export_fiftyone(data, args.fiftyone, root=args.root)
     if args.json:
-        print(json.dumps(_as_json(page, data.benchmark), indent=2))
+        print(json.dumps(_as_json(page, data.benchmark, dataset), indent=2))
         return 0
     print(
         f"{page.path}: {page.n_samples:,} samples, {page.n_images:,} images, "
@@ -113,6 +131,17 @@ def run(args: argparse.Namespace) -> int:
         print(f"Note: {len(page.problems):,} images cannot be shown. The first: {first}")
     if page.n_bytes > LARGE_PAGE:
         print("Note: browsers are slow to open so large a file; --images misses makes it smaller.")
+    if dataset is not None:
+        print(
+            f"{dataset.folder}: a dataset for FiftyOne, {dataset.n_questions:,} questions, "
+            f"{dataset.n_samples:,} images of them"
+        )
+        if dataset.unreadable:
+            first = next(iter(dataset.unreadable.values()))
+            print(
+                f"Note: in the dataset grey pictures stand in for {len(dataset.unreadable):,} "
+                f"images that cannot be read. The first: {first}"
+            )
     return 0
 
 
@@ -123,8 +152,8 @@ def _footer() -> str:
     return f"Made by univg report, version {version('univg')}, {now}."
 
 
-def _as_json(page: RunPage, benchmark: str) -> dict[str, object]:
-    return {
+def _as_json(page: RunPage, benchmark: str, dataset: FiftyOneExport | None) -> dict[str, object]:
+    written: dict[str, object] = {
         "page": str(page.path),
         "benchmark": benchmark,
         "bytes": page.n_bytes,
@@ -132,6 +161,15 @@ def _as_json(page: RunPage, benchmark: str) -> dict[str, object]:
         "images": page.n_images,
         "problems": dict(page.problems),
     }
+    if dataset is not None:
+        written["fiftyone"] = {
+            "folder": str(dataset.folder),
+            "questions": dataset.n_questions,
+            "samples": dataset.n_samples,
+            "run_fields": dict(dataset.run_fields),
+            "unreadable": dict(dataset.unreadable),
+        }
+    return written
 
 
 @contextmanager

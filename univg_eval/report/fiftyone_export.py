@@ -39,7 +39,7 @@ from univg_eval.images import image_header, load_image, load_reference, split_re
 from univg_eval.report.run_data import ReportData, ReportRun
 from univg_eval.samples import GroundingSample, data_root
 
-__all__ = ["FORMAT_VERSION", "FiftyOneExport", "export_fiftyone"]
+__all__ = ["FORMAT_VERSION", "FiftyOneExport", "export_fiftyone", "require_empty"]
 
 FORMAT_VERSION = "1.0.0"
 """Version of FiftyOne whose format is written."""
@@ -94,8 +94,7 @@ def export_fiftyone(
         UserError: the folder holds something, or cannot be written to.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not empty; choose another folder or remove it")
+    require_empty(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         workshop = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -123,6 +122,18 @@ def export_fiftyone(
         run_fields={run.label: name for run, name in zip(data.runs, names, strict=True)},
         unreadable=dict(media.unreadable),
     )
+
+
+def require_empty(folder: Path) -> None:
+    """Refuse a folder that holds something, before anything is computed.
+
+    Raises:
+        UserError: it does, or it is a file.
+    """
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists():
+        raise UserError(f"{folder} exists and is not empty; choose another folder or remove it")
 
 
 def _write_json(path: Path, value: Document) -> None:
