@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import typing
 from copy import deepcopy
@@ -45,7 +46,7 @@ def response(sample_id: str, text: str | None, **changes: Any) -> dict[str, Any]
     } | changes
 
 
-def score(sample_id: str, status: str, iou: float, **changes: Any) -> dict[str, Any]:
+def score(sample_id: str, status: str, iou: float | None, **changes: Any) -> dict[str, Any]:
     return {
         "id": sample_id,
         "task": "t",
@@ -512,3 +513,50 @@ def test_environment_names_versions_and_hardware() -> None:
     assert found["versions"]["python"].startswith("3.")
     assert {"torch", "transformers", "lmms_eval", "commit"} <= set(found["versions"])
     assert found["hardware"]["cpu_count"] >= 1
+
+
+# The page
+
+
+def page(repo_root: Path) -> str:
+    return (repo_root / "docs" / "runs.md").read_text(encoding="utf-8")
+
+
+def test_the_page_names_every_key_of_the_manifest(repo_root: Path) -> None:
+    text = page(repo_root)
+    missing = [
+        name for name in load_schema("run_manifest")["properties"] if f"`{name}`" not in text
+    ]
+    assert missing == []
+
+
+def test_the_examples_of_the_page_run(
+    repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    scores = [
+        score("a", "ok", 0.5),
+        score("b", "no_box", 0.25, excluded=True),  # counts in no mean
+        score("c", "ok", 0.3),
+        score("d", "none", None, no_target_right=True),
+    ]
+    write(
+        tmp_path / "out" / "records" / "20261122_101500" / "mig_bench",
+        manifest=manifest(n=4),
+        responses=[response(name, "x") for name in "abcd"],
+        scores=scores,
+    )
+    monkeypatch.chdir(tmp_path)
+    first, second = re.findall(r"```python\n(.*?)```", page(repo_root), re.DOTALL)
+    exec(first, {})
+    assert capsys.readouterr().out.splitlines() == [
+        "m own 0.5",
+        "a ok 0.5",
+        "b no_box 0.25",
+        "c ok 0.3",
+        "d none None",
+    ]
+    names: dict[str, Any] = {}
+    exec(second, names)
+    (row,) = names["counted"].groupby("task")["iou"].agg(n="size", miou="mean").itertuples()
+    assert (row.n, row.miou) == (2, pytest.approx(0.4))
+    assert capsys.readouterr().out.splitlines()[-2].split() == ["t", "0.5"]
