@@ -81,7 +81,7 @@ CORE = {
         "leaderboard",
     },
 }
-ON_TOP = {"lmms", "cli", "report"}
+ON_TOP = {"lmms", "cli", "leaderboard", "report"}
 EVAL_ROOMS = set(CORE) | ON_TOP
 HEAVY = {"torch", "transformers", "lmms_eval", "trl", "datasets", "accelerate", "decord", "av"}
 

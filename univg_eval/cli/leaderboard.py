@@ -97,9 +97,9 @@ def run(args: argparse.Namespace) -> int:
     from univg_eval.cli._runs import read_runs
     from univg_eval.leaderboard import build_leaderboards
 
-    form = _format(args)
     if args.output is not None and args.output.is_dir():
         raise UserError(f"--output {args.output} is a folder; expected the path of a file to write")
+    form = _format(args)
     boards = build_leaderboards(
         read_runs(args.runs),
         _published(args.table) if args.published or args.table else None,

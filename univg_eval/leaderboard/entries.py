@@ -14,11 +14,12 @@ from univg_eval.leaderboard.marks import Mark
 from univg_eval.runs import RunRecord
 from univg_eval.scoring import sample_metrics
 
-__all__ = ["BASELINE_BACKEND", "REPLAY_BACKEND", "Column", "Entry", "entry_of_runs"]
+__all__ = ["BASELINE", "REPLAY", "Column", "Entry", "entry_of_runs"]
 
 TRUNCATED_SHARE = 0.01
-BASELINE_BACKEND = "univg_baseline"
-REPLAY_BACKEND = "univg_replay"
+# Ids of lmms-eval models that this project adds begin so; see `univg_eval.lmms.settings`.
+BASELINE = "univg_baseline"
+REPLAY = "univg_replay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,10 +231,10 @@ def _marks_of_records(records: Sequence[RunRecord]) -> dict[Mark, str]:
         shown = _joined(d.get(key) for d in datasets if d.get(key, usual) != usual)
         if shown:
             marks[mark] = shown
-    backends = {m["model"].get("backend") for m in manifests}
-    if BASELINE_BACKEND in backends:
+    kinds = {str(m["model"]["id"]).partition(":")[0] for m in manifests}
+    if BASELINE in kinds:
         marks[Mark.BASELINE] = ""
-    if REPLAY_BACKEND in backends:
+    if REPLAY in kinds:
         marks[Mark.REPLAYED] = ""
     if any(m.get("rescored") for m in manifests):
         marks[Mark.RESCORED] = ""

@@ -3,7 +3,8 @@
 * A share of samples of which no two share images: Wilson's interval.
 * A mean, an average over tasks, or a share where clusters hold several samples: a bootstrap that
   draws whole clusters.
-* No interval where the samples of a task form one cluster: it cannot show how much they vary.
+* No interval where the samples of a task form one cluster, or the clusters of each task are all
+  alike: they cannot show how much they vary.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ METHODS: Mapping[Method, str] = {
     "wilson": "Wilson's interval of a share; no two samples share images",
     "cluster-bootstrap": "percentiles of 2,000 draws of whole groups of samples that share images",
     "wilson-clusters": "all values are 0, or all are 1: Wilson's interval with one sample a group",
-    "none": "no interval: printed without its counts, or too few groups of images",
+    "none": "no interval, since the groups of images are too few or do not vary, or the value was "
+    "printed without its counts",
 }
 
 _MEANS = frozenset({"miou", "macc", "f1@0.5", "ap50"})
@@ -83,5 +85,7 @@ def macro_estimate(
     if any(len(set(clusters[task])) < 2 for task in values):
         return Estimate(mean, n)
     limits = macro_bootstrap(values, clusters)
+    if limits.low == limits.high:
+        return Estimate(mean, n)
     method: Method = "wilson-clusters" if limits.estimate in (0.0, 1.0) else "cluster-bootstrap"
     return Estimate(mean, n, limits.low, limits.high, method)

@@ -25,6 +25,7 @@ _SPECIAL = {
     "|": r"\textbar{}",
     "[": "{[}",
     "]": "{]}",
+    "`": r"\textasciigrave{}",
     "–": "--",
 }
 _PATTERN = re.compile("|".join(re.escape(char) for char in _SPECIAL))
@@ -75,6 +76,8 @@ def _head(column: str) -> str:
 
 def _name(line: Line) -> str:
     name = escaped(line.name)
+    if line.source != "run":
+        name += rf" {{\scriptsize ({escaped(line.source)})}}"
     return name + (rf"\textsuperscript{{{','.join(line.letters)}}}" if line.letters else "")
 
 

@@ -149,8 +149,9 @@ def make_leaderboard(
         benchmark: name of the table.
         entries: at least one.
         metric: what the values are.
-        reference: one of `entries`; None: the first run, or where there is none, of the printed
-            rows the one with the largest comparable set (see `comparing.largest_group`).
+        reference: one of `entries`; None: the first run of a model, else the first baseline, or
+            where there is no run, of the printed rows the one with the largest comparable set (see
+            `comparing.largest_group`).
         strict: show comparable rows alone.
         notes: sentences to begin the notes with.
         sources: see `Leaderboard`; of tables whose rows are not shown they are dropped.
@@ -159,8 +160,10 @@ def make_leaderboard(
         raise ValueError("no rows; expected at least one")
     reason = "as asked for"
     if reference is None:
-        first = next((entry for entry in entries if entry.kind == "run"), None)
-        reason = "the first run"
+        runs = [entry for entry in entries if entry.kind == "run"]
+        models = [entry for entry in runs if Mark.BASELINE not in entry.marks]
+        first = next(iter(models or runs), None)
+        reason = "the first run of a model" if len(models) < len(runs) else "the first run"
         if first is None:
             reason = "the printed row with the largest comparable set"
             first = largest_group(entries)[0]
@@ -186,7 +189,9 @@ def make_leaderboard(
         left_out=[_left_out(row, reference) for row in others] if strict else (),
         notes=[
             *notes,
-            *_notes([row for row in rows if row.comparable], reference, reason, extra),
+            *_notes(
+                [row for row in rows if row.comparable], len(entries), reference, reason, extra
+            ),
         ],
         sources={key: text for key, text in (sources or {}).items() if key in used},
     )
@@ -253,7 +258,7 @@ def _left_out(row: Row, reference: Entry) -> LeftOut:
 
 
 def _notes(
-    equals: Sequence[Row], reference: Entry, reason: str, extra: Mapping[str, None]
+    equals: Sequence[Row], n_rows: int, reference: Entry, reason: str, extra: Mapping[str, None]
 ) -> list[str]:
     known = [
         *([f"protocol {reference.protocol}"] if reference.protocol else []),
@@ -266,7 +271,7 @@ def _notes(
             + ", ".join(named(row.entry) for row in equals)
             + "."
         )
-    else:
+    elif n_rows > 1:
         notes.append("No other row can be compared with the reference, so nothing is ranked.")
     if extra:
         notes.append(

@@ -21,7 +21,7 @@ __all__ = ["as_text", "print_sheet", "visible"]
 LABEL_WIDTH = 32
 NARROW_LABEL_WIDTH = 16
 UNLIMITED = 10_000
-PLAIN_PLACES = {1: " *", 2: " +"}
+PLAIN_PLACES = {1: "* ", 2: "+ "}
 STYLES = {1: "bold", 2: "underline"}
 
 
@@ -176,10 +176,10 @@ def _broken(head: str) -> Text:
 def _cell(cell: Cell, styled: bool) -> Text:
     from rich.text import Text
 
-    text = Text(cell.value, style=STYLES.get(cell.place, "") if styled else "")
-    if not styled:
-        text.append(PLAIN_PLACES.get(cell.place, ""))
+    # A mark in front keeps the digits of a column below each other.
+    text = Text("" if styled else PLAIN_PLACES.get(cell.place, ""))
+    text.append(cell.value, style=STYLES.get(cell.place, "") if styled else "")
     if cell.interval:
         text.append("\n")
-        text.append(cell.interval, style="not bold not underline dim" if styled else "")
+        text.append(cell.interval, style="dim" if styled else "")
     return text

@@ -1,0 +1,107 @@
+"""Run records and printed tables that the tests of the leaderboard share."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from test_runs import manifest, response, score
+
+from univg_eval.published import Counts, PublishedRow, PublishedTable
+from univg_eval.runs import RunRecord, make_record
+
+
+def record(
+    label: str,
+    tasks: Mapping[str, Sequence[float]],
+    *,
+    benchmark: str = "toy",
+    clusters: Mapping[str, Sequence[str]] | None = None,
+    scores: Mapping[str, Mapping[str, Any]] | None = None,
+    ids: str = "{benchmark}-{task}-{number:05d}",
+    protocol: str = "univg",
+    dataset: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> RunRecord:
+    """A record with the given IoU of each sample.
+
+    Args:
+        label: of the run, and its model's id.
+        tasks: task to IoUs.
+        benchmark: what ran; ``+variant`` names a control.
+        clusters: task to image group of each sample; each sample its own if None.
+        scores: sample id to other fields of its score.
+        ids: form of the ids.
+        protocol: scoring rule.
+        dataset: other fields of the manifest's dataset.
+        changes: other fields of the manifest.
+    """
+    prepared, _, variant = benchmark.partition("+")
+    lines = []
+    for task, ious in tasks.items():
+        for number, iou in enumerate(ious):
+            sample_id = ids.format(benchmark=prepared, task=task, number=number)
+            group = clusters[task][number] if clusters else sample_id
+            line = score(sample_id, "ok", iou, task=task, cluster=group)
+            lines.append(line | dict((scores or {}).get(sample_id, {})))
+    values = manifest(n=len(lines), excluded=sum(line["excluded"] for line in lines))
+    values["model"]["id"] = label
+    values["settings"]["protocol"] = [protocol, "default"]
+    values["dataset"] |= {
+        "benchmark": benchmark,
+        "prepared_benchmark": prepared,
+        "control": variant or "none",
+        "n": len(lines),
+    } | dict(dataset or {})
+    values["versions"]["commit"] = "0" * 40
+    return make_record(
+        Path(label),
+        manifest=values | changes,
+        responses=[response(line["id"], "x", task=line["task"]) for line in lines],
+        scores=lines,
+        label=label,
+    )
+
+
+def table(
+    rows: Mapping[str, Mapping[str, str]],
+    averages: Mapping[str, str] | None = None,
+    *,
+    key: str = "paper",
+    benchmark: str = "mig_bench",
+    protocol: str = "univg-r1",
+    revision: str = "unknown",
+    protocols: Mapping[str, str] | None = None,
+) -> PublishedTable:
+    """A published table of the given printed values."""
+    return PublishedTable(
+        key=key,
+        benchmark=benchmark,
+        title="A table",
+        source="A paper; Table 1",
+        arxiv="2505.00001",
+        url="https://example.org/paper",
+        date=datetime.date(2025, 5, 20),
+        metric="acc@0.5",
+        revision=revision,
+        protocol=protocol,
+        tasks=tuple(dict.fromkeys(task for values in rows.values() for task in values)),
+        rows=tuple(
+            PublishedRow(
+                model=model,
+                values={task: Decimal(value) for task, value in values.items()},
+                printed_avg=Decimal(averages[model]) if averages and model in averages else None,
+                protocol=(protocols or {}).get(model, protocol),
+            )
+            for model, values in rows.items()
+        ),
+        notes="",
+    )
+
+
+def counts(revision: str, benchmark: str = "mig_bench", **tasks: int) -> Counts:
+    """The numbers of questions of an annotation file."""
+    return Counts(benchmark, revision, f"{revision}.json", "counted", "test", tasks)

@@ -1,0 +1,556 @@
+"""Leaderboards: averages, intervals, marks, ranks, against hand counts and scipy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from leaderboard_data import counts, record, table
+from scipy.stats import binomtest, t
+
+from univg_eval.benchmarks.catalog import CATALOG
+from univg_eval.errors import UserError
+from univg_eval.leaderboard import (
+    BREAKING,
+    MEANINGS,
+    Leaderboard,
+    Mark,
+    Row,
+    build_leaderboards,
+    macro_estimate,
+    task_estimate,
+)
+from univg_eval.leaderboard.boards import GROUPS, board_of, column_of
+from univg_eval.leaderboard.building import Published
+from univg_eval.leaderboard.entries import BASELINE, REPLAY
+from univg_eval.published import load_counts, load_published, load_reproductions
+from univg_eval.runs import RunRecord, environment
+
+# Six of ten right, and one of two.
+TASKS = {"a": [0.9] * 6 + [0.1] * 4, "b": [0.5, 0.49]}
+
+
+def one(records: Sequence[RunRecord], published: Published | None = None, **options: Any):
+    (board,) = build_leaderboards(records, published, **options)
+    return board
+
+
+def row(board: Leaderboard, label: str, source: str | None = None) -> Row:
+    (found,) = [
+        row for row in board.rows if row.entry.label == label and source in (None, row.entry.source)
+    ]
+    return found
+
+
+def shipped() -> Published:
+    revisions = [*load_counts("mig_bench"), *load_counts("zero_shot")]
+    return Published(load_published(), load_reproductions(), revisions)
+
+
+# Averages and intervals
+
+
+def test_macro_is_the_mean_of_tasks_and_micro_of_samples() -> None:
+    shown = one([record("m", TASKS)]).rows[0]
+    assert shown.macro is not None
+    assert shown.micro is not None
+    assert shown.macro.value == pytest.approx((6 / 10 + 1 / 2) / 2, abs=1e-15)
+    assert shown.micro.value == pytest.approx(7 / 12, abs=1e-15)
+    assert (shown.macro.n, shown.micro.n) == (12, 12)
+    assert [shown.text(c) for c in ("a", "b", "macro", "micro")] == ["60.0", "50.0", "55.0", "58.3"]
+
+
+@pytest.mark.parametrize(("right", "n"), [(6, 10), (0, 7), (40, 40), (1, 40)])
+def test_a_share_has_wilsons_interval(right: int, n: int) -> None:
+    estimate = one([record("m", {"a": [1.0] * right + [0.0] * (n - right)})]).rows[0].estimate("a")
+    assert estimate is not None
+    expected = binomtest(right, n).proportion_ci(method="wilson")
+    assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert (estimate.n, estimate.method) == (n, "wilson")
+
+
+def test_shared_images_make_the_interval_wider_than_wilsons() -> None:
+    values = [1.0] * 20 + [0.0] * 20
+    alone = task_estimate(values, list(range(40)), share=True)
+    pairs = task_estimate(values, [i // 4 for i in range(40)], share=True)
+    assert (alone.method, pairs.method) == ("wilson", "cluster-bootstrap")
+    assert alone.low is not None
+    assert pairs.low is not None
+    assert pairs.value == alone.value == 0.5
+    # Ten groups of four equal samples are ten observations, five of them right.
+    assert pairs.low < alone.low - 0.1
+    expected = 0.5 - t.ppf(0.975, 9) * 0.5 / 9**0.5
+    assert pairs.low == pytest.approx(expected, abs=0.06)
+
+
+def test_methods_are_chosen_by_what_the_numbers_are() -> None:
+    same = {"a": ["x", "x", "y"]}
+    for tasks, clusters, metric, expected in (
+        ({"a": [1.0, 0.0, 1.0]}, None, "miou", "cluster-bootstrap"),
+        ({"a": [1.0, 0.0, 1.0]}, same, "acc@0.5", "cluster-bootstrap"),
+        ({"a": [1.0, 1.0, 1.0]}, same, "acc@0.5", "wilson-clusters"),
+        ({"a": [1.0, 0.0, 1.0]}, {"a": ["x"] * 3}, "acc@0.5", "none"),
+        ({"a": [1.0]}, None, "acc@0.5", "wilson"),
+        ({"a": [0.7]}, None, "miou", "none"),
+        ({"a": [0.7, 0.7]}, None, "miou", "none"),
+    ):
+        shown = one([record("m", tasks, clusters=clusters)], metric=metric).rows[0]
+        estimate = shown.estimate("a")
+        assert estimate is not None
+        assert estimate.method == expected, (tasks, clusters, metric)
+        assert (estimate.low is None) == (expected == "none")
+
+
+def test_a_macro_has_no_interval_where_a_task_is_one_group() -> None:
+    assert macro_estimate({"a": [1, 0], "b": [1]}, {"a": [1, 2], "b": [3]}).low is None
+
+
+@given(
+    st.lists(st.booleans(), min_size=1, max_size=12),
+    st.lists(st.booleans(), min_size=1, max_size=5),
+)
+def test_averages_lie_within_their_limits(a: list[bool], b: list[bool]) -> None:
+    shown = one([record("m", {"a": list(map(float, a)), "b": list(map(float, b))})]).rows[0]
+    for estimate in (shown.estimate("a"), shown.estimate("b"), shown.macro, shown.micro):
+        assert estimate is not None
+        if estimate.low is not None and estimate.high is not None:
+            assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+
+
+def test_excluded_samples_are_in_no_denominator_and_are_told() -> None:
+    out = {"toy-a-00009": {"excluded": True}}
+    shown = one([record("m", TASKS, scores=out)]).rows[0]
+    estimate = shown.estimate("a")
+    assert estimate is not None
+    assert (estimate.value, estimate.n) == (pytest.approx(6 / 9), 9)
+    assert shown.marks[Mark.EXCLUDED_SAMPLES] == "1 of 12 samples"
+
+
+# Tables and columns
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "expected"),
+    [
+        ("mig_bench", "mig_bench"),
+        ("mig_bench_revised", "mig_bench_revised"),
+        ("mig_bench+blank", "mig_bench+blank"),
+        ("univg_mini", "univg_mini"),
+        ("lisa", "zero_shot"),
+        ("revos", "zero_shot"),
+        ("revos+video", "zero_shot+video"),
+        ("lisa_full", "zero_shot_full"),
+    ],
+)
+def test_the_table_of_a_benchmark(benchmark: str, expected: str) -> None:
+    assert board_of(benchmark) == expected
+
+
+def test_groups_name_benchmarks_that_exist() -> None:
+    known = {entry.benchmark for entry in CATALOG.values()}
+    assert {member for members in GROUPS.values() for member in members} <= known
+
+
+@pytest.mark.parametrize(
+    ("sample_id", "expected"),
+    [
+        (("lisa", "lisa", "lisa-val-00012"), "lisa_val"),
+        (("lisa", "lisa", "lisa-test-00012"), "lisa_test"),
+        (("refcoco", "refcoco", "refcoco-testA-00001-0"), "refcoco_testA"),
+        (("revos", "revos", "revos-00012"), "revos"),
+        (("univg_mini", "lisa_val", "univg_mini-lisa_val-00012"), "lisa_val"),
+    ],
+)
+def test_the_column_of_a_sample(sample_id: tuple[str, str, str], expected: str) -> None:
+    assert column_of(*sample_id) == expected
+
+
+def test_records_of_one_label_form_a_row_of_the_zero_shot_table() -> None:
+    lisa = record("m", {"lisa": [1.0, 0.0]}, benchmark="lisa", ids="lisa-{number:d}").manifest
+    assert lisa["dataset"]["benchmark"] == "lisa"
+    records = [
+        record("m", {"lisa": [1.0, 0.0]}, benchmark="lisa", ids="lisa-val-{number:05d}"),
+        record("m", {"llmseg": [1.0, 1.0]}, benchmark="llmseg"),
+    ]
+    board = one(records)
+    assert (board.benchmark, list(board.tasks)) == ("zero_shot", ["lisa_val", "llmseg"])
+    assert board.rows[0].text("macro") == "75.0"
+    assert Mark.MIXED_SETTINGS not in board.rows[0].marks
+    mixed = one(
+        [records[0], record("m", {"llmseg": [1.0]}, benchmark="llmseg", protocol="migician")]
+    )
+    assert mixed.rows[0].marks[Mark.MIXED_SETTINGS] == "the records differ in protocol"
+
+
+def test_each_benchmark_has_its_table_in_the_order_of_the_runs() -> None:
+    records = [record("m", TASKS, benchmark=name) for name in ("b2", "b1", "b1+blank")]
+    assert [board.benchmark for board in build_leaderboards(records)] == ["b2", "b1", "b1+blank"]
+    assert [b.benchmark for b in build_leaderboards(records, benchmark="b1")] == ["b1"]
+
+
+# Marks
+
+
+REFERENCE = record("ref", TASKS)
+OTHER = {"dataset": {"fingerprint": "e" * 64}}
+RESCORED = [
+    {
+        "from": {
+            **dict.fromkeys(("folder", "created", "model"), "x"),
+            **dict.fromkeys(("responses_sha256", "scores_sha256"), "0" * 64),
+        },
+        "changed": {},
+        "versions": environment()["versions"],
+    }
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "mark", "comparable"),
+    [
+        ({}, Mark.SAME_FINGERPRINT, True),
+        ({}, Mark.SAME_PROTOCOL, True),
+        (OTHER, Mark.OTHER_FINGERPRINT, False),
+        ({"protocol": "univg-r1"}, Mark.OTHER_PROTOCOL, False),
+        ({"tasks": {"a": TASKS["a"]}}, Mark.MISSING_TASKS, False),
+        ({"tasks": {"a": TASKS["a"][:9], "b": TASKS["b"]}}, Mark.OTHER_SAMPLES, False),
+        ({"complete": False}, Mark.INCOMPLETE, True),
+        ({"dataset": {"media": "video"}}, Mark.VIDEO, True),
+        ({"dataset": {"control": "blank"}}, Mark.CONTROL, True),
+        ({"label": f"{BASELINE}:oracle"}, Mark.BASELINE, False),
+        ({"label": f"{REPLAY}:r.jsonl"}, Mark.REPLAYED, True),
+        ({"rescored": RESCORED}, Mark.RESCORED, True),
+        ({"scores": {"toy-a-00000": {"excluded": True}}}, Mark.EXCLUDED_SAMPLES, True),
+        ({"scores": {"toy-a-00009": {"status": "truncated"}}}, Mark.TRUNCATED, True),
+    ],
+    ids=lambda value: value.value if isinstance(value, Mark) else "",
+)
+def test_marks_of_a_run(changes: dict[str, Any], mark: Mark, comparable: bool) -> None:
+    changes = {"label": "m", "tasks": TASKS} | changes
+    shown = row(one([REFERENCE, record(**changes)]), changes["label"])
+    assert mark in shown.marks
+    assert shown.comparable == comparable
+    plain = row(one([REFERENCE, record("plain", TASKS)]), "plain")
+    assert mark not in plain.marks or mark in (Mark.SAME_FINGERPRINT, Mark.SAME_PROTOCOL)
+
+
+def test_code_that_was_not_committed_is_told() -> None:
+    versions = dict(REFERENCE.manifest["versions"]) | {"commit": "0" * 40 + "-dirty"}
+    assert Mark.DIRTY_CODE in one([record("m", TASKS, versions=versions)]).rows[0].marks
+
+
+@pytest.mark.parametrize(("truncated", "marked"), [(1, False), (2, True)])
+def test_truncated_is_told_above_one_percent(truncated: int, marked: bool) -> None:
+    cut = {f"toy-a-{i:05d}": {"status": "truncated", "iou": 0.0} for i in range(truncated)}
+    shown = one([record("m", {"a": [0.6] * 100}, scores=cut)]).rows[0]
+    assert (Mark.TRUNCATED in shown.marks) == marked
+
+
+def test_every_mark_has_a_meaning_and_is_one_word() -> None:
+    assert set(MEANINGS) == set(Mark)
+    assert set(Mark) >= BREAKING
+    assert all(set(mark) <= set("abcdefghijklmnopqrstuvwxyz-") for mark in Mark)
+    assert not any(says.endswith(".") for says in MEANINGS.values())
+
+
+def test_names_of_models_that_are_none_are_those_of_the_backends() -> None:
+    settings = pytest.importorskip("univg_eval.lmms.settings")
+    assert (BASELINE, REPLAY) == (settings.BASELINE_MODEL, settings.REPLAY_MODEL)
+
+
+# Reference, ranks, best
+
+
+def test_ranks_and_places_are_given_among_comparable_rows_only() -> None:
+    board = one(
+        [
+            record("low", {"a": [1.0, 0.0, 0.0, 0.0], "b": [1.0, 1.0]}),
+            record("high", {"a": [1.0, 1.0, 1.0, 0.0], "b": [1.0, 0.0]}),
+            record("best", {"a": [1.0] * 4, "b": [1.0] * 2}, protocol="univg-r1"),
+            record("tie", {"a": [0.0, 1.0, 1.0, 1.0], "b": [0.0, 1.0]}),
+        ]
+    )
+    found = [(r.entry.label, r.rank, r.places.get("a"), r.places.get("b")) for r in board.rows]
+    assert found == [
+        ("low", 1, 2, 1),
+        ("high", 1, 1, 2),
+        ("tie", 1, 1, 2),
+        ("best", None, None, None),
+    ]
+    assert board.reference.entry.label == "low"
+
+
+def test_the_rank_after_a_tie_skips_places() -> None:
+    runs = {"x": [1, 1, 0, 0], "y": [0, 0, 1, 1], "z": [0, 0, 0, 1]}
+    board = one([record(name, {"a": list(map(float, v))}) for name, v in runs.items()])
+    assert [(r.entry.label, r.rank) for r in board.rows] == [("x", 1), ("y", 1), ("z", 3)]
+    assert [r.places["a"] for r in board.rows] == [1, 1, 2]
+
+
+def test_a_single_row_is_not_the_best() -> None:
+    board = one([record("m", TASKS), record("n", TASKS, protocol="univg-r1")])
+    assert [(r.rank, dict(r.places)) for r in board.rows] == [(None, {}), (None, {})]
+    assert any("nothing is ranked" in note for note in board.notes)
+
+
+def test_the_reference_is_the_first_model_unless_it_is_named() -> None:
+    records = [record(f"{BASELINE}:oracle", TASKS), record("m", TASKS), record("n", TASKS)]
+    assert one(records).reference.entry.label == "m"
+    assert one(records, reference="n").reference.entry.label == "n"
+    assert one(records[:1]).reference.entry.label == f"{BASELINE}:oracle"
+    with pytest.raises(UserError, match=r"--reference 'x' is no row; expected one of: m, n"):
+        one(records, reference="x")
+
+
+def test_averages_run_over_the_tasks_of_the_reference() -> None:
+    board = one([record("ref", {"a": [1.0, 0.0]}), record("m", {"b": [0.0], "a": [1.0, 1.0]})])
+    shown = row(board, "m")
+    assert list(board.tasks) == ["a", "b"]
+    assert (shown.text("macro"), shown.text("b"), shown.comparable) == ("100.0", "0.0", True)
+    assert any("not over b" in note for note in board.notes)
+
+
+def test_strict_shows_comparable_rows_and_says_why_others_are_not() -> None:
+    records = [REFERENCE, record("m", TASKS), record("n", TASKS, **OTHER, protocol="migician")]
+    board = one(records, strict=True)
+    assert {r.entry.label for r in board.rows} == {"ref", "m"}
+    (left,) = board.left_out
+    assert left.label == "n"
+    assert list(left.reasons) == [
+        "other-fingerprint",
+        "other-protocol (migician; the reference: univg)",
+    ]
+
+
+def test_overlapping_neighbours_are_named() -> None:
+    near = one(
+        [record("x", {"a": [1.0, 0.0] * 5}), record("y", {"a": [1.0, 0.0] * 4 + [0.0, 0.0]})]
+    )
+    assert any("ranks 1 and 2 overlap" in note and "univg compare" in note for note in near.notes)
+    far = one([record("x", {"a": [1.0] * 50}), record("y", {"a": [0.0] * 50})])
+    assert not any("overlap" in note for note in far.notes)
+
+
+# Mistakes
+
+
+def test_nothing_to_show_is_said() -> None:
+    with pytest.raises(UserError, match=r"nothing to show: give a run, or --published"):
+        build_leaderboards([])
+    with pytest.raises(
+        UserError, match=r"m is left out: none of its samples has f1@0\.5; it has acc"
+    ):
+        one([record("m", TASKS)], metric="f1@0.5")
+    with pytest.raises(UserError, match=r"two runs are called 'm' on the same benchmark"):
+        one([record("m", TASKS), record("m", TASKS)])
+    everything = {f"toy-b-{i:05d}": {"excluded": True} for i in range(2)}
+    with pytest.raises(UserError, match="it holds no scored sample"):
+        one([record("m", {"b": TASKS["b"]}, scores=everything)])
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "published", "message"),
+    [
+        ("mars", None, r"unknown benchmark 'mars'; there are tables for: toy. Known: univg_mini"),
+        ("mig_bench", None, r"no run is of benchmark 'mig_bench', and --published was not given"),
+        (
+            "univg_mini",
+            Published(),
+            r"no run is of .*univg_mini.*no published table is of it either",
+        ),
+        ("lisa", None, r"'lisa' is part of the table 'zero_shot'; give --benchmark zero_shot"),
+    ],
+)
+def test_an_unknown_table_is_said(
+    benchmark: str, published: Published | None, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        build_leaderboards([record("m", TASKS)], published, benchmark=benchmark)
+
+
+def test_a_run_without_the_metric_is_left_out_and_named() -> None:
+    several = {f"toy-b-{i:05d}": {"iou": None, "f1": 0.5, "ap50": 0.5} for i in range(2)}
+    board = one([record("m", TASKS), record("n", {"b": TASKS["b"]}, scores=several)])
+    assert [r.entry.label for r in board.rows] == ["m"]
+    assert any(note.startswith("n is left out") for note in board.notes)
+
+
+# Printed rows
+
+
+REVISIONS = [counts("original", a=40, b=30), counts("revised", a=37, b=30)]
+
+
+def printed(
+    rows: dict[str, dict[str, str]], averages: dict[str, str] | None = None, **options: Any
+):
+    return Published([table(rows, averages, **options)], (), REVISIONS)
+
+
+def test_printed_rows_against_a_run() -> None:
+    """35 of 40 is 87.50, 30 of 37 is 81.08, and 12.34 is no k/N of either file."""
+    run = record(
+        "run",
+        {"a": [1.0] * 35 + [0.0] * 5, "b": [1.0] * 30},
+        benchmark="mig_bench",
+        protocol="univg-r1",
+        dataset={"revision": "original"},
+    )
+    rows = {
+        "fits": {"a": "87.50", "b": "50.00"},
+        "revised": {"a": "81.08", "b": "50.00"},
+        "none": {"a": "12.34", "b": "50.00"},
+        "slip": {"a": "87.50", "b": "50.00"},
+        "part": {"a": "87.50"},
+    }
+    board = one([run], printed(rows, {"fits": "68.75", "slip": "68.80"}))
+    assert [r.entry.label for r in board.rows if r.comparable] == ["run"]
+    always = {Mark.UNKNOWN_PROVENANCE, Mark.SAME_PROTOCOL}
+    expected = {
+        "fits": set(),
+        "revised": {Mark.OTHER_REVISION},
+        "none": {Mark.INFEASIBLE_DENOMINATOR},
+        "slip": {Mark.AVERAGE_DIFFERS},
+        "part": {Mark.MISSING_TASKS},
+    }
+    for label, marks in expected.items():
+        assert set(row(board, label).marks) == always | marks, label
+    assert row(board, "revised").marks[Mark.OTHER_REVISION] == (
+        "revised; the reference: original (a N = 37, not 40)"
+    )
+    assert row(board, "none").marks[Mark.INFEASIBLE_DENOMINATOR] == "a 12.34"
+    assert row(board, "slip").text("macro") == "68.75"
+    assert row(board, "slip").entry.printed_average == Decimal("68.80")
+    assert row(board, "part").text("macro") is None
+    assert row(board, "fits").estimate("a").low is None  # type: ignore[union-attr]
+
+
+def test_a_run_that_names_no_revision_is_held_by_its_counts() -> None:
+    run = record("run", {"a": [1.0] * 40, "b": [1.0] * 30}, benchmark="mig_bench")
+    board = one([run], printed({"revised": {"a": "81.08", "b": "50.00"}}))
+    assert row(board, "revised").marks[Mark.OTHER_REVISION] == (
+        "other numbers of samples (a N = 37, not 40)"
+    )
+    part = record("run", {"a": [1.0] * 9, "b": [1.0] * 9}, benchmark="mig_bench", complete=False)
+    board = one([part], printed({"revised": {"a": "81.08", "b": "50.00"}}))
+    assert Mark.OTHER_REVISION not in row(board, "revised").marks
+
+
+def test_printed_rows_alone_are_ranked_within_the_largest_set() -> None:
+    rows = {
+        "r1": {"a": "81.08", "b": "50.00"},
+        "o1": {"a": "87.50", "b": "50.00"},
+        "o2": {"a": "97.50", "b": "60.00"},
+        "none": {"a": "99.99", "b": "50.00"},
+    }
+    board = one([], printed(rows))
+    assert [(r.entry.label, r.rank) for r in board.rows] == [
+        ("o2", 1),
+        ("o1", 2),
+        ("r1", None),
+        ("none", None),
+    ]
+    assert board.reference.entry.label == "o2"
+    other = one([], printed(rows), reference="r1")
+    assert [r.entry.label for r in other.rows if r.comparable] == ["r1"]
+    assert Mark.OTHER_REVISION in row(other, "o2").marks
+
+
+def test_a_row_with_a_rule_of_its_own_is_not_comparable() -> None:
+    rows = {"x": {"a": "87.50"}, "y": {"a": "97.50"}, "z": {"a": "97.50"}}
+    board = one([], printed(rows, protocols={"y": "univg-r1+migician-y"}))
+    assert {r.entry.label for r in board.rows if r.comparable} == {"x", "z"}
+    assert Mark.OTHER_PROTOCOL in row(board, "y").marks
+
+
+def test_what_is_not_stated_is_alike_within_one_table_only() -> None:
+    first = table({"x": {"a": "87.50"}, "y": {"a": "97.50"}}, protocol="unknown")
+    second = table({"z": {"a": "90.00"}}, key="later", protocol="unknown")
+    board = one([], Published([first, second], (), REVISIONS))
+    assert {r.entry.label for r in board.rows if r.comparable} == {"x", "y"}
+    assert Mark.UNVERIFIED in row(board, "z").marks
+
+
+def test_a_row_that_a_later_table_copied_stands_once() -> None:
+    first = table({"x": {"a": "87.50"}})
+    second = table({"x": {"a": "87.50"}, "y": {"a": "90.00"}}, key="later")
+    board = one([], Published([first, second], (), REVISIONS))
+    assert sorted(r.entry.label for r in board.rows) == ["x", "y"]
+    assert row(board, "x").entry.also_in == ("later",)
+    assert set(board.sources) == {"paper", "later"}
+
+
+def test_a_name_in_several_tables_has_to_be_told_apart() -> None:
+    first, second = table({"x": {"a": "87.50"}}), table({"x": {"a": "90.00"}}, key="later")
+    published = Published([first, second], (), REVISIONS)
+    with pytest.raises(UserError, match=r"several published tables; name one: paper/x, later/x"):
+        one([], published, reference="x")
+    assert one([], published, reference="later/x").reference.entry.source == "later"
+
+
+def test_other_metrics_leave_printed_tables_out() -> None:
+    run = record("run", {"a": [0.6, 0.2]}, benchmark="mig_bench")
+    board = one([run], printed({"x": {"a": "87.50"}}), metric="miou")
+    assert [r.entry.label for r in board.rows] == ["run"]
+    assert any("[paper] is left out: it has acc@0.5, not miou" in note for note in board.notes)
+
+
+# The tables that come with the project
+
+
+def test_the_tables_of_univg_r1_carry_the_marks_that_arithmetic_demands() -> None:
+    board = one([], shipped(), benchmark="mig_bench", reference="migician_mig_bench/Mantis")
+    source = "univg_r1_mig_bench"
+    best = row(board, "UniVG-R1", source)
+    assert best.macro is not None
+    assert best.macro.value == pytest.approx(0.7262, abs=1e-4)
+    assert best.text("macro") == "72.62"
+    assert best.entry.printed_average == Decimal("72.64")
+    assert Mark.AVERAGE_DIFFERS in best.marks
+    assert Mark.INFEASIBLE_DENOMINATOR in row(board, "Qwen2-VL-72B", source).marks
+    for model in ("InternVL2-8B", "Qwen2-VL-7B", "Migician", "UniVG-R1"):
+        told = row(board, model, source).marks[Mark.OTHER_REVISION]
+        assert all(f"N = {n}, not" in told for n in (815, 485, 97)), told
+    assert Mark.OTHER_REVISION not in row(board, "LLaVA-OV-7B").marks
+
+
+def test_a_run_on_the_public_file_sets_the_revised_rows_apart() -> None:
+    n = load_counts("mig_bench")[0].counts
+    run = record("run", {task: [1.0] * k for task, k in n.items()}, benchmark="mig_bench")
+    board = one([run], shipped(), benchmark="mig_bench")
+    marked = {
+        r.entry.label
+        for r in board.rows
+        if Mark.OTHER_REVISION in r.marks and r.entry.source == "univg_r1_mig_bench"
+    }
+    assert {"InternVL2-8B", "Qwen2-VL-7B", "Migician", "UniVG-R1"} <= marked
+    assert not marked & {"Mantis", "LLaVA-OV-7B", "MiniCPM-V-2.6"}
+    assert not any(r.comparable for r in board.rows if r.entry.kind == "published")
+    revised = dict(n) | {"common_object": 815, "group_grounding": 485, "reasoning": 97}
+    other = record(
+        "run", {task: [1.0] * k for task, k in revised.items()}, benchmark="mig_bench_revised"
+    )
+    board = one([other], shipped(), benchmark="mig_bench_revised")
+    assert Mark.OTHER_REVISION not in row(board, "UniVG-R1", "univg_r1_mig_bench").marks
+
+
+def test_the_zero_shot_table_is_comparable_in_itself() -> None:
+    board = one([], shipped(), benchmark="zero_shot")
+    ranks = {r.entry.label: r.rank for r in board.rows if r.entry.source == "univg_r1_zero_shot"}
+    assert ranks == {"UniVG-R1": 1, "Migician": 2, "Qwen2-VL-7B": 3}
+
+
+def test_what_a_user_reported_has_intervals() -> None:
+    board = one([], shipped(), benchmark="mig_bench")
+    (reported,) = [r for r in board.rows if r.entry.source == "univg_r1_issue_6"]
+    estimate = reported.estimate("correspondence")
+    assert estimate is not None
+    expected = binomtest(38, 117).proportion_ci(method="wilson")
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx(
+        (38 / 117, expected.low, expected.high), abs=1e-12
+    )
+    assert reported.text("correspondence") == "32.48"

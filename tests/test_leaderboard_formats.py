@@ -1,0 +1,367 @@
+"""What a leaderboard looks like: small golden outputs, escaping, widths, files, mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+from leaderboard_data import counts, record, table
+
+from univg_eval.cli import main
+from univg_eval.leaderboard import MEANINGS, Leaderboard, build_leaderboards, make_sheet
+from univg_eval.leaderboard.building import Published
+from univg_eval.leaderboard.data import CSV_COLUMNS, as_csv, as_dict
+from univg_eval.leaderboard.latex import as_latex
+from univg_eval.leaderboard.latex import escaped as latex_escaped
+from univg_eval.leaderboard.markdown import as_markdown
+from univg_eval.leaderboard.terminal import as_text, print_sheet
+from univg_eval.runs import RunRecord, write_run
+
+# Wilson's limits of 2/4 and 3/4 in percent are 15.0-85.0 and 30.1-95.4, of 1/2 9.5-90.5.
+RUNS = [
+    record("old", {"to_find": [1.0, 1.0, 0.0, 0.0], "b": [1.0, 0.0]}),
+    record("new", {"to_find": [1.0, 1.0, 1.0, 0.0], "b": [1.0, 0.0]}),
+    record("other|rule", {"to_find": [1.0] * 4, "b": [0.0, 0.0]}, protocol="migician"),
+]
+PRINTED = Published(
+    [table({"x_1": {"a": "87.50", "b": "5.00"}}, {"x_1": "46.30"}, key="a_paper")],
+    (),
+    [counts("original", a=40, b=20)],
+)
+
+
+def boards(published: Published | None = None, **options: Any) -> list[Leaderboard]:
+    return build_leaderboards([] if published else RUNS, published, **options)
+
+
+def lines_between(text: str, start: str, end: str) -> list[str]:
+    return text.split(start, 1)[1].split(end, 1)[0].strip().splitlines()
+
+
+def test_terminal_as_plain_text() -> None:
+    text = as_text(make_sheet(boards()[0], "averages"), width=80)
+    assert text.splitlines()[:13] == [
+        "toy: acc@0.5 in %, with 95 % intervals",
+        "",
+        "                             to_",
+        " #   model        marks     find      b       macro       micro",
+        " ──────────────────────────────────────────────────────────────",
+        " 1   new          b c     * 75.0   50.0      * 62.5      * 66.7",
+        "                                          0.0–100.0   30.0–90.3",
+        " 2   old          a       + 50.0   50.0      + 50.0      + 50.0",
+        "                                          0.0–100.0   18.8–81.2",
+        "",
+        "     other|rule   b d      100.0    0.0        50.0        66.7",
+        "                                                      30.0–90.3",
+        "",
+    ]
+    assert "  d other-protocol: scored by another rule than the reference\n" in text
+    assert "  other-protocol: migician; the reference: univg: other|rule\n" in text
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 120, 250])
+def test_no_line_is_wider_than_the_terminal_and_no_value_is_lost(width: int) -> None:
+    tasks = {f"some_task_{i}": [1.0] * i + [0.0] * (20 - i) for i in range(1, 13)}
+    run = record("a model with quite a long name", tasks)
+    sheet = make_sheet(build_leaderboards([run])[0])
+    text = as_text(sheet, width)
+    assert max(map(len, text.splitlines())) <= width
+    for cell in sheet.lines[0].cells:
+        assert re.search(rf"(?<![\d.]){re.escape(cell.value)}(?![\d.])", text)
+        assert cell.interval in text
+
+
+def test_a_table_that_is_too_wide_is_turned_then_cut() -> None:
+    tasks = {f"task_{i}": [1.0] * i + [0.0] * (20 - i) for i in range(1, 13)}
+    few = make_sheet(build_leaderboards([record("m", tasks)])[0])
+    many = make_sheet(build_leaderboards([record(f"model {i}", tasks) for i in range(9)])[0])
+    turned = as_text(few, 60)
+    assert re.search(r"^ task_12 +60\.0$", turned, re.M)
+    tables = [text.count("\n ─") for text in (as_text(few, 250), turned, as_text(many, 60))]
+    assert tables[:2] == [1, 1]
+    assert tables[2] > 2
+
+
+def test_styles_are_for_terminals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(StringIO):
+        encoding = "utf-8"
+
+        def isatty(self) -> bool:
+            return True
+
+    sheet = make_sheet(boards()[0])
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+    seen = Terminal()
+    print_sheet(sheet, seen)
+    assert "\x1b[1m75.0\x1b[0m" in seen.getvalue()
+    assert "\x1b[4m50.0\x1b[0m" in seen.getvalue()
+    assert "* best" not in seen.getvalue()
+    for name, value, stream in (
+        ("NO_COLOR", "1", Terminal()),
+        ("TERM", "dumb", Terminal()),
+        ("COLUMNS", "100", StringIO()),
+    ):
+        monkeypatch.setenv(name, value)
+        print_sheet(sheet, stream)
+        assert "\x1b" not in stream.getvalue()
+        assert "* 75.0" in stream.getvalue()
+        if name == "NO_COLOR":
+            monkeypatch.delenv(name)
+
+
+def test_a_name_cannot_steer_the_terminal() -> None:
+    sheet = make_sheet(build_leaderboards([record("a\x1b[31m\nb", {"t": [1.0]})])[0])
+    for text in (as_text(sheet), as_markdown(sheet), as_latex(sheet)):
+        assert "\x1b" not in text
+        assert "x1b" in text
+    assert r"a\x1b[31m\nb" in as_text(sheet)
+
+
+def test_markdown() -> None:
+    text = as_markdown(make_sheet(boards()[0], "averages"))
+    assert lines_between(text, "intervals\n", "Bold:") == [
+        r"| # | model | to\_find | b | macro | micro |",
+        "| --: | :-- | --: | --: | --: | --: |",
+        "| 1 | new <sup>b,c</sup> | **75.0** | 50.0 | **62.5** (0.0–100.0) "
+        "| **66.7** (30.0–90.3) |",
+        "| 2 | old <sup>a</sup> | <u>50.0</u> | 50.0 | <u>50.0</u> (0.0–100.0) "
+        "| <u>50.0</u> (18.8–81.2) |",
+        r"|  | other\|rule <sup>b,d</sup> | 100.0 | 0.0 | 50.0 | 66.7 (30.0–90.3) |",
+    ]
+    assert "- <sup>a</sup> *reference*: the row that the others are held against\n" in text
+
+
+def test_every_row_of_markdown_has_as_many_cells() -> None:
+    rows = [r for r in as_markdown(make_sheet(boards()[0])).splitlines() if r.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {7}
+
+
+def test_printed_rows_keep_their_digits_and_their_table() -> None:
+    text = as_markdown(make_sheet(boards(PRINTED)[0]))
+    (line,) = [line for line in text.splitlines() if line.startswith("| x")]
+    assert line == r"| x\_1 (a\_paper) <sup>a,b,c</sup> | 87.50 | 5.00 | 46.25 | 46.30 |"
+    assert "the average is printed as 46.30; the printed values give 46.25" in text
+    assert (
+        r"- \[a\_paper\] A table: A paper; Table 1, 2025-05-20, https://example.org/paper" in text
+    )
+
+
+def test_latex() -> None:
+    text = as_latex(make_sheet(boards()[0], "averages"))
+    assert lines_between(text, r"\begin{tabular}", r"\end{tabular}") == [
+        "{rlrrrr}",
+        r"\toprule",
+        r"\# & model & \shortstack[r]{to\_\\find} & b & macro & micro \\",
+        r"\midrule",
+        r"1 & new\textsuperscript{b,c} & \textbf{75.0} & 50.0 & "
+        r"\textbf{62.5} {\scriptsize (0.0--100.0)} & \textbf{66.7} {\scriptsize (30.0--90.3)} \\",
+        r"2 & old\textsuperscript{a} & \underline{50.0} & 50.0 & "
+        r"\underline{50.0} {\scriptsize (0.0--100.0)} & "
+        r"\underline{50.0} {\scriptsize (18.8--81.2)} \\",
+        r"\midrule",
+        r" & other\textbar{}rule\textsuperscript{b,d} & 100.0 & 0.0 & "
+        r"50.0 & 66.7 {\scriptsize (30.0--90.3)} \\",
+        r"\bottomrule",
+    ]
+
+
+@pytest.mark.parametrize("published", [None, PRINTED], ids=["runs", "printed"])
+def test_latex_is_well_formed(published: Published | None) -> None:
+    text = as_latex(make_sheet(boards(published)[0]))
+    bare = re.sub(r"\\[\\&%$#_{}]", "", "\n".join(text.splitlines()[1:]))
+    bare = bare.replace("}~", "}")
+    assert bare.count("{") == bare.count("}")
+    assert not re.search(r"[$#_%^~]", bare)
+    opened = re.findall(r"\\begin\{(\w+\*?)\}", text)
+    assert sorted(opened) == sorted(re.findall(r"\\end\{(\w+\*?)\}", text))
+    inside = lines_between(text, r"\begin{tabular}", r"\end{tabular}")
+    columns = len(inside[0].strip("{}"))
+    rows = [line for line in inside[1:] if not line.startswith((r"\top", r"\mid", r"\bottom"))]
+    for row in rows:
+        assert row.endswith(r" \\")
+        assert len(re.findall(r"(?<!\\)&", row)) == columns - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("50%_#1 & $x$", r"50\%\_\#1 \& \$x\$"),
+        ("{a}", r"\{a\}"),
+        (r"a\b", r"a\textbackslash{}b"),
+        ("~^", r"\textasciitilde{}\textasciicircum{}"),
+        ("<a|b>", r"\textless{}a\textbar{}b\textgreater{}"),
+        ("[x]", "{[}x{]}"),
+        ("1–2", "1--2"),
+    ],
+)
+def test_names_in_latex(name: str, expected: str) -> None:
+    assert latex_escaped(name) == expected
+
+
+def test_csv_is_read_back() -> None:
+    name = 'a "quoted", name'
+    runs = [record(name, {"a": [1.0, 0.0, 1.0]})]
+    read = pandas.read_csv(StringIO(as_csv(build_leaderboards(runs))))
+    assert tuple(read.columns) == CSV_COLUMNS
+    assert list(read["column"]) == ["a", "macro", "micro"]
+    assert set(read["model"]) == {name}
+    assert read["value"].tolist() == [2 / 3] * 3
+    assert read["n"].tolist() == [3] * 3
+    printed = pandas.read_csv(StringIO(as_csv(boards(PRINTED))))
+    assert printed["column"].tolist() == ["a", "b", "macro", "printed_avg"]
+    assert printed["value"].tolist() == [0.875, 0.05, 0.4625, 0.463]
+    assert printed["low"].isna().all()
+    assert printed["marks"][0].split() == ["reference", "unknown-provenance", "average-differs"]
+
+
+def test_json() -> None:
+    found = as_dict(boards(PRINTED))
+    (row,) = found["rows"]
+    assert {key: row[key] for key in ("model", "source", "values", "macro", "printed_avg")} == {
+        "model": "x_1",
+        "source": "a_paper",
+        "values": {"a": 0.875, "b": 0.05},
+        "macro": 0.4625,
+        "printed_avg": 0.463,
+    }
+    assert set(row["marks"]) <= set(MEANINGS)
+    assert (row["micro"], row["intervals"]["a"], row["n"]["a"]) == (None, None, None)
+    runs = as_dict(boards())
+    assert [row["rank"] for row in runs["rows"]] == [1, 2, None]
+    assert runs["rows"][0]["intervals"]["to_find"]["method"] == "wilson"
+    assert runs["tables"][0]["reference"] == {"model": "old", "source": "run"}
+    assert [row["model"] for row in runs["tables"][0]["comparable"]] == ["new", "old"]
+    assert json.loads(json.dumps(runs, allow_nan=False)) == runs
+
+
+def test_left_out_rows_are_listed_in_every_text() -> None:
+    board = boards(strict=True)[0]
+    sheet = make_sheet(board)
+    for text in (as_text(sheet), as_markdown(sheet), as_latex(sheet)):
+        assert "Left out" in text
+        assert "other-protocol (migician; the reference: univg)" in text
+    assert as_dict([board])["tables"][0]["left_out"] == [
+        {
+            "model": "other|rule",
+            "source": "run",
+            "reasons": ["other-protocol (migician; the reference: univg)"],
+        }
+    ]
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("runs")
+    for name, run in zip("abc", RUNS, strict=True):
+        save(base / name, run)
+    return base
+
+
+def save(path: Path, run: RunRecord) -> Path:
+    return write_run(path, manifest=run.manifest, responses=run.responses, scores=run.scores)
+
+
+@pytest.mark.parametrize(
+    ("ending", "starts"),
+    [
+        (".md", "### toy"),
+        (".csv", "benchmark,"),
+        (".tex", "% needs"),
+        (".json", "{"),
+        (".txt", "toy: "),
+    ],
+)
+def test_the_ending_of_the_file_says_the_format(
+    folder: Path, tmp_path: Path, ending: str, starts: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / f"table{ending}"
+    assert main(["leaderboard", str(folder), "-o", str(file)]) == 0
+    first = file.read_bytes()
+    assert first.decode().startswith(starts)
+    assert capsys.readouterr().out == ""
+    assert main(["leaderboard", str(folder), "-o", str(file)]) == 0
+    assert file.read_bytes() == first
+
+
+def test_json_on_standard_output(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["leaderboard", f"mine={folder / 'a'}", str(folder / "b"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {row["model"] for row in found["rows"]} == {"mine", "new"}
+    assert {tuple(row["records"]) for row in found["rows"]} == {
+        (str(folder / "a"),),
+        (str(folder / "b"),),
+    }
+
+
+def test_the_published_tables_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["leaderboard", "--benchmark", "mig_bench", "--published", "--json"]
+    assert main([*command, "--table", "univg_r1_mig_bench"]) == 0
+    rows = {row["model"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert len(rows) == 9
+    best = rows["UniVG-R1"]
+    assert best["macro"] == pytest.approx(0.7262, abs=1e-12)
+    assert best["printed_avg"] == 0.7264
+    assert "average-differs" in best["marks"]
+    assert "infeasible-denominator" in rows["Qwen2-VL-72B"]["marks"]
+
+
+def test_the_list_of_marks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["leaderboard", "--marks"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"{mark}: {says}\n" in out for mark, says in MEANINGS.items())
+    assert "  * other-revision:" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to show: give a run, or --published"),
+        (["{runs}", "--benchmark", "mars"], "unknown benchmark 'mars'; there are tables for: toy"),
+        (["--published", "--benchmark", "univg_mini"], "no published table is of it either"),
+        (["{runs}", "--reference", "x"], "--reference 'x' is no row; expected one of: new, old"),
+        (["{runs}", "--table", "x"], "--table 'x' is no published table; expected one of: "),
+        (["{runs}", "--metric", "speed"], "none of its samples has speed; it has acc@0.3"),
+        (["{runs}", "-o", "{runs}"], "is a folder; expected the path of a file"),
+        (["{runs}", "-o", "t.pdf"], "t.pdf does not end in .md, .csv, .tex, .json, .txt"),
+        (["{runs}", "-o", "{runs}/a/scores.jsonl/t.md"], "cannot write"),
+        (["{runs}", "--json", "--format", "csv"], "--json and --format csv exclude each other"),
+        (["nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_mistakes_end_with_status_2(
+    folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [argument.replace("{runs}", str(folder)) for argument in arguments]
+    assert main(["leaderboard", *given]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("univg leaderboard: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+    assert captured.out == ""
+
+
+def test_piped_output_has_no_escape_codes(folder: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "COLUMNS")}
+    result = subprocess.run(
+        [sys.executable, "-m", "univg_eval", "leaderboard", str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment | {"PYTHONIOENCODING": "utf-8"},
+    )
+    assert "\x1b" not in result.stdout
+    assert "other|rule" in result.stdout
+    assert result.stderr == ""
