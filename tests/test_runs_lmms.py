@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from test_architecture import HEAVY
 from test_runs import SCORES, manifest, response
 
 from univg_eval.cli import main
@@ -15,8 +18,6 @@ from univg_eval.cli._runs import read_runs
 from univg_eval.errors import UserError
 from univg_eval.runs import load_run, unknown_environment, write_run
 from univg_eval.samples import GroundingSample, Target, fingerprint, write_benchmark
-
-pytest.importorskip("lmms_eval")
 
 SETTINGS = {
     "dialect": ["norm1000", "environment variable UNIVG_DIALECT"],
@@ -160,6 +161,25 @@ def test_a_folder_is_read_without_the_backend(root: Path) -> None:
     )
 
 
+def test_reading_needs_neither_lmms_eval_nor_torch(root: Path) -> None:
+    write_output(root / "out")
+    code = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {HEAVY | {"loguru", "yaml"}!r}:
+            raise ImportError(f"not installed here: {{name}}")
+sys.meta_path.insert(0, Refuse())
+from univg_eval.cli import main
+sys.exit(main(["rescore", "out", "-o", "new"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert load_run(root / "new").label == "Model-7B"
+
+
 def test_nothing_is_written_by_reading(root: Path) -> None:
     write_output(root / "out")
     before = sorted(root.rglob("*"))
@@ -183,6 +203,7 @@ def test_several_evaluations_have_their_dates_in_their_labels(root: Path) -> Non
 
 
 def test_one_evaluation_may_hold_several_benchmarks_and_tasks(root: Path) -> None:
+    pytest.importorskip("lmms_eval")
     grey = SETTINGS | {"control": ["blank", "metadata key control of the task's YAML"]}
     tasks = {
         "univg_own_t": [logged(0, TEXTS[0])],

@@ -107,9 +107,6 @@ def _inside(folders: Sequence[Path], wanted: str, *, dated: bool) -> list[RunRec
 
 def _logged(files: Sequence[Path], wanted: str) -> list[RunRecord]:
     """The records of what lmms-eval wrote; results of other tasks than this project's are named."""
-    from univg_eval.lmms.extra import require_lmms_eval
-
-    require_lmms_eval()
     from univg_eval.lmms.record import holds_univg_tasks, read_records
 
     ours = [file for file in files if holds_univg_tasks(file)]

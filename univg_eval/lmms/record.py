@@ -3,7 +3,8 @@
 The scores are computed again from the logged responses, by the same code as ``univg score``, under
 the settings that the tasks logged with every response. `write_records` writes the records of an
 evaluation that this process ran; `read_records` makes them in memory from a folder that any
-``lmms-eval … --log_samples`` left, with whatever backend.
+``lmms-eval … --log_samples`` left, with whatever backend. Reading imports neither lmms-eval nor
+torch, unless the evaluation was under a control or on videos.
 
 What ran under a control, or on videos, is no result of the benchmark: it gets a record of its own,
 named ``<benchmark>+<variant>``, e.g. ``mig_bench+blank`` or ``revos+video``.
@@ -21,17 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
-from univg_eval.lmms.docs import as_shown
-from univg_eval.lmms.media import video_of
+from univg_eval.lmms.extra import require_lmms_eval
 from univg_eval.lmms.settings import (
     BASELINE_MODEL,
     REPLAY_MODEL,
+    SETTINGS_KEY,
     ModelUnderTest,
     RunSettings,
     shown_settings,
     variant_of,
 )
-from univg_eval.lmms.task import SETTINGS_KEY
 from univg_eval.runs import (
     RunRecord,
     environment,
@@ -192,15 +192,11 @@ def read_records(results_file: str | os.PathLike[str], label: str | None = None)
     """
     path = Path(results_file)
     results = read_output(path)
-    try:
-        model = ModelUnderTest.from_arguments(
-            results["config"]["model"], results["config"].get("model_args")
-        )
-    except KeyError as error:
-        raise UserError(f"{path} names no model: its config lacks {error}") from error
+    if not isinstance(results["config"].get("model"), str):
+        raise UserError(f"{path} names no model: its config lacks the key model")
     described = {
         "created": _created(results, path),
-        "model": _model(results, _logged_model_id(model, results), None),
+        "model": _model(results, _logged_model_id(results), None),
         **unknown_environment(),
     }
     return _records(results, path, described, label=label)
@@ -302,8 +298,7 @@ def _record(
         require_fingerprint(benchmark, identity, config["metadata"]["fingerprint"])
     settings = _one("settings", [row[SETTINGS_KEY] for row in logged], benchmark)
     generation = _one("generation_kwargs", [c["generation_kwargs"] for c in configs], benchmark)
-    asked = [s for s in everything if video_of(s)] if media == "video" else everything
-    shown, left_out = as_shown(asked, control=control, media=media)
+    shown, left_out = _shown(everything, control, media) if variant else (everything, {})
     known = {sample.id: sample for sample in shown}
     foreign = [row["id"] for row in logged if row["id"] not in known]
     if foreign:
@@ -360,6 +355,18 @@ def _one(what: str, values: Sequence[Any], benchmark: str) -> Any:
     return values[0]
 
 
+def _shown(
+    everything: Sequence[GroundingSample], control: str, media: str
+) -> tuple[list[GroundingSample], dict[str, str]]:
+    """See `univg_eval.lmms.docs.as_shown`, for the samples that the medium can show."""
+    require_lmms_eval()
+    from univg_eval.lmms.docs import as_shown
+    from univg_eval.lmms.media import video_of
+
+    asked = [s for s in everything if video_of(s)] if media == "video" else everything
+    return as_shown(asked, control=control, media=media)
+
+
 def _settings(logged: Any, path: Path) -> RunSettings:
     try:
         return RunSettings.from_dict(logged)
@@ -389,11 +396,16 @@ def _model_id(model: ModelUnderTest) -> str:
     return model.checkpoint or model.backend
 
 
-def _logged_model_id(model: ModelUnderTest, results: Results) -> str:
-    """`_model_id` of a run that may have been made where a backend is installed that is not here.
+def _logged_model_id(results: Results) -> str:
+    """`_model_id` without lmms-eval and the backend, which need not be installed here.
 
-    The backend's own default checkpoint is only known to its code; lmms-eval logs a name.
+    A backend's own default checkpoint is only known to its code; lmms-eval logs a name.
     """
+    config = results["config"]
+    args = config.get("model_args") or {}
+    if isinstance(args, str):
+        args = dict(pair.partition("=")[::2] for pair in args.split(","))
+    model = ModelUnderTest(config["model"], args)
     named = model.backend in (BASELINE_MODEL, REPLAY_MODEL) or model.named_checkpoint is not None
     return _model_id(model) if named else str(results.get("model_name") or model.backend)
 

@@ -40,6 +40,7 @@ __all__ = [
     "BASELINE_MODEL",
     "MEDIA",
     "REPLAY_MODEL",
+    "SETTINGS_KEY",
     "ModelUnderTest",
     "RunSettings",
     "Setting",
@@ -53,6 +54,9 @@ REPLAY_MODEL = "univg_replay"
 BASELINE_DIALECT = "norm1"
 """Baselines write with full precision, so that the oracle scores exactly 1."""
 MEDIA = ("images", "video")
+SETTINGS_KEY = "univg_settings"
+"""Key of a request's metadata that holds the resolved settings (the baselines read them), and of
+lmms-eval's log of samples, where they stand as `RunSettings.to_dict` gives them."""
 _DEFAULT = "default"
 
 _DIALECT_REMEDY = (

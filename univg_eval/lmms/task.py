@@ -28,6 +28,7 @@ from univg_eval.lmms.docs import RowNumber, SampleDocs, TaskRows, load_rows
 from univg_eval.lmms.media import video_file
 from univg_eval.lmms.metrics import logged_values
 from univg_eval.lmms.settings import (
+    SETTINGS_KEY,
     ModelUnderTest,
     RunSettings,
     resolve_settings,
@@ -39,10 +40,7 @@ from univg_eval.prompts import build_prompt
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, score_sample
 
-__all__ = ["SETTINGS_KEY", "GroundingTask"]
-
-SETTINGS_KEY = "univg_settings"
-"""Key of a request's metadata that holds the resolved settings; the baselines read it."""
+__all__ = ["GroundingTask"]
 
 
 def _scored_by_the_class(doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:

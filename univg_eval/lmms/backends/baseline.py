@@ -28,7 +28,7 @@ from univg_eval.boxes import Box, is_valid_box
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
 from univg_eval.lmms.backends.offline import OfflineModel
-from univg_eval.lmms.settings import BASELINE_DIALECT, RunSettings
+from univg_eval.lmms.settings import BASELINE_DIALECT, SETTINGS_KEY, RunSettings
 from univg_eval.lmms.stop import stop_run
 from univg_eval.samples import GroundingSample
 
@@ -157,8 +157,6 @@ class BaselineModel(OfflineModel):
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
         """One response a request; no image is opened."""
-        from univg_eval.lmms.task import SETTINGS_KEY
-
         responses = []
         for request in requests:
             try:
