@@ -149,7 +149,12 @@ def _print(pairs: Pairs) -> None:
     console = Console(width=max(Console().width, TABLE_WIDTH), markup=False, highlight=False)
     kinds = [kind for kind in FAILURES if any(found.total.kinds[kind] for _, found in pairs)]
     for record, found in pairs:
-        console.print(_table(record, found))
+        total = found.total
+        print(
+            f"{record.label} on {record.benchmark}: {total.misses} of {total.n} are misses at IoU "
+            f"{found.threshold:g}"
+        )
+        console.print(_table(found))
         for note in _notes(found):
             print(f"note: {note}")
         print()
@@ -158,7 +163,7 @@ def _print(pairs: Pairs) -> None:
     sys.stdout.flush()
 
 
-def _table(record: RunRecord, found: RunFailures) -> Any:
+def _table(found: RunFailures) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -166,11 +171,7 @@ def _table(record: RunRecord, found: RunFailures) -> Any:
     from univg_eval.failures import FAILURES
 
     kinds = [kind for kind in FAILURES if found.total.kinds[kind]]
-    title = (
-        f"{record.label} on {record.benchmark}: {found.total.misses} misses of {found.total.n} at "
-        f"IoU {found.threshold:g}"
-    )
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("task", no_wrap=True)
     for head in ("n", "misses", *kinds):
         table.add_column(head, justify="right", no_wrap=True)

@@ -51,6 +51,9 @@ _SHOWN_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"})
 _STAND_IN = (128, 128, 128)
 _STAND_IN_WH = (640, 480)
 
+# Half of a surrogate pair is no character; MongoDB would refuse the response that holds it.
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+
 Document = dict[str, Any]
 
 
@@ -145,8 +148,8 @@ def _write_samples(path: Path, documents: Iterable[Document]) -> int:
     with path.open("w", encoding="utf-8") as file:
         file.write('{"samples": [')
         for document in documents:
-            # Escapes are kept: half of a surrogate pair in a response is no UTF-8.
-            file.write((",\n" if n else "\n") + json.dumps(document, allow_nan=False))
+            text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+            file.write((",\n" if n else "\n") + _HALF_PAIR.sub("\N{REPLACEMENT CHARACTER}", text))
             n += 1
         file.write("\n]}\n")
     return n
