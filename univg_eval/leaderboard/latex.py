@@ -76,7 +76,7 @@ def _head(column: str) -> str:
 
 def _name(line: Line) -> str:
     name = escaped(line.name)
-    if line.source != "run":
+    if line.source:
         name += rf" {{\scriptsize ({escaped(line.source)})}}"
     return name + (rf"\textsuperscript{{{','.join(line.letters)}}}" if line.letters else "")
 
@@ -98,7 +98,7 @@ def _notes(sheet: Sheet) -> list[str]:
             rf"\textsuperscript{{{letter}}}~{escaped(mark)}: {escaped(says)}."
             for letter, mark, says in sheet.legend
         ),
-        *(escaped(f"{text}: {', '.join(names)}.") for text, names in sheet.details),
+        *(escaped(f"{', '.join(names)}: {text}.") for text, names in sheet.details),
         *(f"Left out: {escaped(name)}: {escaped(why)}." for name, why in sheet.left_out),
         *(escaped(note) for note in sheet.notes),
         *(escaped(f"[{key}] {text}") for key, text in sheet.sources.items()),

@@ -33,7 +33,7 @@ def as_markdown(sheet: Sheet) -> str:
         parts += ["Bold: best, underlined: second best of the comparable set.", ""]
     for head, entries in (
         ("Marks", [f"<sup>{a}</sup> *{mark}*: {escaped(says)}" for a, mark, says in sheet.legend]),
-        ("Rows", [escaped(f"{text}: {', '.join(names)}") for text, names in sheet.details]),
+        ("Rows", [escaped(f"{', '.join(names)}: {text}") for text, names in sheet.details]),
         ("Left out", [f"{escaped(name)}: {escaped(why)}" for name, why in sheet.left_out]),
         ("Notes", [escaped(note) for note in sheet.notes]),
         ("Published tables", [escaped(f"[{k}] {text}") for k, text in sheet.sources.items()]),
@@ -54,7 +54,7 @@ def _row(cells: list[str]) -> str:
 
 def _name(line: Line) -> str:
     name = escaped(line.name)
-    if line.source != "run":
+    if line.source:
         name += f" ({escaped(line.source)})"
     return name + (f" <sup>{','.join(line.letters)}</sup>" if line.letters else "")
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from univg_eval.leaderboard.intervals import METHODS, Estimate
 from univg_eval.leaderboard.marks import MEANINGS, Mark
-from univg_eval.leaderboard.table import AVERAGES, MACRO, Leaderboard, Row, named
+from univg_eval.leaderboard.table import AVERAGES, MACRO, Leaderboard, Row
 
 __all__ = ["NOTHING", "PRINTED", "Cell", "Intervals", "Line", "Sheet", "make_sheet"]
 
@@ -35,7 +35,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One row: its rank (empty outside the comparable set), name, source, cells and letters."""
+    """One row.
+
+    Attributes:
+        rank: empty outside the comparable set.
+        name: its label.
+        source: key of its published table; empty for a run, or where there is one table alone.
+        cells: one a column.
+        letters: of its marks.
+        comparable: whether it stands in the comparable set.
+    """
 
     rank: str
     name: str
@@ -84,19 +93,15 @@ def make_sheet(board: Leaderboard, intervals: Intervals = "all") -> Sheet:
     lines = [_line(row, columns, letters, intervals, board) for row in board.rows]
     return Sheet(
         title=f"{board.benchmark}: {board.metric} in %"
-        + (", with 95 % intervals" if intervals != "none" else ""),
+        + (
+            ", with 95 % intervals" if any(c.interval for line in lines for c in line.cells) else ""
+        ),
         columns=[*columns, *([PRINTED] if board.has_printed_averages else [])],
         lines=lines,
         legend=[(letters[mark], mark, MEANINGS[mark]) for mark in shown_marks],
         notes=[*board.notes, *_about_columns(board), *_about_intervals(board, intervals)],
         details=_details(board),
-        left_out=[
-            (
-                left.label if left.source == "run" else f"{left.label} [{left.source}]",
-                "; ".join(left.reasons),
-            )
-            for left in board.left_out
-        ],
+        left_out=[(board.name(left), "; ".join(left.reasons)) for left in board.left_out],
         sources=board.sources,
     )
 
@@ -106,10 +111,10 @@ def _details(board: Leaderboard) -> list[tuple[str, list[str]]]:
     rows: dict[tuple[int, str], list[str]] = {}
     order = list(Mark)
     for row in board.rows:
-        name = named(row.entry)
+        name = board.name(row)
         for mark, detail in row.marks.items():
             if detail:
-                rows.setdefault((order.index(mark), f"{mark}: {detail}"), []).append(name)
+                rows.setdefault((order.index(mark), f"{mark} ({detail})"), []).append(name)
         if row.entry.note:
             rows.setdefault((len(order), row.entry.note), []).append(name)
     return [(text, _few(rows[key, text])) for key, text in sorted(rows, key=lambda k: k[0])]
@@ -131,6 +136,8 @@ def _line(
     intervals: Intervals,
     board: Leaderboard,
 ) -> Line:
+    # One printed table alone needs no name on each of its rows.
+    shows_source = row.entry.kind == "published" and len({r.entry.source for r in board.rows}) > 1
     cells = []
     for column in columns:
         wanted = intervals == "all" or (intervals == "averages" and column in AVERAGES)
@@ -148,7 +155,7 @@ def _line(
     return Line(
         rank="" if row.rank is None else str(row.rank),
         name=row.entry.label,
-        source=row.entry.source,
+        source=row.entry.source if shows_source else "",
         cells=cells,
         letters=[letters[mark] for mark in row.marks],
         comparable=row.comparable,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -27,7 +28,6 @@ __all__ = [
     "Row",
     "choose_reference",
     "make_leaderboard",
-    "named",
 ]
 
 MACRO, MICRO = "macro", "micro"
@@ -107,6 +107,8 @@ class Leaderboard:
         n_average_tasks: how many of `tasks` are the reference's.
         reference: the row that the others are held against.
         rows: the comparable ones by rank, then the others in the order they were given.
+        names: (label, source) → what sentences call a row: its label, with the source where another
+            row has the same label.
         left_out: rows that ``strict`` leaves out.
         notes: sentences below the table.
         sources: key of a published table → what and where it is.
@@ -118,9 +120,16 @@ class Leaderboard:
     n_average_tasks: int
     reference: Row
     rows: Sequence[Row]
+    names: Mapping[tuple[str, str], str]
     left_out: Sequence[LeftOut]
     notes: Sequence[str]
     sources: Mapping[str, str]
+
+    def name(self, row: Row | LeftOut) -> str:
+        """What sentences call a row."""
+        if isinstance(row, LeftOut):
+            return self.names[row.label, row.source]
+        return self.names[_key(row.entry)]
 
     @property
     def average_tasks(self) -> Sequence[str]:
@@ -178,6 +187,7 @@ def make_leaderboard(
     )
     tasks = (*average_tasks, *extra)
     rows = _with_places(shown, (*tasks, MACRO, MICRO))
+    names = _names(entries)
     used = {key for row in rows for key in (row.entry.source, *row.entry.also_in)}
     return Leaderboard(
         benchmark=benchmark,
@@ -186,15 +196,28 @@ def make_leaderboard(
         n_average_tasks=len(average_tasks),
         reference=next(row for row in rows if row.entry is reference),
         rows=rows,
+        names=names,
         left_out=[_left_out(row, reference) for row in others] if strict else (),
         notes=[
             *notes,
-            *_notes(
-                [row for row in rows if row.comparable], len(entries), reference, reason, extra
-            ),
+            *_notes([row for row in rows if row.comparable], names, reference, reason, extra),
         ],
         sources={key: text for key, text in (sources or {}).items() if key in used},
     )
+
+
+def _key(entry: Entry) -> tuple[str, str]:
+    return entry.label, entry.source
+
+
+def _names(entries: Sequence[Entry]) -> dict[tuple[str, str], str]:
+    n = Counter(entry.label for entry in entries)
+    return {
+        _key(entry): entry.label
+        if n[entry.label] == 1 or entry.kind == "run"
+        else f"{entry.label} [{entry.source}]"
+        for entry in entries
+    }
 
 
 def _row(entry: Entry, reference: Entry, tasks: Sequence[str], metric: str) -> Row:
@@ -258,20 +281,24 @@ def _left_out(row: Row, reference: Entry) -> LeftOut:
 
 
 def _notes(
-    equals: Sequence[Row], n_rows: int, reference: Entry, reason: str, extra: Mapping[str, None]
+    equals: Sequence[Row],
+    names: Mapping[tuple[str, str], str],
+    reference: Entry,
+    reason: str,
+    extra: Mapping[str, None],
 ) -> list[str]:
     known = [
         *([f"protocol {reference.protocol}"] if reference.protocol else []),
         *(f"fingerprint {digest[:12]}" for digest in reference.fingerprints.values()),
     ]
-    notes = [f"Reference: {', '.join([f'{named(reference)} ({reason})', *known])}."]
+    notes = [f"Reference: {', '.join([f'{names[_key(reference)]} ({reason})', *known])}."]
     if len(equals) > 1:
         notes.append(
             f"Comparable set ({len(equals)} rows; only these are ranked): "
-            + ", ".join(named(row.entry) for row in equals)
+            + ", ".join(names[_key(row.entry)] for row in equals)
             + "."
         )
-    elif n_rows > 1:
+    elif len(names) > 1:
         notes.append("No other row can be compared with the reference, so nothing is ranked.")
     if extra:
         notes.append(
@@ -291,14 +318,9 @@ def _notes(
         )
     elif any(row.rank and row.macro and row.macro.low is None for row in equals):
         notes.append(
-            "Printed values have no intervals: small differences between ranks may be chance."
+            "Where values have no intervals, small differences between ranks may be chance."
         )
     return notes
-
-
-def named(entry: Entry) -> str:
-    """Label and, for a printed row, its table."""
-    return entry.label if entry.kind == "run" else f"{entry.label} [{entry.source}]"
 
 
 def _overlap(a: Estimate | None, b: Estimate | None) -> bool:

@@ -71,7 +71,7 @@ def _print(sheet: Sheet, console: Console, *, styled: bool) -> None:
         console.print(Text("* best, + second best of the comparable set"))
     for head, entries in (
         ("Marks", [f"{letter} {mark}: {says}" for letter, mark, says in sheet.legend]),
-        ("Rows", [f"{text}: {', '.join(names)}" for text, names in sheet.details]),
+        ("Rows", [f"{', '.join(names)}: {text}" for text, names in sheet.details]),
         ("Left out", [f"{name}: {reasons}" for name, reasons in sheet.left_out]),
         ("Notes", sheet.notes),
         ("Published tables", [f"[{key}] {text}" for key, text in sheet.sources.items()]),
@@ -163,7 +163,7 @@ def _name(line: Line) -> Text:
     from rich.text import Text
 
     name = visible(line.name)
-    return Text(name if line.source == "run" else f"{name}\n[{line.source}]")
+    return Text(f"{name}\n[{line.source}]" if line.source else name)
 
 
 def _broken(head: str) -> Text:
