@@ -140,10 +140,12 @@ def _percent(value: float) -> str:
 
 
 def p_words(p: float) -> str:
-    """p to the digits that matter: "0.023", "< 0.001"."""
+    """p to the digits that matter: "0.023", "< 0.001"; one below 0.05 never reads as 0.05."""
     if p < 0.001:
         return "< 0.001"
-    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    if p >= 0.1:
+        return f"{p:.2f}"
+    return f"{p:.3f}" if p >= LEVEL or round(p, 3) < LEVEL else "0.0499"
 
 
 def _p(p: float) -> str:

@@ -1,0 +1,468 @@
+"""Two runs compared: which samples count, what is said, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from univg_eval.cli import main
+from univg_eval.comparison import Comparison, compare_runs, p_words, points
+from univg_eval.errors import UserError
+from univg_eval.runs import RunRecord, load_run, unknown_environment, write_run
+from univg_eval.scoring import SampleScore, aggregate
+from univg_eval.stats import mcnemar_test, paired_share_interval
+
+
+def score(name: str, iou: float | None = 0.0, **changes: Any) -> SampleScore:
+    values: dict[str, Any] = {
+        "id": name,
+        "task": "find",
+        "cluster": name,
+        "status": "ok",
+        "box": (0.1, 0.1, 0.2, 0.2),
+        "iou": iou,
+        "center": iou is not None and iou > 0,
+        "image_index": None,
+        "image_right": None,
+        "no_target_right": None,
+        "f1": None,
+        "ap50": None,
+        "n_boxes": 1,
+        "n_units": 1,
+        "clipped": False,
+        "excluded": False,
+    }
+    return SampleScore(**(values | changes))
+
+
+def record(
+    label: str,
+    scores: Sequence[SampleScore],
+    *,
+    responses: Sequence[str] | None = None,
+    benchmark: str = "toy",
+    fingerprint: str | None = "f" * 64,
+    settings: dict[str, Any] | None = None,
+    **manifest: Any,
+) -> RunRecord:
+    chosen = {
+        "dialect": "qwen2_vl",
+        "prompt": "direct",
+        "protocol": "univg",
+        "min_pixels": None,
+        "max_pixels": None,
+        "control": "none",
+        "media": "images",
+    } | (settings or {})
+    said = responses or [f"{label} {s.id}" for s in scores]
+    return RunRecord(
+        path=Path(label),
+        manifest={
+            "model": {"id": f"some/{label}", "backend": "hf", "args": None, "config_sha256": None},
+            "settings": {name: [value, "default"] for name, value in chosen.items()},
+            "prompt_sha256": "a" * 64,
+            "generation": {"max_new_tokens": 32},
+            "dataset": {
+                "benchmark": benchmark,
+                "prepared_benchmark": benchmark.partition("+")[0],
+                "control": chosen["control"],
+                "media": "images",
+                "fingerprint": fingerprint,
+                "n": len(scores),
+                "left_out": 0,
+                "skipped": 0,
+                "revision": None,
+            },
+            "n": len(scores),
+            "complete": True,
+            "excluded": 0,
+            "results": aggregate(scores),
+            "wall_time_s": None,
+            **unknown_environment(),
+            **manifest,
+        },
+        responses=[
+            {
+                "id": s.id,
+                "benchmark": benchmark,
+                "task": s.task,
+                "response": text,
+                "image_sizes": None,
+                "input_sizes": None,
+                "prompt": None,
+            }
+            for s, text in zip(scores, said, strict=True)
+        ],
+        scores=json.loads(json.dumps([asdict(s) for s in scores])),
+        label=label,
+    )
+
+
+def answers(ious: Sequence[float], **changes: Any) -> list[SampleScore]:
+    return [score(f"toy-{i:05d}", iou, **changes) for i, iou in enumerate(ious)]
+
+
+def two_tasks(right: Sequence[int], wrong_at: Sequence[int] = ()) -> list[SampleScore]:
+    """Fifty samples of each of two tasks, the first `right` of each answered right."""
+    return [
+        score(f"toy-{t}{i:04d}", float(i < right[t] and i not in wrong_at), task=task)
+        for t, task in enumerate(("find", "count"))
+        for i in range(50)
+    ]
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+
+def test_a_binary_task_is_mcnemar_and_the_score_interval() -> None:
+    # 20 samples: 4 both, 1 only A, 8 only B, 7 neither.
+    a = record("old", answers([0.9] * 4 + [0.5] + [0.0] * 8 + [0.1] * 7))
+    b = record("new", answers([0.5] * 4 + [0.49] + [0.7] * 8 + [0.4] * 7))
+    found = compare_runs(a, b)
+    (task,) = found.tasks
+    counts = task.counts
+    assert (counts.both, counts.losses, counts.wins, counts.neither) == (4, 1, 8, 7)
+    assert (counts.ties, found.n, found.clusters) == (11, 20, 20)
+    assert task.difference.p == pytest.approx(mcnemar_test(1, 8))
+    assert task.difference.test == "mcnemar"
+    assert task.difference.interval == paired_share_interval(1, 8, 20)
+    assert (task.difference.a, task.difference.b) == (pytest.approx(0.25), pytest.approx(0.6))
+    # With one task macro, micro and the task are the same.
+    assert found.macro == task.difference
+    assert found.micro.interval == task.difference.interval
+
+
+def test_macro_and_micro_are_those_of_the_results() -> None:
+    scores_a = [*answers([1.0, 0.0, 0.6]), score("toy-x", 0.0, task="other")]
+    scores_b = [*answers([0.0, 0.0, 0.6]), score("toy-x", 1.0, task="other")]
+    found = compare_runs(record("a", scores_a), record("b", scores_b), metric="miou")
+    assert found.macro.a == pytest.approx(aggregate(scores_a)["macro"]["miou"])
+    assert found.macro.b == pytest.approx(aggregate(scores_b)["macro"]["miou"])
+    assert found.macro.interval.estimate == pytest.approx((-1 / 3 + 1) / 2)
+    assert found.micro.interval.estimate == pytest.approx(0.0)
+    assert found.counts.both is None and (found.counts.wins, found.counts.losses) == (1, 1)
+
+
+def test_shared_images_count_as_one() -> None:
+    ious_a, ious_b = [0.0] * 40, [1.0] * 16 + [0.0] * 24
+    apart = compare_runs(record("a", answers(ious_a)), record("b", answers(ious_b)))
+    grouped = compare_runs(
+        *(
+            record(
+                label, [score(f"t-{i}", iou, cluster=f"c{i // 4}") for i, iou in enumerate(ious)]
+            )
+            for label, ious in (("a", ious_a), ("b", ious_b))
+        )
+    )
+    (task,) = grouped.tasks
+    assert (task.clusters, task.difference.test) == (10, "sign_flip_exact")
+    assert task.difference.p == pytest.approx(2 / 2**4)  # four groups, all for B
+    assert apart.macro.p == pytest.approx(2 / 2**16)
+    width = task.difference.interval.high - task.difference.interval.low
+    assert width > 1.5 * (apart.macro.interval.high - apart.macro.interval.low)
+    assert any("Few groups of shared images (under 20) in find" in note for note in grouped.notes)
+
+
+def test_tasks_are_corrected_by_holm() -> None:
+    found = compare_runs(record("a", two_tasks([10, 10])), record("b", two_tasks([18, 20])))
+    p = [mcnemar_test(0, 8), mcnemar_test(0, 10)]
+    assert [task.difference.p for task in found.tasks] == pytest.approx(p)
+    assert [task.p_holm for task in found.tasks] == pytest.approx([p[0], 2 * p[1]])
+
+
+@pytest.mark.parametrize(
+    ("metric", "changes", "value"),
+    [
+        ("image_acc", {"image_right": True}, 1.0),
+        ("joint@0.5", {"image_right": False}, 0.0),
+        ("f1@0.5", {"iou": None, "f1": 0.4, "ap50": 0.2}, 0.4),
+        ("no_target_acc", {"iou": None, "no_target_right": True}, 1.0),
+    ],
+)
+def test_metrics_of_some_samples_are_compared_on_these(
+    metric: str, changes: dict[str, Any], value: float
+) -> None:
+    special = [score(f"toy-{i}", **({"iou": 0.7} | changes)) for i in range(8)]
+    scores = [*special, *(score(f"plain-{i}", 0.7) for i in range(5))]
+    found = compare_runs(record("a", scores), record("b", scores), metric=metric)
+    assert (found.n, found.uncounted, found.macro.a) == (8, 5, pytest.approx(value))
+    assert any("5 common samples do not count in" in note for note in found.notes)
+
+
+def test_what_flipped_most_comes_first_both_ways() -> None:
+    a = record("a", answers([0.0, 0.9, 0.2, 0.5, 0.8, 0.3]))
+    b_scores = answers([0.95, 0.0, 0.6, 0.5, 0.1, 0.31])
+    b_scores[1] = score("toy-00001", 0.0, status="truncated", box=None)
+    found = compare_runs(a, record("b", b_scores), flips=2)
+    assert [flip.id for flip in found.for_b] == ["toy-00000", "toy-00002"]
+    assert [flip.id for flip in found.for_a] == ["toy-00001", "toy-00004"]
+    worst = found.for_a[0]
+    assert (worst.status_a, worst.status_b, worst.iou_a, worst.iou_b) == ("ok", "truncated", 0.9, 0)
+
+
+# --- which samples, and what is refused ----------------------------------------------------------
+
+
+def test_only_common_samples_count_and_the_others_are_told() -> None:
+    a = record("a", answers([1.0] * 30))
+    b = record("b", answers([1.0] * 40)[10:])
+    found = compare_runs(a, b)
+    assert (found.n, found.a.alone, found.b.alone) == (20, 10, 10)
+    assert found.notes[0] == (
+        "Only the 20 samples that both runs have are compared; left out: 10 that only a has, 10 "
+        "that only b has."
+    )
+
+
+def test_a_control_is_compared_with_the_plain_run() -> None:
+    a = record("plain", answers([1.0] * 30))
+    b = record("blank", answers([0.0] * 30), benchmark="toy+blank", settings={"control": "blank"})
+    found = compare_runs(a, b)
+    assert found.differing["control"] == ("none", "blank")
+    assert "plain scores higher than blank" in found.verdict.headline
+    assert any("plain ran on toy and blank on toy+blank" in note for note in found.notes)
+
+
+def test_other_rules_are_told() -> None:
+    scores = answers([1.0] * 10)
+    a = record("a", scores)
+    b = record("b", scores, settings={"protocol": "migician"}, generation={"max_new_tokens": 64})
+    found = compare_runs(a, b)
+    assert found.differing == {
+        "protocol": ("univg", "migician"),
+        "generation max_new_tokens": (32, 64),
+    }
+    assert any("scored under another protocol" in note for note in found.notes)
+
+
+def test_an_unknown_fingerprint_is_told() -> None:
+    scores = answers([1.0] * 10)
+    found = compare_runs(record("a", scores), record("b", scores, fingerprint=None))
+    assert any("The fingerprint of b is not known" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("b", "metric", "message"),
+    [
+        ({"benchmark": "toy_revised"}, "acc@0.5", "a ran on toy and b on toy_revised"),
+        ({"fingerprint": "e" * 64}, "acc@0.5", "different versions of toy: their fingerprints"),
+        ({"scores": [score("other-1")]}, "acc@0.5", "no sample in common"),
+        ({"scores": []}, "acc@0.5", "holds no samples"),
+        ({"scores": [score("toy-00000")] * 2}, "acc@0.5", "2 scores of 1 samples"),
+        ({"scores": [score("toy-00000", task="x")]}, "acc@0.5", "has task 'find' in a and 'x'"),
+        ({"scores": [score("toy-00000", cluster="x")]}, "acc@0.5", "has cluster 'toy-00000'"),
+        ({}, "acc@0.4", r"no common sample has the metric 'acc@0.4'.*they have acc@0\.3"),
+        ({"scores": [score("toy-00000", excluded=True)]}, "acc@0.5", "they have none in common"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(b: dict[str, Any], metric: str, message: str) -> None:
+    arguments = {"scores": answers([1.0])} | b
+    with pytest.raises(UserError, match=message):
+        compare_runs(record("a", answers([1.0])), record("b", **arguments), metric=metric)
+
+
+# --- words ---------------------------------------------------------------------------------------
+
+
+def test_a_clear_winner_is_named_with_its_figures() -> None:
+    found = compare_runs(record("old", two_tasks([10, 20])), record("new", two_tasks([30, 40])))
+    assert found.verdict.kind == "b_higher"
+    low, high = (100 * limit for limit in (found.macro.interval.low, found.macro.interval.high))
+    assert found.verdict.headline == (
+        "new is better than old: +40.0 points of macro acc@0.5 (70.0 % against 30.0 %), 95 % "
+        f"interval {low:+.1f} to {high:+.1f}, p < 0.001."
+    )
+    assert "new is higher in find, count" in found.verdict.text
+    mirrored = compare_runs(record("new", two_tasks([30, 40])), record("old", two_tasks([10, 20])))
+    assert mirrored.verdict.kind == "a_higher"
+    assert mirrored.verdict.headline.startswith("new is better than old: +40.0 points")
+    # The difference stays B - A; the words turn it.
+    assert mirrored.macro.interval.estimate == pytest.approx(-0.4)
+
+
+def test_no_difference_is_never_claimed_only_not_shown() -> None:
+    found = compare_runs(
+        record("old", two_tasks([20, 20])), record("new", two_tasks([22, 21], wrong_at=[3]))
+    )
+    assert found.verdict.kind == "not_shown"
+    assert found.verdict.headline.startswith("No difference shown: old has 40.0 % macro acc@0.5")
+    interval = found.macro.interval
+    assert interval.low < 0 < interval.high
+    assert (
+        f"The interval still allows anything up to old being better by {-100 * interval.low:.1f} "
+        f"points or new being better by {100 * interval.high:.1f} points."
+    ) in found.verdict.text
+    assert found.macro.detectable is not None
+    assert (
+        f"With 100 questions and this much disagreement (5 of them scored differently), a "
+        f"difference under {100 * found.macro.detectable:.1f} points of macro acc@0.5 cannot be "
+        "told from noise"
+    ) in found.verdict.text
+
+
+def test_five_against_none_is_at_the_edge() -> None:
+    # Tango's interval leaves out 0, the exact test has p = 2 / 32.
+    a = record("a", answers([0.0] * 100))
+    b = record("b", answers([1.0] * 5 + [0.0] * 95))
+    found = compare_runs(a, b)
+    assert found.macro.p == pytest.approx(0.0625)
+    assert found.macro.interval.low > 0
+    assert found.verdict.kind == "borderline"
+    assert found.verdict.headline.startswith("At the edge: ")
+    assert "take it as not shown" in found.verdict.text
+
+
+def test_identical_runs_are_called_so_and_keep_an_interval() -> None:
+    scores, said = two_tasks([20, 20]), [f"answer {i}" for i in range(100)]
+    found = compare_runs(record("a", scores, responses=said), record("b", scores, responses=said))
+    assert found.verdict.kind == "identical"
+    assert "word for word the same response to each of the 100 questions" in found.verdict.headline
+    assert found.macro.interval.low < 0 < found.macro.interval.high
+    assert found.same_responses == 100
+
+
+def test_same_responses_under_another_protocol_are_told() -> None:
+    said = [f"answer {i}" for i in range(50)]
+    a = record("a", answers([1.0] * 50), responses=said)
+    b = record("b", answers([0.0] * 50), responses=said, settings={"protocol": "univg-r1"})
+    found = compare_runs(a, b)
+    assert "a scores higher than b" in found.verdict.headline
+    assert "what differs is how they are read and scored" in found.verdict.text
+
+
+def test_equal_scores_of_other_responses_are_no_identity() -> None:
+    scores = answers([1.0] * 5 + [0.0] * 5)
+    found = compare_runs(record("a", scores), record("b", scores))
+    assert found.verdict.kind == "not_shown"
+    assert "No question has another acc@0.5, but 10 responses differ." in found.verdict.text
+
+
+def test_four_samples_can_show_nothing() -> None:
+    found = compare_runs(record("a", answers([0.0] * 4)), record("b", answers([1.0] * 4)))
+    assert found.verdict.kind in ("borderline", "not_shown")
+    assert found.macro.detectable is None
+    assert "With 4 questions no difference of acc@0.5, however large" in found.verdict.text
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0.0321, "+3.2"), (-0.0004, "+0.0"), (0.0, "+0.0"), (-0.5, "-50.0")]
+)
+def test_points(value: float, expected: str) -> None:
+    assert points(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("p", "expected"),
+    [
+        (0.0004, "< 0.001"),
+        (0.001, "0.001"),
+        (0.0126, "0.013"),
+        (0.04994, "0.0499"),
+        (0.04999, "0.0499"),
+        (0.05, "0.050"),
+        (0.5, "0.50"),
+    ],
+)
+def test_p_words(p: float, expected: str) -> None:
+    assert p_words(p) == expected
+
+
+def test_equal_arguments_give_equal_results() -> None:
+    a, b = record("a", two_tasks([10, 20])), record("b", two_tasks([14, 21]))
+    assert compare_runs(a, b) == compare_runs(a, b)
+
+
+# --- command -------------------------------------------------------------------------------------
+
+
+def on_disk(path: Path, run: RunRecord) -> Path:
+    return write_run(path, manifest=run.manifest, responses=run.responses, scores=run.scores)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("runs")
+    for name, right in (("old", [10, 20]), ("new", [30, 40])):
+        on_disk(root / name / "toy", record(name, two_tasks(right)))
+    on_disk(root / "new" / "toy+blank", record("new", two_tasks([0, 0]), benchmark="toy+blank"))
+    return root / "old", root / "new"
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    status = main(["compare", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_command_says_the_verdict_first(capsys, folders: tuple[Path, Path]) -> None:
+    old, new = folders
+    status, out, err = command(capsys, f"before={old}", f"after={new / 'toy'}")
+    assert (status, err) == (0, "")
+    assert out.startswith("after is better than before: +40.0 points of macro acc@0.5")
+    assert "These two differ in" not in out
+    for cell in ("find", "count", "macro", "all samples", "95 % interval", "only after"):
+        assert cell in out
+
+
+def test_command_picks_the_benchmark_that_both_have(capsys, folders: tuple[Path, Path]) -> None:
+    old, new = folders
+    status, out, _ = command(capsys, old, new, "--json")
+    assert status == 0
+    assert json.loads(out)["b"]["benchmark"] == "toy"
+    status, _, err = command(capsys, new, new)
+    assert status == 2
+    assert "say which with --benchmark" in err
+    status, out, _ = command(capsys, new, new, "--benchmark", "toy+blank", "--json")
+    found = json.loads(out)
+    assert (found["a"]["label"], found["b"]["label"]) == ("new (A)", "new (B)")
+    assert found["verdict"]["kind"] == "identical"
+
+
+def test_json_holds_all_fields_and_files_hold_what_is_printed(
+    capsys, tmp_path: Path, folders: tuple[Path, Path]
+) -> None:
+    old, new = (load_run(folder / "toy") for folder in folders)
+    _, out, _ = command(
+        capsys, old.path, new.path, "--json", "--flips", 1, "-o", tmp_path / "x.json"
+    )
+    assert (tmp_path / "x.json").read_text() == out
+    found = json.loads(out)
+    expected = compare_runs(old, new, flips=1)
+    assert found == json.loads(json.dumps(expected.to_dict()))
+    assert set(found) == set(Comparison.__slots__)
+    _, out, _ = command(capsys, old.path, new.path, "--markdown", "-o", tmp_path / "x.md")
+    assert (tmp_path / "x.md").read_text() == out
+    assert out.startswith("**new is better than old: ")
+    header = next(line for line in out.splitlines() if line.startswith("| task |"))
+    rows = [line for line in out.splitlines() if line.startswith(("| find", "| macro"))]
+    assert [line.count(" | ") for line in rows] == [header.count(" | ")] * 2
+
+
+def test_labels_are_data_in_markdown(capsys, folders: tuple[Path, Path]) -> None:
+    _, out, _ = command(capsys, f"a|<b>*x*={folders[0]}", folders[1] / "toy", "--markdown")
+    assert r"a\|\<b\>\*x\*" in out
+    assert "<b>" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--flips", -1), "--flips is -1"),
+        (("--out", "x.txt"), "--out is x.txt; expected a file that ends in .md or .json"),
+        (("--metric", "nope"), "no common sample has the metric 'nope'"),
+        (("--benchmark", "mig_bench"), "holds 0 runs of mig_bench"),
+        (("--out", "/proc/nowhere/x.md"), "cannot write /proc/nowhere/x.md"),
+    ],
+)
+def test_command_refuses_what_it_cannot_do(
+    capsys, folders: tuple[Path, Path], arguments: tuple[object, ...], message: str
+) -> None:
+    status, out, err = command(capsys, *folders, *arguments)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
