@@ -554,3 +554,13 @@ def test_what_a_user_reported_has_intervals() -> None:
         (38 / 117, expected.low, expected.high), abs=1e-12
     )
     assert reported.text("correspondence") == "32.48"
+
+
+def test_a_printed_row_has_a_micro_average_where_its_counts_are_certain() -> None:
+    """87.50 is 35/40 alone, 50.00 is 15/30; 100.00 and 0.00 fit both files."""
+    board = one([], printed({"x": {"a": "87.50", "b": "50.00"}, "y": {"a": "0.00", "b": "0.00"}}))
+    micro = row(board, "x").micro
+    assert micro is not None
+    assert (micro.value, micro.n, micro.low) == (50 / 70, 70, None)
+    assert row(board, "x").text("micro") == "71.43"
+    assert row(board, "y").micro is None

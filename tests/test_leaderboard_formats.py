@@ -31,6 +31,7 @@ RUNS = [
     record("new", {"to_find": [1.0, 1.0, 1.0, 0.0], "b": [1.0, 0.0]}),
     record("other|rule", {"to_find": [1.0] * 4, "b": [0.0, 0.0]}, protocol="migician"),
 ]
+# 87.50 is 35 of 40 and 5.00 is 1 of 20: 36 of 60 together.
 PRINTED = Published(
     [table({"x_1": {"a": "87.50", "b": "5.00"}}, {"x_1": "46.30"}, key="a_paper")],
     (),
@@ -149,7 +150,7 @@ def test_every_row_of_markdown_has_as_many_cells() -> None:
 def test_printed_rows_keep_their_digits_and_their_table() -> None:
     text = as_markdown(make_sheet(boards(PRINTED)[0]))
     (line,) = [line for line in text.splitlines() if line.startswith("| x")]
-    assert line == r"| x\_1 <sup>a,b,c</sup> | 87.50 | 5.00 | 46.25 | 46.30 |"
+    assert line == r"| x\_1 <sup>a,b,c</sup> | 87.50 | 5.00 | 46.25 | 60.00 | 46.30 |"
     assert "the average is printed as 46.30; the printed values give 46.25" in text
     assert (
         r"- \[a\_paper\] A table: A paper; Table 1, 2025-05-20, https://example.org/paper" in text
@@ -218,8 +219,8 @@ def test_csv_is_read_back() -> None:
     assert read["value"].tolist() == [2 / 3] * 3
     assert read["n"].tolist() == [3] * 3
     printed = pandas.read_csv(StringIO(as_csv(boards(PRINTED))))
-    assert printed["column"].tolist() == ["a", "b", "macro", "printed_avg"]
-    assert printed["value"].tolist() == [0.875, 0.05, 0.4625, 0.463]
+    assert printed["column"].tolist() == ["a", "b", "macro", "micro", "printed_avg"]
+    assert printed["value"].tolist() == [0.875, 0.05, 0.4625, 0.6, 0.463]
     assert printed["low"].isna().all()
     assert printed["marks"][0].split() == ["reference", "unknown-provenance", "average-differs"]
 
@@ -235,7 +236,7 @@ def test_json() -> None:
         "printed_avg": 0.463,
     }
     assert set(row["marks"]) <= set(MEANINGS)
-    assert (row["micro"], row["intervals"]["a"], row["n"]["a"]) == (None, None, None)
+    assert (row["micro"], row["intervals"]["a"], row["n"]["a"]) == (0.6, None, None)
     runs = as_dict(boards())
     assert [row["rank"] for row in runs["rows"]] == [1, 2, None]
     assert runs["rows"][0]["intervals"]["to_find"]["method"] == "wilson"

@@ -32,6 +32,8 @@ class Column:
         ids: of all samples of the task, excluded ones too; empty for a printed value.
         estimate: the value with its limits.
         printed: in percent, with its digits; None for a run.
+        right: (k, N) that a printed value comes from, where one annotation file alone explains its
+            row, or where they were reported; None otherwise.
     """
 
     estimate: Estimate
@@ -39,6 +41,7 @@ class Column:
     clusters: Sequence[Hashable] = ()
     ids: frozenset[str] = frozenset()
     printed: Decimal | None = None
+    right: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +104,18 @@ class Entry:
         return sum(known, Decimal(0)) / len(known) if len(known) == len(values) else None
 
     def micro(self, tasks: Sequence[str], metric: str) -> Estimate | None:
-        """The mean over all samples of `tasks`; None where a task or its samples are missing."""
+        """The mean over all samples of `tasks`; None where a task or its samples are missing.
+
+        That of printed values has no interval: nobody has printed which samples share images.
+        """
         columns = [self.columns[task] for task in tasks if task in self.columns]
-        if not tasks or len(columns) < len(tasks) or not all(c.values for c in columns):
+        if not tasks or len(columns) < len(tasks):
+            return None
+        counts = [column.right for column in columns if column.right is not None]
+        if len(counts) == len(columns):
+            n = sum(n for _, n in counts)
+            return Estimate(sum(k for k, _ in counts) / n, n)
+        if not all(column.values for column in columns):
             return None
         return task_estimate(
             [value for column in columns for value in column.values],

@@ -60,13 +60,18 @@ def _entry(
         revision = frozenset(fit.revision for fit in fits)
     else:
         revision = frozenset({table.revision}) if named else frozenset()
+    certain = fits[0] if len(fits) == 1 and fits[0].rounding == "nearest" else None
     marks = {mark: ", ".join(texts) for mark, texts in found.items()}
     return Entry(
         label=row.model,
         kind="published",
         source=table.key,
         columns={
-            task: Column(Estimate(float(value / 100), None), printed=value)
+            task: Column(
+                Estimate(float(value / 100), None),
+                printed=value,
+                right=certain.counts.get(task) if certain else None,
+            )
             for task, value in row.values.items()
         },
         protocol=None if row.protocol == UNKNOWN else row.protocol,
@@ -102,7 +107,8 @@ def entry_of_reproductions(
         printed = row.printed
         if printed is None:
             printed = (100 * exact).quantize(Decimal("0.01"))
-        columns[row.task] = Column(estimate, printed=printed)
+        right = (int(row.numerator), row.denominator) if is_share(metric) else None
+        columns[row.task] = Column(estimate, printed=printed, right=right)
     named = reported.revision != UNKNOWN
     fitting = [
         known.revision

@@ -177,7 +177,8 @@ def _about_columns(board: Leaderboard) -> list[str]:
     if board.has_printed_averages:
         text += ("; " if text else "") + (
             f"{PRINTED}: the average as printed, beside which {MACRO} is the mean of the printed "
-            "values"
+            "values; their micro average is shown where one annotation file alone explains all of "
+            "them as k/N"
         )
     if not text:
         return []

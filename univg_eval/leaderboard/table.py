@@ -73,13 +73,15 @@ class Row:
     def text(self, column: str) -> str | None:
         """The value in percent as it is shown: printed ones with their digits, others with one.
 
-        The mean of printed values has two decimals.
+        Averages of printed values have two decimals.
         """
         estimate = self.estimate(column)
         if estimate is None:
             return None
         if self.entry.kind == "run":
             return f"{100 * estimate.value:.1f}"
+        if column == MICRO:
+            return f"{100 * estimate.value:.2f}"
         if column == MACRO:
             mean = self.printed_mean or Decimal(0)
             return str(mean.quantize(Decimal("0.01"), rounding=ROUND_HALF_EVEN))
