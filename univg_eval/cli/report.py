@@ -16,6 +16,7 @@ from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
     from univg_eval.report.fiftyone_export import FiftyOneExport
+    from univg_eval.report.run_data import ReportData
     from univg_eval.report.run_page import RunPage
 
 __all__ = ["add_parser", "run"]
@@ -78,6 +79,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "docs/failures.md",
     )
     parser.add_argument(
+        "--fiftyone",
+        type=Path,
+        metavar="DIR",
+        help="also write samples, boxes and images as a dataset for FiftyOne into a new folder",
+    )
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        metavar="DIR",
+        help="also write the charts as PDF and PNG into this folder (needs matplotlib)",
+    )
+    parser.add_argument(
         "--root", type=Path, metavar="DIR", help="data root; default $UNIVG_DATA or ~/.cache/univg"
     )
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
@@ -94,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
     """Read the runs, write the page, say where it is and how large."""
     from univg_eval.report.run_data import collect
     from univg_eval.report.run_page import write_run_page
+    from univg_eval.report.text import printable
 
     if args.out.is_dir():
         raise UserError(f"{args.out} is a folder; name a file, e.g. {args.out / 'report.html'}")
@@ -124,11 +138,13 @@ def run(args: argparse.Namespace) -> int:
         f"{page.path}: {page.n_samples:,} samples, {page.n_images:,} images, "
         f"{page.n_bytes / 2**20:.1f} MiB"
     )
+    for name, where in also.items():
+        print(f"{name}: {where if isinstance(where, str) else ', '.join(where)}")
     for note in data.notes:
-        print(f"Note: {note}")
+        print(printable(f"Note: {note}"))
     if page.problems:
         first = next(iter(page.problems.values()))
-        print(f"Note: {len(page.problems):,} images cannot be shown. The first: {first}")
+        print(printable(f"Note: {len(page.problems):,} images cannot be shown. First: {first}"))
     if page.n_bytes > LARGE_PAGE:
         print("Note: browsers are slow to open so large a file; --images misses makes it smaller.")
     if dataset is not None:
@@ -143,6 +159,20 @@ def run(args: argparse.Namespace) -> int:
                 f"images that cannot be read. The first: {first}"
             )
     return 0
+
+
+def _also(args: argparse.Namespace, data: ReportData) -> dict[str, str | list[str]]:
+    """Write what was asked for besides the page: name → where it is."""
+    also: dict[str, str | list[str]] = {}
+    if args.fiftyone is not None:
+        from univg_eval.report.fiftyone_export import export_fiftyone
+
+        also["fiftyone"] = str(export_fiftyone(data, args.fiftyone, root=args.root).folder)
+    if args.figures is not None:
+        from univg_eval.report.figure_files import write_figures
+
+        also["figures"] = [str(path) for path in write_figures(data, args.figures)]
+    return also
 
 
 def _footer() -> str:

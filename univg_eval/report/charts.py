@@ -17,7 +17,7 @@ from univg_eval.report.text import as_html
 __all__ = ["bars", "ceiling", "curves", "histogram", "limits_in_words", "radar", "stacked"]
 
 _WIDTH = 400
-_CHAR = 6.4  # width of a character at the charts' font size, on average
+_CHAR = 6.0  # width of a character at the charts' font size, on average
 
 
 def ceiling(values: Iterable[float]) -> float:
@@ -144,7 +144,7 @@ def histogram(
         highest: count that the axis ends at, the same for all runs that are compared.
     """
     left, top, width, height, bottom = 34, 16, 280, 120, 34
-    step = (width - left - 4) / (len(counts) + 0.6)
+    step = (width - left - 10) / (len(counts) + 0.6)
     highest = max(1, highest)
     total = sum(counts)
     parts = [_open(width, top + height + bottom, name)]
@@ -193,7 +193,7 @@ def radar(
         axes: at least three, clockwise from the top.
         highest: share of the outermost ring, the same for all radars that are compared.
     """
-    width, radius, middle_x, middle_y = 350, 78.0, 175.0, 104.0
+    width, radius, middle_x, middle_y = 350, 78.0, 175.0, 110.0
     look = look_of(position)
 
     def point(number: int, value: float) -> tuple[float, float]:
@@ -209,7 +209,7 @@ def radar(
     def spot(number: int, share: float) -> tuple[float, float]:
         return point(number, share / highest)
 
-    parts = [_open(width, 208, name)]
+    parts = [_open(width, 214, name)]
     for value in (0.25, 0.5, 0.75, 1.0):
         parts.append(f'<path class="grid" d="M{ring(value)}Z" />')
     for number, axis in enumerate(axes):
@@ -219,6 +219,8 @@ def radar(
         )
         label_x, label_y = point(number, 1.09)
         side = label_x - middle_x
+        if number == 0:
+            label_y -= 9  # its neighbours stand close beside it
         anchor = "middle" if abs(side) < 8 else "start" if side > 0 else "end"
         room = width / 2 - abs(side) if anchor != "middle" else width / 2
         parts.append(_text(label_x, label_y + 4, _cut(axis, int(room / _CHAR)), anchor, "small"))

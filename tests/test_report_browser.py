@@ -1,0 +1,502 @@
+"""The page about runs in a real browser: filters, keys, colours, and that data stays data."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from report_data import ATTACKS, N_PLAIN, prepare, two_runs
+
+from univg_eval.report.run_data import collect
+from univg_eval.report.run_page import write_run_page
+
+REQUIRE = "UNIVG_REQUIRE_BROWSER"
+HOW = "no Chromium found; install it, e.g. `apt-get install chromium`, to run these tests"
+
+
+@dataclass
+class Opened:
+    """The page, with what the browser had to say about it."""
+
+    page: object
+    address: str
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def count(self) -> str:
+        return self.page.inner_text("#count")
+
+    def cards(self) -> list[str]:
+        return self.page.locator("#cards .open").all_inner_texts()
+
+    def until(self, condition: str) -> None:
+        """Wait for an expression; the page's policy lets no string be evaluated inside it."""
+        end = time.monotonic() + 5
+        while not self.page.evaluate(condition):
+            assert time.monotonic() < end, f"never true: {condition}; it says {self.count()!r}"
+            time.sleep(0.02)
+
+    def until_count(self, words: str) -> None:
+        self.until(f"document.getElementById('count').textContent === {json.dumps(words)}")
+
+    def focused(self) -> str:
+        return self.page.evaluate("document.activeElement.id")
+
+
+def _chromium() -> str:
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        # Where the browser was promised, its absence is a failure and no reason to skip.
+        (pytest.fail if os.environ.get(REQUIRE) else pytest.skip)(HOW)
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    executable = _chromium()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    data = collect(two_runs(prepare(root)), root=root)
+    return write_run_page(data, root / "report.html", root=root, footer="made by a test").path
+
+
+@pytest.fixture
+def opened(browser, report: Path) -> Iterator[Opened]:
+    yield from _open(browser, report)
+
+
+@pytest.fixture(scope="module")
+def one_for_all(browser, report: Path) -> Iterator[Opened]:
+    """One page for tests that leave it as they found it."""
+    yield from _open(browser, report)
+
+
+def _open(browser, report: Path, fragment: str = "", **options) -> Iterator[Opened]:
+    # Without motion a click need not wait until the page has stopped moving.
+    usual = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"}
+    context = browser.new_context(**(usual | options))
+    page = context.new_page()
+    one = Opened(page, report.as_uri())
+    page.on("request", lambda request: one.requests.append(request.url))
+    page.on("requestfailed", lambda request: one.failed.update({request.url: request.failure}))
+    page.on("console", lambda message: one.complaints.append(message.text))
+    page.on("pageerror", lambda error: one.complaints.append(str(error)))
+    page.on("dialog", lambda dialog: one.complaints.append(f"dialog {dialog.message}"))
+    page.goto(one.address + fragment)
+    yield one
+    context.close()
+
+
+N = N_PLAIN + 5 + len(ATTACKS)
+
+
+def test_all_samples_are_there_a_page_at_a_time(opened: Opened) -> None:
+    assert opened.count() == f"{N} of {N} samples"
+    assert len(opened.cards()) == 24
+    assert opened.page.inner_text("#page-number") == "Page 1 of 3"
+    opened.page.click("#next-page")
+    opened.page.click("#next-page")
+    assert len(opened.cards()) == N - 48
+    assert opened.page.is_disabled("#next-page")
+
+
+@pytest.mark.parametrize(
+    ("choices", "expected"),
+    [
+        ({"task": "b"}, 13),  # numbers 1, 4, … 37
+        ({"task": "absent"}, 1),
+        ({"run": "1", "status": "no_box", "task": "a"}, 1),  # "I cannot see it"
+        # A is right on even numbers, B on multiples of three but 0: both on 6, 12, … 36.
+        ({"task": "a", "verdict": "right", "query": "number"}, 6),
+        ({"query": "number", "verdict": "0>1"}, 20 - 6),
+        ({"query": "number", "verdict": "1>0"}, 13 - 6),
+        ({"query": "number", "verdict": "differ"}, 14 + 7),
+        ({"query": "number", "verdict": "wrong"}, N_PLAIN - 6 - 14 - 7),
+        # B's other boxes cover 0.15 of 0.4 of the height: IoU 0.375; once it did not answer.
+        ({"run": "1", "low": "0.37", "high": "0.38"}, 26 - 1),
+        ({"query": "ZEBRA"}, 1),
+        ({"query": "toy-several"}, 1),
+        ({"query": "Number 7, hmm"}, 1),  # in the thinking
+        ({"query": "no such words at all"}, 0),
+        ({"images": "missing"}, 2 + len(ATTACKS)),
+        ({"status": "excluded"}, 1),
+        # Another question of the same image has an object where A's misses are.
+        ({"run": "0", "failure": "wrong_object"}, 20),
+    ],
+)
+def test_filters(one_for_all: Opened, choices: dict[str, str], expected: int) -> None:
+    for name, value in choices.items():
+        if name in ("query", "low", "high"):
+            one_for_all.page.fill(f"#f-{name}", value)
+        else:
+            one_for_all.page.select_option(f"#f-{name}", value)
+    words = f"{expected} of {N} samples" if expected else "No sample matches these filters."
+    one_for_all.until_count(words)
+    assert len(one_for_all.cards()) == min(expected, 24)
+    one_for_all.page.click("button[type=reset]")
+    one_for_all.until_count(f"{N} of {N} samples")
+
+
+def test_order(opened: Opened) -> None:
+    opened.page.fill("#f-query", "number")
+    opened.page.select_option("#f-run", "0")
+    opened.page.select_option("#f-sort", "worst")
+    opened.until("document.getElementById('count').textContent.startsWith('40')")
+    numbers = [int(name.removeprefix("toy-")) for name in opened.cards()]
+    assert numbers[:20] == list(range(1, 40, 2))
+    assert numbers[20:] == [0, 2, 4, 6]
+
+
+def test_a_view_has_an_address(browser, report: Path) -> None:
+    first = next(_open(browser, report, "#task=b&query=number&page=1&open=toy-004"))
+    assert first.page.locator("#sample").is_visible()
+    assert first.page.inner_text("#sample-title") == "toy-004"
+    first.page.keyboard.press("Escape")
+    assert first.count() == f"13 of {N} samples"
+    assert first.page.input_value("#f-query") == "number"
+    first.page.select_option("#f-verdict", "differ")
+    first.until("location.hash.includes('verdict=differ')")
+    first.until("!location.hash.includes('open')")
+    second = next(_open(browser, report, first.page.evaluate("location.hash")))
+    assert second.count() == first.count()
+    assert second.cards() == first.cards()
+    # An address of another page: what is not known here is passed over.
+    third = next(_open(browser, report, "#task=nowhere&page=999&open=nothing&other=1"))
+    assert third.count() == f"{N} of {N} samples"
+    assert third.complaints == []
+    for one in (first, second, third):
+        one.page.context.close()
+
+
+def test_keys(opened: Opened) -> None:
+    press = opened.page.keyboard.press
+    press("j")
+    assert opened.focused() == "card-0"
+    press("j")
+    press("ArrowRight")
+    press("k")
+    assert opened.focused() == "card-1"
+    press("n")
+    assert opened.page.inner_text("#page-number") == "Page 2 of 3"
+    press("j")
+    assert opened.focused() == "card-24"
+    press("k")
+    assert opened.focused() == "card-23"
+    assert opened.page.inner_text("#page-number") == "Page 1 of 3"
+    press("Enter")
+    assert opened.page.inner_text("#sample-title") == "toy-023"
+    press("j")
+    assert opened.page.inner_text("#sample-title") == "toy-024"
+    press("ArrowLeft")
+    assert opened.page.inner_text("#sample-title") == "toy-023"
+    press("j")
+    press("Escape")
+    assert not opened.page.locator("#sample").is_visible()
+    assert opened.focused() == "card-24"
+    press("/")
+    assert opened.focused() == "f-query"
+    opened.page.keyboard.type("j?n")
+    assert opened.page.input_value("#f-query") == "j?n"
+    opened.page.focus("#theme")
+    press("?")
+    assert opened.page.locator("#help").is_visible()
+    opened.page.uncheck("#keys-on")
+    press("Escape")
+    opened.page.focus("#theme")
+    press("/")
+    assert opened.focused() == "theme"
+
+
+def test_a_sample_opened(opened: Opened) -> None:
+    opened.page.click("#card-2")
+    body = opened.page.locator("#sample-body")
+    assert body.locator("figure").count() == 2
+    thinking = body.locator("details.thinking")
+    assert thinking.count() == 1
+    assert thinking.get_attribute("open") is None
+    thinking.locator("summary").click()
+    assert thinking.locator("pre").inner_text() == "<think>Number 2, hmm.</think>"
+    assert body.locator(".answer > pre").all_inner_texts() == [
+        "<answer>(100,200),(500,600)</answer>",
+        "(100,200),(500,350)",
+    ]
+    label = body.locator("figure svg").nth(1).get_attribute("aria-label")
+    assert label == (
+        "Image 2 of 2; truth from 10 % to 50 % across, 20 % to 60 % down; run A from 10 % to 50 % "
+        "across, 20 % to 60 % down; run B from 10 % to 50 % across, 20 % to 35 % down"
+    )
+
+
+def test_boxes_lie_where_they_are(opened: Opened) -> None:
+    """On the screen the truth spans 10 to 50 % of the width and 20 to 60 % of the height."""
+    opened.page.click("#card-2")
+    places = opened.page.evaluate(
+        """() => {
+          const svg = document.querySelectorAll('#sample-body figure svg')[1];
+          const image = svg.querySelector('image').getBoundingClientRect();
+          const box = svg.querySelector('path.box').getBoundingClientRect();
+          return [(box.left - image.left) / image.width, (box.top - image.top) / image.height,
+            (box.right - image.left) / image.width, (box.bottom - image.top) / image.height];
+        }"""
+    )
+    assert places == pytest.approx([0.1, 0.2, 0.5, 0.6], abs=0.01)
+
+
+def test_images_are_decoded(opened: Opened) -> None:
+    side = opened.page.evaluate(
+        """async () => {
+          const image = new Image();
+          image.src = document.querySelector('#cards image').getAttribute('href');
+          await image.decode();
+          return [image.naturalWidth, image.naturalHeight];
+        }"""
+    )
+    assert side == [64, 48]
+
+
+def test_images_that_cannot_be_seen(opened: Opened) -> None:
+    opened.page.fill("#f-query", "toy-missing")
+    opened.until("document.querySelectorAll('#cards > li').length === 1")
+    card = opened.page.locator("#cards article")
+    assert "does not exist" in card.locator(".problem").inner_text()
+    assert "the image itself cannot be seen" in card.locator(".images svg").first.get_attribute(
+        "aria-label"
+    )
+    opened.page.fill("#f-query", "toy-broken")
+    opened.until("document.querySelector('.problem').textContent.includes('no known image format')")
+    notes = opened.page.inner_text(".notes")
+    assert f"{2 + len(ATTACKS)} images of" in notes
+
+
+def test_nothing_is_asked_of_anyone(opened: Opened) -> None:
+    page = opened.page
+    for _ in range(2):
+        page.click("#next-page")
+    page.click("#card-48")
+    for _ in range(5):
+        page.keyboard.press("j")
+    page.wait_for_timeout(100)
+    leaving = [url for url in opened.requests if not url.startswith("data:")]
+    assert leaving == [opened.address]
+    assert opened.complaints == []
+
+
+def test_data_stays_data(opened: Opened) -> None:
+    """Every attack is shown, opened and searched for; none of it becomes an element."""
+    page = opened.page
+    allowed = page.evaluate("new Set([...document.querySelectorAll('*')].map(e => e.tagName)).size")
+    page.fill("#f-query", "attacked")
+    opened.until("document.querySelectorAll('#cards > li').length > 5")
+    page.fill("#f-query", "")
+    page.select_option("#f-images", "missing")
+    opened.until(f"document.querySelectorAll('#cards > li').length === {2 + len(ATTACKS)}")
+    page.click("#card-0")
+    for position in range(2 + len(ATTACKS)):
+        shown = page.inner_text("#sample-body .question")
+        if position >= 2 and "\u0000" not in ATTACKS[position - 2]:
+            assert shown.split() == ATTACKS[position - 2].split()
+        page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+        page.keyboard.press("j")
+    assert page.evaluate("window.attacked") is None
+    found = page.evaluate(
+        """() => [...document.querySelectorAll('*')].filter(
+          (e) => e.matches('iframe, img, a, base, link, style, form, object, embed')
+            || [...e.attributes].some((a) => a.name.startsWith('on'))
+        ).map((e) => e.tagName).sort()"""
+    )
+    # The links to the three parts and past them, the filters, the one style sheet.
+    assert found == ["A", "A", "A", "A", "FORM", "STYLE"]
+    executable = page.evaluate("[...document.scripts].filter(s => !s.type).length")
+    assert executable == 1
+    assert allowed > 20
+    assert opened.complaints == []
+    assert page.url.split("#")[0] == opened.address
+
+
+def test_the_policy_forbids_requests_scripts_and_styles(opened: Opened) -> None:
+    broken = opened.page.evaluate(
+        """async () => {
+          const broken = [];
+          addEventListener('securitypolicyviolation', (e) => broken.push(e.effectiveDirective));
+          await fetch('https://example.org/').catch(() => {});
+          new Image().src = 'https://example.org/a.png';
+          for (const [tag, text] of [['script', 'window.attacked = 1'], ['style', 'p {}']]) {
+            const element = document.createElement(tag);
+            element.textContent = text;
+            document.body.append(element);
+          }
+          const frame = document.createElement('iframe');
+          frame.src = 'https://example.org/';
+          document.body.append(frame);
+          await new Promise((done) => setTimeout(done, 100));
+          return [broken.sort(), window.attacked];
+        }"""
+    )
+    assert broken[0] == ["connect-src", "frame-src", "img-src", "script-src-elem", "style-src-elem"]
+    assert broken[1] is None
+    # The browser names what it was asked to fetch, and that the policy stopped it.
+    assert set(opened.failed.values()) <= {"csp"}
+    assert {u for u in opened.requests if u.startswith("http")} <= set(opened.failed)
+
+
+@pytest.mark.parametrize("system", ["light", "dark"])
+def test_light_and_dark(browser, report: Path, system: str) -> None:
+    one = next(_open(browser, report, color_scheme=system))
+    page = one.page
+
+    def brightness() -> float:
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        return sum(float(part) for part in re.findall(r"[\d.]+", colour)[:3]) / 3
+
+    assert (brightness() > 128) is (system == "light")
+    page.click("#theme")
+    assert (brightness() > 128) is (system == "dark")
+    page.reload()
+    assert (brightness() > 128) is (system == "dark"), "the choice is kept"
+    page.click("#theme")
+    assert (brightness() > 128) is (system == "light")
+    page.context.close()
+
+
+CONTRAST = """() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => {
+    const [x, y, z] = [r, g, b].map((v) => v / 255)
+      .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+  };
+  const behind = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const colour = parse(getComputedStyle(e).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const low = [];
+  let seen = 0;
+  for (const element of document.querySelectorAll('body *')) {
+    if (element.matches('script, style, noscript, svg g *')) continue;
+    if (element.disabled || !element.getClientRects().length) continue;
+    if (![...element.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
+    const style = getComputedStyle(element);
+    if (element.closest('.chip, .images, .strip, .figures svg, text[class^="on-"]')) continue;
+    const text = parse(element.closest('svg') ? style.fill : style.color);
+    const [a, b] = [light(text), light(behind(element))].sort((x, y) => y - x);
+    seen += 1;
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) low.push([element.tagName, element.textContent.slice(0, 30), ratio]);
+  }
+  return [seen, low];
+}"""
+
+
+@pytest.mark.parametrize("system", ["light", "dark"])
+def test_contrast(browser, report: Path, system: str) -> None:
+    one = next(_open(browser, report, "#open=toy-001", color_scheme=system))
+    one.page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+    seen, low = one.page.evaluate(CONTRAST)
+    assert seen > 200
+    assert low == []
+    one.page.context.close()
+
+
+STRUCTURE = """() => {
+  const faults = [];
+  const named = (e) => (e.getAttribute('aria-label') || e.textContent || '').trim()
+    || [...(e.labels ?? [])].map((l) => l.textContent.trim()).join('');
+  for (const e of document.querySelectorAll('input, select, textarea')) {
+    if (![...e.labels].some((l) => l.textContent.trim())) faults.push(`no label: ${e.id}`);
+  }
+  for (const e of document.querySelectorAll('button, a, summary, dialog, nav')) {
+    const label = e.getAttribute('aria-labelledby');
+    if (!(label ? document.getElementById(label)?.textContent : named(e))) {
+      faults.push(`no name: ${e.outerHTML.slice(0, 80)}`);
+    }
+  }
+  for (const e of document.querySelectorAll('svg')) {
+    const silent = e.getAttribute('aria-hidden') === 'true';
+    if (!silent && !(e.getAttribute('role') === 'img' && e.getAttribute('aria-label'))) {
+      faults.push(`no text for: ${e.outerHTML.slice(0, 80)}`);
+    }
+  }
+  const ids = [...document.querySelectorAll('[id]')].map((e) => e.id);
+  ids.filter((id, i) => ids.indexOf(id) !== i).forEach((id) => faults.push(`twice: ${id}`));
+  for (const name of ['aria-labelledby', 'for', 'aria-controls']) {
+    for (const e of document.querySelectorAll(`[${name}]`)) {
+      if (!document.getElementById(e.getAttribute(name))) faults.push(`leads nowhere: ${name}`);
+    }
+  }
+  let before = 0;
+  for (const e of document.querySelectorAll('h1, h2, h3, h4, h5, h6')) {
+    const level = Number(e.tagName[1]);
+    if (level > before + 1) faults.push(`h${level} after h${before}: ${e.textContent}`);
+    before = level;
+  }
+  for (const name of ['main', 'h1', 'header.top']) {
+    if (document.querySelectorAll(name).length !== 1) faults.push(`not one ${name}`);
+  }
+  for (const e of document.querySelectorAll('table')) {
+    if (!e.caption && !e.closest('[aria-label]')) faults.push('a table without a name');
+    if (e.querySelectorAll('th[scope]').length < 2) faults.push('a table without heads');
+  }
+  return faults;
+}"""
+
+
+def test_structure_for_screen_readers(opened: Opened) -> None:
+    opened.page.click("#card-0")
+    assert opened.page.evaluate(STRUCTURE) == []
+    assert opened.page.get_attribute("#count", "aria-live") == "polite"
+    assert opened.page.get_attribute("html", "lang") == "en"
+
+
+def test_focus_can_be_seen(opened: Opened) -> None:
+    for _ in range(12):
+        opened.page.keyboard.press("Tab")
+        outline = opened.page.evaluate(
+            "getComputedStyle(document.activeElement).outlineStyle + ' ' + "
+            "getComputedStyle(document.activeElement).outlineWidth"
+        )
+        assert outline.startswith("solid") and float(outline.split()[1][:-2]) >= 2
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_nothing_is_wider_than_the_window(browser, report: Path, width: int) -> None:
+    one = next(_open(browser, report, viewport={"width": width, "height": 800}))
+    assert one.page.evaluate("document.documentElement.scrollWidth") == width
+    one.page.click("#card-1")
+    inside = one.page.evaluate(
+        "(({ scrollWidth, clientWidth }) => [scrollWidth, clientWidth])"
+        "(document.getElementById('sample'))"
+    )
+    assert inside[0] == inside[1]
+    one.page.context.close()
+
+
+def test_motion_only_where_it_is_wanted(browser, report: Path) -> None:
+    behaviours = {}
+    for motion in ("reduce", "no-preference"):
+        one = next(_open(browser, report, reduced_motion=motion))
+        behaviours[motion] = one.page.evaluate(
+            "getComputedStyle(document.documentElement).scrollBehavior"
+        )
+        one.page.context.close()
+    assert behaviours == {"reduce": "auto", "no-preference": "smooth"}
