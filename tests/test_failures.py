@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_records import record_of
 
+from univg_eval import failures
 from univg_eval.benchmarks.known_objects import KnownObject, known_objects
 from univg_eval.benchmarks.mini import TASKS, generate
 from univg_eval.controls import under_control
@@ -548,3 +551,12 @@ def test_every_dialect_that_a_record_may_have_can_be_classified() -> None:
         assert get_dialect(name).gives_boxes
         found = classify_run(record_of(rows, texts, dialect=name), rows)
         assert found.total.misses == len(rows)
+
+
+def test_the_page_lists_the_classes_in_order(repo_root: Path) -> None:
+    page = (repo_root / "docs" / "failures.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \| (?!.*of the question)", page, re.MULTILINE)[
+        : len(FAILURES)
+    ] == list(FAILURES)
+    documented = re.findall(r"^(\w+) {2,}\S", failures.__doc__ or "", re.MULTILINE)
+    assert documented == list(FAILURES)
