@@ -1,0 +1,186 @@
+"""What the pages on extending, troubleshooting and the start page say, held against the code."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lmms_data
+import pytest
+from factories import make_sample
+from PIL import Image
+
+from univg_eval import parse_answer
+from univg_eval.benchmarks.mini import ensure
+from univg_eval.cli import main
+from univg_eval.failures import FAILURES
+from univg_eval.samples import load_samples, write_benchmark
+
+DOCS = lmms_data.REPO / "docs"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+# --- start page ----------------------------------------------------------------------------------
+
+
+def test_the_readings_on_the_start_page() -> None:
+    (text,) = blocks("index", "text")
+    page = (DOCS / "index.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| .* \| ([^|]*) \|$", page, re.M)
+    assert len(rows) == 5
+    for dialect, told in rows:
+        answer = parse_answer(text, dialect, image_sizes=[(640, 480)])
+        if answer.box is None:
+            assert told == f"none: `{answer.status}`"
+        else:
+            assert told == ", ".join(f"{value:.3f}" for value in answer.box), dialect
+
+
+# --- extending -----------------------------------------------------------------------------------
+
+
+def test_the_dialect_of_the_page() -> None:
+    module, check, _ = blocks("extending", "python")
+    assert len(module.splitlines()) <= 30
+    names: dict[str, Any] = {}
+    exec(module, names)
+    exec(check, names)
+    (dialect,) = names["DIALECTS"]
+    assert dialect.to_dict()["scale"] == "value / 500"
+
+
+@pytest.fixture
+def signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names of the page's reader, beside a release of two rows."""
+    (tmp_path / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (200, 100)).save(tmp_path / "images" / name)
+    rows = ["file,text,x,y,w,h", "a.png,the stop sign,20,10,40,30", "b.png,the exit,0,0,200,100"]
+    (tmp_path / "signs.csv").write_text("\n".join(rows))
+    monkeypatch.setenv("UNIVG_DATA", str(tmp_path / "data"))
+    code = blocks("extending", "python")[2]
+    assert len(code.splitlines()) <= 33 and len(code.strip().split("\n\n\n")) == 3
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names
+
+
+def test_the_reader_of_the_page(signs: dict[str, Any], tmp_path: Path) -> None:
+    signs["prepare_release"](signs["open_signs"](tmp_path))
+    first, second = load_samples("signs")
+    assert (first.id, first.instruction) == ("signs-00000", "Find the stop sign.")
+    assert first.box == pytest.approx((0.1, 0.1, 0.3, 0.4))
+    assert second.box == (0.0, 0.0, 1.0, 1.0)
+
+
+def test_the_reader_of_the_page_names_a_faulty_row(signs: dict[str, Any], tmp_path: Path) -> None:
+    with (tmp_path / "signs.csv").open("a") as file:
+        file.write("\na.png,the mast,20,ten,40,30")
+    with pytest.raises(Exception, match=r"(?s)invalid_row.*signs\.csv row 2: .*'ten'") as caught:
+        signs["prepare_release"](signs["open_signs"](tmp_path))
+    assert type(caught.value).__name__ == "FaultyReleaseError"
+
+
+def test_the_task_of_the_page(signs: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("lmms_eval")
+    signs["prepare_release"](signs["open_signs"](tmp_path))
+    (tasks := tmp_path / "tasks" / "signs").mkdir(parents=True)
+    for shared in lmms_data.TASKS.glob("*.yml"):
+        (tasks.parent / shared.name).write_bytes(shared.read_bytes())
+    (tasks / "signs.yaml").write_text(blocks("extending", "yaml")[0])
+    from lmms_eval.tasks import TaskManager
+
+    from univg_eval.lmms.run import evaluate
+
+    found = evaluate(
+        "univg_baseline",
+        "kind=oracle",
+        ["univg_signs"],
+        manager=TaskManager(include_path=str(tasks.parent), include_defaults=False),
+    ).results["results"]["univg_signs"]
+    assert (found["acc@0.9,none"], found["miou,none"], found["answered,none"]) == (1.0, 1.0, 1.0)
+
+
+# --- backends ------------------------------------------------------------------------------------
+
+
+def test_the_questions_as_text(tmp_path: Path) -> None:
+    ensure(tmp_path, n=2)
+    (code,) = blocks("backends", "python")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=lmms_data.environment(tmp_path),
+    )
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["id"] for row in rows] == [s.id for s in load_samples("univg_mini", root=tmp_path)][
+        :3
+    ]
+    for row in rows:
+        assert all((tmp_path / image).is_file() for image in row["images"])
+        assert row["prompt"]
+
+
+# --- troubleshooting -----------------------------------------------------------------------------
+
+TROUBLE = flat((DOCS / "troubleshooting.md").read_text(encoding="utf-8"))
+
+
+def test_classes_of_misses_that_are_named_exist() -> None:
+    table = TROUBLE.split("| most misses are | then |")[1].split("The last two")[0]
+    named = re.findall(r"\| `(\w+)`[^|]*\| ", table)
+    assert set(named) < set(FAILURES) and len(named) == 6
+
+
+def quoted(message: str) -> bool:
+    """Whether the page quotes the message, with … for what differs from place to place."""
+    parts = [
+        re.sub(r"\\ …\\ |…", ".*", re.escape(flat(block)))
+        for block in re.findall(r"```text (.*?)```", TROUBLE)
+    ]
+    return any(re.search(part.replace("\\…", ".*"), flat(message)) for part in parts)
+
+
+def test_the_message_of_a_set_that_is_not_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("UNIVG_DATA", str(tmp_path))
+    (tmp_path / "r.jsonl").write_text("")
+    words = ["score", "--benchmark", "mig_bench", "--dialect", "qwen2_vl", "--responses"]
+    assert main([*words, str(tmp_path / "r.jsonl")]) == 2
+    error = capsys.readouterr().err.replace("univg score:", "univg:")
+    assert quoted(error), error
+
+
+def test_the_message_of_a_foreign_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNIVG_DATA", str(tmp_path))
+    sample = make_sample(id="univg_mini-common_object-00000", benchmark="univg_mini")
+    write_benchmark([sample], root=tmp_path, benchmark="univg_mini", manifest_extra={})
+    Path("r.jsonl").write_text('{"id": "photos-photos-000", "response": ""}\n')
+    words = ["score", "--benchmark", "univg_mini", "--dialect", "qwen2_vl", "--responses"]
+    assert main([*words, "r.jsonl"]) == 2
+    error = capsys.readouterr().err.replace("the 1 samples", "the 600 samples")
+    assert quoted(error), error
+
+
+def test_the_example_at_the_end_prints_the_box(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks("troubleshooting", "python")
+    exec(code)
+    assert capsys.readouterr().out.startswith("ok (0.25, 0.25, 0.5, 0.75) 1 ")
