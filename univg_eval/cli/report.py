@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,6 @@ from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
     from univg_eval.report.fiftyone_export import FiftyOneExport
-    from univg_eval.report.run_data import ReportData
     from univg_eval.report.run_page import RunPage
 
 __all__ = ["add_parser", "run"]
@@ -79,12 +78,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "docs/failures.md",
     )
     parser.add_argument(
-        "--fiftyone",
-        type=Path,
-        metavar="DIR",
-        help="also write samples, boxes and images as a dataset for FiftyOne into a new folder",
-    )
-    parser.add_argument(
         "--figures",
         type=Path,
         metavar="DIR",
@@ -131,15 +124,18 @@ def run(args: argparse.Namespace) -> int:
         from univg_eval.report.fiftyone_export import export_fiftyone
 
         dataset = export_fiftyone(data, args.fiftyone, root=args.root)
+    drawn: list[Path] = []
+    if args.figures is not None:
+        from univg_eval.report.figure_files import write_figures
+
+        drawn = write_figures(data, args.figures)
     if args.json:
-        print(json.dumps(_as_json(page, data.benchmark, dataset), indent=2))
+        print(json.dumps(_as_json(page, data.benchmark, dataset, drawn), indent=2))
         return 0
     print(
         f"{page.path}: {page.n_samples:,} samples, {page.n_images:,} images, "
         f"{page.n_bytes / 2**20:.1f} MiB"
     )
-    for name, where in also.items():
-        print(f"{name}: {where if isinstance(where, str) else ', '.join(where)}")
     for note in data.notes:
         print(printable(f"Note: {note}"))
     if page.problems:
@@ -147,6 +143,8 @@ def run(args: argparse.Namespace) -> int:
         print(printable(f"Note: {len(page.problems):,} images cannot be shown. First: {first}"))
     if page.n_bytes > LARGE_PAGE:
         print("Note: browsers are slow to open so large a file; --images misses makes it smaller.")
+    if drawn:
+        print(f"{args.figures}: {', '.join(path.name for path in drawn)}")
     if dataset is not None:
         print(
             f"{dataset.folder}: a dataset for FiftyOne, {dataset.n_questions:,} questions, "
@@ -161,20 +159,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _also(args: argparse.Namespace, data: ReportData) -> dict[str, str | list[str]]:
-    """Write what was asked for besides the page: name → where it is."""
-    also: dict[str, str | list[str]] = {}
-    if args.fiftyone is not None:
-        from univg_eval.report.fiftyone_export import export_fiftyone
-
-        also["fiftyone"] = str(export_fiftyone(data, args.fiftyone, root=args.root).folder)
-    if args.figures is not None:
-        from univg_eval.report.figure_files import write_figures
-
-        also["figures"] = [str(path) for path in write_figures(data, args.figures)]
-    return also
-
-
 def _footer() -> str:
     from importlib.metadata import version
 
@@ -182,7 +166,9 @@ def _footer() -> str:
     return f"Made by univg report, version {version('univg')}, {now}."
 
 
-def _as_json(page: RunPage, benchmark: str, dataset: FiftyOneExport | None) -> dict[str, object]:
+def _as_json(
+    page: RunPage, benchmark: str, dataset: FiftyOneExport | None, drawn: Sequence[Path]
+) -> dict[str, object]:
     written: dict[str, object] = {
         "page": str(page.path),
         "benchmark": benchmark,
@@ -190,6 +176,7 @@ def _as_json(page: RunPage, benchmark: str, dataset: FiftyOneExport | None) -> d
         "samples": page.n_samples,
         "images": page.n_images,
         "problems": dict(page.problems),
+        "figures": [str(path) for path in drawn],
     }
     if dataset is not None:
         written["fiftyone"] = {

@@ -27,7 +27,7 @@ FORMATS = ("pdf", "png")
 _COLUMN = 3.4  # inches: the width of a column in a two-column paper
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _DASHES = ("-", "--", ":", "-.", (0, (4, 2)))
-_STYLE = {
+_STYLE: Any = {
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
