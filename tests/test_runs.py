@@ -393,7 +393,9 @@ def test_a_record_that_contradicts_itself_is_refused(
     tmp_path: Path, name: str, change: Any, words: str
 ) -> None:
     path = rewritten(write(tmp_path / "run"), name, change)
-    with pytest.raises(UserError, match=rf"is no sound run record: .*{words}"):
+    with pytest.raises(
+        UserError, match=rf"is no sound run record: .*{words}.*To repair: score the run"
+    ):
         load_run(path)
 
 

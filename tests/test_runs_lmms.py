@@ -341,7 +341,9 @@ def test_a_line_of_another_kind_of_task_is_told(root: Path, key: str) -> None:
 
 def test_a_sample_that_was_logged_twice_is_told(root: Path) -> None:
     write_output(root / "out", tasks={"t": [ROW, ROW]})
-    with pytest.raises(UserError, match="the id 'own-t-0' stands twice"):
+    with pytest.raises(
+        UserError, match=r"the id 'own-t-0' stands twice\. To repair: evaluate again"
+    ):
         read_runs([str(root / "out")])
 
 

@@ -132,7 +132,7 @@ def make_record(
     path = Path(path)
     whole = _plain({**_stamp(), **manifest})
     answers, results = ([_plain(row) for row in rows] for rows in (responses, scores))
-    _require_sound(path, whole, answers, results)
+    _require_sound(path, whole, answers, results, "evaluate again")
     return RunRecord(path, whole, answers, results, label or _model_name(whole["model"]["id"]))
 
 
@@ -275,7 +275,11 @@ def _faults(
 
 
 def _require_sound(
-    path: Path, manifest: Mapping[str, Any], responses: Sequence[Any], scores: Sequence[Any]
+    path: Path,
+    manifest: Mapping[str, Any],
+    responses: Sequence[Any],
+    scores: Sequence[Any],
+    remedy: str,
 ) -> None:
     wrong = list(islice(_faults(manifest, responses, scores), _SHOWN_FAULTS))
     if wrong and not responses and not scores:
@@ -284,9 +288,7 @@ def _require_sound(
             "evaluate again"
         )
     if wrong:
-        raise UserError(
-            f"{path} is no sound run record: {'; '.join(wrong)}. {_REMEDY.capitalize()}"
-        )
+        raise UserError(f"{path} is no sound run record: {'; '.join(wrong)}. To repair: {remedy}")
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -341,7 +343,7 @@ def load_run(path: str | os.PathLike[str], label: str | None = None) -> RunRecor
     responses, scores = (
         [row for _, row in iter_json_lines(path / name)] for name in (RESPONSES, SCORES)
     )
-    _require_sound(path, manifest, responses, scores)
+    _require_sound(path, manifest, responses, scores, _REMEDY)
     return RunRecord(
         path=path,
         manifest=manifest,
