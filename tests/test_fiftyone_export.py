@@ -1,7 +1,7 @@
 """The dataset for FiftyOne: its documents fit its own schema, boxes and files are the right ones.
 
-FiftyOne itself is no dependency. That its importer takes such a folder was seen with FiftyOne
-1.22.1; what it asks of the documents is checked here.
+FiftyOne itself is no dependency. That it imports such a folder was seen with its versions 1.0.0 and
+1.22.1, on an in-memory MongoDB; what it asks of the documents is checked here.
 """
 
 from __future__ import annotations
