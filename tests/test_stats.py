@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from univg_eval.stats import holm, macro_bootstrap, sign_flip_test, wilson_interval
+from univg_eval.stats import (
+    holm,
+    macro_bootstrap,
+    macro_draws,
+    sign_flip_test,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +115,15 @@ def test_macro_without_spread_is_as_wide_as_wilson() -> None:
     interval = macro_bootstrap({"a": [0.0] * 40, "b": [0.0] * 40})
     pooled = wilson_interval(0, 80)
     assert (interval.estimate, interval.low, interval.high) == (0.0, 0.0, pooled.high)
+
+
+def test_values_of_one_sample_are_drawn_together() -> None:
+    values = {"a": [0.0, 0.25, 1.0, 1.0], "b": [0.5, 0.0, 0.0]}
+    rest = {task: [1 - value for value in own] for task, own in values.items()}
+    draws = macro_draws([values, rest], resamples=300)
+    assert draws.shape == (300, 2)
+    assert np.ptp(draws[:, 0]) > 0.1
+    assert draws.sum(axis=1) == pytest.approx(1.0)
 
 
 def test_macro_repeats_for_equal_seeds() -> None:

@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from univg_eval.diagnosis.findings import Finding, share_words
 from univg_eval.errors import UserError
-from univg_eval.stats import holm, mcnemar_test, wilson_interval
+from univg_eval.stats import holm, macro_draws, mcnemar_test, paired_bootstrap, wilson_interval
 
 __all__ = [
     "ControlResult",
@@ -121,23 +120,20 @@ def compare_control(
         UserError: the runs share no question.
     """
     pairs = _pairs(normal, controlled)
-    tasks, weights, base, other = _arrays(pairs)
+    clusters, base, other = _by_task(pairs)
     share = {
-        task: (float(a), float(b), int(k))
-        for task, a, b, k in zip(
-            tasks,
-            base.sum(0) / weights.sum(0),
-            other.sum(0) / weights.sum(0),
-            weights.sum(0),
-            strict=True,
-        )
+        task: (float(np.mean(base[task])), float(np.mean(other[task])), len(base[task]))
+        for task in clusters
     }
     score = float(np.mean([a for a, _, _ in share.values()]))
     control_score = float(np.mean([b for _, b, _ in share.values()]))
     low: float | None = None
     high: float | None = None
     if score > 0:
-        draws_base, draws_other = _draw(weights, base, other, seed)
+        draws_base, draws_other = macro_draws(
+            [base, other], clusters, resamples=RESAMPLES, seed=seed
+        ).T
+        draws_other = np.maximum(draws_other, 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios = np.where(draws_base > 0, draws_other / draws_base, np.inf)
         ordered = np.sort(ratios)
@@ -168,34 +164,21 @@ def _pairs(normal: Sequence[Outcome], other: Sequence[Outcome]) -> list[tuple[Ou
     return pairs
 
 
-def _arrays(
+Values = dict[str, list[float]]
+
+
+def _by_task(
     pairs: Sequence[tuple[Outcome, Outcome]],
-) -> tuple[list[str], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Task names, and per cluster and task: number of questions, sums of both scores."""
-    tasks = list(dict.fromkeys(a.task for a, _ in pairs))
-    clusters = {name: row for row, name in enumerate(dict.fromkeys(a.cluster for a, _ in pairs))}
-    shape = (len(clusters), len(tasks))
-    weights, base, other = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+) -> tuple[dict[str, list[Hashable]], Values, Values]:
+    """Per task the clusters of its questions, and both scores."""
+    clusters: dict[str, list[Hashable]] = {}
+    base: Values = {}
+    other: Values = {}
     for a, b in pairs:
-        place = clusters[a.cluster], tasks.index(a.task)
-        weights[place] += 1
-        base[place] += a.value
-        other[place] += b.value
-    return tasks, weights, base, other
-
-
-def _draw(
-    weights: npt.NDArray[Any], base: npt.NDArray[Any], other: npt.NDArray[Any], seed: int
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Both macro means of resampled clusters; a task that a resample misses is left out of it."""
-    generator = np.random.default_rng(seed)
-    g = len(weights)
-    counts = generator.multinomial(g, np.full(g, 1 / g), size=RESAMPLES).astype(float)
-    n = counts @ weights
-    with np.errstate(divide="ignore", invalid="ignore"):
-        a = np.nanmean(np.where(n > 0, counts @ base / n, np.nan), axis=1)
-        b = np.nanmean(np.where(n > 0, counts @ other / n, np.nan), axis=1)
-    return a, b
+        clusters.setdefault(a.task, []).append(a.cluster)
+        base.setdefault(a.task, []).append(a.value)
+        other.setdefault(a.task, []).append(b.value)
+    return clusters, base, other
 
 
 _CONTROL_WORDS = {
@@ -329,11 +312,16 @@ def compare_variants(
     raw = []
     for name, outcomes in variants.items():
         pairs = _pairs(declared, outcomes)
-        _, weights, base, other = _arrays(pairs)
-        means = base.sum(0) / weights.sum(0), other.sum(0) / weights.sum(0)
-        score, declared_score = float(np.mean(means[1])), float(np.mean(means[0]))
-        draws_base, draws_other = _draw(weights, base, other, seed)
-        low, high = np.quantile(draws_other - draws_base, [0.025, 0.975])
+        clusters, base, other = _by_task(pairs)
+        score, declared_score = (
+            float(np.mean([np.mean(values) for values in of.values()])) for of in (other, base)
+        )
+        interval = paired_bootstrap(
+            {task: np.subtract(other[task], base[task]).tolist() for task in clusters},
+            clusters,
+            resamples=RESAMPLES,
+            seed=seed,
+        ).macro
         better = sum(b.value >= 0.5 > a.value for a, b in pairs)
         worse = sum(a.value >= 0.5 > b.value for a, b in pairs)
         raw.append(
@@ -343,8 +331,8 @@ def compare_variants(
                 score=score,
                 declared_score=declared_score,
                 difference=score - declared_score,
-                low=float(low),
-                high=float(high),
+                low=interval.low,
+                high=interval.high,
                 better=better,
                 worse=worse,
                 p=mcnemar_test(worse, better),

@@ -11,7 +11,7 @@ Coverage and size were checked by simulation, also for n = 40 and p = 0.02 (``te
 """
 
 from univg_eval.stats._clusters import cluster_sums
-from univg_eval.stats._intervals import Interval, macro_bootstrap, wilson_interval
+from univg_eval.stats._intervals import Interval, macro_bootstrap, macro_draws, wilson_interval
 from univg_eval.stats._paired import (
     PairedIntervals,
     paired_bootstrap,
@@ -34,6 +34,7 @@ __all__ = [
     "cluster_sums",
     "holm",
     "macro_bootstrap",
+    "macro_draws",
     "mcnemar_test",
     "paired_bootstrap",
     "paired_share_interval",

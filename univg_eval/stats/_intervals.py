@@ -7,10 +7,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from univg_eval.stats._clusters import cluster_table, drawn_deviations, normal_quantile
 
-__all__ = ["Interval", "macro_bootstrap", "wilson_interval"]
+__all__ = ["Interval", "macro_bootstrap", "macro_draws", "wilson_interval"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,39 @@ def macro_bootstrap(
         n = len(table.sums)
         pooled = wilson_interval(round(estimate * n), n, level)
         return Interval(estimate, pooled.low, pooled.high)
-    influence = np.mean(table.influence, axis=1, keepdims=True)
-    generator = np.random.default_rng(seed)
-    draws = estimate + drawn_deviations(table, influence, generator, resamples)[:, 0]
+    draws = macro_draws([values], clusters, resamples=resamples, seed=seed)[:, 0]
     tail = (1 - level) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return Interval(estimate, max(0.0, float(low)), min(1.0, float(high)))
+
+
+def macro_draws(
+    columns: Sequence[Mapping[str, Sequence[float]]],
+    clusters: Mapping[str, Sequence[Hashable]] | None = None,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> npt.NDArray[np.float64]:
+    """Bootstrap draws of the means over tasks of several values of the same samples.
+
+    The draws from which `macro_bootstrap` takes its limits; values of one sample are drawn
+    together, so that differences and ratios of the means can be taken draw by draw.
+
+    Args:
+        columns: of the same tasks and samples, in the same order, as in `macro_bootstrap`.
+        clusters, resamples, seed: as in `macro_bootstrap`.
+
+    Returns:
+        Shape (resamples, columns); a draw may lie a little outside [0, 1].
+
+    Raises:
+        ValueError: as in `macro_bootstrap`.
+    """
+    tables = [cluster_table(values, clusters) for values in columns]
+    influence = np.column_stack([table.influence.mean(axis=1) for table in tables])
+    estimates = np.array([table.means.mean() for table in tables])
+    generator = np.random.default_rng(seed)
+    draws: npt.NDArray[np.float64] = estimates + drawn_deviations(
+        tables[0], influence, generator, resamples
+    )
+    return draws
