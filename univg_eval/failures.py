@@ -40,8 +40,8 @@ over the whole image is ``loose``, and a hint says how much of the image it cove
 now and then by chance. So ``other_scale`` needs evidence from the whole run: the test of
 `univg_eval.diagnosis.suspect` (as ``univg check`` makes it) on all misses with u < 0.1. It asks for
 more hits than chance by one reading, at 1 % divided by the number of readings, and in at least a
-tenth of these misses; a dozen hits are needed for that. Only samples that this one reading hits
-are in the class. In a run with few misses the class stays empty.
+tenth of those that it reads differently; a dozen hits are needed for that. Only samples that this
+one reading hits are in the class. In a run with few misses the class stays empty.
 
 Published protocols do not read which image is named, so there is no ``wrong_image`` under them.
 """
