@@ -287,6 +287,13 @@ def test_the_folders_of_univg_eval_stand_for_its_records(root: Path) -> None:
             f"m {DATE}",
             "m 20260303_000000",
         ]
+    # What was put beside them, as by `univg rescore -o out/rescored`, hides none of them.
+    shutil.copytree(path, root / "out" / "rescored")
+    assert [record.label for record in read_runs([str(root / "out")])] == [
+        f"m {DATE}",
+        "m 20260303_000000",
+        "m",
+    ]
 
 
 def test_an_output_folder_is_rescored(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

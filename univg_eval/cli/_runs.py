@@ -38,11 +38,11 @@ def add_runs(parser: argparse.ArgumentParser, nargs: str | int = "+") -> None:
 def read_runs(arguments: Sequence[str]) -> list[RunRecord]:
     """Load the records that the arguments name, in their order.
 
-    A folder stands for the records directly in it, or else for those of each evaluation in it:
-    the output folder of `univg eval` or its ``records``, the folder of a training run. Where there
-    are none, it stands for the evaluations that lmms-eval wrote into it or into its subfolders
-    (one a model), each of which may hold several benchmarks. Records come in the order of their
-    names, evaluations by date; where there are several, the date stands behind the label.
+    A folder stands for the records directly in it and those of each evaluation in it: the output
+    folder of `univg eval` or its ``records``, the folder of a training run. Where there are none,
+    it stands for the evaluations that lmms-eval wrote into it or into its subfolders (one a
+    model), each of which may hold several benchmarks. Records come in the order of their paths,
+    evaluations by date; where there are several, the date stands behind the label.
 
     Records of one benchmark that would have the same label are told apart by the names of their
     folders, and by a number where these are equal too.
@@ -82,9 +82,9 @@ def _read(argument: str) -> list[RunRecord]:
         return _logged([path], wanted)
     if (path / CHECKSUMS).is_file() or not path.is_dir():
         return [load_run(path, wanted or None)]
-    for pattern in _RECORDS:
-        if inside := sorted(file.parent for file in path.glob(f"{pattern}/{CHECKSUMS}")):
-            return _inside(inside, wanted, dated=pattern != "*")
+    inside = {file.parent for pattern in _RECORDS for file in path.glob(f"{pattern}/{CHECKSUMS}")}
+    if inside:
+        return _inside(path, sorted(inside), wanted)
     logged = [*path.glob(f"*{_RESULTS}"), *path.glob(f"*/*{_RESULTS}")]
     if logged:
         return _logged(sorted(logged, key=lambda file: (file.name, file)), wanted)
@@ -94,12 +94,13 @@ def _read(argument: str) -> list[RunRecord]:
     )
 
 
-def _inside(folders: Sequence[Path], wanted: str, *, dated: bool) -> list[RunRecord]:
-    """The records in folders; `dated`: the folders above them are one an evaluation."""
-    several = dated and len({folder.parent for folder in folders}) > 1
+def _inside(path: Path, folders: Sequence[Path], wanted: str) -> list[RunRecord]:
+    """The records in folders below `path`; a folder between the two stands for an evaluation."""
+    evaluations = {folder.parent for folder in folders} - {path}
     records = []
     for folder in folders:
         record = load_run(folder, wanted or None)
+        several = len(evaluations) > 1 and folder.parent in evaluations
         label = f"{record.label} {folder.parent.name}" if several else record.label
         records.append(replace(record, label=label))
     return records
