@@ -564,3 +564,13 @@ def test_a_printed_row_has_a_micro_average_where_its_counts_are_certain() -> Non
     assert (micro.value, micro.n, micro.low) == (50 / 70, 70, None)
     assert row(board, "x").text("micro") == "71.43"
     assert row(board, "y").micro is None
+
+
+def test_no_run_is_compared_with_a_printed_reference() -> None:
+    run = record("run", {"a": [1.0] * 40}, benchmark="mig_bench", protocol="univg-r1")
+    board = one([run], printed({"x": {"a": "87.50"}, "y": {"a": "90.00"}}), reference="x")
+    assert [r.entry.label for r in board.rows if r.comparable] == ["y", "x"]
+    assert any("no run is compared with it" in note for note in board.notes)
+    strict = one([run], printed({"x": {"a": "87.50"}}), reference="x", strict=True)
+    (left,) = strict.left_out
+    assert list(left.reasons) == ["a run cannot be checked against a printed row"]

@@ -16,14 +16,17 @@ import pytest
 from leaderboard_data import counts, record, table
 
 from univg_eval.cli import main
-from univg_eval.leaderboard import MEANINGS, Leaderboard, build_leaderboards, make_sheet
+from univg_eval.leaderboard import BREAKING, MEANINGS, Leaderboard, build_leaderboards, make_sheet
 from univg_eval.leaderboard.building import Published
 from univg_eval.leaderboard.data import CSV_COLUMNS, as_csv, as_dict
 from univg_eval.leaderboard.latex import as_latex
 from univg_eval.leaderboard.latex import escaped as latex_escaped
 from univg_eval.leaderboard.markdown import as_markdown
 from univg_eval.leaderboard.terminal import as_text, print_sheet
+from univg_eval.published import load_counts, load_published
 from univg_eval.runs import RunRecord, write_run
+
+REPO = Path(__file__).resolve().parent.parent
 
 # Wilson's limits of 2/4 and 3/4 in percent are 15.0-85.0 and 30.1-95.4, of 1/2 9.5-90.5.
 RUNS = [
@@ -366,3 +369,16 @@ def test_piped_output_has_no_escape_codes(folder: Path) -> None:
     assert "\x1b" not in result.stdout
     assert "other|rule" in result.stdout
     assert result.stderr == ""
+
+
+def test_the_page_tells_every_mark_and_shows_what_the_command_prints() -> None:
+    page = (REPO / "docs" / "leaderboard.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `([a-z-]+)` \| (yes)? *\| (.+) \|$", page, re.M)
+    assert {(word, says) for word, _, says in told if word in set(MEANINGS)} == {
+        (mark.value, says) for mark, says in MEANINGS.items()
+    }
+    assert {word for word, out, _ in told if out} == {mark.value for mark in BREAKING}
+    revisions = load_counts("zero_shot")
+    tables = [t for t in load_published("zero_shot") if t.key == "univg_r1_zero_shot"]
+    board = build_leaderboards([], Published(tables, (), revisions))[0]
+    assert f"```text\n{as_text(make_sheet(board), 96)}```\n" in page

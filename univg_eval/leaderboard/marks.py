@@ -57,7 +57,8 @@ MEANINGS: Mapping[Mark, str] = {
     Mark.AVERAGE_DIFFERS: "the printed average is not the mean of the printed values",
     Mark.TRUNCATED: "more than 1 % of the responses broke off without a box",
     Mark.EXCLUDED_SAMPLES: "samples were left out for an invalid true box",
-    Mark.INCOMPLETE: "not all samples of the prepared set were asked, or the set lacks faulty ones",
+    Mark.INCOMPLETE: "not all samples of the set were asked, or faulty ones were left out of it "
+    "when it was prepared",
     Mark.CONTROL: "asked under a control, such as blank images: no result of the benchmark",
     Mark.VIDEO: "asked on videos instead of images: no result of the benchmark",
     Mark.BASELINE: "no model: answers made by a rule, which may look at the truth",

@@ -177,8 +177,12 @@ def _about_columns(board: Leaderboard) -> list[str]:
     if board.has_printed_averages:
         text += ("; " if text else "") + (
             f"{PRINTED}: the average as printed, beside which {MACRO} is the mean of the printed "
-            "values; their micro average is shown where one annotation file alone explains all of "
-            "them as k/N"
+            "values"
+        )
+    if any(row.entry.kind == "published" and row.micro is not None for row in board.rows):
+        text += (
+            "; the micro average of printed values is shown where one annotation file alone "
+            "explains all of them as k/N"
         )
     if not text:
         return []

@@ -202,7 +202,14 @@ def make_leaderboard(
         left_out=[_left_out(row, reference) for row in others] if strict else (),
         notes=[
             *notes,
-            *_notes([row for row in rows if row.comparable], names, reference, reason, extra),
+            *_notes(
+                [row for row in rows if row.comparable],
+                names,
+                reference,
+                reason,
+                extra,
+                has_runs=any(entry.kind == "run" for entry in entries),
+            ),
         ],
         sources={key: text for key, text in (sources or {}).items() if key in used},
     )
@@ -288,6 +295,8 @@ def _notes(
     reference: Entry,
     reason: str,
     extra: Mapping[str, None],
+    *,
+    has_runs: bool,
 ) -> list[str]:
     known = [
         *([f"protocol {reference.protocol}"] if reference.protocol else []),
@@ -302,6 +311,8 @@ def _notes(
         )
     elif len(names) > 1:
         notes.append("No other row can be compared with the reference, so nothing is ranked.")
+    if reference.kind == "published" and has_runs:
+        notes.append("The reference was printed without its responses: no run is compared with it.")
     if extra:
         notes.append(
             f"The averages run over the {len(reference.columns)} tasks of the reference, not over "
