@@ -278,6 +278,9 @@ def test_a_clear_winner_is_named_with_its_figures() -> None:
         f"interval {low:+.1f} to {high:+.1f}, p < 0.001."
     )
     assert "new is higher in find, count" in found.verdict.text
+    # What was found is not called noise.
+    assert "told from noise" not in found.verdict.text
+    assert f"a true difference of {100 * found.macro.detectable:.1f} points" in found.verdict.text
     mirrored = compare_runs(record("new", two_tasks([30, 40])), record("old", two_tasks([10, 20])))
     assert mirrored.verdict.kind == "a_higher"
     assert mirrored.verdict.headline.startswith("new is better than old: +40.0 points")
@@ -303,6 +306,18 @@ def test_no_difference_is_never_claimed_only_not_shown() -> None:
         f"difference under {100 * found.macro.detectable:.1f} points of macro acc@0.5 cannot be "
         "told from noise"
     ) in found.verdict.text
+
+
+def test_a_find_below_what_can_be_seen_is_warned_of() -> None:
+    # p is 0.039 (1 to 8) but the smallest difference that is found surely is larger than 0.14.
+    a = record("a", answers([1.0] + [0.0] * 49))
+    b = record("b", answers([0.0] + [1.0] * 8 + [0.0] * 41))
+    found = compare_runs(a, b)
+    assert found.macro.p == pytest.approx(mcnemar_test(1, 8))
+    assert found.verdict.kind == "b_higher"
+    assert found.macro.detectable is not None
+    assert found.macro.detectable > found.macro.interval.estimate
+    assert "below that size tends to look larger than it is" in found.verdict.text
 
 
 def test_five_against_none_is_at_the_edge() -> None:

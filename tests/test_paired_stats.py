@@ -219,6 +219,13 @@ def test_bootstrap_has_a_width_where_nothing_differs() -> None:
     assert drawn.macro.high >= 0.036
 
 
+def test_where_nothing_differs_whole_clusters_may_have_been_missed() -> None:
+    names = [i // 4 for i in range(40)]
+    drawn = paired_bootstrap({"a": [0.0] * 40, "b": [1.0, 0.0] * 20}, {"a": names, "b": range(40)})
+    # 10 groups: what happens in a quarter of them stays unseen in 0.75^10 = 5.6 % of draws.
+    assert drawn.tasks["a"].high >= 0.25
+
+
 def test_bootstrap_of_copies_in_clusters_is_that_of_the_clusters() -> None:
     rng = np.random.default_rng(3)
     once = rng.choice([-1.0, 0.0, 1.0], 60).tolist()

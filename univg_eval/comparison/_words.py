@@ -68,7 +68,7 @@ def judge(
     elif not differs:
         sentences.append(f"No question has another {metric}, but {n - same} responses differ.")
     sentences.append(_tasks_told(figures.tasks, a, b))
-    sentences.append(_power_told(macro.detectable, what, n, differs))
+    sentences.append(_power_told(macro, kind in ("a_higher", "b_higher"), what, n, differs))
     return Verdict(kind, headline, " ".join(sentence for sentence in sentences if sentence))
 
 
@@ -117,17 +117,24 @@ def _tasks_told(tasks: Sequence[TaskComparison], a: str, b: str) -> str:
     return f"By task (p corrected for {len(tasks)} tasks): {'; '.join(parts)}."
 
 
-def _power_told(detectable: float | None, what: str, n: int, differs: int) -> str:
-    if detectable is None:
+def _power_told(macro: Difference, shown: bool, what: str, n: int, differs: int) -> str:
+    seen = macro.detectable
+    if seen is None:
         return (
             f"With {n} questions no difference of {what}, however large, could be found surely: "
             "there are too few."
         )
-    return (
-        f"With {n} questions and this much disagreement ({differs} of them scored differently), a "
-        f"difference under {100 * detectable:.1f} points of {what} cannot be told from noise: one "
-        "of that size would be found in four of five such comparisons, a smaller one less often."
-    )
+    start = f"With {n} questions and this much disagreement ({differs} of them scored differently)"
+    found = "would be found in four of five such comparisons, a smaller one less often"
+    if not shown:
+        return (
+            f"{start}, a difference under {100 * seen:.1f} points of {what} cannot be told from "
+            f"noise: one of that size {found}."
+        )
+    text = f"{start}, a true difference of {100 * seen:.1f} points {found}"
+    if abs(macro.interval.estimate) < seen:
+        text += "; what is found below that size tends to look larger than it is"
+    return f"{text}."
 
 
 def points(value: float) -> str:

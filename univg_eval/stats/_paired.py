@@ -56,7 +56,8 @@ def paired_bootstrap(
     say little about the spread, and none say nothing, so a plain bootstrap would be too narrow, or
     have no width at all. Therefore every draw also holds two pairs that were not seen, one in
     favour of each run, drawn as often as a bootstrap draws a pair (Poisson, mean 1) and each as
-    large as the differing clusters are on average (root mean square; 1 a sample where none differ).
+    large as the differing clusters are on average (root mean square; all of a cluster where none
+    differ).
     For a macro mean the two are split evenly over the tasks. That is Bonett and Price's adjustment
     ("Adjusted Wald confidence interval for a difference of binomial proportions based on paired
     data", J. Educ. Behav. Stat. 37, 2012), spread as in Price and Bonett ("An improved confidence
@@ -102,10 +103,13 @@ def _unseen_pairs(
 ) -> FloatArray:
     """What two pairs that were not seen add to each draw; shape (resamples, tasks + 2)."""
     k = len(n)
+    own = [_typical(table.sums[:, t]) for t in range(k)]
+    full = [_typical(table.counts[:, t]) for t in range(k)]
     anywhere = _typical(table.sums)
-    sizes = np.array(
-        [_typical(table.sums[:, t]) or anywhere or _typical(table.counts[:, t]) for t in range(k)]
-    )
+    # Of a task in which nothing differs, the other tasks tell how large a difference would be: this
+    # counts for the mean over tasks, but not for the task alone.
+    alone = np.array([a or b for a, b in zip(own, full, strict=True)])
+    among = np.array([a or anywhere or b for a, b in zip(own, full, strict=True)])
     whole = table.sums.sum(axis=1)
     size = _typical(whole) or _typical(table.counts.sum(axis=1))
 
@@ -114,9 +118,9 @@ def _unseen_pairs(
         for_b = generator.poisson(rate, shape).astype(np.float64)
         return for_b - generator.poisson(rate, shape)
 
-    single = skellam(1.0, k) * sizes / n
+    single = skellam(1.0, k) * alone / n
     macro: FloatArray = (
-        single if k == 1 else (skellam(1 / k, k) * sizes / n).mean(axis=1, keepdims=True)
+        single if k == 1 else (skellam(1 / k, k) * among / n).mean(axis=1, keepdims=True)
     )
     micro = single if k == 1 else skellam(1.0, 1) * size / n.sum()
     return np.hstack([single, macro, micro])
