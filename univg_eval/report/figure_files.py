@@ -120,7 +120,7 @@ def _curves(data: ReportData, figures: Sequence[RunFigures]) -> Figure:
 
 
 def _tasks(data: ReportData, figures: Sequence[RunFigures]) -> Figure:
-    high = 0.9 + 0.16 * len(data.runs) * len(data.tasks)
+    high = 0.9 + 0.12 * len(data.runs) * len(data.tasks)
     figure, (axes,) = _new(1, 1, _COLUMN, max(2.0, high))
     step = 0.8 / len(data.runs)
     for i, (run, numbers) in enumerate(zip(data.runs, figures, strict=True)):
@@ -144,7 +144,7 @@ def _tasks(data: ReportData, figures: Sequence[RunFigures]) -> Figure:
             label=_plain(f"{run.letter} {run.label}"),
         )
     axes.set_yticks(range(len(data.tasks)), [_plain(task) for task in data.tasks])
-    axes.invert_yaxis()
+    axes.set_ylim(len(data.tasks) - 0.45, -0.55)
     axes.grid(visible=False, axis="y")
     axes.set_xlim(left=0)
     axes.set_xlabel("Acc@0.5 or the task's own score (%), 95 % interval")
@@ -158,7 +158,7 @@ def _histograms(data: ReportData, figures: Sequence[RunFigures]) -> Figure:
         colours = ["#999999", *[look_of(i).colour] * (len(HISTOGRAM_BINS) - 1)]
         axes.bar(range(len(HISTOGRAM_BINS)), numbers.histogram, color=colours, width=0.85)
         axes.set_xticks([0, 1, 2, 6, 11], ["no box", "0", "(0, 0.1)", "[0.4, 0.5)", "[0.9, 1]"])
-        axes.tick_params(axis="x", rotation=60)
+        axes.tick_params(axis="x", rotation=90)
         axes.grid(visible=False, axis="x")
         axes.set_title(_plain(f"{run.letter} {run.label}"), fontsize=8)
     panels[0].set_ylabel("samples")

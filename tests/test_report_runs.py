@@ -1,0 +1,531 @@
+"""What a page about runs is made of: numbers, charts, thumbnails, the file, the command."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import itertools
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from report_data import ATTACKS, BENCHMARK, N_PLAIN, prepare, two_runs
+from run_records import record_of
+
+from univg_eval.cli import main
+from univg_eval.errors import UserError
+from univg_eval.failures import FAILURES
+from univg_eval.leaderboard import Estimate
+from univg_eval.report import charts
+from univg_eval.report.looks import CLASS_COLOURS, ON_DARK, look_of
+from univg_eval.report.run_data import (
+    ReportData,
+    collect,
+    fold,
+    headline,
+    is_hit,
+    letter_of,
+)
+from univg_eval.report.run_figures import CURVE_THRESHOLDS, HISTOGRAM_BINS, figures_of
+from univg_eval.report.run_page import as_data_block, write_run_page
+from univg_eval.report.thumbnails import make_thumbnails
+from univg_eval.runs import RunRecord, write_run
+from univg_eval.samples import GroundingSample
+from univg_eval.scoring import SampleScore
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def samples(root: Path) -> list[GroundingSample]:
+    return prepare(root)
+
+
+@pytest.fixture(scope="module")
+def records(samples: list[GroundingSample]) -> list[RunRecord]:
+    return two_runs(samples)
+
+
+@pytest.fixture(scope="module")
+def data(records: list[RunRecord], root: Path) -> ReportData:
+    return collect(records, root=root)
+
+
+def stored(record: RunRecord, folder: Path) -> Path:
+    manifest = {k: v for k, v in record.manifest.items() if k not in ("schema", "created")}
+    return write_run(folder, manifest=manifest, responses=record.responses, scores=record.scores)
+
+
+# --- samples and runs ----------------------------------------------------------------------------
+
+
+def test_union_of_the_samples_in_the_order_of_the_set(
+    samples: list[GroundingSample], records: list[RunRecord], root: Path
+) -> None:
+    plain = samples[:N_PLAIN]
+    few = record_of(samples, {s.id: "(1,1),(2,2)" for s in plain[5:15]}, label="few")
+    other = record_of(samples, {s.id: "(1,1),(2,2)" for s in plain[10:20]}, label="other")
+    data = collect([other, few], root=root)
+    assert [sample.id for sample in data.samples] == [sample.id for sample in plain[5:20]]
+    assert data.n_common == 5
+    (note,) = data.notes
+    assert "5 of 15 are common to all (A 10, B 10)" in note
+
+
+def test_an_empty_run_is_told(records: list[RunRecord], root: Path, tmp_path: Path) -> None:
+    void = replace(records[0], responses=[], scores=[], label="void")
+    data = collect([void, records[0]], root=root)
+    assert any("Run A (void) is empty" in note for note in data.notes)
+    figures = figures_of(data.runs[0], data)
+    assert (figures.n, figures.macro, figures.micro, figures.miou) == (0, None, None, None)
+    page = write_run_page(data, tmp_path / "page.html", images="none")
+    text = page.path.read_text(encoding="utf-8")
+    assert "Run A (void) is empty" in text
+    alone = collect([void], root=root)
+    text = write_run_page(alone, tmp_path / "void.html").path.read_text(encoding="utf-8")
+    assert "There is nothing to draw" in text
+
+
+def test_runs_of_several_benchmarks_need_a_choice(records: list[RunRecord], root: Path) -> None:
+    manifest = json.loads(json.dumps(records[1].manifest))
+    manifest["dataset"] |= {"benchmark": "toy+blank", "control": "blank"}
+    blank = replace(records[1], manifest=manifest)
+    with pytest.raises(UserError, match=r"2 benchmarks: toy \(1 run\), toy\+blank \(1 run\)"):
+        collect([records[0], blank], root=root)
+    data = collect([records[0], blank], benchmark="toy+blank", root=root)
+    assert [run.label for run in data.runs] == [records[1].label]
+    assert any("control 'blank'" in note for note in data.notes)
+    with pytest.raises(UserError, match="no run is of benchmark 'refcoco'"):
+        collect([records[0]], benchmark="refcoco", root=root)
+
+
+def test_another_revision_is_refused(records: list[RunRecord], root: Path) -> None:
+    manifest = json.loads(json.dumps(records[0].manifest))
+    manifest["dataset"]["fingerprint"] = "f" * 64
+    with pytest.raises(UserError, match="with fingerprint ffffffffffff…, but those prepared here"):
+        collect([replace(records[0], manifest=manifest)], root=root)
+
+
+def test_a_benchmark_that_is_not_prepared(records: list[RunRecord], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'toy' is not prepared: .* Run `univg prepare toy`"):
+        collect(records, root=tmp_path)
+
+
+def test_other_protocols_are_told(samples: list[GroundingSample], root: Path) -> None:
+    texts = {sample.id: "(100,200),(500,600)" for sample in samples[:3]}
+    a = record_of(samples, texts, label="a")
+    b = record_of(samples, texts, label="b", protocol="migician")
+    data = collect([a, b], root=root)
+    assert any("different protocols (A univg, B migician)" in note for note in data.notes)
+
+
+def test_several_boxes_are_read_again(data: ReportData) -> None:
+    first = data.runs[0].outcomes["toy-several"]
+    assert first.boxes == ((1, (0.1, 0.2, 0.5, 0.6)), (1, (0.7, 0.7, 0.9, 0.9)))
+    assert data.runs[1].outcomes["toy-absent"].boxes == ((None, (0.1, 0.2, 0.5, 0.6)),)
+    assert data.runs[1].outcomes["toy-001"].response is None
+
+
+SCORE = SampleScore(
+    *("x", "t", "c", "ok", None, 0.5, True, None, None, None, None, None, 1, 1, False, False)
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "value", "hit"),
+    [
+        ({}, 1.0, True),  # 0.5 is reached at 0.5
+        ({"iou": 0.499999}, 0.0, False),
+        ({"iou": None, "no_target_right": True}, 1.0, True),
+        ({"iou": None, "no_target_right": False}, 0.0, False),
+        ({"iou": None, "f1": 1.0, "ap50": 1.0}, 1.0, True),
+        ({"iou": None, "f1": 0.8, "ap50": 1.0}, 0.8, False),  # a box too many
+        ({"excluded": True}, None, None),
+    ],
+)
+def test_right_or_wrong(changes: dict[str, object], value: float | None, hit: bool | None) -> None:
+    score = replace(SCORE, **changes)
+    assert headline(score) == value
+    assert is_hit(score) is hit
+
+
+@pytest.mark.parametrize(
+    ("position", "letter"), [(0, "A"), (25, "Z"), (26, "AA"), (51, "AZ"), (52, "BA"), (701, "ZZ")]
+)
+def test_letters(position: int, letter: str) -> None:
+    assert letter_of(position) == letter
+
+
+@pytest.mark.parametrize(
+    ("response", "thinking"),
+    [
+        ("(1,2),(3,4)", ""),
+        (
+            "<think>a (9,9),(8,8)</think><answer>(1,2),(3,4)</answer>",
+            "<think>a (9,9),(8,8)</think>",
+        ),
+        ("a</think>\n\n(1,2),(3,4)", "a</think>"),
+        ("<think>never ends", "<think>never ends"),
+        ("<think>(1,2)</think>(1,2)", "<think>(1,2)</think>"),  # the section stands in it too
+        ("<think>a</think>", "<think>a</think>"),
+        ("", ""),
+    ],
+)
+def test_thinking_is_folded(response: str, thinking: str) -> None:
+    first, rest = fold(response)
+    assert first.strip() == thinking.strip()
+    assert first + rest == response
+
+
+@given(
+    st.lists(st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "a", " ", "(1,2)"]))
+)
+def test_folding_loses_nothing(pieces: list[str]) -> None:
+    response = "".join(pieces)
+    assert "".join(fold(response)) == response
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def test_figures_by_hand(data: ReportData) -> None:
+    """Plain questions of A: even numbers are hits with IoU 1, odd ones miss; tasks by n mod 3."""
+    figures = figures_of(data.runs[0], data)
+    b = figures.tasks["b"]  # 1, 4, …, 37: of 13 numbers 6 are even (4, 10, …, 34)
+    assert (b.n, b.value) == (13, 6 / 13)
+    assert (b.low, b.high, b.method) == pytest.approx((0.2321, 0.7086, b.method), abs=1e-4)
+    assert b.method == "wilson"
+    assert figures.tasks["absent"].value == 1.0
+    assert figures.excluded == 1
+    assert figures.n == len(data.samples) - 1
+    values = [estimate.value for estimate in figures.tasks.values()]
+    assert figures.macro.value == pytest.approx(sum(values) / len(values))
+    hits = sum(estimate.value * estimate.n for estimate in figures.tasks.values())
+    assert figures.micro.value == pytest.approx(hits / figures.n)
+    assert figures.misses == figures.n - round(hits)
+
+
+def test_curve_and_histogram_by_hand(samples: list[GroundingSample], root: Path) -> None:
+    # Widths of the box's overlap with a truth of width 0.4 and equal height: IoU = width / 0.4.
+    boxes = {0.30: 220, 0.55: 320, 0.95: 480, 1.0: 500}
+    texts = {
+        sample.id: f"(100,200),({right},600)"
+        for sample, right in zip(samples[:12:3], boxes.values(), strict=True)
+    }
+    texts[samples[12].id] = "(900,900),(950,950)"
+    texts[samples[15].id] = "nothing to read"
+    data = collect([record_of(samples, texts)], root=root)
+    figures = figures_of(data.runs[0], data)
+    curve = dict(zip(CURVE_THRESHOLDS, figures.curve, strict=True))
+    assert len(curve) == 19
+    expected = {0.05: 4, 0.3: 4, 0.35: 3, 0.55: 3, 0.6: 2, 0.95: 2}
+    assert {t: curve[t] for t in expected} == pytest.approx({t: n / 6 for t, n in expected.items()})
+    bins = {name: n for name, n in zip(HISTOGRAM_BINS, figures.histogram, strict=True) if n}
+    assert bins == {"no box": 1, "IoU 0": 1, "[0.3, 0.4)": 1, "[0.5, 0.6)": 1, "[0.9, 1]": 2}
+
+
+def test_the_curve_at_half_is_the_headline(samples: list[GroundingSample], root: Path) -> None:
+    texts = {s.id: "(100,200),(500,600)" if i % 4 else "?" for i, s in enumerate(samples[:30])}
+    data = collect([record_of(samples, texts)], root=root)
+    figures = figures_of(data.runs[0], data)
+    assert figures.curve[CURVE_THRESHOLDS.index(0.5)] == pytest.approx(figures.macro.value)
+
+
+# --- charts --------------------------------------------------------------------------------------
+
+
+def svg(text: str) -> ElementTree.Element:
+    element = ElementTree.fromstring(text)
+    assert element.attrib["role"] == "img" and element.attrib["aria-label"]
+    return element
+
+
+def test_bars_are_as_long_as_their_values() -> None:
+    rows = [(0, "A", Estimate(0.5, 10, 0.25, 0.75, "wilson")), (1, "B", Estimate(1.0, 10))]
+    element = svg(charts.bars("x", rows, 1.0))
+    a, b = (float(rect.attrib["width"]) for rect in element.iter("rect"))
+    assert a == pytest.approx(b / 2)
+    (whisker,) = [p for p in element.iter("path") if p.attrib.get("class") == "whisker"]
+    left = float(next(element.iter("rect")).attrib["x"])
+    low, high = re.match(r"M([\d.]+) [\d.]+H([\d.]+)", whisker.attrib["d"]).groups()
+    assert (float(low) - left, float(high) - left) == pytest.approx((b / 4, 3 * b / 4), abs=0.2)
+
+
+def test_columns_are_as_high_as_their_counts() -> None:
+    element = svg(charts.histogram("x", 0, HISTOGRAM_BINS, [4, 2, *[1] * 10], 4))
+    heights = [float(rect.attrib["height"]) for rect in element.iter("rect")]
+    assert heights[:3] == pytest.approx([heights[0], heights[0] / 2, heights[0] / 4], abs=0.1)
+
+
+def test_parts_of_a_bar_are_shares_of_all_samples() -> None:
+    classes = [("no box", "#999999"), ("loose", "#009e73")]
+    element = svg(charts.stacked("x", [("A", [25, 50], 100), ("B", [0, 0], 0)], classes))
+    widths = [float(rect.attrib["width"]) for rect in element.iter("rect")]
+    assert widths[1] == pytest.approx(2 * widths[0], abs=0.1)
+    ticks = [p.attrib["d"] for p in element.iter("path")]
+    starts = [float(re.match(r"M([\d.]+)", d)[1]) for d in ticks]
+    assert widths[0] == pytest.approx((max(starts) - min(starts)) / 4, abs=0.1)
+
+
+def test_curves_lie_on_their_values() -> None:
+    element = svg(charts.curves("x", [0.0, 1.0], [(0, "A", [0.5, 0.25]), (1, "B", [])]))
+    (line,) = [p for p in element.iter("path") if p.attrib.get("class") == "line"]
+    (_, y1), (_, y2) = (map(float, p.split()) for p in line.attrib["d"][1:].split("L"))
+    grid = [
+        float(m[1])
+        for p in element.iter("path")
+        if (m := re.match(r"M40 ([\d.]+)H", p.attrib.get("d", "")))
+    ]
+    assert y1 == pytest.approx(min(grid), abs=0.1)  # the axis ends at 50 %
+    assert y2 == pytest.approx((min(grid) + max(grid)) / 2, abs=0.1)
+
+
+@given(st.lists(st.floats(0, 300), min_size=1, max_size=9))
+def test_labels_of_lines_do_not_meet(heights: list[float]) -> None:
+    ends = sorted((at, i, "A") for i, at in enumerate(heights))
+    placed = charts._apart(ends, 13)
+    assert len(placed) == len(heights)
+    assert all(b - a >= 13 - 1e-6 for a, b in itertools.pairwise(placed))
+    assert sum(placed) == pytest.approx(sum(heights), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("values", "end"), [([], 0.25), ([0.1], 0.25), ([0.25], 0.25), ([0.26, 0.1], 0.5), ([1.0], 1.0)]
+)
+def test_where_an_axis_ends(values: list[float], end: float) -> None:
+    assert charts.ceiling(values) == end
+
+
+def test_a_radar_has_a_point_an_axis() -> None:
+    axes = ["a", "b", "c<script>"]
+    element = svg(charts.radar("x", 2, "C", {"a": 1.0, "b": 0.0}, axes, 1.0))
+    markers = [p for p in element.iter("path") if p.attrib.get("class") == "mark"]
+    assert len(markers) == 2
+    assert "c<script>" in "".join(element.itertext())
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    r, g, b = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def test_text_on_colours_is_legible() -> None:
+    for colour in [*CLASS_COLOURS.values(), *(look_of(i).colour for i in range(20))]:
+        light, dark = (1.0, luminance(colour)) if colour in ON_DARK else (luminance(colour), 0.0)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, colour
+
+
+def test_runs_are_told_apart_without_colour() -> None:
+    assert len({(look_of(i).line_dashes, look_of(i).marker) for i in range(30)}) == 30
+    assert all(look_of(i).box_dashes for i in range(30))
+    assert set(CLASS_COLOURS) == set(FAILURES)
+
+
+# --- thumbnails ----------------------------------------------------------------------------------
+
+
+def test_thumbnails(tmp_path: Path) -> None:
+    drawing = Image.new("RGB", (900, 300), "#123456")
+    drawing.paste("#fedcba", (0, 0, 450, 300))
+    drawing.save(tmp_path / "wide.png")
+    Image.effect_noise((40, 60), 90).convert("RGB").save(tmp_path / "small.png")
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    names = ["wide.png", "small.png", "bad.png", "none.png", "wide.png"]
+    seen = []
+    made = make_thumbnails(names, side=100, root=tmp_path, progress=seen.append)
+    assert list(made) == names[:4]
+    assert seen == [4]
+    wide = Image.open(io.BytesIO(base64.b64decode(made["wide.png"].data)))
+    assert (wide.format, wide.size) == ("WEBP", (100, 33))
+    assert made["wide.png"].image_wh == (900, 300)
+    # Few colours: kept as they are.
+    assert wide.convert("RGB").getpixel((10, 10)) == (0xFE, 0xDC, 0xBA)
+    assert Image.open(io.BytesIO(base64.b64decode(made["small.png"].data))).size == (40, 60)
+    assert not made["bad.png"].data and "cannot read" in made["bad.png"].problem
+    assert not made["none.png"].data and "does not exist" in made["none.png"].problem
+
+
+# --- the file ------------------------------------------------------------------------------------
+
+
+@given(st.text() | st.sampled_from(ATTACKS))
+def test_no_text_ends_a_block_of_data(text: str) -> None:
+    block = as_data_block({"a": text, text: [text]})
+    assert json.loads(block) == {"a": text, text: [text]}
+    assert not re.search("[<>&\u2028\u2029]", block)
+
+
+@pytest.fixture(scope="module")
+def page(data: ReportData, root: Path) -> str:
+    written = write_run_page(data, root / "page.html", root=root, footer="<b>")
+    assert written.n_bytes == (root / "page.html").stat().st_size
+    assert (written.n_samples, written.n_images) == (len(data.samples), 6)
+    assert len(written.problems) == 2 + len(ATTACKS)
+    return (root / "page.html").read_text(encoding="utf-8")
+
+
+def test_the_policy_names_the_script_and_the_style(page: str) -> None:
+    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]+)"', page)[1])
+    rules = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+    for name, tag in (("style-src", "style"), ("script-src", "script")):
+        (body,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, flags=re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
+        assert rules.pop(name) == f"'sha256-{digest}'"
+    assert rules == {
+        "default-src": "'none'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+
+
+def test_every_image_is_held_once(page: str) -> None:
+    blocks = re.findall(r'<script type="text/plain" id="(image-\d+)">([^<]*)</script>', page)
+    assert len(blocks) == 6 == len({data for _, data in blocks})
+    for _, block in blocks:
+        assert Image.open(io.BytesIO(base64.b64decode(block, validate=True))).size == (64, 48)
+
+
+def test_the_data_of_the_page(page: str, data: ReportData) -> None:
+    block = json.loads(re.search(r'id="data">(.*?)</script>', page, flags=re.DOTALL)[1])
+    assert [run["letter"] for run in block["runs"]] == ["A", "B"]
+    assert [sample["id"] for sample in block["samples"]][:2] == ["toy-000", "toy-001"]
+    zero, one = block["samples"][:2]
+    assert zero["truth"] == [[1, 0.1, 0.2, 0.5, 0.6]]
+    assert zero["runs"][0]["thinking"] == "<think>Number 0, hmm.</think>"
+    assert zero["runs"][0] | {"thinking": "", "answer": ""} == {
+        "status": "ok",
+        "iou": 1.0,
+        "value": 1.0,
+        "hit": True,
+        "boxes": [[1, 0.1, 0.2, 0.5, 0.6]],
+        "thinking": "",
+        "answer": "",
+    }
+    assert one["runs"][1]["answer"] is None
+    invalid = next(s for s in block["samples"] if s["id"] == "toy-invalid")
+    assert invalid["runs"][0]["hit"] is None
+
+
+def test_whose_images_the_page_holds(
+    samples: list[GroundingSample], root: Path, tmp_path: Path
+) -> None:
+    """Of five images one is missed; the second image of each question is the same one."""
+    texts = {
+        s.id: "(100,200),(500,600)" if i != 3 else "(0,0),(9,9)" for i, s in enumerate(samples[:5])
+    }
+    data = collect([record_of(samples, texts)], root=root)
+    counts = {
+        choice: write_run_page(data, tmp_path / "p.html", images=choice, root=root).n_images
+        for choice in ("all", "misses", "none")
+    }
+    assert counts == {"all": 6, "misses": 2, "none": 0}
+    text = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "The images of 5 samples were left out of this page" in text
+
+
+def test_a_failed_write_leaves_the_old_page(data: ReportData, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match="cannot write the page"):
+        write_run_page(data, tmp_path / "file" / "page.html", images="none")
+    old = tmp_path / "page.html"
+    old.write_text("old")
+    run = replace(data.runs[0], outcomes={"toy-000": None})
+    with pytest.raises(AttributeError):
+        write_run_page(replace(data, runs=[run]), old, images="none")
+    assert old.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "page.html"]
+
+
+def test_a_dialect_that_is_not_known_here(data: ReportData, root: Path) -> None:
+    record = data.runs[0].record
+    manifest = json.loads(json.dumps(record.manifest))
+    manifest["settings"]["dialect"] = ["my_own", "given"]
+    found = collect([replace(record, manifest=manifest)], root=root)
+    assert any("misses of run A (first) have no classes: " in note for note in found.notes)
+    assert found.runs[0].failures is None
+    assert found.failures == []
+    # Its boxes are those of the record.
+    assert len(found.runs[0].outcomes["toy-several"].boxes) == 1
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folders(records: list[RunRecord], root: Path) -> list[str]:
+    return [
+        f"{name}={stored(record, root / 'runs' / name)}"
+        for name, record in zip(("one", "two"), records, strict=True)
+    ]
+
+
+def test_the_command(
+    folders: list[str], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "report.html"
+    figures = tmp_path / "figures"
+    arguments = ["report", *folders, "-o", str(out), "--root", str(root), "--json"]
+    assert main([*arguments, "--figures", str(figures), "--thumbnail-side", "32"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["page"] == str(out)
+    assert told["bytes"] == out.stat().st_size
+    assert told["samples"] == N_PLAIN + 5 + len(ATTACKS)
+    assert told["benchmark"] == BENCHMARK
+    assert len(told["problems"]) == 2 + len(ATTACKS)
+    names = sorted(path.name for path in figures.iterdir())
+    assert names == sorted(
+        f"{name}.{form}" for name in ("curves", "tasks", "iou", "misses") for form in ("pdf", "png")
+    )
+    assert (figures / "curves.pdf").read_bytes().startswith(b"%PDF")
+    with Image.open(figures / "tasks.png") as image:
+        assert image.width > 600
+
+
+def test_the_command_in_words(
+    folders: list[str], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "report.html"
+    assert main(["report", *folders, "-o", str(out), "--root", str(root)]) == 0
+    words = capsys.readouterr().out
+    assert f"{out}: {N_PLAIN + 5 + len(ATTACKS)} samples, 6 images, " in words
+    assert "images cannot be shown" in words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--benchmark", "other"], "no run is of benchmark 'other'; the runs are of toy (2 runs)"),
+        (["--root", "nowhere"], "benchmark 'toy' is not prepared"),
+        (["-o", "."], "is a folder; name a file"),
+    ],
+)
+def test_mistakes(
+    folders: list[str],
+    root: Path,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    usual = ["--root", str(root), "-o", str(root / "x.html")]
+    assert main(["report", *folders, *usual, *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_side_out_of_range(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["report", "x", "--thumbnail-side", "7"])
+    assert stop.value.code == 2
+    assert "no whole number from 32 to 4096" in capsys.readouterr().err
