@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -574,3 +575,12 @@ def test_no_run_is_compared_with_a_printed_reference() -> None:
     strict = one([run], printed({"x": {"a": "87.50"}}), reference="x", strict=True)
     (left,) = strict.left_out
     assert list(left.reasons) == ["a run cannot be checked against a printed row"]
+
+
+def test_tables_of_some_tasks_are_left_out_and_named() -> None:
+    published = replace(shipped(), all_tasks_only=True)
+    board = one([], published, benchmark="mig_bench")
+    sources = {r.entry.source for r in board.rows}
+    assert {"univg_r1_mig_bench", "migician_mig_bench", "univg_r1_issue_6"} <= sources
+    assert not {"migician_data", "migician_training"} & sources
+    assert any("left out: " in n and "migician_data" in n for n in board.notes)

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -382,3 +382,12 @@ def test_the_page_tells_every_mark_and_shows_what_the_command_prints() -> None:
     tables = [t for t in load_published("zero_shot") if t.key == "univg_r1_zero_shot"]
     board = build_leaderboards([], Published(tables, (), revisions))[0]
     assert f"```text\n{as_text(make_sheet(board), 96)}```\n" in page
+
+
+def test_a_terminal_without_unicode_has_plain_lines() -> None:
+    raw = BytesIO()
+    stream = TextIOWrapper(raw, encoding="ascii")
+    print_sheet(make_sheet(boards()[0]), stream)
+    stream.flush()
+    assert b" ------" in raw.getvalue()
+    assert b"30.1-95.4" in raw.getvalue()

@@ -21,8 +21,8 @@ each task, the unweighted mean over the tasks (macro) and the mean over the samp
 95 % intervals. LISA, LLM-Seg, ReasonVOS and ReVOS are one table, zero_shot.
 
 Each row carries marks of a closed list (--marks prints it). The rows are held against a reference,
-the first run unless --reference names another; best and second best are told among the rows that
-can be compared with it, and --strict shows no others.
+the first run of a model unless --reference names another; best and second best are told among the
+rows that can be compared with it, and --strict shows no others.
 
 Exit status: 0 shown, 2 something in the arguments or records is wrong, or nothing can be shown.
 """
@@ -53,19 +53,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--published",
         action="store_true",
-        help="also the published tables, and what users reported for released weights",
+        help="also the published tables that have all tasks, and what users reported for released "
+        "weights",
     )
     parser.add_argument(
         "--table",
         action="append",
         metavar="KEY",
-        help="of the published tables only this one; may be given several times",
+        help="of the published tables only this one, also if it lacks tasks; may be given several "
+        "times",
     )
     parser.add_argument(
         "--reference",
         metavar="LABEL",
         help="the row that the others are held against: a run's label, a printed model, or "
-        "TABLE/MODEL (default: the first run)",
+        "TABLE/MODEL (default: the first run of a model)",
     )
     parser.add_argument(
         "--strict", action="store_true", help="only rows that can be compared with the reference"
@@ -155,7 +157,7 @@ def _published(keys: Sequence[str] | None) -> Published:
         tables = [table for table in tables if table.key in keys]
         reproductions = [reported for reported in reproductions if reported.key in keys]
     revisions = [known for name in BENCHMARK_TASKS for known in load_counts(name)]
-    return Published(tables, reproductions, revisions)
+    return Published(tables, reproductions, revisions, all_tasks_only=not keys)
 
 
 def _print_boards(boards: Sequence[Leaderboard], intervals: str) -> None:

@@ -11,7 +11,7 @@ from univg_eval.leaderboard.boards import GROUPS, PUBLISHED_FOR, board_of
 from univg_eval.leaderboard.entries import Entry, entry_of_runs
 from univg_eval.leaderboard.printed import entries_of_table, entry_of_reproductions
 from univg_eval.leaderboard.table import Leaderboard, choose_reference, make_leaderboard
-from univg_eval.published import Counts, PublishedTable, Reproductions
+from univg_eval.published import BENCHMARK_TASKS, Counts, PublishedTable, Reproductions
 from univg_eval.runs import RunRecord
 from univg_eval.scoring import sample_metrics
 
@@ -20,11 +20,20 @@ __all__ = ["Published", "build_leaderboards"]
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What was printed, of all benchmarks: tables, reports of users, and the annotation files."""
+    """What was printed, of all benchmarks.
+
+    Attributes:
+        tables: published tables.
+        reproductions: what users reported.
+        revisions: the annotation files that printed values are held against.
+        all_tasks_only: leave out tables without a column for every task of their benchmark, such as
+            ablations of which averages alone were printed; the notes name them.
+    """
 
     tables: Sequence[PublishedTable] = ()
     reproductions: Sequence[Reproductions] = ()
     revisions: Sequence[Counts] = ()
+    all_tasks_only: bool = False
 
 
 def build_leaderboards(
@@ -146,7 +155,19 @@ def _printed_entries(
     revisions = [known for known in published.revisions if known.benchmark == benchmark]
     tables = [table for table in published.tables if table.benchmark == benchmark]
     entries: list[Entry] = []
+    partial = [
+        table.key
+        for table in tables
+        if published.all_tasks_only and set(table.tasks) < set(BENCHMARK_TASKS[benchmark])
+    ]
+    if partial:
+        notes.append(
+            "Published tables without a column for every task are left out: "
+            f"{', '.join(partial)}. --table KEY shows one."
+        )
     for table in tables:
+        if table.key in partial:
+            continue
         if table.metric == metric:
             entries += entries_of_table(table, revisions)
             sources[table.key] = _source(table)

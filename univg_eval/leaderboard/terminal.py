@@ -21,6 +21,7 @@ __all__ = ["as_text", "print_sheet", "visible"]
 LABEL_WIDTH = 32
 NARROW_LABEL_WIDTH = 16
 UNLIMITED = 10_000
+ASCII = str.maketrans("─–", "--")
 PLAIN_PLACES = {1: "* ", 2: "+ "}
 STYLES = {1: "bold", 2: "underline"}
 
@@ -38,7 +39,12 @@ def print_sheet(sheet: Sheet, stream: TextIO | None = None) -> None:
     if console.is_terminal and not console.is_dumb_terminal and not os.environ.get("NO_COLOR"):
         _print(sheet, console, styled=True)
     else:
-        stream.write(as_text(sheet, console.width))
+        text = as_text(sheet, console.width)
+        try:
+            text.encode(stream.encoding or "utf-8")
+        except UnicodeEncodeError:
+            text = text.translate(ASCII)
+        stream.write(text)
 
 
 def as_text(sheet: Sheet, width: int = 120) -> str:
