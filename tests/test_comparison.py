@@ -481,3 +481,21 @@ def test_command_refuses_what_it_cannot_do(
     assert (status, out) == (2, "")
     assert message in err
     assert "Traceback" not in err
+
+
+# --- the runs that the project ships -------------------------------------------------------------
+
+SHIPPED = Path(__file__).resolve().parent.parent / "results" / "runs"
+PAGE = SHIPPED.parent.parent / "docs" / "compare.md"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "metric"),
+    [("tiny_cot", "tiny_grpo", "acc@0.5"), ("tiny_direct", "tiny_cot", "miou")],
+)
+def test_the_page_shows_what_the_command_says(a: str, b: str, metric: str) -> None:
+    found = compare_runs(load_run(SHIPPED / a), load_run(SHIPPED / b), metric=metric)
+    quoted = " ".join(
+        line.removeprefix("> ") for line in PAGE.read_text().splitlines() if line.startswith("> ")
+    )
+    assert f"{found.verdict.headline} {found.verdict.text}" in quoted
