@@ -205,6 +205,7 @@ def test_latex_is_well_formed(published: Published | None) -> None:
         ("~^", r"\textasciitilde{}\textasciicircum{}"),
         ("<a|b>", r"\textless{}a\textbar{}b\textgreater{}"),
         ("[x]", "{[}x{]}"),
+        ("*x", "{*}x"),
         ("1–2", "1--2"),
     ],
 )

@@ -23,6 +23,8 @@ _SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    # After the end of a row, LaTeX takes these for its arguments.
+    "*": "{*}",
     "[": "{[}",
     "]": "{]}",
     "`": r"\textasciigrave{}",
