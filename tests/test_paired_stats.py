@@ -256,6 +256,18 @@ def test_clusters_that_span_tasks_each_in_its_own_way_still_vary(draw) -> None:
     assert interval.high - interval.low > 0.2
 
 
+@pytest.mark.parametrize("g", [6, 12, 40])
+def test_few_pairs_get_students_interval(g: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    values = stats.norm.ppf((np.arange(g) + 0.5) / g) / 10
+    drawn = paired_bootstrap({"a": values.tolist()}, resamples=20000).macro
+    # The pairs that were not seen add two like those that were seen: g + 2 in place of g.
+    spread = (
+        stats.t.ppf(0.975, g - 1) ** 2 * values.var(ddof=1) + 1.96**2 * 2 * np.mean(values**2) / g
+    )
+    assert drawn.high - drawn.low == pytest.approx(2 * math.sqrt(spread / g), rel=0.04)
+
+
 def test_one_cluster_says_nothing_of_its_spread() -> None:
     drawn = paired_bootstrap({"a": [1.0] * 50, "b": [0.0, 1.0]}, {"a": ["x"] * 50, "b": ["y", "z"]})
     assert (drawn.tasks["a"].low, drawn.tasks["a"].high) == (-1.0, 1.0)

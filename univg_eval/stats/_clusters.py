@@ -167,7 +167,7 @@ def _t_over_normal(freedom: int) -> float:
     """Ratio of the 97.5 % quantiles of Student's t and the normal distribution.
 
     The expansion of Cornish and Fisher in 1 / freedom (Abramowitz and Stegun, 26.7.5), right to
-    0.5 % from 3 degrees of freedom.
+    1 % from 3 degrees of freedom; fewer are taken for 3.
     """
     z = NormalDist().inv_cdf(0.975)
     f = max(3, freedom)
