@@ -301,6 +301,8 @@ def test_a_single_row_is_not_the_best() -> None:
 def test_the_reference_is_the_first_model_unless_it_is_named() -> None:
     records = [record(f"{BASELINE}:oracle", TASKS), record("m", TASKS), record("n", TASKS)]
     assert one(records).reference.entry.label == "m"
+    assert "Reference: m (the first run of a model)" in one(records).notes[0]
+    assert f"Reference: {BASELINE}:oracle (the first run)" in one(records[:1]).notes[0]
     assert one(records, reference="n").reference.entry.label == "n"
     assert one(records[:1]).reference.entry.label == f"{BASELINE}:oracle"
     with pytest.raises(UserError, match=r"--reference 'x' is no row; expected one of: m, n"):

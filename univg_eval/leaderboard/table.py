@@ -174,7 +174,9 @@ def make_leaderboard(
         runs = [entry for entry in entries if entry.kind == "run"]
         models = [entry for entry in runs if Mark.BASELINE not in entry.marks]
         first = next(iter(models or runs), None)
-        reason = "the first run of a model" if len(models) < len(runs) else "the first run"
+        reason = "the first run"
+        if models and models[0] is not runs[0]:
+            reason = "the first run of a model"
         if first is None:
             reason = "the printed row with the largest comparable set"
             first = largest_group(entries)[0]
