@@ -260,7 +260,8 @@ def _summary(
     explained = (
         "Shares in %. Acc@0.5: share of boxes with IoU of at least 0.5; the mean of tasks weighs "
         "every task the same. Answered: share with a readable box. Intervals: Wilson's for a "
-        "share of independent samples, else a bootstrap of groups of samples that share images."
+        "share of independent samples, else a bootstrap of groups of samples that share images; "
+        "none where all samples of a task share images."
     )
     if not single:
         explained += (

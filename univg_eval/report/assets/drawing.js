@@ -104,7 +104,7 @@ function drawImage(sample, index, width) {
       draw('rect', { class: 'no-image', width, height }),
       draw(
         'text',
-        { class: 'no-image-text', x: width / 2, y: height / 2, 'text-anchor': 'middle' },
+        { class: 'no-image-text', x: width - 8, y: height - 10, 'text-anchor': 'end' },
         'no image',
       ),
     );
@@ -121,15 +121,18 @@ function drawImage(sample, index, width) {
     ];
   };
   const drawable = boxes.filter((one) => !one.box.includes(null));
-  for (const { box, colour, dashes } of drawable) {
+  const paths = drawable.map(({ box }) => {
     const [x1, y1, x2, y2] = place(box).map((value) => value.toFixed(1));
-    const path = `M${x1} ${y1}H${x2}V${y2}H${x1}Z`;
-    // A light rim and a dark one keep the line visible on any image.
-    svg.append(
-      draw('path', { class: 'rim', d: path }),
-      draw('path', { class: 'box', d: path, stroke: colour, 'stroke-dasharray': dashes }),
-    );
-  }
+    return `M${x1} ${y1}H${x2}V${y2}H${x1}Z`;
+  });
+  // A light rim keeps a line visible on any image. The rims come first, so that where boxes are the
+  // same the solid line of the truth shows between the dashes.
+  svg.append(
+    ...paths.map((d) => draw('path', { class: 'rim', d })),
+    ...drawable.map(({ colour, dashes }, i) =>
+      draw('path', { class: 'box', d: paths[i], stroke: colour, 'stroke-dasharray': dashes }),
+    ),
+  );
   placeLabels(svg, drawable, place, width, height);
   return svg;
 }
