@@ -126,6 +126,24 @@ def test_values_of_one_sample_are_drawn_together() -> None:
     assert draws.sum(axis=1) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("clustered", [False, True])
+def test_macro_does_not_depend_on_the_order_of_tasks_and_samples(clustered: bool) -> None:
+    generator = np.random.default_rng(5)
+    values = {f"t{i}": generator.random(30 + i).round(2).tolist() for i in range(4)}
+    clusters = {
+        task: [f"c{number}" for number in generator.integers(0, 20, size=len(some))]
+        for task, some in values.items()
+    }
+    orders = {task: generator.permutation(len(some)) for task, some in values.items()}
+    turned = {task: [values[task][i] for i in orders[task]] for task in reversed(values)}
+    names = {task: [clusters[task][i] for i in orders[task]] for task in turned}
+    first = macro_bootstrap(values, clusters if clustered else None)
+    again = macro_bootstrap(turned, names if clustered else None)
+    assert (again.estimate, again.low, again.high) == pytest.approx(
+        (first.estimate, first.low, first.high), abs=1e-12
+    )
+
+
 def test_macro_repeats_for_equal_seeds() -> None:
     values = {"a": [0.0, 0.25, 1.0, 1.0], "b": [0.5, 0.0, 0.0]}
     assert macro_bootstrap(values, seed=1) == macro_bootstrap(values, seed=1)

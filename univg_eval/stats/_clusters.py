@@ -144,14 +144,16 @@ def drawn_deviations(
         resamples: how many.
 
     Returns:
-        Shape (resamples, estimates).
+        Shape (resamples, estimates). The order in which samples and tasks were given does not
+        matter: clusters are drawn in the order of what they add.
     """
     freedom = len(table.sums) - len(table.strata)
     factor = _t_over_normal(freedom) if freedom > 0 else 1.0
     draws = np.zeros((resamples, influence.shape[1]))
+    strata = _ordered(table.strata, influence)
     for start in range(0, resamples, _RESAMPLES_AT_ONCE):
         size = min(_RESAMPLES_AT_ONCE, resamples - start)
-        for members in table.strata:
+        for members in strata:
             g = len(members)
             if g == 1:
                 continue
@@ -161,6 +163,16 @@ def drawn_deviations(
             enlarge = factor * math.sqrt(g / (g - 1))
             draws[start : start + size] += (weights - 1.0) * enlarge @ influence[members]
     return draws
+
+
+def _ordered(
+    strata: Sequence[npt.NDArray[np.intp]], influence: FloatArray
+) -> list[npt.NDArray[np.intp]]:
+    """Strata and their members by influence: those with the same are drawn to the same effect."""
+    # Sums in another order differ in their last digits; adding 0 makes -0 and 0 one.
+    keys = np.round(influence, 12) + 0.0
+    members = [rows[np.lexsort(keys[rows].T[::-1])] for rows in strata]
+    return sorted(members, key=lambda rows: (len(rows), keys[rows].ravel().tolist()))
 
 
 def _t_over_normal(freedom: int) -> float:
