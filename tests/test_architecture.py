@@ -68,6 +68,7 @@ CORE = {
     "audit": {"errors", "boxes", "samples", "video", "images", "benchmarks"},
     "report": {
         "errors",
+        "controls",
         "boxes",
         "stats",
         "dialects",

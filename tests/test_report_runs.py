@@ -21,6 +21,7 @@ from report_data import ATTACKS, BENCHMARK, N_PLAIN, prepare, two_runs
 from run_records import record_of
 
 from univg_eval.cli import main
+from univg_eval.controls import under_control
 from univg_eval.errors import UserError
 from univg_eval.failures import FAILURES
 from univg_eval.leaderboard import Estimate
@@ -105,9 +106,28 @@ def test_runs_of_several_benchmarks_need_a_choice(records: list[RunRecord], root
         collect([records[0], blank], root=root)
     data = collect([records[0], blank], benchmark="toy+blank", root=root)
     assert [run.label for run in data.runs] == [records[1].label]
-    assert any("control 'blank'" in note for note in data.notes)
+    assert any("control 'blank'" in note and "grey ones" in note for note in data.notes)
     with pytest.raises(UserError, match="no run is of benchmark 'refcoco'"):
         collect([records[0]], benchmark="refcoco", root=root)
+
+
+def test_under_a_control_the_page_shows_what_was_shown(
+    samples: list[GroundingSample], root: Path
+) -> None:
+    plain = samples[:N_PLAIN]
+    shown = under_control("permuted", samples).samples[:10]
+    record = record_of(
+        shown, {s.id: "(1,1),(2,2)" for s in shown}, control="permuted", everything=samples
+    )
+    data = collect([record], root=root)
+    assert [s.images for s in data.samples] == [s.images[::-1] for s in plain[:10]]
+    (note,) = data.notes
+    assert "control 'permuted'" in note and "those that the models were given" in note
+
+
+def test_samples_without_a_response_are_told(data: ReportData) -> None:
+    (note,) = data.notes
+    assert re.search(r"Run B .* has no response to 1 of its 65 samples", note)
 
 
 def test_another_revision_is_refused(records: list[RunRecord], root: Path) -> None:

@@ -15,6 +15,8 @@ from string import ascii_uppercase
 from typing import Any
 
 from univg_eval.boxes import Box
+from univg_eval.controls import CONTROLS, NO_CONTROL, require_control, under_control
+from univg_eval.dialects import Dialect, get_dialect
 from univg_eval.dialects.sections import split_response
 from univg_eval.errors import UserError
 from univg_eval.failures import FAILURES, FailureKind, RunFailures, classify_run
@@ -172,7 +174,8 @@ def collect(
     prepared = str(chosen[0].manifest["dataset"].get("prepared_benchmark") or name.split("+")[0])
     everything = load_samples(prepared, root=root)
     _require_same_samples(chosen, prepared, everything)
-    by_id = {sample.id: sample for sample in everything}
+    under = under_control(_control(chosen[0]), everything).samples
+    by_id = {sample.id: sample for sample in (*everything, *under)}
     notes: list[str] = []
     runs = [_run(letter_of(i), record, everything, by_id, notes) for i, record in enumerate(chosen)]
     asked = [set(run.outcomes) for run in runs]
@@ -181,10 +184,14 @@ def collect(
     return ReportData(
         benchmark=name,
         runs=runs,
-        samples=[sample for sample in everything if sample.id in union],
+        samples=[by_id[sample.id] for sample in everything if sample.id in union],
         n_common=len(common),
         notes=[*_notes(runs, len(union), len(common)), *notes],
     )
+
+
+def _control(record: RunRecord) -> str:
+    return require_control(record.manifest["dataset"].get("control") or NO_CONTROL)
 
 
 def _of_one_benchmark(records: Sequence[RunRecord], benchmark: str | None) -> list[RunRecord]:
@@ -241,6 +248,7 @@ def _run(
         # E.g. a dialect of the user's own, which this process does not know.
         notes.append(f"The misses of run {letter} ({record.label}) have no classes: {error}")
     run = ReportRun(letter, record, {}, failures)
+    dialect = _dialect(run)
     outcomes = {}
     for score in record.sample_scores():
         row = responses.get(score.id, {})
@@ -248,15 +256,31 @@ def _run(
         outcomes[score.id] = Outcome(
             score=score,
             response=row.get("response"),
-            boxes=_boxes(by_id[score.id], score, row, run),
+            boxes=_boxes(by_id[score.id], score, row, run, dialect),
             failure=failure.kind if failure is not None else "",
             hints=failure.hints if failure is not None else (),
         )
     return replace(run, outcomes=outcomes)
 
 
+def _dialect(run: ReportRun) -> Dialect | None:
+    """With the pixel limits of the run; None where this process does not know it."""
+    try:
+        return get_dialect(
+            str(run.setting("dialect")),
+            min_pixels=run.setting("min_pixels"),
+            max_pixels=run.setting("max_pixels"),
+        )
+    except UserError:
+        return None
+
+
 def _boxes(
-    sample: GroundingSample, score: SampleScore, row: Mapping[str, Any], run: ReportRun
+    sample: GroundingSample,
+    score: SampleScore,
+    row: Mapping[str, Any],
+    run: ReportRun,
+    dialect: Dialect | None,
 ) -> tuple[tuple[int | None, Box], ...]:
     given = {target.image for target in sample.targets}
     default = next(iter(given)) if len(given) == 1 else 0 if len(sample.images) == 1 else None
@@ -268,7 +292,7 @@ def _boxes(
     try:
         answer = parse_answer(
             row["response"],
-            run.setting("dialect"),
+            dialect,
             image_sizes=row.get("image_sizes") or sample.image_sizes,
             input_sizes=row.get("input_sizes"),
             target_image=default if sample.image_is_given and len(given) == 1 else None,
@@ -276,7 +300,7 @@ def _boxes(
             protocol=run.setting("protocol") or "univg",
         )
     except UserError:
-        # A dialect of the user's own, which this process does not know: the record's box is left.
+        # Without the dialect, or sizes that it needs, the record's box is left.
         return ((_on(sample, score.image_index, default), score.box),) if score.box else ()
     return tuple(
         (_on(sample, image, default), box)
@@ -303,6 +327,7 @@ def _notes(runs: Sequence[ReportRun], n_union: int, n_common: int) -> list[str]:
             f"all ({each}). Every figure is of the samples that its run was asked; they can be "
             "compared only where these are the same. The samples below are those of any run."
         )
+    for run in runs:
         unanswered = sum(outcome.response is None for outcome in run.outcomes.values())
         if unanswered:
             notes.append(
@@ -316,11 +341,16 @@ def _notes(runs: Sequence[ReportRun], n_union: int, n_common: int) -> list[str]:
             f"The runs were scored under different protocols ({which}), so their figures are not "
             "the same measure; univg rescore scores one again under another protocol."
         )
-    control = runs[0].record.manifest["dataset"].get("control", "none")
-    if control not in (None, "none"):
+    control = _control(runs[0].record)
+    if control != NO_CONTROL:
+        seen = (
+            "instead of the images below the models were shown grey ones"
+            if control == "blank"
+            else "images and questions below are those that the models were given"
+        )
         notes.append(
-            f"These runs were made under the control {control!r}: the images and questions below "
-            "are those of the benchmark, not what the models were shown."
+            f"These runs were made under the control {control!r} ({CONTROLS[control]}): {seen}; "
+            "the truth is that of the benchmark."
         )
     if runs[0].record.manifest["dataset"].get("media") == "video":
         notes.append("The models were shown whole videos; below are the frames of the benchmark.")
