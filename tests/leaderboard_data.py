@@ -10,7 +10,7 @@ from typing import Any
 
 from test_runs import manifest, response, score
 
-from univg_eval.published import Counts, PublishedRow, PublishedTable
+from univg_eval.published import Counts, PublishedRow, PublishedTable, Role
 from univg_eval.runs import RunRecord, make_record
 
 
@@ -75,11 +75,13 @@ def table(
     protocol: str = "univg-r1",
     revision: str = "unknown",
     protocols: Mapping[str, str] | None = None,
+    role: Role = "main",
 ) -> PublishedTable:
     """A published table of the given printed values."""
     return PublishedTable(
         key=key,
         benchmark=benchmark,
+        role=role,
         title="A table",
         source="A paper; Table 1",
         arxiv="2505.00001",

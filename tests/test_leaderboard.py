@@ -579,10 +579,13 @@ def test_no_run_is_compared_with_a_printed_reference() -> None:
     assert list(left.reasons) == ["a run cannot be checked against a printed row"]
 
 
-def test_tables_of_some_tasks_are_left_out_and_named() -> None:
-    published = replace(shipped(), all_tasks_only=True)
+def test_tables_of_ablations_are_left_out_and_named() -> None:
+    published = replace(shipped(), ablations=False)
     board = one([], published, benchmark="mig_bench")
     sources = {r.entry.source for r in board.rows}
     assert {"univg_r1_mig_bench", "migician_mig_bench", "univg_r1_issue_6"} <= sources
-    assert not {"migician_data", "migician_training"} & sources
+    assert not {"migician_data", "migician_training", "mg_thinker_ablation"} & sources
     assert any("left out: " in n and "migician_data" in n for n in board.notes)
+    everything = one([], shipped(), benchmark="mig_bench")
+    assert {"migician_data", "mg_thinker_ablation"} <= {r.entry.source for r in everything.rows}
+    assert not any("left out: " in note for note in everything.notes)

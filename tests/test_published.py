@@ -245,6 +245,7 @@ def test_a_row_that_fits_another_file_than_its_table_names() -> None:
         return PublishedTable(
             **{name: "x" for name in ("key", "title", "source", "arxiv", "url", "notes")},
             benchmark="zero_shot",
+            role="main",
             date=TABLES["univg_r1_zero_shot"].date,
             metric="acc@0.5",
             revision=revision,
@@ -326,6 +327,28 @@ def test_every_table_is_documented_and_has_its_numbers_once() -> None:
         named.add(f"{table.key}.csv")
     assert named == data
     assert all(row.printed_avg or row.values for table in TABLES.values() for row in table.rows)
+
+
+def test_main_tables_have_all_tasks() -> None:
+    main = {table.key: table for table in TABLES.values() if table.role == "main"}
+    assert set(main) == {
+        *("univg_r1_mig_bench", "migician_mig_bench", "mg_thinker_mig_bench"),
+        *("univg_r1_zero_shot", "mg_thinker_zero_shot"),
+    }
+    for table in main.values():
+        assert set(table.tasks) == set(BENCHMARK_TASKS[table.benchmark])
+        assert all(set(row.values) == set(table.tasks) for row in table.rows)
+
+
+def test_three_values_of_an_ablation_fit_in_other_columns() -> None:
+    """As the notes of the table say."""
+    row = row_of("mg_thinker_ablation", "threshold that does not decay")
+    swapped = {"group_grounding": "region", "region": "refer_grounding"}
+    swapped["refer_grounding"] = "group_grounding"
+    values = {task: row.values[swapped.get(task, task)] for task in row.values}
+    assert row_fits(row, load_counts("mig_bench")) == ()
+    (fit,) = row_fits(PublishedRow("m", values, None, "unknown"), load_counts("mig_bench"))
+    assert (fit.revision, fit.rounding) == ("revised", "nearest")
 
 
 def test_a_table_of_averages_alone() -> None:
@@ -449,6 +472,12 @@ MISTAKES = [
         "metric: acc@0.5\n",
         "",
         r"zero_shot\.yaml: missing metric; expected keys: kind, benchmark",
+    ),
+    (
+        "univg_r1_zero_shot.yaml",
+        "role: main",
+        "role: side",
+        r"zero_shot\.yaml: role is 'side'; expected one of: main, ablation",
     ),
     ("univg_r1_zero_shot.yaml", "title:", "titel:", r"missing title; unknown titel; expected"),
     (

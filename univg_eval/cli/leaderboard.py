@@ -53,15 +53,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--published",
         action="store_true",
-        help="also the published tables that have all tasks, and what users reported for released "
-        "weights",
+        help="also the main published tables, and what users reported for released weights",
+    )
+    parser.add_argument(
+        "--ablations",
+        action="store_true",
+        help="all published tables, those of ablations too; implies --published",
     )
     parser.add_argument(
         "--table",
         action="append",
         metavar="KEY",
-        help="of the published tables only this one, also if it lacks tasks; may be given several "
-        "times",
+        help="of the published tables only this one; may be given several times",
     )
     parser.add_argument(
         "--reference",
@@ -104,7 +107,9 @@ def run(args: argparse.Namespace) -> int:
     form = _format(args)
     boards = build_leaderboards(
         read_runs(args.runs),
-        _published(args.table) if args.published or args.table else None,
+        _published(args.table, ablations=args.ablations)
+        if args.published or args.ablations or args.table
+        else None,
         benchmark=args.benchmark,
         reference=args.reference,
         strict=args.strict,
@@ -137,7 +142,7 @@ def _format(args: argparse.Namespace) -> str:
     return "terminal"
 
 
-def _published(keys: Sequence[str] | None) -> Published:
+def _published(keys: Sequence[str] | None, *, ablations: bool) -> Published:
     from univg_eval.leaderboard.building import Published
     from univg_eval.published import (
         BENCHMARK_TASKS,
@@ -157,7 +162,7 @@ def _published(keys: Sequence[str] | None) -> Published:
         tables = [table for table in tables if table.key in keys]
         reproductions = [reported for reported in reproductions if reported.key in keys]
     revisions = [known for name in BENCHMARK_TASKS for known in load_counts(name)]
-    return Published(tables, reproductions, revisions, all_tasks_only=not keys)
+    return Published(tables, reproductions, revisions, ablations=ablations or bool(keys))
 
 
 def _print_boards(boards: Sequence[Leaderboard], intervals: str) -> None:

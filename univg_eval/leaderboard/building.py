@@ -11,7 +11,7 @@ from univg_eval.leaderboard.boards import GROUPS, PUBLISHED_FOR, board_of
 from univg_eval.leaderboard.entries import Entry, entry_of_runs
 from univg_eval.leaderboard.printed import entries_of_table, entry_of_reproductions
 from univg_eval.leaderboard.table import Leaderboard, choose_reference, make_leaderboard
-from univg_eval.published import BENCHMARK_TASKS, Counts, PublishedTable, Reproductions
+from univg_eval.published import Counts, PublishedTable, Reproductions
 from univg_eval.runs import RunRecord
 from univg_eval.scoring import sample_metrics
 
@@ -26,14 +26,13 @@ class Published:
         tables: published tables.
         reproductions: what users reported.
         revisions: the annotation files that printed values are held against.
-        all_tasks_only: leave out tables without a column for every task of their benchmark, such as
-            ablations of which averages alone were printed; the notes name them.
+        ablations: show tables of ablations too; the notes name those that are left out.
     """
 
     tables: Sequence[PublishedTable] = ()
     reproductions: Sequence[Reproductions] = ()
     revisions: Sequence[Counts] = ()
-    all_tasks_only: bool = False
+    ablations: bool = True
 
 
 def build_leaderboards(
@@ -155,18 +154,14 @@ def _printed_entries(
     revisions = [known for known in published.revisions if known.benchmark == benchmark]
     tables = [table for table in published.tables if table.benchmark == benchmark]
     entries: list[Entry] = []
-    partial = [
-        table.key
-        for table in tables
-        if published.all_tasks_only and set(table.tasks) < set(BENCHMARK_TASKS[benchmark])
-    ]
-    if partial:
+    ablations = [table.key for table in tables if table.role == "ablation"]
+    if ablations and not published.ablations:
         notes.append(
-            "Published tables without a column for every task are left out: "
-            f"{', '.join(partial)}. --table KEY shows one."
+            f"Published tables of ablations are left out: {', '.join(ablations)}. --ablations shows "
+            "them, --table KEY one of them."
         )
     for table in tables:
-        if table.key in partial:
+        if table.role == "ablation" and not published.ablations:
             continue
         if table.metric == metric:
             entries += entries_of_table(table, revisions)

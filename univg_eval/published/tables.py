@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from univg_eval.benchmarks.mig_bench import TASKS as MIG_BENCH_TASKS
 from univg_eval.data_files import data_folder
@@ -27,6 +27,7 @@ __all__ = [
     "PublishedTable",
     "Reproduction",
     "Reproductions",
+    "Role",
     "load_counts",
     "load_published",
     "load_reproductions",
@@ -41,6 +42,10 @@ BENCHMARK_TASKS: Mapping[str, tuple[str, ...]] = {
 
 UNKNOWN = "unknown"
 METRICS = ("acc@0.3", "acc@0.5", "acc@0.7", "acc@0.9", "miou")
+Role = Literal["main", "ablation"]
+"""``main``: a paper's comparison of models. ``ablation``: what a change of training, prompt or form
+of answer does."""
+ROLES: tuple[Role, ...] = get_args(Role)
 _COUNTS_FILE = "revisions.yaml"
 _SOURCE_KEYS = (
     "kind",
@@ -56,7 +61,7 @@ _SOURCE_KEYS = (
     "data",
     "notes",
 )
-_KIND_KEYS = {"table": (*_SOURCE_KEYS, "metric"), "reproductions": (*_SOURCE_KEYS, "model")}
+_KIND_KEYS = {"table": (*_SOURCE_KEYS, "metric", "role"), "reproductions": (*_SOURCE_KEYS, "model")}
 _MAY_BE_EMPTY = {"arxiv", "notes"}
 
 
@@ -114,10 +119,11 @@ class PublishedTable:
     Attributes:
         key: name of its files, without the ending.
         benchmark: ``mig_bench`` or ``zero_shot``.
+        role: see `Role`.
         title: what it shows.
         source: paper and place in it.
         arxiv: number of the paper, or "".
-        url: where it was read.
+        url: of the source.
         date: of the first publication.
         metric: of all values, such as ``acc@0.5``; values are percentages.
         revision: the annotation file that the source names, or ``unknown``.
@@ -129,6 +135,7 @@ class PublishedTable:
 
     key: str
     benchmark: str
+    role: Role
     title: str
     source: str
     arxiv: str
@@ -290,6 +297,8 @@ def _table(path: Path, facts: Mapping[str, Any]) -> PublishedTable:
         raise UserError(
             f"{path}: metric is {facts['metric']!r}; expected one of: {', '.join(METRICS)}"
         )
+    if facts["role"] not in ROLES:
+        raise UserError(f"{path}: role is {facts['role']!r}; expected one of: {', '.join(ROLES)}")
     data = path.parent / facts["data"]
     header, lines = _csv(data)
     extra = {"model", "protocol", "average", "note"}
@@ -321,7 +330,11 @@ def _table(path: Path, facts: Mapping[str, Any]) -> PublishedTable:
         if not values and not average:
             raise UserError(f"{where}: {model} has neither values nor an average")
     return PublishedTable(
-        **_source(path, facts), metric=facts["metric"], tasks=tasks, rows=tuple(rows)
+        **_source(path, facts),
+        role=facts["role"],
+        metric=facts["metric"],
+        tasks=tasks,
+        rows=tuple(rows),
     )
 
 
