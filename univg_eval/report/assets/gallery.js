@@ -50,7 +50,12 @@ function card(sample, position) {
   const images = make(
     'div',
     { class: 'images' },
-    large.map((index) => drawImage(sample, index, CARD_WIDTH)),
+    large.map((index) => [
+      drawImage(sample, index, CARD_WIDTH),
+      sample.images.length > 1
+        ? make('span', { class: 'soft' }, `image ${index + 1} of ${sample.images.length}`)
+        : null,
+    ]),
   );
   // The button above does the same for the keyboard and for screen readers.
   images.addEventListener('click', () => openSample(position));
