@@ -44,12 +44,14 @@ def build_parser() -> argparse.ArgumentParser:
         prog="univg",
         description="Evaluate visual grounding: boxes read exactly as each model family writes "
         "them, and numbers with their provenance and intervals.",
-        epilog="Example: univg demo",
+        epilog="Example: univg demo. `univg COMMAND --help` describes a command, with examples.",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name in COMMANDS:
         importlib.import_module(f"univg_eval.cli.{name}").add_parser(subparsers)
+    for command in subparsers.choices.values():
+        command.set_defaults(command_parser=command)
     return parser
 
 
@@ -81,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         # Only `univg eval` passes arguments on; it asks for them by this attribute.
         if not getattr(args, "takes_unknown", False):
-            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+            args.command_parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         args.unknown = unknown
     elif getattr(args, "takes_unknown", False):
         args.unknown = []

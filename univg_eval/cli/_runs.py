@@ -80,7 +80,11 @@ def _read(argument: str) -> list[RunRecord]:
         raise UserError(f"{path} does not exist; {_EXPECTED}")
     if path.is_file() and path.name.endswith(_RESULTS):
         return _logged([path], wanted)
-    if (path / CHECKSUMS).is_file() or not path.is_dir():
+    if not path.is_dir():
+        if (path.parent / CHECKSUMS).is_file():
+            raise UserError(f"{path} is one file of a run record; name its folder, {path.parent}")
+        raise UserError(f"{path} is no run record but a file; {_EXPECTED}")
+    if (path / CHECKSUMS).is_file():
         return [load_run(path, wanted or None)]
     inside = {file.parent for pattern in _RECORDS for file in path.glob(f"{pattern}/{CHECKSUMS}")}
     if inside:

@@ -31,7 +31,7 @@ Exit status: 0 shown, 2 something in the arguments or records is wrong.
 EPILOG = """\
 Examples:
   univg failures out/records/20261122_101500/mig_bench
-  univg failures old=runs/a/univg_mini new=runs/b/univg_mini --out misses.jsonl
+  univg failures old=runs/a new=runs/b -o misses.jsonl
 """
 TABLE_WIDTH = 160
 
@@ -56,6 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="IoU that a hit needs (default 0.5)",
     )
     parser.add_argument(
+        "-o",
         "--out",
         type=Path,
         metavar="FILE",
