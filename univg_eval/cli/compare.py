@@ -27,7 +27,7 @@ Exit status: 0 compared, whatever came out; 2 the two cannot be compared.
 """
 EPILOG = """\
 Examples:
-  univg compare before=runs/step-0/mig_bench after=runs/step-500/mig_bench
+  univg compare before=run/evaluations/step-000000 after=run/evaluations/step-000500
   univg compare runs/a runs/b --benchmark mig_bench --metric miou -o comparison.md
 """
 FLIPS = 5

@@ -29,7 +29,7 @@ The benchmark must be prepared on this machine: the true boxes and the images ar
 record. Where its images are not at hand, use --images none.
 """
 EPILOG = """\
-Examples: univg report out/records/mig_bench -o report.html
+Examples: univg report out/records/20261122_101500/mig_bench -o report.html
           univg report base=runs/a tuned=runs/b -o report.html --images misses
           univg report runs/a runs/b --fiftyone dataset"""
 LARGE_PAGE = 200 * 1024 * 1024
