@@ -420,7 +420,7 @@ def test_command_says_the_verdict_first(capsys, folders: tuple[Path, Path]) -> N
     assert (status, err) == (0, "")
     assert out.startswith("after is better than before: +40.0 points of macro acc@0.5")
     assert "These two differ in" not in out
-    for cell in ("find", "count", "macro", "all samples", "95 % interval", "only after"):
+    for cell in ("find", "count", "macro", "micro", "95 % interval", "only after"):
         assert cell in out
 
 
@@ -470,7 +470,7 @@ def test_labels_are_data_in_markdown(capsys, folders: tuple[Path, Path]) -> None
         (("--flips", -1), "--flips is -1"),
         (("--out", "x.txt"), "--out is x.txt; expected a file that ends in .md or .json"),
         (("--metric", "nope"), "no common sample has the metric 'nope'"),
-        (("--benchmark", "mig_bench"), "holds 0 runs of mig_bench"),
+        (("--benchmark", "mig_bench"), "holds no run of mig_bench"),
         (("--out", "/proc/nowhere/x.md"), "cannot write /proc/nowhere/x.md"),
     ],
 )

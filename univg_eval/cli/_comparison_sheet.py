@@ -121,7 +121,7 @@ def _tables(comparison: Comparison) -> Iterator[_Table]:
         rows.append(("macro", "", *_difference(comparison.macro), "", *("" for _ in kinds)))
         rows.append(
             (
-                "all samples",
+                "micro",
                 str(comparison.n),
                 *_difference(comparison.micro),
                 "",
@@ -129,8 +129,9 @@ def _tables(comparison: Comparison) -> Iterator[_Table]:
             )
         )
     yield _Table(
-        f"{comparison.metric} in %, differences in points; 'seen' is the smallest difference that "
-        "would be found in four of five such comparisons",
+        f"{comparison.metric} in %, differences in points; macro: unweighted mean over the tasks, "
+        "micro: mean over all samples, seen: the smallest difference that would be found in four "
+        "of five such comparisons",
         ("task", "n", a, b, "B - A", "95 % interval", "seen", "p", "p (Holm)", *kinds),
         rows,
     )

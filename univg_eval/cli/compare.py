@@ -127,8 +127,8 @@ def _pick(a: str, b: str, benchmark: str | None) -> tuple[RunRecord, RunRecord]:
         runs = [run for run in found[side] if benchmark in (None, run.benchmark)]
         if len(runs) != 1:
             raise UserError(
-                f"{argument} holds {len(runs)} runs of {benchmark} (it has "
-                f"{_names(found[side])}); name the record of one run"
+                f"{argument} holds {len(runs) or 'no'} {'runs' if runs[1:] else 'run'} of "
+                f"{benchmark} (it has {_names(found[side])}); name the record of one run"
             )
         chosen += runs
     first, second = chosen
@@ -136,7 +136,7 @@ def _pick(a: str, b: str, benchmark: str | None) -> tuple[RunRecord, RunRecord]:
 
 
 def _names(runs: Sequence[RunRecord]) -> str:
-    return ", ".join(f"{run.label} on {run.benchmark}" for run in runs)
+    return ", ".join(f"{run.label} on {run.benchmark} in {run.path}" for run in runs)
 
 
 def _told_apart(a: RunRecord, b: RunRecord) -> tuple[RunRecord, RunRecord]:

@@ -28,7 +28,7 @@ def _provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
         found[f"generation {name}"] = value
     found["backend"] = _mapping(manifest.get("model")).get("backend")
     for name, value in _mapping(manifest.get("versions")).items():
-        found[f"version of {name}"] = value
+        found["commit of univg" if name == "commit" else f"version of {name}"] = value
     hardware = _mapping(manifest.get("hardware"))
     for name in ("cpu", "accelerators"):
         found[name] = hardware.get(name)
