@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each room of univg_eval, and the rooms that it may import besides itself.
 CORE = {
     "errors": set(),
+    "failed_requests": set(),
     "data_files": {"errors"},
     "boxes": set(),
     "stats": set(),
@@ -29,6 +30,7 @@ CORE = {
     "scoring": {"errors", "boxes", "dialects", "answers", "protocols", "samples"},
     "responses": {
         "errors",
+        "failed_requests",
         "boxes",
         "dialects",
         "answers",
@@ -39,8 +41,24 @@ CORE = {
     "benchmarks": {"errors", "boxes", "samples", "video", "images"},
     "published": {"errors", "data_files", "protocols", "benchmarks"},
     "schemas": set(),
-    "runs": {"errors", "samples", "schemas", "scoring", "dialects", "protocols"},
-    "rescoring": {"errors", "samples", "scoring", "dialects", "protocols", "runs"},
+    "runs": {
+        "errors",
+        "failed_requests",
+        "samples",
+        "schemas",
+        "scoring",
+        "dialects",
+        "protocols",
+    },
+    "rescoring": {
+        "errors",
+        "failed_requests",
+        "samples",
+        "scoring",
+        "dialects",
+        "protocols",
+        "runs",
+    },
     "comparison": {"errors", "stats", "scoring", "runs"},
     "leaderboard": {"errors", "stats", "benchmarks", "scoring", "runs", "published"},
     "diagnosis": {

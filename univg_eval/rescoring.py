@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from univg_eval.dialects import Dialect, get_dialect
 from univg_eval.errors import UserError
+from univg_eval.failed_requests import split_response
 from univg_eval.protocols import get_protocol
 from univg_eval.runs import (
     RunRecord,
@@ -202,15 +203,17 @@ def rescore(
         )
     shown = [known[row["id"]] for row in record.responses]
     new_sizes = bool(changed.keys() & {"dialect", "min_pixels", "max_pixels"})
+    texts = [_text(row) for row in record.responses]
     responses = [
-        _response(row, sample, reader if new_sizes else None)
-        for row, sample in zip(record.responses, shown, strict=True)
+        _response(row, text, sample, reader if new_sizes else None)
+        for row, (text, _), sample in zip(record.responses, texts, shown, strict=True)
     ]
     scores = score_samples(shown, responses, reader, protocol=settings["protocol"][0])
     old_scores = record.sample_scores()
     manifest = {key: value for key, value in record.manifest.items() if key != "created"} | {
         "settings": settings,
         "excluded": sum(score.excluded for score in scores),
+        "failed_requests": sum(error is not None for _, error in texts),
         "results": aggregate(scores),
         "rescored": [
             *record.manifest.get("rescored", []),
@@ -231,8 +234,8 @@ def rescore(
         record.path,
         manifest=manifest,
         responses=[
-            response_line(record.benchmark, sample, response)
-            for sample, response in zip(shown, responses, strict=True)
+            response_line(record.benchmark, sample, response, error)
+            for sample, response, (_, error) in zip(shown, responses, texts, strict=True)
         ],
         scores=[asdict(score) for score in scores],
         label=record.label,
@@ -315,8 +318,14 @@ def _dialect(settings: Settings) -> Dialect:
     )
 
 
+def _text(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Response and error of a line; older records have the message of an error as response."""
+    error = row.get("error")
+    return split_response(row["response"]) if error is None else (None, error)
+
+
 def _response(
-    row: Mapping[str, Any], sample: GroundingSample, resized_by: Dialect | None
+    row: Mapping[str, Any], text: str | None, sample: GroundingSample, resized_by: Dialect | None
 ) -> Response:
     image_sizes = _sizes(row["image_sizes"]) or sample.image_sizes
     input_sizes = _sizes(row["input_sizes"])
@@ -324,7 +333,7 @@ def _response(
         # Without image sizes they cannot be known; scoring says so.
         input_sizes = [resized_by.input_size(size) for size in image_sizes] if image_sizes else None
     return Response(
-        text=row["response"],
+        text=text,
         image_sizes=image_sizes,
         input_sizes=input_sizes,
         prompt=row["prompt"],

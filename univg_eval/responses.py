@@ -6,7 +6,8 @@ A response file is JSON Lines, one object a response, in any order::
 
 Besides, a line may hold ``image_sizes`` and ``input_sizes`` (lists of [width, height], one an
 image: the originals, and what the model saw after its resize) and ``prompt``. A response of null
-says that the model gave none. The responses.jsonl of a run record is such a file.
+says that the model gave none; a message of a failed request (`univg_eval.failed_requests`) is read
+as null. The responses.jsonl of a run record is such a file.
 
 Neither file is ever held whole: samples are kept as columns of what scoring needs, and both files
 are cut into byte ranges that worker processes read by themselves, those of the responses to score
@@ -36,6 +37,7 @@ import numpy.typing as npt
 
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
+from univg_eval.failed_requests import split_response
 from univg_eval.protocols import Protocol
 from univg_eval.samples import (
     LARGEST_SIDE,
@@ -59,8 +61,8 @@ BATCH_LINES = 2000
 
 _FIELDS = ("id", "response", "image_sizes", "input_sizes", "prompt")
 _OPTIONAL_FIELDS = ", ".join(_FIELDS[2:])
-# Those of a run record's responses.jsonl, which repeat what the sample tells.
-_KNOWN_FIELDS = frozenset((*_FIELDS, "benchmark", "task"))
+# Those of a run record's responses.jsonl that tell nothing of how to read it.
+_KNOWN_FIELDS = frozenset((*_FIELDS, "benchmark", "task", "error"))
 
 
 # --- ranges of a file, in several processes --------------------------------------------------
@@ -661,7 +663,7 @@ def _read_line(
         index,
         table.sample(index, sample_id),
         Response(
-            text,
+            split_response(text)[0],
             image_sizes=_sizes(row, "image_sizes", n_images),
             input_sizes=_sizes(row, "input_sizes", n_images),
             prompt=prompt,

@@ -34,6 +34,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from univg_eval.errors import UserError
+from univg_eval.failed_requests import split_response
 from univg_eval.samples import GroundingSample, fingerprint, iter_json_lines, load_samples
 from univg_eval.schemas import faults, load_schema
 from univg_eval.scoring import Response, SampleScore
@@ -86,6 +87,17 @@ class RunRecord:
     def benchmark(self) -> str:
         """What ran: a benchmark, or ``<benchmark>+<variant>`` under a control or on videos."""
         return str(self.manifest["dataset"]["benchmark"])
+
+    @property
+    def failed_requests(self) -> int:
+        """Number of samples whose request failed, so that there is no response of the model.
+
+        Counted in the responses: a record of an older version has the message for a response.
+        """
+        return sum(
+            row.get("error") is not None or split_response(row["response"])[1] is not None
+            for row in self.responses
+        )
 
     def sample_scores(self) -> list[SampleScore]:
         """The lines of scores.jsonl as scores, in file order; keys of later versions are left.
@@ -208,15 +220,18 @@ def write_run(
     return path
 
 
-def response_line(benchmark: str, sample: GroundingSample, response: Response) -> dict[str, Any]:
+def response_line(
+    benchmark: str, sample: GroundingSample, response: Response, error: str | None = None
+) -> dict[str, Any]:
     """A line of responses.jsonl.
 
     Args:
         benchmark: what ran, see `RunRecord.benchmark`.
         sample: as it was shown.
         response: with the sizes and the prompt that it is read with.
+        error: the message that came instead of a response, where the request failed.
     """
-    return {
+    line = {
         "id": sample.id,
         "benchmark": benchmark,
         "task": sample.task,
@@ -225,6 +240,7 @@ def response_line(benchmark: str, sample: GroundingSample, response: Response) -
         "input_sizes": response.input_sizes,
         "prompt": response.prompt,
     }
+    return line if error is None else line | {"error": error}
 
 
 def _stamp() -> dict[str, Any]:
@@ -269,9 +285,17 @@ def _faults(
         if row["id"] in seen:
             yield f"{RESPONSES}:{number}: the id {row['id']!r} stands twice"
         seen.add(row["id"])
+        if row.get("error") is not None and row["response"] is not None:
+            yield f"{RESPONSES}:{number}: has a response and an error; expected one of them"
     n = manifest.get("n")
     if n != len(responses):
         yield f"{MANIFEST}: n is {n!r}, and {RESPONSES} has {len(responses)} lines"
+    failed = sum(row.get("error") is not None for row in responses)
+    if manifest.get("failed_requests", failed) != failed:
+        yield (
+            f"{MANIFEST}: failed_requests is {manifest['failed_requests']!r}, and {RESPONSES} has "
+            f"{failed} lines with an error"
+        )
 
 
 def _require_sound(

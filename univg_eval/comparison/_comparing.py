@@ -200,6 +200,13 @@ def _notes_on_runs(a: RunRecord, b: RunRecord, differing: Mapping[str, Any]) -> 
             f"The two were scored under another {' and '.join(rules)}, so a difference is not the "
             "model's alone; `univg rescore` scores both alike."
         )
+    failed = [run for run in (a, b) if run.failed_requests]
+    if failed:
+        yield (
+            "Requests that failed count as unanswered: "
+            + ", ".join(f"{run.failed_requests} of {run.label}" for run in failed)
+            + "; evaluate these runs again to compare the models."
+        )
     unknown = [run.label for run in (a, b) if not run.manifest["dataset"].get("fingerprint")]
     if unknown:
         yield (

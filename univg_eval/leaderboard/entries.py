@@ -178,6 +178,9 @@ def entry_of_runs(records: Sequence[RunRecord], metric: str) -> Entry | None:
     marks = _marks_of_records(records)
     if n_truncated > TRUNCATED_SHARE * n_all:
         marks[Mark.TRUNCATED] = f"{n_truncated} of {n_all} responses"
+    n_failed = sum(record.failed_requests for record in records)
+    if n_failed:
+        marks[Mark.FAILED_REQUESTS] = f"{n_failed} of {n_all} requests"
     if n_excluded:
         marks[Mark.EXCLUDED_SAMPLES] = f"{n_excluded} of {n_all} samples"
     return Entry(

@@ -26,6 +26,7 @@ class Mark(StrEnum):
     CUT_OFF = "cut-off-values"
     AVERAGE_DIFFERS = "average-differs"
     TRUNCATED = "truncated"
+    FAILED_REQUESTS = "failed-requests"
     EXCLUDED_SAMPLES = "excluded-samples"
     INCOMPLETE = "incomplete"
     CONTROL = "control"
@@ -56,6 +57,7 @@ MEANINGS: Mapping[Mark, str] = {
     "rounded",
     Mark.AVERAGE_DIFFERS: "the printed average is not the mean of the printed values",
     Mark.TRUNCATED: "more than 1 % of the responses broke off without a box",
+    Mark.FAILED_REQUESTS: "requests to a server failed; these samples count as unanswered",
     Mark.EXCLUDED_SAMPLES: "samples were left out for an invalid true box",
     Mark.INCOMPLETE: "not all samples of the set were asked, or faulty ones were left out of it "
     "when it was prepared",

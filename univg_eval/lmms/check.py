@@ -461,6 +461,7 @@ def _result(
     findings = [
         *diagnosis.findings,
         *_lost_images(messages),
+        *_failed_requests(declared.records),
         *control_findings(controls),
         *variant_findings(variants, declared_words(settings)),
     ]
@@ -532,6 +533,26 @@ def _limits(plan: Plan) -> list[Limits]:
         Limits(values["min_pixels"], values["max_pixels"], source)
         for values, source in pairs
         if type(values.get("min_pixels")) is int and type(values.get("max_pixels")) is int
+    ]
+
+
+def _failed_requests(records: Sequence[RunRecord]) -> list[Finding]:
+    """Requests that a server did not answer."""
+    n_failed = sum(record.failed_requests for record in records)
+    if not n_failed:
+        return []
+    n = sum(len(record.responses) for record in records)
+    first = next(row["error"] for one in records for row in one.responses if row.get("error"))
+    return [
+        Finding(
+            kind="failed_requests",
+            severity="problem",
+            title=f"{n_failed} of {n} requests failed, so the model did not answer them.",
+            detail=f"The first message: {first[:300]}",
+            remedy="They count as unanswered, which says nothing about the model. Look at the "
+            "server's address, key and limits, and lower num_concurrent in --model_args.",
+            numbers={"failed": n_failed, "requests": n},
+        )
     ]
 
 

@@ -26,9 +26,11 @@ from lmms_eval.tasks import TaskManager, get_task_dict
 from univg_eval.controls import CONTROLS, NO_CONTROL, require_control, under_control
 from univg_eval.errors import UserError
 from univg_eval.lmms.record import read_output, write_records
+from univg_eval.lmms.response_cache import forget_failed_requests
 from univg_eval.lmms.settings import ModelUnderTest
 from univg_eval.lmms.task import GroundingTask
 from univg_eval.lmms.task_files import task_folder
+from univg_eval.runs import RunRecord, load_run
 
 __all__ = ["check", "control_names", "run_eval"]
 
@@ -68,7 +70,7 @@ def run_eval(
         controls: of `univg_eval.controls`. Their output is below ``<output_path>/<control>``.
 
     Returns:
-        0, or 1 if lmms-eval wrote no results.
+        0, or 1 if lmms-eval wrote no results, or if no request of an evaluation was answered.
 
     Raises:
         UserError: arguments that make no evaluation of this project's tasks.
@@ -99,20 +101,20 @@ def run_eval(
         under = {control: _names_under(control, tasks) for control in controls}
         output = args.output_path
         parent = records or Path(output) / "records"
-        if not _evaluate(args, parent, planned.model_args):
+        if not _evaluate(args, parent, planned):
             return EXIT_FAILED
         for control, names in under.items():
             args.tasks = ",".join(names)
             args.output_path = str(Path(output) / control)
             with _task_folder_under(control) as folder:
                 args.include_path = [folder]
-                if not _evaluate(args, parent, planned.model_args):
+                if not _evaluate(args, parent, planned):
                     return EXIT_FAILED
     return 0
 
 
-def _evaluate(args: argparse.Namespace, records: Path, model_args: str | None) -> bool:
-    """One evaluation and its records; False if lmms-eval wrote no results."""
+def _evaluate(args: argparse.Namespace, records: Path, planned: argparse.Namespace) -> bool:
+    """One evaluation and its records; False if it has no results, or all its requests failed."""
     before = _results_files(args.output_path)
     cli_evaluate(argparse.Namespace(**vars(args)))
     if int(os.environ.get("RANK", "0")) != 0:
@@ -122,11 +124,34 @@ def _evaluate(args: argparse.Namespace, records: Path, model_args: str | None) -
         sys.stderr.write(
             "univg eval: lmms-eval failed and wrote no results; its message stands above\n"
         )
+    written = []
     for file in new:
         stamp = file.name.removesuffix("_results.json")
-        for path in write_records(read_output(file), records / stamp, model_args=model_args):
+        for path in write_records(
+            read_output(file), records / stamp, model_args=planned.model_args
+        ):
             sys.stdout.write(f"run record: {path}\n")
-    return bool(new)
+            written.append(load_run(path))
+    n_failed = sum(record.failed_requests for record in written)
+    if n_failed:
+        _tell_failed_requests(written, n_failed, planned.use_cache)
+    return n_failed < sum(len(record.responses) for record in written)
+
+
+def _tell_failed_requests(records: Sequence[RunRecord], n_failed: int, cache: str | None) -> None:
+    """Say how many requests failed, and see to it that the next call can ask them again."""
+    n = sum(len(record.responses) for record in records)
+    first = next(row["error"] for one in records for row in one.responses if row.get("error"))
+    if cache:
+        forget_failed_requests(cache)
+        remedy = f"Run the same command again: the cache {cache} gives the answers that it has, "
+    else:
+        remedy = "With --use_cache DIR a second call would ask these alone: the answers are kept, "
+    sys.stderr.write(
+        f"univg eval: {n_failed} of {n} requests failed and count as unanswered, which lowers the "
+        f"result; the field error of responses.jsonl tells why. The first: {first}\n{remedy}"
+        "and failed requests are asked again\n"
+    )
 
 
 def _names_under(control: str, tasks: Sequence[GroundingTask]) -> list[str]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
+from univg_eval.failed_requests import split_response
 from univg_eval.lmms.extra import require_lmms_eval
 from univg_eval.lmms.settings import (
     BASELINE_MODEL,
@@ -117,7 +118,7 @@ def _univg_tasks(results: Results) -> list[str]:
 
 
 def response_text(logged: Mapping[str, Any]) -> str:
-    """The whole response of a logged sample.
+    """The whole response of a logged sample, or what a backend gave in its place.
 
     Where lmms-eval stripped something, the whole text stands in ``resps``.
     """
@@ -307,7 +308,11 @@ def _record(
             "samples files are of another evaluation than the results"
         )
     samples = [known[row["id"]] for row in logged]
-    responses = [_response(row, sample) for row, sample in zip(logged, samples, strict=True)]
+    texts = [split_response(response_text(row)) for row in logged]
+    responses = [
+        _response(row, sample, text)
+        for row, sample, (text, _) in zip(logged, samples, texts, strict=True)
+    ]
     resolved = _settings(settings, path)
     dialect = resolved.make_dialect()
     scores = score_samples(samples, responses, dialect, protocol=resolved.protocol.value)
@@ -331,14 +336,15 @@ def _record(
         "n": len(scores),
         "complete": len(scores) == len(shown) and not n_skipped(benchmark),
         "excluded": sum(score.excluded for score in scores),
+        "failed_requests": sum(error is not None for _, error in texts),
         "results": aggregate(scores),
     }
     return make_record(
         path,
         manifest=manifest,
         responses=(
-            response_line(name, sample, response)
-            for sample, response in zip(samples, responses, strict=True)
+            response_line(name, sample, response, error)
+            for sample, response, (_, error) in zip(samples, responses, texts, strict=True)
         ),
         scores=(asdict(score) for score in scores),
         label=label,
@@ -377,11 +383,11 @@ def _settings(logged: Any, path: Path) -> RunSettings:
         ) from error
 
 
-def _response(logged: Mapping[str, Any], sample: GroundingSample) -> Response:
+def _response(logged: Mapping[str, Any], sample: GroundingSample, text: str | None) -> Response:
     prompt = logged["arguments"][0] if "arguments" in logged else logged.get("input")
     sizes = logged.get("input_sizes")
     return Response(
-        text=response_text(logged),
+        text=text,
         image_sizes=sample.image_sizes,
         input_sizes=[(int(width), int(height)) for width, height in sizes] if sizes else None,
         prompt=prompt if isinstance(prompt, str) else None,

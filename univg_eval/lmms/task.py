@@ -24,6 +24,7 @@ from loguru import logger
 from univg_eval.controls import open_controlled
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
+from univg_eval.failed_requests import split_response
 from univg_eval.lmms.docs import RowNumber, SampleDocs, TaskRows, load_rows
 from univg_eval.lmms.media import video_file
 from univg_eval.lmms.metrics import logged_values
@@ -291,6 +292,7 @@ class GroundingTask(ConfigurableMessagesTask):
         text = results[0] if results else None
         if isinstance(text, list):
             text = text[0] if text else None
+        text, _ = split_response(text)
         input_sizes = self.input_sizes(sample)
         try:
             score = score_sample(
