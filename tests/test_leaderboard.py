@@ -181,6 +181,7 @@ def test_records_of_one_label_form_a_row_of_the_zero_shot_table() -> None:
     assert (board.benchmark, list(board.tasks)) == ("zero_shot", ["lisa_val", "llmseg"])
     assert board.rows[0].text("macro") == "75.0"
     assert Mark.MIXED_SETTINGS not in board.rows[0].marks
+    assert f"fingerprint {'f' * 12} of lisa, fingerprint {'f' * 12} of llmseg" in board.notes[0]
     mixed = one(
         [records[0], record("m", {"llmseg": [1.0]}, benchmark="llmseg", protocol="migician")]
     )
@@ -314,7 +315,7 @@ def test_averages_run_over_the_tasks_of_the_reference() -> None:
     shown = row(board, "m")
     assert list(board.tasks) == ["a", "b"]
     assert (shown.text("macro"), shown.text("b"), shown.comparable) == ("100.0", "0.0", True)
-    assert any("not over b" in note for note in board.notes)
+    assert any("over the one task of the reference, not over b" in n for n in board.notes)
 
 
 def test_strict_shows_comparable_rows_and_says_why_others_are_not() -> None:
@@ -327,6 +328,13 @@ def test_strict_shows_comparable_rows_and_says_why_others_are_not() -> None:
         "other-fingerprint",
         "other-protocol (migician; the reference: univg)",
     ]
+
+
+def test_equal_ranks_are_not_told_to_overlap() -> None:
+    same = {"a": [1.0, 0.0] * 5}
+    tied = one([record("x", same), record("y", same)])
+    assert [row.rank for row in tied.rows] == [1, 1]
+    assert not any("overlap" in note for note in tied.notes)
 
 
 def test_overlapping_neighbours_are_named() -> None:

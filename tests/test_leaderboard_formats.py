@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -16,15 +17,24 @@ import pytest
 from leaderboard_data import counts, record, table
 
 from univg_eval.cli import main
-from univg_eval.leaderboard import BREAKING, MEANINGS, Leaderboard, build_leaderboards, make_sheet
+from univg_eval.leaderboard import (
+    BREAKING,
+    MEANINGS,
+    Leaderboard,
+    build_leaderboards,
+    intervals,
+    make_sheet,
+)
 from univg_eval.leaderboard.building import Published
 from univg_eval.leaderboard.data import CSV_COLUMNS, as_csv, as_dict
 from univg_eval.leaderboard.latex import as_latex
 from univg_eval.leaderboard.latex import escaped as latex_escaped
 from univg_eval.leaderboard.markdown import as_markdown
+from univg_eval.leaderboard.markdown import escaped as markdown_escaped
 from univg_eval.leaderboard.terminal import as_text, print_sheet
 from univg_eval.published import load_counts, load_published
 from univg_eval.runs import RunRecord, write_run
+from univg_eval.stats import Interval
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -50,6 +60,14 @@ def lines_between(text: str, start: str, end: str) -> list[str]:
     return text.split(start, 1)[1].split(end, 1)[0].strip().splitlines()
 
 
+@pytest.fixture
+def wide_macros(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layouts do not depend on how macro averages get their limits: all have 12.5 to 87.5 %."""
+    fixed = Interval(0.5, 0.125, 0.875)
+    monkeypatch.setattr(intervals, "macro_bootstrap", lambda values, clusters: fixed)
+
+
+@pytest.mark.usefixtures("wide_macros")
 def test_terminal_as_plain_text() -> None:
     text = as_text(make_sheet(boards()[0], "averages"), width=80)
     assert text.splitlines()[:13] == [
@@ -58,13 +76,13 @@ def test_terminal_as_plain_text() -> None:
         "                             to_",
         " #   model        marks     find      b       macro       micro",
         " ──────────────────────────────────────────────────────────────",
-        " 1   new          b c     * 75.0   50.0      * 62.5      * 66.7",
-        "                                          0.0–100.0   30.0–90.3",
+        " 1   new          bc      * 75.0   50.0      * 62.5      * 66.7",
+        "                                          12.5–87.5   30.0–90.3",
         " 2   old          a       + 50.0   50.0      + 50.0      + 50.0",
-        "                                          0.0–100.0   18.8–81.2",
+        "                                          12.5–87.5   18.8–81.2",
         "",
-        "     other|rule   b d      100.0    0.0        50.0        66.7",
-        "                                                      30.0–90.3",
+        "     other|rule   bd       100.0    0.0        50.0        66.7",
+        "                                          12.5–87.5   30.0–90.3",
         "",
     ]
     assert "  d other-protocol: scored by another rule than the reference\n" in text
@@ -92,6 +110,70 @@ def test_a_table_that_is_too_wide_is_turned_then_cut() -> None:
     tables = [text.count("\n ─") for text in (as_text(few, 250), turned, as_text(many, 60))]
     assert tables[:2] == [1, 1]
     assert tables[2] > 2
+
+
+TWO_TABLES = Published(
+    [
+        table({"x": {"a": "87.50"}, "y": {"a": "50.00"}}, key="first"),
+        table({"z": {"a": "55.00"}}, {"z": "55.00"}, key="second"),
+        table({"ablated": {"a": "5.00"}}, key="third", role="ablation"),
+    ],
+    (),
+    [counts("original", a=40), counts("revised", a=20)],
+)
+
+
+def test_rows_of_a_table_have_its_name_once_above_them() -> None:
+    run = record("mine", {"a": [1.0] * 40}, benchmark="mig_bench")
+    (board,) = build_leaderboards([run], TWO_TABLES)
+    text = as_text(make_sheet(board, "none"), 100)
+    shown = [line.split()[0] for line in text.split("Marks")[0].splitlines()[4:] if line.strip()]
+    assert shown == ["runs", "mine", "[first]", "x", "y", "[second]", "z", "[third]", "ablated"]
+    alone = as_text(make_sheet(boards(PRINTED)[0]), 100)
+    assert "[a_paper]" not in alone.split("Marks")[0]
+    assert "runs" not in as_text(make_sheet(boards()[0]), 100).split("Marks")[0]
+    turned = as_text(make_sheet(build_leaderboards([], TWO_TABLES)[0]), 50).split("Marks")[0]
+    assert turned.count("[first]") == 2
+
+
+def test_of_a_table_in_parts_the_first_has_averages_and_marks() -> None:
+    tasks = {f"task_{i}": [1.0] * i + [0.0] * (20 - i) for i in range(1, 13)}
+    many = build_leaderboards([record(f"model {i}", tasks) for i in range(9)])[0]
+    text = as_text(make_sheet(many), 60)
+    first, *rest = [head.split() for head in re.findall(r"^ #  .*$", text, re.M)]
+    assert first[:5] == ["#", "model", "marks", "macro", "micro"]
+    assert [head[:2] for head in rest] == [["#", "model"]] * len(rest)
+    columns = [*first[5:], *(word for head in rest for word in head[2:])]
+    assert columns == [str(i) for i in range(1, 13)]
+
+
+def test_averages_alone() -> None:
+    board = boards(PRINTED)[0]
+    sheet = make_sheet(board, "all", "averages")
+    assert sheet.columns == ["macro", "micro", "printed"]
+    assert [cell.value for cell in sheet.lines[0].cells] == ["46.25", "60.00", "46.30"]
+    run = make_sheet(boards()[0], "all", "averages")
+    assert any("Intervals (micro): Wilson" in note for note in run.notes)
+    assert not any("(tasks" in note for note in run.notes)
+
+
+ODD = "[red]a|b\\ é🦄\x1b[31m\n\u202e&amp;"
+
+
+def test_odd_names_stay_text_in_every_layout() -> None:
+    tasks = {"[bold]t[/bold]": [1.0, 0.0], "\x1b]0;t\x07": [1.0, 1.0]}
+    runs = [record(ODD, tasks), record("x" * 400, tasks), record("plain", tasks)]
+    sheet = make_sheet(build_leaderboards(runs)[0])
+    for width in (20, 60, 200):
+        text = as_text(sheet, width)
+        assert all(char.isprintable() or char == "\n" for char in text)
+    assert r"[red]a|b\ é🦄\x1b[31m\n\u202e" in text
+    assert "[bold]t[/bold]" in text
+    assert "[bold]t[/bold]" in as_text(make_sheet(build_leaderboards(runs[2:])[0]), 30)
+    for text in (as_markdown(sheet), as_latex(sheet)):
+        assert all(char.isprintable() or char == "\n" for char in text)
+    (line,) = [line for line in as_markdown(sheet).splitlines() if line.startswith("| 1 | \\[")]
+    assert line.startswith(r"| 1 | \[red\]a\|b\\ é🦄\\x1b\[31m\\n\\u202e\&amp; <sup>")
 
 
 def test_styles_are_for_terminals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,16 +213,17 @@ def test_a_name_cannot_steer_the_terminal() -> None:
     assert r"a\x1b[31m\nb" in as_text(sheet)
 
 
+@pytest.mark.usefixtures("wide_macros")
 def test_markdown() -> None:
     text = as_markdown(make_sheet(boards()[0], "averages"))
     assert lines_between(text, "intervals\n", "Bold:") == [
         r"| # | model | to\_find | b | macro | micro |",
         "| --: | :-- | --: | --: | --: | --: |",
-        "| 1 | new <sup>b,c</sup> | **75.0** | 50.0 | **62.5** (0.0–100.0) "
+        "| 1 | new <sup>b,c</sup> | **75.0** | 50.0 | **62.5** (12.5–87.5) "
         "| **66.7** (30.0–90.3) |",
-        "| 2 | old <sup>a</sup> | <u>50.0</u> | 50.0 | <u>50.0</u> (0.0–100.0) "
+        "| 2 | old <sup>a</sup> | <u>50.0</u> | 50.0 | <u>50.0</u> (12.5–87.5) "
         "| <u>50.0</u> (18.8–81.2) |",
-        r"|  | other\|rule <sup>b,d</sup> | 100.0 | 0.0 | 50.0 | 66.7 (30.0–90.3) |",
+        r"|  | other\|rule <sup>b,d</sup> | 100.0 | 0.0 | 50.0 (12.5–87.5) | 66.7 (30.0–90.3) |",
     ]
     assert "- <sup>a</sup> *reference*: the row that the others are held against\n" in text
 
@@ -160,6 +243,7 @@ def test_printed_rows_keep_their_digits_and_their_table() -> None:
     )
 
 
+@pytest.mark.usefixtures("wide_macros")
 def test_latex() -> None:
     text = as_latex(make_sheet(boards()[0], "averages"))
     assert lines_between(text, r"\begin{tabular}", r"\end{tabular}") == [
@@ -168,13 +252,13 @@ def test_latex() -> None:
         r"\# & model & \shortstack[r]{to\_\\find} & b & macro & micro \\",
         r"\midrule",
         r"1 & new\textsuperscript{b,c} & \textbf{75.0} & 50.0 & "
-        r"\textbf{62.5} {\scriptsize (0.0--100.0)} & \textbf{66.7} {\scriptsize (30.0--90.3)} \\",
+        r"\textbf{62.5} {\scriptsize (12.5--87.5)} & \textbf{66.7} {\scriptsize (30.0--90.3)} \\",
         r"2 & old\textsuperscript{a} & \underline{50.0} & 50.0 & "
-        r"\underline{50.0} {\scriptsize (0.0--100.0)} & "
+        r"\underline{50.0} {\scriptsize (12.5--87.5)} & "
         r"\underline{50.0} {\scriptsize (18.8--81.2)} \\",
         r"\midrule",
         r" & other\textbar{}rule\textsuperscript{b,d} & 100.0 & 0.0 & "
-        r"50.0 & 66.7 {\scriptsize (30.0--90.3)} \\",
+        r"50.0 {\scriptsize (12.5--87.5)} & 66.7 {\scriptsize (30.0--90.3)} \\",
         r"\bottomrule",
     ]
 
@@ -207,19 +291,37 @@ def test_latex_is_well_formed(published: Published | None) -> None:
         ("[x]", "{[}x{]}"),
         ("*x", "{*}x"),
         ("1–2", "1--2"),
+        ("a---b", "a-{}-{}-b"),
+        ("''a'',,", "'{}'a'{}',{},"),
     ],
 )
 def test_names_in_latex(name: str, expected: str) -> None:
     assert latex_escaped(name) == expected
 
 
-def test_csv_is_read_back() -> None:
-    name = 'a "quoted", name'
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("- a", r"\- a"),
+        ("10. a", r"10\. a"),
+        ("2) a", r"2\) a"),
+        ("a-b 1.5", "a-b 1.5"),
+        ("$x$ &lt;", r"\$x\$ \&lt;"),
+    ],
+)
+def test_names_in_markdown(name: str, expected: str) -> None:
+    assert markdown_escaped(name) == expected
+
+
+@pytest.mark.parametrize("name", ['a "quoted", name', "two\r\nlines", "=1+1", ODD])
+def test_csv_is_read_back(name: str) -> None:
     runs = [record(name, {"a": [1.0, 0.0, 1.0]})]
-    read = pandas.read_csv(StringIO(as_csv(build_leaderboards(runs))))
+    text = as_csv(build_leaderboards(runs))
+    read = pandas.read_csv(StringIO(text, newline=""))
     assert tuple(read.columns) == CSV_COLUMNS
     assert list(read["column"]) == ["a", "macro", "micro"]
     assert set(read["model"]) == {name}
+    assert {line["model"] for line in csv.DictReader(StringIO(text, newline=""))} == {name}
     assert read["value"].tolist() == [2 / 3] * 3
     assert read["n"].tolist() == [3] * 3
     printed = pandas.read_csv(StringIO(as_csv(boards(PRINTED))))
@@ -323,6 +425,46 @@ def test_the_published_tables_as_json(capsys: pytest.CaptureFixture[str]) -> Non
     assert "infeasible-denominator" in rows["Qwen2-VL-72B"]["marks"]
 
 
+def test_ablations_are_shown_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    sources = {}
+    for option in ("--published", "--ablations"):
+        assert main(["leaderboard", "--benchmark", "mig_bench", option, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        sources[option] = {row["source"] for row in found["rows"]}
+        assert any("ablations are left out" in note for note in found["tables"][0]["notes"]) == (
+            option == "--published"
+        )
+    assert sources["--ablations"] - sources["--published"] == {
+        *("mg_thinker_ablation", "migician_answer_forms", "migician_cot_70b"),
+        *("migician_data", "migician_training"),
+    }
+
+
+def test_columns_of_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["leaderboard", str(folder), "--columns", "averages", "--format"]
+    for form, absent in (("terminal", "find"), ("markdown", "find"), ("latex", "find")):
+        assert main([*command, form]) == 0
+        out = capsys.readouterr().out
+        assert "macro" in out
+        assert absent not in out
+    assert main([*command, "csv"]) == 0
+    assert "to_find" in capsys.readouterr().out
+
+
+def test_a_label_that_is_no_text_or_longer_than_a_file_name(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = f"\udcff={folder / 'a'}"
+    assert main(["leaderboard", run, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"][0]["model"] == "\udcff"
+    assert main(["leaderboard", run, "-o", str(tmp_path / "t.csv")]) == 2
+    assert r"a name has '\udcff', which is no text" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert main(["leaderboard", f"{'x' * 300}={folder / 'a'}", "--json"]) == 0
+    assert main(["leaderboard", "y" * 300]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
 def test_the_list_of_marks(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["leaderboard", "--marks"]) == 0
     out = capsys.readouterr().out
@@ -392,3 +534,15 @@ def test_a_terminal_without_unicode_has_plain_lines() -> None:
     stream.flush()
     assert b" ------" in raw.getvalue()
     assert b"30.1-95.4" in raw.getvalue()
+
+
+def test_names_that_a_terminal_lacks_are_escaped_in_line() -> None:
+    stream = TextIOWrapper(BytesIO(), encoding="ascii")
+    runs = [record("é", {"ü": [1.0, 0.0]}), record("plain", {"ü": [1.0, 1.0]})]
+    print_sheet(make_sheet(build_leaderboards(runs)[0], "none"), stream)
+    stream.seek(0)
+    lines = stream.read().splitlines()
+    (head,) = [line for line in lines if line.startswith(" #")]
+    (row,) = [line for line in lines if r"\xe9" in line and "50.0" in line]
+    assert head.index(r"\xfc") + 4 == row.index("50.0") + 4
+    assert len(head) == len(row)

@@ -70,13 +70,21 @@ def _told_apart(records: Sequence[RunRecord], name: Callable[[RunRecord], str]) 
     ]
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        # A label may be longer than the name of a file can be.
+        return False
+
+
 def _read(argument: str) -> list[RunRecord]:
     label, separator, rest = argument.partition("=")
-    if separator and label and not Path(argument).exists():
+    if separator and label and not _exists(Path(argument)):
         path, wanted = Path(rest), label
     else:
         path, wanted = Path(argument), ""
-    if not path.exists():
+    if not _exists(path):
         raise UserError(f"{path} does not exist; {_EXPECTED}")
     if path.is_file() and path.name.endswith(_RESULTS):
         return _logged([path], wanted)
@@ -104,7 +112,8 @@ def _inside(path: Path, folders: Sequence[Path], wanted: str) -> list[RunRecord]
     records = []
     for folder in folders:
         record = load_run(folder, wanted or None)
-        several = len(evaluations) > 1 and folder.parent in evaluations
+        told = record.label.endswith(folder.parent.name)  # "tiny" in a folder "tiny"
+        several = len(evaluations) > 1 and folder.parent in evaluations and not told
         label = f"{record.label} {folder.parent.name}" if several else record.label
         records.append(replace(record, label=label))
     return records

@@ -13,6 +13,7 @@ from univg_eval.errors import UserError
 if TYPE_CHECKING:
     from univg_eval.leaderboard import Leaderboard
     from univg_eval.leaderboard.building import Published
+    from univg_eval.leaderboard.sheet import Columns, Intervals
 
 HELP = "runs and published rows in one table, with marks that say what can be compared"
 DESCRIPTION = """\
@@ -28,13 +29,14 @@ Exit status: 0 shown, 2 something in the arguments or records is wrong, or nothi
 """
 EPILOG = """\
 Examples:
-  univg leaderboard out/*/mig_bench --published
-  univg leaderboard base=out/a/univg_mini new=out/b/univg_mini --strict --format latex -o table.tex
+  univg leaderboard out/records/20261122_101500/mig_bench --published
+  univg leaderboard base=out/a new=out/b --benchmark univg_mini --strict -o table.tex
   univg leaderboard --benchmark mig_bench --published --json
 """
 FORMATS = ("terminal", "markdown", "csv", "latex", "json")
 SUFFIXES = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".json": "json", ".txt": "terminal"}
 INTERVALS = ("all", "averages", "none")
+COLUMNS = ("all", "averages")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -79,6 +81,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--metric", default="acc@0.5", metavar="NAME", help="default: acc@0.5; also miou and others"
     )
     parser.add_argument(
+        "--columns",
+        choices=COLUMNS,
+        default="all",
+        help="averages: without the tasks (default: all). CSV and JSON have all",
+    )
+    parser.add_argument(
         "--intervals",
         choices=INTERVALS,
         help="which values show theirs (default: all; in LaTeX: averages). CSV and JSON have all",
@@ -116,9 +124,9 @@ def run(args: argparse.Namespace) -> int:
         metric=args.metric,
     )
     if form == "terminal" and args.output is None:
-        _print_boards(boards, args.intervals or "all")
+        _print_boards(boards, args.intervals or "all", args.columns)
         return 0
-    text = _text(boards, form, args.intervals)
+    text = _text(boards, form, args.intervals, args.columns)
     if args.output is None:
         print(text, end="")
     else:
@@ -165,28 +173,31 @@ def _published(keys: Sequence[str] | None, *, ablations: bool) -> Published:
     return Published(tables, reproductions, revisions, ablations=ablations or bool(keys))
 
 
-def _print_boards(boards: Sequence[Leaderboard], intervals: str) -> None:
+def _print_boards(boards: Sequence[Leaderboard], intervals: Intervals, columns: Columns) -> None:
     from univg_eval.leaderboard import make_sheet
     from univg_eval.leaderboard.terminal import print_sheet
 
     for number, board in enumerate(boards):
         if number:
             print()
-        print_sheet(make_sheet(board, intervals))  # type: ignore[arg-type]
+        print_sheet(make_sheet(board, intervals, columns))
 
 
-def _text(boards: Sequence[Leaderboard], form: str, intervals: str | None) -> str:
+def _text(
+    boards: Sequence[Leaderboard], form: str, intervals: Intervals | None, columns: Columns
+) -> str:
     from univg_eval.leaderboard import data, make_sheet
     from univg_eval.leaderboard.latex import as_latex
     from univg_eval.leaderboard.markdown import as_markdown
     from univg_eval.leaderboard.terminal import as_text
 
     if form == "json":
-        return json.dumps(data.as_dict(boards), indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(data.as_dict(boards), indent=2) + "\n"
     if form == "csv":
         return data.as_csv(boards)
-    shown = intervals or ("averages" if form == "latex" else "all")
-    sheets = [make_sheet(board, shown) for board in boards]  # type: ignore[arg-type]
+    if intervals is None:
+        intervals = "averages" if form == "latex" else "all"
+    sheets = [make_sheet(board, intervals, columns) for board in boards]
     lay_out = {"markdown": as_markdown, "latex": as_latex, "terminal": as_text}[form]
     return "\n".join(lay_out(sheet) for sheet in sheets)
 
@@ -200,6 +211,11 @@ def _write(path: Path, text: str) -> None:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}; give --output a path in a folder "
             "that may be written"
+        ) from error
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"cannot write {path}: a name has {error.object[error.start : error.end]!r}, which is "
+            "no text; give the run another label: LABEL=PATH"
         ) from error
 
 

@@ -157,8 +157,8 @@ def _printed_entries(
     ablations = [table.key for table in tables if table.role == "ablation"]
     if ablations and not published.ablations:
         notes.append(
-            f"Published tables of ablations are left out: {', '.join(ablations)}. --ablations shows "
-            "them, --table KEY one of them."
+            f"Published tables of ablations are left out: {', '.join(ablations)}. --ablations "
+            "shows them, --table KEY one of them."
         )
     for table in tables:
         if table.role == "ablation" and not published.ablations:

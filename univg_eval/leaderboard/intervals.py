@@ -21,7 +21,8 @@ __all__ = ["METHODS", "Estimate", "Method", "is_share", "macro_estimate", "task_
 Method = Literal["wilson", "cluster-bootstrap", "wilson-clusters", "none"]
 METHODS: Mapping[Method, str] = {
     "wilson": "Wilson's interval of a share; no two samples share images",
-    "cluster-bootstrap": "percentiles of 2,000 draws of whole groups of samples that share images",
+    "cluster-bootstrap": "percentiles of 2,000 draws of whole groups of samples that share images, "
+    "widened where groups are few",
     "wilson-clusters": "all values are 0, or all are 1: Wilson's interval with one sample a group",
     "none": "no interval, since the groups of images are too few or do not vary, or the value was "
     "printed without its counts",

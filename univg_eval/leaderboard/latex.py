@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from univg_eval.leaderboard.sheet import NOTHING, Cell, Line, Sheet
+from univg_eval.leaderboard.sheet import NOTHING, RUN, Cell, Line, Sheet
 from univg_eval.leaderboard.terminal import visible
 
 __all__ = ["as_latex", "escaped"]
@@ -30,7 +30,8 @@ _SPECIAL = {
     "`": r"\textasciigrave{}",
     "–": "--",
 }
-_PATTERN = re.compile("|".join(re.escape(char) for char in _SPECIAL))
+# Fonts draw pairs of the last three as one sign.
+_PATTERN = re.compile("|".join(map(re.escape, _SPECIAL)) + r"|([-',])(?=\1)")
 _PLACES = {1: r"\textbf{%s}", 2: r"\underline{%s}"}
 
 
@@ -62,7 +63,7 @@ def as_latex(sheet: Sheet) -> str:
 
 def escaped(text: str) -> str:
     """The text as LaTeX that sets exactly this text."""
-    return _PATTERN.sub(lambda match: _SPECIAL[match[0]], visible(text))
+    return _PATTERN.sub(lambda match: _SPECIAL.get(match[0], match[0] + "{}"), visible(text))
 
 
 def _row(cells: list[str]) -> str:
@@ -78,7 +79,7 @@ def _head(column: str) -> str:
 
 def _name(line: Line) -> str:
     name = escaped(line.name)
-    if line.source:
+    if line.source not in ("", RUN):
         name += rf" {{\scriptsize ({escaped(line.source)})}}"
     return name + (rf"\textsuperscript{{{','.join(line.letters)}}}" if line.letters else "")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-from univg_eval.leaderboard.sheet import Cell, Line, Sheet
+from univg_eval.leaderboard.sheet import RUN, Cell, Line, Sheet
 from univg_eval.leaderboard.terminal import visible
 
 __all__ = ["as_markdown", "escaped"]
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~#])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~#&$])")
+_LIST = re.compile(r"^(\d*)([-+.)])")
 _PLACES = {1: "**{}**", 2: "<u>{}</u>"}
 
 
@@ -45,7 +46,7 @@ def as_markdown(sheet: Sheet) -> str:
 
 def escaped(text: str) -> str:
     """The text as Markdown that shows exactly this text, also inside a table cell."""
-    return _SPECIAL.sub(r"\\\1", visible(text))
+    return _LIST.sub(r"\1\\\2", _SPECIAL.sub(r"\\\1", visible(text)))
 
 
 def _row(cells: list[str]) -> str:
@@ -54,7 +55,7 @@ def _row(cells: list[str]) -> str:
 
 def _name(line: Line) -> str:
     name = escaped(line.name)
-    if line.source:
+    if line.source not in ("", RUN):
         name += f" ({escaped(line.source)})"
     return name + (f" <sup>{','.join(line.letters)}</sup>" if line.letters else "")
 

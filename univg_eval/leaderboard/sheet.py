@@ -10,10 +10,22 @@ from univg_eval.leaderboard.intervals import METHODS, Estimate
 from univg_eval.leaderboard.marks import MEANINGS, Mark
 from univg_eval.leaderboard.table import AVERAGES, MACRO, Leaderboard, Row
 
-__all__ = ["NOTHING", "PRINTED", "Cell", "Intervals", "Line", "Sheet", "make_sheet"]
+__all__ = [
+    "NOTHING",
+    "PRINTED",
+    "RUN",
+    "Cell",
+    "Columns",
+    "Intervals",
+    "Line",
+    "Sheet",
+    "make_sheet",
+]
 
 Intervals = Literal["all", "averages", "none"]
+Columns = Literal["all", "averages"]
 PRINTED = "printed"
+RUN = "run"
 NOTHING = "–"
 SHOWN_NAMES = 6
 
@@ -40,7 +52,8 @@ class Line:
     Attributes:
         rank: empty outside the comparable set.
         name: its label.
-        source: key of its published table; empty for a run, or where there is one table alone.
+        source: ``run`` or the key of its published table; empty where all rows are runs, or all
+            of one table.
         cells: one a column.
         letters: of its marks.
         comparable: whether it stands in the comparable set.
@@ -60,7 +73,8 @@ class Sheet:
 
     Attributes:
         title: one line.
-        columns: heads of the cells.
+        columns: heads of the cells; the tasks, then the averages.
+        n_averages: how many of `columns` are averages.
         lines: the rows.
         legend: letter, mark, what it says.
         notes: sentences below the table.
@@ -71,6 +85,7 @@ class Sheet:
 
     title: str
     columns: Sequence[str]
+    n_averages: int
     lines: Sequence[Line]
     legend: Sequence[tuple[str, Mark, str]]
     notes: Sequence[str]
@@ -79,27 +94,30 @@ class Sheet:
     sources: Mapping[str, str]
 
 
-def make_sheet(board: Leaderboard, intervals: Intervals = "all") -> Sheet:
+def make_sheet(board: Leaderboard, intervals: Intervals = "all", columns: Columns = "all") -> Sheet:
     """Texts of a leaderboard.
 
     Args:
         board: the table.
         intervals: which values show theirs.
+        columns: tasks and averages, or averages alone.
     """
     averages = [name for name in AVERAGES if any(row.estimate(name) for row in board.rows)]
-    columns = [*board.tasks, *averages]
+    shown = [*(board.tasks if columns == "all" else ()), *averages]
+    printed = [PRINTED] if board.has_printed_averages else []
     shown_marks = sorted({mark for row in board.rows for mark in row.marks}, key=list(Mark).index)
     letters = dict(zip(shown_marks, _letters(len(shown_marks)), strict=True))
-    lines = [_line(row, columns, letters, intervals, board) for row in board.rows]
+    lines = [_line(row, shown, letters, intervals, board) for row in board.rows]
     return Sheet(
         title=f"{board.benchmark}: {board.metric} in %"
         + (
             ", with 95 % intervals" if any(c.interval for line in lines for c in line.cells) else ""
         ),
-        columns=[*columns, *([PRINTED] if board.has_printed_averages else [])],
+        columns=[*shown, *printed],
+        n_averages=len(averages) + len(printed),
         lines=lines,
         legend=[(letters[mark], mark, MEANINGS[mark]) for mark in shown_marks],
-        notes=[*board.notes, *_about_columns(board), *_about_intervals(board, intervals)],
+        notes=[*board.notes, *_about_columns(board), *_about_intervals(board, intervals, columns)],
         details=_details(board),
         left_out=[(board.name(left), "; ".join(left.reasons)) for left in board.left_out],
         sources=board.sources,
@@ -136,8 +154,7 @@ def _line(
     intervals: Intervals,
     board: Leaderboard,
 ) -> Line:
-    # One printed table alone needs no name on each of its rows.
-    shows_source = row.entry.kind == "published" and len({r.entry.source for r in board.rows}) > 1
+    shows_source = len({r.entry.source for r in board.rows}) > 1
     cells = []
     for column in columns:
         wanted = intervals == "all" or (intervals == "averages" and column in AVERAGES)
@@ -176,8 +193,8 @@ def _about_columns(board: Leaderboard) -> list[str]:
     )
     if board.has_printed_averages:
         text += ("; " if text else "") + (
-            f"{PRINTED}: the average as printed, beside which {MACRO} is the mean of the printed "
-            "values"
+            f"{PRINTED}: the average that the source prints, over its own tasks; {MACRO} is "
+            "computed from the printed values"
         )
     if any(row.entry.kind == "published" and row.micro is not None for row in board.rows):
         text += (
@@ -189,14 +206,15 @@ def _about_columns(board: Leaderboard) -> list[str]:
     return [text[0].upper() + text[1:] + "."]
 
 
-def _about_intervals(board: Leaderboard, intervals: Intervals) -> list[str]:
+def _about_intervals(board: Leaderboard, intervals: Intervals, shown: Columns) -> list[str]:
     if intervals == "none":
         return []
     used: dict[str, list[str]] = {}
     for row in board.rows:
         if row.entry.kind != "run":
             continue
-        columns = [*board.tasks, *AVERAGES] if intervals == "all" else list(AVERAGES)
+        tasks = board.tasks if intervals == shown == "all" else ()
+        columns = [*tasks, *AVERAGES]
         for column in columns:
             estimate = row.estimate(column)
             if estimate is not None:

@@ -302,7 +302,11 @@ def _notes(
 ) -> list[str]:
     known = [
         *([f"protocol {reference.protocol}"] if reference.protocol else []),
-        *(f"fingerprint {digest[:12]}" for digest in reference.fingerprints.values()),
+        *(
+            f"fingerprint {digest[:12]}"
+            + (f" of {name}" if len(reference.fingerprints) > 1 else "")
+            for name, digest in reference.fingerprints.items()
+        ),
     ]
     notes = [f"Reference: {', '.join([f'{names[_key(reference)]} ({reason})', *known])}."]
     if len(equals) > 1:
@@ -316,15 +320,15 @@ def _notes(
     if reference.kind == "published" and has_runs:
         notes.append("The reference was printed without its responses: no run is compared with it.")
     if extra:
+        n = len(reference.columns)
         notes.append(
-            f"The averages run over the {len(reference.columns)} tasks of the reference, not over "
-            + ", ".join(extra)
-            + "."
+            f"The averages run over the {f'{n} tasks' if n > 1 else 'one task'} of the reference, "
+            "not over " + ", ".join(extra) + "."
         )
     overlapping = [
         f"{a.rank} and {b.rank}"
         for a, b in pairwise(equals)
-        if a.rank is not None and b.rank is not None and _overlap(a.macro, b.macro)
+        if None not in (a.rank, b.rank) and a.rank != b.rank and _overlap(a.macro, b.macro)
     ]
     if overlapping:
         notes.append(

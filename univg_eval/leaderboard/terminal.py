@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from io import StringIO
-from itertools import pairwise
 from typing import TYPE_CHECKING, TextIO
 
-from univg_eval.leaderboard.sheet import Cell, Line, Sheet
+from univg_eval.leaderboard.sheet import RUN, Cell, Line, Sheet
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,12 +39,24 @@ def print_sheet(sheet: Sheet, stream: TextIO | None = None) -> None:
     if console.is_terminal and not console.is_dumb_terminal and not os.environ.get("NO_COLOR"):
         _print(sheet, console, styled=True)
     else:
-        text = as_text(sheet, console.width)
-        try:
-            text.encode(stream.encoding or "utf-8")
-        except UnicodeEncodeError:
-            text = text.translate(ASCII)
-        stream.write(text)
+        stream.write(_encodable(sheet, console.width, stream.encoding or "utf-8"))
+
+
+def _encodable(sheet: Sheet, width: int, encoding: str) -> str:
+    """Plain text; where the encoding lacks signs, lines are dashes and names have escapes."""
+    text = as_text(sheet, width)
+    try:
+        text.encode(encoding)
+        return text
+    except UnicodeEncodeError:
+        lines = [replace(line, name=_escaped(line.name, encoding)) for line in sheet.lines]
+        columns = [_escaped(column, encoding) for column in sheet.columns]
+        text = as_text(replace(sheet, lines=lines, columns=columns), width).translate(ASCII)
+        return _escaped(text, encoding)
+
+
+def _escaped(text: str, encoding: str) -> str:
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def as_text(sheet: Sheet, width: int = 120) -> str:
@@ -70,7 +82,7 @@ def visible(text: str) -> str:
 def _print(sheet: Sheet, console: Console, *, styled: bool) -> None:
     from rich.text import Text
 
-    console.print(Text(sheet.title, style="bold" if styled else ""))
+    console.print(Text(visible(sheet.title), style="bold" if styled else ""))
     for table in _tables(sheet, console, styled):
         console.print(table)
     if not styled and any(cell.place for line in sheet.lines for cell in line.cells):
@@ -97,7 +109,10 @@ def _print_item(console: Console, text: str) -> None:
 
 
 def _tables(sheet: Sheet, console: Console, styled: bool) -> list[Table]:
-    """The whole table if it fits; else turned on its side if that fits; else in parts."""
+    """The whole table if it fits; else turned on its side if that fits; else in parts.
+
+    Of parts the first has the averages and the marks.
+    """
     n = len(sheet.columns)
     whole = _rows_table(sheet, range(n), styled)
     if _width(whole, console) <= console.width:
@@ -105,16 +120,19 @@ def _tables(sheet: Sheet, console: Console, styled: bool) -> list[Table]:
     turned = _turned_table(sheet, styled)
     if _width(turned, console) <= console.width:
         return [turned]
+    order = [*range(n - sheet.n_averages, n), *range(n - sheet.n_averages)]
     parts: list[Table] = []
-    start = 0
-    while start < n:
-        end = start + 1
-        while end < n and (
-            _width(_rows_table(sheet, range(start, end + 1), styled), console) <= console.width
-        ):
-            end += 1
-        parts.append(_rows_table(sheet, range(start, end), styled))
-        start = end
+    while order:
+        # One column at least, however narrow the terminal.
+        part = _rows_table(sheet, order[:1], styled, marks=not parts)
+        taken = 1
+        while taken < len(order):
+            wider = _rows_table(sheet, order[: taken + 1], styled, marks=not parts)
+            if _width(wider, console) > console.width:
+                break
+            part, taken = wider, taken + 1
+        parts.append(part)
+        order = order[taken:]
     return parts
 
 
@@ -129,47 +147,60 @@ def _empty_table() -> Table:
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
 
 
-def _rows_table(sheet: Sheet, columns: Sequence[int], styled: bool) -> Table:
+def _rows_table(sheet: Sheet, columns: Sequence[int], styled: bool, *, marks: bool = True) -> Table:
+    from rich.text import Text
+
     table = _empty_table()
     ranked = any(line.rank for line in sheet.lines)
     if ranked:
         table.add_column("#", justify="right", no_wrap=True)
     table.add_column("model", overflow="fold", max_width=LABEL_WIDTH)
-    table.add_column("marks", overflow="fold")
+    if marks:
+        table.add_column("marks", no_wrap=True)
     for column in columns:
         table.add_column(_broken(sheet.columns[column]), justify="right", no_wrap=True)
-    ends = [line.comparable and not after.comparable for line, after in pairwise(sheet.lines)]
-    for line, end in zip(sheet.lines, [*ends, False], strict=True):
+    source = ""
+    previous: Line | None = None
+    for line in sheet.lines:
+        if previous is not None and previous.comparable and not line.comparable:
+            table.add_section()
+            source = ""
+        if line.source != source:
+            # A whole group of rows names its table once.
+            head = Text(_source(line), style="italic" if styled else "")
+            table.add_row(*([""] if ranked else []), head)
+        source = line.source
+        previous = line
         table.add_row(
             *([line.rank] if ranked else []),
-            _name(line),
-            " ".join(line.letters),
+            Text(visible(line.name)),
+            *(["".join(line.letters)] if marks else []),
             *(_cell(line.cells[column], styled) for column in columns),
-            end_section=end,
         )
     return table
 
 
 def _turned_table(sheet: Sheet, styled: bool) -> Table:
+    from rich.text import Text
+
     table = _empty_table()
     table.add_column("", no_wrap=True)
     for line in sheet.lines:
-        table.add_column(
-            _name(line), justify="right", overflow="fold", max_width=NARROW_LABEL_WIDTH
-        )
+        source = f"\n{_source(line)}" if line.source not in ("", RUN) else ""
+        name = Text(visible(line.name) + source)
+        table.add_column(name, justify="right", overflow="fold", max_width=NARROW_LABEL_WIDTH)
     if any(line.rank for line in sheet.lines):
         table.add_row("#", *(line.rank for line in sheet.lines))
-    table.add_row("marks", *(" ".join(line.letters) for line in sheet.lines))
+    table.add_row("marks", *("".join(line.letters) for line in sheet.lines))
     for number, column in enumerate(sheet.columns):
-        table.add_row(column, *(_cell(line.cells[number], styled) for line in sheet.lines))
+        table.add_row(
+            Text(visible(column)), *(_cell(line.cells[number], styled) for line in sheet.lines)
+        )
     return table
 
 
-def _name(line: Line) -> Text:
-    from rich.text import Text
-
-    name = visible(line.name)
-    return Text(f"{name}\n[{line.source}]" if line.source else name)
+def _source(line: Line) -> str:
+    return "runs" if line.source == RUN else f"[{line.source}]"
 
 
 def _broken(head: str) -> Text:
