@@ -6,11 +6,13 @@ The runs are the ones that come with the project.
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from univg_eval.cli import main
+from univg_eval.cli._runs import read_runs
 
 RUNS = Path(__file__).resolve().parent.parent / "results" / "runs"
 TINY, COT = RUNS / "tiny", RUNS / "tiny_cot"
@@ -79,3 +81,10 @@ def test_an_argument_too_many_shows_the_usage_of_its_command(
     err = capsys.readouterr().err
     assert err.startswith("usage: univg compare")
     assert "univg compare: error: unrecognized arguments: third" in err
+
+
+def test_a_label_that_says_its_folder_does_not_say_it_twice(tmp_path: Path) -> None:
+    # As `univg demo` leaves them: a folder a model, named after it.
+    for folder, run in (("tiny", TINY), ("second", COT)):
+        shutil.copytree(run, tmp_path / folder / "univg_mini")
+    assert [run.label for run in read_runs([str(tmp_path)])] == ["cot second", "tiny"]

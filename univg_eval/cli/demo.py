@@ -151,6 +151,8 @@ def _next_steps(out: Path, root: Path) -> None:
         "  evaluate your own model   univg eval --model qwen2_vl --model_args pretrained=DIR "
         "--tasks univg_mini\n"
         "  the real benchmarks       univg prepare --list, then --tasks univg_mig_bench\n"
+        f"  compare runs              univg leaderboard {out}\n"
+        f"  every answer, drawn       univg report {out}/tiny -o report.html\n"
         f"  look at the scenes        {root}/univg_mini\n"
         "  how it works              docs/evaluate.md"
     )
