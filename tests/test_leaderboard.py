@@ -587,6 +587,29 @@ def test_no_run_is_compared_with_a_printed_reference() -> None:
     assert list(left.reasons) == ["a run cannot be checked against a printed row"]
 
 
+def test_published_tables_stand_in_order_of_role_and_date() -> None:
+    board = one([], shipped(), benchmark="mig_bench", reference="as trained, one image at a time")
+    sources = list(dict.fromkeys(r.entry.source for r in board.rows if not r.comparable))
+    assert sources[:4] == [
+        *("migician_mig_bench", "univg_r1_mig_bench", "mg_thinker_mig_bench"),
+        "migician_answer_forms",
+    ]
+    assert row(board, "Mantis").entry.also_in == ("univg_r1_mig_bench",)
+
+
+def test_a_row_that_two_tables_print_is_found_under_both() -> None:
+    for key in ("migician_mig_bench", "univg_r1_mig_bench"):
+        board = one([], shipped(), benchmark="mig_bench", reference=f"{key}/Mantis")
+        assert board.reference.entry.label == "Mantis"
+
+
+def test_rows_without_an_average_are_not_said_to_be_ranked() -> None:
+    tables = [t for t in load_published() if t.key == "migician_data"]
+    board = one([], Published(tables))
+    assert all(row.rank is None for row in board.rows)
+    assert any("Comparable set (4 rows): " in note for note in board.notes)
+
+
 def test_tables_of_ablations_are_left_out_and_named() -> None:
     published = replace(shipped(), ablations=False)
     board = one([], published, benchmark="mig_bench")

@@ -152,7 +152,11 @@ def _printed_entries(
         return []
     benchmark = PUBLISHED_FOR.get(board, board)
     revisions = [known for known in published.revisions if known.benchmark == benchmark]
-    tables = [table for table in published.tables if table.benchmark == benchmark]
+    # Main tables first, the oldest first: of rows that several print, the first table's is shown.
+    tables = sorted(
+        (table for table in published.tables if table.benchmark == benchmark),
+        key=lambda table: (table.role != "main", table.date),
+    )
     entries: list[Entry] = []
     ablations = [table.key for table in tables if table.role == "ablation"]
     if ablations and not published.ablations:

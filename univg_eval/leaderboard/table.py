@@ -309,9 +309,10 @@ def _notes(
         ),
     ]
     notes = [f"Reference: {', '.join([f'{names[_key(reference)]} ({reason})', *known])}."]
+    ranked = any(row.rank is not None for row in equals)
     if len(equals) > 1:
         notes.append(
-            f"Comparable set ({len(equals)} rows; only these are ranked): "
+            f"Comparable set ({len(equals)} rows{'; only these are ranked' * ranked}): "
             + ", ".join(names[_key(row.entry)] for row in equals)
             + "."
         )
@@ -361,7 +362,9 @@ def choose_reference(entries: Sequence[Entry], label: str) -> Entry | None:
     printed = [
         entry
         for entry in entries
-        if entry.kind == "published" and label in (entry.label, f"{entry.source}/{entry.label}")
+        if entry.kind == "published"
+        and label
+        in (entry.label, *(f"{key}/{entry.label}" for key in (entry.source, *entry.also_in)))
     ]
     if len(printed) > 1:
         raise UserError(
