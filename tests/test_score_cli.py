@@ -552,3 +552,10 @@ def test_prepare_mini_and_score_an_oracle_on_it(
     assert len(result["tasks"]) == 15
     assert result["macro"]["acc@0.9"] == 1.0
     assert result["fingerprint"] == load_manifest("univg_mini", root)["fingerprint"]
+
+
+def test_the_revisions_that_help_names_are_those_of_mig_bench() -> None:
+    from univg_eval.benchmarks import mig_bench
+    from univg_eval.cli import _annotations
+
+    assert sorted(_annotations.REVISIONS) == sorted(mig_bench.REVISIONS)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from univg_eval.benchmarks import mig_bench
 from univg_eval.errors import UserError
-from univg_eval.samples import GroundingSample
 
-__all__ = ["add_revision_arguments", "read", "resolve_revision"]
+if TYPE_CHECKING:
+    from univg_eval.benchmarks import mig_bench
+    from univg_eval.samples import GroundingSample
 
-NAMES = tuple(revision.benchmark for revision in mig_bench.REVISIONS.values())
+__all__ = ["REVISIONS", "add_revision_arguments", "read", "resolve_revision", "revision_names"]
+
+# Those of `univg_eval.benchmarks.mig_bench`, which `--help` does not wait for: it loads numpy.
+REVISIONS = ("original", "revised")
 
 
-def add_revision_arguments(parser: argparse.ArgumentParser) -> None:
+def add_revision_arguments(parser: argparse._ActionsContainer) -> None:
     """Add ``--revision`` and ``--scale``."""
     parser.add_argument(
         "--revision",
-        choices=sorted(mig_bench.REVISIONS),
+        choices=REVISIONS,
         help="which of the two published files it is: original (MIG_data.json, the default) or "
         "revised (revised_MIG_bench.json; makes the benchmark mig_bench_revised)",
     )
@@ -30,18 +34,26 @@ def add_revision_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def revision_names() -> dict[str, str]:
+    """Benchmark → its revision, for the benchmarks that such a file makes."""
+    from univg_eval.benchmarks.mig_bench import REVISIONS as KNOWN
+
+    return {revision.benchmark: revision.name for revision in KNOWN.values()}
+
+
 def resolve_revision(benchmark: str, revision: str | None) -> str:
     """The revision that a benchmark's name and ``--revision`` agree on.
 
     Raises:
         UserError: the benchmark is not MIG-Bench, or the two contradict each other.
     """
-    if benchmark not in NAMES:
+    names = revision_names()
+    if benchmark not in names:
         raise UserError(
             f"benchmark {benchmark!r} has no annotation file that this command reads; it reads "
-            f"those of: {', '.join(NAMES)}"
+            f"those of: {', '.join(names)}"
         )
-    named = {known.benchmark: known.name for known in mig_bench.REVISIONS.values()}[benchmark]
+    named = names[benchmark]
     if benchmark == "mig_bench":
         return revision or named
     if revision not in (None, named):
@@ -59,5 +71,7 @@ def read(
     Returns:
         The revision, and the samples in file order.
     """
+    from univg_eval.benchmarks import mig_bench
+
     known = mig_bench.get_revision(resolve_revision(benchmark, revision))
     return known, mig_bench.read_annotations(annotations, revision=known.name, scale=scale)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from univg_eval.errors import UserError
-from univg_eval.runs import CHECKSUMS, RunRecord, load_run
+
+if TYPE_CHECKING:
+    from univg_eval.runs import RunRecord
 
 __all__ = ["HELP", "add_runs", "read_runs"]
 
 # Where records lie in a folder: in it; in `records` of `univg eval`, or `univg-train`'s folder;
 # in the output folder of `univg eval`.
 _RECORDS = ("*", "*/*", "records/*/*")
+_LOGS = ("*", "*/*")  # lmms-eval makes a folder of each model
 _RESULTS = "_results.json"  # the end of the name of lmms-eval's results files
 
 HELP = (
@@ -79,11 +83,15 @@ def _exists(path: Path) -> bool:
 
 
 def _read(argument: str) -> list[RunRecord]:
+    from univg_eval.runs import CHECKSUMS, load_run
+
     label, separator, rest = argument.partition("=")
     if separator and label and not _exists(Path(argument)):
         path, wanted = Path(rest), label
     else:
-        path, wanted = Path(argument), ""
+        path, wanted, rest = Path(argument), "", argument
+    if not rest:  # Path("") is the working folder, which nobody meant
+        raise UserError(f"the path of the run {argument!r} is empty; {_EXPECTED}")
     if not _exists(path):
         raise UserError(f"{path} does not exist; {_EXPECTED}")
     if path.is_file() and path.name.endswith(_RESULTS):
@@ -94,20 +102,53 @@ def _read(argument: str) -> list[RunRecord]:
         raise UserError(f"{path} is no run record but a file; {_EXPECTED}")
     if (path / CHECKSUMS).is_file():
         return [load_run(path, wanted or None)]
-    inside = {file.parent for pattern in _RECORDS for file in path.glob(f"{pattern}/{CHECKSUMS}")}
+    inside = {
+        file.parent
+        for pattern in _RECORDS
+        for file in path.glob(f"{pattern}/{CHECKSUMS}")
+        if not _is_hidden(file.relative_to(path))
+    }
+    logged = sorted(
+        (
+            file
+            for pattern in _LOGS
+            for file in path.glob(f"{pattern}{_RESULTS}")
+            if not _is_hidden(file.relative_to(path))
+        ),
+        key=lambda file: (file.name, file),
+    )
     if inside:
+        _tell_unrecorded(logged, inside)
         return _inside(path, sorted(inside), wanted)
-    logged = [*path.glob(f"*{_RESULTS}"), *path.glob(f"*/*{_RESULTS}")]
     if logged:
-        return _logged(sorted(logged, key=lambda file: (file.name, file)), wanted)
+        return _logged(logged, wanted)
     raise UserError(
         f"{path} is no run record and holds none; {_EXPECTED}. `univg eval` writes a record, and "
         "`univg rescore` makes one anew from kept responses"
     )
 
 
+def _is_hidden(path: Path) -> bool:
+    """Whether a part of it begins with a dot: a record whose writing was broken off is there."""
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _tell_unrecorded(logged: Sequence[Path], records: Collection[Path]) -> None:
+    """Name the evaluations by lmms-eval beside records, where no record has their date."""
+    recorded = {folder.parent.name for folder in records}
+    for file in logged:
+        if file.name.removesuffix(_RESULTS) not in recorded:
+            print(
+                f"univg: note: {file} is left out, since there are run records beside it; name "
+                "the file to read it too",
+                file=sys.stderr,
+            )
+
+
 def _inside(path: Path, folders: Sequence[Path], wanted: str) -> list[RunRecord]:
     """The records in folders below `path`; a folder between the two stands for an evaluation."""
+    from univg_eval.runs import load_run
+
     evaluations = {folder.parent for folder in folders} - {path}
     records = []
     for folder in folders:

@@ -137,9 +137,9 @@ def run(args: argparse.Namespace) -> int:
 def _entry(args: argparse.Namespace) -> CatalogEntry:
     from univg_eval.benchmarks import mig_bench
     from univg_eval.benchmarks.catalog import get_entry
-    from univg_eval.cli._annotations import NAMES, resolve_revision
+    from univg_eval.cli._annotations import resolve_revision, revision_names
 
-    if args.benchmark in NAMES:
+    if args.benchmark in revision_names():
         revision = resolve_revision(args.benchmark, args.revision)
         args.revision = None  # it has done its work
         return get_entry(mig_bench.benchmark_name(revision))
