@@ -279,7 +279,7 @@ def test_a_clear_winner_is_named_with_its_figures() -> None:
     )
     assert "new is higher in find, count" in found.verdict.text
     # What was found is not called noise.
-    assert "told from noise" not in found.verdict.text
+    assert "go unseen" not in found.verdict.text
     assert f"a true difference of {100 * found.macro.detectable:.1f} points" in found.verdict.text
     mirrored = compare_runs(record("new", two_tasks([30, 40])), record("old", two_tasks([10, 20])))
     assert mirrored.verdict.kind == "a_higher"
@@ -303,8 +303,8 @@ def test_no_difference_is_never_claimed_only_not_shown() -> None:
     assert found.macro.detectable is not None
     assert (
         f"With 100 questions and this much disagreement (5 of them scored differently), a "
-        f"difference under {100 * found.macro.detectable:.1f} points of macro acc@0.5 cannot be "
-        "told from noise"
+        f"true difference under {100 * found.macro.detectable:.1f} points of macro acc@0.5 may "
+        "well go unseen"
     ) in found.verdict.text
 
 

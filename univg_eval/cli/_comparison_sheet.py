@@ -5,20 +5,34 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from univg_eval.comparison import Comparison, Counts, Difference, Flip, p_words, points
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
 __all__ = ["as_json", "as_markdown", "show"]
 
-TABLE_WIDTH = 160
+PIPED_WIDTH = 160
+"""Characters a line where no terminal says how many it shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
+    """Cells as text.
+
+    Attributes:
+        title, heads, rows: what is shown; the columns up to "task" hold names.
+        narrow: the column from which on a second table is made where there is little room; 0: none.
+    """
+
     title: str
     heads: tuple[str, ...]
     rows: list[tuple[str, ...]]
+    narrow: int = 0
 
 
 def as_json(comparison: Comparison) -> str:
@@ -26,29 +40,72 @@ def as_json(comparison: Comparison) -> str:
     return json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def show(comparison: Comparison) -> None:
-    """Print the same to the terminal."""
-    from rich import box
+def show(comparison: Comparison, console: Console | None = None) -> None:
+    """Print the same to the terminal.
+
+    Args:
+        comparison: what is shown.
+        console: where; None: standard output, as wide as the terminal, and wide where it is none.
+    """
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    # On a narrow terminal lines wrap; cut cells would lose figures.
-    console = Console(width=max(Console().width, TABLE_WIDTH))
+    if console is None:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=max(console.width, PIPED_WIDTH))
     console.print(Text(comparison.verdict.headline, style="bold"))
     console.print(Text(comparison.verdict.text))
     console.print()
     for line in _facts(comparison):
         console.print(Text(line))
     for block in _tables(comparison):
-        table = Table(title=Text(block.title), title_justify="left", box=box.SIMPLE_HEAD)
-        for number, head in enumerate(block.heads):
-            table.add_column(
-                Text(head), justify="right" if number > block.heads.index("task") else "left"
-            )
-        for row in block.rows:
-            table.add_row(*(Text(cell) for cell in row))
-        console.print(table)
+        drawn = _drawn(block)
+        whole = console.measure(drawn, options=console.options.update(width=10_000)).maximum
+        if whole <= console.width or not block.narrow:
+            console.print(drawn)
+            continue
+        for part in _split(block):
+            console.print(_drawn(part))
+
+
+def _drawn(block: _Table) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=Text(block.title) if block.title else None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    for number, head in enumerate(block.heads):
+        named = number <= block.heads.index("task")
+        # Names may take two lines where there is little room, figures may not.
+        table.add_column(
+            Text(head, overflow="fold"),
+            justify="left" if named else "right",
+            overflow="fold",
+            min_width=None if named else max(len(row[number]) for row in block.rows),
+        )
+    for row in block.rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _split(block: _Table) -> tuple[_Table, _Table]:
+    """The columns in two tables, both with the task."""
+    first, at = block.heads.index("task"), block.narrow
+    return (
+        replace(block, heads=block.heads[:at], rows=[row[:at] for row in block.rows]),
+        _Table(
+            "",
+            (block.heads[first], *block.heads[at:]),
+            [(row[first], *row[at:]) for row in block.rows if any(row[at:])],
+        ),
+    )
 
 
 def as_markdown(comparison: Comparison) -> str:
@@ -134,6 +191,7 @@ def _tables(comparison: Comparison) -> Iterator[_Table]:
         "of five such comparisons",
         ("task", "n", a, b, "B - A", "95 % interval", "seen", "p", "p (Holm)", *kinds),
         rows,
+        narrow=9,
     )
     for title, flips in (
         (f"Changed most in favour of {b}", comparison.for_b),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from univg_eval.stats import (
     paired_share_interval,
     sign_flip_test,
     smallest_difference,
+    smallest_difference_of_pairs,
 )
 
 __all__ = ["LEVEL", "Figures", "figures_of"]
@@ -89,6 +90,9 @@ def figures_of(
         macro = _tested(
             values, weight, names, drawn.macro, step=float(weight[0]) if lattice else 0.0, seed=seed
         )
+        if lattice and len(set(names)) == len(names):
+            # Tasks of equal size, no shared images: flipping signs is McNemar's test of all pairs.
+            macro = replace(macro, detectable=_detectable(_counts(values, binary), len(names)))
         micro = Difference(float(values[:, 0].mean()), float(values[:, 1].mean()), drawn.micro)
     return Figures(macro, micro, tasks, _counts(values, binary))
 
@@ -113,7 +117,7 @@ def _task(
         interval=paired_share_interval(counts.losses, counts.wins, n),
         p=mcnemar_test(counts.losses, counts.wins),
         test="mcnemar",
-        detectable=result.detectable,
+        detectable=_detectable(counts, n),
     )
 
 
@@ -144,6 +148,12 @@ def _tested(
             level=1 - LEVEL,
             power=POWER,
         ),
+    )
+
+
+def _detectable(counts: Counts, n: int) -> float | None:
+    return smallest_difference_of_pairs(
+        counts.losses + counts.wins, n, level=1 - LEVEL, power=POWER
     )
 
 

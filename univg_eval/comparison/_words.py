@@ -128,8 +128,8 @@ def _power_told(macro: Difference, shown: bool, what: str, n: int, differs: int)
     found = "would be found in four of five such comparisons, a smaller one less often"
     if not shown:
         return (
-            f"{start}, a difference under {100 * seen:.1f} points of {what} cannot be told from "
-            f"noise: one of that size {found}."
+            f"{start}, a true difference under {100 * seen:.1f} points of {what} may well go "
+            f"unseen: one of that size {found}."
         )
     text = f"{start}, a true difference of {100 * seen:.1f} points {found}"
     if abs(macro.interval.estimate) < seen:

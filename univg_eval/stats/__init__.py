@@ -2,8 +2,9 @@
 
 `wilson_interval` is for one task's share and `macro_bootstrap` for the unweighted mean over tasks.
 For two runs on the same samples there are `paired_bootstrap` and `paired_share_interval`
-(differences), `mcnemar_test`, `sign_flip_test` and `holm` (p values), and `smallest_difference`
-(power). Everything takes clusters, the samples that share images, where independence matters.
+(differences), `mcnemar_test`, `sign_flip_test` and `holm` (p values), and
+`smallest_difference_of_pairs` and `smallest_difference` (power). Everything takes clusters, the
+samples that share images, where independence matters.
 
 Coverage and size were checked by simulation, also for n = 40 and p = 0.02 (``tests/test_stats.py``,
 ``tests/test_paired_stats.py``, ``benchmarks/interval_coverage.py``,
@@ -16,8 +17,8 @@ from univg_eval.stats._paired import (
     PairedIntervals,
     paired_bootstrap,
     paired_share_interval,
-    smallest_difference,
 )
+from univg_eval.stats._power import smallest_difference, smallest_difference_of_pairs
 from univg_eval.stats._tests import (
     MOST_EXACT,
     binomial_tail,
@@ -40,5 +41,6 @@ __all__ = [
     "paired_share_interval",
     "sign_flip_test",
     "smallest_difference",
+    "smallest_difference_of_pairs",
     "wilson_interval",
 ]

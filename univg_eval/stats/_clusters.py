@@ -10,7 +10,16 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ClusterTable", "cluster_sums", "cluster_table", "drawn_deviations", "normal_quantile"]
+__all__ = [
+    "ClusterTable",
+    "cluster_sums",
+    "cluster_table",
+    "drawn_deviations",
+    "linear_parts",
+    "normal_quantile",
+    "orientation",
+    "typical",
+]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -40,14 +49,31 @@ class ClusterTable:
 
     @property
     def influence(self) -> FloatArray:
-        """What each cluster adds to the deviation of each task's mean; shape (clusters, tasks).
+        """What each cluster adds to the deviation of each task's mean; shape (clusters, tasks)."""
+        return linear_parts(self.sums, self.counts)
 
-        The linear form of a ratio of sums: (sum - mean x count) / n. It adds up to 0 over the
-        clusters of a task.
-        """
-        totals = self.counts.sum(axis=0)
-        influence: FloatArray = (self.sums - self.means * self.counts) / totals
-        return influence
+
+def linear_parts(sums: FloatArray, counts: FloatArray) -> FloatArray:
+    """What each cluster adds to the deviation of a mean of all samples: (sum - mean x count) / n.
+
+    That is the linear form of a ratio of sums. A cluster that holds the share h of the samples
+    pulls the mean towards itself, so that its part looks smaller than it is by the factor 1 - h;
+    each is divided by that, against 1 - 1 / g of g equal clusters, for which nothing changes. The
+    squares then add up to the jackknife variance (MacKinnon, Nielsen and Webb, "Cluster-robust
+    inference", J. Econometrics 232, 2023, section 4: CV3).
+
+    Args:
+        sums, counts: of each cluster; shape (clusters, ...), each further place a mean of its own.
+
+    Returns:
+        The same shape; 0 where a single cluster holds all samples.
+    """
+    totals = counts.sum(axis=0)
+    clusters = np.count_nonzero(counts, axis=0)
+    rest = totals - counts
+    parts = (sums - sums.sum(axis=0) / totals * counts) * (1 - 1 / clusters)
+    found: FloatArray = np.divide(parts, rest, out=np.zeros_like(parts), where=rest > 0)
+    return found
 
 
 def cluster_table(
@@ -127,28 +153,43 @@ def cluster_sums(values: Sequence[float], clusters: Sequence[Hashable]) -> Float
     return sums
 
 
+def typical(values: FloatArray) -> float:
+    """Root mean square of the values other than zero; 0 where all are zero."""
+    seen = values[values != 0]
+    return math.sqrt(float(np.mean(seen**2))) if seen.size else 0.0
+
+
 def drawn_deviations(
-    table: ClusterTable, influence: FloatArray, generator: np.random.Generator, resamples: int
+    table: ClusterTable,
+    influence: FloatArray,
+    generator: np.random.Generator,
+    resamples: int,
+    *,
+    together: bool = False,
 ) -> FloatArray:
     """Deviations of estimates from themselves when clusters are drawn again.
 
     Each stratum of g clusters is drawn g times with replacement. Its deviations are enlarged by
-    sqrt(g / (g - 1)), since a bootstrap variance is too small by that factor squared; all are
-    enlarged by the ratio of the quantiles of Student's t and of the normal distribution for as
-    many degrees of freedom as there are clusters less strata, since the spread itself is estimated.
+    sqrt(g / (g - 1)), since a bootstrap variance is too small by that factor squared; those of an
+    estimate by the ratio of the quantiles of Student's t and of the normal distribution for its
+    degrees of freedom, since the spread itself is estimated.
 
     Args:
         table: gives the strata.
         influence: shape (clusters, estimates): what each cluster adds to each estimate.
         generator: of the draws.
         resamples: how many.
+        together: all estimates get the fewest degrees of freedom among them, so that what holds
+            between them holds in each draw.
 
     Returns:
         Shape (resamples, estimates). The order in which samples and tasks were given does not
         matter: clusters are drawn in the order of what they add.
     """
-    freedom = len(table.sums) - len(table.strata)
-    factor = _t_over_normal(freedom) if freedom > 0 else 1.0
+    freedom = _freedom(table.strata, influence)
+    if together:
+        freedom[:] = freedom.min()
+    factors = np.array([_t_over_normal(f) for f in freedom])
     draws = np.zeros((resamples, influence.shape[1]))
     strata = _ordered(table.strata, influence)
     for start in range(0, resamples, _RESAMPLES_AT_ONCE):
@@ -160,9 +201,46 @@ def drawn_deviations(
             # Row r of the table counts how often replicate r drew each cluster.
             drawn = generator.integers(0, g, size=(size, g)) + g * np.arange(size)[:, None]
             weights = np.bincount(drawn.ravel(), minlength=size * g).reshape(size, g)
-            enlarge = factor * math.sqrt(g / (g - 1))
+            enlarge = math.sqrt(g / (g - 1))
             draws[start : start + size] += (weights - 1.0) * enlarge @ influence[members]
-    return draws
+    scaled: FloatArray = draws * factors
+    return scaled
+
+
+def orientation(influence: FloatArray) -> int:
+    """1 or -1 by what clusters add, with the sign turned if all their signs are; 0 if they mirror.
+
+    Draws of turned parts that are turned back make intervals of A - B mirror those of B - A.
+    """
+    keys = sorted(map(tuple, (np.round(influence, 12) + 0.0).tolist()))
+    turned = sorted(map(tuple, (np.round(-influence, 12) + 0.0).tolist()))
+    return (keys > turned) - (keys < turned)
+
+
+def _freedom(strata: Sequence[npt.NDArray[np.intp]], influence: FloatArray) -> FloatArray:
+    """Degrees of freedom of the variance of each estimate; shape (estimates,).
+
+    A stratum of g clusters has g - 1, or fewer where a few clusters hold most of the variance: a
+    sum of squares of normal parts x has about 3 (sum of x^2)^2 / (sum of x^4) (Lipsitz, Ibrahim and
+    Parzen, "A degrees-of-freedom approximation for a t-statistic with heterogeneous variance", The
+    Statistician 48, 1999). Strata are put together by Welch and Satterthwaite's rule.
+    """
+    total = np.zeros(influence.shape[1])
+    uncertainty = np.zeros(influence.shape[1])
+    for members in strata:
+        g = len(members)
+        if g == 1:
+            continue
+        squares = (influence[members] - influence[members].mean(axis=0)) ** 2
+        spread = squares.sum(axis=0)
+        fourth = (squares**2).sum(axis=0)
+        seen = fourth > 0
+        own = np.full(len(spread), g - 1.0)
+        own[seen] = np.minimum(g - 1.0, 3 * spread[seen] ** 2 / fourth[seen])
+        variance = spread * g / (g - 1)
+        total += variance
+        uncertainty += variance**2 / own
+    return np.divide(total**2, uncertainty, out=np.full_like(total, np.inf), where=uncertainty > 0)
 
 
 def _ordered(
@@ -175,19 +253,21 @@ def _ordered(
     return sorted(members, key=lambda rows: (len(rows), keys[rows].ravel().tolist()))
 
 
-def _t_over_normal(freedom: int) -> float:
+def _t_over_normal(freedom: float) -> float:
     """Ratio of the 97.5 % quantiles of Student's t and the normal distribution.
 
-    The expansion of Cornish and Fisher in 1 / freedom (Abramowitz and Stegun, 26.7.5), right to
-    1 % from 3 degrees of freedom; fewer are taken for 3.
+    From 3 degrees of freedom the expansion of Cornish and Fisher in 1 / freedom (Abramowitz and
+    Stegun, 26.7.5), right to 1 %; below, straight lines between the quantiles of 1, 2 and 3, and 1
+    for fewer.
     """
     z = NormalDist().inv_cdf(0.975)
-    f = max(3, freedom)
+    if freedom < 3:
+        return float(np.interp(freedom, [1, 2, 3], [12.7062, 4.3027, 3.1824])) / z
     return (
         1
-        + (z**2 + 1) / (4 * f)
-        + (5 * z**4 + 16 * z**2 + 3) / (96 * f**2)
-        + (3 * z**6 + 19 * z**4 + 17 * z**2 - 15) / (384 * f**3)
+        + (z**2 + 1) / (4 * freedom)
+        + (5 * z**4 + 16 * z**2 + 3) / (96 * freedom**2)
+        + (3 * z**6 + 19 * z**4 + 17 * z**2 - 15) / (384 * freedom**3)
     )
 
 

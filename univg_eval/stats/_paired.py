@@ -1,11 +1,10 @@
-"""Differences between two runs on the same samples: their intervals, and what can be seen."""
+"""Differences between two runs on the same samples: their intervals."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +13,18 @@ from univg_eval.stats._clusters import (
     ClusterTable,
     cluster_table,
     drawn_deviations,
+    linear_parts,
     normal_quantile,
+    orientation,
+    typical,
 )
 from univg_eval.stats._intervals import Interval
 
-__all__ = ["PairedIntervals", "paired_bootstrap", "paired_share_interval", "smallest_difference"]
+__all__ = ["PairedIntervals", "paired_bootstrap", "paired_share_interval"]
 
 FloatArray = npt.NDArray[np.float64]
 
 _HALVINGS = 60
-_FEWEST_CLUSTERS = 6
-"""Fewer have no pattern of signs with p < 0.05: 2 of 2^5 patterns are 0.0625."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def paired_bootstrap(
             values in different tasks are the same cluster.
         level: confidence level, between 0 and 1.
         resamples: number of draws.
-        seed: of the draws; equal arguments give equal limits.
+        seed: of the draws; equal arguments give equal limits, and A - B those of B - A mirrored.
 
     Returns:
         Percentile limits, cut to [-1, 1]. A task of a single cluster, or a whole of one, has the
@@ -79,23 +79,33 @@ def paired_bootstrap(
         ValueError: no task, a task without samples, unequal lengths, or a value outside [-1, 1].
     """
     normal_quantile(level)
-    table = cluster_table(differences, clusters, low=-1.0, high=1.0)
+    # In an order of their own, so that the order of the tasks does not matter to the draws.
+    ordered = {task: differences[task] for task in sorted(differences)}
+    table = cluster_table(ordered, clusters, low=-1.0, high=1.0)
     n = table.counts.sum(axis=0)
     estimates = np.append(table.means, [table.means.mean(), table.sums.sum() / n.sum()])
     by_task = table.influence
-    pooled: FloatArray = (table.sums - estimates[-1] * table.counts).sum(axis=1) / n.sum()
+    pooled = linear_parts(table.sums.sum(axis=1), table.counts.sum(axis=1))
     influence = np.column_stack([by_task, by_task.mean(axis=1), pooled])
     generator = np.random.default_rng(seed)
-    draws = estimates + drawn_deviations(table, influence, generator, resamples)
+    sign = orientation(influence)
+    draws = drawn_deviations(table, (sign or 1) * influence, generator, resamples)
     draws += _unseen_pairs(table, n, generator, resamples)
     tail = (1 - level) / 2
-    low, high = np.clip(np.quantile(draws, [tail, 1 - tail], axis=0), -1.0, 1.0)
+    below, above = np.quantile(draws, [tail, 1 - tail], axis=0)
+    if sign == 0:
+        above = (above - below) / 2
+        below = -above
+    elif sign < 0:
+        below, above = -above, -below
+    low, high = np.clip(estimates + np.stack([below, above]), -1.0, 1.0)
     alone = np.append((table.counts > 0).sum(axis=0) < 2, [len(table.sums) < 2] * 2)
     low[alone], high[alone] = -1.0, 1.0
     *tasks, macro, micro = (
         Interval(float(e), float(a), float(b)) for e, a, b in zip(estimates, low, high, strict=True)
     )
-    return PairedIntervals(macro, micro, dict(zip(table.tasks, tasks, strict=True)))
+    found = dict(zip(table.tasks, tasks, strict=True))
+    return PairedIntervals(macro, micro, {task: found[task] for task in differences})
 
 
 def _unseen_pairs(
@@ -103,15 +113,15 @@ def _unseen_pairs(
 ) -> FloatArray:
     """What two pairs that were not seen add to each draw; shape (resamples, tasks + 2)."""
     k = len(n)
-    own = [_typical(table.sums[:, t]) for t in range(k)]
-    full = [_typical(table.counts[:, t]) for t in range(k)]
-    anywhere = _typical(table.sums)
+    own = [typical(table.sums[:, t]) for t in range(k)]
+    full = [typical(table.counts[:, t]) for t in range(k)]
+    anywhere = typical(table.sums)
     # Of a task in which nothing differs, the other tasks tell how large a difference would be: this
     # counts for the mean over tasks, but not for the task alone.
     alone = np.array([a or b for a, b in zip(own, full, strict=True)])
     among = np.array([a or anywhere or b for a, b in zip(own, full, strict=True)])
     whole = table.sums.sum(axis=1)
-    size = _typical(whole) or _typical(table.counts.sum(axis=1))
+    size = typical(whole) or typical(table.counts.sum(axis=1))
 
     def skellam(rate: float, columns: int) -> FloatArray:
         shape = (resamples, columns)
@@ -124,12 +134,6 @@ def _unseen_pairs(
     )
     micro = single if k == 1 else skellam(1.0, 1) * size / n.sum()
     return np.hstack([single, macro, micro])
-
-
-def _typical(values: FloatArray) -> float:
-    """Root mean square of the values other than zero; 0 where all are zero."""
-    seen = values[values != 0]
-    return math.sqrt(float(np.mean(seen**2))) if seen.size else 0.0
 
 
 def paired_share_interval(only_a: int, only_b: int, n: int, level: float = 0.95) -> Interval:
@@ -180,73 +184,3 @@ def paired_share_interval(only_a: int, only_b: int, n: int, level: float = 0.95)
         -1.0 if estimate == -1 else limit(estimate, -1.0),
         1.0 if estimate == 1 else limit(estimate, 1.0),
     )
-
-
-def smallest_difference(
-    contributions: Sequence[float],
-    weights: Sequence[float],
-    *,
-    step: float = 0.0,
-    level: float = 0.95,
-    power: float = 0.8,
-) -> float | None:
-    """The smallest true difference that a two-sided test finds with this power.
-
-    With the disagreement that was observed: V, the sum of the squared contributions, is the
-    variance of the difference under the test's null hypothesis, and V - K d^2 that under a
-    difference d, K being the sum of the squared weights. The smallest d that can be seen solves
-    d = z(level) sqrt(V) + z(power) sqrt(V - K d^2) + step. For independent pairs that are right or
-    wrong V is (share of pairs that differ) / n and K = 1 / n, which is the formula of Connett,
-    Smith and McHugh, "Sample size and power for pair-matched case-control studies", Statistics in
-    Medicine 6 (1987), 53-59. A difference needs disagreement itself: where V is too small for d, it
-    is taken to be what d needs at least, K d times the root mean square of a differing cluster's
-    mean difference (1 where none differ).
-
-    Args:
-        contributions: of each cluster to the difference; they add up to it.
-        weights: of each cluster; they add up to 1, and the contribution of a cluster in which each
-            sample differs by 1 is its weight.
-        step: change of the difference by one pair where all change it alike, else 0. An exact test
-            on such a lattice needs about one pair more than a normal one (continuity correction).
-        level, power: 1 - size of the two-sided test, and the chance to find the difference.
-
-    Returns:
-        The difference, in the unit of the contributions; None where no difference up to 1 can be
-        found so surely, as with fewer than six clusters.
-
-    Raises:
-        ValueError: unequal lengths, or level or power out of range.
-    """
-    parts = np.asarray(contributions, dtype=np.float64)
-    shares = np.asarray(weights, dtype=np.float64)
-    if parts.shape != shares.shape or parts.ndim != 1:
-        raise ValueError(
-            f"{parts.size} contributions and {shares.size} weights; expected one each a cluster"
-        )
-    z_level = normal_quantile(level)
-    if not 0.0 < power < 1.0:
-        raise ValueError(f"power is {power}; expected a number between 0 and 1, e.g. 0.8")
-    z_power = NormalDist().inv_cdf(power)
-    if parts.size < _FEWEST_CLUSTERS:
-        return None
-    spread = float(np.sum(parts**2))
-    k = float(np.sum(shares**2))
-    differing = (parts != 0) & (shares > 0)
-    size = _typical(parts[differing] / shares[differing]) or 1.0
-
-    def lacking(d: float) -> float:
-        variance = max(spread, k * size * d)
-        return (
-            z_level * math.sqrt(variance)
-            + z_power * math.sqrt(max(0.0, variance - k * d * d))
-            + step
-            - d
-        )
-
-    if lacking(1.0) > 0:
-        return None
-    low, high = 0.0, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if lacking(middle) > 0 else (low, middle)
-    return high
