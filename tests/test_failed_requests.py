@@ -321,3 +321,24 @@ def test_univg_eval_tells_their_number(
         later = Server([ANSWER, "now", ANSWER])
         assert ask(kept, later) == [ANSWER, "now", ANSWER]
         assert later.asked == 1
+
+
+def test_no_response_is_not_the_word_none(root: Path) -> None:
+    """lmms-eval writes None as "None", which as an answer says that there is no object."""
+    utils = pytest.importorskip("lmms_eval.utils")
+    from univg_eval.lmms.task import GroundingTask
+
+    config = task_config("t") | {"metric_list": [], "metadata": {"dialect": "norm1000"}}
+    task = GroundingTask(config)
+    task.args = argparse.Namespace(
+        model="univg_baseline", model_args="kind=oracle", force_simple=False
+    )
+    rows = []
+    for i, text in enumerate((None, "None")):
+        told = task.process_results(task.docs[i], [text])
+        (word,) = utils.sanitize_list([text])
+        rows.append(logged(i, word, no_response=told["no_response"]))
+    write_output(root / "out", tasks={"t": rows})
+    (record,) = read_runs([str(root / "out")])
+    assert [row["response"] for row in record.responses] == [None, "None"]
+    assert [row["status"] for row in record.scores] == ["no_box", "none"]

@@ -263,7 +263,8 @@ FAULTS = [
     ("run_response", "prompt", object, "prompt is missing"),
     ("run_score", "status", "fine", "status is 'fine'; expected one of: ok, no_box"),
     ("run_score", "iou", 1.01, "iou is 1.01; expected 0 to 1"),
-    ("run_score", "iou", float("nan"), "iou is nan; expected 0 to 1"),
+    ("run_score", "iou", float("nan"), "iou is nan; expected a finite number"),
+    ("run_score", "box", [1, 2, 3, float("inf")], "box[3] is inf; expected a finite number"),
     ("run_score", "box", [1, 2, 3], "box has 3 items; expected 4"),
     ("run_score", "box", [1, 2, 3, "4"], "box[3] is '4'; expected number"),
     ("run_score", "excluded", 1, "excluded is 1; expected boolean"),
@@ -284,8 +285,8 @@ def test_a_fault_is_told_where_a_validator_finds_one(
     wrong = set_at(sound, path, new)
     (told,) = faults(wrong, schema)
     assert told.startswith(words)
-    # NaN is no JSON, and the library, which compares with <, finds no fault in it.
-    if new == new:
+    # NaN and Infinity are no JSON, and the library finds no fault in them.
+    if "nan" not in repr(new) and "inf" not in repr(new):
         found = list(jsonschema.Draft202012Validator(schema).iter_errors(wrong))
         assert len(found) == 1
 
@@ -501,6 +502,81 @@ def test_an_existing_folder_is_kept_unless_it_is_an_older_record(tmp_path: Path)
     with pytest.raises(UserError, match="is no run record"):
         write(precious, replace=True)
     assert (precious / "chapter.txt").read_text() == "words"
+
+
+def test_links_in_the_place_of_a_record(tmp_path: Path) -> None:
+    path = write(tmp_path / "real")
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    assert load_run(link).scores == load_run(path).scores
+    with pytest.raises(UserError, match="link exists; choose another folder"):
+        write(link)
+    write(link, scores=[row | {"iou": 1.0} for row in SCORES], replace=True)
+    assert link.is_symlink()
+    assert load_run(path).scores[0]["iou"] == 1.0
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="dangling exists; choose another folder"):
+        write(dangling)
+
+
+def test_an_older_record_stays_until_the_new_one_is_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "run")
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    rename = Path.rename
+
+    def full(self: Path, target: Path) -> Path:
+        if target == path and (self / "scores.jsonl").read_bytes() != before["scores.jsonl"]:
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(UserError, match="cannot write a run record into .*No space left"):
+        write(path, scores=[row | {"iou": 1.0} for row in SCORES], replace=True)
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UserError, match="cannot write a run record into .*No space left"):
+        write(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "run")
+
+    def shut(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path / "scores.jsonl"))
+
+    monkeypatch.setattr(Path, "is_file", shut)
+    with pytest.raises(UserError, match=r"cannot read the run record .*denied \(.*scores\.jsonl"):
+        load_run(path)
+
+
+def test_odd_words_in_a_manifest_are_read_back(tmp_path: Path) -> None:
+    # A path that is no UTF-8 comes from the command line with halves of surrogate pairs.
+    model = {"id": "modèle-\udce9", "backend": "b", "args": "a=\u2028日本", "config_sha256": None}
+    record = load_run(write(tmp_path / "run", manifest=manifest(model=model)))
+    assert record.manifest["model"] == model
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("[" * 100_000, "cannot read .*recursion"), ("\ud800", "cannot read")]
+)
+def test_a_nested_or_broken_manifest_is_told(tmp_path: Path, text: str, words: str) -> None:
+    path = write(tmp_path / "run")
+    (path / "checksums.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(UserError, match=words):
+        load_run(path)
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:

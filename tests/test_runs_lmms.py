@@ -228,10 +228,13 @@ def test_one_evaluation_may_hold_several_benchmarks_and_tasks(root: Path) -> Non
     [
         ({"resps": [["<think>x</think>a"]]}, "<think>x</think>a"),
         ({"filtered_resps": ["b"]}, "b"),
-        ({"filtered_resps": []}, ""),
+        ({"filtered_resps": []}, None),
+        ({"filtered_resps": ""}, ""),
+        ({"filtered_resps": "None", "no_response": True}, None),
+        ({"filtered_resps": "None", "no_response": False}, "None"),
     ],
 )
-def test_the_whole_response_is_taken(root: Path, changes: dict[str, Any], text: str) -> None:
+def test_the_whole_response_is_taken(root: Path, changes: dict[str, Any], text: str | None) -> None:
     write_output(root / "out", tasks={"t": [logged(0, "a", **changes)]})
     (record,) = read_runs([str(root / "out")])
     assert record.responses[0]["response"] == text
@@ -328,6 +331,10 @@ FAULTY = [
     ({"univg_settings": {"dialect": ["norm1000", "x"]}}, "the logged univg_settings are"),
     ({"univg_settings": 7}, "the logged univg_settings are 7; expected an object"),
     ({"input_sizes": [[4, 0]]}, r"input_sizes\[0\]\[1\] is 0; expected at least 1"),
+    ({"input_sizes": [[4]]}, r"samples_t\.jsonl:1: input_sizes\[0\] has 1 items; expected 2"),
+    ({"input_sizes": 4}, r"samples_t\.jsonl:1: input_sizes is 4; expected array or null"),
+    ({"id": ["own-t-0"]}, r"samples_t\.jsonl:1: id is \['own-t-0'\]; expected string"),
+    ({"id": None}, r"samples_t\.jsonl:1: id is None; expected string"),
 ]
 
 
@@ -387,6 +394,80 @@ def test_a_file_of_another_form_is_told(root: Path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(UserError, match=r"x_results\.json"):
         read_runs([str(file)])
+
+
+@pytest.mark.parametrize("key", ["dataset_path", "generation_kwargs"])
+def test_a_task_that_lacks_its_arguments_is_told(root: Path, key: str) -> None:
+    configs = {"t": {name: value for name, value in task_config("t").items() if name != key}}
+    write_output(root / "out", tasks={"t": [ROW]}, configs=configs)
+    with pytest.raises(UserError, match=rf"configs\.t lacks {key} .*evaluate again"):
+        read_runs([str(root / "out")])
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds"),
+    [
+        ({"total_evaluation_time_seconds": "a while"}, None),
+        ({"total_evaluation_time_seconds": None}, None),
+        ({"total_evaluation_time_seconds": float("nan")}, None),
+        ({"total_evaluation_time_seconds": -1}, None),
+        ({"total_evaluation_time_seconds": 7}, 7.0),
+    ],
+)
+def test_a_time_that_is_none_is_not_known(
+    root: Path, changes: dict[str, Any], seconds: float | None
+) -> None:
+    config = {"model": "vllm", "model_args": None, "resolved_cli_args": None}
+    write_output(root / "out", config=config, **changes)
+    (record,) = read_runs([str(root / "out")])
+    assert record.manifest["wall_time_s"] == seconds
+    assert record.manifest["created"] == "2026-01-02T03:04:05"
+
+
+def test_the_prompt_of_a_log_is_kept_where_there_is_one(root: Path) -> None:
+    rows = [
+        logged(0, "x", arguments=["in memory", {"until": []}]),
+        logged(1, "x", arguments=[]),
+        logged(2, "x", input=None),
+    ]
+    write_output(root / "out", tasks={"t": rows})
+    (record,) = read_runs([str(root / "out")])
+    assert [row["prompt"] for row in record.responses] == ["in memory", rows[1]["input"], None]
+
+
+def test_what_lies_beside_records_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An evaluation by lmms-eval itself in the folder of `univg eval`."""
+    recorded = write_output(root / "out" / "model")
+    other = write_output(root / "out" / "model", "20260505_000000")
+    path = root / "out" / "records" / DATE / "own"
+    files = {"responses": [response("a", "x"), response("b", "y")], "scores": SCORES}
+    write_run(path, manifest=manifest(), **files)
+    assert read_runs([str(root / "out")]) == [load_run(path)]
+    told = capsys.readouterr().err
+    assert f"{other} is left out, since there are run records beside it" in told
+    assert str(recorded) not in told
+
+
+def test_a_record_whose_writing_was_broken_off_is_passed_over(root: Path) -> None:
+    files = {"responses": [response("a", "x"), response("b", "y")], "scores": SCORES}
+    path = write_run(root / "records" / "own", manifest=manifest(), **files)
+    shutil.copytree(path, root / "records" / ".own.x7f3")  # killed before it was renamed
+    half = Path(shutil.copytree(path, root / "records" / ".other.8d2k"))
+    (half / "checksums.json").unlink()
+    assert read_runs([str(root / "records")]) == [load_run(path)]
+    path.rename(root / "records" / ".own.gone")
+    with pytest.raises(UserError, match="holds none"):
+        read_runs([str(root / "records")])
+
+
+@pytest.mark.parametrize("argument", ["", "base="])
+def test_an_empty_path_is_not_the_working_folder(
+    root: Path, monkeypatch: pytest.MonkeyPatch, argument: str
+) -> None:
+    write_output(root / "out")
+    monkeypatch.chdir(root / "out")
+    with pytest.raises(UserError, match=f"the path of the run '{argument}' is empty"):
+        read_runs([argument])
 
 
 def test_a_folder_with_nothing_is_told(root: Path) -> None:

@@ -176,8 +176,10 @@ def write_run(
             scores are of different samples.
     """
     path = Path(path)
-    if path.exists() and not replace:
+    if os.path.lexists(path) and not replace:
         raise UserError(f"{path} exists; choose another folder or remove it")
+    if path.is_symlink():
+        path = path.resolve()
     if path.exists() and not (path / CHECKSUMS).is_file():
         raise UserError(f"{path} exists and is no run record; choose another folder")
     whole = {**_stamp(), **manifest}
@@ -193,31 +195,47 @@ def write_run(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            _write_files(folder, whole, files)
+            _put_in_place(folder, path)
+        finally:
+            if folder.exists():
+                shutil.rmtree(folder)
     except OSError as error:
         raise UserError(
             f"cannot write a run record into {path.parent}: {error.strerror or error}; choose "
             "another folder"
         ) from error
-    try:
-        (folder / MANIFEST).write_text(
-            json.dumps(whole, ensure_ascii=False, indent=2, allow_nan=False) + "\n",
-            encoding="utf-8",
-        )
-        for name, rows in files.items():
-            with (folder / name).open("w", encoding="utf-8") as file:
-                file.writelines(map(_line, rows))
-        sums = {name: _sha256(folder / name) for name in (MANIFEST, *files)}
-        (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
-        umask = os.umask(0)
-        os.umask(umask)
-        folder.chmod(0o777 & ~umask)
-        if path.exists():
-            shutil.rmtree(path)
-        folder.rename(path)
-    finally:
-        if folder.exists():
-            shutil.rmtree(folder)
     return path
+
+
+def _write_files(
+    folder: Path, manifest: Mapping[str, Any], files: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> None:
+    (folder / MANIFEST).write_text(_json_text(manifest, indent=2) + "\n", encoding="utf-8")
+    for name, rows in files.items():
+        with (folder / name).open("w", encoding="utf-8") as file:
+            file.writelines(map(_line, rows))
+    sums = {name: _sha256(folder / name) for name in (MANIFEST, *files)}
+    (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
+    umask = os.umask(0)
+    os.umask(umask)
+    folder.chmod(0o777 & ~umask)
+
+
+def _put_in_place(folder: Path, path: Path) -> None:
+    """Rename `folder` to `path`; an older record there goes once the new one is in its place."""
+    if not path.exists():
+        folder.rename(path)
+        return
+    older = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    path.rename(older)
+    try:
+        folder.rename(path)
+    except OSError:
+        older.rename(path)
+        raise
+    shutil.rmtree(older)
 
 
 def response_line(
@@ -315,14 +333,18 @@ def _require_sound(
         raise UserError(f"{path} is no sound run record: {'; '.join(wrong)}. To repair: {remedy}")
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    """One JSON line; a row with halves of surrogate pairs, which UTF-8 lacks, has escapes."""
-    text = json.dumps(dict(row), ensure_ascii=False, allow_nan=False)
+def _json_text(row: Mapping[str, Any], indent: int | None = None) -> str:
+    """A row as JSON; one with halves of surrogate pairs, which UTF-8 lacks, has escapes."""
+    text = json.dumps(dict(row), ensure_ascii=False, allow_nan=False, indent=indent)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        text = json.dumps(dict(row), allow_nan=False)
-    return text + "\n"
+        text = json.dumps(dict(row), allow_nan=False, indent=indent)
+    return text
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return _json_text(row) + "\n"
 
 
 def lines_sha256(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -351,6 +373,16 @@ def load_run(path: str | os.PathLike[str], label: str | None = None) -> RunRecor
             version does not know, no sample, or something that does not fit the schema.
     """
     path = Path(path)
+    try:
+        return _read_run(path, label)
+    except OSError as error:
+        raise UserError(
+            f"cannot read the run record {path}: {error.strerror or error}"
+            + (f" ({error.filename})" if error.filename else "")
+        ) from error
+
+
+def _read_run(path: Path, label: str | None) -> RunRecord:
     if not (path / CHECKSUMS).is_file():
         raise UserError(f"{path} is no run record: {CHECKSUMS} is missing in it")
     sums = _json_object(path / CHECKSUMS)
@@ -432,7 +464,7 @@ def require_fingerprint(benchmark: str, prepared: str, evaluated: str) -> None:
 def _json_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, received {type(value).__name__}")

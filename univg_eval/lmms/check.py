@@ -511,7 +511,7 @@ def _output_tokens(results: Mapping[str, Any], tokenizer: Any) -> dict[str, int]
             if counts.get("output_tokens") is not None:
                 found[row["id"]] = int(counts["output_tokens"])
             elif isinstance(tokenizer, PreTrainedTokenizerBase):
-                ids = tokenizer(response_text(row), add_special_tokens=False)["input_ids"]
+                ids = tokenizer(response_text(row) or "", add_special_tokens=False)["input_ids"]
                 found[row["id"]] = len(ids)
     return found
 

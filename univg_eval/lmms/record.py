@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -49,6 +50,7 @@ from univg_eval.samples import (
     load_samples,
     n_skipped,
 )
+from univg_eval.schemas import faults
 from univg_eval.scoring import Response, aggregate, score_samples
 
 __all__ = [
@@ -62,6 +64,22 @@ __all__ = [
 Results = Mapping[str, Any]
 _RESULTS_SUFFIX = "_results.json"
 _DATE = "%Y%m%d_%H%M%S"
+# What is read of a logged line, as JSON Schema.
+_LOGGED: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "minLength": 1},
+        "input_sizes": {
+            "type": ["array", "null"],
+            "items": {
+                "type": "array",
+                "minItems": 2,
+                "maxItems": 2,
+                "items": {"type": "integer", "minimum": 1},
+            },
+        },
+    },
+}
 
 
 def read_output(results_file: str | os.PathLike[str]) -> dict[str, Any]:
@@ -80,7 +98,7 @@ def read_output(results_file: str | os.PathLike[str]) -> dict[str, Any]:
     stem = path.name.removesuffix(_RESULTS_SUFFIX)
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(results, dict) or not all(
         isinstance(results.get(key), dict) for key in ("configs", "config")
@@ -90,6 +108,16 @@ def read_output(results_file: str | os.PathLike[str]) -> dict[str, Any]:
         )
     samples: dict[str, list[Any]] = {}
     for task in _univg_tasks(results):
+        lacking = [
+            f"{key} ({kind.__name__})"
+            for key, kind in (("dataset_path", str), ("generation_kwargs", dict))
+            if not isinstance(results["configs"][task].get(key), kind)
+        ]
+        if lacking:
+            raise UserError(
+                f"{path}: configs.{task} lacks {' and '.join(lacking)}, which lmms-eval logs; "
+                "evaluate again"
+            )
         file = path.with_name(f"{stem}_samples_{task}.jsonl")
         if not file.is_file():
             raise UserError(f"{file} is missing; run lmms-eval with --log_samples")
@@ -103,6 +131,9 @@ def read_output(results_file: str | os.PathLike[str]) -> dict[str, Any]:
                     f"{file}:{number} lacks {' and '.join(lacking)}, which the tasks of univg log; "
                     'evaluate again with `--include_path "$(univg tasks)"`'
                 )
+            wrong = next(faults(row, _LOGGED), None)
+            if wrong is not None:
+                raise UserError(f"{file}:{number}: {wrong}; evaluate again")
             samples[task].append(row)
     return {**results, "samples": samples}
 
@@ -117,15 +148,18 @@ def _univg_tasks(results: Results) -> list[str]:
     ]
 
 
-def response_text(logged: Mapping[str, Any]) -> str:
+def response_text(logged: Mapping[str, Any]) -> str | None:
     """The whole response of a logged sample, or what a backend gave in its place.
 
-    Where lmms-eval stripped something, the whole text stands in ``resps``.
+    Where lmms-eval stripped something, the whole text stands in ``resps``. None: there is no
+    response, as of a service that spent all tokens on hidden thinking.
     """
     value = logged.get("resps", logged.get("filtered_resps"))
     while isinstance(value, Sequence) and not isinstance(value, str):
-        value = value[0] if value else ""
-    return value if isinstance(value, str) else ""
+        value = value[0] if value else None
+    if value == "None" and logged.get("no_response"):
+        return None
+    return value if isinstance(value, str) else None
 
 
 def write_records(
@@ -212,7 +246,7 @@ def holds_univg_tasks(results_file: str | os.PathLike[str]) -> bool:
     path = Path(results_file)
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     return isinstance(results, dict) and bool(_univg_tasks(results))
 
@@ -226,10 +260,11 @@ def _created(results: Results, path: Path) -> str:
         date = datetime.strptime(text, _DATE)
     except ValueError:
         return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
-    zone = results["config"].get("resolved_cli_args", {}).get("timezone")
+    arguments = results["config"].get("resolved_cli_args")
+    zone = arguments.get("timezone") if isinstance(arguments, Mapping) else None
     try:
         return date.replace(tzinfo=ZoneInfo(zone)).isoformat() if zone else date.isoformat()
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, TypeError):
         return date.isoformat()
 
 
@@ -256,8 +291,8 @@ def _records(
     if not tasks:
         raise UserError("no task of univg was evaluated, so there is nothing to record")
     config = results["config"]
-    if wall_time_s is None and results.get("total_evaluation_time_seconds"):
-        wall_time_s = float(results["total_evaluation_time_seconds"])
+    if wall_time_s is None:
+        wall_time_s = _seconds(results.get("total_evaluation_time_seconds"))
     by_benchmark: dict[tuple[str, str, str], list[str]] = {}
     for task in tasks:
         shown = results["configs"][task]
@@ -272,6 +307,15 @@ def _records(
         _record(results, *shown, names, path, common, label)
         for shown, names in by_benchmark.items()
     ]
+
+
+def _seconds(logged: Any) -> float | None:
+    """A duration, which lmms-eval logs as a string; None where it is none."""
+    try:
+        seconds = float(logged)
+    except (TypeError, ValueError):
+        return None
+    return seconds if math.isfinite(seconds) and seconds > 0 else None
 
 
 def _record(
@@ -384,7 +428,8 @@ def _settings(logged: Any, path: Path) -> RunSettings:
 
 
 def _response(logged: Mapping[str, Any], sample: GroundingSample, text: str | None) -> Response:
-    prompt = logged["arguments"][0] if "arguments" in logged else logged.get("input")
+    arguments = logged.get("arguments")
+    prompt = arguments[0] if isinstance(arguments, list) and arguments else logged.get("input")
     sizes = logged.get("input_sizes")
     return Response(
         text=text,

@@ -308,5 +308,7 @@ class GroundingTask(ConfigurableMessagesTask):
             "protocol": self.settings.protocol.value,
             "prompt_style": self.settings.prompt.value,
             "input_sizes": input_sizes,
+            # lmms-eval logs a response of None as the word, which would read as "there is none".
+            "no_response": text is None,
             SETTINGS_KEY: self.settings.to_dict(),
         }

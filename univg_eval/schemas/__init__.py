@@ -9,6 +9,7 @@ they use, so that reading a record needs no further package: ``type``, ``enum``,
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
@@ -53,10 +54,12 @@ def faults(value: Any, schema: Mapping[str, Any], where: str = "") -> Iterator[s
         yield f"{where} is {_shown(value)}; expected one of: {', '.join(map(str, schema['enum']))}"
     elif isinstance(value, str) and len(value) < schema.get("minLength", 0):
         yield f"{where} is empty"
+    elif isinstance(value, float) and not math.isfinite(value):
+        # Python's JSON knows NaN and Infinity; JSON itself does not.
+        yield f"{where} is {value}; expected a finite number"
     elif isinstance(value, (int, float)):
         low, high = schema.get("minimum"), schema.get("maximum")
-        # Written so that NaN, which Python's JSON knows, is a fault.
-        if not (low is None or value >= low) or not (high is None or value <= high):
+        if (low is not None and value < low) or (high is not None and value > high):
             bounds = f"at least {low}" if high is None else f"{low} to {high}"
             yield f"{where} is {value}; expected {bounds}"
     elif isinstance(value, dict):
