@@ -88,7 +88,7 @@ def test_an_empty_run_is_told(records: list[RunRecord], root: Path, tmp_path: Pa
     void = replace(records[0], responses=[], scores=[], label="void")
     data = collect([void, records[0]], root=root)
     assert any("Run A (void) is empty" in note for note in data.notes)
-    figures = figures_of(data.runs[0], data)
+    figures = figures_of(data)[0]
     assert (figures.n, figures.macro, figures.micro, figures.miou) == (0, None, None, None)
     page = write_run_page(data, tmp_path / "page.html", images="none")
     text = page.path.read_text(encoding="utf-8")
@@ -221,7 +221,7 @@ def test_folding_loses_nothing(pieces: list[str]) -> None:
 
 def test_figures_by_hand(data: ReportData) -> None:
     """Plain questions of A: even numbers are hits with IoU 1, odd ones miss; tasks by n mod 3."""
-    figures = figures_of(data.runs[0], data)
+    figures = figures_of(data)[0]
     b = figures.tasks["b"]  # 1, 4, …, 37: of 13 numbers 6 are even (4, 10, …, 34)
     assert (b.n, b.value) == (13, 6 / 13)
     assert (b.low, b.high, b.method) == pytest.approx((0.2321, 0.7086, b.method), abs=1e-4)
@@ -246,7 +246,7 @@ def test_curve_and_histogram_by_hand(samples: list[GroundingSample], root: Path)
     texts[samples[12].id] = "(900,900),(950,950)"
     texts[samples[15].id] = "nothing to read"
     data = collect([record_of(samples, texts)], root=root)
-    figures = figures_of(data.runs[0], data)
+    figures = figures_of(data)[0]
     curve = dict(zip(CURVE_THRESHOLDS, figures.curve, strict=True))
     assert len(curve) == 19
     expected = {0.05: 4, 0.3: 4, 0.35: 3, 0.55: 3, 0.6: 2, 0.95: 2}
@@ -258,7 +258,7 @@ def test_curve_and_histogram_by_hand(samples: list[GroundingSample], root: Path)
 def test_the_curve_at_half_is_the_headline(samples: list[GroundingSample], root: Path) -> None:
     texts = {s.id: "(100,200),(500,600)" if i % 4 else "?" for i, s in enumerate(samples[:30])}
     data = collect([record_of(samples, texts)], root=root)
-    figures = figures_of(data.runs[0], data)
+    figures = figures_of(data)[0]
     assert figures.curve[CURVE_THRESHOLDS.index(0.5)] == pytest.approx(figures.macro.value)
 
 

@@ -7,6 +7,7 @@ keeps its size. Text and lines that are no data take their colours from the page
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -14,7 +15,16 @@ from univg_eval.leaderboard import Estimate
 from univg_eval.report.looks import ON_DARK, look_of, marker_path
 from univg_eval.report.text import as_html
 
-__all__ = ["bars", "ceiling", "curves", "histogram", "limits_in_words", "radar", "stacked"]
+__all__ = [
+    "bars",
+    "ceiling",
+    "count_ticks",
+    "curves",
+    "histogram",
+    "limits_in_words",
+    "radar",
+    "stacked",
+]
 
 _WIDTH = 400
 _CHAR = 6.0  # width of a character at the charts' font size, on average
@@ -23,6 +33,17 @@ _CHAR = 6.0  # width of a character at the charts' font size, on average
 def ceiling(values: Iterable[float]) -> float:
     """Where an axis of shares ends: the next quarter at or above all values, at least 0.25."""
     return max(0.25, math.ceil(round(4 * max(values, default=0.0), 9)) / 4)
+
+
+def count_ticks(highest: int) -> list[int]:
+    """Round numbers from 0 to the first at or above a count: 1, 2 or 5 times a power of ten apart.
+
+    At most six of them.
+    """
+    step, factors = 1, itertools.cycle((2, 2.5, 2))
+    while 5 * step < highest:
+        step = round(step * next(factors))
+    return [step * number for number in range(math.ceil(max(1, highest) / step) + 1)]
 
 
 def curves(
@@ -120,10 +141,13 @@ def bars(name: str, rows: Sequence[tuple[int, str, Estimate]], highest: float) -
         )
         if estimate.low is not None and estimate.high is not None:
             low, high = x(estimate.low), x(estimate.high)
-            parts.append(
-                f'<path class="whisker" d="M{low:.1f} {middle:.1f}H{high:.1f}'
-                f'M{low:.1f} {middle - 4:.1f}v8M{high:.1f} {middle - 4:.1f}v8" />'
+            path = (
+                f"M{low:.1f} {middle:.1f}H{high:.1f}"
+                f"M{low:.1f} {middle - 4:.1f}v8M{high:.1f} {middle - 4:.1f}v8"
             )
+            # The rim keeps it visible on the bar, whatever the bar's colour.
+            parts.append(f'<path class="whisker-rim" d="{path}" />')
+            parts.append(f'<path class="whisker" d="{path}" />')
         parts.append("</g>")
         parts.append(_text(left - 7, middle + 4, letter, "end", "letter"))
         parts.append(_text(width - 2, middle + 4, f"{100 * estimate.value:.1f}", "end", "value"))
@@ -141,22 +165,21 @@ def histogram(
         position: of the run.
         bins: names, one a column: two of their own (no box, IoU 0), then tenths of IoU.
         counts: samples in each.
-        highest: count that the axis ends at, the same for all runs that are compared.
+        highest: the highest count of all runs that are compared: their axes are the same.
     """
-    left, top, width, height, bottom = 34, 16, 280, 120, 34
-    step = (width - left - 10) / (len(counts) + 0.6)
-    highest = max(1, highest)
+    left, top, width, height, bottom = 40, 16, 290, 120, 34
+    gap = 0.6  # of a column, before and after the second of those of their own
+    step = (width - left - 10) / (len(counts) + 2 * gap)
+    ticks = count_ticks(highest)
     total = sum(counts)
     parts = [_open(width, top + height + bottom, name)]
-    for tick in (0.0, 0.5, 1.0):
-        at = top + (1 - tick) * height
+    for tick in ticks:
+        at = top + (1 - tick / ticks[-1]) * height
         parts.append(f'<path class="grid" d="M{left} {at:.1f}H{width}" />')
-        if tick in (0.0, 1.0) or highest % 2 == 0:
-            parts.append(_text(left - 5, at + 4, f"{round(highest * tick):,}", "end"))
+        parts.append(_text(left - 5, at + 4, f"{tick:,}", "end"))
     for number, (label, count) in enumerate(zip(bins, counts, strict=True)):
-        # The tenths stand a little apart from the two columns that are no tenths.
-        x = left + 3 + step * (number + (0.6 if number >= 2 else 0))
-        tall = height * count / highest
+        x = left + 3 + step * (number + gap * min(number, 2))
+        tall = height * count / ticks[-1]
         share = f", {100 * count / total:.1f} %" if total else ""
         colour = "var(--none)" if number == 0 else look_of(position).colour
         parts.append(
@@ -169,9 +192,9 @@ def histogram(
             parts.append(_text(x + step / 2 - 1.5, top + height + 13, words[0], "middle", "small"))
             parts.append(_text(x + step / 2 - 1.5, top + height + 24, words[1], "middle", "small"))
     for tenth in range(0, 11, 2):
-        x = left + 1.5 + step * (2.6 + tenth)
+        x = left + 1.5 + step * (2 + 2 * gap + tenth)
         parts.append(_text(x, top + height + 13, f"{tenth / 10:g}", "middle", "small"))
-    parts.append(_text(left + step * 7.6, top + height + 28, "IoU", "middle", "small"))
+    parts.append(_text(left + step * (7 + 2 * gap), top + height + 28, "IoU", "middle", "small"))
     parts.append("</svg>")
     return "".join(parts)
 

@@ -60,7 +60,7 @@ def write_figures(data: ReportData, folder: str | os.PathLike[str]) -> list[Path
         raise UserError(
             "figures are drawn with matplotlib, which is not installed: pip install matplotlib"
         ) from error
-    figures = [figures_of(run, data) for run in data.runs]
+    figures = figures_of(data)
     if not any(figure.n for figure in figures):
         raise UserError("there are no figures to draw: no run has a sample that counts")
     folder = Path(folder)

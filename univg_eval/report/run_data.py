@@ -16,9 +16,9 @@ from typing import Any
 
 from univg_eval.boxes import Box
 from univg_eval.controls import CONTROLS, NO_CONTROL, require_control, under_control
-from univg_eval.dialects import Dialect, get_dialect
-from univg_eval.dialects.sections import split_response
+from univg_eval.dialects import Dialect, get_dialect, sections
 from univg_eval.errors import UserError
+from univg_eval.failed_requests import split_response
 from univg_eval.failures import FAILURES, FailureKind, RunFailures, classify_run
 from univg_eval.protocols import parse_answer
 from univg_eval.runs import RunRecord
@@ -77,6 +77,7 @@ class Outcome:
     Attributes:
         score: from the record.
         response: the whole response, None if the model gave none.
+        error: what came instead, where the request failed; else empty.
         boxes: (0-based image, xyxy_norm) of every box to draw; the image is that which the
             response names, else the target's, and None where there is neither.
         failure: the class of the miss, empty where there is none.
@@ -86,6 +87,7 @@ class Outcome:
     score: SampleScore
     response: str | None
     boxes: tuple[tuple[int | None, Box], ...]
+    error: str = ""
     failure: str = ""
     hints: tuple[str, ...] = ()
 
@@ -253,9 +255,12 @@ def _run(
     for score in record.sample_scores():
         row = responses.get(score.id, {})
         failure = failures.failures.get(score.id) if failures is not None else None
+        # A record of an older version has the message for a response.
+        response, message = split_response(row.get("response"))
         outcomes[score.id] = Outcome(
             score=score,
-            response=row.get("response"),
+            response=response,
+            error=row.get("error") or message or "",
             boxes=_boxes(by_id[score.id], score, row, run, dialect),
             failure=failure.kind if failure is not None else "",
             hints=failure.hints if failure is not None else (),
@@ -365,7 +370,7 @@ def fold(response: str) -> tuple[str, str]:
 
     The thinking is all before the answer section where there is thinking, with its marks.
     """
-    split = split_response(response)
+    split = sections.split_response(response)
     if split.thinking is None:
         return "", response
     if not split.section.strip():

@@ -66,11 +66,19 @@ class RunFigures:
     marks: Mapping[Mark, str]
 
 
-def figures_of(run: ReportRun, data: ReportData) -> RunFigures:
-    """The numbers of one run."""
+def figures_of(data: ReportData) -> list[RunFigures]:
+    """The numbers of each run, in order."""
+    entries = [_entry(run) for run in data.runs]
+    return [
+        _figures(run, data.tasks, _marks(entry, entries[0]))
+        for run, entry in zip(data.runs, entries, strict=True)
+    ]
+
+
+def _figures(run: ReportRun, tasks: Sequence[str], marks: Mapping[Mark, str]) -> RunFigures:
     counted = [score for score in run.scores if headline(score) is not None]
     single = [score for score in counted if score.iou is not None]
-    by_task = {task: [s for s in counted if s.task == task] for task in data.tasks}
+    by_task = {task: [s for s in counted if s.task == task] for task in tasks}
     by_task = {task: scores for task, scores in by_task.items() if scores}
     values = {task: [headline(s) or 0.0 for s in scores] for task, scores in by_task.items()}
     clusters = {task: [s.cluster for s in scores] for task, scores in by_task.items()}
@@ -93,7 +101,7 @@ def figures_of(run: ReportRun, data: ReportData) -> RunFigures:
         failures=None
         if run.failures is None
         else {kind: n for kind, n in run.failures.total.kinds.items() if n},
-        marks=_marks(run, data),
+        marks=marks,
     )
 
 
@@ -128,9 +136,8 @@ def _histogram(scores: Sequence[SampleScore]) -> list[int]:
     return counts
 
 
-def _marks(run: ReportRun, data: ReportData) -> dict[Mark, str]:
+def _marks(entry: Entry | None, reference: Entry | None) -> dict[Mark, str]:
     """The leaderboard's marks of a run, held against the first run; what is usual is left out."""
-    entry, reference = _entry(run), _entry(data.runs[0])
     if entry is None:
         return {}
     marks = dict(entry.marks)

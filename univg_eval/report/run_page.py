@@ -31,7 +31,7 @@ from univg_eval.report.run_figures import (
     RunFigures,
     figures_of,
 )
-from univg_eval.report.text import as_html, printable
+from univg_eval.report.text import as_html, printable, without_secrets
 from univg_eval.report.thumbnails import Thumbnail, make_thumbnails
 from univg_eval.samples import GroundingSample, write_text_atomically
 
@@ -136,7 +136,7 @@ def _with_images(data: ReportData, images: ImageChoice) -> list[GroundingSample]
 
 
 def _chunks(data: ReportData, thumbnails: Mapping[str, Thumbnail], footer: str) -> Iterator[str]:
-    figures = [figures_of(run, data) for run in data.runs]
+    figures = figures_of(data)
     style, script = _asset("report.css"), "\n".join(_asset(name) for name in _SCRIPTS)
     script = f"(() => {{\n'use strict';\n{script}}})();\n"
     title = f"{_count(len(data.runs), 'run')} on {data.benchmark}"
@@ -220,9 +220,9 @@ def _summary(
     )
     measure = "Acc@0.5" if single else "Score"
     columns = (
-        f"{measure}, mean of tasks",
+        f"{measure}, macro (mean of tasks)",
         "95 % interval",
-        f"{measure}, mean of samples",
+        f"{measure}, micro (mean of samples)",
         "95 % interval",
         "mIoU",
         "Answered",
@@ -258,8 +258,9 @@ def _summary(
         else f"{_count(len(data.samples), 'sample')} of {_count(n_tasks, 'task')}."
     )
     explained = (
-        "Shares in %. Acc@0.5: share of boxes with IoU of at least 0.5; the mean of tasks weighs "
-        "every task the same. Answered: share with a readable box. Intervals: Wilson's for a "
+        "Shares in %. Acc@0.5: share of samples whose box has IoU of at least 0.5; the mean of "
+        "tasks weighs every task the same. Answered: share with a readable box. Intervals: "
+        "Wilson's for a "
         "share of independent samples, else a bootstrap of groups of samples that share images; "
         "none where all samples of a task share images."
     )
@@ -316,7 +317,8 @@ def _provenance(data: ReportData) -> str:
 
     def add(name: str, values: Sequence[object]) -> None:
         if any(value not in (None, {}, "") for value in values):
-            rows.append((name, ["–" if v in (None, {}, "") else str(v) for v in values]))
+            shown = ("–" if v in (None, {}, "") else without_secrets(v) for v in values)
+            rows.append((name, list(shown)))
 
     add("model", [m["model"].get("id") for m in manifests])
     add("backend", [m["model"].get("backend") for m in manifests])
@@ -324,7 +326,10 @@ def _provenance(data: ReportData) -> str:
         add(name.replace("_", " "), [run.setting(name) for run in data.runs])
     add(
         "generation",
-        [", ".join(f"{k}={v}" for k, v in (m.get("generation") or {}).items()) for m in manifests],
+        [
+            ", ".join(f"{k}={without_secrets(v, k)}" for k, v in (m["generation"] or {}).items())
+            for m in manifests
+        ],
     )
     add("made", [m.get("created") for m in manifests])
     add("univg", [m.get("versions", {}).get("univg") for m in manifests])
@@ -368,12 +373,15 @@ def _charts(data: ReportData, figures: Sequence[RunFigures]) -> str:
         for i, run in enumerate(data.runs)
     )
     parts.append(f'<ul class="keys" aria-label="Runs in the charts">{items}</ul>\n')
+    has_iou = any(figure.curve for figure in figures)
+    if not has_iou:
+        parts.append("<p>No sample has a single object, so there are no charts of IoU.</p>")
     parts.append('<div class="pair">')
-    parts.append(_curves(data, figures))
+    parts.append(_curves(data, figures) if has_iou else "")
     parts.append(_failures(data, figures))
     parts.append("</div>\n")
     parts.append(_tasks(data, figures))
-    parts.append(_histograms(data, figures))
+    parts.append(_histograms(data, figures) if has_iou else "")
     parts.append(_radars(data, figures))
     parts.append("</section>\n")
     return "".join(parts)
@@ -400,7 +408,8 @@ def _curves(data: ReportData, figures: Sequence[RunFigures]) -> str:
     return _figure(
         "chart-curves",
         "Accuracy by IoU threshold",
-        "Share of boxes whose IoU reaches the threshold, in %; unweighted mean of the tasks.",
+        "Share of samples whose box reaches the IoU threshold, in %; unweighted mean of the "
+        "tasks. Samples with one object only.",
         drawn,
         _table("Accuracy by threshold", ["IoU ≥", *_names(data)], rows),
     )
@@ -506,7 +515,6 @@ def _tasks(data: ReportData, figures: Sequence[RunFigures]) -> str:
 
 def _histograms(data: ReportData, figures: Sequence[RunFigures]) -> str:
     highest = max((max(figure.histogram) for figure in figures), default=0)
-    highest += highest % 2
     panels = []
     for i, (run, figure) in enumerate(zip(data.runs, figures, strict=True)):
         counts = ", ".join(
@@ -648,10 +656,14 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "thinking": printable(thinking),
         "answer": None if answer is None else printable(answer),
     }
+    if outcome.error:
+        row["error"] = printable(without_secrets(outcome.error))
     if outcome.failure:
         row["failure"] = outcome.failure
-    if outcome.hints:
-        row["hints"] = [printable(hint) for hint in outcome.hints]
+    # A hint may repeat the message of a failed request.
+    hints = [hint for hint in outcome.hints if not outcome.error or outcome.error not in hint]
+    if hints:
+        row["hints"] = [printable(hint) for hint in hints]
     if score.image_right is not None:
         row["named"] = score.image_index
     return row

@@ -1,15 +1,47 @@
-"""Foreign text made safe to stand in HTML: questions, answers and paths are data, never markup."""
+"""Foreign text made fit for a page: it is data, never markup, and shows no keys and passwords."""
 
 from __future__ import annotations
 
 import html
 import re
 
-__all__ = ["as_html", "printable"]
+__all__ = ["as_html", "printable", "without_secrets"]
 
 _CONTROLS = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
+
+_SECRET_NAME = r"(?:api_?key|token|secret|password)"
+_SECRET = re.compile(_SECRET_NAME + r"\Z", re.IGNORECASE)
+_HIDDEN = "[hidden]"
+_SECRETS = (
+    (
+        re.compile(rf"(?i)({_SECRET_NAME}['\"]?\s*[=:]\s*['\"]?)[^\s,;&'\"{{}}\[\]]+"),
+        rf"\1{_HIDDEN}",
+    ),
+    (re.compile(r"(?i)(\bbearer\s+)[\w.~+/-]{8,}"), rf"\1{_HIDDEN}"),
+    (re.compile(r"(://)[^/\s@]+@"), rf"\1{_HIDDEN}@"),
+    (re.compile(r"\b(?:hf_|sk-)[A-Za-z0-9_-]{16,}"), _HIDDEN),
+)
+
+
+def without_secrets(value: object, name: str = "") -> str:
+    """A setting or a message as text without the keys and passwords that stand in it.
+
+    Hidden are values whose name ends in ``api_key``, ``token``, ``secret`` or ``password``, as
+    lmms-eval hides them in what it logs; user and password in an address; and keys that their own
+    beginning gives away.
+
+    Args:
+        value: to be shown.
+        name: what it is called, where it has a name.
+    """
+    if _SECRET.search(name) and value is not None:
+        return _HIDDEN
+    text = str(value)
+    for pattern, shown in _SECRETS:
+        text = pattern.sub(shown, text)
+    return text
 
 
 def printable(text: str) -> str:

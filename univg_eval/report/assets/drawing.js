@@ -3,6 +3,7 @@
 
 const TRUTH_COLOUR = '#0072b2';
 const LABEL_HEIGHT = 16;
+const LONGEST_RATIO = 8; // of the longer to the shorter side, as drawn
 
 /** "from 10 % to 30 % across, 20 % to 40 % down" */
 function placeInWords([x1, y1, x2, y2]) {
@@ -60,6 +61,15 @@ function sizeOf(sample, index) {
   return image?.size ?? sample.sizes?.[index] ?? [4, 3];
 }
 
+/** Height over width as drawn: a strip of a few pixels would show no boxes, so it is stretched. */
+function ratioOf([wide, high]) {
+  return Math.min(LONGEST_RATIO, Math.max(1 / LONGEST_RATIO, high / wide));
+}
+
+function isStretched([wide, high]) {
+  return ratioOf([wide, high]) !== high / wide;
+}
+
 /** Why the image at `index` cannot be seen, or null. */
 function problemOf(sample, index) {
   const number = sample.images[index];
@@ -76,12 +86,13 @@ function thumbnail(sample, index) {
 /**
  * An image with its boxes as SVG.
  *
- * `width` is about the width at which it will be shown, in CSS pixels: lines and labels have a
- * fixed size in it, whatever the image's own size is.
+ * It is shown at most about `widest` by `highest` CSS pixels large: lines and labels have a fixed
+ * size in that, whatever the image's own size is.
  */
-function drawImage(sample, index, width) {
-  const [wide, high] = sizeOf(sample, index);
-  const height = Math.max(1, (width * high) / wide);
+function drawImage(sample, index, widest, highest) {
+  const ratio = ratioOf(sizeOf(sample, index));
+  const width = Math.min(widest, highest / ratio);
+  const height = width * ratio;
   const boxes = boxesOn(sample, index);
   const problem = problemOf(sample, index);
   const name = `Image ${index + 1} of ${sample.images.length}`;
@@ -92,8 +103,8 @@ function drawImage(sample, index, width) {
     problem && 'the image itself cannot be seen',
   ].filter(Boolean);
   const svg = draw('svg', {
-    viewBox: `0 0 ${width} ${height.toFixed(1)}`,
-    width,
+    viewBox: `0 0 ${width.toFixed(1)} ${height.toFixed(1)}`,
+    width: width.toFixed(1),
     height: height.toFixed(1),
     role: 'img',
     'aria-label': spoken.join('; '),
@@ -104,7 +115,7 @@ function drawImage(sample, index, width) {
       draw('rect', { class: 'no-image', width, height }),
       draw(
         'text',
-        { class: 'no-image-text', x: width - 8, y: height - 10, 'text-anchor': 'end' },
+        { class: 'no-image-text', x: width / 2, y: height - 10, 'text-anchor': 'middle' },
         'no image',
       ),
     );

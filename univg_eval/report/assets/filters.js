@@ -56,9 +56,16 @@ function choices() {
     run: [['', DATA.runs.length > 1 ? 'any run' : 'the run'], ...runs],
     status: [['', 'any'], ...Object.entries(DATA.statuses), ['excluded', 'excluded']],
     failure: [['', 'any'], ...Object.entries(DATA.failures)],
-    images: [['', 'any'], ['missing', 'some cannot be seen'], ['there', 'all can be seen']],
+    // Only where there is something to choose.
+    images: DATA.samples.some(lacksImage)
+      ? [['', 'any'], ['missing', 'some cannot be seen'], ['there', 'all can be seen']]
+      : [['', 'any']],
     sort: orders,
   };
+}
+
+function lacksImage(sample) {
+  return sample.images.some((_, index) => problemOf(sample, index) !== null);
 }
 
 function isExcluded(outcome) {
@@ -91,7 +98,9 @@ const haystacks = new Map();
 function haystack(sample) {
   let text = haystacks.get(sample);
   if (text === undefined) {
-    const responses = sample.runs.map((one) => (one ? one.thinking + (one.answer ?? '') : ''));
+    const responses = sample.runs.map((one) =>
+      one ? one.thinking + (one.answer ?? one.error ?? '') : '',
+    );
     text = [sample.id, sample.question, ...responses].join('\n').toLowerCase();
     haystacks.set(sample, text);
   }
@@ -110,10 +119,7 @@ function matching(state) {
   const kept = DATA.samples.filter((sample) => {
     if (state.task && sample.task !== state.task) return false;
     if (state.verdict && !hasVerdict(sample, state.verdict)) return false;
-    if (state.images) {
-      const missing = sample.images.some((_, index) => problemOf(sample, index) !== null);
-      if (missing !== (state.images === 'missing')) return false;
-    }
+    if (state.images && lacksImage(sample) !== (state.images === 'missing')) return false;
     if (ofRun) {
       const outcomes = state.run === '' ? sample.runs : [sample.runs[state.run]];
       if (!outcomes.some((one) => one && hasAll(one, state, low, high))) return false;

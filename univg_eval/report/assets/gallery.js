@@ -1,11 +1,15 @@
 // The samples: a page of cards, one sample opened in a dialog, the keys.
 
 const PER_PAGE = 24;
-const CARD_WIDTH = 360;
-const STRIP_WIDTH = 72;
 const STRIP_MOST = 5;
+const OPENED_MOST = 8;
+// Widths and heights at which the style sheet shows images, in CSS pixels.
+const IN_CARD = [360, 384];
+const IN_STRIP = [58, 80];
+const OPENED_ALONE = [640, 640];
+const OPENED = [420, 640];
 
-let state = readAddress();
+let state = { ...START };
 let shown = []; // samples that match, in order
 
 // --- what a run made of a sample, in words ------------------------------------------------------
@@ -21,6 +25,7 @@ function scoreInWords(outcome) {
   else if (outcome.iou !== null) parts.push(`IoU ${outcome.iou.toFixed(2)}`);
   else if (outcome.value !== null) parts.push(`score ${outcome.value.toFixed(2)}`);
   // Most classes of misses without a box are called as the status is.
+  if (outcome.error) parts.push('request failed');
   const failure = outcome.failure && DATA.failures[outcome.failure];
   if (failure && !parts.includes(failure)) parts.push(failure);
   return parts.join(', ');
@@ -51,7 +56,7 @@ function card(sample, position) {
     'div',
     { class: 'images' },
     large.map((index) => [
-      drawImage(sample, index, CARD_WIDTH),
+      drawImage(sample, index, ...IN_CARD),
       sample.images.length > 1
         ? make('span', { class: 'soft' }, `image ${index + 1} of ${sample.images.length}`)
         : null,
@@ -72,7 +77,7 @@ function card(sample, position) {
         ? make(
             'div',
             { class: 'strip' },
-            small.slice(0, STRIP_MOST).map((index) => drawImage(sample, index, STRIP_WIDTH)),
+            small.slice(0, STRIP_MOST).map((index) => drawImage(sample, index, ...IN_STRIP)),
             small.length > STRIP_MOST
               ? make('span', { class: 'soft' }, `${small.length - STRIP_MOST} more`)
               : null,
@@ -142,9 +147,10 @@ function turnPage(page) {
 }
 
 /** Filter anew; from the first page unless the address said another. */
-function update({ keepPage = false } = {}) {
+function update(keepPage = false) {
   shown = matching(state);
   if (!keepPage) state.page = '1';
+  if (!shown.some((sample) => sample.id === state.open)) state.open = '';
   find('count').textContent = shown.length
     ? `${shown.length.toLocaleString('en')} of ${count(DATA.samples.length, 'sample')}`
     : DATA.samples.length
@@ -179,25 +185,50 @@ function openSample(position) {
   find('sample-title').focus();
 }
 
-function details(sample) {
-  const width = sample.images.length === 1 ? 640 : 420;
-  const figures = sample.images.map((_, index) => {
-    const [wide, high] = sizeOf(sample, index);
-    const isKnown = DATA.images[sample.images[index]]?.size || sample.sizes;
-    const size = isKnown ? ` · ${wide}×${high}` : '';
-    const problem = problemOf(sample, index);
-    return make(
-      'figure',
+function figureOf(sample, index) {
+  const [wide, high] = sizeOf(sample, index);
+  const isKnown = DATA.images[sample.images[index]]?.size || sample.sizes;
+  const size = isKnown ? ` · ${wide}×${high}` : '';
+  const stretched = isStretched([wide, high]) ? ' · drawn stretched' : '';
+  const problem = problemOf(sample, index);
+  return make(
+    'figure',
+    {},
+    drawImage(sample, index, ...(sample.images.length === 1 ? OPENED_ALONE : OPENED)),
+    make(
+      'figcaption',
       {},
-      drawImage(sample, index, width),
-      make(
-        'figcaption',
-        {},
-        `image ${index + 1} of ${sample.images.length}${size}`,
-        problem === null ? null : make('span', { class: 'problem' }, ` ${problem}`),
-      ),
+      `image ${index + 1} of ${sample.images.length}${size}${stretched}`,
+      problem === null ? null : make('span', { class: 'problem' }, ` ${problem}`),
+    ),
+  );
+}
+
+/** All images; of many, those without any box are folded, as the answers would be far below. */
+function figuresOf(sample) {
+  const all = sample.images.map((_, index) => index);
+  const framed = (indices) =>
+    make(
+      'div',
+      { class: sample.images.length > 1 ? 'figures several' : 'figures' },
+      indices.map((index) => figureOf(sample, index)),
     );
-  });
+  if (all.length <= OPENED_MOST) return [framed(all)];
+  const first = all.filter((index) => index === 0 || boxesOn(sample, index).length);
+  const others = all.filter((index) => !first.includes(index));
+  if (!others.length) return [framed(all)];
+  return [
+    framed(first),
+    make(
+      'details',
+      { class: 'others' },
+      make('summary', {}, `${count(others.length, 'image')} without a box`),
+      framed(others),
+    ),
+  ];
+}
+
+function details(sample) {
   const truth = sample.truth.length
     ? sample.truth.map(
         ([image, ...box]) =>
@@ -207,7 +238,7 @@ function details(sample) {
   const facts = [['task', sample.task], ['truth', truth.join('; ')], ...sample.facts];
   return [
     make('p', { class: 'question whole', dir: 'auto' }, sample.question),
-    make('div', { class: figures.length > 1 ? 'figures several' : 'figures' }, figures),
+    ...figuresOf(sample),
     make(
       'details',
       {},
@@ -252,7 +283,11 @@ function answerOf(sample, outcome, run) {
         )
       : null,
     outcome.answer === null
-      ? make('p', {}, 'The model gave no response.')
+      ? make(
+          'p',
+          { dir: 'auto' },
+          outcome.error ? `The request failed: ${outcome.error}` : 'The model gave no response.',
+        )
       : outcome.answer.trim()
         ? make('pre', { dir: 'auto' }, outcome.answer)
         : make(
@@ -335,20 +370,16 @@ function readForm() {
 function writeForm() {
   for (const field of form.elements) {
     if (field.name in START) field.value = state[field.name];
-    // A choice from an old address that this page does not have.
-    if (field.tagName === 'SELECT' && field.selectedIndex < 0) {
-      field.value = state[field.name] = '';
-    }
+    // A choice that this page does not have, or no number: the field has not taken it.
+    if (field.tagName === 'SELECT' && field.selectedIndex < 0) field.value = '';
+    if (field.name in START) state[field.name] = field.value;
   }
 }
 
 for (const [name, options] of Object.entries(choices())) {
   find(`f-${name}`).append(...options.map(([value, words]) => make('option', { value }, words)));
 }
-const someMissing = DATA.samples.some((sample) =>
-  sample.images.some((_, index) => problemOf(sample, index) !== null),
-);
-find('images-field').hidden = !someMissing;
+find('images-field').hidden = find('f-images').length === 1;
 find('box-keys').append(
   make('li', {}, draw('svg', { class: 'key', width: 28, height: 10, 'aria-hidden': 'true' },
     draw('path', { class: 'box', d: 'M0 5H28', stroke: TRUTH_COLOUR })), ' ', make('b', {}, 'T'), ' truth'),
@@ -374,10 +405,15 @@ form.addEventListener('input', (event) => {
 form.addEventListener('submit', (event) => event.preventDefault());
 form.addEventListener('reset', () => {
   state = { ...START };
-  setTimeout(update); // when the fields are empty
+  setTimeout(() => update()); // when the fields are empty
 });
-find('previous-page').addEventListener('click', () => turnPage(pageNumber() - 1));
-find('next-page').addEventListener('click', () => turnPage(pageNumber() + 1));
+for (const [id, by] of [['previous-page', -1], ['next-page', 1]]) {
+  find(id).addEventListener('click', () => {
+    turnPage(pageNumber() + by);
+    // The button stands below the cards, and is disabled on the last page.
+    focusCard((pageNumber() - 1) * PER_PAGE);
+  });
+}
 find('previous-sample').addEventListener('click', () => openSample(current - 1));
 find('next-sample').addEventListener('click', () => openSample(current + 1));
 find('close-sample').addEventListener('click', () => find('sample').close());
@@ -392,11 +428,16 @@ document.addEventListener('keydown', pressed);
 addEventListener('hashchange', () => {
   // The links at the top go to a part of the page; their address is no filter.
   if (/^#(summary|charts|samples|main)$/.test(location.hash)) return;
-  state = readAddress();
-  writeForm();
-  update({ keepPage: true });
+  restore();
 });
 
-writeForm();
-update({ keepPage: true });
-if (state.open) openSample(shown.findIndex((sample) => sample.id === state.open));
+/** Show what the address says; what this page does not know of it is passed over. */
+function restore() {
+  state = readAddress();
+  writeForm();
+  update(true);
+  if (state.open) openSample(shown.findIndex((sample) => sample.id === state.open));
+  else if (find('sample').open) find('sample').close();
+}
+
+restore();
