@@ -28,8 +28,10 @@ from univg_eval.leaderboard import (
 from univg_eval.leaderboard.boards import GROUPS, board_of, column_of
 from univg_eval.leaderboard.building import Published
 from univg_eval.leaderboard.entries import BASELINE, REPLAY
+from univg_eval.leaderboard.intervals import is_share
 from univg_eval.published import load_counts, load_published, load_reproductions
 from univg_eval.runs import RunRecord, environment
+from univg_eval.scoring import sample_metrics
 
 # Six of ten right, and one of two.
 TASKS = {"a": [0.9] * 6 + [0.1] * 4, "b": [0.5, 0.49]}
@@ -104,6 +106,35 @@ def test_methods_are_chosen_by_what_the_numbers_are() -> None:
         assert estimate is not None
         assert estimate.method == expected, (tasks, clusters, metric)
         assert (estimate.low is None) == (expected == "none")
+
+
+def test_shares_are_told_from_means() -> None:
+    """By the values of samples between right and wrong."""
+    odd = [
+        {"image_right": True},
+        {"iou": None, "f1": 0.4, "ap50": 0.3},
+        {"iou": None, "no_target_right": True},
+        {"center": True},
+    ]
+    scores = {f"toy-a-{i:05d}": fields for i, fields in enumerate(odd)}
+    found: dict[str, set[float]] = {}
+    for score in record("m", {"a": [0.61] * 5}, scores=scores).sample_scores():
+        for name, value in sample_metrics(score).items():
+            found.setdefault(name, set()).add(value)
+    assert {name for name in found if not is_share(name)} == {"miou", "macc", "f1@0.5", "ap50"}
+    assert {name for name, values in found.items() if values <= {0.0, 1.0}} == {
+        name for name in found if is_share(name)
+    }
+
+
+def test_groups_of_images_of_two_benchmarks_are_not_one() -> None:
+    records = [
+        record("m", {name: [1.0, 0.0]}, benchmark=name, clusters={name: ["x", "y"]})
+        for name in ("llmseg", "revos")
+    ]
+    micro = one(records).rows[0].micro
+    assert micro is not None
+    assert micro.method == "wilson"
 
 
 def test_a_macro_has_no_interval_where_a_task_is_one_group() -> None:
@@ -284,6 +315,12 @@ def test_ranks_and_places_are_given_among_comparable_rows_only() -> None:
         ("best", None, None, None),
     ]
     assert board.reference.entry.label == "low"
+
+
+def test_third_best_values_have_no_place() -> None:
+    runs = {"x": [1, 1, 1, 0], "y": [0, 0, 1, 1], "z": [0, 0, 0, 1]}
+    board = one([record(name, {"a": list(map(float, v))}) for name, v in runs.items()])
+    assert [r.places.get("a") for r in board.rows] == [1, 2, None]
 
 
 def test_the_rank_after_a_tie_skips_places() -> None:
@@ -577,6 +614,19 @@ def test_a_printed_row_has_a_micro_average_where_its_counts_are_certain() -> Non
     assert row(board, "y").micro is None
 
 
+def test_values_that_were_cut_off_give_no_micro_average() -> None:
+    board = one([], shipped(), benchmark="mig_bench")
+    cut = row(board, "Qwen2-VL-72B", "univg_r1_mig_bench")
+    assert Mark.CUT_OFF in cut.marks
+    assert cut.micro is None
+
+
+def test_a_reported_count_without_its_percentage_is_shown_as_one() -> None:
+    board = one([], shipped(), benchmark="mig_bench", metric="acc@0.3")
+    (reported,) = board.rows
+    assert reported.text("group_grounding") == "78.76"  # 393 of 499
+
+
 def test_no_run_is_compared_with_a_printed_reference() -> None:
     run = record("run", {"a": [1.0] * 40}, benchmark="mig_bench", protocol="univg-r1")
     board = one([run], printed({"x": {"a": "87.50"}, "y": {"a": "90.00"}}), reference="x")
@@ -585,6 +635,13 @@ def test_no_run_is_compared_with_a_printed_reference() -> None:
     strict = one([run], printed({"x": {"a": "87.50"}}), reference="x", strict=True)
     (left,) = strict.left_out
     assert list(left.reasons) == ["a run cannot be checked against a printed row"]
+
+
+def test_equal_values_under_two_rules_are_two_rows() -> None:
+    first = table({"x": {"a": "87.50"}})
+    second = table({"x": {"a": "87.50"}}, key="later", protocol="migician")
+    board = one([], Published([first, second], (), REVISIONS))
+    assert [r.entry.source for r in board.rows] == ["paper", "later"]
 
 
 def test_published_tables_stand_in_order_of_role_and_date() -> None:

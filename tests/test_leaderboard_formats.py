@@ -14,6 +14,8 @@ from typing import Any
 
 import pandas
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from leaderboard_data import counts, record, table
 
 from univg_eval.cli import main
@@ -31,7 +33,7 @@ from univg_eval.leaderboard.latex import as_latex
 from univg_eval.leaderboard.latex import escaped as latex_escaped
 from univg_eval.leaderboard.markdown import as_markdown
 from univg_eval.leaderboard.markdown import escaped as markdown_escaped
-from univg_eval.leaderboard.terminal import as_text, print_sheet
+from univg_eval.leaderboard.terminal import as_text, print_sheet, visible
 from univg_eval.published import load_counts, load_published
 from univg_eval.runs import RunRecord, write_run
 from univg_eval.stats import Interval
@@ -129,6 +131,15 @@ def test_rows_of_a_table_have_its_name_once_above_them() -> None:
     text = as_text(make_sheet(board, "none"), 100)
     shown = [line.split()[0] for line in text.split("Marks")[0].splitlines()[4:] if line.strip()]
     assert shown == ["runs", "mine", "[first]", "x", "y", "[second]", "z", "[third]", "ablated"]
+    rows = {"x": {"a": "87.50"}, "y": {"a": "50.00"}, "w": {"a": "50.00"}}
+    mixed = [table(rows, key="first", protocols={"w": "migician"}), TWO_TABLES.tables[1]]
+    printed = build_leaderboards([], Published(mixed, (), TWO_TABLES.revisions))[0]
+    text = as_text(make_sheet(printed), 100).split("* best")[0]
+    shown = [line.split() for line in text.splitlines()[4:] if line.strip()]
+    assert [line[1] if len(line) > 3 and line[0].isdigit() else line[0] for line in shown] == [
+        *("[first]", "x", "[second]", "z", "[first]", "y"),
+        *("[first]", "w"),
+    ]
     alone = as_text(make_sheet(boards(PRINTED)[0]), 100)
     assert "[a_paper]" not in alone.split("Marks")[0]
     assert "runs" not in as_text(make_sheet(boards()[0]), 100).split("Marks")[0]
@@ -311,6 +322,26 @@ def test_names_in_latex(name: str, expected: str) -> None:
 )
 def test_names_in_markdown(name: str, expected: str) -> None:
     assert markdown_escaped(name) == expected
+
+
+SIGNS = st.one_of(st.characters(codec="utf-8"), st.sampled_from("|\\`*_{}[]<>~#&$-+.1 )(!:"))
+
+
+@given(st.text(SIGNS, min_size=1, max_size=14))
+def test_markdown_shows_names_as_they_are(name: str) -> None:
+    """Read by a parser of CommonMark."""
+    markdown_it = pytest.importorskip("markdown_it")
+    name = visible(name.strip())
+    assume(name)
+    parser = markdown_it.MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    for text, expected in (
+        (f"| a |\n| :-- |\n| {markdown_escaped(name)} |", ["a", name]),
+        (f"- {markdown_escaped(name)}: x", [f"{name}: x"]),
+    ):
+        inline = [token for token in parser.parse(text) if token.type == "inline"]
+        assert ["".join(part.content for part in token.children) for token in inline] == expected
+        kinds = {part.type for token in inline for part in token.children}
+        assert kinds <= {"text", "text_special"}
 
 
 @pytest.mark.parametrize("name", ['a "quoted", name', "two\r\nlines", "=1+1", ODD])
