@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from univg_eval import get_dialect, list_dialects, parse_answer
+from univg_eval.boxes import box_iou
 from univg_eval.diagnosis import (
     Candidate,
     Finding,
@@ -29,7 +30,7 @@ from univg_eval.diagnosis import (
     variant_findings,
 )
 from univg_eval.diagnosis.findings import grave
-from univg_eval.diagnosis.readings import blind_hits
+from univg_eval.diagnosis.readings import Reading, blind_hits
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample, Target
@@ -367,6 +368,29 @@ def test_chance_is_measured_on_other_questions() -> None:
     true = np.array([s.box for s in samples])
     # Each of the two equal boxes hits one of its two other targets, the third none.
     assert blind_hits(reading, true) == pytest.approx(0.5 + 0.5 + 0.0)
+    # Chosen for a miss: of other questions' objects those count that are missed likewise.
+    (swapped,) = read_all(samples, [responses[2], responses[0], responses[1]], [reading.candidate])
+    assert swapped.hits.tolist() == [False, True, False]
+    chosen = blind_hits(reading, true, np.array([True, False, True]), declared=swapped, below=0.1)
+    # The first box is declared on the third place: both others count, one is hit. The third is
+    # declared on the first: only its own place is missed, so nothing is left to compare with.
+    assert chosen == pytest.approx(1.0 + 0.0)
+
+
+def test_chance_among_many_answers_is_that_of_all_pairs() -> None:
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0.0, 0.4, (600, 2))
+    true = np.hstack([corners, corners + rng.uniform(0.2, 0.6, (600, 2))])
+    first, second = (
+        Reading(candidates()[0], true[rng.permutation(600)], np.zeros(600)) for _ in range(2)
+    )
+    expected = 0.0
+    for i in range(600):
+        far = box_iou(second.boxes[i], true) < 0.1
+        far[i] = False
+        if far.any():
+            expected += float((box_iou(first.boxes[i], true[far]) >= 0.5).mean())
+    assert blind_hits(first, true, declared=second, below=0.1) == pytest.approx(expected)
 
 
 # --- findings without the truth ------------------------------------------------------------------

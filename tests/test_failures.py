@@ -113,7 +113,12 @@ READ = [
     (FIND, "In the first image: [0.1, 0.1, 0.2, 0.2]", "wrong_image"),
     (FIND, "In the second image: [0.1, 0.1, 0.2, 0.2]", "elsewhere"),
     (FIND, "[0.45, 0.45, 0.55, 0.55]", "tight"),
-    (FIND, "In the first image: [0.6, 0.6, 0.4, 0.4]", "invalid_box"),
+    (FIND, "In the first image: [0.6, 0.6, 0.4, 0.4]", "wrong_image"),
+    (FIND, "In the second image: [0.6, 0.6, 0.4, 0.4]", "invalid_box"),
+    (FIND, "[0.6, 0.6, 0.4, 0.4]", "invalid_box"),
+    (SAMPLE, "In the first image: [0.6, 0.6, 0.4, 0.4]", "wrong_image"),
+    (SAMPLE, "There is none in the first image.", "no_box"),
+    (NONE, "In the first image: [0.1, 0.1, 0.2, 0.2]", "false_alarm"),
     (NONE, "[0.1, 0.1, 0.2, 0.2]", "false_alarm"),
     (NONE, "Perhaps.", "no_box"),
     (NONE, "<think>hm", "truncated"),
@@ -186,14 +191,36 @@ def test_a_distractor_comes_before_the_place() -> None:
     [
         (KnownObject(1, (0.0, 0.0, 0.1, 0.05), "half"), "wrong_object"),  # IoU exactly 0.5
         (KnownObject(1, (0.0, 0.0, 0.1, 0.049), "less"), "elsewhere"),
-        (KnownObject(0, (0.0, 0.0, 0.1, 0.1), "there"), "elsewhere"),
+        (KnownObject(0, (0.0, 0.0, 0.1, 0.1), "there"), "image_mixup"),
+        (KnownObject(0, (0.0, 0.0, 0.1, 0.05), "half there"), "image_mixup"),  # IoU exactly 0.5
+        (KnownObject(0, (0.0, 0.0, 0.1, 0.049), "less there"), "elsewhere"),
     ],
 )
 def test_a_distractor_has_to_fit_on_the_target_s_image(obj: KnownObject, kind: str) -> None:
     failure = failure_of(SAMPLE, norm1((0.0, 0.0, 0.1, 0.1)), objects=(obj,))
     assert failure is not None and failure.kind == kind
-    other_image = any("On image 1 of 2 the same coordinates" in hint for hint in failure.hints)
-    assert other_image == (obj.image == 0)
+    assert failure.hints == {
+        "half": ("IoU 0.50 with half.",),
+        "there": ("IoU 1.00 with there on image 1.",),
+        "half there": ("IoU 0.50 with half there on image 1.",),
+    }.get(obj.name, ())
+
+
+def test_a_place_at_the_target_comes_before_an_object_of_another_image() -> None:
+    """A frame later the object has moved a little: its outline there is a bad one here."""
+    before = KnownObject(0, (0.48, 0.4, 0.68, 0.6), "it, a frame earlier")
+    failure = failure_of(SAMPLE, norm1((0.48, 0.4, 0.68, 0.6)), objects=(before,), threshold=0.7)
+    assert failure is not None and failure.kind == "shifted"
+
+
+def test_of_two_objects_the_one_that_fits_better_is_named() -> None:
+    objects = (
+        KnownObject(1, (0.0, 0.0, 0.1, 0.08), "worse"),
+        KnownObject(1, (0.0, 0.0, 0.1, 0.1), "better"),
+        KnownObject(0, (0.0, 0.0, 0.1, 0.1), "elsewhere"),
+    )
+    failure = failure_of(SAMPLE, norm1((0.0, 0.0, 0.1, 0.1)), objects=objects)
+    assert failure is not None and failure.hints == ("IoU 1.00 with better.",)
 
 
 def test_a_box_that_fits_the_target_better_is_not_on_the_distractor() -> None:
@@ -260,6 +287,8 @@ def test_a_question_that_the_generator_does_not_make_again_has_no_scene() -> Non
         {"targets": (Target(0, (0.1, 0.1, 0.2, 0.2)),)},
         {"source": {"generator": "univg_mini", "seed": "7", "index": 3}},
         {"source": {"generator": "photos", "seed": 7, "index": 3}},
+        {"source": {"generator": "univg_mini", "version": "0", "seed": 7, "index": 3}},
+        {"source": {"generator": "univg_mini", "version": "1", "seed": 7, "index": -3}},
         {"task": "other"},
     ):
         assert known_objects([replace(mini_sample("lisa_val", 3), **changes)]) == {}
@@ -325,6 +354,57 @@ def test_another_scale_comes_before_a_distractor() -> None:
     assert lies_on is not None
     found = run(rows, texts, objects={first: [KnownObject(1, lies_on, "another")]})
     assert found.failures[first].kind == "other_scale"
+
+
+def test_numbers_beyond_the_scale_are_in_that_class_too() -> None:
+    """Pixels where fractions are declared: each box lies outside."""
+    rows, _ = random_rows(60, seed=2)
+    responses = [Response(in_pixels(row.box)) for row in rows]
+    scores = score_samples(rows, responses, "norm1")
+    assert {score.status for score in scores} == {"invalid_box"}
+    found = analyse(rows, scores, {r.id: t for r, t in zip(rows, responses, strict=True)}, "norm1")
+    assert {failure.kind for failure in found.failures.values()} == {"other_scale"}
+    # Without an explanation they are what they are.
+    assert set(classify(rows, scores).values()) == {Failure("invalid_box", 0.0)}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_wrong_choice_among_few_places_is_no_other_scale(seed: int) -> None:
+    """Four places in a square: of the boxes on a wrong one, a third would hit with x and y
+    exchanged, where only a quarter of all boxes is on the place of another question's object."""
+    rng = random.Random(seed)
+
+    def place() -> tuple[float, ...]:
+        x, y = rng.choice((0.02, 0.52)), rng.choice((0.02, 0.52))
+        return (x, y, x + 0.46, y + 0.46)
+
+    pairs = [(place(), place()) for _ in range(1000)]
+    rows = [
+        make_sample(i, widths=(640, 640), heights=(640, 640), targets=(Target(1, target),))
+        for i, (target, _) in enumerate(pairs)
+    ]
+    found = run(rows, [in_thousandths(box) for _, box in pairs], objects={})
+    assert found.total.misses > 700
+    assert found.suspicion is None
+
+
+def test_the_other_order_is_still_told_among_few_places() -> None:
+    """Three by three places, and a model that is right and writes y first."""
+    rng = random.Random(0)
+    corners = [(rng.choice((0.02, 0.35, 0.68)), rng.choice((0.02, 0.35, 0.68))) for _ in range(100)]
+    rows = [
+        make_sample(
+            i,
+            widths=(640, 640),
+            heights=(640, 640),
+            targets=(Target(1, (x, y, x + 0.3, y + 0.3)),),
+        )
+        for i, (x, y) in enumerate(corners)
+    ]
+    found = run(rows, [in_thousandths((y, x, y + 0.3, x + 0.3)) for x, y in corners])
+    assert found.suspicion is not None
+    assert "norm1000 written y1, x1, y2, x2" in found.suspicion.names
+    assert {failure.kind for failure in found.failures.values()} == {"other_scale"}
 
 
 def test_boxes_at_random_are_in_no_other_scale() -> None:
@@ -534,6 +614,39 @@ def test_answers_about_videos_are_read_on_the_asked_frame() -> None:
     found = classify_run(record, rows)
     assert {failure.kind for failure in found.failures.values()} == {"elsewhere"}
     assert all("Another of the answer's 2 boxes" in f.hints[0] for f in found.failures.values())
+
+
+def test_other_objects_of_the_asked_frame_of_a_video_are_known() -> None:
+    rows = [mini_sample("revos", index) for index in range(4)]
+    assert any(row.target_image > 0 for row in rows)
+    shown, texts = [], {}
+    for row in rows:
+        frame = row.target_image
+        shown.append(
+            replace(
+                row,
+                images=(row.images[frame],),
+                widths=(448,),
+                heights=(448,),
+                targets=(replace(row.targets[0], image=0),),
+            )
+        )
+        other = next(obj for obj in known_objects(rows)[row.id] if obj.image == frame)
+        texts[row.id] = in_thousandths(other.box)
+    found = classify_run(record_of(shown, texts, everything=rows, media="video"), rows)
+    assert [failure.kind for failure in found.failures.values()] == ["wrong_object"] * 4
+
+
+def test_a_request_that_failed_says_so() -> None:
+    rows = mini_rows()
+    record = record_of(rows, {row.id: None for row in rows[:2]} | {rows[2].id: "no idea"})
+    record.responses[0]["error"] = "HTTP 503"
+    found = classify_run(record, rows).failures
+    assert [(failure.kind, failure.hints) for failure in found.values()] == [
+        ("no_box", ("The request failed: HTTP 503",)),
+        ("no_box", ()),
+        ("no_box", ()),
+    ]
 
 
 def test_a_record_of_another_revision_is_refused() -> None:

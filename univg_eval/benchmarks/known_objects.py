@@ -82,13 +82,16 @@ def _is_asked(item: KnownObject, sample: GroundingSample) -> bool:
 def _scene_objects(sample: GroundingSample) -> list[KnownObject] | None:
     """All objects of a generated question's scenes; None if it is none, or not of this generator.
 
-    A question counts as made by this generator if it makes the same question again.
+    A question counts as made by this generator if it names no other version and the generator
+    makes the same question again.
     """
-    from univg_eval.benchmarks.mini import TASKS, generate
+    from univg_eval.benchmarks.mini import GENERATOR_VERSION, TASKS, generate
 
     source = sample.source
     seed, index = source.get("seed"), source.get("index")
     if source.get("generator") != _GENERATOR or sample.task not in TASKS:
+        return None
+    if source.get("version", GENERATOR_VERSION) != GENERATOR_VERSION:
         return None
     if type(seed) is not int or type(index) is not int or index < 0:
         return None

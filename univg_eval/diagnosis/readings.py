@@ -24,6 +24,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,7 @@ MIN_GAIN = 0.1
 TOLD_APART = 0.05
 AS_GOOD = 0.02
 MIN_INVERTED = 0.1
+_PART = 256
 
 _NUMBERS = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 
@@ -255,6 +257,9 @@ def blind_hits(
     reading: Reading,
     true_boxes: npt.NDArray[np.float64],
     among: npt.NDArray[np.bool_] | None = None,
+    *,
+    declared: Reading | None = None,
+    below: float = 1.0,
 ) -> float:
     """Expected hits of the same boxes on the true boxes of other questions.
 
@@ -262,13 +267,25 @@ def blind_hits(
         reading: of n answers.
         true_boxes: shape (n, 4), xyxy_norm, in the same order.
         among: shape (n,), the answers that count; default all.
+        declared: where the answers were chosen for having IoU < `below` in this reading, the true
+            boxes of other questions are chosen likewise: only those count that the declared box
+            misses so. Else another reading would seem better than chance wherever boxes stand on
+            few places: a box that is not on the one is the more often on the others.
+        below: see `declared`.
     """
     n = len(true_boxes)
-    if n < 2:
-        return 0.0
-    hits = box_iou(reading.boxes[:, None, :], true_boxes[None]) >= MATCH_IOU
-    np.fill_diagonal(hits, False)
-    return float((hits if among is None else hits[among]).sum() / (n - 1))
+    positions = np.arange(n) if among is None else np.flatnonzero(among)
+    total = 0.0
+    # In parts: all pairs of ten thousand answers at once take gigabytes.
+    for start in range(0, len(positions), _PART):
+        part = positions[start : start + _PART]
+        hits = box_iou(reading.boxes[part, None, :], true_boxes[None]) >= MATCH_IOU
+        others = np.ones_like(hits)
+        if declared is not None:
+            others = box_iou(declared.boxes[part, None, :], true_boxes[None]) < below
+        others[np.arange(len(part)), part] = False
+        total += float(((hits & others).sum(axis=1) / np.maximum(others.sum(axis=1), 1)).sum())
+    return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +325,8 @@ def suspect(
     responses: Sequence[Response],
     declared: Reading,
     readings: Sequence[Reading],
+    *,
+    chosen_below: float | None = None,
 ) -> Suspicion | None:
     """The reading that explains the answers much better than the declared one, if there is one.
 
@@ -315,6 +334,8 @@ def suspect(
         samples, responses: as for `read_all`.
         declared: the reading as declared.
         readings: of the candidates, on the same samples.
+        chosen_below: where the samples were chosen for a declared IoU below this; chance is then
+            measured on true boxes that were chosen likewise, see `blind_hits`.
     """
     n = len(samples)
     groups: dict[bytes, list[Reading]] = {}
@@ -328,6 +349,9 @@ def suspect(
     tests = len(groups)
     true_boxes = np.array([sample.box for sample in samples], dtype=np.float64)
     base = declared.hits
+    chosen: dict[str, Any] = {}
+    if chosen_below is not None:
+        chosen = {"declared": declared, "below": chosen_below}
     passed = []
     by_name = {reading.candidate.name: reading for reading in readings}
     for members in groups.values():
@@ -344,7 +368,7 @@ def suspect(
         if p_declared >= ALPHA:
             continue
         m = int(among.sum())
-        blind = blind_hits(reading, true_boxes, among)
+        blind = blind_hits(reading, true_boxes, among, **chosen)
         p_blind = tests * binomial_tail(int(hits[among].sum()), m, blind / m)
         if p_blind < ALPHA:
             passed.append(
@@ -374,7 +398,7 @@ def suspect(
         declared_read=declared.n_read,
         hits=total,
         n_read=best.n_read,
-        blind=blind_hits(best, true_boxes),
+        blind=blind_hits(best, true_boxes, **chosen),
         names=tuple(reading.candidate.name for reading in named),
         scale=named[0].candidate.scale,
         remedy=named[0].candidate.remedy,

@@ -33,14 +33,15 @@ CLASS_COLOURS: Mapping[FailureKind, str] = MappingProxyType(
         "truncated": "#666666",
         "wrong_image": "#0072b2",
         "no_box": "#999999",
-        "invalid_box": "#f0e442",
         "said_none": "#bfbfbf",
         "false_alarm": "#f5c4dd",
         "other_scale": "#8fd6c1",
+        "invalid_box": "#f0e442",
         "wrong_object": "#56b4e9",
         "loose": "#009e73",
         "tight": "#cc79a7",
         "shifted": "#e69f00",
+        "image_mixup": "#c7b3e5",
         "elsewhere": "#d55e00",
     }
 )
