@@ -35,7 +35,7 @@ from univg_eval.leaderboard.markdown import as_markdown
 from univg_eval.leaderboard.markdown import escaped as markdown_escaped
 from univg_eval.leaderboard.terminal import as_text, print_sheet, visible
 from univg_eval.published import load_counts, load_published
-from univg_eval.runs import RunRecord, write_run
+from univg_eval.runs import RunRecord, load_run, write_run
 from univg_eval.stats import Interval
 
 REPO = Path(__file__).resolve().parent.parent
@@ -556,6 +556,20 @@ def test_the_page_tells_every_mark_and_shows_what_the_command_prints() -> None:
     tables = [t for t in load_published("zero_shot") if t.key == "univg_r1_zero_shot"]
     board = build_leaderboards([], Published(tables, (), revisions))[0]
     assert f"```text\n{as_text(make_sheet(board), 96)}```\n" in page
+    tables = [t for t in load_published("mig_bench") if t.key == "univg_r1_mig_bench"]
+    board = build_leaderboards([], Published(tables, (), load_counts("mig_bench")))[0]
+    shown = as_text(make_sheet(board), 96).split("\nRows\n")[1].split("Notes\n")[0]
+    assert f"```text\n{shown}```\n" in page
+    runs = [
+        load_run(REPO / "results" / "runs" / folder, label)
+        for label, folder in (
+            *(("tiny", "tiny"), ("direct", "tiny_direct")),
+            *(("cot", "tiny_cot"), ("grpo", "tiny_grpo")),
+        )
+    ]
+    shown = as_text(make_sheet(build_leaderboards(runs)[0], "averages"), 96)
+    limits = re.compile(r"\d+\.\d–\d+\.\d")
+    assert limits.sub("", f"```text\n{shown}```\n") in limits.sub("", page)
 
 
 def test_a_terminal_without_unicode_has_plain_lines() -> None:
