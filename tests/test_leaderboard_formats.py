@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,7 @@ ODD = "[red]a|b\\ é🦄\x1b[31m\n\u202e&amp;"
 def test_odd_names_stay_text_in_every_layout() -> None:
     tasks = {"[bold]t[/bold]": [1.0, 0.0], "\x1b]0;t\x07": [1.0, 1.0]}
     runs = [record(ODD, tasks), record("x" * 400, tasks), record("plain", tasks)]
-    sheet = make_sheet(build_leaderboards(runs)[0])
+    sheet = replace(make_sheet(build_leaderboards(runs)[0]), title="\x1b[2Ja title")
     for width in (20, 60, 200):
         text = as_text(sheet, width)
         assert all(char.isprintable() or char == "\n" for char in text)
