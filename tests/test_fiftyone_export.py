@@ -6,6 +6,7 @@ FiftyOne itself is no dependency. That it imports such a folder was seen with it
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -260,7 +261,7 @@ def test_two_exports_are_the_same(exported: FiftyOneExport, root: Path, tmp_path
 
 
 def test_runs_whose_names_give_the_same_fields_are_told_apart(root: Path, tmp_path: Path) -> None:
-    labels = ["a", "a?", "a iou", "模型"]
+    labels = ["a", "a?", "a iou", "模型", "my.model $1"]
     runs = [record_of(SAMPLES, {"toy-00000": RIGHT}, label=label) for label in labels]
     export = export_fiftyone(collect(runs, root=root), tmp_path / "d", root=root)
     assert export.run_fields == {
@@ -268,9 +269,11 @@ def test_runs_whose_names_give_the_same_fields_are_told_apart(root: Path, tmp_pa
         "a?": "run_a_2",
         "a iou": "run_a_iou_2",
         "模型": "run_D",
+        "my.model $1": "run_my_model_1",
     }
     dataset = json.loads((export.folder / "metadata.json").read_text())
-    declared(dataset["sample_fields"])  # no name twice
+    names = declared(dataset["sample_fields"])  # no name twice
+    assert all(re.fullmatch(r"[A-Za-z0-9_]+", name) for name in names)
 
 
 def test_a_folder_with_something_in_it_is_left_alone(root: Path, tmp_path: Path) -> None:
@@ -296,6 +299,59 @@ def test_nothing_stays_of_an_export_that_fails(
         export_fiftyone(collect(records(), root=root), tmp_path / "d", root=root)
     assert list(tmp_path.iterdir()) == []
     assert (root / "toy" / "images" / "a.png").is_file()
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fiftyone_export.os, "link", no_room)
+    monkeypatch.setattr(fiftyone_export.shutil, "copyfile", no_room)
+    with pytest.raises(UserError, match=r"cannot write a dataset into .*: No space left on device"):
+        export_fiftyone(collect(records(), root=root), tmp_path / "d", root=root)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_copied_where_they_cannot_be_linked(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_file_system(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(fiftyone_export.os, "link", other_file_system)
+    export = export_fiftyone(collect(records(), root=root), tmp_path / "d", root=root)
+    copy = export.folder / by_place(export)["toy-00000", 1]["filepath"]
+    source = root / "toy" / "images" / "a.png"
+    assert copy.read_bytes() == source.read_bytes()
+    assert not copy.samefile(source)
+
+
+def test_pictures_of_one_name_in_several_folders_stay_apart(tmp_path: Path) -> None:
+    names = ("toy/a/x.png", "toy/b/x.png", "toy/b/X.png", "toy/ünï $1/图 片.png", "toy/b/x_2.png")
+    samples = []
+    for i, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20 + i, 10)).save(tmp_path / name)
+        samples.append(
+            own_sample(
+                i,
+                images=(name,),
+                widths=(20 + i,),
+                heights=(10,),
+                targets=(Target(0, (0.1, 0.2, 0.3, 0.6)),),
+            )
+        )
+    write_benchmark(samples, benchmark="toy", root=tmp_path)
+    run = record_of(samples, {sample.id: RIGHT for sample in samples})
+    export = export_fiftyone(collect([run], root=tmp_path), tmp_path / "out", root=tmp_path)
+    paths = [row["filepath"] for row in documents(export)]
+    # Some file systems take x.png and X.png for one file.
+    assert len({path.lower() for path in paths}) == len(names)
+    for i, path in enumerate(paths):
+        with Image.open(export.folder / path) as image:
+            assert image.size == (20 + i, 10)
 
 
 def test_frames_of_a_film_become_pictures(tmp_path: Path) -> None:

@@ -102,10 +102,7 @@ def export_fiftyone(
         folder.parent.mkdir(parents=True, exist_ok=True)
         workshop = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
-        raise UserError(
-            f"cannot write a dataset into {folder.parent}: {error.strerror or error}; choose "
-            "another folder"
-        ) from error
+        raise _not_written(folder, error) from error
     try:
         names = _run_fields(data.runs)
         media = _Media(data_root(root), workshop)
@@ -115,6 +112,8 @@ def export_fiftyone(
         os.umask(umask)
         workshop.chmod(0o777 & ~umask)
         workshop.rename(folder)
+    except OSError as error:
+        raise _not_written(folder, error) from error
     finally:
         if workshop.exists():
             shutil.rmtree(workshop)
@@ -124,6 +123,13 @@ def export_fiftyone(
         n_samples=n_samples,
         run_fields={run.label: name for run, name in zip(data.runs, names, strict=True)},
         unreadable=dict(media.unreadable),
+    )
+
+
+def _not_written(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot write a dataset into {folder.parent}: {error.strerror or error}; choose another "
+        "folder"
     )
 
 
