@@ -11,6 +11,7 @@ import argparse
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
@@ -23,6 +24,7 @@ from univg_eval.stats import (
     paired_share_interval,
     sign_flip_test,
     smallest_difference,
+    smallest_difference_of_pairs,
 )
 
 FloatArray = npt.NDArray[np.float64]
@@ -50,6 +52,11 @@ def shared(task: int, n: int) -> list[str]:
     return [str(i) for i in range(n)]
 
 
+def lopsided(task: int, n: int) -> list[str]:
+    """Half of the questions on one image, each other on its own."""
+    return [f"{task}-{max(0, i - n // 2)}" for i in range(n)]
+
+
 @dataclass(frozen=True)
 class World:
     """Two models on the same questions.
@@ -71,7 +78,7 @@ class World:
     together: float = 0.5
     overlaps: bool = False
 
-    @property
+    @cached_property
     def clusters(self) -> dict[str, list[str]]:
         return {str(t): self.layout(t, self.n) for t in range(len(self.shares))}
 
@@ -82,17 +89,17 @@ class World:
 
     def draw(self, rng: np.random.Generator) -> dict[str, FloatArray]:
         """Differences B - A of each task."""
-        clusters = self.clusters
-        effects: dict[str, FloatArray] = {}
+        names = [name for own in self.clusters.values() for name in own]
+        rows = {name: row for row, name in enumerate(dict.fromkeys(names))}
+        of_cluster = rng.normal(size=(len(rows), 3))[[rows[name] for name in names]]
+        latents = math.sqrt(self.together) * of_cluster + math.sqrt(1 - self.together) * rng.normal(
+            size=of_cluster.shape
+        )
         found = {}
-        for task, (share_a, share_b) in zip(clusters, self.shares, strict=True):
-            for name in clusters[task]:
-                if name not in effects:
-                    effects[name] = rng.normal(size=3)
-            of_cluster = np.array([effects[name] for name in clusters[task]])
-            latent = math.sqrt(self.together) * of_cluster + math.sqrt(
-                1 - self.together
-            ) * rng.normal(size=(self.n, 3))
+        for at, (task, (share_a, share_b)) in enumerate(
+            zip(self.clusters, self.shares, strict=True)
+        ):
+            latent = latents[at * self.n : (at + 1) * self.n]
             both = math.sqrt(self.alike) * latent[:, 0]
             right = np.column_stack(
                 [
@@ -130,6 +137,9 @@ WORLDS = (
     World("10 tasks in fives, both 0.4", ((0.4, 0.4),) * 10, layout=fives),
     World("10 tasks in fives, 0.3 and 0.4", ((0.3, 0.4),) * 10, layout=fives),
     World("5 tasks, uneven groups, both 0.4", ((0.4, 0.4),) * 5, layout=uneven),
+    World("1 task, half on one image, 0.4 and 0.5", ((0.4, 0.5),), layout=lopsided, together=0.9),
+    World("10 tasks, half on one image, both 0.4", ((0.4, 0.4),) * 10, layout=lopsided),
+    World("10 tasks, the same, alike", ((0.4, 0.5),) * 10, layout=lopsided, together=0.9),
     World("5 tasks on the same images, 0.3 and 0.4", ((0.3, 0.4),) * 5, layout=shared),
     World("1 task, IoU, 0.3 and 0.5", ((0.3, 0.5),), overlaps=True),
     World("1 task, IoU, both 0.02", RARE, overlaps=True, alike=0.0),
@@ -205,19 +215,12 @@ def mcnemar_power(n: int, only_a: float, only_b: float) -> float:
     )
 
 
-def smallest_of_pairs(n: int, differing: float) -> float | None:
-    """What `smallest_difference` says where this share of n independent pairs differs."""
-    k = round(differing * n)
-    parts = [1 / n] * (k - k // 2) + [-1 / n] * (k // 2) + [0.0] * (n - k)
-    return smallest_difference(parts, [1 / n] * n, step=1 / n)
-
-
 def power_at_smallest(n: int, differing: float) -> tuple[float | None, float]:
     """The smallest difference, and the power of the exact test against it.
 
     Where the difference needs more disagreement than was given, all pairs that differ favour B.
     """
-    smallest = smallest_of_pairs(n, differing)
+    smallest = smallest_difference_of_pairs(round(differing * n), n)
     if smallest is None:
         return None, math.nan
     share = max(differing, smallest)
@@ -236,7 +239,10 @@ def power_in_clusters(world: World, runs: int, seed: int) -> tuple[float, float]
     names = [name for own in world.clusters.values() for name in own]
     weights = cluster_sums([1 / len(names)] * len(names), names)
     step = 0.0 if world.overlaps else 1 / len(names)
-    told = [smallest_difference(parts.tolist(), weights.tolist(), step=step) for parts in drawn]
+    if world.layout is singles and not world.overlaps:
+        told = [smallest_difference_of_pairs(int(np.count_nonzero(d)), d.size) for d in drawn]
+    else:
+        told = [smallest_difference(d.tolist(), weights.tolist(), step=step) for d in drawn]
     smallest = float(np.mean([value for value in told if value is not None]))
     reach = float(np.mean([np.abs(parts).sum() for parts in drawn]))
     if reach < 2 * smallest:
@@ -286,10 +292,10 @@ def main() -> None:
             )
     print(f"The same for macro differences, {args.runs} simulations")
     for world in WORLDS:
-        if world.truth == 0 and (told := power_in_clusters(world, args.runs, args.seed)):
+        if world.truth == 0 and (seen := power_in_clusters(world, args.runs, args.seed)):
             print(
-                f"  n = {world.n:3d} each, {world.name}: {100 * told[0]:.1f} points, "
-                f"power {100 * told[1]:.1f} %",
+                f"  n = {world.n:3d} each, {world.name}: {100 * seen[0]:.1f} points, "
+                f"power {100 * seen[1]:.1f} %",
                 flush=True,
             )
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from rich.console import Console
 
 from univg_eval.cli import main
+from univg_eval.cli._comparison_sheet import show
 from univg_eval.comparison import Comparison, compare_runs, p_words, points
 from univg_eval.errors import UserError
 from univg_eval.runs import RunRecord, load_run, unknown_environment, write_run
 from univg_eval.scoring import SampleScore, aggregate
-from univg_eval.stats import mcnemar_test, paired_share_interval
+from univg_eval.stats import (
+    mcnemar_test,
+    paired_share_interval,
+    smallest_difference_of_pairs,
+)
+
+SHIPPED = Path(__file__).resolve().parent.parent / "results" / "runs"
 
 
 def score(name: str, iou: float | None = 0.0, **changes: Any) -> SampleScore:
@@ -132,6 +142,7 @@ def test_a_binary_task_is_mcnemar_and_the_score_interval() -> None:
     assert task.difference.test == "mcnemar"
     assert task.difference.interval == paired_share_interval(1, 8, 20)
     assert (task.difference.a, task.difference.b) == (pytest.approx(0.25), pytest.approx(0.6))
+    assert task.difference.detectable == smallest_difference_of_pairs(9, 20)
     # With one task macro, micro and the task are the same.
     assert found.macro == task.difference
     assert found.micro.interval == task.difference.interval
@@ -166,6 +177,47 @@ def test_shared_images_count_as_one() -> None:
     width = task.difference.interval.high - task.difference.interval.low
     assert width > 1.5 * (apart.macro.interval.high - apart.macro.interval.low)
     assert any("Few groups of shared images (under 20) in find" in note for note in grouped.notes)
+
+
+def test_the_mean_over_equal_tasks_of_single_questions_sees_what_all_pairs_see() -> None:
+    found = compare_runs(record("a", two_tasks([10, 10])), record("b", two_tasks([18, 13])))
+    assert found.macro.detectable == smallest_difference_of_pairs(11, 100)
+    assert [task.difference.detectable for task in found.tasks] == [
+        smallest_difference_of_pairs(8, 50),
+        smallest_difference_of_pairs(3, 50),
+    ]
+
+
+@pytest.mark.parametrize("metric", ["acc@0.5", "miou"])
+def test_b_against_a_mirrors_a_against_b_in_any_order(metric: str) -> None:
+    rng = np.random.default_rng(7)
+    a, b = (
+        [
+            score(f"t-{i}", float(iou), task=f"task{i % 3}", cluster=f"c{i // 4 if i < 60 else i}")
+            for i, iou in enumerate(rng.random(120) ** power)
+        ]
+        for power in (1, 2)
+    )
+    one = compare_runs(record("a", a), record("b", b), metric=metric)
+    other = compare_runs(
+        record("b", b[::-1]), record("a", [a[i] for i in rng.permutation(120)]), metric=metric
+    )
+    tasks = {task.task: task for task in other.tasks}
+    pairs = [(one.macro, other.macro), (one.micro, other.micro)]
+    for task in one.tasks:
+        mirror = tasks[task.task]
+        pairs.append((task.difference, mirror.difference))
+        assert task.p_holm == pytest.approx(mirror.p_holm)
+        assert (task.counts.wins, task.counts.losses) == (mirror.counts.losses, mirror.counts.wins)
+    for left, right in pairs:
+        assert (left.interval.low, left.interval.high) == pytest.approx(
+            (-right.interval.high, -right.interval.low), abs=1e-12
+        )
+        assert left.p == right.p
+        assert left.detectable == pytest.approx(right.detectable)
+    assert {flip.id for flip in one.for_a} == {flip.id for flip in other.for_b}
+    turned = {"a_higher": "b_higher", "b_higher": "a_higher"}
+    assert one.verdict.kind == turned.get(other.verdict.kind, other.verdict.kind)
 
 
 def test_tasks_are_corrected_by_holm() -> None:
@@ -424,6 +476,25 @@ def test_command_says_the_verdict_first(capsys, folders: tuple[Path, Path]) -> N
         assert cell in out
 
 
+def test_a_narrow_terminal_cuts_no_figure() -> None:
+    found = compare_runs(load_run(SHIPPED / "tiny_cot"), load_run(SHIPPED / "tiny_grpo"))
+    lines = []
+    for width in (80, 160):
+        console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
+        show(found, console)
+        assert isinstance(console.file, io.StringIO)
+        lines.append([line.rstrip() for line in console.file.getvalue().splitlines()])
+        assert max(map(len, lines[-1])) <= width
+    narrow, wide = lines
+    assert sum(line.split()[:1] == ["region"] for line in narrow) == 2  # figures, then counts
+    assert sum(line.split()[:1] == ["region"] for line in wide) == 1
+    for text in (narrow, wide):
+        cells = [cell for line in text if line.split()[:1] == ["region"] for cell in line.split()]
+        for cell in ("35.0", "27.5", "-7.5", "-23.5", "+8.2", "20.7", "0.51", "6", "3", "8", "23"):
+            assert cell in cells
+        assert not any("…" in line for line in text if "SHA" not in line)
+
+
 def test_command_picks_the_benchmark_that_both_have(capsys, folders: tuple[Path, Path]) -> None:
     old, new = folders
     status, out, _ = command(capsys, old, new, "--json")
@@ -485,7 +556,6 @@ def test_command_refuses_what_it_cannot_do(
 
 # --- the runs that the project ships -------------------------------------------------------------
 
-SHIPPED = Path(__file__).resolve().parent.parent / "results" / "runs"
 PAGE = SHIPPED.parent.parent / "docs" / "compare.md"
 
 

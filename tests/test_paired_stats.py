@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -19,7 +19,9 @@ from univg_eval.stats import (
     paired_share_interval,
     sign_flip_test,
     smallest_difference,
+    smallest_difference_of_pairs,
 )
+from univg_eval.stats._clusters import linear_parts
 
 # --- binomial tail, McNemar, sign flips ----------------------------------------------------------
 
@@ -80,6 +82,13 @@ def test_drawn_signs_come_close_to_all_signs_and_never_reach_zero() -> None:
     assert sign_flip_test(differences, draws=99, seed=3) == sign_flip_test(
         differences, draws=99, seed=3
     )
+
+
+def test_drawn_signs_do_not_depend_on_order_or_direction() -> None:
+    differences = np.random.default_rng(2).normal(0.2, 1.0, 50)
+    expected = sign_flip_test(differences.tolist(), draws=499)
+    assert sign_flip_test((-differences).tolist(), draws=499) == expected
+    assert sign_flip_test(np.sort(differences).tolist(), draws=499) == expected
 
 
 def test_zeros_leave_the_test_exact() -> None:
@@ -273,12 +282,88 @@ def test_one_cluster_says_nothing_of_its_spread() -> None:
     assert (drawn.tasks["a"].low, drawn.tasks["a"].high) == (-1.0, 1.0)
 
 
-def test_bootstrap_repeats_and_mirrors() -> None:
-    values = [1.0, 0.0, 0.0, -1.0, 1.0, 1.0, 0.0, 0.5]
-    drawn = paired_bootstrap({"a": values}, seed=4)
-    assert drawn == paired_bootstrap({"a": values}, seed=4)
-    mirrored = paired_bootstrap({"a": [-value for value in values]}, seed=4).macro
-    assert mirrored.low == pytest.approx(-drawn.macro.high, abs=0.03)
+def test_bootstrap_repeats() -> None:
+    values = {"a": [1.0, 0.0, 0.0, -1.0, 1.0, 1.0, 0.0, 0.5]}
+    assert paired_bootstrap(values, seed=4) == paired_bootstrap(values, seed=4)
+    assert paired_bootstrap(values, seed=4) != paired_bootstrap(values, seed=5)
+
+
+@pytest.mark.parametrize("kind", ["skewed", "mirrored", "zero"])
+def test_bootstrap_of_turned_differences_in_another_order_is_the_mirror(kind: str) -> None:
+    rng = np.random.default_rng(9)
+    values = {name: rng.exponential(0.2, n).clip(0, 1) - 0.1 for name, n in (("b", 30), ("a", 12))}
+    if kind != "skewed":
+        half = values["b"][:6] * (kind == "mirrored")
+        values = {"b": np.concatenate([half, -half]), "a": np.concatenate([-half, half])}
+    names = {name: rng.integers(0, 9, len(own)) for name, own in values.items()}
+    clusters = names if kind == "skewed" else None
+    drawn = paired_bootstrap({name: own.tolist() for name, own in values.items()}, clusters)
+    orders = {name: rng.permutation(len(own)) for name, own in reversed(values.items())}
+    turned = paired_bootstrap(
+        {name: (-values[name][order]).tolist() for name, order in orders.items()},
+        {name: names[name][order] for name, order in orders.items()} if clusters else None,
+    )
+    assert list(turned.tasks) == ["a", "b"]
+    for one, other in (
+        (drawn.macro, turned.macro),
+        (drawn.micro, turned.micro),
+        *((drawn.tasks[name], turned.tasks[name]) for name in values),
+    ):
+        assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=1e-12)
+
+
+def test_parts_of_unequal_clusters_give_the_jackknife_variance() -> None:
+    rng = np.random.default_rng(12)
+    counts = np.array([20.0, 7.0, 3.0, 1.0, 1.0, 1.0])
+    sums = counts * rng.uniform(-1, 1, 6)
+    g = len(counts)
+    left_out = np.array([np.delete(sums, i).sum() / np.delete(counts, i).sum() for i in range(g)])
+    jackknife = (g - 1) / g * np.sum((left_out - sums.sum() / counts.sum()) ** 2)
+    parts = linear_parts(sums, counts)
+    assert np.sum(parts**2) * g / (g - 1) == pytest.approx(jackknife)
+    # Equal clusters: the plain linear form.
+    equal = linear_parts(sums, np.full(g, 4.0))
+    assert equal == pytest.approx((sums - sums.mean()) / (4 * g))
+    assert linear_parts(np.array([3.0]), np.array([5.0])).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("g", [2, 3, 5])
+def test_the_clusters_of_other_tasks_do_not_help_a_task(g: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    values = np.linspace(-0.02, 0.02, g)
+    other = np.resize([0.001, -0.001], 400)
+    drawn = paired_bootstrap({"a": values.tolist(), "b": other.tolist()}, resamples=20000)
+    t, size = stats.t.ppf(0.975, g - 1) / 1.96, math.sqrt(np.mean(values[values != 0] ** 2))
+    rng = np.random.default_rng(0)
+    means = rng.choice(values, (100_000, g)).mean(axis=1) * math.sqrt(g / (g - 1)) * t
+    unseen = (rng.poisson(1, 100_000) - rng.poisson(1, 100_000)) * size / g
+    low, high = np.quantile(means + unseen, [0.025, 0.975])
+    width = drawn.tasks["a"].high - drawn.tasks["a"].low
+    assert width == pytest.approx(high - low, rel=0.06)
+    # What the mean over the tasks does not know is what the small task does not know.
+    assert drawn.macro.high - drawn.macro.low > 0.4 * (high - low)
+
+
+def test_macro_coverage_where_one_cluster_is_half_of_a_task() -> None:
+    rng = np.random.default_rng(4)
+    runs, tasks = 200, 8
+    group = np.array([0] * 20 + list(range(1, 21)))
+    clusters = {str(t): [(t, int(i)) for i in group] for t in range(tasks)}
+    covered = 0
+    for run in range(runs):
+        # Nine in ten questions go like their cluster.
+        own = np.where(
+            rng.random((2, tasks, 40)) < 0.9,
+            rng.random((2, tasks, 21))[:, :, group],
+            rng.random((2, tasks, 40)),
+        )
+        change = (own[1] < 0.5).astype(float) - (own[0] < 0.4)
+        drawn = paired_bootstrap(
+            {str(t): change[t].tolist() for t in range(tasks)}, clusters, resamples=400, seed=run
+        ).macro
+        covered += drawn.low <= 0.1 <= drawn.high
+    # Without the share of the large cluster taken into account it was 73 %.
+    assert 0.90 <= covered / runs <= 0.985
 
 
 @pytest.mark.parametrize(
@@ -335,20 +420,57 @@ def test_smallest_difference_is_connetts_formula_for_single_pairs() -> None:
     assert needed == pytest.approx(n, rel=1e-5)
 
 
-@pytest.mark.parametrize(("n", "differing"), [(100, 20), (100, 40), (200, 10), (40, 0)])
+@pytest.mark.parametrize(
+    ("n", "differing"),
+    [(40, 0), (40, 2), (40, 8), (40, 10), (40, 40), (100, 20), (7, 3), (6, 6), (300, 50)],
+)
 def test_mcnemar_finds_the_smallest_difference_four_times_in_five(n: int, differing: int) -> None:
-    half = differing // 2
-    parts = [1 / n] * half + [-1 / n] * half + [0.0] * (n - differing)
-    smallest = smallest_difference(parts, [1 / n] * n, step=1 / n)
+    stats = pytest.importorskip("scipy.stats")
+    smallest = smallest_difference_of_pairs(differing, n)
     assert smallest is not None
     share = max(differing / n, smallest)
-    rng = np.random.default_rng(2)
-    counts = rng.multinomial(
-        n, [(share - smallest) / 2, (share + smallest) / 2, 1 - share], size=1500
+    favours = 0.5 + 0.5 * smallest / share
+    power = 0.0
+    for m in range(n + 1):
+        wins = np.arange(m // 2 + 1, m + 1)
+        shown = wins[2 * stats.binom.sf(wins - 1, m, 0.5) < 0.05]
+        if shown.size:
+            power += stats.binom.pmf(m, n, share) * stats.binom.sf(shown[0] - 1, m, favours)
+    assert power == pytest.approx(0.8, abs=1e-8)
+
+
+def test_smallest_difference_of_pairs_by_hand() -> None:
+    # Six pairs: all must differ and favour one run. d = 0.8^(1 / 6) where none was seen to differ.
+    assert smallest_difference_of_pairs(0, 6) == pytest.approx(0.8 ** (1 / 6))
+    # Where all differ, each must favour it: (1 + d) / 2 = 0.8^(1 / 6).
+    assert smallest_difference_of_pairs(6, 6) == pytest.approx(2 * 0.8 ** (1 / 6) - 1)
+    # p < 0.01 takes eight of eight.
+    assert smallest_difference_of_pairs(0, 7, level=0.99) is None
+    assert smallest_difference_of_pairs(0, 8, level=0.99, power=0.5) == pytest.approx(0.5**0.125)
+
+
+def test_smallest_difference_of_pairs_grows_with_disagreement_and_shrinks_with_pairs() -> None:
+    by_disagreement = [smallest_difference_of_pairs(k, 80) for k in range(0, 81, 5)]
+    assert None not in by_disagreement
+    assert all(b >= a - 1e-9 for a, b in pairwise(by_disagreement))
+    by_pairs = [smallest_difference_of_pairs(n // 5, n) for n in (20, 50, 200, 1000, 5000)]
+    assert by_pairs == sorted(by_pairs, reverse=True)
+    # With many pairs it is Connett's formula.
+    n = 5000
+    parts = [1 / n] * 500 + [-1 / n] * 500 + [0.0] * 4000
+    assert by_pairs[-1] == pytest.approx(
+        smallest_difference(parts, [1 / n] * n, step=1 / n), rel=0.01
     )
-    power = np.mean([mcnemar_test(int(i), int(j)) < 0.05 for i, j, _ in counts])
-    # Few pairs make the exact test, and so the figure, cautious: it may find it more often.
-    assert 0.80 - 0.03 <= power <= 0.95
+
+
+@pytest.mark.parametrize(("g", "size"), [(120, 1.0), (40, 0.5), (6, 0.25)])
+def test_where_hardly_any_cluster_differs_six_must(g: int, size: float) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    parts = [size / g, -size / g] + [0.0] * (g - 2)
+    smallest = smallest_difference(parts, [1 / g] * g)
+    assert smallest is not None
+    # So many clusters differ by this size, all for one run, that it makes up the difference.
+    assert stats.binom.sf(5, g, smallest / size) == pytest.approx(0.8, abs=1e-6)
 
 
 def test_smallest_difference_of_clusters_is_found_four_times_in_five() -> None:
@@ -371,6 +493,7 @@ def test_smallest_difference_of_clusters_is_found_four_times_in_five() -> None:
 
 @pytest.mark.parametrize("n", [1, 5])
 def test_too_few_pairs_can_show_nothing(n: int) -> None:
+    assert smallest_difference_of_pairs(n, n) is None
     assert smallest_difference([1 / n] * n, [1 / n] * n, step=1 / n) is None
 
 
@@ -393,6 +516,10 @@ def test_more_pairs_show_less() -> None:
         (lambda: paired_bootstrap({"a": [0.5]}, level=2), "level is 2"),
         (lambda: smallest_difference([0.1], [0.5, 0.5]), "1 contributions and 2 weights"),
         (lambda: smallest_difference([0.1] * 9, [1 / 9] * 9, power=1), "power is 1"),
+        (lambda: smallest_difference_of_pairs(9, 8), "9 pairs differ with n = 8"),
+        (lambda: smallest_difference_of_pairs(0, 0), "0 pairs differ with n = 0"),
+        (lambda: smallest_difference_of_pairs(1, 8, power=0), "power is 0"),
+        (lambda: smallest_difference_of_pairs(1, 8, level=5), "level is 5"),
     ],
 )
 def test_wrong_arguments_are_named(call, message: str) -> None:

@@ -66,8 +66,8 @@ def test_wilson_coverage_at_forty_samples_by_enumeration(p: float) -> None:
 
 @pytest.mark.parametrize(
     "shares",
-    [[0.02] * 15, [0.5] * 15, list(np.linspace(0.02, 0.9, 15)), [0.02] * 10],
-    ids=["rare", "even", "mixed", "rare, ten tasks"],
+    [[0.02] * 15, list(np.linspace(0.02, 0.9, 15)), [0.02] * 5],
+    ids=["rare", "mixed", "rare, five tasks"],
 )
 def test_macro_bootstrap_coverage_at_forty_samples(shares: list[float]) -> None:
     generator = np.random.default_rng(20)
@@ -80,6 +80,23 @@ def test_macro_bootstrap_coverage_at_forty_samples(shares: list[float]) -> None:
         covered += interval.low <= true <= interval.high
     # 300 runs leave a standard error of 1.3 points around a true coverage of 95.
     assert 0.91 <= covered / runs <= 0.985
+
+
+def test_macro_coverage_where_clusters_are_of_unequal_size() -> None:
+    # As in a task of MIG-Bench with 288 questions on 78 groups of images, here rare answers that
+    # go by group. Without the adjustments it was 88 %.
+    generator = np.random.default_rng(6)
+    sizes = [18, 12, 11, 10, 9, 8, 7, 7, 6, 6, 5, 4] + [3] * 53 + [2] * 13
+    group = np.repeat(np.arange(78), sizes)
+    covered, runs = 0, 300
+    for run in range(runs):
+        same, own = generator.random(78) < 0.05, generator.random(len(group)) < 0.05
+        right = np.where(generator.random(len(group)) < 0.6, same[group], own)
+        interval = macro_bootstrap(
+            {"a": right.astype(float).tolist()}, {"a": group.tolist()}, resamples=300, seed=run
+        )
+        covered += interval.low <= 0.05 <= interval.high
+    assert covered / runs >= 0.92
 
 
 def test_macro_interval_grows_with_clusters_of_equal_rows() -> None:
