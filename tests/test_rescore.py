@@ -353,6 +353,27 @@ def test_sizes_that_are_not_known_are_asked_for(root: Path, capsys) -> None:
     assert not (root / "n").exists()
 
 
+def test_another_number_of_sizes_than_of_images_is_told(root: Path) -> None:
+    path = make_run(root)
+    for name in ("image_sizes", "input_sizes"):
+        old = load_run(path)
+        old.responses[2][name] = [[200, 100], [200, 100]]
+        with pytest.raises(UserError, match=rf"'thinking' has 2 {name} in the record; expected 1"):
+            rescore(old, prepared_samples(old))
+
+
+def test_a_place_that_cannot_be_written_is_told(root: Path, capsys) -> None:
+    path = make_run(root)
+    (root / "dangling").symlink_to(root / "nowhere")
+    for out, words in (
+        ("n" * 300, "cannot write a run record into"),
+        ("run/scores.jsonl/new", "cannot write a run record into"),
+        ("dangling", "dangling exists; choose another folder"),
+    ):
+        assert main(["rescore", str(path), "-o", str(root / out)]) == 2
+        assert words in capsys.readouterr().err
+
+
 # Controls
 
 

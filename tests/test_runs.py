@@ -250,6 +250,9 @@ FAULTS = [
     ("run_manifest", "settings/dialect", "qwen", "settings.dialect is 'qwen'; expected array"),
     ("run_manifest", "settings/dialect", ["qwen"], "settings.dialect has 1 items; expected 2"),
     ("run_manifest", "settings/dialect/1", None, "settings.dialect[1] is None; expected string"),
+    ("run_manifest", "settings/dialect/0", None, "settings.dialect[0] is None; expected string"),
+    ("run_manifest", "settings/max_pixels/0", "9", "settings.max_pixels[0] is '9'; expected int"),
+    ("run_manifest", "settings/max_pixels/0", 0, "settings.max_pixels[0] is 0; expected at least"),
     ("run_manifest", "settings/other", [1], "settings.other has 1 items; expected 2"),
     ("run_manifest", "dataset/fingerprint", object, "dataset.fingerprint is missing"),
     ("run_manifest", "results/tasks/t/n", object, "results.tasks.t.n is missing"),
@@ -533,7 +536,7 @@ def test_an_older_record_stays_until_the_new_one_is_in_its_place(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", full)
-    with pytest.raises(UserError, match="cannot write a run record into .*No space left"):
+    with pytest.raises(UserError, match=r"cannot write a run record into .*No space left"):
         write(path, scores=[row | {"iou": 1.0} for row in SCORES], replace=True)
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before
     assert list(tmp_path.iterdir()) == [path]
@@ -544,7 +547,7 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(UserError, match="cannot write a run record into .*No space left"):
+    with pytest.raises(UserError, match=r"cannot write a run record into .*No space left"):
         write(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
@@ -559,6 +562,17 @@ def test_a_folder_that_cannot_be_read_is_told(
 
     monkeypatch.setattr(Path, "is_file", shut)
     with pytest.raises(UserError, match=r"cannot read the run record .*denied \(.*scores\.jsonl"):
+        load_run(path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "responses.jsonl", "scores.jsonl"])
+@pytest.mark.parametrize("value", ["nan", "-inf"])
+def test_numbers_that_json_lacks_are_refused(tmp_path: Path, name: str, value: str) -> None:
+    def change(found: Any) -> None:
+        (found if isinstance(found, dict) else found[1])["of a later version"] = float(value)
+
+    path = rewritten(write(tmp_path / "run"), name, change)
+    with pytest.raises(UserError, match=rf"{name}.*(NaN|Infinity) is no JSON"):
         load_run(path)
 
 

@@ -327,8 +327,8 @@ def _text(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
 def _response(
     row: Mapping[str, Any], text: str | None, sample: GroundingSample, resized_by: Dialect | None
 ) -> Response:
-    image_sizes = _sizes(row["image_sizes"]) or sample.image_sizes
-    input_sizes = _sizes(row["input_sizes"])
+    image_sizes = _sizes(row, "image_sizes", sample) or sample.image_sizes
+    input_sizes = _sizes(row, "input_sizes", sample)
     if resized_by is not None and resized_by.needs_input_size:
         # Without image sizes they cannot be known; scoring says so.
         input_sizes = [resized_by.input_size(size) for size in image_sizes] if image_sizes else None
@@ -340,5 +340,13 @@ def _response(
     )
 
 
-def _sizes(rows: Sequence[Sequence[int]] | None) -> list[tuple[int, int]] | None:
-    return [(width, height) for width, height in rows] if rows else None
+def _sizes(
+    row: Mapping[str, Any], name: str, sample: GroundingSample
+) -> list[tuple[int, int]] | None:
+    sizes = row[name]
+    if sizes and sample.image_sizes and len(sizes) != len(sample.image_sizes):
+        raise UserError(
+            f"sample {sample.id!r} has {len(sizes)} {name} in the record; expected "
+            f"{len(sample.image_sizes)}, one for each of its images: evaluate again"
+        )
+    return [(width, height) for width, height in sizes] if sizes else None

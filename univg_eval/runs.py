@@ -35,7 +35,13 @@ from typing import Any
 
 from univg_eval.errors import UserError
 from univg_eval.failed_requests import split_response
-from univg_eval.samples import GroundingSample, fingerprint, iter_json_lines, load_samples
+from univg_eval.samples import (
+    GroundingSample,
+    fingerprint,
+    iter_json_lines,
+    load_samples,
+    refuse_nan,
+)
 from univg_eval.schemas import faults, load_schema
 from univg_eval.scoring import Response, SampleScore
 
@@ -176,12 +182,12 @@ def write_run(
             scores are of different samples.
     """
     path = Path(path)
-    if os.path.lexists(path) and not replace:
-        raise UserError(f"{path} exists; choose another folder or remove it")
-    if path.is_symlink():
+    if os.path.lexists(path):
+        if not replace:
+            raise UserError(f"{path} exists; choose another folder or remove it")
         path = path.resolve()
-    if path.exists() and not (path / CHECKSUMS).is_file():
-        raise UserError(f"{path} exists and is no run record; choose another folder")
+        if path.exists() and not (path / CHECKSUMS).is_file():
+            raise UserError(f"{path} exists and is no run record; choose another folder")
     whole = {**_stamp(), **manifest}
     files: dict[str, list[Mapping[str, Any]]] = {
         RESPONSES: list(responses),
@@ -397,7 +403,7 @@ def _read_run(path: Path, label: str | None) -> RunRecord:
     manifest = _json_object(path / MANIFEST)
     _require_known_schema(path, manifest)
     responses, scores = (
-        [row for _, row in iter_json_lines(path / name)] for name in (RESPONSES, SCORES)
+        [row for _, row in iter_json_lines(path / name, nan=False)] for name in (RESPONSES, SCORES)
     )
     _require_sound(path, manifest, responses, scores, _REMEDY)
     return RunRecord(
@@ -463,7 +469,7 @@ def require_fingerprint(benchmark: str, prepared: str, evaluated: str) -> None:
 
 def _json_object(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_nan)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(value, dict):

@@ -272,8 +272,17 @@ def benchmark_dir(benchmark: str, root: str | os.PathLike[str] | None = None) ->
     return data_root(root) / benchmark
 
 
-def iter_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, Any]]:
+def refuse_nan(name: str) -> float:
+    """``parse_constant`` for `json.loads`: NaN and Infinity are Python's, JSON has none."""
+    raise ValueError(f"{name} is no JSON")
+
+
+def iter_json_lines(path: str | os.PathLike[str], *, nan: bool = True) -> Iterator[tuple[int, Any]]:
     """Yield (1-based line number, parsed value) of a JSON Lines file; blank lines are passed over.
+
+    Args:
+        path: of the file.
+        nan: whether NaN and Infinity, which Python writes and JSON lacks, are read.
 
     Raises:
         UserError: the file cannot be read, is not UTF-8, or a line is not JSON.
@@ -285,7 +294,8 @@ def iter_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, Any]]:
                 if not raw.strip():
                     continue
                 try:
-                    yield number, json.loads(raw.decode("utf-8"))
+                    text = raw.decode("utf-8")
+                    yield number, json.loads(text, parse_constant=None if nan else refuse_nan)
                 except UnicodeDecodeError as error:
                     raise UserError(
                         f"{path}:{number}: not UTF-8 (byte {error.start} is "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.show < 0:
         raise UserError(f"--show is {args.show}; expected 0 or more")
-    if args.output.exists():
+    if os.path.lexists(args.output):
         raise UserError(f"-o {args.output} exists; choose another folder or remove it")
     record = _chosen(args.run_path, args.benchmark)
     rescored = rescore(
