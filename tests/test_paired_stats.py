@@ -14,6 +14,7 @@ from univg_eval.stats import (
     binomial_tail,
     cluster_sums,
     macro_bootstrap,
+    macro_draws,
     mcnemar_test,
     paired_bootstrap,
     paired_share_interval,
@@ -342,6 +343,28 @@ def test_the_clusters_of_other_tasks_do_not_help_a_task(g: int) -> None:
     assert width == pytest.approx(high - low, rel=0.06)
     # What the mean over the tasks does not know is what the small task does not know.
     assert drawn.macro.high - drawn.macro.low > 0.4 * (high - low)
+
+
+def test_few_clusters_with_the_spread_of_many_get_their_own_students_interval() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    # Two of 400 differ: 3 (2 x^2)^2 / (2 x^4) = 6 degrees of freedom, by kurtosis.
+    values = [0.5, -0.5] + [0.0] * 398
+    rng = np.random.default_rng(0)
+    sums = (rng.poisson(1, (200_000, 4)) * 0.5) @ np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+    t = stats.t.ppf(0.975, 6) / 1.96
+    for draws, factor in ((sums @ [t, 1.0], t), (sums @ [1.0, 1.0], 1.0)):
+        low, high = np.quantile(draws, [0.025, 0.975]) / 400
+        found = paired_bootstrap({"a": values}, resamples=50_000).macro
+        same = found.high - found.low == pytest.approx(high - low, rel=0.03)
+        assert same == (factor > 1)
+
+
+def test_values_of_one_sample_keep_together_with_few_clusters() -> None:
+    # The two columns and their sum; alone, each would get degrees of freedom of its own.
+    rare, even = [1.0] + [0.0] * 11, [0.25, 0.5] * 6
+    both = [(a + b) / 2 for a, b in zip(rare, even, strict=True)]
+    draws = macro_draws([{"a": rare}, {"a": even}, {"a": both}], resamples=200)
+    assert draws[:, :2].mean(axis=1) == pytest.approx(draws[:, 2])
 
 
 def test_macro_coverage_where_one_cluster_is_half_of_a_task() -> None:

@@ -60,7 +60,7 @@ def linear_parts(sums: FloatArray, counts: FloatArray) -> FloatArray:
     pulls the mean towards itself, so that its part looks smaller than it is by the factor 1 - h;
     each is divided by that, against 1 - 1 / g of g equal clusters, for which nothing changes. The
     squares then add up to the jackknife variance (MacKinnon, Nielsen and Webb, "Cluster-robust
-    inference", J. Econometrics 232, 2023, section 4: CV3).
+    inference: a guide to empirical practice", J. Econometrics 232, 2023: CV3).
 
     Args:
         sums, counts: of each cluster; shape (clusters, ...), each further place a mean of its own.
