@@ -488,7 +488,7 @@ def test_a_run_that_names_no_revision_is_held_by_its_counts() -> None:
     assert Mark.OTHER_REVISION not in row(board, "revised").marks
 
 
-def test_printed_rows_alone_are_ranked_within_the_largest_set() -> None:
+def test_printed_rows_alone_are_held_against_the_best_that_can_be_compared() -> None:
     rows = {
         "r1": {"a": "81.08", "b": "50.00"},
         "o1": {"a": "87.50", "b": "50.00"},
@@ -503,9 +503,37 @@ def test_printed_rows_alone_are_ranked_within_the_largest_set() -> None:
         ("none", None),
     ]
     assert board.reference.entry.label == "o2"
+    assert "best printed row of known rule and file that another can be" in board.notes[0]
+    higher = rows | {"r1": {"a": "97.30", "b": "100.00"}}
+    assert one([], printed(higher)).reference.entry.label == "o2"
     other = one([], printed(rows), reference="r1")
     assert [r.entry.label for r in other.rows if r.comparable] == ["r1"]
     assert Mark.OTHER_REVISION in row(other, "o2").marks
+
+
+@pytest.mark.parametrize(
+    ("rows", "protocol", "reference", "reason"),
+    [
+        ({"x": "87.50", "y": "90.00"}, "unknown", "y", "best printed row that another"),
+        ({"x": "81.08", "y": "77.50"}, "univg-r1", "x", "(the best printed row)"),
+        ({"x": "99.99", "y": "99.98"}, "univg-r1", "x", "(the best printed row)"),
+    ],
+)
+def test_the_printed_reference_where_little_is_known(
+    rows: dict[str, str], protocol: str, reference: str, reason: str
+) -> None:
+    revisions = [counts("original", a=40), counts("revised", a=37)]
+    made = table({name: {"a": value} for name, value in rows.items()}, protocol=protocol)
+    board = one([], Published([made], (), revisions))
+    assert board.reference.entry.label == reference
+    assert reason in board.notes[0]
+
+
+def test_a_known_rule_comes_before_a_higher_value() -> None:
+    known = table({"x": {"a": "87.50"}, "y": {"a": "90.00"}})
+    unknown = table({"z": {"a": "97.50"}, "w": {"a": "95.00"}}, key="later", protocol="unknown")
+    board = one([], Published([known, unknown], (), [counts("original", a=40)]))
+    assert board.reference.entry.label == "y"
 
 
 def test_a_row_with_a_rule_of_its_own_is_not_comparable() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from univg_eval.leaderboard.entries import Entry
 from univg_eval.leaderboard.marks import BREAKING, Mark
 
-__all__ = ["breaking_marks", "comparable", "largest_group", "relative_marks"]
+__all__ = ["breaking_marks", "comparable", "printed_reference", "relative_marks"]
 
 SHOWN_TASKS = 3
 
@@ -124,26 +124,37 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN_TASKS]) + (f" and {more} more" if more > 0 else "")
 
 
-def largest_group(entries: Sequence[Entry]) -> Sequence[Entry]:
-    """The largest comparable set among printed rows, its reference first.
+def printed_reference(entries: Sequence[Entry]) -> tuple[Entry, str]:
+    """The printed row that the others are held against where none is named, and why it is.
 
-    Each row is tried as the reference that has the most tasks and values that are feasible. Of
-    equally large sets the one whose reference has the highest average is taken, then the earliest.
+    Of the rows with the most tasks and feasible values, the one with the highest average among
+    those whose rule and annotation file are known and that another row can be compared with; among
+    all that another can be compared with where there is none; else among all of them.
     """
     most = max(len(entry.columns) for entry in entries)
-    best: Sequence[Entry] = entries[:1]
-    best_key = (0, -1.0)
-    for reference in entries:
-        if len(reference.columns) < most or Mark.INFEASIBLE_DENOMINATOR in reference.marks:
-            continue
-        group = [reference] + [
-            entry
-            for entry in entries
-            if entry is not reference
-            and comparable(entry, reference, {**entry.marks, **relative_marks(entry, reference)})
-        ]
-        average = reference.macro(tuple(reference.columns))
-        key = (len(group), average.value if average is not None else 0.0)
-        if key > best_key:
-            best, best_key = group, key
-    return best
+    full = [entry for entry in entries if len(entry.columns) == most]
+    feasible = [entry for entry in full if Mark.INFEASIBLE_DENOMINATOR not in entry.marks] or full
+    compared = [
+        entry
+        for entry in feasible
+        if any(
+            comparable(other, entry, {**other.marks, **relative_marks(other, entry)})
+            for other in entries
+            if other is not entry
+        )
+    ]
+    known = [entry for entry in compared if entry.protocol is not None and entry.revisions]
+    if known:
+        reason = "the best printed row of known rule and file that another can be compared with"
+    elif compared:
+        reason = "the best printed row that another can be compared with"
+    else:
+        reason = "the best printed row"
+    return max(known or compared or feasible, key=_average), reason
+
+
+def _average(entry: Entry) -> float:
+    average = entry.macro(tuple(entry.columns))
+    if average is not None:
+        return average.value
+    return -1.0 if entry.printed_average is None else float(entry.printed_average / 100)

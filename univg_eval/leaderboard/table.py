@@ -12,7 +12,7 @@ from univg_eval.errors import UserError
 from univg_eval.leaderboard.comparing import (
     breaking_marks,
     comparable,
-    largest_group,
+    printed_reference,
     relative_marks,
 )
 from univg_eval.leaderboard.entries import Entry
@@ -161,8 +161,7 @@ def make_leaderboard(
         entries: at least one.
         metric: what the values are.
         reference: one of `entries`; None: the first run of a model, else the first baseline, or
-            where there is no run, of the printed rows the one with the largest comparable set (see
-            `comparing.largest_group`).
+            where there is no run, a printed row (see `comparing.printed_reference`).
         strict: show comparable rows alone.
         notes: sentences to begin the notes with.
         sources: see `Leaderboard`; of tables whose rows are not shown they are dropped.
@@ -178,8 +177,7 @@ def make_leaderboard(
         if models and models[0] is not runs[0]:
             reason = "the first run of a model"
         if first is None:
-            reason = "the printed row with the largest comparable set"
-            first = largest_group(entries)[0]
+            first, reason = printed_reference(entries)
         reference = first
     average_tasks = tuple(reference.columns)
     rows = [_row(entry, reference, average_tasks, metric) for entry in entries]
