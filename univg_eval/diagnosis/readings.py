@@ -33,7 +33,7 @@ from univg_eval.boxes import Box, box_iou
 from univg_eval.dialects import Dialect, get_dialect, list_dialects
 from univg_eval.dialects._grammar import Found, Grammar
 from univg_eval.samples import GroundingSample
-from univg_eval.scoring import MATCH_IOU, Response, score_samples
+from univg_eval.scoring import MATCH_IOU, Response, SampleScore, score_samples
 from univg_eval.stats import binomial_tail
 
 __all__ = [
@@ -56,6 +56,7 @@ TOLD_APART = 0.05
 AS_GOOD = 0.02
 MIN_INVERTED = 0.1
 _PART = 256
+_AT_ONCE = 64
 
 _NUMBERS = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 
@@ -239,18 +240,27 @@ def read_all(
         for sample, response in zip(samples, responses, strict=True)
     )
     without = [replace(response, input_sizes=None) for response in responses]
-    readings = []
-    for way in ways:
-        if not sized and (way.dialect.needs_image_size or way.dialect.needs_input_size):
-            continue
-        scores = score_samples(samples, responses if way.keeps_sizes else without, way.dialect)
-        boxes = np.array(
-            [score.box if score.box is not None else (math.nan,) * 4 for score in scores],
-            dtype=np.float64,
-        ).reshape(-1, 4)
-        ious = np.array([score.iou or 0.0 for score in scores], dtype=np.float64)
-        readings.append(Reading(way, boxes, ious))
-    return readings
+    used = [
+        way
+        for way in ways
+        if sized or not (way.dialect.needs_image_size or way.dialect.needs_input_size)
+    ]
+    scores: list[list[SampleScore]] = [[] for _ in used]
+    # A few responses at a time in all ways: how one is taken apart is then still known.
+    for start in range(0, len(samples), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        for way, found in zip(used, scores, strict=True):
+            given = responses if way.keeps_sizes else without
+            found += score_samples(samples[part], given[part], way.dialect)
+    return [_reading(way, found) for way, found in zip(used, scores, strict=True)]
+
+
+def _reading(way: Candidate, scores: Sequence[SampleScore]) -> Reading:
+    boxes = np.array(
+        [score.box if score.box is not None else (math.nan,) * 4 for score in scores],
+        dtype=np.float64,
+    ).reshape(-1, 4)
+    return Reading(way, boxes, np.array([score.iou or 0.0 for score in scores], dtype=np.float64))
 
 
 def blind_hits(

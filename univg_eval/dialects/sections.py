@@ -9,6 +9,7 @@ section* is the last ``<answer>…</answer>`` of what is left (an unclosed one c
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 __all__ = ["Split", "split_response"]
@@ -44,6 +45,7 @@ class Split(NamedTuple):
     unclosed: bool
 
 
+@lru_cache(maxsize=128)
 def split_response(text: str) -> Split:
     """Take a response apart by the rule at the top of this module; linear in its length."""
     marks = [(m.lastindex, m.start(), m.end()) for m in _MARKS.finditer(text)]
