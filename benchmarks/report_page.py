@@ -31,6 +31,7 @@ BENCHMARK = "many"
 TASKS = 10
 IMAGES_PER_SAMPLE = 2
 IMAGE_WH = (640, 480)
+SETTINGS = {"dialect": "norm1000", "prompt": "direct", "protocol": "univg"}
 WORDS = "the red cup on the left of the second image stands behind a book near the window"
 
 
@@ -90,8 +91,8 @@ def make_run(folder: Path, samples: Sequence[GroundingSample], seed: int) -> Run
         answer = f"({x1},{y1}),({x2},{y2})" if generator.random() > 0.05 else "I cannot find it."
         responses.append(Response(f"<think>{thinking}</think><answer>{answer}</answer>"))
     scores = score_samples(samples, responses, dialect)
-    settings = {name: [None, "none"] for name in ("prompt", "min_pixels", "max_pixels")}
-    settings |= {"dialect": ["norm1000", "given"], "protocol": ["univg", "given"]}
+    settings = {name: [None, "none"] for name in ("min_pixels", "max_pixels")}
+    settings |= {name: [value, "given"] for name, value in SETTINGS.items()}
     settings |= {"control": ["none", "default"], "media": ["images", "default"]}
     write_run(
         folder,
