@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import typing
@@ -319,6 +320,15 @@ def test_a_response_that_is_no_unicode_is_read_back(tmp_path: Path) -> None:
     assert load_run(write(tmp_path / "run", responses=odd)).responses == odd
 
 
+def test_a_record_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        path = write(tmp_path / "run")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o750
+
+
 def test_checksums_are_those_of_the_files(tmp_path: Path) -> None:
     path = write(tmp_path / "run")
     sums = json.loads((path / "checksums.json").read_text())
@@ -499,6 +509,7 @@ def test_an_existing_folder_is_kept_unless_it_is_an_older_record(tmp_path: Path)
         write(path)
     write(path, scores=[row | {"iou": 1.0} for row in SCORES], replace=True)
     assert load_run(path).scores[0]["iou"] == 1.0
+    assert list(tmp_path.iterdir()) == [path]
     precious = tmp_path / "thesis"
     precious.mkdir()
     (precious / "chapter.txt").write_text("words")

@@ -16,7 +16,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Evaluate a model on this project's tasks through lmms-eval. Takes all "
         "arguments of lmms-eval (see `lmms-eval eval --help`) and passes them on; the task folder "
         "is included, samples are logged. Before the model is loaded, the benchmark must be "
-        "prepared and the dialect known. Exit status 1 if the evaluation failed.",
+        "prepared and the dialect known. Exit status 1 if the evaluation failed or a server "
+        "answered no request.",
         epilog="Example: univg eval --model qwen2_5_vl --model_args pretrained=DIR "
         "--tasks univg_mini --batch_size 8 --output_path out",
         usage="univg eval [--dialect NAME] [--prompt STYLE] [--protocol NAME] "
