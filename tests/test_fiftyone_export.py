@@ -21,6 +21,7 @@ from factories import make_sample
 from PIL import Image
 from run_records import record_of
 
+from univg_eval.cli import failures as failures_command
 from univg_eval.cli import main
 from univg_eval.errors import UserError
 from univg_eval.images import load_image
@@ -440,9 +441,38 @@ def test_failures_in_the_terminal_and_for_scripts(
     assert "elsewhere" in result["classes"]
 
 
+def test_tables_fit_a_narrow_terminal_and_lose_no_figure(
+    run_folders: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def tables() -> list[list[str]]:
+        """The head of each table and, below, its row of all tasks, by words."""
+        out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+        rows = [line.split() for line in out.splitlines()]
+        return [row for row in rows if row[:1] in (["task"], ["all"])]
+
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["failures", run_folders[0]]) == 0  # a pipe
+    assert tables() == [
+        ["task", "n", "misses", "wrong_image", "no_box", "loose"],
+        ["all", "5", "3", "1", "1", "1"],
+    ]
+    monkeypatch.setenv("FORCE_COLOR", "1")  # for Rich that is a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(failures_command, "NARROWEST", 40)
+    assert main(["failures", run_folders[0]]) == 0
+    found = tables()
+    assert found[0::2] == [
+        ["task", "n", "misses", "wrong_image"],
+        ["task", "n", "misses", "no_box", "loose"],
+    ]
+    assert found[1::2] == [["all", "5", "3", "1"], ["all", "5", "3", "1", "1"]]
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
+        (["--threshold", "nan"], "threshold is nan; expected an IoU above 0"),
         (["--threshold", "0"], "threshold is 0.0; expected an IoU above 0"),
         (["--out", "."], "is no regular file"),
     ],

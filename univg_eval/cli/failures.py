@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
-    from univg_eval.failures import FailureShares, RunFailures
+    from univg_eval.failures import FailureKind, FailureShares, RunFailures
     from univg_eval.runs import RunRecord
 
 __all__ = ["add_parser", "run"]
@@ -34,6 +34,7 @@ Examples:
   univg failures old=runs/a new=runs/b -o misses.jsonl
 """
 TABLE_WIDTH = 160
+NARROWEST = 60
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -146,8 +147,10 @@ def _print(pairs: Pairs) -> None:
 
     from univg_eval.failures import FAILURES
 
-    # On a narrow terminal lines wrap; cut cells would lose figures.
-    console = Console(width=max(Console().width, TABLE_WIDTH), markup=False, highlight=False)
+    console = Console(markup=False, highlight=False)
+    # A file or a pipe has no width: few and wide tables are easier to read on.
+    width = console.width if console.is_terminal else max(console.width, TABLE_WIDTH)
+    console.width = max(width, NARROWEST)
     kinds = [kind for kind in FAILURES if any(found.total.kinds[kind] for _, found in pairs)]
     for record, found in pairs:
         total = found.total
@@ -155,7 +158,8 @@ def _print(pairs: Pairs) -> None:
             f"{record.label} on {record.benchmark}: {total.misses} of {total.n} are misses at IoU "
             f"{found.threshold:g}"
         )
-        console.print(_table(found))
+        for part in _parts(found, console.width):
+            console.print(_table(found, part))
         for note in _notes(found):
             print(f"note: {note}")
         print()
@@ -164,16 +168,31 @@ def _print(pairs: Pairs) -> None:
     sys.stdout.flush()
 
 
-def _table(found: RunFailures) -> Any:
+def _parts(found: RunFailures, width: int) -> list[list[FailureKind]]:
+    """The classes that occur, as many a table as `width` characters hold."""
+    from univg_eval.failures import FAILURES
+
+    gap = 3
+    heads = (max([*found.tasks, "% of n"], key=len), str(found.total.n), "misses")
+    fixed = 1 + sum(len(head) + gap for head in heads)
+    parts: list[list[FailureKind]] = [[]]
+    left = width - fixed
+    for kind in (kind for kind in FAILURES if found.total.kinds[kind]):
+        left -= len(kind) + gap
+        if left < 0 and parts[-1]:
+            parts.append([])
+            left = width - fixed - len(kind) - gap
+        parts[-1].append(kind)
+    return parts
+
+
+def _table(found: RunFailures, kinds: Sequence[FailureKind]) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    from univg_eval.failures import FAILURES
-
-    kinds = [kind for kind in FAILURES if found.total.kinds[kind]]
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("task", no_wrap=True)
+    table.add_column("task", overflow="fold")  # the only one that gives way
     for head in ("n", "misses", *kinds):
         table.add_column(head, justify="right", no_wrap=True)
 
