@@ -194,6 +194,7 @@ def test_another_dialect_and_what_it_changes(root: Path, capsys) -> None:
         "pixels": ("ok", 1.0),
         "two": ("invalid_box", 0.0),
     }
+    assert record.responses == load_run(path).responses  # no sizes that nothing needs
     told = json.loads(capsys.readouterr().out)
     assert told["settings"] == {"dialect": ["norm1000", "pixels"]}
     assert told["n"] == 7
@@ -312,6 +313,28 @@ def test_pixel_limits_decide_what_a_pixel_is(
     assert other.responses[0]["input_sizes"] == [[28, 28]]
 
 
+@pytest.mark.parametrize(
+    ("limit", "value", "side"),
+    [
+        # Pictures of 56 x 56, limits 784 and 12544 before; sides are multiples of 28.
+        ("--max-pixels", "784", 28),
+        ("--min-pixels", "12544", 112),
+    ],
+)
+def test_one_limit_alone_changes_the_sizes(root: Path, limit: str, value: str, side: int) -> None:
+    path = pixel_run(root, min_pixels=[784, "x"], max_pixels=[12544, "x"])
+    first = again(path, root / "a", "--dialect", "qwen2_5_vl")
+    assert first.responses[0]["input_sizes"] == [[56, 56]]
+    second = again(root / "a", root / "b", limit, value)
+    assert second.responses[0]["input_sizes"] == [[side, side]]
+    name = limit[2:].replace("-", "_")
+    assert second.manifest["settings"][name] == [int(value), "rescore"]
+    # Another value that is given again changes nothing, the source included.
+    third = again(root / "b", root / "c", limit, value)
+    assert third.manifest["settings"] == second.manifest["settings"]
+    assert third.manifest["rescored"][-1]["changed"] == {}
+
+
 def test_stored_input_sizes_go_before_the_rule(root: Path) -> None:
     samples = [square("a")]
     text = "[7, 7, 21, 21]"
@@ -343,6 +366,25 @@ def test_limits_under_another_dialect(root: Path, before: list[Any], after: list
     path = pixel_run(root, max_pixels=before)
     record = again(path, root / "new", "--dialect", "qwen2_5_vl")
     assert record.manifest["settings"]["max_pixels"] == after
+
+
+@pytest.mark.parametrize(
+    "limits", [[12845056, "default of the dialect"], [5000, "x"], [None, "not known"]]
+)
+def test_limits_stay_under_the_same_dialect(root: Path, limits: list[Any]) -> None:
+    path = pixel_run(root, dialect=["qwen2_5_vl", "x"], min_pixels=[784, "x"], max_pixels=limits)
+    record = again(path, root / "new", "--dialect", "qwen2_5_vl", "--protocol", "univg-r1")
+    assert record.manifest["settings"]["max_pixels"] == limits
+    assert record.manifest["settings"]["dialect"] == ["qwen2_5_vl", "x"]
+    assert record.responses == load_run(path).responses
+
+
+def test_image_sizes_that_a_record_lacks_are_those_of_the_set(root: Path) -> None:
+    old = load_run(pixel_run(root))
+    old.responses[0]["image_sizes"] = None
+    new = rescore(old, prepared_samples(old), dialect="qwen2_5_vl", min_pixels=784)
+    assert new.record.responses[0]["image_sizes"] == [[56, 56]]
+    assert new.record.responses[0]["input_sizes"] == [[56, 56]]
 
 
 def test_sizes_that_are_not_known_are_asked_for(root: Path, capsys) -> None:

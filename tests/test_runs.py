@@ -159,6 +159,24 @@ def test_a_record_in_memory_is_the_one_that_is_read(tmp_path: Path) -> None:
     assert named.label == "mine"
 
 
+@pytest.mark.parametrize(
+    ("model_id", "label"),
+    [
+        ("org/Model-7B", "Model-7B"),
+        ("runs/mine/model", "mine"),
+        ("/runs/mine/best", "mine"),
+        ("runs/mine/last/", "last"),
+        ("best", "best"),
+        ("univg_baseline:oracle", "univg_baseline:oracle"),
+        ("/", "/"),
+    ],
+)
+def test_a_run_is_called_by_its_model(model_id: str, label: str) -> None:
+    model = MANIFEST["model"] | {"id": model_id}
+    record = make_record("x", manifest=manifest(model=model), responses=RESPONSES, scores=SCORES)
+    assert record.label == label
+
+
 def test_scores_are_read_as_the_scores_they_were(tmp_path: Path) -> None:
     sample = GroundingSample(
         id="a",
