@@ -153,7 +153,8 @@ def _facts(comparison: Comparison) -> Iterator[str]:
 
 def _short(value: object) -> str:
     text = "not recorded" if value is None else str(value)
-    return f"{text[:12]}…" if len(text) == 64 and text.isalnum() else text
+    # Hashes: 40 digits of a commit, 64 of a SHA-256.
+    return re.sub(r"\b([0-9a-f]{12})(?:[0-9a-f]{28}|[0-9a-f]{52})\b", r"\1…", text)
 
 
 def _tables(comparison: Comparison) -> Iterator[_Table]:
