@@ -86,6 +86,7 @@ CORE = {
     "audit": {"errors", "boxes", "samples", "video", "images", "benchmarks"},
     "report": {
         "errors",
+        "failed_requests",
         "controls",
         "boxes",
         "stats",
