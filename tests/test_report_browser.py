@@ -8,14 +8,17 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from report_data import ATTACKS, N_PLAIN, prepare, two_runs
+from PIL import Image
+from report_data import ATTACKS, HIT, N_PLAIN, TRUTH, make_samples, prepare, two_runs
+from run_records import record_of
 
 from univg_eval.report.run_data import collect
 from univg_eval.report.run_page import write_run_page
+from univg_eval.samples import Target, write_benchmark
 
 REQUIRE = "UNIVG_REQUIRE_BROWSER"
 HOW = "no Chromium found; install it, e.g. `apt-get install chromium`, to run these tests"
@@ -116,6 +119,8 @@ def test_all_samples_are_there_a_page_at_a_time(opened: Opened) -> None:
     opened.page.click("#next-page")
     assert len(opened.cards()) == N - 48
     assert opened.page.is_disabled("#next-page")
+    # The button that was pressed is behind the cards, and disabled now.
+    assert opened.focused() == "card-48"
 
 
 @pytest.mark.parametrize(
@@ -182,7 +187,21 @@ def test_a_view_has_an_address(browser, report: Path) -> None:
     third = next(_open(browser, report, "#task=nowhere&page=999&open=nothing&other=1"))
     assert third.count() == f"{N} of {N} samples"
     assert third.complaints == []
-    for one in (first, second, third):
+    # What the address says anew is shown: another sample, then none.
+    third.page.evaluate("location.hash = 'query=number&open=toy-007'")
+    third.until("document.getElementById('sample-title').textContent === 'toy-007'")
+    third.page.evaluate("location.hash = 'query=number'")
+    third.until("!document.getElementById('sample').open")
+    assert third.count() == f"{N_PLAIN} of {N} samples"
+    # Choices that are none, numbers that are none, a sample that the filters leave out.
+    wrong = "#verdict=9>9&run=7&sort=__proto__&low=abc&high=NaN&page=-3&status=constructor"
+    fourth = next(_open(browser, report, wrong + "&open=%E0%A4%A"))
+    assert fourth.count() == f"{N} of {N} samples"
+    assert fourth.page.evaluate("location.hash") == ""
+    fifth = next(_open(browser, report, "#task=b&open=toy-000"))
+    assert not fifth.page.locator("#sample").is_visible()
+    assert fifth.page.evaluate("location.hash") == "#task=b"
+    for one in (first, second, third, fourth, fifth):
         one.page.context.close()
 
 
@@ -272,6 +291,93 @@ def test_images_are_decoded(opened: Opened) -> None:
     assert side == [64, 48]
 
 
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Strips of pixels, many images, a request that failed."""
+    root = tmp_path_factory.mktemp("odd")
+    folder = root / "odd"
+    folder.mkdir()
+    sizes = {"wide": (3000, 6), "tall": (6, 3000), "dot": (1, 1), "plain": (64, 48)}
+    for name, size in sizes.items():
+        Image.new("RGB", size, "#aa5500").save(folder / f"{name}.png")
+    plain = make_samples()[0]
+    samples = [
+        replace(
+            plain,
+            id=name,
+            benchmark="odd",
+            images=tuple(f"odd/{image}.png" for image in images),
+            widths=tuple(sizes[image][0] for image in images),
+            heights=tuple(sizes[image][1] for image in images),
+            targets=(Target(len(images) // 2, TRUTH),),
+        )
+        for name, images in {
+            **{name: [name] for name in sizes},
+            "thirty": ["plain"] * 30,
+        }.items()
+    ]
+    write_benchmark(samples, benchmark="odd", root=root)
+    texts = {s.id: HIT if s.id != "plain" else None for s in samples}
+    record = record_of(samples, texts, label="odd")
+    record.responses[3]["error"] = "[LMMS_EVAL_REQUEST_FAILED after 5 retries] <b>overloaded</b>"
+    return write_run_page(collect([record], root=root), root / "odd.html", root=root).path
+
+
+def test_strips_show_their_boxes(browser, odd: Path) -> None:
+    one = next(_open(browser, odd))
+    for name in ("wide", "tall", "dot"):
+        one.page.evaluate(f"location.hash = 'open={name}'")
+        one.until(f"document.getElementById('sample-title').textContent === '{name}'")
+        box, line = one.page.evaluate(
+            """() => {
+              const svg = document.querySelector('#sample-body figure svg');
+              const box = svg.querySelector('path.box').getBoundingClientRect();
+              const scale = svg.getScreenCTM().a;
+              return [[box.width, box.height], scale * 2.6];
+            }"""
+        )
+        assert min(box) > 20, name
+        assert 1.5 < line < 4, name
+        caption = one.page.inner_text("#sample-body figcaption")
+        assert ("drawn stretched" in caption) is (name != "dot")
+    one.page.context.close()
+
+
+def test_of_many_images_those_without_boxes_are_folded(browser, odd: Path) -> None:
+    one = next(_open(browser, odd, "#open=thirty"))
+    body = one.page.locator("#sample-body")
+    shown = [text.split(" ·")[0] for text in body.locator("figcaption:visible").all_inner_texts()]
+    assert shown == ["image 1 of 30", "image 16 of 30"]
+    others = body.locator("details.others")
+    assert others.locator("summary").inner_text() == "28 images without a box"
+    others.locator("summary").click()
+    assert body.locator("figcaption:visible").count() == 30
+    assert one.page.is_hidden("#images-field")
+    one.page.context.close()
+
+
+def test_a_request_that_failed(browser, odd: Path) -> None:
+    one = next(_open(browser, odd, "#query=overloaded&open=plain"))
+    assert one.count() == "1 of 5 samples"
+    answer = one.page.inner_text("#sample-body .answer")
+    assert " ".join(answer.split()).startswith("A odd ✗ wrong, no box, request failed")
+    message = "[LMMS_EVAL_REQUEST_FAILED after 5 retries] <b>overloaded</b>"
+    assert answer.count(f"The request failed: {message}") == 1
+    one.page.context.close()
+
+
+def test_print_is_light_and_of_one_sample_if_it_is_open(browser, report: Path) -> None:
+    one = next(_open(browser, report, "#open=toy-001", color_scheme="dark"))
+    one.page.emulate_media(media="print", color_scheme="dark")
+    assert one.page.is_hidden("#summary") and one.page.is_hidden("#cards")
+    assert one.page.is_visible("#sample-title")
+    colour = one.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert min(float(part) for part in re.findall(r"[\d.]+", colour)[:3]) > 200
+    one.page.keyboard.press("Escape")
+    assert one.page.is_visible("#summary") and one.page.is_hidden("#filters")
+    one.page.context.close()
+
+
 def test_images_that_cannot_be_seen(opened: Opened) -> None:
     opened.page.fill("#f-query", "toy-missing")
     opened.until("document.querySelectorAll('#cards > li').length === 1")
@@ -343,6 +449,14 @@ def test_the_policy_forbids_requests_scripts_and_styles(opened: Opened) -> None:
             element.textContent = text;
             document.body.append(element);
           }
+          const markup = document.createElement('div');
+          document.body.append(markup);
+          markup.innerHTML = '<img src="https://example.org/b.png" onerror="window.attacked = 2">'
+            + '<button onclick="window.attacked = 3">x</button><p style="color: red">x</p>'
+            + '<a href="javascript:window.attacked = 4">x</a>'
+            + '<form action="https://example.org/"><button>x</button></form>'
+            + '<link rel="stylesheet" href="https://example.org/a.css">';
+          for (const e of markup.querySelectorAll('button, a')) e.click();
           const frame = document.createElement('iframe');
           frame.src = 'https://example.org/';
           document.body.append(frame);
@@ -350,8 +464,13 @@ def test_the_policy_forbids_requests_scripts_and_styles(opened: Opened) -> None:
           return [broken.sort(), window.attacked];
         }"""
     )
-    assert broken[0] == ["connect-src", "frame-src", "img-src", "script-src-elem", "style-src-elem"]
+    assert set(broken[0]) == {
+        *("connect-src", "frame-src", "img-src", "script-src-elem", "style-src-elem"),
+        *("script-src-attr", "style-src-attr", "form-action"),
+    }
+    assert broken[0].count("img-src") == 2
     assert broken[1] is None
+    assert opened.page.url == opened.address
     # The browser names what it was asked to fetch, and that the policy stopped it.
     assert set(opened.failed.values()) <= {"csp"}
     assert {u for u in opened.requests if u.startswith("http")} <= set(opened.failed)
@@ -384,6 +503,8 @@ CONTRAST = """() => {
     return 0.2126 * x + 0.7152 * y + 0.0722 * z;
   };
   const behind = (element) => {
+    const rect = element.closest('.chip')?.querySelector('rect');
+    if (rect) return parse(getComputedStyle(rect).fill);
     for (let e = element; e; e = e.parentElement) {
       const colour = parse(getComputedStyle(e).backgroundColor);
       if (colour.length === 3 || colour[3] === 1) return colour;
@@ -397,7 +518,7 @@ CONTRAST = """() => {
     if (element.disabled || !element.getClientRects().length) continue;
     if (![...element.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
     const style = getComputedStyle(element);
-    if (element.closest('.chip, .images, .strip, .figures svg, text[class^="on-"]')) continue;
+    if (element.closest('.images, .strip, .figures svg, text[class^="on-"]')) continue;
     const text = parse(element.closest('svg') ? style.fill : style.color);
     const [a, b] = [light(text), light(behind(element))].sort((x, y) => y - x);
     seen += 1;
@@ -478,7 +599,7 @@ def test_focus_can_be_seen(opened: Opened) -> None:
         assert outline.startswith("solid") and float(outline.split()[1][:-2]) >= 2
 
 
-@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("width", [1280, 360])
 def test_nothing_is_wider_than_the_window(browser, report: Path, width: int) -> None:
     one = next(_open(browser, report, viewport={"width": width, "height": 800}))
     assert one.page.evaluate("document.documentElement.scrollWidth") == width

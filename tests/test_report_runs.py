@@ -17,14 +17,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from report_data import ATTACKS, BENCHMARK, N_PLAIN, prepare, two_runs
+from report_data import (
+    ATTACKS,
+    BENCHMARK,
+    HIT,
+    MISS,
+    N_PLAIN,
+    NEAR,
+    make_samples,
+    prepare,
+    two_runs,
+)
 from run_records import record_of
 
 from univg_eval.cli import main
 from univg_eval.controls import under_control
 from univg_eval.errors import UserError
 from univg_eval.failures import FAILURES
-from univg_eval.leaderboard import Estimate
+from univg_eval.leaderboard import Estimate, build_leaderboards
 from univg_eval.report import charts
 from univg_eval.report.looks import CLASS_COLOURS, ON_DARK, look_of
 from univg_eval.report.run_data import (
@@ -37,9 +47,10 @@ from univg_eval.report.run_data import (
 )
 from univg_eval.report.run_figures import CURVE_THRESHOLDS, HISTOGRAM_BINS, figures_of
 from univg_eval.report.run_page import as_data_block, write_run_page
+from univg_eval.report.text import as_html, without_secrets
 from univg_eval.report.thumbnails import make_thumbnails
 from univg_eval.runs import RunRecord, write_run
-from univg_eval.samples import GroundingSample
+from univg_eval.samples import GroundingSample, write_benchmark
 from univg_eval.scoring import SampleScore
 
 
@@ -262,7 +273,47 @@ def test_the_curve_at_half_is_the_headline(samples: list[GroundingSample], root:
     assert figures.curve[CURVE_THRESHOLDS.index(0.5)] == pytest.approx(figures.macro.value)
 
 
+def test_the_numbers_are_those_of_the_leaderboard(tmp_path: Path) -> None:
+    """With groups inside tasks and across them, and samples in another order."""
+    samples = [replace(s, cluster=f"c{i // 6}") for i, s in enumerate(make_samples()[:N_PLAIN])]
+    write_benchmark(samples, benchmark=BENCHMARK, root=tmp_path)
+    answers = [HIT, NEAR, MISS, HIT, "?"]
+    texts = {s.id: answers[i * i % 5] for i, s in enumerate(samples)}
+    others = {s.id: answers[i % 4] for i, s in enumerate(samples)}
+    records = [
+        record_of(samples, texts, label="one"),
+        record_of(samples[::-1], others, label="two", everything=samples),
+    ]
+    (board,) = build_leaderboards(records)
+    rows = {row.entry.label: row for row in board.rows}
+    data = collect(records, root=tmp_path)
+    for run, figure in zip(data.runs, figures_of(data), strict=True):
+        row = rows[run.label]
+        assert figure.macro == row.macro and figure.micro == row.micro
+        assert figure.macro is not None and figure.macro.method == "cluster-bootstrap"
+        assert figure.tasks == {task: row.estimate(task) for task in data.tasks}
+
+
 # --- charts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("highest", "ticks"),
+    [
+        (0, [0, 1]),
+        (1, [0, 1]),
+        (5, [0, 1, 2, 3, 4, 5]),
+        (6, [0, 2, 4, 6]),
+        (11, [0, 5, 10, 15]),
+        (50, [0, 10, 20, 30, 40, 50]),
+        (51, [0, 20, 40, 60]),
+        (188, [0, 50, 100, 150, 200]),
+        (376, [0, 100, 200, 300, 400]),
+        (4321, [0, 1000, 2000, 3000, 4000, 5000]),
+    ],
+)
+def test_ticks_of_counts_are_round(highest: int, ticks: list[int]) -> None:
+    assert charts.count_ticks(highest) == ticks
 
 
 def svg(text: str) -> ElementTree.Element:
@@ -279,6 +330,8 @@ def test_bars_are_as_long_as_their_values() -> None:
     (whisker,) = [p for p in element.iter("path") if p.attrib.get("class") == "whisker"]
     left = float(next(element.iter("rect")).attrib["x"])
     low, high = re.match(r"M([\d.]+) [\d.]+H([\d.]+)", whisker.attrib["d"]).groups()
+    rims = [p for p in element.iter("path") if p.attrib.get("class") == "whisker-rim"]
+    assert [rim.attrib["d"] for rim in rims] == [whisker.attrib["d"]]
     assert (float(low) - left, float(high) - left) == pytest.approx((b / 4, 3 * b / 4), abs=0.2)
 
 
@@ -286,6 +339,9 @@ def test_columns_are_as_high_as_their_counts() -> None:
     element = svg(charts.histogram("x", 0, HISTOGRAM_BINS, [4, 2, *[1] * 10], 4))
     heights = [float(rect.attrib["height"]) for rect in element.iter("rect")]
     assert heights[:3] == pytest.approx([heights[0], heights[0] / 2, heights[0] / 4], abs=0.1)
+    # The labels under the columns of their own do not meet: at 11 px "box" is about 20 wide.
+    words = {text.text: float(text.attrib["x"]) for text in element.iter("text")}
+    assert words["IoU"] - words["no"] >= 26
 
 
 def test_parts_of_a_bar_are_shares_of_all_samples() -> None:
@@ -378,6 +434,71 @@ def test_thumbnails(tmp_path: Path) -> None:
 
 
 # --- the file ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "shown"),
+    [
+        ("abc", "openai_api_key", "[hidden]"),
+        ("abc", "HF_TOKEN", "[hidden]"),
+        (None, "api_key", "None"),
+        (512, "max_new_tokens", "512"),
+        ("model=x,api_key=abc,top_k=1", "", "model=x,api_key=[hidden],top_k=1"),
+        ("{'api_key': 'abc', 'n': 2}", "", "{'api_key': '[hidden]', 'n': 2}"),
+        (
+            "https://me:word@host:1/v1?token=q&a=1",
+            "",
+            "https://[hidden]@host:1/v1?token=[hidden]&a=1",
+        ),
+        ("Authorization: Bearer abcdefgh.ijk-l", "", "Authorization: Bearer [hidden]"),
+        ("a hf_abcdefghijklmnopqrst b", "", "a [hidden] b"),
+        ("key sk-proj-abcdefghijklmnop is wrong", "", "key [hidden] is wrong"),
+        ("max_tokens=5, tokens: 7, a@b", "", "max_tokens=5, tokens: 7, a@b"),
+        ("org/model-7B", "", "org/model-7B"),
+    ],
+)
+def test_keys_and_passwords_are_hidden(value: object, name: str, shown: str) -> None:
+    assert without_secrets(value, name) == shown
+
+
+def test_no_secret_of_a_manifest_is_on_the_page(
+    samples: list[GroundingSample], root: Path, tmp_path: Path
+) -> None:
+    record = record_of(samples, {"toy-000": HIT, "toy-003": None})
+    message = "[LMMS_EVAL_REQUEST_FAILED after 5 retries] 401, api_key=hunter2, sorry <b>"
+    record.responses[1]["error"] = message
+    record.manifest["model"] |= {"id": "https://me:hunter2@host/m", "args": {"api_key": "hunter2"}}
+    record.manifest["generation"] = {"max_new_tokens": 512, "api_key": "hunter2"}
+    data = collect([record], root=root)
+    assert data.runs[0].outcomes["toy-003"].error == message
+    page = write_run_page(data, tmp_path / "page.html", images="none")
+    text = page.path.read_text(encoding="utf-8")
+    assert "max_new_tokens=512, api_key=[hidden]" in text
+    assert "401, api_key=[hidden], sorry" in text
+    assert "hunter2" not in text
+
+
+def test_a_message_that_stands_for_a_response(samples: list[GroundingSample], root: Path) -> None:
+    """As records of an older version hold it."""
+    message = "[LMMS_EVAL_BUDGET_EXCEEDED]"
+    outcome = collect([record_of(samples, {"toy-000": message})], root=root).runs[0].outcomes
+    assert (outcome["toy-000"].response, outcome["toy-000"].error) == (None, message)
+
+
+def test_without_single_objects_there_are_no_charts_of_iou(
+    samples: list[GroundingSample], root: Path, tmp_path: Path
+) -> None:
+    data = collect([record_of(samples, {"toy-several": HIT})], root=root)
+    page = write_run_page(data, tmp_path / "page.html", images="none")
+    text = page.path.read_text(encoding="utf-8")
+    assert "No sample has a single object, so there are no charts of IoU." in text
+    assert 'id="chart-tasks"' in text
+    assert 'id="chart-curves"' not in text and 'id="chart-histograms"' not in text
+
+
+def test_what_would_break_or_disguise_a_text_is_shown() -> None:
+    text = "a\x00\x1b\r\u202e\u2066\ud800\uffff\n\té"
+    assert as_html(text) == "a\\x00\\x1b\\x0d\\u202e\\u2066\\ud800\\uffff\n\té"
 
 
 @given(st.text() | st.sampled_from(ATTACKS))
