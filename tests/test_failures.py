@@ -153,6 +153,16 @@ def test_published_rules_know_no_wrong_image() -> None:
     assert published is not None and published.kind == "elsewhere"
 
 
+def test_boxes_that_cannot_be_read_are_on_no_image() -> None:
+    # univg-r1 takes no decimals; it does not read which image is named.
+    decimals = failure_of(SAMPLE, "[0.4, 0.4, 0.6, 0.6]", dialect="qwen2_vl", protocol="univg-r1")
+    assert decimals is not None and decimals.kind == "no_box"
+    # In pixels of one of two sizes, and the answer names no image.
+    sizes = replace(FIND, widths=(640, 320), heights=(480, 240))
+    unnamed = failure_of(sizes, "[100, 100, 200, 200]", dialect="pixels")
+    assert unnamed is not None and unnamed.kind == "no_box"
+
+
 def test_a_true_box_that_nothing_can_hit() -> None:
     broken = replace(SAMPLE, targets=(Target(image=1, box=(0.6, 0.4, 0.6, 0.8)),))
     published = failure_of(broken, "(600,400),(700,800)", dialect="qwen2_vl", protocol="univg-r1")
