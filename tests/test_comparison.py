@@ -22,6 +22,7 @@ from univg_eval.scoring import SampleScore, aggregate
 from univg_eval.stats import (
     mcnemar_test,
     paired_share_interval,
+    smallest_difference,
     smallest_difference_of_pairs,
 )
 
@@ -186,6 +187,37 @@ def test_the_mean_over_equal_tasks_of_single_questions_sees_what_all_pairs_see()
         smallest_difference_of_pairs(8, 50),
         smallest_difference_of_pairs(3, 50),
     ]
+
+
+def grouped(ious: Sequence[float], size: int, tasks: int = 1) -> list[SampleScore]:
+    """Samples in groups of `size` that share images, the tasks one after the other."""
+    per = len(ious) // tasks
+    return [
+        score(f"t-{i}", iou, task=f"task{i // per}", cluster=f"c{i // size}")
+        for i, iou in enumerate(ious)
+    ]
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_shared_images_see_what_their_groups_see(tasks: int) -> None:
+    wins = [1.0] * 6 + [0.0] * 2 + [1.0, 0.0] * 16
+    found = compare_runs(
+        record("a", grouped([0.0] * 40, 2, tasks)), record("b", grouped(wins, 2, tasks))
+    )
+    parts = [0.05] * 3 + [0.0] + [0.025] * 16
+    assert found.macro.detectable == pytest.approx(
+        smallest_difference(parts, [0.05] * 20, step=0.025)
+    )
+    assert found.macro.detectable != pytest.approx(smallest_difference_of_pairs(22, 40), rel=0.01)
+
+
+def test_what_cancels_within_a_group_is_no_difference() -> None:
+    ious_a, ious_b = [0.5, 0.5, 0.5] * 8, [0.6, 0.7, 0.2] * 8
+    found = compare_runs(
+        record("a", grouped(ious_a, 3)), record("b", grouped(ious_b, 3)), metric="miou"
+    )
+    assert (found.macro.p, found.macro.test) == (1.0, "sign_flip_exact")
+    assert found.macro.detectable == smallest_difference([0.0] * 8, [1 / 8] * 8)
 
 
 @pytest.mark.parametrize("metric", ["acc@0.5", "miou"])
@@ -382,6 +414,15 @@ def test_five_against_none_is_at_the_edge() -> None:
     assert found.verdict.kind == "borderline"
     assert found.verdict.headline.startswith("At the edge: ")
     assert "take it as not shown" in found.verdict.text
+
+
+def test_six_of_one_sign_with_one_large_is_at_the_edge() -> None:
+    # All six favour B, p = 2 / 64, but hardly anything is known of how large differences are.
+    a, b = answers([0.0] * 6), answers([0.9] + [0.02] * 5)
+    found = compare_runs(record("a", a), record("b", b), metric="miou")
+    assert found.macro.p == pytest.approx(2 / 64)
+    assert found.macro.interval.low < 0
+    assert found.verdict.kind == "borderline"
 
 
 def test_identical_runs_are_called_so_and_keep_an_interval() -> None:

@@ -229,11 +229,29 @@ def test_bootstrap_has_a_width_where_nothing_differs() -> None:
     assert drawn.macro.high >= 0.036
 
 
+def test_unseen_pairs_are_two_however_many_tasks_there_are() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    drawn = paired_bootstrap({str(t): [0.0] * 40 for t in range(10)})
+    limit = stats.skellam.ppf(0.975, 1, 1)
+    assert drawn.macro.high == pytest.approx(limit / 400)
+    assert drawn.micro.high == pytest.approx(limit / 400)
+    assert drawn.tasks["3"].high == pytest.approx(limit / 40)
+
+
 def test_where_nothing_differs_whole_clusters_may_have_been_missed() -> None:
     names = [i // 4 for i in range(40)]
     drawn = paired_bootstrap({"a": [0.0] * 40, "b": [1.0, 0.0] * 20}, {"a": names, "b": range(40)})
     # 10 groups: what happens in a quarter of them stays unseen in 0.75^10 = 5.6 % of draws.
     assert drawn.tasks["a"].high >= 0.25
+
+
+def test_in_the_mean_a_task_without_differences_has_those_of_the_others() -> None:
+    values = {"a": [1.0, 0.0] * 20, "b": [0.0] * 40}
+    fours = {"a": list(range(40)), "b": [f"b{i // 4}" for i in range(40)]}
+    clustered, single = paired_bootstrap(values, fours), paired_bootstrap(values)
+    width = single.macro.high - single.macro.low
+    assert clustered.macro.high - clustered.macro.low == pytest.approx(width, rel=0.05)
+    assert clustered.tasks["b"].high > 2 * single.tasks["b"].high
 
 
 def test_bootstrap_of_copies_in_clusters_is_that_of_the_clusters() -> None:
@@ -486,10 +504,12 @@ def test_smallest_difference_of_pairs_grows_with_disagreement_and_shrinks_with_p
     )
 
 
-@pytest.mark.parametrize(("g", "size"), [(120, 1.0), (40, 0.5), (6, 0.25)])
-def test_where_hardly_any_cluster_differs_six_must(g: int, size: float) -> None:
+@pytest.mark.parametrize(
+    ("g", "differing", "size"), [(120, 2, 1.0), (40, 2, 0.5), (6, 2, 0.25), (8, 6, 1.0)]
+)
+def test_where_hardly_any_cluster_differs_six_must(g: int, differing: int, size: float) -> None:
     stats = pytest.importorskip("scipy.stats")
-    parts = [size / g, -size / g] + [0.0] * (g - 2)
+    parts = [size / g, -size / g] * (differing // 2) + [0.0] * (g - differing)
     smallest = smallest_difference(parts, [1 / g] * g)
     assert smallest is not None
     # So many clusters differ by this size, all for one run, that it makes up the difference.
@@ -512,6 +532,19 @@ def test_smallest_difference_of_clusters_is_found_four_times_in_five() -> None:
         for run in range(400)
     ]
     assert 0.80 - 0.06 <= np.mean(found) <= 0.80 + 0.08
+
+
+def test_where_few_clusters_hold_the_spread_the_smallest_difference_is_a_bound() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    # Two large ones make too much noise for all together: six or more of that size are needed.
+    sizes = np.array([0.1] * 2 + [0.001] * 18)
+    smallest = smallest_difference(sizes.tolist(), [1 / 20] * 20)
+    typical = math.sqrt(np.mean((sizes * 20) ** 2))
+    assert smallest is not None
+    assert stats.binom.sf(5, 20, smallest / typical) == pytest.approx(0.8, abs=1e-6)
+    # It is never below what they make up together where that is not enough.
+    sizes = np.array([0.01] + [0.001] * 15 + [0.0] * 84)
+    assert smallest_difference(sizes.tolist(), [1 / 100] * 100) == pytest.approx(sizes.sum())
 
 
 @pytest.mark.parametrize("n", [1, 5])

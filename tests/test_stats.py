@@ -113,6 +113,25 @@ def test_macro_interval_grows_with_clusters_of_equal_rows() -> None:
     assert naive.high - naive.low < 0.5 * width
 
 
+def test_rare_answers_get_the_clusters_that_were_not_seen() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    values = {"a": [1.0] + [0.0] * 39, "b": [0.0] * 40, "c": [0.0] * 10}
+    found = macro_bootstrap(values, resamples=50_000)
+    # By hand: one right answer drawn again, with Student's t of 3 (sum x^2)^2 / (sum x^4) degrees
+    # of freedom, and two unseen answers, right or wrong, a third of each a task.
+    parts = np.array([39 / 40] + [-1 / 40] * 39)
+    t = stats.t.ppf(0.975, 3 * np.sum(parts**2) ** 2 / np.sum(parts**4)) / 1.96
+    rng = np.random.default_rng(1)
+    again = (rng.binomial(40, 1 / 40, 200_000) - 1) / 40 * math.sqrt(40 / 39) * t
+    right, wrong = rng.poisson(1 / 3, (2, 200_000, 3)) / np.array([40, 40, 10])
+    draws = (1 / 40 + again + (right * 39 / 40 - wrong / 40).sum(axis=1)) / 3
+    low, high = np.quantile(draws, [0.025, 0.975])
+    assert (found.low, found.high) == (max(0, low), pytest.approx(high, rel=0.03))
+    # Most answers right: the same from the other side.
+    turned = macro_bootstrap({task: [1 - v for v in own] for task, own in values.items()})
+    assert 1 - turned.low == pytest.approx(found.high, rel=0.1)
+
+
 def test_macro_keeps_shared_clusters_together() -> None:
     # Two tasks on the same images, with equal values: one task's information, not two.
     generator = np.random.default_rng(5)
@@ -200,6 +219,12 @@ def test_sign_flip_test_counts_the_patterns_as_far_from_zero(
     differences: list[float], expected: float
 ) -> None:
     assert sign_flip_test(differences) == pytest.approx(expected, abs=1e-15)
+
+
+def test_sums_that_are_equal_but_for_rounding_are_as_far_from_zero() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(100):
+        assert sign_flip_test((rng.random(9) / 7).tolist()) == 2 / 512
 
 
 def test_sign_flip_test_agrees_with_scipy_permutation_test() -> None:

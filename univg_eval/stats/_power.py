@@ -193,7 +193,7 @@ def smallest_difference(
     k = float(np.sum(shares**2))
     reach = float(np.abs(parts).sum())
     differing = (parts != 0) & (shares > 0)
-    size = min(1.0, typical(parts[differing] / shares[differing]) or 1.0)
+    size = typical(parts[differing] / shares[differing]) or 1.0
     needed = size * _first(lambda q: _at_least(fewest, g, q) >= power, 0.0)
 
     def enough(d: float) -> bool:
