@@ -256,6 +256,10 @@ def test_a_protocol_that_keeps_invalid_truths_changes_the_denominator(root: Path
     assert (told["gained"], told["lost"]) == (0, 0)
     assert [told["tasks"]["t"][side]["n"] for side in ("before", "after")] == [1, 2]
     assert told["tasks"]["t"]["after"]["acc@0.5"] == 0.5
+    back = again(root / "new", root / "back", "--protocol", "univg", "--json")
+    assert back.manifest["excluded"] == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["gained"], told["lost"]) == (0, 0)  # what is left out is not lost
 
 
 def test_a_missing_response_and_other_kinds_of_samples(root: Path, capsys) -> None:

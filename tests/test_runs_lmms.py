@@ -353,6 +353,46 @@ def test_a_line_of_another_kind_of_task_is_told(root: Path, key: str) -> None:
         read_runs([str(root / "out")])
 
 
+@pytest.mark.parametrize("n", [0, 2, 4])
+def test_a_log_that_is_not_whole_is_told(root: Path, n: int) -> None:
+    rows = [logged(i % 3, text, task) for task in "tu" for i, text in enumerate(TEXTS)][:n]
+    counts = {"t": {"original": 3, "effective": 3}}
+    write_output(root / "out", tasks={"t": rows}, **{"n-samples": counts})
+    with pytest.raises(UserError, match=rf"samples_t\.jsonl holds {n} samples, and .* asked 3"):
+        read_runs([str(root / "out")])
+
+
+@pytest.mark.parametrize(
+    ("counts", "arguments"),
+    [
+        ({"t": {"original": 6, "effective": 3}}, {"limit": 3}),
+        ({}, {}),
+        ({"t": 3}, {}),
+        (None, {}),
+        # lmms-eval's count is wrong here.
+        ({"t": {"original": 6, "effective": 6}}, {"limit": 0.5}),
+        ({"t": {"original": 6, "effective": 6}}, {"offset": 3}),
+    ],
+)
+def test_a_whole_log_is_read(root: Path, counts: Any, arguments: dict[str, Any]) -> None:
+    rows = [logged(i, text) for i, text in enumerate(TEXTS)]
+    config = {"model": "vllm", "model_args": None} | arguments
+    write_output(root / "out", tasks={"t": rows}, config=config, **{"n-samples": counts})
+    assert len(read_runs([str(root / "out")])[0].scores) == 3
+
+
+def test_tasks_that_differ_in_more_than_their_samples_are_told(root: Path) -> None:
+    tasks = {"t": [ROW], "u": [logged(0, TEXTS[0], "u")]}
+    for changes, words in (
+        ({"generation_kwargs": {"max_new_tokens": 8}}, "ran under different generation_kwargs"),
+        ({"metadata": {"fingerprint": "0" * 64}}, "'own' has changed since the evaluation"),
+    ):
+        configs = {"t": task_config("t"), "u": task_config("u") | changes}
+        write_output(root / "out", tasks=tasks, configs=configs)
+        with pytest.raises(UserError, match=words):
+            read_runs([str(root / "out")])
+
+
 def test_a_sample_that_was_logged_twice_is_told(root: Path) -> None:
     write_output(root / "out", tasks={"t": [ROW, ROW]})
     with pytest.raises(

@@ -135,7 +135,27 @@ def read_output(results_file: str | os.PathLike[str]) -> dict[str, Any]:
             if wrong is not None:
                 raise UserError(f"{file}:{number}: {wrong}; evaluate again")
             samples[task].append(row)
+        asked = _n_asked(results, task)
+        if asked not in (None, len(samples[task])):
+            raise UserError(
+                f"{file} holds {len(samples[task])} samples, and lmms-eval asked {asked}; copy the "
+                "whole file, or evaluate again"
+            )
     return {**results, "samples": samples}
+
+
+def _n_asked(results: Results, task: str) -> int | None:
+    """How many samples of a task lmms-eval says that it asked; None where that is not known.
+
+    Its count (0.7.3) is wrong with ``--offset`` and with a limit that is a share.
+    """
+    limit, counts = results["config"].get("limit"), results.get("n-samples")
+    whole = limit is None or (isinstance(limit, (int, float)) and (limit == -1 or limit >= 1))
+    if results["config"].get("offset") or not whole or not isinstance(counts, Mapping):
+        return None
+    counted = counts.get(task)
+    asked = counted.get("effective") if isinstance(counted, Mapping) else None
+    return asked if isinstance(asked, int) else None
 
 
 def _univg_tasks(results: Results) -> list[str]:
