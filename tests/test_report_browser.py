@@ -137,6 +137,7 @@ def test_all_samples_are_there_a_page_at_a_time(opened: Opened) -> None:
         ({"query": "number", "verdict": "wrong"}, N_PLAIN - 6 - 14 - 7),
         # B's other boxes cover 0.15 of 0.4 of the height: IoU 0.375; once it did not answer.
         ({"run": "1", "low": "0.37", "high": "0.38"}, 26 - 1),
+        ({"run": "1", "low": "0.375", "high": "0.375"}, 26 - 1),  # both ends belong to it
         ({"query": "ZEBRA"}, 1),
         ({"query": "toy-several"}, 1),
         ({"query": "Number 7, hmm"}, 1),  # in the thinking
@@ -168,6 +169,12 @@ def test_order(opened: Opened) -> None:
     numbers = [int(name.removeprefix("toy-")) for name in opened.cards()]
     assert numbers[:20] == list(range(1, 40, 2))
     assert numbers[20:] == [0, 2, 4, 6]
+    # A is right with IoU 1 and B has no box or 0.375: on 0 they differ by 1, on 2, 4, 8 by 0.625.
+    opened.page.select_option("#f-run", "")
+    opened.page.select_option("#f-sort", "spread")
+    opened.until("document.querySelector('#cards .open').textContent !== 'toy-001'")
+    numbers = [int(name.removeprefix("toy-")) for name in opened.cards()]
+    assert set(numbers[:8]) == {0, 3, 9, 15, 21, 27, 33, 39}
 
 
 def test_a_view_has_an_address(browser, report: Path) -> None:

@@ -247,6 +247,34 @@ def test_figures_by_hand(data: ReportData) -> None:
     assert figures.misses == figures.n - round(hits)
 
 
+def test_the_row_of_a_run(samples: list[GroundingSample], root: Path, tmp_path: Path) -> None:
+    """Task a: a hit and no box; task b: IoU 0.375. Means of tasks 25 %, of samples 33.3 %."""
+    texts = {"toy-000": HIT, "toy-003": "?", "toy-001": NEAR}
+    data = collect([record_of(samples, texts)], root=root)
+    text = write_run_page(data, tmp_path / "p.html", images="none").path.read_text("utf-8")
+    table = re.search(r'<table class="summary">.*?</table>', text, flags=re.DOTALL)[0]
+    heads = re.findall(r"<th scope=\"col\"[^>]*>([^<]*)</th>", table)[1:-1]
+    cells = re.findall(r'<td class="number">([^<]*)</td>', table)
+    row = {head: cell for head, cell in zip(heads, cells, strict=True) if "interval" not in head}
+    by_task, by_sample, *others = row
+    assert "tasks" in by_task and "samples" in by_sample
+    assert others == ["mIoU", "Answered", "Samples"]
+    # mIoU: (1/2 + 0.375) / 2
+    assert list(row.values()) == ["25.0", "33.3", "43.8", "66.7", "3"]
+
+
+def test_the_box_lies_on_the_image_that_is_named(
+    samples: list[GroundingSample], tmp_path: Path
+) -> None:
+    asked = [replace(samples[0], image_is_given=False)]
+    write_benchmark(asked, benchmark=BENCHMARK, root=tmp_path)
+    found = {}
+    for text in (f"Image-1: {HIT}", HIT):
+        data = collect([record_of(asked, {"toy-000": text})], root=tmp_path)
+        found[text] = [image for image, _ in data.runs[0].outcomes["toy-000"].boxes]
+    assert found == {f"Image-1: {HIT}": [0], HIT: [1]}  # the truth is on the second
+
+
 def test_curve_and_histogram_by_hand(samples: list[GroundingSample], root: Path) -> None:
     # Widths of the box's overlap with a truth of width 0.4 and equal height: IoU = width / 0.4.
     boxes = {0.30: 220, 0.55: 320, 0.95: 480, 1.0: 500}
