@@ -358,6 +358,17 @@ def test_without_image_sizes_pixels_are_left_out() -> None:
     assert "norm1000" in hint.numbers["read_as"]["names"]
 
 
+def test_an_image_too_long_for_a_resize_rule_costs_that_sample_alone() -> None:
+    n = len(SAMPLES[1].images)
+    long = replace(SAMPLES[1], widths=(4100,) * n, heights=(20,) * n)  # a ratio of 205
+    samples = [SAMPLES[0], long, SAMPLES[2]]
+    dialect = get_dialect("qwen2_5_vl")
+    responses = answers(dialect, SAMPLES[:3])
+    (reading,) = read_all(samples, responses, [Candidate("own", dialect, "", "")])
+    assert np.isnan(reading.boxes[1]).all()
+    assert reading.hits.tolist() == [True, False, True]
+
+
 def test_chance_is_measured_on_other_questions() -> None:
     samples = [
         replace(SAMPLES[i], targets=(Target(0, box),), images=SAMPLES[i].images[:1])

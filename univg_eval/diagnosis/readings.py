@@ -32,6 +32,7 @@ import numpy.typing as npt
 from univg_eval.boxes import Box, box_iou
 from univg_eval.dialects import Dialect, get_dialect, list_dialects
 from univg_eval.dialects._grammar import Found, Grammar
+from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import MATCH_IOU, Response, SampleScore, score_samples
 from univg_eval.stats import binomial_tail
@@ -233,7 +234,8 @@ def read_all(
     Args:
         samples: each with a single valid target, see `is_single`.
         responses: of the samples, in order.
-        ways: candidates; those that need image sizes are left out where a sample has none.
+        ways: candidates; those that need image sizes are left out where a sample has none. A
+            sample whose images a candidate's resize rule refuses has no box in it.
     """
     sized = all(
         response.image_sizes or sample.widths
@@ -245,22 +247,36 @@ def read_all(
         for way in ways
         if sized or not (way.dialect.needs_image_size or way.dialect.needs_input_size)
     ]
-    scores: list[list[SampleScore]] = [[] for _ in used]
+    scores: list[list[SampleScore | None]] = [[] for _ in used]
     # A few responses at a time in all ways: how one is taken apart is then still known.
     for start in range(0, len(samples), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         for way, found in zip(used, scores, strict=True):
             given = responses if way.keeps_sizes else without
-            found += score_samples(samples[part], given[part], way.dialect)
+            found += _scored(samples[part], given[part], way.dialect)
     return [_reading(way, found) for way, found in zip(used, scores, strict=True)]
 
 
-def _reading(way: Candidate, scores: Sequence[SampleScore]) -> Reading:
+def _scored(
+    samples: Sequence[GroundingSample], responses: Sequence[Response], dialect: Dialect
+) -> Sequence[SampleScore | None]:
+    """Scores; None where the dialect cannot take the sample's images, e.g. far too long ones."""
+    try:
+        return score_samples(samples, responses, dialect)
+    except UserError:
+        if len(samples) == 1:
+            return [None]
+    pairs = zip(samples, responses, strict=True)
+    return [_scored([sample], [response], dialect)[0] for sample, response in pairs]
+
+
+def _reading(way: Candidate, scores: Sequence[SampleScore | None]) -> Reading:
     boxes = np.array(
-        [score.box if score.box is not None else (math.nan,) * 4 for score in scores],
+        [(math.nan,) * 4 if score is None or score.box is None else score.box for score in scores],
         dtype=np.float64,
     ).reshape(-1, 4)
-    return Reading(way, boxes, np.array([score.iou or 0.0 for score in scores], dtype=np.float64))
+    ious = [0.0 if score is None else score.iou or 0.0 for score in scores]
+    return Reading(way, boxes, np.array(ious, dtype=np.float64))
 
 
 def blind_hits(
