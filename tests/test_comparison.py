@@ -597,7 +597,12 @@ def test_command_refuses_what_it_cannot_do(
 
 # --- the runs that the project ships -------------------------------------------------------------
 
-PAGE = SHIPPED.parent.parent / "docs" / "compare.md"
+ROOT = SHIPPED.parent.parent
+
+
+def quoted(page: Path) -> str:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    return " ".join(line.removeprefix("> ") for line in lines if line.startswith("> "))
 
 
 @pytest.mark.parametrize(
@@ -605,8 +610,10 @@ PAGE = SHIPPED.parent.parent / "docs" / "compare.md"
     [("tiny_cot", "tiny_grpo", "acc@0.5"), ("tiny_direct", "tiny_cot", "miou")],
 )
 def test_the_page_shows_what_the_command_says(a: str, b: str, metric: str) -> None:
-    found = compare_runs(load_run(SHIPPED / a), load_run(SHIPPED / b), metric=metric)
-    quoted = " ".join(
-        line.removeprefix("> ") for line in PAGE.read_text().splitlines() if line.startswith("> ")
-    )
-    assert f"{found.verdict.headline} {found.verdict.text}" in quoted
+    verdict = compare_runs(load_run(SHIPPED / a), load_run(SHIPPED / b), metric=metric).verdict
+    assert f"{verdict.headline} {verdict.text}" in quoted(ROOT / "docs" / "compare.md")
+
+
+def test_the_readme_shows_what_the_command_says() -> None:
+    verdict = compare_runs(load_run(SHIPPED / "tiny_cot"), load_run(SHIPPED / "tiny_grpo")).verdict
+    assert verdict.headline in quoted(ROOT / "README.md")
