@@ -512,7 +512,7 @@ def test_the_list_of_marks(capsys: pytest.CaptureFixture[str]) -> None:
         (["--published", "--benchmark", "univg_mini"], "no published table is of it either"),
         (["{runs}", "--reference", "x"], "--reference 'x' is no row; expected one of: new, old"),
         (["{runs}", "--table", "x"], "--table 'x' is no published table; expected one of: "),
-        (["{runs}", "--metric", "speed"], "none of its samples has speed; it has acc@0.3"),
+        (["{runs}", "--metric", "speed"], "metric 'speed' is not known; expected one of: acc@0.3"),
         (["{runs}", "-o", "{runs}"], "is a folder; expected the path of a file"),
         (["{runs}", "-o", "t.pdf"], "t.pdf does not end in .md, .csv, .tex, .json, .txt"),
         (["{runs}", "-o", "{runs}/a/scores.jsonl/t.md"], "cannot write"),

@@ -11,6 +11,7 @@ from univg_eval.errors import UserError
 from univg_eval.samples import Target
 from univg_eval.scoring import (
     MACC_THRESHOLDS,
+    METRICS,
     Response,
     Tally,
     aggregate,
@@ -106,6 +107,16 @@ def test_several_targets_are_matched_one_to_one(
     sample = make_sample(targets=(Target(1, FIRST), Target(1, SECOND)))
     score = score_sample(sample, text, "qwen2_vl")
     assert sample_metrics(score) == {"f1@0.5": pytest.approx(f1), "ap50": pytest.approx(ap50)}
+
+
+def test_the_names_of_the_metrics_are_those_of_all_kinds_of_samples() -> None:
+    kinds = (
+        make_sample(image_is_given=False),
+        make_sample(targets=()),
+        make_sample(targets=(Target(1, FIRST), Target(1, SECOND))),
+    )
+    given = {name for kind in kinds for name in sample_metrics(score_sample(kind, "", "qwen2_vl"))}
+    assert given == set(METRICS) and len(METRICS) == len(given)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from univg_eval.samples import GroundingSample, Target
 
 __all__ = [
     "MACC_THRESHOLDS",
+    "METRICS",
     "THRESHOLDS",
     "Response",
     "SampleScore",
@@ -294,6 +295,14 @@ def match_several(
     return 2 * hits / (max(answer.n_boxes, len(answer.boxes)) + len(targets)), precisions / len(
         targets
     )
+
+
+METRICS = (
+    *(f"acc@{threshold}" for threshold in THRESHOLDS),
+    *("miou", "macc", "center_acc", "answered", "image_acc", "joint@0.5"),
+    *("no_target_acc", "f1@0.5", "ap50"),
+)
+"""Every name that `sample_metrics` gives to some sample."""
 
 
 def sample_metrics(score: SampleScore) -> dict[str, float]:

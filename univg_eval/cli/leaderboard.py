@@ -78,7 +78,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--strict", action="store_true", help="only rows that can be compared with the reference"
     )
     parser.add_argument(
-        "--metric", default="acc@0.5", metavar="NAME", help="default: acc@0.5; also miou and others"
+        "--metric",
+        default="acc@0.5",
+        metavar="NAME",
+        help="acc@0.3, acc@0.5, acc@0.7, acc@0.9, miou, macc, center_acc, answered, image_acc, "
+        "joint@0.5, no_target_acc, f1@0.5 or ap50 (default: acc@0.5)",
     )
     parser.add_argument(
         "--columns",

@@ -13,7 +13,7 @@ from univg_eval.leaderboard.printed import entries_of_table, entry_of_reproducti
 from univg_eval.leaderboard.table import Leaderboard, choose_reference, make_leaderboard
 from univg_eval.published import Counts, PublishedTable, Reproductions
 from univg_eval.runs import RunRecord
-from univg_eval.scoring import sample_metrics
+from univg_eval.scoring import METRICS, sample_metrics
 
 __all__ = ["Published", "build_leaderboards"]
 
@@ -53,11 +53,13 @@ def build_leaderboards(
         reference: what the others are held against, where a table has a row of this name: a run's
             label, a printed model, or ``TABLE/MODEL``.
         strict: show the comparable rows alone.
-        metric: of `scoring.sample_metrics`.
+        metric: of `scoring.METRICS`.
 
     Raises:
         UserError: there is nothing to show, or a name is not known.
     """
+    if metric not in METRICS:
+        raise UserError(f"metric {metric!r} is not known; expected one of: {', '.join(METRICS)}")
     boards: dict[str, dict[str, list[RunRecord]]] = {}
     for record in records:
         rows = boards.setdefault(board_of(record.benchmark), {})

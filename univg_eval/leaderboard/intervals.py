@@ -20,7 +20,7 @@ __all__ = ["METHODS", "Estimate", "Method", "is_share", "macro_estimate", "task_
 
 Method = Literal["wilson", "cluster-bootstrap", "wilson-clusters", "none"]
 METHODS: Mapping[Method, str] = {
-    "wilson": "Wilson's interval of a share; no two samples share images",
+    "wilson": "Wilson's interval of a share",
     "cluster-bootstrap": "percentiles of 2,000 draws of whole groups of samples that share images, "
     "widened where groups are few",
     "wilson-clusters": "all values are 0, or all are 1: Wilson's interval with one sample a group",

@@ -206,6 +206,12 @@ def _about_columns(board: Leaderboard) -> list[str]:
     return [text[0].upper() + text[1:] + "."]
 
 
+_TASKS = {
+    "wilson": "tasks whose samples share no images",
+    "cluster-bootstrap": "tasks whose samples share images",
+}
+
+
 def _about_intervals(board: Leaderboard, intervals: Intervals, shown: Columns) -> list[str]:
     if intervals == "none":
         return []
@@ -218,7 +224,7 @@ def _about_intervals(board: Leaderboard, intervals: Intervals, shown: Columns) -
         for column in columns:
             estimate = row.estimate(column)
             if estimate is not None:
-                kind = column if column in AVERAGES else "tasks"
+                kind = column if column in AVERAGES else _TASKS.get(estimate.method, "tasks")
                 kinds = used.setdefault(estimate.method, [])
                 if kind not in kinds:
                     kinds.append(kind)
