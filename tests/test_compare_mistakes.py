@@ -5,6 +5,7 @@ The runs are the ones that come with the project.
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from univg_eval.cli import main
-from univg_eval.cli._runs import read_runs
+from univg_eval.cli._runs import add_metric, read_runs
+from univg_eval.scoring import METRICS
 
 RUNS = Path(__file__).resolve().parent.parent / "results" / "runs"
 TINY, COT = RUNS / "tiny", RUNS / "tiny_cot"
@@ -88,3 +90,11 @@ def test_a_label_that_says_its_folder_does_not_say_it_twice(tmp_path: Path) -> N
     for folder, run in (("tiny", TINY), ("second", COT)):
         shutil.copytree(run, tmp_path / folder / "univg_mini")
     assert [run.label for run in read_runs([str(tmp_path)])] == ["cot second", "tiny"]
+
+
+def test_the_help_names_every_metric() -> None:
+    parser = argparse.ArgumentParser()
+    add_metric(parser)
+    (action,) = (action for action in parser._actions if action.dest == "metric")
+    names = re.split(r", | or ", str(action.help).partition(" (")[0])
+    assert tuple(names) == METRICS

@@ -1,4 +1,4 @@
-"""The argument ``RUN`` of commands that read run records: ``[LABEL=]PATH``."""
+"""Arguments of commands that read run records: ``[LABEL=]PATH`` and ``--metric``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from univg_eval.errors import UserError
 if TYPE_CHECKING:
     from univg_eval.runs import RunRecord
 
-__all__ = ["HELP", "add_runs", "read_runs"]
+__all__ = ["HELP", "add_metric", "add_runs", "read_runs"]
 
 # Where records lie in a folder: in it; in `records` of `univg eval`, or `univg-train`'s folder;
 # in the output folder of `univg eval`.
@@ -37,6 +37,20 @@ _EXPECTED = (
 def add_runs(parser: argparse.ArgumentParser, nargs: str | int = "+") -> None:
     """Add the positional argument; `read_runs` takes its values."""
     parser.add_argument("runs", nargs=nargs, metavar="RUN", help=HELP)
+
+
+def add_metric(parser: argparse.ArgumentParser) -> None:
+    """Add ``--metric``, a name of `univg_eval.scoring.METRICS`.
+
+    The names stand here again, and a test compares them: the module of scoring loads numpy.
+    """
+    parser.add_argument(
+        "--metric",
+        default="acc@0.5",
+        metavar="NAME",
+        help="acc@0.3, acc@0.5, acc@0.7, acc@0.9, miou, macc, center_acc, answered, image_acc, "
+        "joint@0.5, no_target_acc, f1@0.5 or ap50 (default: acc@0.5)",
+    )
 
 
 def read_runs(arguments: Sequence[str]) -> list[RunRecord]:

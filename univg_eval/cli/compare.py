@@ -35,6 +35,8 @@ FLIPS = 5
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to ``univg``."""
+    from univg_eval.cli._runs import add_metric
+
     parser = subparsers.add_parser(
         "compare",
         help=HELP,
@@ -44,13 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("a", metavar="A", help="[LABEL=]PATH of the first run")
     parser.add_argument("b", metavar="B", help="[LABEL=]PATH of the second run")
-    parser.add_argument(
-        "--metric",
-        default="acc@0.5",
-        metavar="NAME",
-        help="acc@0.3, acc@0.5, acc@0.7, acc@0.9, miou, macc, center_acc, answered, image_acc, "
-        "joint@0.5, no_target_acc, f1@0.5 or ap50 (default: acc@0.5)",
-    )
+    add_metric(parser)
     parser.add_argument(
         "--benchmark", metavar="NAME", help="which one, where a folder holds several"
     )

@@ -41,7 +41,7 @@ COLUMNS = ("all", "averages")
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to ``univg``."""
-    from univg_eval.cli._runs import add_runs
+    from univg_eval.cli._runs import add_metric, add_runs
 
     parser = subparsers.add_parser(
         "leaderboard",
@@ -77,13 +77,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--strict", action="store_true", help="only rows that can be compared with the reference"
     )
-    parser.add_argument(
-        "--metric",
-        default="acc@0.5",
-        metavar="NAME",
-        help="acc@0.3, acc@0.5, acc@0.7, acc@0.9, miou, macc, center_acc, answered, image_acc, "
-        "joint@0.5, no_target_acc, f1@0.5 or ap50 (default: acc@0.5)",
-    )
+    add_metric(parser)
     parser.add_argument(
         "--columns",
         choices=COLUMNS,
