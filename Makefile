@@ -49,12 +49,12 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/score_million.py
-	$(BIN)/python benchmarks/interval_coverage.py
-	$(BIN)/python benchmarks/paired_coverage.py
-	$(BIN)/python benchmarks/attacks.py
-	$(BIN)/python benchmarks/mask_conversion.py
-	$(BIN)/python benchmarks/grpo_weighting.py
+	$(BIN)/python results/benchmarks/score_million.py
+	$(BIN)/python results/benchmarks/interval_coverage.py
+	$(BIN)/python results/benchmarks/paired_coverage.py
+	$(BIN)/python results/benchmarks/attacks.py
+	$(BIN)/python results/benchmarks/mask_conversion.py
+	$(BIN)/python results/benchmarks/grpo_weighting.py
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

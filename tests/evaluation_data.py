@@ -78,8 +78,8 @@ def write(path: Path, values: dict[str, Any]) -> Path:
 def main() -> None:
     import torch
 
-    from univg_train.sft import train_sft
-    from univg_train.sft_settings import load_settings
+    from univg_train.sft.run import train_sft
+    from univg_train.sft.settings import load_settings
 
     torch.set_num_threads(1)
     train_sft(load_settings(sys.argv[1]))

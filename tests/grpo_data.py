@@ -18,7 +18,7 @@ from datasets import Dataset
 from trl import GRPOConfig
 
 from univg_train.difficulty import DifficultyWeight
-from univg_train.grpo import PAPER_SETTINGS, DifficultyGRPOTrainer
+from univg_train.grpo.trainer import PAPER_SETTINGS, DifficultyGRPOTrainer
 from univg_train.rewards import make_rewards
 
 GROUP = 4

@@ -10,8 +10,8 @@ from typing import Any
 
 from test_runs import manifest, response, score
 
-from univg_eval.published import Counts, PublishedRow, PublishedTable, Role
-from univg_eval.runs import RunRecord, make_record
+from univg_eval.leaderboard.published import Counts, PublishedRow, PublishedTable, Role
+from univg_eval.runs.record import RunRecord, make_record
 
 
 def record(

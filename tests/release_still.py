@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from univg_eval.benchmarks.release import ItemError
+from univg_eval.benchmarks.readers.common.release import ItemError
 
 PixelBox = tuple[float, float, float, float]
 Point = tuple[float, float]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from univg_eval.benchmarks.release import Item, Release
+from univg_eval.benchmarks.readers.common.release import Item, Release
 from univg_eval.samples import GroundingSample
 
 # Position of the centre frame of five equal intervals, for the numbers of frames used here.

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from run_records import record_of
 
-from univg_eval.runs import RunRecord
+from univg_eval.runs.record import RunRecord
 from univg_eval.samples import GroundingSample, Target, write_benchmark
 
 __all__ = ["ATTACKS", "BENCHMARK", "N_PLAIN", "make_samples", "prepare", "two_runs"]

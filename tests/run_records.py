@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.dialects import get_dialect
-from univg_eval.runs import RunRecord, make_record, response_line, unknown_environment
+from univg_eval.runs.record import RunRecord, make_record, response_line, unknown_environment
 from univg_eval.samples import GroundingSample, fingerprint
 from univg_eval.scoring import Response, aggregate, score_samples
 

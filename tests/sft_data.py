@@ -85,8 +85,8 @@ def main() -> None:
     import torch
     from transformers import TrainerCallback
 
-    from univg_train.sft import train_sft
-    from univg_train.sft_settings import load_settings
+    from univg_train.sft.run import train_sft
+    from univg_train.sft.settings import load_settings
 
     class Killed(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

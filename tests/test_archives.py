@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from univg_eval.benchmarks import archives
-from univg_eval.benchmarks.archives import Limits, is_archive, unpack
+from univg_eval.benchmarks.preparing import archives
+from univg_eval.benchmarks.preparing.archives import Limits, is_archive, unpack
 from univg_eval.errors import UserError
 
 FILES = {"images/a/1.jpg": b"one", "images/b/2.jpg": b"two" * 50_000, "data.json": b"[]"}

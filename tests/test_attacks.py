@@ -1,8 +1,9 @@
 """Attacks on scoring: under `univg` none is worth more than the honest answer it stands for.
 
 The attacks and their honest equivalents are those of the table in docs/attacks.md, defined in
-benchmarks/attacks.py. Here every one is run in five dialects on random targets; the tests after
-them say for each kind exactly which box is read, so that none passes by reading nothing.
+results/benchmarks/attacks.py. Here every one is run in five dialects on random targets; the
+tests after them say for each kind exactly which box is read, so that none passes by
+reading nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ DIALECTS = ["norm1000", "qwen2_vl", "qwen2_5_vl", "univg_r1", "norm1"]
 
 
 def _load_attacks():
-    path = Path(__file__).resolve().parent.parent / "benchmarks" / "attacks.py"
+    path = Path(__file__).resolve().parent.parent / "results" / "benchmarks" / "attacks.py"
     spec = importlib.util.spec_from_file_location("attacks", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules["attacks"] = module
@@ -322,5 +323,5 @@ def test_the_table_in_the_docs_is_current(name, repo_root):
         readers = attacks.lmms_eval_readers()
     document = (repo_root / "docs" / "attacks.md").read_text(encoding="utf-8")
     assert attacks.replace_block(document, name, attacks.table(readers)) == document, (
-        "run: python benchmarks/attacks.py --update docs/attacks.md"
+        "run: python results/benchmarks/attacks.py --update docs/attacks.md"
     )

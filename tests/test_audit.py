@@ -17,8 +17,8 @@ from PIL import Image
 
 from univg_eval.audit import KINDS, NOTES, AuditReport, audit_annotations, audit_benchmark
 from univg_eval.audit import files as audit_files
-from univg_eval.benchmarks import mig_bench
-from univg_eval.benchmarks.release import FaultKind
+from univg_eval.benchmarks.readers import mig_bench
+from univg_eval.benchmarks.readers.common.release import FaultKind
 from univg_eval.errors import UserError
 from univg_eval.report.audit_page import audit_page
 from univg_eval.samples import GroundingSample, Target, write_benchmark

@@ -12,8 +12,8 @@ import lmms_data
 import pytest
 
 from univg_eval import get_dialect, load_run
-from univg_eval.diagnosis import Limits, diagnose
-from univg_eval.diagnosis.readings import KNOWN_LIMITS
+from univg_eval.analysis.diagnosis import Limits, diagnose
+from univg_eval.analysis.diagnosis.readings import KNOWN_LIMITS
 from univg_eval.dialects import Dialect
 from univg_eval.samples import GroundingSample, load_samples
 from univg_eval.scoring import Response
@@ -28,7 +28,7 @@ QUESTIONS = 6 * 2 + 2 * N
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from univg_eval.benchmarks.photos import ensure
+    from univg_eval.benchmarks.synthetic.photos import ensure
 
     folder = tmp_path_factory.mktemp("data")
     ensure(folder, n=2)

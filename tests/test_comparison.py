@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from univg_eval.cli import main
-from univg_eval.cli._comparison_sheet import show
-from univg_eval.comparison import Comparison, compare_runs, p_words, points
-from univg_eval.errors import UserError
-from univg_eval.runs import RunRecord, load_run, unknown_environment, write_run
-from univg_eval.scoring import SampleScore, aggregate
-from univg_eval.stats import (
+from univg_eval.analysis.comparison import Comparison, compare_runs, p_words, points
+from univg_eval.analysis.stats import (
     mcnemar_test,
     paired_share_interval,
     smallest_difference,
     smallest_difference_of_pairs,
 )
+from univg_eval.cli import main
+from univg_eval.cli._comparison_sheet import show
+from univg_eval.errors import UserError
+from univg_eval.runs.record import RunRecord, load_run, unknown_environment, write_run
+from univg_eval.scoring import SampleScore, aggregate
 
 SHIPPED = Path(__file__).resolve().parent.parent / "results" / "runs"
 

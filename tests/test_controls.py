@@ -9,8 +9,8 @@ import pytest
 from factories import make_sample
 from PIL import Image
 
-from univg_eval.controls import CONTROLS, GREY, open_controlled, under_control
 from univg_eval.errors import UserError
+from univg_eval.images.controls import CONTROLS, GREY, open_controlled, under_control
 from univg_eval.samples import GroundingSample, Target, fingerprint
 from univg_eval.scoring import score_sample
 

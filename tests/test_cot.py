@@ -33,11 +33,11 @@ from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError
 from univg_eval.prompts import THINK_SUFFIX
 from univg_train.cli import main
-from univg_train.cot import CotSettings, build_chains
-from univg_train.cot_journal import Journal
-from univg_train.cot_output import CotSummary
-from univg_train.cot_rows import CotRow, CotRows, UnusedRow, rows_of_benchmark
-from univg_train.cot_teacher import TeacherSettings
+from univg_train.cot.building import CotSettings, build_chains
+from univg_train.cot.journal import Journal
+from univg_train.cot.output import CotSummary
+from univg_train.cot.rows import CotRow, CotRows, UnusedRow, rows_of_benchmark
+from univg_train.cot.teacher import TeacherSettings
 
 BOX = (0.25, 0.5, 0.625, 0.875)
 
@@ -634,7 +634,7 @@ def test_a_limit_takes_the_first_rows_and_the_rest_follows(images: Path, tmp_pat
 def test_files_that_cannot_be_finished_leave_the_old_ones(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from univg_train import cot_output
+    from univg_train.cot import output as cot_output
 
     out = tmp_path / "out"
     with running_teacher() as teacher:
@@ -658,7 +658,7 @@ from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {tests!r})
 from test_cot import make_rows, settings_for
-from univg_train.cot import build_chains
+from univg_train.cot.building import build_chains
 rows = make_rows(Path({images!r}), {n})
 settings = settings_for({url!r}, concurrency={concurrency}, timeout_s=60.0)
 print(build_chains(rows, Path({out!r}), settings, api_key="k").accepted)
@@ -937,7 +937,7 @@ def test_the_command_describes_itself_as_the_documentation_does() -> None:
     import shlex
 
     from univg_train.cli import build_parser
-    from univg_train.cot_rules import REASONS
+    from univg_train.cot.rules import REASONS
 
     text = (Path(__file__).resolve().parent.parent / "docs" / "cot.md").read_text()
     commands = [

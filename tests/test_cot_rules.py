@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from univg_eval.answers import read_answer
 from univg_eval.boxes import box_iou
 from univg_eval.dialects import get_dialect, list_dialects
-from univg_train.cot_prompts import chain_prompt, choice_prompt, prompts_sha256, truth_1000
-from univg_train.cot_rows import CotRow
-from univg_train.cot_rules import REASONS, assemble, check_chain, read_choice
+from univg_train.cot.prompts import chain_prompt, choice_prompt, prompts_sha256, truth_1000
+from univg_train.cot.rows import CotRow
+from univg_train.cot.rules import REASONS, assemble, check_chain, read_choice
 
 BOX = (0.412, 0.305, 0.588, 0.64)
 SIZES = [(640, 480), (800, 600)]

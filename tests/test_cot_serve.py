@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from univg_train.cot import CotSettings, build_chains
-from univg_train.cot_rows import CotRow, CotRows
-from univg_train.cot_teacher import TeacherSettings
+from univg_train.cot.building import CotSettings, build_chains
+from univg_train.cot.rows import CotRow, CotRows
+from univg_train.cot.teacher import TeacherSettings
 
 MODEL = Path(__file__).resolve().parent.parent / "univg_eval" / "models" / "tiny"
 

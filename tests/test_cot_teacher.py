@@ -9,9 +9,9 @@ import time
 import pytest
 from fake_teacher import completion
 
-from univg_train.cot_images import bounded_size
-from univg_train.cot_limits import RateLimiter
-from univg_train.cot_teacher import _retry_after, public_url, read_reply
+from univg_train.cot.images import bounded_size
+from univg_train.cot.limits import RateLimiter
+from univg_train.cot.teacher import _retry_after, public_url, read_reply
 
 # --- limits --------------------------------------------------------------------------------------
 

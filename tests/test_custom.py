@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from univg_eval.benchmarks.custom import SPACES, open_custom, to_xyxy_norm
-from univg_eval.benchmarks.release import ItemError, Release
+from univg_eval.benchmarks.readers.common.release import ItemError, Release
+from univg_eval.benchmarks.readers.custom import SPACES, open_custom, to_xyxy_norm
 from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample
 

@@ -12,8 +12,8 @@ import lmms_data
 import pytest
 from PIL import Image
 
-from univg_eval.benchmarks.custom import FIELDS, SPACES, open_custom
-from univg_eval.benchmarks.preparing import prepare_release
+from univg_eval.benchmarks.preparing.preparation import prepare_release
+from univg_eval.benchmarks.readers.custom import FIELDS, SPACES, open_custom
 from univg_eval.cli import main
 from univg_eval.samples import load_samples
 

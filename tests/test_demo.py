@@ -10,7 +10,7 @@ from typing import Any
 import lmms_data
 import pytest
 
-from univg_eval.runs import load_run
+from univg_eval.runs.record import load_run
 
 pytest.importorskip("lmms_eval")
 

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from univg_eval import get_dialect, list_dialects, parse_answer
-from univg_eval.boxes import box_iou
-from univg_eval.diagnosis import (
+from univg_eval.analysis.diagnosis import (
     Candidate,
     Finding,
     Outcome,
@@ -29,8 +28,9 @@ from univg_eval.diagnosis import (
     suspect,
     variant_findings,
 )
-from univg_eval.diagnosis.findings import grave
-from univg_eval.diagnosis.readings import Reading, blind_hits
+from univg_eval.analysis.diagnosis.findings import grave
+from univg_eval.analysis.diagnosis.readings import Reading, blind_hits
+from univg_eval.boxes import box_iou
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample, Target
@@ -214,7 +214,7 @@ def test_small_images_tell_nothing_about_pixel_limits() -> None:
 
 
 def test_limits_of_the_run_are_tried_too() -> None:
-    from univg_eval.diagnosis import Limits
+    from univg_eval.analysis.diagnosis import Limits
 
     responses = answers(get_dialect("qwen2_5_vl", min_pixels=50176, max_pixels=100352))
     odd = Limits(50176, 100352, "the checkpoint's files")

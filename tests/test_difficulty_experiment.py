@@ -34,9 +34,9 @@ from univg_eval.dialects import get_dialect  # noqa: E402
 from univg_eval.errors import UserError  # noqa: E402
 from univg_eval.protocols import parse_answer  # noqa: E402
 from univg_train.difficulty import DifficultyWeight  # noqa: E402
-from univg_train.grpo import PAPER_SETTINGS, DifficultyGRPOTrainer  # noqa: E402
+from univg_train.grpo.trainer import PAPER_SETTINGS, DifficultyGRPOTrainer  # noqa: E402
 from univg_train.rewards import make_rewards  # noqa: E402
-from univg_train.tiny_model import IMAGE_SIDE  # noqa: E402
+from univg_train.tiny.model import IMAGE_SIDE  # noqa: E402
 
 KINDS = ("easy", "hard")
 

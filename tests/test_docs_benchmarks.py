@@ -14,9 +14,9 @@ import release_still
 import release_video
 from PIL import Image
 
-from univg_eval.benchmarks.catalog import CATALOG, CatalogEntry, get_entry
-from univg_eval.benchmarks.lisa import PUBLISHED_IMAGES
-from univg_eval.benchmarks.refcoco import EXPRESSIONS
+from univg_eval.benchmarks.preparing.catalog import CATALOG, CatalogEntry, get_entry
+from univg_eval.benchmarks.readers.lisa import PUBLISHED_IMAGES
+from univg_eval.benchmarks.readers.refcoco import EXPRESSIONS
 from univg_eval.cli import build_parser
 from univg_eval.cli import prepare as command
 

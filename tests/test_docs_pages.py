@@ -15,9 +15,9 @@ from factories import make_sample
 from PIL import Image
 
 from univg_eval import parse_answer
-from univg_eval.benchmarks.mini import ensure
+from univg_eval.analysis.failures import FAILURES
+from univg_eval.benchmarks.synthetic.mini import ensure
 from univg_eval.cli import main
-from univg_eval.failures import FAILURES
 from univg_eval.samples import load_samples, write_benchmark
 
 DOCS = lmms_data.REPO / "docs"

@@ -17,13 +17,13 @@ from test_rescore import make_run, read
 from test_runs import SCORES, manifest, response
 from test_runs_lmms import SAMPLES, logged, task_config, write_output
 
+from univg_eval.analysis.comparison import compare_runs
 from univg_eval.cli import main
 from univg_eval.cli._runs import read_runs
-from univg_eval.comparison import compare_runs
 from univg_eval.errors import UserError
-from univg_eval.failed_requests import split_response
 from univg_eval.leaderboard import Mark
-from univg_eval.runs import load_run, write_run
+from univg_eval.runs.failed_requests import split_response
+from univg_eval.runs.record import load_run, write_run
 from univg_eval.samples import write_benchmark
 
 # Read as a box of norm1000, the numbers are the true box of the samples.

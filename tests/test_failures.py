@@ -15,14 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_records import record_of
 
-from univg_eval import failures
-from univg_eval.benchmarks.known_objects import KnownObject, known_objects
-from univg_eval.benchmarks.mini import TASKS, generate
-from univg_eval.controls import under_control
-from univg_eval.diagnosis import candidates, read_all
+from univg_eval.analysis import failures
+from univg_eval.analysis.diagnosis import candidates, read_all
+from univg_eval.analysis.failures import (
+    FAILURES,
+    Failure,
+    analyse,
+    classify,
+    classify_run,
+    failure_shares,
+)
+from univg_eval.benchmarks.synthetic.known_objects import KnownObject, known_objects
+from univg_eval.benchmarks.synthetic.mini import TASKS, generate
 from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError
-from univg_eval.failures import FAILURES, Failure, analyse, classify, classify_run, failure_shares
+from univg_eval.images.controls import under_control
 from univg_eval.samples import GroundingSample, Target
 from univg_eval.scoring import Response, score_samples
 

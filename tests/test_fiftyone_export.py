@@ -24,11 +24,11 @@ from run_records import record_of
 from univg_eval.cli import failures as failures_command
 from univg_eval.cli import main
 from univg_eval.errors import UserError
-from univg_eval.images import load_image
+from univg_eval.images.reading import load_image
 from univg_eval.report import fiftyone_export
 from univg_eval.report.fiftyone_export import FiftyOneExport, export_fiftyone
 from univg_eval.report.run_data import collect
-from univg_eval.runs import write_run
+from univg_eval.runs.record import write_run
 from univg_eval.samples import GroundingSample, Target, write_benchmark
 
 SIZES = {"a": (64, 48), "b": (32, 24), "turned": (24, 32), "scan": (16, 12)}

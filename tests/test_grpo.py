@@ -21,9 +21,9 @@ from grpo_data import GROUP, ROLLOUTS, first_batch, loss_and_gradients, make_tra
 from trl import GRPOConfig, GRPOTrainer
 
 from univg_eval.errors import UserError
-from univg_train import grpo
 from univg_train.difficulty import DifficultyWeight
-from univg_train.grpo import PAPER_SETTINGS, DifficultyGRPOTrainer
+from univg_train.grpo import trainer as grpo
+from univg_train.grpo.trainer import PAPER_SETTINGS, DifficultyGRPOTrainer
 from univg_train.rewards import make_rewards
 
 PUBLISHED = {
@@ -167,7 +167,7 @@ def in_two_processes(checkpoint: Path, folder: Path, cases: dict[str, Any]) -> d
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": str(Path(grpo.__file__).parent.parent),
+        "PYTHONPATH": str(Path(grpo.__file__).parents[2]),
     }
     processes = [
         subprocess.Popen(

@@ -10,7 +10,7 @@ import torch
 from lmms_data import make_checkpoint
 
 from univg_train.difficulty import DIFFICULTY_FORMS
-from univg_train.grpo import PAPER_SETTINGS
+from univg_train.grpo.trainer import PAPER_SETTINGS
 from univg_train.rewards import REWARD_RULES
 
 PAGE = (Path(__file__).parent.parent / "docs" / "grpo.md").read_text(encoding="utf-8")

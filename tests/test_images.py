@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from univg_eval import images as images_module
-from univg_eval.benchmarks.release import ItemError, size_of
+from univg_eval.benchmarks.readers.common.release import ItemError, size_of
 from univg_eval.errors import UserError
-from univg_eval.images import (
+from univg_eval.images import reading as images_module
+from univg_eval.images.reading import (
     ImageError,
     image_size,
     load_image,

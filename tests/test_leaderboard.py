@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from leaderboard_data import counts, record, table
 from scipy.stats import binomtest, t
 
-from univg_eval.benchmarks.catalog import CATALOG
+from univg_eval.benchmarks.preparing.catalog import CATALOG
 from univg_eval.errors import UserError
 from univg_eval.leaderboard import (
     BREAKING,
@@ -29,8 +29,8 @@ from univg_eval.leaderboard.boards import GROUPS, board_of, column_of
 from univg_eval.leaderboard.building import Published
 from univg_eval.leaderboard.entries import BASELINE, REPLAY
 from univg_eval.leaderboard.intervals import is_share
-from univg_eval.published import load_counts, load_published, load_reproductions
-from univg_eval.runs import RunRecord, environment
+from univg_eval.leaderboard.published import load_counts, load_published, load_reproductions
+from univg_eval.runs.record import RunRecord, environment
 from univg_eval.scoring import sample_metrics
 
 # Six of ten right, and one of two.

@@ -19,6 +19,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from leaderboard_data import counts, record, table
 
+from univg_eval.analysis.stats import Interval
 from univg_eval.cli import main
 from univg_eval.leaderboard import (
     BREAKING,
@@ -34,10 +35,9 @@ from univg_eval.leaderboard.latex import as_latex
 from univg_eval.leaderboard.latex import escaped as latex_escaped
 from univg_eval.leaderboard.markdown import as_markdown
 from univg_eval.leaderboard.markdown import escaped as markdown_escaped
+from univg_eval.leaderboard.published import load_counts, load_published
 from univg_eval.leaderboard.terminal import as_text, print_sheet, visible
-from univg_eval.published import load_counts, load_published
-from univg_eval.runs import RunRecord, load_run, write_run
-from univg_eval.stats import Interval
+from univg_eval.runs.record import RunRecord, load_run, write_run
 
 REPO = Path(__file__).resolve().parent.parent
 

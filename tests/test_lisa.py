@@ -23,10 +23,10 @@ from release_still import (
     write_lisa_full,
 )
 
-from univg_eval.benchmarks.lisa import open_lisa, open_lisa_full
-from univg_eval.benchmarks.masks import read_rle
-from univg_eval.benchmarks.preparing import prepare_release
-from univg_eval.benchmarks.release import ItemError
+from univg_eval.benchmarks.preparing.preparation import prepare_release
+from univg_eval.benchmarks.readers.common.masks import read_rle
+from univg_eval.benchmarks.readers.common.release import ItemError
+from univg_eval.benchmarks.readers.lisa import open_lisa, open_lisa_full
 from univg_eval.errors import UserError
 
 

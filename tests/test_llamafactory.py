@@ -28,8 +28,8 @@ from training_forms import (
 from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError
 from univg_train.cli import main
-from univg_train.llamafactory import sharegpt_row, translate
-from univg_train.sft_settings import load_settings
+from univg_train.sft.llamafactory import sharegpt_row, translate
+from univg_train.sft.settings import load_settings
 
 STAGE1 = {  # as published
     "model": "Qwen/Qwen2-VL-7B-Instruct",

@@ -17,10 +17,11 @@ from release_still import (
     write_llmseg_full,
 )
 
-from univg_eval.benchmarks import llmseg, masks
-from univg_eval.benchmarks.llmseg import open_llmseg, open_llmseg_full
-from univg_eval.benchmarks.masks import mask_from_array, read_rle
-from univg_eval.benchmarks.release import ItemError
+from univg_eval.benchmarks.readers import llmseg
+from univg_eval.benchmarks.readers.common import masks
+from univg_eval.benchmarks.readers.common.masks import mask_from_array, read_rle
+from univg_eval.benchmarks.readers.common.release import ItemError
+from univg_eval.benchmarks.readers.llmseg import open_llmseg, open_llmseg_full
 from univg_eval.errors import UserError
 
 

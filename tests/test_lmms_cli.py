@@ -12,7 +12,7 @@ import pytest
 
 from univg_eval.cli._runs import read_runs
 from univg_eval.errors import UserError
-from univg_eval.runs import load_run
+from univg_eval.runs.record import load_run
 from univg_eval.samples import load_samples
 from univg_eval.scoring import aggregate, score_sample
 
@@ -41,7 +41,7 @@ def lmms_eval(*arguments: str, data: Path, cwd: Path, **changes: str):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Two evaluations by the stock command: noisy on all of univg_mini, then replayed answers."""
-    from univg_eval.benchmarks.mini import ensure
+    from univg_eval.benchmarks.synthetic.mini import ensure
 
     folder = tmp_path_factory.mktemp("cli")
     data = folder / "data"
@@ -204,7 +204,7 @@ def test_a_record_is_made_of_the_stock_commands_files(runs: Runs, tmp_path: Path
         row["id"]: runs.responses[row["id"]] for row in replayed.responses
     }
 
-    from univg_eval.benchmarks.mini import ensure
+    from univg_eval.benchmarks.synthetic.mini import ensure
     from univg_eval.errors import UserError
 
     monkeypatch.setenv("UNIVG_DATA", str(tmp_path / "other"))
@@ -332,14 +332,14 @@ def test_the_task_folder_of_pip_install_with_a_target_is_found(
     from importlib.metadata import PackagePath, PathDistribution
 
     import univg_eval
-    from univg_eval import data_files
+    from univg_eval import files
     from univg_eval.lmms.task_files import task_folder
 
     listed = PackagePath("../../share/univg/tasks/univg.yaml")
     listed.dist = PathDistribution(tmp_path / "univg-0.dist-info")
 
     monkeypatch.setattr(univg_eval, "__file__", str(tmp_path / "univg_eval" / "__init__.py"))
-    monkeypatch.setattr(data_files, "files", lambda name: [listed])
+    monkeypatch.setattr(files, "files", lambda name: [listed])
     with pytest.raises(UserError, match=r"the task folder is missing: .*install univg again"):
         task_folder()
     folder = tmp_path / "share" / "univg" / "tasks"

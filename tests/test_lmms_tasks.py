@@ -223,7 +223,7 @@ def test_mini_takes_number_and_seed_from_the_environment(
 def test_a_mini_that_was_prepared_is_used_as_it_is(
     manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from univg_eval.benchmarks.mini import DEFAULT_N, DEFAULT_SEED, ensure
+    from univg_eval.benchmarks.synthetic.mini import DEFAULT_N, DEFAULT_SEED, ensure
     from univg_eval.lmms.demo import mini_root
 
     monkeypatch.setenv("UNIVG_DATA", str(tmp_path))
@@ -466,7 +466,7 @@ def test_what_reaches_a_backend_are_the_upright_rgb_pixels_of_the_file(
     import numpy as np
     from lmms_eval.protocol import ChatMessages
 
-    from univg_eval.benchmarks.release import size_of
+    from univg_eval.benchmarks.readers.common.release import size_of
 
     write_strange_images(tmp_path / "own")
     names = tuple(f"own/{name}" for name in IMAGES)
@@ -644,7 +644,7 @@ def test_a_run_with_controls_leaves_a_record_for_each(
 
     from univg_eval.lmms.record import write_records
     from univg_eval.lmms.task import GroundingTask
-    from univg_eval.runs import load_run
+    from univg_eval.runs.record import load_run
 
     rows = [lmms_data.make_sample("own", "t", i, cluster=f"c{i}") for i in range(3)]
     single = lmms_data.make_sample(

@@ -13,12 +13,13 @@ import pytest
 
 from univg_eval.cli import main
 from univg_eval.errors import UserError
-from univg_eval.runs import load_run
+from univg_eval.runs.record import load_run
 from univg_eval.samples import GroundingSample, Target, load_samples, write_benchmark
 
 pytest.importorskip("lmms_eval")
 pytest.importorskip("av")
 
+from univg_eval.images.video import read_frames
 from univg_eval.lmms.films import film_of_file, film_of_folder
 from univg_eval.lmms.media import (
     IMAGE_BACKENDS,
@@ -29,7 +30,6 @@ from univg_eval.lmms.media import (
     video_view,
 )
 from univg_eval.lmms.settings import ModelUnderTest, resolve_settings, shown_settings
-from univg_eval.video import read_frames
 
 VIDEO = {"media": "video"}
 TINY = lmms_data.REPO / "univg_eval" / "models" / "tiny"
@@ -57,7 +57,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from univg_eval.benchmarks.mini import ensure
+    from univg_eval.benchmarks.synthetic.mini import ensure
 
     root = tmp_path_factory.mktemp("mini")
     ensure(root, n=2)

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from release_still import coco_rle, coco_text, run_lengths
 
-from univg_eval.benchmarks.masks import (
+from univg_eval.benchmarks.readers.common.masks import (
     Shape,
     mask_from_array,
     paint_shapes,
@@ -21,7 +21,7 @@ from univg_eval.benchmarks.masks import (
     require_image_size,
     unite,
 )
-from univg_eval.benchmarks.release import ItemError
+from univg_eval.benchmarks.readers.common.release import ItemError
 from univg_eval.errors import UserError
 
 pixels = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=24))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from univg_eval.benchmarks.mig_bench import (
+from univg_eval.benchmarks.readers.mig_bench import (
     Audit,
     audit_images,
     audit_mig_bench,

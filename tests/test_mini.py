@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from univg_eval.benchmarks.mini import (
+from univg_eval.benchmarks.synthetic.mini import (
     COLORS,
     HELD_OUT,
     HELD_OUT_TOOLS,
@@ -25,7 +25,7 @@ from univg_eval.benchmarks.mini import (
     listing,
     referring,
 )
-from univg_eval.benchmarks.mini.scene import Background
+from univg_eval.benchmarks.synthetic.mini.scene import Background
 from univg_eval.boxes import box_iou, is_valid_box
 from univg_eval.errors import UserError
 
@@ -39,7 +39,7 @@ PINNED = "6d21a248ba1afe7ad22535b4e0039c9ed5d755ff5ec17c59d856e484ec0d5405"
 
 PIN_SCRIPT = """
 import hashlib
-from univg_eval.benchmarks.mini import TASKS, generate
+from univg_eval.benchmarks.synthetic.mini import TASKS, generate
 h = hashlib.sha256()
 for task in TASKS:
     for subset in ("eval", "train"):

@@ -9,12 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-from univg_eval.benchmarks import generated, mini
-from univg_eval.benchmarks.mini import TASKS, build, builder, ensure, generate
+from univg_eval.benchmarks.synthetic import generated, mini
+from univg_eval.benchmarks.synthetic.mini import TASKS, build, builder, ensure, generate
 from univg_eval.errors import UserError
-from univg_eval.images import open_images
+from univg_eval.images.reading import open_images
+from univg_eval.images.video import read_frames
 from univg_eval.samples import load_manifest, load_samples
-from univg_eval.video import read_frames
 
 SMALL = {"n": 4, "seed": 11, "size": 112}
 
@@ -181,7 +181,7 @@ def test_an_interrupted_build_leaves_the_old_one_and_the_next_run_finishes(
 def test_two_processes_at_once_make_one_build(tmp_path):
     pytest.importorskip("av")
     code = (
-        "import sys\nfrom univg_eval.benchmarks.mini import ensure\n"
+        "import sys\nfrom univg_eval.benchmarks.synthetic.mini import ensure\n"
         "ensure(sys.argv[1], n=1, seed=3, size=56)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]

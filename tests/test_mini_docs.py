@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from univg_eval.benchmarks.mini import TASKS
-from univg_eval.benchmarks.mini.blind import BASELINES, best_fixed_box, blind_accuracy
-from univg_eval.benchmarks.mini.gallery import EXAMPLES, draw, example_items, write_gallery
+from univg_eval.benchmarks.synthetic.mini import TASKS
+from univg_eval.benchmarks.synthetic.mini.blind import BASELINES, best_fixed_box, blind_accuracy
+from univg_eval.benchmarks.synthetic.mini.gallery import (
+    EXAMPLES,
+    draw,
+    example_items,
+    write_gallery,
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +60,7 @@ def test_the_table_of_blind_answers_is_measured(page, task):
 
 def test_blind_answers_by_hand():
     """Two questions worked out by hand from their objects."""
-    from univg_eval.benchmarks.mini import generate
+    from univg_eval.benchmarks.synthetic.mini import generate
 
     items = [generate("lisa_val", seed=5, index=index) for index in (0, 1)]
     expected = sum(1 / len(item.objects[0]) for item in items) / 2

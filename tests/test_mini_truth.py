@@ -13,7 +13,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from univg_eval.benchmarks.mini import COLORS, SHAPES, TASKS, MiniItem, SceneObject, generate
+from univg_eval.benchmarks.synthetic.mini import (
+    COLORS,
+    SHAPES,
+    TASKS,
+    MiniItem,
+    SceneObject,
+    generate,
+)
 from univg_eval.boxes import Box, box_iou
 
 N_ITEMS = 120

@@ -21,10 +21,10 @@ from training_forms import stage2_row, write_list
 from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer
 
 from univg_eval.dialects import declared_settings
-from univg_train import model_folder
 from univg_train.cli import main
-from univg_train.sft import train_sft
-from univg_train.sft_settings import load_settings
+from univg_train.runs import saving as model_folder
+from univg_train.sft.run import train_sft
+from univg_train.sft.settings import load_settings
 
 LORA = "lora={r: 2, lora_alpha: 4}"
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from univg_eval.stats import (
+from univg_eval.analysis.stats import (
     binomial_tail,
     cluster_sums,
     macro_bootstrap,
@@ -22,7 +22,7 @@ from univg_eval.stats import (
     smallest_difference,
     smallest_difference_of_pairs,
 )
-from univg_eval.stats._clusters import linear_parts
+from univg_eval.analysis.stats._clusters import linear_parts
 
 # --- binomial tail, McNemar, sign flips ----------------------------------------------------------
 

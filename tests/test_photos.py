@@ -15,10 +15,16 @@ pytest.importorskip("skimage", reason="photos needs the extra 'eval'")
 
 from skimage.feature import match_template
 
-from univg_eval.benchmarks.photos import TASKS, Annotation, ensure, load_photo, read_sources
-from univg_eval.benchmarks.photos.patches import settle
+from univg_eval.benchmarks.synthetic.photos import (
+    TASKS,
+    Annotation,
+    ensure,
+    load_photo,
+    read_sources,
+)
+from univg_eval.benchmarks.synthetic.photos.patches import settle
 from univg_eval.boxes import box_iou
-from univg_eval.images import open_images
+from univg_eval.images.reading import open_images
 from univg_eval.samples import fingerprint, load_manifest, load_samples
 
 FINGERPRINT = "a91a88d877f32fa13e2711b8ee2ff344b7c3f0c90db1f15f8ff227e7fdcc12d1"

@@ -13,8 +13,8 @@ import pytest
 
 pytest.importorskip("skimage", reason="photos needs the extra 'eval'")
 
-from univg_eval.benchmarks import photos
-from univg_eval.benchmarks.photos import builder, ensure, read_sources, sources
+from univg_eval.benchmarks.synthetic import photos
+from univg_eval.benchmarks.synthetic.photos import builder, ensure, read_sources, sources
 from univg_eval.errors import UserError
 from univg_eval.samples import load_manifest, load_samples
 
@@ -197,7 +197,7 @@ def test_the_recorded_versions_are_those_of_the_constraints(repo_root):
 def test_finding_the_photographs_imports_none_of_the_packages():
     code = (
         "import sys\n"
-        "from univg_eval.benchmarks.photos import load_photo, read_sources\n"
+        "from univg_eval.benchmarks.synthetic.photos import load_photo, read_sources\n"
         "photos, _ = read_sources()\n"
         "shapes = [load_photo(photo).shape[:2] for photo in photos]\n"
         "assert shapes == [(photo.height, photo.width) for photo in photos]\n"

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("lmms_eval")
 pytest.importorskip("skimage")
 
-from univg_eval.benchmarks.photos import TASKS
+from univg_eval.benchmarks.synthetic.photos import TASKS
 from univg_eval.samples import load_manifest
 
 

@@ -25,7 +25,7 @@ import release_video
 from PIL import Image
 from test_score_cli import annotation_rows
 
-from univg_eval.benchmarks.catalog import CATALOG
+from univg_eval.benchmarks.preparing.catalog import CATALOG
 from univg_eval.cli import main
 from univg_eval.errors import UserError
 from univg_eval.samples import load_manifest, load_samples
@@ -278,7 +278,7 @@ def test_a_bad_archive_is_named_and_nothing_is_written(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from univg_eval.benchmarks import archives
+    from univg_eval.benchmarks.preparing import archives
 
     packed = zip_folder(release / "MIG-Bench" / "images", release / "images.zip", "images/")
     shutil.rmtree(release / "MIG-Bench")
@@ -604,7 +604,7 @@ def test_a_killed_process_is_taken_up(release: Path, root: Path, tmp_path: Path)
     """The command itself, killed while it converts."""
     code = (
         "import os, signal\n"
-        "from univg_eval.benchmarks import mig_bench\n"
+        "from univg_eval.benchmarks.readers import mig_bench\n"
         "from univg_eval.cli import main\n"
         "original, count = mig_bench._with_own_sizes, []\n"
         "def convert(*args):\n"
@@ -683,7 +683,7 @@ def test_files_that_are_not_the_published_ones_are_told(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pycocotools")
-    from univg_eval.benchmarks import revos
+    from univg_eval.benchmarks.readers import revos
 
     release_video.write_revos_full(tmp_path / "ReVOS")
     arguments = ("revos_full", "--source", tmp_path / "ReVOS")
@@ -740,8 +740,8 @@ def test_a_terminal_that_knows_ascii_only(
 
 def test_two_archives_of_one_name_do_not_replace_each_other(root: Path, tmp_path: Path) -> None:
     """COCO's and EgoObjects' images may both lie in an images.zip."""
-    from univg_eval.benchmarks.catalog import get_entry
-    from univg_eval.benchmarks.locating import locate
+    from univg_eval.benchmarks.preparing.catalog import get_entry
+    from univg_eval.benchmarks.preparing.locating import locate
 
     archives = {}
     for name in ("coco", "ego_objects"):

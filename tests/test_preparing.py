@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from univg_eval.benchmarks import preparing
-from univg_eval.benchmarks.preparing import Prepared, prepare_release
-from univg_eval.benchmarks.release import Item, ItemError, Release
+from univg_eval.benchmarks.preparing import preparation
+from univg_eval.benchmarks.preparing.preparation import Prepared, prepare_release
+from univg_eval.benchmarks.readers.common.release import Item, ItemError, Release
 from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample, Target, load_manifest, load_samples
 
@@ -160,7 +160,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_preparing import toy_release
-from univg_eval.benchmarks import preparing
+from univg_eval.benchmarks.preparing import preparation
 
 images, root, log, moment, number = sys.argv[1:]
 number = int(number)
@@ -186,7 +186,7 @@ def converted(k):
         file.write(f"{{k}}\\n")
 
 if moment == "torn line":
-    original = preparing._Journal._write
+    original = preparation._Journal._write
     def torn(self, value):
         global count
         count += 1
@@ -194,12 +194,12 @@ if moment == "torn line":
             self._file.write(b'{{"item": "row-' )
             os.kill(os.getpid(), signal.SIGKILL)
         original(self, value)
-    preparing._Journal._write = torn
+    preparation._Journal._write = torn
 elif moment != "convert":
     owner, name = {{"rename": (Path, "replace"), "manifest": (Path, "unlink"),
-                   "tidy": (shutil, "rmtree"), "new": (preparing, "write_benchmark")}}[moment]
+                   "tidy": (shutil, "rmtree"), "new": (preparation, "write_benchmark")}}[moment]
     before(owner, name)
-preparing.prepare_release(toy_release(Path(images), converted=converted), root=root)
+preparation.prepare_release(toy_release(Path(images), converted=converted), root=root)
 """
 
 
@@ -324,11 +324,11 @@ def test_another_folder_or_other_code_begins_anew(
         prepare_release(toy_release(moved, faults={0: ("invalid_row", "no")}), root=root)
     identity = json.loads(journal(root).read_bytes().splitlines()[0])["identity"]
     assert identity["links"] == {"images": str(moved)}
-    real = preparing._code_sha256()
+    real = preparation._code_sha256()
     # Sizes of images and frames of videos are read outside of this room.
-    monkeypatch.setattr(preparing, "_CODE", ("benchmarks",))
-    assert preparing._code_sha256() != real
-    monkeypatch.setattr(preparing, "_code_sha256", lambda: "another version")
+    monkeypatch.setattr(preparation, "_CODE", ("benchmarks",))
+    assert preparation._code_sha256() != real
+    monkeypatch.setattr(preparation, "_code_sha256", lambda: "another version")
     assert prepare_release(toy_release(moved), root=root).resumed == 0
 
 
@@ -630,12 +630,12 @@ def test_links_stay_in_the_folder(name: str, images: Path, root: Path) -> None:
 
 def test_two_at_once_are_refused(images: Path, root: Path) -> None:
     with (
-        preparing.preparing("toy", root),
+        preparation.preparing("toy", root),
         pytest.raises(UserError, match=rf"another `univg prepare toy`.*process {os.getpid()}"),
     ):
         prepare_release(toy_release(images), root=root)
     other = toy_release(images, benchmark="other")
-    with preparing.preparing("toy", root):
+    with preparation.preparing("toy", root):
         prepare_release(other, root=root)  # another benchmark is not in the way
     prepare_release(toy_release(images), root=root)
 
@@ -655,7 +655,7 @@ def test_a_full_disk_while_converting(
 ) -> None:
     prepare_release(toy_release(images, n=3), root=root)
     before = prepared_files(root)
-    append = preparing._Journal.append
+    append = preparation._Journal.append
     count = 0
 
     def full(self, *args) -> None:
@@ -666,7 +666,7 @@ def test_a_full_disk_while_converting(
         append(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(preparing._Journal, "append", full)
+        patch.setattr(preparation._Journal, "append", full)
         with pytest.raises(UserError, match=r"No space left on device; free space or choose"):
             prepare_release(toy_release(images), root=root)
     assert prepared_files(root) == before

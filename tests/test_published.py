@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from univg_eval.benchmarks.mig_bench import REVISIONS
+from univg_eval.benchmarks.readers.mig_bench import REVISIONS
 from univg_eval.errors import UserError
-from univg_eval.published import (
+from univg_eval.leaderboard.published import (
     BENCHMARK_TASKS,
     Counts,
     PublishedRow,
@@ -536,11 +536,11 @@ def test_the_tables_are_found_in_a_checkout_and_below_a_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import univg_eval
-    from univg_eval import data_files
+    from univg_eval import files
 
     assert published_folder() == FOLDER
     monkeypatch.setattr(univg_eval, "__file__", str(tmp_path / "univg_eval" / "__init__.py"))
-    monkeypatch.setattr(data_files, "files", lambda name: [])
+    monkeypatch.setattr(files, "files", lambda name: [])
     with pytest.raises(UserError, match=r"the published tables folder is missing: .*install univg"):
         published_folder()
     shutil.copytree(FOLDER, tmp_path / "share" / "univg" / "published")

@@ -20,10 +20,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from univg_eval.benchmarks.mig_bench import audit_mig_bench, read_annotations
+from univg_eval.benchmarks.readers.mig_bench import audit_mig_bench, read_annotations
 from univg_eval.dialects import get_dialect, list_dialects
 from univg_eval.protocols import get_protocol
-from univg_eval.responses import FileScores, SampleTable, score_file
+from univg_eval.runs.response_file import FileScores, SampleTable, score_file
 from univg_eval.samples import GroundingSample, fingerprint
 
 Array = npt.NDArray[np.float64]

@@ -21,7 +21,7 @@ import release_still
 import release_video
 
 from univg_eval.cli import main
-from univg_eval.runs import load_run
+from univg_eval.runs.record import load_run
 from univg_eval.samples import GroundingSample, load_manifest, load_samples
 
 pytest.importorskip("lmms_eval")

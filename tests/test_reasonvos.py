@@ -24,9 +24,9 @@ from release_video import (
     write_revos_full,
 )
 
-from univg_eval.benchmarks.preparing import prepare_release
-from univg_eval.benchmarks.reasonvos import open_reasonvos, open_reasonvos_full
-from univg_eval.benchmarks.release import ItemError
+from univg_eval.benchmarks.preparing.preparation import prepare_release
+from univg_eval.benchmarks.readers.common.release import ItemError
+from univg_eval.benchmarks.readers.reasonvos import open_reasonvos, open_reasonvos_full
 from univg_eval.errors import UserError
 from univg_eval.samples import fingerprint, load_samples
 

@@ -17,11 +17,11 @@ import pytest
 import refcoco_forms
 from refcoco_forms import OBJECTS, SIZES, WRITERS, Object, each
 
-from univg_eval.benchmarks.refcoco import DATASETS, EXPRESSIONS, FORMS, open_refcoco
-from univg_eval.benchmarks.release import ItemError, Release
+from univg_eval.benchmarks.readers.common.release import ItemError, Release
+from univg_eval.benchmarks.readers.refcoco import DATASETS, EXPRESSIONS, FORMS, open_refcoco
 from univg_eval.cli import main
 from univg_eval.errors import UserError
-from univg_eval.images import open_images
+from univg_eval.images.reading import open_images
 from univg_eval.samples import GroundingSample, fingerprint, load_manifest, load_samples
 
 pytest.importorskip("pyarrow")

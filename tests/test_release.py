@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from univg_eval.benchmarks.release import (
+from univg_eval.benchmarks.readers.common.release import (
     ImageFolder,
     ItemError,
     image_instruction,

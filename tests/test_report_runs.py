@@ -30,10 +30,10 @@ from report_data import (
 )
 from run_records import record_of
 
+from univg_eval.analysis.failures import FAILURES
 from univg_eval.cli import main
-from univg_eval.controls import under_control
 from univg_eval.errors import UserError
-from univg_eval.failures import FAILURES
+from univg_eval.images.controls import under_control
 from univg_eval.leaderboard import Estimate, build_leaderboards
 from univg_eval.report import charts
 from univg_eval.report.looks import CLASS_COLOURS, ON_DARK, look_of
@@ -49,7 +49,7 @@ from univg_eval.report.run_figures import CURVE_THRESHOLDS, HISTOGRAM_BINS, figu
 from univg_eval.report.run_page import as_data_block, write_run_page
 from univg_eval.report.text import as_html, without_secrets
 from univg_eval.report.thumbnails import make_thumbnails
-from univg_eval.runs import RunRecord, write_run
+from univg_eval.runs.record import RunRecord, write_run
 from univg_eval.samples import GroundingSample, write_benchmark
 from univg_eval.scoring import SampleScore
 

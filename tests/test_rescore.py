@@ -13,11 +13,10 @@ import pytest
 from test_runs import MANIFEST
 
 from univg_eval.cli import main
-from univg_eval.controls import under_control
 from univg_eval.errors import UserError
+from univg_eval.images.controls import under_control
 from univg_eval.protocols import list_protocols
-from univg_eval.rescoring import rescore
-from univg_eval.runs import (
+from univg_eval.runs.record import (
     RunRecord,
     environment,
     load_run,
@@ -25,8 +24,9 @@ from univg_eval.runs import (
     response_line,
     write_run,
 )
+from univg_eval.runs.rescoring import rescore
+from univg_eval.runs.schemas import load_schema
 from univg_eval.samples import GroundingSample, Target, fingerprint, write_benchmark
-from univg_eval.schemas import load_schema
 from univg_eval.scoring import Response, aggregate, score_samples
 
 # The true box is x 0.1-0.5, y 0.2-0.9 of a picture of 200 x 100 pixels: 20, 20, 100, 90.

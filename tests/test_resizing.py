@@ -14,7 +14,7 @@ from transformers import AutoImageProcessor
 
 from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError
-from univg_train.resizing import as_seen, input_size_rule, require_same_resize
+from univg_train.runs.resizing import as_seen, input_size_rule, require_same_resize
 
 
 class Processor:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError
 from univg_eval.protocols import get_protocol
-from univg_eval.responses import FileScores, SampleTable, score_file, score_line
+from univg_eval.runs.response_file import FileScores, SampleTable, score_file, score_line
 from univg_eval.samples import GroundingSample, Target, write_benchmark
 from univg_eval.scoring import Response, aggregate, score_sample
 
@@ -281,7 +281,7 @@ def test_the_first_mistake_of_the_file_is_told(tmp_path: Path) -> None:
 def test_a_mistake_in_an_early_batch_is_told_before_a_broken_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("univg_eval.responses.BATCH_LINES", 2)
+    monkeypatch.setattr("univg_eval.runs.response_file.BATCH_LINES", 2)
     samples = [sample(i, widths=(), heights=()) for i in range(4)]
     rows = [{"id": s.id, "response": "[1, 2, 3, 4]"} for s in samples]
     path = write(tmp_path / "r.jsonl", rows)

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 from sft_data import make_config, make_model, make_rows
 
-from univg_train.sft import train_sft
-from univg_train.sft_settings import load_settings
+from univg_train.sft.run import train_sft
+from univg_train.sft.settings import load_settings
 
 
 def test_no_step_after_the_last(tmp_path: Path) -> None:

@@ -26,12 +26,12 @@ from release_video import (
     write_revos_full,
 )
 
-from univg_eval.benchmarks.mask_dict import MaskDict
-from univg_eval.benchmarks.preparing import prepare_release
-from univg_eval.benchmarks.release import ItemError
-from univg_eval.benchmarks.revos import open_revos, open_revos_full
+from univg_eval.benchmarks.preparing.preparation import prepare_release
+from univg_eval.benchmarks.readers.common.mask_dict import MaskDict
+from univg_eval.benchmarks.readers.common.release import ItemError
+from univg_eval.benchmarks.readers.revos import open_revos, open_revos_full
 from univg_eval.errors import UserError
-from univg_eval.images import open_images
+from univg_eval.images.reading import open_images
 from univg_eval.samples import fingerprint, load_samples
 
 pytest.importorskip("pycocotools")

@@ -13,8 +13,8 @@ import torch
 from grpo_data import GROUP, KnownRollouts, make_text_checkpoint, make_trainer
 
 from univg_train.difficulty import DifficultyWeight
-from univg_train.grpo_settings import make_grpo_settings
-from univg_train.rollout_batches import count_steps, passes_of_batch
+from univg_train.grpo.batches import count_steps, passes_of_batch
+from univg_train.grpo.settings import make_grpo_settings
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import pytest
 
 from univg_eval.answers import Status
 from univg_eval.errors import UserError
-from univg_eval.runs import (
+from univg_eval.runs.record import (
     RunRecord,
     environment,
     lines_sha256,
@@ -28,8 +28,8 @@ from univg_eval.runs import (
     unknown_environment,
     write_run,
 )
+from univg_eval.runs.schemas import faults, load_schema
 from univg_eval.samples import GroundingSample, Target, fingerprint, write_benchmark
-from univg_eval.schemas import faults, load_schema
 from univg_eval.scoring import SampleScore, score_sample
 
 KINDS = ("run_manifest", "run_response", "run_score", "run_change")

@@ -16,7 +16,7 @@ from test_runs import SCORES, manifest, response
 from univg_eval.cli import main
 from univg_eval.cli._runs import read_runs
 from univg_eval.errors import UserError
-from univg_eval.runs import load_run, unknown_environment, write_run
+from univg_eval.runs.record import load_run, unknown_environment, write_run
 from univg_eval.samples import GroundingSample, Target, fingerprint, write_benchmark
 
 SETTINGS = {

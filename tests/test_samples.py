@@ -11,15 +11,14 @@ import pytest
 from factories import make_sample
 
 from univg_eval.errors import UserError
+from univg_eval.files import iter_json_lines, write_text_atomically
 from univg_eval.samples import (
     GroundingSample,
     Target,
     data_root,
     fingerprint,
-    iter_json_lines,
     load_samples,
     write_benchmark,
-    write_text_atomically,
 )
 
 

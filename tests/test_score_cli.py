@@ -555,7 +555,7 @@ def test_prepare_mini_and_score_an_oracle_on_it(
 
 
 def test_the_revisions_that_help_names_are_those_of_mig_bench() -> None:
-    from univg_eval.benchmarks import mig_bench
+    from univg_eval.benchmarks.readers import mig_bench
     from univg_eval.cli import _annotations
 
     assert sorted(_annotations.REVISIONS) == sorted(mig_bench.REVISIONS)

@@ -26,8 +26,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCall
 
 from univg_eval.errors import UserError
 from univg_train.cli import main
-from univg_train.run_folder import find_checkpoint
-from univg_train.sft import (
+from univg_train.runs.folder import find_checkpoint
+from univg_train.sft.run import (
     count_parameters,
     load_data,
     load_processor,
@@ -36,7 +36,7 @@ from univg_train.sft import (
     train_sft,
     trainer_arguments,
 )
-from univg_train.sft_settings import load_settings
+from univg_train.sft.settings import load_settings
 
 
 @pytest.fixture(scope="module", autouse=True)

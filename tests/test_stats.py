@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from univg_eval.stats import (
+from univg_eval.analysis.stats import (
     holm,
     macro_bootstrap,
     macro_draws,

@@ -11,10 +11,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch (extra train)")
 pytest.importorskip("transformers", reason="training needs transformers (extra train)")
 
-from univg_eval.benchmarks.mini import generate  # noqa: E402
+from univg_eval.benchmarks.synthetic.mini import generate  # noqa: E402
 from univg_eval.dialects import get_dialect  # noqa: E402
-from univg_train.tiny_batch import pack_rows, turn_ids  # noqa: E402
-from univg_train.tiny_data import (  # noqa: E402
+from univg_train.tiny.batch import pack_rows, turn_ids  # noqa: E402
+from univg_train.tiny.checkpoint import CardFacts, export_checkpoint  # noqa: E402
+from univg_train.tiny.data import (  # noqa: E402
     PROMPT_SUFFIX,
     Row,
     RowPlan,
@@ -24,8 +25,7 @@ from univg_train.tiny_data import (  # noqa: E402
     tokenizer_texts,
     training_rows,
 )
-from univg_train.tiny_export import CardFacts, export_checkpoint  # noqa: E402
-from univg_train.tiny_model import (  # noqa: E402
+from univg_train.tiny.model import (  # noqa: E402
     IMAGE_SIDE,
     TinyShape,
     build_model,
@@ -33,7 +33,7 @@ from univg_train.tiny_model import (  # noqa: E402
     masked_attention,
     packed_logits,
 )
-from univg_train.tiny_tokenizer import build_tokenizer  # noqa: E402
+from univg_train.tiny.tokenizer import build_tokenizer  # noqa: E402
 
 # Several threads on a busy machine wait for each other more than they compute.
 torch.set_num_threads(1)
@@ -205,7 +205,7 @@ def test_lmms_eval_feeds_what_training_fed(model, tokenizer, tmp_path, monkeypat
 
 
 def _tasks():
-    from univg_eval.benchmarks.mini import TASKS
+    from univg_eval.benchmarks.synthetic.mini import TASKS
 
     return TASKS
 

@@ -10,21 +10,21 @@ from dataclasses import replace
 
 import pytest
 
-from univg_eval.benchmarks.mini import TASKS, generate
+from univg_eval.benchmarks.synthetic.mini import TASKS, generate
 from univg_eval.errors import UserError
 from univg_train.cli import main
-from univg_train.tiny_data import RowPlan, item_turns, training_item, training_rows
+from univg_train.tiny.data import RowPlan, item_turns, training_item, training_rows
 
 torch = pytest.importorskip("torch", reason="training needs torch (extra train)")
 pytest.importorskip("transformers", reason="training needs transformers (extra train)")
 
 from univg_eval.answers import read_answer  # noqa: E402
 from univg_eval.boxes import box_iou  # noqa: E402
-from univg_train import tiny  # noqa: E402
-from univg_train.tiny import VALIDATION_SEED, TinySettings, train_tiny  # noqa: E402
-from univg_train.tiny_data import DIALECT  # noqa: E402
-from univg_train.tiny_eval import validation_items  # noqa: E402
-from univg_train.tiny_model import TinyShape  # noqa: E402
+from univg_train.tiny import pretraining as tiny  # noqa: E402
+from univg_train.tiny.data import DIALECT  # noqa: E402
+from univg_train.tiny.evaluation import validation_items  # noqa: E402
+from univg_train.tiny.model import TinyShape  # noqa: E402
+from univg_train.tiny.pretraining import VALIDATION_SEED, TinySettings, train_tiny  # noqa: E402
 
 SMALL = TinyShape(
     hidden=32, intermediate=48, layers=1, heads=2, kv_heads=2, vision_dim=16, vision_depth=1,

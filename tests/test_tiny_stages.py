@@ -13,15 +13,21 @@ from typing import Any
 
 import pytest
 
-from univg_eval.benchmarks.mini import DEFAULT_SEED, TASKS, MiniItem, SceneObject, generate
+from univg_eval.benchmarks.synthetic.mini import (
+    DEFAULT_SEED,
+    TASKS,
+    MiniItem,
+    SceneObject,
+    generate,
+)
 from univg_eval.boxes import box_iou
 from univg_eval.dialects import get_dialect
 from univg_eval.prompts import THINK_SUFFIX
 from univg_eval.protocols import parse_answer
 from univg_eval.samples import load_samples
 from univg_train.cli import main
-from univg_train.cot_rows import CotRow
-from univg_train.cot_rules import assemble, check_chain
+from univg_train.cot.rows import CotRow
+from univg_train.cot.rules import assemble, check_chain
 
 torch = pytest.importorskip("torch", reason="training needs torch (extra train)")
 pytest.importorskip("transformers", reason="training needs transformers (extra train)")
@@ -30,15 +36,15 @@ import tiny_stages_data  # noqa: E402
 from lmms_data import REPO  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from univg_train.cli_tiny import stage_table  # noqa: E402
-from univg_train.tiny_chains import chain_reply, write_chain  # noqa: E402
-from univg_train.tiny_rows import (  # noqa: E402
+from univg_train.cli.tiny import stage_table  # noqa: E402
+from univg_train.tiny.chains import chain_reply, write_chain  # noqa: E402
+from univg_train.tiny.rows import (  # noqa: E402
     HELDOUT,
     HELDOUT_SEED,
     write_heldout,
     write_training_rows,
 )
-from univg_train.tiny_start import shipped_model, write_start  # noqa: E402
+from univg_train.tiny.start import shipped_model, write_start  # noqa: E402
 
 DIALECT = get_dialect("qwen2_vl")
 SIZE = (112, 112)
@@ -353,7 +359,7 @@ def test_settings_of_a_stage_are_those_of_a_command(
 def test_a_finished_run_is_told_again_and_keeps_its_plan(
     runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("univg_train.tiny_stages.QUICK", tiny_stages_data.PLAN)
+    monkeypatch.setattr("univg_train.tiny.stages.QUICK", tiny_stages_data.PLAN)
     arguments = ["tiny", "--stage", "all", "--quick", "--out", str(runs / "whole")]
     marks = [path.stat().st_mtime_ns for path in sorted(runs.glob("whole/*/model/*"))]
     assert main([*arguments, "--json"]) == 0

@@ -16,8 +16,8 @@ from univg_train.configs import config_path, list_configs
 
 pytest.importorskip("trl")
 
-from univg_train.grpo_settings import load_grpo_settings, trainer_arguments
-from univg_train.rollout_batches import check_batch
+from univg_train.grpo.batches import check_batch
+from univg_train.grpo.settings import load_grpo_settings, trainer_arguments
 
 LAUNCHERS = ("fsdp2", "multi_gpu", "zero3")
 GRPO = (
@@ -73,7 +73,7 @@ def test_grpo_arguments_are_made(name: str, tmp_path: Path) -> None:
 
 
 def test_the_released_stage_2() -> None:
-    from univg_train.grpo import PAPER_SETTINGS
+    from univg_train.grpo.trainer import PAPER_SETTINGS
 
     settings = load_grpo_settings(config_path("qwen2_vl_7b_grpo"))
     assert {name: settings.trainer[name] for name in PAPER_SETTINGS} == dict(PAPER_SETTINGS)
@@ -88,8 +88,8 @@ def test_the_released_stage_2() -> None:
 
 @pytest.mark.parametrize("name", SFT)
 def test_sft_arguments_are_made(name: str, tmp_path: Path) -> None:
-    sft = pytest.importorskip("univg_train.sft")
-    from univg_train.sft_settings import load_settings
+    sft = pytest.importorskip("univg_train.sft.run")
+    from univg_train.sft.settings import load_settings
 
     changes = ["trainer.use_cpu=true", f"trainer.output_dir={tmp_path}"]
     settings = load_settings(config_path(name), changes)
@@ -184,7 +184,7 @@ def test_configs_prints_paths_and_suggests(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_page_lists_every_file_and_key(repo_root: Path) -> None:
-    from univg_train.grpo_settings import DATA_KEYS, DIFFICULTY_KEYS, REWARD_KEYS
+    from univg_train.grpo.settings import DATA_KEYS, DIFFICULTY_KEYS, REWARD_KEYS
 
     page = (repo_root / "docs" / "train.md").read_text(encoding="utf-8")
     for name in (*list_configs(), *DATA_KEYS, *DIFFICULTY_KEYS, *REWARD_KEYS):

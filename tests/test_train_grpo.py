@@ -271,8 +271,8 @@ def test_the_dry_run_loads_no_weights(
 
 def longest_prompt(config: Path) -> int:
     """Tokens as TRL makes them, of real images."""
-    from univg_train.grpo_run import load_processor, open_data
-    from univg_train.grpo_settings import load_grpo_settings
+    from univg_train.grpo.run import load_processor, open_data
+    from univg_train.grpo.settings import load_grpo_settings
 
     settings = load_grpo_settings(config)
     processor, lengths = load_processor(settings), []
@@ -287,9 +287,9 @@ def test_the_memory_of_a_7b(config: Path, tmp_path: Path) -> None:
     """Against the published size, and figures worked out by hand from the module's table."""
     from transformers import Qwen2VLConfig
 
-    from univg_train.estimate import estimate_run
-    from univg_train.grpo_run import CheckedRun, load_config, load_processor, open_data
-    from univg_train.grpo_settings import load_grpo_settings
+    from univg_train.grpo.estimate import estimate_run
+    from univg_train.grpo.run import CheckedRun, load_config, load_processor, open_data
+    from univg_train.grpo.settings import load_grpo_settings
 
     big = tmp_path / "7b"
     text = {
@@ -422,7 +422,7 @@ def test_the_order_of_prompts_goes_on_in_a_later_epoch(processes: int, steps: in
     from torch.utils.data import DataLoader
     from trl.trainer.utils import RepeatSampler
 
-    from univg_train.restore import DrawPastOrders
+    from univg_train.runs.resume import DrawPastOrders
 
     def loader() -> Any:  # four or two passes an epoch
         sampler = RepeatSampler(range(8), mini_repeat_count=2, batch_size=2, seed=3)

@@ -11,9 +11,9 @@ from fake_teacher import running_teacher
 from training_forms import draw
 
 from univg_eval.errors import UserError
-from univg_train.cot import CotSettings, build_chains
-from univg_train.cot_rows import CotRow, CotRows
-from univg_train.cot_teacher import TeacherSettings
+from univg_train.cot.building import CotSettings, build_chains
+from univg_train.cot.rows import CotRow, CotRows
+from univg_train.cot.teacher import TeacherSettings
 from univg_train.data import RowError, TrainingData, make_rendering, open_training_data
 
 BOX = (0.25, 0.5, 0.625, 0.875)

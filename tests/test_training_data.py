@@ -822,7 +822,7 @@ def test_opening_holds_neither_rows_nor_images(tmp_path: Path) -> None:
 
 
 def test_no_decoded_image_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from univg_eval import images as opening
+    from univg_eval.images import reading as opening
 
     held: list[weakref.ref[Any]] = []
     load = opening.load_image
@@ -849,7 +849,7 @@ def test_trl_takes_a_dataset_whose_images_are_opened_on_access(
     import datasets
     from PIL import Image
 
-    from univg_eval import images as opening
+    from univg_eval.images import reading as opening
 
     opened: list[str] = []
     load = opening.load_image

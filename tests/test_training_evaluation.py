@@ -30,29 +30,30 @@ from safetensors.torch import load_file  # noqa: E402
 from tokenizers.processors import TemplateProcessing  # noqa: E402
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback  # noqa: E402
 
-from univg_eval.benchmarks.mini import ensure  # noqa: E402
+from univg_eval.benchmarks.synthetic.mini import ensure  # noqa: E402
 from univg_eval.dialects import get_dialect  # noqa: E402
 from univg_eval.errors import UserError  # noqa: E402
-from univg_eval.images import open_images  # noqa: E402
-from univg_eval.runs import load_run  # noqa: E402
+from univg_eval.images.reading import open_images  # noqa: E402
+from univg_eval.runs.record import load_run  # noqa: E402
 from univg_eval.samples import fingerprint, load_samples, write_benchmark  # noqa: E402
 from univg_eval.scoring import score_sample  # noqa: E402
-from univg_train import evaluation, evaluation_callback  # noqa: E402
-from univg_train.best_model import NOTE, finish_replacement, read_note  # noqa: E402
 from univg_train.cli import main  # noqa: E402
-from univg_train.evaluation import Asking, answer_samples, evaluate  # noqa: E402
-from univg_train.evaluation_callback import EvaluationCallback  # noqa: E402
-from univg_train.evaluation_plan import plan_evaluation  # noqa: E402
-from univg_train.evaluation_settings import (  # noqa: E402
+from univg_train.evaluation import callback as evaluation_callback  # noqa: E402
+from univg_train.evaluation import in_loop as evaluation  # noqa: E402
+from univg_train.evaluation.callback import EvaluationCallback  # noqa: E402
+from univg_train.evaluation.generation import generating, undisturbed  # noqa: E402
+from univg_train.evaluation.in_loop import Asking, answer_samples, evaluate  # noqa: E402
+from univg_train.evaluation.plan import plan_evaluation  # noqa: E402
+from univg_train.evaluation.settings import (  # noqa: E402
     EvaluationSettings,
     make_evaluation_settings,
     open_questions,
 )
-from univg_train.generation import generating, undisturbed  # noqa: E402
-from univg_train.grpo_run import train_grpo  # noqa: E402
-from univg_train.grpo_settings import load_grpo_settings  # noqa: E402
-from univg_train.sft import train_sft  # noqa: E402
-from univg_train.sft_settings import load_settings  # noqa: E402
+from univg_train.grpo.run import train_grpo  # noqa: E402
+from univg_train.grpo.settings import load_grpo_settings  # noqa: E402
+from univg_train.runs.best_model import NOTE, finish_replacement, read_note  # noqa: E402
+from univg_train.sft.run import train_sft  # noqa: E402
+from univg_train.sft.settings import load_settings  # noqa: E402
 
 QWEN2 = get_dialect("qwen2_vl")
 
@@ -683,7 +684,7 @@ def test_questions_that_cannot_be_asked_are_told_before_a_model_is_loaded(tmp_pa
 def test_univg_mini_is_generated_where_there_is_none_of_this_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from univg_eval.benchmarks import mini
+    from univg_eval.benchmarks.synthetic import mini
 
     asked: list[dict[str, int]] = []
 

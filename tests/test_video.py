@@ -16,11 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from univg_eval import video
 from univg_eval.errors import UserError
-from univg_eval.images import open_images
-from univg_eval.samples import GroundingSample
-from univg_eval.video import (
+from univg_eval.images import video
+from univg_eval.images.reading import open_images
+from univg_eval.images.video import (
     FRAME_ORDERS,
     SAMPLING_RULES,
     FrameCache,
@@ -35,6 +34,7 @@ from univg_eval.video import (
     read_frames,
     sample_frames_even,
 )
+from univg_eval.samples import GroundingSample
 
 # ---- which frames ---------------------------------------------------------------------------
 

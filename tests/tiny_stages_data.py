@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from univg_train.tiny_stages import StagePlan, run_stages
+from univg_train.tiny.stages import StagePlan, run_stages
 
 # Small learning rates: the model goes on answering as the shipped one does, so that rollouts
 # differ in their rewards and GRPO has something to learn.
@@ -67,9 +67,9 @@ def main() -> None:
     import trl.trainer.sft_trainer  # noqa: F401
     from transformers import AutoProcessor, Qwen2VLForConditionalGeneration  # noqa: F401
 
-    import univg_train.grpo
-    import univg_train.grpo_run
-    import univg_train.sft  # noqa: F401
+    import univg_train.grpo.run
+    import univg_train.grpo.trainer
+    import univg_train.sft.run  # noqa: F401
 
     out = Path(sys.argv[1])
     parted = out / "parted"

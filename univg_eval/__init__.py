@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from univg_eval.dialects import Dialect, dialect_for_model, get_dialect, list_dialects
     from univg_eval.errors import UserError
     from univg_eval.protocols import parse_answer
-    from univg_eval.runs import load_run
+    from univg_eval.runs.record import load_run
     from univg_eval.samples import GroundingSample, fingerprint, load_samples
     from univg_eval.scoring import SampleScore, aggregate, score_sample
 
@@ -48,7 +48,7 @@ _HOME = {
     "fingerprint": "samples",
     "get_dialect": "dialects",
     "list_dialects": "dialects",
-    "load_run": "runs",
+    "load_run": "runs.record",
     "load_samples": "samples",
     "parse_answer": "protocols",
     "score_sample": "scoring",

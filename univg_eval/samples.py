@@ -14,14 +14,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from univg_eval.boxes import Box, is_valid_box
 from univg_eval.errors import UserError
+from univg_eval.files import iter_json_lines, write_text_atomically
 
 __all__ = [
     "GroundingSample",
@@ -29,12 +29,10 @@ __all__ = [
     "benchmark_dir",
     "data_root",
     "fingerprint",
-    "iter_json_lines",
     "load_manifest",
     "load_samples",
     "n_skipped",
     "write_benchmark",
-    "write_text_atomically",
 ]
 
 SAMPLES_FILE = "samples.jsonl"
@@ -272,44 +270,6 @@ def benchmark_dir(benchmark: str, root: str | os.PathLike[str] | None = None) ->
     return data_root(root) / benchmark
 
 
-def refuse_nan(name: str) -> float:
-    """``parse_constant`` for `json.loads`: NaN and Infinity are Python's, JSON has none."""
-    raise ValueError(f"{name} is no JSON")
-
-
-def iter_json_lines(path: str | os.PathLike[str], *, nan: bool = True) -> Iterator[tuple[int, Any]]:
-    """Yield (1-based line number, parsed value) of a JSON Lines file; blank lines are passed over.
-
-    Args:
-        path: of the file.
-        nan: whether NaN and Infinity, which Python writes and JSON lacks, are read.
-
-    Raises:
-        UserError: the file cannot be read, is not UTF-8, or a line is not JSON.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                if not raw.strip():
-                    continue
-                try:
-                    text = raw.decode("utf-8")
-                    yield number, json.loads(text, parse_constant=None if nan else refuse_nan)
-                except UnicodeDecodeError as error:
-                    raise UserError(
-                        f"{path}:{number}: not UTF-8 (byte {error.start} is "
-                        f"0x{raw[error.start]:02x}); convert the file to UTF-8"
-                    ) from error
-                except (ValueError, RecursionError) as error:
-                    raise UserError(
-                        f"{path}:{number}: not a JSON value ({error}); expected one JSON object a "
-                        "line"
-                    ) from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-
-
 def load_manifest(benchmark: str, root: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     """The manifest of a prepared benchmark.
 
@@ -398,27 +358,6 @@ def fingerprint(samples: Iterable[GroundingSample]) -> str:
         _require_text(text, f"sample {sample.id!r}")
         digest.update(text.encode("utf-8") + b"\n")
     return digest.hexdigest()
-
-
-def write_text_atomically(path: Path, chunks: Iterable[str]) -> None:
-    """Write UTF-8 text so that `path` appears only when whole.
-
-    A temporary file in the same folder takes the text and is renamed at the end; if `chunks`
-    raises, nothing of it stays.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            for chunk in chunks:
-                file.write(chunk)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _json_line(sample: GroundingSample) -> str:

@@ -20,7 +20,7 @@ The sizes and target_image may be missing where the dialect needs no sizes. Two 
   What cannot be read gets 0. Without a true object, 1 for status ``none`` and 0 for all else.
 * ``univg-r1``: the functions of the release, letter for letter but for one thing: whether a row
   is a single-image one is decided per row, not by the first row of the batch. See
-  `univg_train.released_rewards`.
+  `univg_train.grpo.released_rewards`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from univg_eval.prompts import PROMPT_STYLES
 from univg_eval.protocols import parse_answer
 from univg_eval.samples import GroundingSample, Target
 from univg_eval.scoring import Response, SampleScore, score_samples
-from univg_train.released_rewards import released_accuracy, released_format
+from univg_train.grpo.released_rewards import released_accuracy, released_format
 
 __all__ = [
     "REWARD_RULES",

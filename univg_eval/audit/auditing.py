@@ -11,7 +11,7 @@ from typing import Any
 from univg_eval.audit.files import Progress, ids_of, look_at_files, users_of
 from univg_eval.audit.kinds import KINDS, NOTES, AuditReport, Finding, Found, Offence
 from univg_eval.audit.rows import compare_masks, compare_mig_bench, compare_rows, count_notes
-from univg_eval.benchmarks import mig_bench
+from univg_eval.benchmarks.readers import mig_bench
 from univg_eval.errors import UserError
 from univg_eval.samples import (
     MANIFEST_FILE,

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from univg_eval.audit.kinds import Found, Offence
 from univg_eval.errors import UserError
-from univg_eval.images import ImageError, image_header, split_reference
+from univg_eval.images.reading import ImageError, image_header, split_reference
+from univg_eval.images.video import check_film, read_frames
 from univg_eval.samples import GroundingSample
-from univg_eval.video import check_film, read_frames
 
 __all__ = ["Progress", "ids_of", "look_at_files", "size_text", "users_of"]
 

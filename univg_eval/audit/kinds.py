@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from univg_eval.benchmarks.mig_bench import NEAR_DUPLICATE_IOU
-from univg_eval.benchmarks.release import FAULT_KINDS
+from univg_eval.benchmarks.readers.common.release import FAULT_KINDS
+from univg_eval.benchmarks.readers.mig_bench import NEAR_DUPLICATE_IOU
 
 __all__ = [
     "KINDS",

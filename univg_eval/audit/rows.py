@@ -14,7 +14,7 @@ import numpy as np
 
 from univg_eval.audit.files import size_text
 from univg_eval.audit.kinds import NEAR_DUPLICATE_IOU, Found, Offence
-from univg_eval.benchmarks import mig_bench
+from univg_eval.benchmarks.readers import mig_bench
 from univg_eval.boxes import Box, box_iou, is_valid_box
 from univg_eval.samples import GroundingSample
 

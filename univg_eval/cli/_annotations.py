@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
-    from univg_eval.benchmarks import mig_bench
+    from univg_eval.benchmarks.readers import mig_bench
     from univg_eval.samples import GroundingSample
 
 __all__ = ["REVISIONS", "add_revision_arguments", "read", "resolve_revision", "revision_names"]
 
-# Those of `univg_eval.benchmarks.mig_bench`, which `--help` does not wait for: it loads numpy.
+# Those of `readers.mig_bench`, which `--help` does not wait for: it loads numpy.
 REVISIONS = ("original", "revised")
 
 
@@ -36,7 +36,7 @@ def add_revision_arguments(parser: argparse._ActionsContainer) -> None:
 
 def revision_names() -> dict[str, str]:
     """Benchmark → its revision, for the benchmarks that such a file makes."""
-    from univg_eval.benchmarks.mig_bench import REVISIONS as KNOWN
+    from univg_eval.benchmarks.readers.mig_bench import REVISIONS as KNOWN
 
     return {revision.benchmark: revision.name for revision in KNOWN.values()}
 
@@ -71,7 +71,7 @@ def read(
     Returns:
         The revision, and the samples in file order.
     """
-    from univg_eval.benchmarks import mig_bench
+    from univg_eval.benchmarks.readers import mig_bench
 
     known = mig_bench.get_revision(resolve_revision(benchmark, revision))
     return known, mig_bench.read_annotations(annotations, revision=known.name, scale=scale)

@@ -10,7 +10,7 @@ from univg_eval.report import Card, DrawnBox, Page, Panel, Section
 from univg_eval.samples import data_root
 
 if TYPE_CHECKING:
-    from univg_eval.diagnosis import Finding, Verdict
+    from univg_eval.analysis.diagnosis import Finding, Verdict
     from univg_eval.lmms.check import Answered, CheckResult
     from univg_eval.report import Tone
     from univg_eval.scoring import SampleScore

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from univg_eval.comparison import Comparison, Counts, Difference, Flip, p_words, points
+from univg_eval.analysis.comparison import Comparison, Counts, Difference, Flip, p_words, points
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
-    from univg_eval.runs import RunRecord
+    from univg_eval.runs.record import RunRecord
 
 __all__ = ["HELP", "add_metric", "add_runs", "read_runs"]
 
@@ -97,7 +97,7 @@ def _exists(path: Path) -> bool:
 
 
 def _read(argument: str) -> list[RunRecord]:
-    from univg_eval.runs import CHECKSUMS, load_run
+    from univg_eval.runs.record import CHECKSUMS, load_run
 
     label, separator, rest = argument.partition("=")
     if separator and label and not _exists(Path(argument)):
@@ -161,7 +161,7 @@ def _tell_unrecorded(logged: Sequence[Path], records: Collection[Path]) -> None:
 
 def _inside(path: Path, folders: Sequence[Path], wanted: str) -> list[RunRecord]:
     """The records in folders below `path`; a folder between the two stands for an evaluation."""
-    from univg_eval.runs import load_run
+    from univg_eval.runs.record import load_run
 
     evaluations = {folder.parent for folder in folders} - {path}
     records = []

@@ -15,7 +15,7 @@ from univg_eval.errors import UserError
 if TYPE_CHECKING:
     from univg_eval.audit import AuditReport
     from univg_eval.audit.files import Progress
-    from univg_eval.benchmarks import mig_bench
+    from univg_eval.benchmarks.readers import mig_bench
     from univg_eval.samples import GroundingSample
 
 HELP = "report faults of a benchmark: its images opened, its rows compared"
@@ -194,7 +194,7 @@ def _more(n: int) -> Iterator[str]:
 
 def _run_on_annotations(args: argparse.Namespace) -> int:
     from univg_eval.audit import audit_annotations
-    from univg_eval.benchmarks import mig_bench
+    from univg_eval.benchmarks.readers import mig_bench
     from univg_eval.cli._annotations import resolve_revision
 
     if args.root is not None or args.quick:
@@ -227,8 +227,8 @@ def _annotations_report(
     images: mig_bench.ImageAudit | None,
 ) -> dict[str, Any]:
     """The report as JSON values; what is wrong with images stands apart from the findings."""
-    from univg_eval.benchmarks.annotation_files import file_sha256
-    from univg_eval.benchmarks.mig_bench import TASKS
+    from univg_eval.benchmarks.readers.common.annotation_files import file_sha256
+    from univg_eval.benchmarks.readers.mig_bench import TASKS
 
     sha256 = file_sha256(path)
     about_images = ("missing_image", "unreadable_image", "unequal_pair")
@@ -260,7 +260,7 @@ def _annotations_report(
 
 def images_folder(folder: Path) -> Path:
     """The folder of the release's images in `folder`; UserError if there is none."""
-    from univg_eval.benchmarks import mig_bench
+    from univg_eval.benchmarks.readers import mig_bench
 
     found = mig_bench.find_images_folder(folder)
     if found is None:

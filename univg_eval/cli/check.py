@@ -16,7 +16,7 @@ from univg_eval.cli import EXIT_FOUND
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from univg_eval.diagnosis import Verdict
+    from univg_eval.analysis.diagnosis import Verdict
     from univg_eval.lmms.check import CheckResult
 
 __all__ = ["add_parser", "run"]
@@ -98,8 +98,8 @@ def run(args: argparse.Namespace) -> int:
     # lmms-eval warns on standard output while it is imported.
     with contextlib.redirect_stdout(sys.stderr):
         from univg_eval.lmms.check import PAGE_NAME, Plan, run_check
+    from univg_eval.analysis.diagnosis import judge
     from univg_eval.cli._check_page import make_page
-    from univg_eval.diagnosis import judge
     from univg_eval.report import write_page
 
     plan = Plan(
@@ -218,8 +218,8 @@ def _show(console: Console, result: CheckResult, verdict: Verdict, page: Path) -
 def _table(result: CheckResult) -> Any:
     from rich.text import Text
 
+    from univg_eval.analysis.stats import wilson_interval
     from univg_eval.report.text import printable
-    from univg_eval.stats import wilson_interval
 
     table = _plain_table("task", "n", "Acc@0.5 %", "95 %", "mIoU %", "readable %")
     for task, metrics in result.tasks.items():

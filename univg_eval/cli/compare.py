@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
-    from univg_eval.runs import RunRecord
+    from univg_eval.runs.record import RunRecord
 
 HELP = "compare two runs sample by sample, with a verdict in words"
 DESCRIPTION = """\
@@ -73,9 +73,9 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None and args.out.suffix not in (".md", ".json"):
         raise UserError(f"--out is {args.out}; expected a file that ends in .md or .json")
 
+    from univg_eval.analysis.comparison import compare_runs
     from univg_eval.cli._comparison_sheet import as_json, as_markdown, show
-    from univg_eval.comparison import compare_runs
-    from univg_eval.samples import write_text_atomically
+    from univg_eval.files import write_text_atomically
 
     comparison = compare_runs(
         *_pick(args.a, args.b, args.benchmark), metric=args.metric, flips=args.flips

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from univg_eval.benchmarks.mini import DEFAULT_N, DEFAULT_SEED
+    from univg_eval.benchmarks.synthetic.mini import DEFAULT_N, DEFAULT_SEED
 
     screen = Console(file=sys.stderr)
     n = DEFAULT_N if args.n is None else args.n

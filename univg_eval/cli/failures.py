@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
-    from univg_eval.failures import FailureKind, FailureShares, RunFailures
-    from univg_eval.runs import RunRecord
+    from univg_eval.analysis.failures import FailureKind, FailureShares, RunFailures
+    from univg_eval.runs.record import RunRecord
 
 __all__ = ["add_parser", "run"]
 
@@ -69,9 +69,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Classify, write ``--out`` if asked for, and print the counts."""
+    from univg_eval.analysis.failures import FAILURES, classify_run
     from univg_eval.cli._runs import read_runs
-    from univg_eval.failures import FAILURES, classify_run
-    from univg_eval.runs import prepared_samples
+    from univg_eval.runs.record import prepared_samples
 
     if args.out is not None and args.out.exists() and not args.out.is_file():
         raise UserError(
@@ -117,7 +117,7 @@ Pairs = Sequence[tuple["RunRecord", "RunFailures"]]
 
 
 def _write(path: Path, pairs: Pairs) -> None:
-    from univg_eval.samples import write_text_atomically
+    from univg_eval.files import write_text_atomically
 
     try:
         write_text_atomically(path, _lines(pairs))
@@ -145,7 +145,7 @@ def _lines(pairs: Pairs) -> Iterator[str]:
 def _print(pairs: Pairs) -> None:
     from rich.console import Console
 
-    from univg_eval.failures import FAILURES
+    from univg_eval.analysis.failures import FAILURES
 
     console = Console(markup=False, highlight=False)
     # A file or a pipe has no width: few and wide tables are easier to read on.
@@ -170,7 +170,7 @@ def _print(pairs: Pairs) -> None:
 
 def _parts(found: RunFailures, width: int) -> list[list[FailureKind]]:
     """The classes that occur, as many a table as `width` characters hold."""
-    from univg_eval.failures import FAILURES
+    from univg_eval.analysis.failures import FAILURES
 
     gap = 3
     heads = (max([*found.tasks, "% of n"], key=len), str(found.total.n), "misses")

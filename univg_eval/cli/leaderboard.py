@@ -150,7 +150,7 @@ def _format(args: argparse.Namespace) -> str:
 
 def _published(keys: Sequence[str] | None, *, ablations: bool) -> Published:
     from univg_eval.leaderboard.building import Published
-    from univg_eval.published import (
+    from univg_eval.leaderboard.published import (
         BENCHMARK_TASKS,
         load_counts,
         load_published,
@@ -201,7 +201,7 @@ def _text(
 
 
 def _write(path: Path, text: str) -> None:
-    from univg_eval.samples import write_text_atomically
+    from univg_eval.files import write_text_atomically
 
     try:
         write_text_atomically(path, [text])

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
-    from univg_eval.benchmarks.catalog import CatalogEntry
-    from univg_eval.benchmarks.locating import Located
-    from univg_eval.benchmarks.preparing import Prepared
-    from univg_eval.benchmarks.release import Release
+    from univg_eval.benchmarks.preparing.catalog import CatalogEntry
+    from univg_eval.benchmarks.preparing.locating import Located
+    from univg_eval.benchmarks.preparing.preparation import Prepared
+    from univg_eval.benchmarks.readers.common.release import Release
     from univg_eval.samples import GroundingSample
 
 HELP = "make a benchmark ready: samples, manifest and images in the data root"
@@ -135,8 +135,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _entry(args: argparse.Namespace) -> CatalogEntry:
-    from univg_eval.benchmarks import mig_bench
-    from univg_eval.benchmarks.catalog import get_entry
+    from univg_eval.benchmarks.preparing.catalog import get_entry
+    from univg_eval.benchmarks.readers import mig_bench
     from univg_eval.cli._annotations import resolve_revision, revision_names
 
     if args.benchmark in revision_names():
@@ -147,7 +147,7 @@ def _entry(args: argparse.Namespace) -> CatalogEntry:
 
 
 def _refuse_foreign_options(args: argparse.Namespace, entry: CatalogEntry) -> None:
-    from univg_eval.benchmarks.catalog import CATALOG
+    from univg_eval.benchmarks.preparing.catalog import CATALOG
 
     allowed = {*entry.options, *(() if entry.is_generated else RELEASE_OPTIONS + HUB_OPTIONS)}
     every = {option for other in CATALOG.values() for option in other.options}
@@ -171,9 +171,9 @@ def _refuse_foreign_options(args: argparse.Namespace, entry: CatalogEntry) -> No
 
 
 def _prepare(args: argparse.Namespace, entry: CatalogEntry) -> dict[str, Any]:
-    from univg_eval.benchmarks.archives import Limits
-    from univg_eval.benchmarks.locating import locate, remove_superseded
-    from univg_eval.benchmarks.preparing import prepare_release
+    from univg_eval.benchmarks.preparing.archives import Limits
+    from univg_eval.benchmarks.preparing.locating import locate, remove_superseded
+    from univg_eval.benchmarks.preparing.preparation import prepare_release
     from univg_eval.samples import benchmark_dir
 
     limits = Limits() if args.raise_limits is None else Limits().times(args.raise_limits)
@@ -239,8 +239,8 @@ def _unreadable_told() -> Iterator[None]:
 @contextmanager
 def _packed_files_told(located: Located) -> Iterator[None]:
     """Where files are missing, say which archives beside the release were not unpacked."""
-    from univg_eval.benchmarks.archives import is_archive
-    from univg_eval.benchmarks.preparing import FaultyReleaseError
+    from univg_eval.benchmarks.preparing.archives import is_archive
+    from univg_eval.benchmarks.preparing.preparation import FaultyReleaseError
 
     try:
         yield
@@ -263,7 +263,7 @@ def _packed_files_told(located: Located) -> Iterator[None]:
 def _audit(samples: Sequence[GroundingSample]) -> dict[str, Any]:
     """What comparing the rows shows; the images' sizes are known, the images are not decoded."""
     from univg_eval.audit import audit_annotations
-    from univg_eval.benchmarks.mig_bench import ImageAudit
+    from univg_eval.benchmarks.readers.mig_bench import ImageAudit
 
     sizes = {
         image: size
@@ -279,7 +279,7 @@ def _quiet_hub_unless_terminal() -> None:
     if sys.stderr.isatty():
         return
     try:
-        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils.tqdm import disable_progress_bars
     except ImportError:
         return  # what fetches says what is missing
     disable_progress_bars()
@@ -303,7 +303,7 @@ def _what_happened(prepared: Prepared) -> dict[str, Any]:
 
 def _generate(args: argparse.Namespace, entry: CatalogEntry) -> dict[str, Any]:
     """Build it, with the standing set's settings where none are given."""
-    from univg_eval.benchmarks.generated import readable_manifest
+    from univg_eval.benchmarks.synthetic.generated import readable_manifest
     from univg_eval.samples import load_manifest
 
     before = readable_manifest(entry.benchmark, args.root)
@@ -440,8 +440,8 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from univg_eval.benchmarks.catalog import CATALOG
-    from univg_eval.benchmarks.generated import readable_manifest
+    from univg_eval.benchmarks.preparing.catalog import CATALOG
+    from univg_eval.benchmarks.synthetic.generated import readable_manifest
     from univg_eval.samples import data_root
 
     if args.benchmark is not None:

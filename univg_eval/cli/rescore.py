@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
-    from univg_eval.rescoring import Change, Rescored
-    from univg_eval.runs import RunRecord
+    from univg_eval.runs.record import RunRecord
+    from univg_eval.runs.rescoring import Change, Rescored
     from univg_eval.samples import GroundingSample
 
 __all__ = ["add_parser", "run"]
@@ -80,7 +80,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Score again, write the record, print what changed."""
-    from univg_eval.rescoring import rescore, write_rescored
+    from univg_eval.runs.rescoring import rescore, write_rescored
 
     if args.show < 0:
         raise UserError(f"--show is {args.show}; expected 0 or more")
@@ -122,8 +122,8 @@ def _chosen(argument: str, benchmark: str | None) -> RunRecord:
 
 def _shown_samples(record: RunRecord) -> list[GroundingSample]:
     """The samples as the model was shown them: under a control, or as questions about videos."""
-    from univg_eval.controls import under_control
-    from univg_eval.runs import prepared_samples
+    from univg_eval.images.controls import under_control
+    from univg_eval.runs.record import prepared_samples
 
     samples = prepared_samples(record)
     control, media = (record.manifest["dataset"][name] for name in ("control", "media"))

@@ -15,7 +15,7 @@ from univg_eval.errors import UserError
 if TYPE_CHECKING:
     from univg_eval.dialects import Dialect
     from univg_eval.protocols import Protocol
-    from univg_eval.responses import FileScores, SampleTable
+    from univg_eval.runs.response_file import FileScores, SampleTable
 
 HELP = "score a file of responses"
 DESCRIPTION = """\
@@ -89,7 +89,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Score, write ``--out`` if asked for, and print the result."""
     from univg_eval.protocols import get_protocol
-    from univg_eval.responses import score_file
+    from univg_eval.runs.response_file import score_file
 
     protocol = get_protocol(args.protocol)
     dialect = _dialect(args, protocol)
@@ -166,7 +166,7 @@ def _check_out(args: argparse.Namespace) -> None:
 def _samples(args: argparse.Namespace) -> tuple[str, SampleTable, str]:
     """The benchmark's name, its samples as a table, and the fingerprint of all of them."""
     from univg_eval.cli import _annotations
-    from univg_eval.responses import SampleTable
+    from univg_eval.runs.response_file import SampleTable
     from univg_eval.samples import fingerprint
 
     if args.annotations is not None:
@@ -181,7 +181,7 @@ def _samples(args: argparse.Namespace) -> tuple[str, SampleTable, str]:
         raise UserError("--scale is about an annotation file: give it with --annotations")
     benchmark = args.benchmark
     if args.revision is not None:
-        from univg_eval.benchmarks.mig_bench import benchmark_name
+        from univg_eval.benchmarks.readers.mig_bench import benchmark_name
 
         benchmark = benchmark_name(_annotations.resolve_revision(benchmark, args.revision))
     table, digest = SampleTable.load(
@@ -191,7 +191,7 @@ def _samples(args: argparse.Namespace) -> tuple[str, SampleTable, str]:
 
 
 def _write_lines(path: Path, scores: FileScores) -> None:
-    from univg_eval.samples import write_text_atomically
+    from univg_eval.files import write_text_atomically
 
     try:
         write_text_atomically(path, (line.decode("ascii") for line in scores.lines or ()))
@@ -320,7 +320,7 @@ def _percent(share: float | None) -> str:
 
 def _interval(row: Mapping[str, Any]) -> str:
     """Wilson's interval of acc@0.5, in percent."""
-    from univg_eval.stats import wilson_interval
+    from univg_eval.analysis.stats import wilson_interval
 
     if "acc@0.5" not in row:
         return ""

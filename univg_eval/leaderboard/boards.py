@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from univg_eval.benchmarks.catalog import CATALOG
+from univg_eval.benchmarks.preparing.catalog import CATALOG
 
 __all__ = ["GROUPS", "PUBLISHED_FOR", "board_of", "column_of"]
 

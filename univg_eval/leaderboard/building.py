@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from univg_eval.benchmarks.catalog import CATALOG
+from univg_eval.benchmarks.preparing.catalog import CATALOG
 from univg_eval.errors import UserError
 from univg_eval.leaderboard.boards import GROUPS, PUBLISHED_FOR, board_of
 from univg_eval.leaderboard.entries import Entry, entry_of_runs
 from univg_eval.leaderboard.printed import entries_of_table, entry_of_reproductions
+from univg_eval.leaderboard.published import Counts, PublishedTable, Reproductions
 from univg_eval.leaderboard.table import Leaderboard, choose_reference, make_leaderboard
-from univg_eval.published import Counts, PublishedTable, Reproductions
-from univg_eval.runs import RunRecord
+from univg_eval.runs.record import RunRecord
 from univg_eval.scoring import METRICS, sample_metrics
 
 __all__ = ["Published", "build_leaderboards"]

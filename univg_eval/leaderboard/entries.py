@@ -11,7 +11,7 @@ from univg_eval.errors import UserError
 from univg_eval.leaderboard.boards import column_of
 from univg_eval.leaderboard.intervals import Estimate, is_share, macro_estimate, task_estimate
 from univg_eval.leaderboard.marks import Mark
-from univg_eval.runs import RunRecord
+from univg_eval.runs.record import RunRecord
 from univg_eval.scoring import sample_metrics
 
 __all__ = ["BASELINE", "REPLAY", "Column", "Entry", "entry_of_runs"]

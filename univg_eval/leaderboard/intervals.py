@@ -14,7 +14,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from univg_eval.stats import macro_bootstrap, wilson_interval
+from univg_eval.analysis.stats import macro_bootstrap, wilson_interval
 
 __all__ = ["METHODS", "Estimate", "Method", "is_share", "macro_estimate", "task_estimate"]
 

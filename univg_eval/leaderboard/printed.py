@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
+from univg_eval.analysis.stats import wilson_interval
 from univg_eval.leaderboard.entries import Column, Entry
 from univg_eval.leaderboard.intervals import Estimate, is_share
 from univg_eval.leaderboard.marks import Mark
-from univg_eval.published import (
+from univg_eval.leaderboard.published import (
     Counts,
     PublishedRow,
     PublishedTable,
@@ -16,7 +17,6 @@ from univg_eval.published import (
     check_table,
     row_fits,
 )
-from univg_eval.stats import wilson_interval
 
 __all__ = ["entries_of_table", "entry_of_reproductions"]
 

@@ -18,8 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from univg_eval.controls import CONTROLS, NO_CONTROL, under_control
-from univg_eval.diagnosis import (
+from univg_eval.analysis.diagnosis import (
     SEVERITIES,
     ControlResult,
     Diagnosis,
@@ -35,6 +34,8 @@ from univg_eval.diagnosis import (
 )
 from univg_eval.dialects import PixelLimits, pixel_limits
 from univg_eval.errors import UserError
+from univg_eval.files import write_text_atomically
+from univg_eval.images.controls import CONTROLS, NO_CONTROL, under_control
 from univg_eval.lmms.command import check as check_arguments
 from univg_eval.lmms.metrics import headline
 from univg_eval.lmms.record import response_text, write_records
@@ -49,8 +50,8 @@ from univg_eval.lmms.task import GroundingTask
 from univg_eval.lmms.task_files import task_folder
 from univg_eval.lmms.watch import counting, quiet
 from univg_eval.prompts import PROMPT_STYLES
-from univg_eval.runs import RunRecord, load_run
-from univg_eval.samples import GroundingSample, write_text_atomically
+from univg_eval.runs.record import RunRecord, load_run
+from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, SampleScore, aggregate, sample_metrics
 
 __all__ = [
@@ -77,6 +78,12 @@ ONE_OBJECT_TASKS = ("univg_photos_easy",)
 """Their images show one object, so that cutting the question takes nothing away."""
 
 Progress = Callable[[str, int, int], None]
+
+
+def _counter(progress: Progress, name: str, total: int) -> Callable[[int], None]:
+    """`progress` of one run, called with the samples done alone."""
+    return lambda done: progress(name, done, total)
+
 
 _LOST_IMAGE = re.compile(
     r"[^\n]*(?:Failed to process (?:PIL )?(?:image|video)|Skipping empty video|"
@@ -243,11 +250,12 @@ def run_check(plan: Plan, progress: Progress) -> CheckResult:
                 if not wanted:
                     continue
                 total = sum(n for _, n in wanted)
-                progress(run.name, 0, total)
+                show = _counter(progress, run.name, total)
+                show(0)
                 with (
                     _environment(run.environment),
                     quiet() as kept,
-                    counting(lambda done, run=run, total=total: progress(run.name, done, total)),
+                    counting(show),
                 ):
                     with _told(plan, run, messages):
                         evaluation = evaluate(

@@ -23,14 +23,14 @@ import yaml
 from lmms_eval.__main__ import cli_evaluate, parse_eval_args
 from lmms_eval.tasks import TaskManager, get_task_dict
 
-from univg_eval.controls import CONTROLS, NO_CONTROL, require_control, under_control
 from univg_eval.errors import UserError
+from univg_eval.images.controls import CONTROLS, NO_CONTROL, require_control, under_control
 from univg_eval.lmms.record import read_output, write_records
 from univg_eval.lmms.response_cache import forget_failed_requests
 from univg_eval.lmms.settings import ModelUnderTest
 from univg_eval.lmms.task import GroundingTask
 from univg_eval.lmms.task_files import task_folder
-from univg_eval.runs import RunRecord, load_run
+from univg_eval.runs.record import RunRecord, load_run
 
 __all__ = ["check", "control_names", "run_eval"]
 
@@ -67,7 +67,7 @@ def run_eval(
         arguments: of lmms-eval's own.
         settings: ``dialect``, ``prompt`` and ``protocol`` as given, None where they are not.
         records: parent of the run's records; ``<output_path>/records`` if None.
-        controls: of `univg_eval.controls`. Their output is below ``<output_path>/<control>``.
+        controls: of `images.controls`. Their output is below ``<output_path>/<control>``.
 
     Returns:
         0, or 1 if lmms-eval wrote no results, or if no request of an evaluation was answered.
@@ -163,7 +163,8 @@ def _names_under(control: str, tasks: Sequence[GroundingTask]) -> list[str]:
     own = set(
         TaskManager("WARNING", include_path=str(task_folder()), include_defaults=False).all_tasks
     )
-    names, others = [], []
+    names: list[str] = []
+    others: list[str] = []
     for task in tasks:
         name = str(task.config.task)
         fits = (

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import univg_eval
+from univg_eval.analysis.stats import macro_bootstrap, wilson_interval
 from univg_eval.dialects import pixel_limits
 from univg_eval.errors import UserError
 from univg_eval.lmms.docs import standing_mini
 from univg_eval.lmms.record import write_records
 from univg_eval.lmms.run import evaluate, task_manager
 from univg_eval.lmms.watch import counting, quiet
-from univg_eval.runs import RunRecord, load_run
+from univg_eval.runs.record import RunRecord, load_run
 from univg_eval.samples import data_root, load_samples
-from univg_eval.stats import macro_bootstrap, wilson_interval
 
 __all__ = ["BASELINES", "DemoRun", "demo_data", "mini_root", "run_demo", "tiny_model"]
 
@@ -83,7 +83,7 @@ def mini_root(n: int, seed: int) -> Path:
     The usual one for the default set; a folder of its own in it for another, and where another
     set stands there, which the demo must not replace.
     """
-    from univg_eval.benchmarks.mini import DEFAULT_N, DEFAULT_SEED
+    from univg_eval.benchmarks.synthetic.mini import DEFAULT_N, DEFAULT_SEED
 
     if (n, seed) == (DEFAULT_N, DEFAULT_SEED) and standing_mini() in (None, (n, seed)):
         return data_root()
@@ -93,7 +93,7 @@ def mini_root(n: int, seed: int) -> Path:
 @contextlib.contextmanager
 def demo_data(n: int, seed: int) -> Iterator[Path]:
     """Generate univg_mini if need be, and point this process's tasks at it meanwhile."""
-    from univg_eval.benchmarks.mini import ensure
+    from univg_eval.benchmarks.synthetic.mini import ensure
 
     root = mini_root(n, seed)
     chosen = {"UNIVG_DATA": str(root), "UNIVG_MINI_N": str(n), "UNIVG_MINI_SEED": str(seed)}

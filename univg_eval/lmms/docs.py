@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from univg_eval.controls import NO_CONTROL, under_control
 from univg_eval.errors import UserError
+from univg_eval.images.controls import NO_CONTROL, under_control
 from univg_eval.lmms.media import video_view
 from univg_eval.samples import (
     GroundingSample,
@@ -115,7 +115,7 @@ def load_rows(
 
     Args:
         benchmark, task, split: which rows.
-        control: see `univg_eval.controls`.
+        control: see `univg_eval.images.controls`.
         media: ``images``, or ``video``: see `univg_eval.lmms.media`.
 
     Raises:
@@ -126,7 +126,7 @@ def load_rows(
     if benchmark == MINI:
         _ensure_mini()
     elif benchmark == PHOTOS and not manifest.is_file():
-        from univg_eval.benchmarks.photos import ensure
+        from univg_eval.benchmarks.synthetic.photos import ensure
 
         ensure(data_root())
     # Fifteen tasks of one benchmark are constructed one after another.
@@ -177,7 +177,7 @@ def _changed(path: Path) -> int:
 
 
 def _ensure_mini() -> None:
-    from univg_eval.benchmarks.mini import DEFAULT_N, DEFAULT_SEED, ensure
+    from univg_eval.benchmarks.synthetic.mini import DEFAULT_N, DEFAULT_SEED, ensure
 
     asked = any(os.environ.get(name, "").strip() for name in ("UNIVG_MINI_N", "UNIVG_MINI_SEED"))
     standing = None if asked else standing_mini()

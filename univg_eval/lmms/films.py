@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from univg_eval.errors import UserError
-from univg_eval.images import load_image
-from univg_eval.video import count_frames, list_frames
-from univg_eval.video.packets import open_film
+from univg_eval.images.reading import load_image
+from univg_eval.images.video import count_frames, list_frames
+from univg_eval.images.video.packets import open_film
 
 __all__ = ["FOLDER_FPS", "Film", "film_of_file", "film_of_folder"]
 

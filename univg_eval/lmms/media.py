@@ -16,7 +16,7 @@ from typing import Any
 from loguru import logger
 
 from univg_eval.errors import UserError
-from univg_eval.images import split_reference
+from univg_eval.images.reading import split_reference
 from univg_eval.lmms.films import Film, film_of_file, film_of_folder
 from univg_eval.samples import GroundingSample, data_root
 
@@ -202,7 +202,7 @@ def _question(sample: GroundingSample, asked: int, numbers: Sequence[int], film:
     """The question with the asked frame named; frames are counted from 1, time starts at 0.
 
     Where the release's own expression is known, the sentence is that of the published video
-    prompt (see `univg_eval.benchmarks.release.sequence_instruction`) with "video" for the sequence
+    prompt (see `sequence_instruction`) with "video" for the sequence
     of images. Else the whole question is kept, and it is told which frames its images are.
     """
     frame = f"frame {asked + 1}"

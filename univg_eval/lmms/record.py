@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
-from univg_eval.failed_requests import split_response
+from univg_eval.files import iter_json_lines
 from univg_eval.lmms.extra import require_lmms_eval
 from univg_eval.lmms.settings import (
     BASELINE_MODEL,
@@ -34,7 +34,8 @@ from univg_eval.lmms.settings import (
     shown_settings,
     variant_of,
 )
-from univg_eval.runs import (
+from univg_eval.runs.failed_requests import split_response
+from univg_eval.runs.record import (
     RunRecord,
     environment,
     make_record,
@@ -43,14 +44,8 @@ from univg_eval.runs import (
     unknown_environment,
     write_run,
 )
-from univg_eval.samples import (
-    GroundingSample,
-    fingerprint,
-    iter_json_lines,
-    load_samples,
-    n_skipped,
-)
-from univg_eval.schemas import faults
+from univg_eval.runs.schemas import faults
+from univg_eval.samples import GroundingSample, fingerprint, load_samples, n_skipped
 from univg_eval.scoring import Response, aggregate, score_samples
 
 __all__ = [
@@ -199,7 +194,7 @@ def write_records(
         folder: parent of the records.
         model_args: as given; those of `results` if None (lmms-eval hides secrets there).
         wall_time_s: of the evaluation; what lmms-eval measured if None.
-        replace: see `univg_eval.runs.write_run`.
+        replace: see `univg_eval.runs.record.write_run`.
 
     Returns:
         The folders of the records, in the order of the tasks.
@@ -237,7 +232,7 @@ def read_records(results_file: str | os.PathLike[str], label: str | None = None)
 
     Args:
         results_file: see `read_output`.
-        label: see `univg_eval.runs.load_run`.
+        label: see `univg_eval.runs.record.load_run`.
 
     Returns:
         One record a benchmark and variant, in the order of the tasks.

@@ -19,8 +19,8 @@ from contextlib import closing
 from pathlib import Path
 
 from univg_eval.errors import UserError
-from univg_eval.failed_requests import split_response
-from univg_eval.samples import write_text_atomically
+from univg_eval.files import write_text_atomically
+from univg_eval.runs.failed_requests import split_response
 
 __all__ = ["forget_failed_requests"]
 

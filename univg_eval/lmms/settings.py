@@ -15,7 +15,7 @@ First found wins:
 The dialect has no fourth step: a response says nothing about its own scale.
 
 Two more say what the model is shown. They belong to the task, so only its metadata sets them:
-``control`` (see `univg_eval.controls`) and ``media``: ``images`` or ``video`` (see
+``control`` (see `univg_eval.images.controls`) and ``media``: ``images`` or ``video`` (see
 `univg_eval.lmms.media`).
 """
 
@@ -29,9 +29,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from univg_eval.controls import CONTROLS, NO_CONTROL
 from univg_eval.dialects import Dialect, dialect_for_model, get_dialect, pixel_limits
 from univg_eval.errors import UserError
+from univg_eval.images.controls import CONTROLS, NO_CONTROL
 from univg_eval.prompts import PROMPT_STYLES, default_prompt_style, prompt_hash
 from univg_eval.protocols import get_protocol
 

@@ -21,10 +21,9 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.task import ConfigurableMessagesTask
 from loguru import logger
 
-from univg_eval.controls import open_controlled
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
-from univg_eval.failed_requests import split_response
+from univg_eval.images.controls import open_controlled
 from univg_eval.lmms.docs import RowNumber, SampleDocs, TaskRows, load_rows
 from univg_eval.lmms.media import video_file
 from univg_eval.lmms.metrics import logged_values
@@ -38,6 +37,7 @@ from univg_eval.lmms.settings import (
 )
 from univg_eval.lmms.stop import stop_run
 from univg_eval.prompts import build_prompt
+from univg_eval.runs.failed_requests import split_response
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, score_sample
 
@@ -87,6 +87,8 @@ class GroundingTask(ConfigurableMessagesTask):
     A user's mistake (benchmark not prepared, unknown dialect, unreadable image) shows one
     message and leaves with status 2: see `univg_eval.lmms.stop`.
     """
+
+    VERSION: Any
 
     on_images: ClassVar[Callable[[GroundingSample], None] | None] = None
     """Called before a sample's images are opened, that is once a request: shows progress."""

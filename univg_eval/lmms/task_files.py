@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from univg_eval.data_files import data_folder
+from univg_eval.files import data_folder
 
 __all__ = ["task_folder"]
 

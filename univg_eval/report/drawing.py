@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from univg_eval.boxes import Box, is_valid_box
 from univg_eval.errors import UserError
-from univg_eval.images import load_image, load_reference
+from univg_eval.images.reading import load_image, load_reference
 from univg_eval.report.text import as_html
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ from typing import Any
 
 from univg_eval.boxes import Box
 from univg_eval.errors import UserError
-from univg_eval.images import image_header, load_image, load_reference, split_reference
+from univg_eval.images.reading import image_header, load_image, load_reference, split_reference
 from univg_eval.report.run_data import ReportData, ReportRun
 from univg_eval.samples import GroundingSample, data_root
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from univg_eval.failures import FailureKind
+from univg_eval.analysis.failures import FailureKind
 
 __all__ = ["CLASS_COLOURS", "ON_DARK", "Look", "look_of", "marker_path"]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from univg_eval.errors import UserError
+from univg_eval.files import write_text_atomically
 from univg_eval.report.drawing import DrawnBox, Panel, Shown, box_text, draw_panel, swatch
 from univg_eval.report.text import as_html
-from univg_eval.samples import write_text_atomically
 
 __all__ = ["Card", "Cell", "Page", "Section", "Tone", "write_page"]
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, replace
 from string import ascii_uppercase
 from typing import Any
 
+from univg_eval.analysis.failures import FAILURES, FailureKind, RunFailures, classify_run
 from univg_eval.boxes import Box
-from univg_eval.controls import CONTROLS, NO_CONTROL, require_control, under_control
 from univg_eval.dialects import Dialect, get_dialect, sections
 from univg_eval.errors import UserError
-from univg_eval.failed_requests import split_response
-from univg_eval.failures import FAILURES, FailureKind, RunFailures, classify_run
+from univg_eval.images.controls import CONTROLS, NO_CONTROL, require_control, under_control
 from univg_eval.protocols import parse_answer
-from univg_eval.runs import RunRecord
+from univg_eval.runs.failed_requests import split_response
+from univg_eval.runs.record import RunRecord
 from univg_eval.samples import GroundingSample, fingerprint, load_samples
 from univg_eval.scoring import SampleScore, sample_metrics
 
@@ -149,7 +149,7 @@ class ReportData:
 
     @property
     def failures(self) -> list[FailureKind]:
-        """Classes of misses that occur, in the order of `univg_eval.failures.FAILURES`."""
+        """Classes of misses that occur, in the order of `univg_eval.analysis.failures.FAILURES`."""
         found = {o.failure for run in self.runs for o in run.outcomes.values()}
         return [name for name in FAILURES if name in found]
 

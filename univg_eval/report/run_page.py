@@ -19,8 +19,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from univg_eval.analysis.failures import FAILURES
 from univg_eval.errors import UserError
-from univg_eval.failures import FAILURES
+from univg_eval.files import write_text_atomically
 from univg_eval.leaderboard import MEANINGS, Estimate, Mark
 from univg_eval.report import charts
 from univg_eval.report.looks import CLASS_COLOURS, look_of, marker_path
@@ -33,7 +34,7 @@ from univg_eval.report.run_figures import (
 )
 from univg_eval.report.text import as_html, printable, without_secrets
 from univg_eval.report.thumbnails import Thumbnail, make_thumbnails
-from univg_eval.samples import GroundingSample, write_text_atomically
+from univg_eval.samples import GroundingSample
 
 __all__ = ["IMAGE_CHOICES", "ImageChoice", "RunPage", "as_data_block", "write_run_page"]
 

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from univg_eval.errors import UserError
-from univg_eval.images import load_reference
+from univg_eval.images.reading import load_reference
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage

@@ -29,9 +29,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from univg_eval.answers import read_answer
-from univg_eval.benchmarks.annotation_files import checked_text, describe
-from univg_eval.benchmarks.custom import to_xyxy_norm
-from univg_eval.benchmarks.release import ItemError
+from univg_eval.benchmarks.readers.common.annotation_files import checked_text, describe
+from univg_eval.benchmarks.readers.common.release import ItemError
+from univg_eval.benchmarks.readers.custom import to_xyxy_norm
 from univg_eval.boxes import Box
 from univg_eval.dialects import Dialect, get_dialect
 from univg_eval.dialects.image_names import find_image_names

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from univg_eval.errors import UserError
-from univg_eval.images import open_images
+from univg_eval.images.reading import open_images
 from univg_train.data.forms import OpenFile, open_form
 from univg_train.data.leaks import LEAK_KINDS, Leak, LeakError, LeakIndex
 from univg_train.data.render import LeftOut, Rendering, render

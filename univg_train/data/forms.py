@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from univg_eval.benchmarks.annotation_files import describe, parse_json
-from univg_eval.benchmarks.custom import open_custom
-from univg_eval.benchmarks.release import Item, ItemError
+from univg_eval.benchmarks.readers.common.annotation_files import describe, parse_json
+from univg_eval.benchmarks.readers.common.release import Item, ItemError
+from univg_eval.benchmarks.readers.custom import open_custom
 from univg_eval.boxes import is_valid_box
 from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError

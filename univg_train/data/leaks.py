@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from univg_eval.errors import UserError
-from univg_eval.images import load_reference, split_reference
+from univg_eval.images.reading import load_reference, split_reference
 from univg_eval.samples import MANIFEST_FILE, GroundingSample, data_root, load_samples
 from univg_train.data.rows import Size, TrainingRow
 

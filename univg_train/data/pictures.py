@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from univg_eval.benchmarks.release import ImageFolder, ItemError
+from univg_eval.benchmarks.readers.common.release import ImageFolder, ItemError
 from univg_eval.errors import UserError
-from univg_eval.images import ImageError, image_header, load_reference, split_reference
+from univg_eval.images.reading import ImageError, image_header, load_reference, split_reference
 from univg_train.data.rows import BadKind, RowError
 
 __all__ = ["Pictures"]
@@ -24,7 +24,7 @@ class Pictures:
 
     A file names its images relative to a folder of its authors' machine, or absolutely. The
     longest trailing part of such a path that exists below the folder is the image; see
-    `univg_eval.benchmarks.release.ImageFolder`.
+    `univg_eval.benchmarks.readers.common.release.ImageFolder`.
     """
 
     def __init__(self, folder: Path, *, decode: bool = False) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from univg_eval.benchmarks.release import ordinal
+from univg_eval.benchmarks.readers.common.release import ordinal
 from univg_eval.dialects import Dialect, get_dialect
 from univg_eval.dialects.image_names import find_image_names
 from univg_eval.errors import UserError

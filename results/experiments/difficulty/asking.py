@@ -11,12 +11,12 @@ from scenes import KINDS, draw_question
 
 from univg_eval.boxes import box_iou
 from univg_eval.protocols import parse_answer
-from univg_train.tiny_data import DIALECT
+from univg_train.tiny.data import DIALECT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
 
-    from univg_train.tiny_model import TinyShape
+    from univg_train.tiny.model import TinyShape
 
 __all__ = ["HELD_OUT_SEED", "HeldOut"]
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
-from univg_eval.samples import write_text_atomically
+from univg_eval.files import write_text_atomically
 
 HERE = Path(__file__).resolve().parent
 

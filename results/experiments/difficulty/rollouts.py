@@ -2,7 +2,7 @@
 
 All rollouts of a prompt share its images and question. TRL runs these once a rollout; here they
 run once a prompt, in generation by a repeated cache, in training by the packed rows of
-`univg_train.tiny_model`. The numbers are the same (tests/test_difficulty_experiment.py).
+`univg_train.tiny.model`. The numbers are the same (tests/test_difficulty_experiment.py).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from scenes import Question, draw_images
 from torch import Tensor
 
 from univg_eval.prompts import THINK_SUFFIX
-from univg_train.tiny_batch import prefix_positions
-from univg_train.tiny_data import PROMPT_SUFFIX, prefix_text
-from univg_train.tiny_model import (
+from univg_train.tiny.batch import prefix_positions
+from univg_train.tiny.data import PROMPT_SUFFIX, prefix_text
+from univg_train.tiny.model import (
     IMAGE_SIDE,
     PackedBatch,
     TinyShape,
@@ -27,7 +27,7 @@ from univg_train.tiny_model import (
     packed_logits,
     vision_features,
 )
-from univg_train.tiny_tokenizer import END_OF_TURN
+from univg_train.tiny.tokenizer import END_OF_TURN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration

@@ -1,6 +1,6 @@
 """One run: GRPO from the start with the weights of one arm.
 
-The loss is that of `univg_train.grpo.DifficultyGRPOTrainer` with the paper's settings, computed
+The loss is that of `DifficultyGRPOTrainer` with the paper's settings, computed
 in a loop of its own that reads a prompt once for all its rollouts; a test holds the two against
 each other on the same rollouts. Rewards and weights are the project's own.
 """
@@ -24,12 +24,12 @@ from torch import Tensor
 from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
 
 from univg_train.difficulty import DifficultyWeight, group_means
-from univg_train.grpo import DIFFICULTY_BINS, PAPER_SETTINGS
+from univg_train.grpo.trainer import DIFFICULTY_BINS, PAPER_SETTINGS
 from univg_train.rewards import make_rewards
-from univg_train.tiny_batch import pack_rows
-from univg_train.tiny_data import Row, Turn
-from univg_train.tiny_model import IMAGE_SIDE
-from univg_train.tiny_workers import batch_loss
+from univg_train.tiny.batch import pack_rows
+from univg_train.tiny.data import Row, Turn
+from univg_train.tiny.model import IMAGE_SIDE
+from univg_train.tiny.workers import batch_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from univg_eval.benchmarks.mini.scene import Background, Scene, SceneObject
+from univg_eval.benchmarks.synthetic.mini.scene import Background, Scene, SceneObject
 from univg_eval.boxes import Box
 
 __all__ = [

@@ -28,10 +28,10 @@ from experiment import (
 )
 from scenes import KINDS
 
+from univg_eval.analysis.stats import holm, sign_flip_test
 from univg_eval.errors import UserError
-from univg_eval.runs import environment
-from univg_eval.samples import write_text_atomically
-from univg_eval.stats import holm, sign_flip_test
+from univg_eval.files import write_text_atomically
+from univg_eval.runs.record import environment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,9 +14,10 @@ from lmms_eval.api.instance import Instance
 from loguru import logger
 
 from univg_eval.errors import UserError
+from univg_eval.files import iter_json_lines
 from univg_eval.lmms.backends.offline import OfflineModel
 from univg_eval.lmms.stop import stop_run
-from univg_eval.samples import iter_json_lines, load_samples
+from univg_eval.samples import load_samples
 
 __all__ = ["ReplayModel", "declared_dialect", "read_responses"]
 

@@ -1,0 +1,1 @@
+"""From release files to a prepared benchmark."""

@@ -1,0 +1,608 @@
+"""From a release that was opened to a benchmark in the data root: resumable, and all or nothing.
+
+The work is journaled. Every converted item becomes one line of a journal in a hidden work folder of
+the data root (``<root>/.preparing/<benchmark>/journal.jsonl``), so that a run that is killed at any
+moment is taken up by the next one, which converts only what is missing. The journal's first line
+says what it was made from: the release's own facts (files with their SHA-256, revision, options),
+the folders that its images lie in, and the code of the readers. If any of these differ, it is
+thrown away. A line is not believed if one of the item's image files, the folder of its video, or
+another of its inputs (see `release.Item`) has changed since.
+
+The benchmark that stands in the data root is touched last, when the new files are whole on the
+disk: three renames put links, samples and manifest in place. After that the journal is removed, so
+preparing a finished benchmark again converts everything again (images may have been replaced in
+the meantime) and gives the same fingerprint from the same data.
+
+Faulty items are collected, not met one at a time. Unless they are to be left out, nothing is
+prepared: a benchmark without some of its rows is another benchmark.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import univg_eval
+from univg_eval.benchmarks.readers.common.release import (
+    FAULT_KINDS,
+    FaultKind,
+    Item,
+    ItemError,
+    Release,
+)
+from univg_eval.errors import UserError
+from univg_eval.images.reading import split_reference
+from univg_eval.samples import (
+    MANIFEST_FILE,
+    SAMPLES_FILE,
+    GroundingSample,
+    benchmark_dir,
+    data_root,
+    load_manifest,
+    write_benchmark,
+)
+
+__all__ = [
+    "Fault",
+    "FaultyReleaseError",
+    "Prepared",
+    "prepare_release",
+    "preparing",
+    "printable",
+    "writing",
+]
+
+WORK_FOLDER = ".preparing"
+JOURNAL_FILE = "journal.jsonl"
+WORKSHOP = ".new"
+JOURNAL_FORM = 1
+# Every item is handed to the system at once and so survives a kill; this is for a power cut.
+SYNC_SECONDS = 1.0
+SHOWN_FAULTS = 3
+KEPT = "What was converted so far is kept and taken up by the next run"
+
+Progress = Callable[[int, int], None]
+ManifestExtra = Callable[[Sequence[GroundingSample]], Mapping[str, Any]]
+_Stamps = dict[str, list[int]]
+_Done = dict[str, tuple[list[Any], _Stamps]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An item that could not be converted.
+
+    Attributes:
+        item: its key in the release.
+        kind: one of `release.FAULT_KINDS`.
+        message: what was expected and found.
+    """
+
+    item: str
+    kind: FaultKind
+    message: str
+
+    def to_dict(self) -> dict[str, str]:
+        """As plain JSON values; what is no Unicode text, as a file's name may be, is escaped."""
+        return {"item": _escaped(self.item), "kind": self.kind, "message": _escaped(self.message)}
+
+
+def _escaped(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A benchmark that was put into the data root.
+
+    Attributes:
+        folder: ``<root>/<benchmark>``.
+        manifest: what its manifest.json holds.
+        skipped: the faulty items that were left out.
+        resumed: how many items an earlier, interrupted run had already converted.
+        replaced: the manifest of the benchmark that stood there before, or None.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    skipped: tuple[Fault, ...]
+    resumed: int
+    replaced: Mapping[str, Any] | None
+
+
+class FaultyReleaseError(UserError):
+    """Items of a release are faulty, so nothing was prepared.
+
+    Attributes:
+        faults: all of them, in the order of the items.
+    """
+
+    def __init__(self, message: str, faults: Sequence[Fault]) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults)
+
+
+@contextmanager
+def preparing(benchmark: str, root: str | os.PathLike[str] | None = None) -> Iterator[Path]:
+    """Hold the benchmark's work folder for this process alone; yields the folder.
+
+    Raises:
+        UserError: another process prepares the benchmark in this data root, or the data root
+            cannot be written.
+    """
+    import fcntl
+
+    base = data_root(root)
+    work = base / WORK_FOLDER
+    with writing(base):
+        work.mkdir(parents=True, exist_ok=True)
+        lock = (work / f"{benchmark}.lock").open("a+")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UserError(
+                f"another `univg prepare {benchmark}` is at work in the data root {base} (process "
+                f"{lock.read().strip() or 'unknown'}); wait until it has finished, or stop it: "
+                "what it has done is kept"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"cannot lock {lock.name}: {error.strerror or error}; the data root must be on a "
+                "file system with locks: choose another one with --root"
+            ) from error
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield work / benchmark
+
+
+def prepare_release(
+    release: Release,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    skip_faulty: bool = False,
+    progress: Progress | None = None,
+    manifest_extra: ManifestExtra | None = None,
+) -> Prepared:
+    """Convert a release and put it into the data root as a benchmark.
+
+    Args:
+        release: opened by a reader.
+        root: the data root; default as in `samples.data_root`.
+        skip_faulty: leave faulty items out, list them in the manifest under ``skipped`` and set
+            its ``complete`` to false; otherwise any faulty item means that nothing is prepared.
+        progress: called with (items done, items in all).
+        manifest_extra: makes further keys of the manifest from all samples, such as an audit.
+
+    Returns:
+        What was prepared.
+
+    Raises:
+        FaultyReleaseError: items are faulty (counts by kind, the first of each kind).
+        UserError: no item is sound; a folder stands where a link has to be, or a file of somebody
+            else's where one of the benchmark has to be; the data root cannot be written; or
+            another process prepares the benchmark. A benchmark that stood there stays as it was,
+            as it does if items are faulty.
+    """
+    with preparing(release.benchmark, root) as work:
+        return _prepare(release, root, work, skip_faulty, progress, manifest_extra)
+
+
+def _prepare(
+    release: Release,
+    root: str | os.PathLike[str] | None,
+    work: Path,
+    skip_faulty: bool,
+    progress: Progress | None,
+    manifest_extra: ManifestExtra | None,
+) -> Prepared:
+    folder = benchmark_dir(release.benchmark, root)
+    links = {
+        folder / _link_name(name): Path(target).resolve() for name, target in release.links.items()
+    }
+    for link, target in links.items():
+        _require_linkable(link, target)
+    _require_own_files(folder, release.benchmark)
+    rows, faults, resumed = _convert_all(release, data_root(root), work, progress)
+    if faults and not skip_faulty:
+        raise FaultyReleaseError(_faults_message(release, faults), faults)
+    if not rows:
+        raise UserError(
+            f"benchmark {release.benchmark!r}: none of its {release.n_items} items could be used. "
+            + _faults_message(release, faults)
+            if faults
+            else f"benchmark {release.benchmark!r}: the release holds no items; nothing was made"
+        )
+    samples = [GroundingSample.from_dict(row, where=where) for where, row in rows]
+    extra = {
+        "source": dict(release.source),
+        "splits": dict(Counter(sample.split for sample in samples)),
+        "complete": not faults,
+        "skipped": [fault.to_dict() for fault in faults],
+        **(manifest_extra(samples) if manifest_extra is not None else {}),
+    }
+    with writing(data_root(root), kept=KEPT):
+        with _workshop(folder) as new:
+            made = write_benchmark(
+                samples, benchmark=release.benchmark, root=new, manifest_extra=extra
+            )
+            replaced = _standing_manifest(release.benchmark, root)
+            _put_in_place(made, folder, links)
+        shutil.rmtree(work)
+    return Prepared(
+        folder=folder,
+        manifest=load_manifest(release.benchmark, root),
+        skipped=tuple(faults),
+        resumed=resumed,
+        replaced=replaced,
+    )
+
+
+@contextmanager
+def _workshop(folder: Path) -> Iterator[Path]:
+    """A hidden folder in the benchmark's own, which may be a link to, or a mount of, another disk.
+
+    A benchmark's folder that is empty afterwards goes too.
+    """
+    new = folder / WORKSHOP
+    if new.exists():  # of a run that was killed
+        shutil.rmtree(new)
+    new.mkdir(parents=True)
+    try:
+        yield new
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        with suppress(OSError):
+            folder.rmdir()
+
+
+@contextmanager
+def writing(place: Path, *, kept: str = "") -> Iterator[None]:
+    """Tell a failure to write as what it is, with what can be done, and what is kept."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "free space or choose another data root with --root"
+        else:
+            remedy = "choose a data root that can be written, with --root or UNIVG_DATA"
+        raise UserError(
+            f"cannot write to {error.filename or place}: {error.strerror or error}; {remedy}"
+            + (f". {kept}" if kept else "")
+        ) from error
+
+
+# Converting
+
+
+def _convert_all(
+    release: Release, base: Path, work: Path, progress: Progress | None
+) -> tuple[list[tuple[str, Any]], list[Fault], int]:
+    """The rows of all samples with where they come from, the faults, and the items resumed."""
+    faults: list[Fault] = []
+    rows: list[tuple[str, Any]] = []
+    seen: set[str] = set()
+    resumed = 0
+    with _Journal.open(work, _identity(release)) as journal:
+        for number, item in enumerate(release.items):
+            if progress is not None:
+                progress(number, release.n_items)
+            if item.key in seen:
+                raise UserError(
+                    f"benchmark {release.benchmark!r}: the item {item.key!r} stands twice in the "
+                    "release; its items must be told apart"
+                )
+            seen.add(item.key)
+            done, stamps = journal.done.get(item.key, (None, {}))
+            if done is not None and stamps == _stamps(release, base, item, done):
+                converted = done
+                resumed += 1
+            else:
+                try:
+                    converted = _convert(item)
+                except ItemError as error:
+                    faults.append(Fault(item.key, error.kind, str(error)))
+                    continue
+                with writing(work, kept=KEPT):
+                    journal.append(item.key, converted, _stamps(release, base, item, converted))
+            rows.extend((f"item {item.key}", row) for row in converted)
+        if progress is not None:
+            progress(release.n_items, release.n_items)
+    return rows, faults, resumed
+
+
+def _convert(item: Item) -> list[Any]:
+    """The rows of an item's samples as they stand in a file, so that resumed rows are the same.
+
+    Raises:
+        ItemError: from the reader; or ``invalid_row`` for what no file could hold.
+    """
+    rows = [sample.to_dict() for sample in item.convert()]
+    try:
+        text = json.dumps(rows, ensure_ascii=False, allow_nan=False)
+        text.encode("utf-8")
+    except ValueError as error:  # a surrogate is one too
+        raise ItemError("invalid_row", f"cannot be written as JSON: {error}") from error
+    read: list[Any] = json.loads(text)
+    return read
+
+
+def _stamps(release: Release, base: Path, item: Item, rows: list[Any]) -> _Stamps:
+    """Size and time of change of what an item was made from; what is replaced is looked at again.
+
+    That of a folder of frames changes when one is added: places in a video are counted in it.
+    """
+    stamps: _Stamps = {}
+    paths = {split_reference(image)[0] for row in rows for image in row["images"]}
+    paths |= {video for row in rows if isinstance(video := row.get("extra", {}).get("video"), str)}
+    places = {}
+    for path in paths:
+        _, _, rest = path.partition("/")
+        link, _, inner = rest.partition("/")
+        # The link itself may still be that of the standing benchmark, or not be there yet.
+        place = f"{release.links[link]}/{inner}" if link in release.links else f"{base}/{path}"
+        places[path] = place
+    with suppress(ItemError):  # what was there is gone: the stamps differ
+        places |= {printable(path): str(path) for path in item.inputs()}
+    for path, place in places.items():
+        try:
+            state = os.stat(place)  # noqa: PTH116 (speed)
+        except OSError:
+            continue  # no stamp differs from any stamp
+        stamps[path] = [state.st_size, state.st_mtime_ns]
+    return stamps
+
+
+def _identity(release: Release) -> dict[str, Any]:
+    """What the converted items depend on; a journal of another identity is of no use.
+
+    Raises:
+        UserError: a name in the release is no text.
+    """
+    identity = {
+        "form": JOURNAL_FORM,
+        "benchmark": release.benchmark,
+        "n_items": release.n_items,
+        "source": dict(release.source),
+        "links": {name: printable(Path(to).resolve()) for name, to in release.links.items()},
+        "code": _code_sha256(),
+    }
+    text = json.dumps(identity, ensure_ascii=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"benchmark {release.benchmark!r}: a file name of the release, "
+            f"{text[max(0, error.start - 40) : error.end + 40]!r}, is no text in this system's "
+            "encoding; rename the file, or set a locale with UTF-8 (LC_ALL=C.UTF-8)"
+        ) from error
+    read: dict[str, Any] = json.loads(text)
+    return read
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """A path as text that any file can hold; bytes in it that are no UTF-8 become escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+# What makes the samples: the readers, and what they use of the package.
+_CODE = ("benchmarks", "images", "boxes.py", "samples.py")
+
+
+def _code_sha256() -> str:
+    """SHA-256 over the modules of the readers: items of two versions must not be mixed."""
+    digest = hashlib.sha256()
+    package = Path(univg_eval.__file__).parent
+    for part in _CODE:
+        place = package / part
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            name = path.relative_to(package).as_posix()
+            digest.update(name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+class _Journal:
+    """The items converted so far, on the disk.
+
+    Attributes:
+        done: rows and stamps of the items that an earlier run has finished, by key.
+    """
+
+    def __init__(self, file: IO[bytes], done: _Done) -> None:
+        self.done = done
+        self._file = file
+        self._synced = time.monotonic()
+
+    @classmethod
+    @contextmanager
+    def open(cls, work: Path, identity: Mapping[str, Any]) -> Iterator[_Journal]:
+        """Take up the journal of the work folder, or begin one if it is of another identity."""
+        path = work / JOURNAL_FILE
+        with writing(work):
+            work.mkdir(parents=True, exist_ok=True)
+            end, done = _read_journal(path, identity)
+            # Without a buffer: a line that was written is with the system, whatever happens here.
+            file = path.open("r+b" if end else "wb", buffering=0)
+        with file:
+            journal = cls(file, done)
+            with writing(path):
+                # A line that a kill has torn is cut off.
+                file.truncate(end)
+                file.seek(end)
+                if not end:
+                    journal._write({"identity": identity})
+            try:
+                yield journal
+            finally:
+                with writing(path, kept=KEPT):
+                    os.fsync(file.fileno())
+
+    def append(self, key: str, rows: list[Any], stamps: _Stamps) -> None:
+        """Note an item as converted."""
+        self._write({"item": key, "rows": rows, "stamps": stamps})
+        now = time.monotonic()
+        if now - self._synced >= SYNC_SECONDS:
+            os.fsync(self._file.fileno())
+            self._synced = now
+
+    def _write(self, value: Mapping[str, Any]) -> None:
+        data = memoryview(json.dumps(value, ensure_ascii=False).encode("utf-8") + b"\n")
+        while data:  # a nearly full disk takes a part
+            data = data[self._file.write(data) :]
+
+
+def _read_journal(path: Path, identity: Mapping[str, Any]) -> tuple[int, _Done]:
+    """Where its last whole line ends (0: begin anew), and the items that it holds."""
+    done: _Done = {}
+    end = 0
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return 0, {}
+    with file:
+        for raw in file:
+            try:
+                value = json.loads(raw) if raw.endswith(b"\n") else None
+            except ValueError:
+                value = None
+            if not isinstance(value, dict):
+                break
+            if not end:
+                if value != {"identity": identity}:
+                    return 0, {}
+            else:
+                key, rows, stamps = (value.get(name) for name in ("item", "rows", "stamps"))
+                if not (
+                    isinstance(key, str) and isinstance(rows, list) and isinstance(stamps, dict)
+                ):
+                    break
+                done[key] = (rows, stamps)
+            end += len(raw)
+    return end, done
+
+
+def _faults_message(release: Release, faults: Sequence[Fault]) -> str:
+    by_kind: dict[FaultKind, list[Fault]] = {}
+    for fault in faults:
+        by_kind.setdefault(fault.kind, []).append(fault)
+    lines = [
+        f"benchmark {release.benchmark!r}: {len(faults)} of {release.n_items} items are faulty, so "
+        "nothing was prepared"
+    ]
+    for kind in FAULT_KINDS:
+        group = by_kind.get(kind, [])
+        if group:
+            lines.append(f"  {len(group)} {kind}: {FAULT_KINDS[kind]}")
+            # Items that lack one file all say so: once is enough.
+            shown = list({fault.message: fault for fault in reversed(group)}.values())[::-1]
+            shown = shown[:SHOWN_FAULTS]
+            lines += [f"    {fault.item}: {fault.message}" for fault in shown]
+            if len(group) > len(shown):
+                lines.append(f"    … and {len(group) - len(shown)} more items")
+    lines.append(
+        "Repair or fetch them again and run the same command: the sound items are kept (unless an "
+        "annotation file changes) and not converted again. Or prepare the sound ones alone with "
+        "--skip-faulty; the benchmark is then marked as not complete"
+    )
+    return "\n".join(lines)
+
+
+# Putting it in place
+
+
+def _link_name(name: str) -> str:
+    path = PurePosixPath(name)
+    if len(path.parts) != 1 or name in ("", ".", "..", SAMPLES_FILE, MANIFEST_FILE):
+        raise UserError(f"a release cannot link its images as {name!r}; expected a folder's name")
+    return name
+
+
+def _require_linkable(link: Path, target: Path) -> None:
+    """Refuse before the work what would fail after it."""
+    if not target.is_dir():
+        raise UserError(
+            f"the folder of images {target} does not exist; give the folder that the release's "
+            "images were unpacked to with --images"
+        )
+    if link.exists() and not link.is_symlink() and link.resolve() != target:
+        raise UserError(
+            f"{link} exists and is not a link, but the images are in {target}; move it away, or "
+            f"use it with --images {link}"
+        )
+
+
+def _require_own_files(folder: Path, benchmark: str) -> None:
+    """Refuse to replace files that no run has written: a user's data may lie in the data root.
+
+    One that is no JSON is what a power cut left.
+    """
+    for name in (SAMPLES_FILE, MANIFEST_FILE):
+        path = folder / name
+        try:
+            with path.open("rb") as file:
+                value = json.loads(file.readline() if name == SAMPLES_FILE else file.read())
+        except (FileNotFoundError, ValueError):
+            continue
+        except OSError as error:
+            raise UserError(
+                f"cannot read {path}: {error.strerror or error}; move it away: {name} of the "
+                "benchmark has to be there"
+            ) from error
+        if not isinstance(value, dict) or value.get("benchmark") != benchmark:
+            raise UserError(
+                f"{path} is not of the prepared benchmark {benchmark!r}, whose {name} has to be "
+                "there; move it away, or choose another data root with --root"
+            )
+
+
+def _put_in_place(made: Path, folder: Path, links: Mapping[Path, Path]) -> None:
+    """Replace links, samples and manifest; between these renames there is no manifest.
+
+    A reader thus sees the old benchmark, none, or the new one, but never a mixture.
+    """
+    new_links = {}
+    for number, (link, target) in enumerate(links.items()):
+        if link.exists() and not link.is_symlink():
+            continue  # the images lie here themselves
+        temporary = made / f"link-{number}"
+        temporary.symlink_to(_link_text(folder, target), target_is_directory=True)
+        new_links[link] = temporary
+    for path in (made / SAMPLES_FILE, made / MANIFEST_FILE):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    (folder / MANIFEST_FILE).unlink(missing_ok=True)
+    for link, temporary in new_links.items():
+        temporary.replace(link)
+    (made / SAMPLES_FILE).replace(folder / SAMPLES_FILE)
+    (made / MANIFEST_FILE).replace(folder / MANIFEST_FILE)
+
+
+def _link_text(folder: Path, target: Path) -> str:
+    """Relative where the images lie in the benchmark's own folder, so that it can be moved."""
+    base = folder.resolve()
+    if target.is_relative_to(base):
+        return target.relative_to(base).as_posix()
+    return str(target)
+
+
+def _standing_manifest(
+    benchmark: str, root: str | os.PathLike[str] | None
+) -> Mapping[str, Any] | None:
+    if not (benchmark_dir(benchmark, root) / MANIFEST_FILE).is_file():
+        return None
+    try:
+        return load_manifest(benchmark, root)
+    except UserError:
+        # It cannot be read and is replaced by one that can.
+        return None

@@ -1,0 +1,1 @@
+"""Readers of benchmarks: one module a dataset."""

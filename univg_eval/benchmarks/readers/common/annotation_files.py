@@ -1,0 +1,301 @@
+"""Reading the JSON files of releases: whole, checked, and with errors that name the place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from univg_eval.benchmarks.readers.common.release import ImageFolder, ItemError
+from univg_eval.boxes import Box
+from univg_eval.errors import UserError
+from univg_eval.samples import LARGEST_SIDE
+
+__all__ = [
+    "AnnotationFile",
+    "checked_text",
+    "chosen_splits",
+    "default_images",
+    "describe",
+    "file_sha256",
+    "find_file",
+    "listing",
+    "load_json",
+    "parse_json",
+    "pixel_box",
+    "require_rows",
+    "text_field",
+]
+
+
+def find_file(source: str | os.PathLike[str], name: str, below: Sequence[str], origin: str) -> Path:
+    """The annotation file of a release.
+
+    Args:
+        source: the file itself, under any name, or a folder that holds it.
+        name: what the release calls it.
+        below: subfolders that are looked through after the folder itself.
+        origin: where it comes from, for the error.
+
+    Raises:
+        UserError: there is no such file or folder, or the file is not in the folder.
+    """
+    source = Path(source).expanduser()
+    if source.is_file():
+        return source
+    if not source.is_dir():
+        raise UserError(
+            f"{source} does not exist; expected {name}, or a folder that holds it. It comes from "
+            f"{origin}"
+        )
+    for folder in (source, *(source / part for part in below)):
+        if (folder / name).is_file():
+            return folder / name
+    places = "".join(f", nor does {part} below it" for part in below)
+    raise UserError(
+        f"{source} does not hold {name}{places}; it has: {listing(source)}. The file comes from "
+        f"{origin}"
+    )
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationFile:
+    """A JSON file of a release, read whole.
+
+    Attributes:
+        path: the file.
+        value: what it holds.
+        sha256: of its bytes, in hex.
+    """
+
+    path: Path
+    value: Any
+    sha256: str
+
+    def to_dict(self) -> dict[str, str]:
+        """For a manifest: the file's name, without this machine's folders, and its digest."""
+        return {"name": self.path.name, "sha256": self.sha256}
+
+
+def load_json(path: Path) -> AnnotationFile:
+    """Read a JSON file of a release.
+
+    Raises:
+        UserError: it cannot be read, is not UTF-8 or not JSON, or an object in it has a key twice
+            (the first value would be lost).
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot read the annotation file {path}: {error.strerror or error}"
+        ) from error
+    sha256 = hashlib.sha256(raw).hexdigest()
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not UTF-8 (byte {error.start} is 0x{raw[error.start]:02x}); expected the "
+            "release's JSON file as it is"
+        ) from error
+    del raw  # the larger files have some hundred megabytes
+    try:
+        value = parse_json(text)
+    except ValueError as error:
+        raise UserError(
+            f"{path}: {error}; expected the release's file as it is. If its download broke off, "
+            "fetch it again"
+        ) from error
+    return AnnotationFile(path, value, sha256)
+
+
+def parse_json(text: str, *, allow_nan: bool = True) -> Any:
+    """The value of a JSON text, without losing any of it.
+
+    Args:
+        text: the text.
+        allow_nan: read NaN and Infinity, which Python writes and JSON does not know.
+
+    Raises:
+        ValueError: saying ``not JSON (…)``, or that a key stands twice in one object, so that the
+            first value would be lost.
+    """
+    try:
+        return json.loads(
+            text, object_pairs_hook=_object, parse_constant=None if allow_nan else _refuse_constant
+        )
+    except _RepeatedKeyError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON ({error})") from error
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+class _RepeatedKeyError(ValueError):
+    """A key stands twice in one JSON object."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _RepeatedKeyError(f"the key {describe(key)} stands twice in one object")
+            seen.add(key)
+    return value
+
+
+def describe(value: Any) -> str:
+    """A value for an error's text, cut where it is long."""
+    if isinstance(value, Mapping):
+        # Not its values: a mask's text has thousands of characters.
+        keys = ", ".join(_cut(str(key), 40) for key in list(value)[:8])
+        return f"an object with {keys}{', …' if len(value) > 8 else ''}" if value else "{}"
+    if isinstance(value, list) and len(value) > 8:
+        return f"a list of {len(value)} values"
+    # Cut before repr has to quote all of it.
+    return _cut(repr(value[:120] if isinstance(value, str | bytes) else value), 120)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def require_rows(file: AnnotationFile, fields: Iterable[str]) -> list[Any]:
+    """The rows of a file that is a list of objects with certain fields.
+
+    A file none of whose rows has the fields is that of another set and is refused. If only some
+    lack them, these are faulty items, and the others are used.
+
+    Raises:
+        UserError: it holds no list, an empty one, or no row with the fields.
+    """
+    needed = set(fields)
+    expected = f"expected a JSON list of objects with the fields {', '.join(sorted(needed))}"
+    rows = file.value
+    if not isinstance(rows, list) or not rows:
+        raise UserError(
+            f"{file.path}: holds {describe(rows)}; {expected}. Is it the file of another set?"
+        )
+    if not any(isinstance(row, Mapping) and needed <= row.keys() for row in rows):
+        raise UserError(
+            f"{file.path}: {expected}; the first row is {describe(rows[0])}. Is it the file of "
+            "another set?"
+        )
+    return rows
+
+
+def chosen_splits(
+    benchmark: str, known: Sequence[str], splits: Sequence[str] | None
+) -> list[str] | None:
+    """The splits that were asked for, in the known order; None if none was named.
+
+    Raises:
+        UserError: one of them is not known, or the list is empty.
+    """
+    if splits is None:
+        return None
+    if not splits or not set(splits) <= set(known):
+        raise UserError(
+            f"benchmark {benchmark!r} has the split{'s' if len(known) > 1 else ''} "
+            f"{', '.join(known)}; received: {', '.join(splits) or 'none'}"
+        )
+    return [split for split in known if split in splits]
+
+
+def listing(folder: Path) -> str:
+    """The first names in a folder, without hidden ones, for an error's text."""
+    names = sorted(
+        path.name + ("/" if path.is_dir() else "")
+        for path in folder.iterdir()
+        if not path.name.startswith(".")
+    )
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "") if names else "nothing"
+
+
+def default_images(
+    images: str | os.PathLike[str] | None, base: Path, *, unique_names: bool = False
+) -> ImageFolder:
+    """The folder of images: the one that was given, else ``images`` below `base`, else `base`.
+
+    Raises:
+        UserError: the given one does not exist.
+    """
+    if images is None:
+        images = base / "images" if (base / "images").is_dir() else base
+    return ImageFolder(images, unique_names=unique_names)
+
+
+def text_field(row: Any, name: str, where: str) -> str:
+    """A field that must be text with something in it.
+
+    Raises:
+        ItemError: ``invalid_row``: the row is no object, or the field is missing, no string,
+            blank, or no Unicode text.
+    """
+    if not isinstance(row, Mapping):
+        raise ItemError("invalid_row", f"{where}: is {describe(row)}; expected an object")
+    if name not in row:
+        raise ItemError("invalid_row", f"{where}: no field {name!r}; it is {describe(row)}")
+    return checked_text(row[name], f"{where}: field {name!r}")
+
+
+def checked_text(value: Any, where: str) -> str:
+    """A string that is not blank and can be written as UTF-8.
+
+    Raises:
+        ItemError: ``invalid_row``.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise ItemError("invalid_row", f"{where} is {describe(value)}; expected text")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ItemError(
+            "invalid_row",
+            f"{where} holds half of a surrogate pair at character {error.start}; expected text",
+        ) from error
+    return value
+
+
+def pixel_box(value: Any, image_wh: tuple[int, int], where: str) -> Box:
+    """A box in pixels as xyxy_norm.
+
+    Whether it is a valid box is not asked: samples carry boxes as released, and the audit counts
+    those that are none.
+
+    Args:
+        value: a list of four numbers x1, y1, x2, y2.
+        image_wh: (width, height) of its image as displayed.
+        where: names the box in an error.
+
+    Raises:
+        ItemError: ``invalid_row``: not four finite numbers of pixels.
+    """
+    if (
+        not isinstance(value, list)
+        or len(value) != 4
+        or not all(type(v) in (int, float) for v in value)
+        or not all(abs(v) <= LARGEST_SIDE for v in value)  # NaN and infinity fail this too
+    ):
+        raise ItemError(
+            "invalid_row",
+            f"{where} is {describe(value)}; expected four numbers x1, y1, x2, y2 in pixels",
+        )
+    width, height = image_wh
+    x1, y1, x2, y2 = value
+    return x1 / width, y1 / height, x2 / width, y2 / height

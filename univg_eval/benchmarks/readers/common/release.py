@@ -1,0 +1,262 @@
+"""What the reader of a dataset's release hands to `univg prepare`.
+
+A reader opens the release's index files at once (so that a wrong folder is refused before any
+work), and then offers *items*: the smallest parts that can be converted apart, such as one
+annotation file or one row. Converting an item may decode masks and open image headers, so it is
+done when it is asked for, one item at a time, and a finished item need not be done again.
+
+A faulty item raises `ItemError`, which names the item, what was expected, what was found and the
+remedy. The others are not lost by it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from univg_eval.errors import UserError
+from univg_eval.images.reading import ImageError, image_size
+from univg_eval.samples import GroundingSample
+
+__all__ = [
+    "FAULT_KINDS",
+    "FaultKind",
+    "ImageFolder",
+    "Item",
+    "ItemError",
+    "Release",
+    "image_instruction",
+    "is_file",
+    "ordinal",
+    "sequence_instruction",
+    "size_of",
+]
+
+FaultKind = Literal[
+    "missing_image",
+    "unreadable_image",
+    "size_mismatch",
+    "invalid_mask",
+    "no_visible_object",
+    "target_underived",
+    "invalid_row",
+]
+FAULT_KINDS: Mapping[FaultKind, str] = {
+    "missing_image": "an image, frame or video that the item names is not there",
+    "unreadable_image": "an image, frame or video cannot be read",
+    "size_mismatch": "a mask and its image have different sizes",
+    "invalid_mask": "a mask cannot be decoded",
+    "no_visible_object": "the annotation shows no object where the release promises one",
+    "target_underived": "the row does not tell which of its images the answer lies on",
+    "invalid_row": "a field is missing, of a wrong type, or contradicts another",
+}
+
+
+class ItemError(UserError):
+    """One item of a release cannot be converted; the others can.
+
+    Attributes:
+        kind: one of `FAULT_KINDS`.
+    """
+
+    def __init__(self, kind: FaultKind, message: str) -> None:
+        super().__init__(message)
+        self.kind: FaultKind = kind
+
+
+def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(width, height) of an image file as it is displayed; see `images.image_size`.
+
+    Raises:
+        ItemError: ``missing_image`` or ``unreadable_image``.
+    """
+    try:
+        return image_size(path)
+    except ImageError as error:
+        if error.missing:
+            raise ItemError(
+                "missing_image",
+                f"image {path} does not exist; unpack or copy it there, or give "
+                "the folder that has it with --images",
+            ) from error
+        raise ItemError("unreadable_image", str(error)) from error
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file of that name is there; a name that no file can have is none.
+
+    Raises:
+        ItemError: ``unreadable_image``: it cannot be looked for, e.g. in a folder without access.
+    """
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise ItemError(
+            "unreadable_image",
+            f"cannot look for {path}: {error.strerror or error}; make its folder readable",
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One part of a release.
+
+    Attributes:
+        key: unique within the release and the same in every run, e.g. ``val/0123``; names the item
+            in messages.
+        convert: makes its samples, sizes included. Raises `ItemError`.
+        inputs: files that the samples depend on, beside the release's hashed files, the samples'
+            images, and the folder that ``extra["video"]`` names: if one of them changes, a
+            finished item is converted again. May raise `ItemError` as `convert` would.
+    """
+
+    key: str
+    convert: Callable[[], Sequence[GroundingSample]]
+    inputs: Callable[[], Sequence[Path]] = tuple
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release that was opened and looks like what it should be.
+
+    Attributes:
+        benchmark: name of the benchmark that is made from it.
+        items: in the order of the samples. Iterated more than once.
+        n_items: how many there are.
+        links: folder below the benchmark's own folder → folder of the release, e.g.
+            ``{"images": Path("/data/ReVOS/JPEGImages")}``. The samples' `images` lie below them.
+        source: for the manifest: the release's files with their SHA-256, the revision, and every
+            rule that the samples depend on, such as the frame sampling. JSON values.
+    """
+
+    benchmark: str
+    items: Iterable[Item]
+    n_items: int
+    links: Mapping[str, Path]
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ImageFolder:
+    """The folder below which a release's image paths are looked up.
+
+    Releases name their images relative to a folder of their authors' machine, or absolutely. The
+    longest trailing part of such a path that exists below the folder is the file: with
+    ``JPEGImages`` given, ``/nfs/someone/ReVOS/JPEGImages/v1/0001.jpg`` is ``v1/0001.jpg``.
+
+    A bare file name is the weakest evidence: every video has a ``0001.jpg``. It counts where the
+    folder has the name of the one that the release puts the file into, or where names are known to
+    be unique.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        unique_names: bool = False,
+        option: str = "--images",
+    ) -> None:
+        """Look below `folder`; UserError if it is no folder.
+
+        Args:
+            folder: where the release's images were unpacked to.
+            unique_names: no two images of the release have one file name, as in COCO.
+            option: of the command line, that names the folder; for messages.
+        """
+        self.folder = Path(folder).expanduser().resolve()
+        self._unique_names = unique_names
+        self._option = option
+        if not self.folder.is_dir():
+            found = "is no folder" if self.folder.exists() else "does not exist"
+            raise UserError(
+                f"the image folder {self.folder} {found}; give the folder that the release's "
+                f"images were unpacked to with {option}"
+            )
+
+    def find(self, released: str) -> str:
+        """The path below the folder (POSIX form) of an image that the release names.
+
+        Raises:
+            ItemError: ``invalid_row`` for a path that leads out of its folder; ``missing_image``;
+                ``unreadable_image`` where a folder cannot be looked into.
+        """
+        parts = [part for part in PurePosixPath(released.replace("\\", "/")).parts if part != "/"]
+        if not parts or ".." in parts or "\0" in released:
+            raise ItemError(
+                "invalid_row",
+                f"image path {released!r}: expected a path that stays within its folder",
+            )
+        for start in range(len(parts)):
+            if self._is_evidence(parts, start) and is_file(self.folder.joinpath(*parts[start:])):
+                return "/".join(parts[start:])
+        shown = released if len(released) <= 200 else released[:197] + "..."
+        raise ItemError(
+            "missing_image",
+            f"image {shown!r} is not below {self.folder}, under this path or a trailing part "
+            "of it; unpack the release's images there, or give their folder with "
+            f"{self._option}",
+        )
+
+    def _is_evidence(self, parts: Sequence[str], start: int) -> bool:
+        bare_name = 0 < start == len(parts) - 1
+        return not bare_name or self._unique_names or parts[start - 1] == self.folder.name
+
+
+def image_instruction(expression: str) -> str:
+    """The question on one image, worded as UniVG-R1's zero-shot evaluation words it.
+
+    Source: AMAP-ML/UniVG-R1, ``eval/zero_shot/{lisa,llmseg}_evaluation/eval.py``; the sentence that
+    asks for thinking and the answer's form follows as a prompt suffix.
+    """
+    return f"Output the bounding box in the image corresponding to the instruction: {expression}."
+
+
+def sequence_instruction(expression: str, target: int) -> str:
+    """The question on frames of a video, worded as UniVG-R1's zero-shot evaluation words it.
+
+    Source: AMAP-ML/UniVG-R1, ``eval/zero_shot/{revos,reasonvos}_evaluation/eval.py``, where the
+    target is always the third image.
+
+    Args:
+        expression: what to find.
+        target: 0-based position of the asked image among the frames shown.
+    """
+    return (
+        "This is a sequence of images from a video. Please understand the entire video content, "
+        f"and then output the bounding box in the {ordinal(target)} image according to the "
+        f"instruction: {expression}."
+    )
+
+
+_ORDINALS = (
+    "first",
+    "second",
+    "third",
+    "fourth",
+    "fifth",
+    "sixth",
+    "seventh",
+    "eighth",
+    "ninth",
+    "tenth",
+)
+
+
+def ordinal(index: int) -> str:
+    """The English ordinal of a 0-based position: ``first`` … ``tenth``, ``11th``, ``22nd``.
+
+    Raises:
+        UserError: a negative position.
+    """
+    if index < 0:
+        raise UserError(f"position {index} is negative; expected 0 for the first")
+    if index < len(_ORDINALS):
+        return _ORDINALS[index]
+    number = index + 1
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{'th' if 11 <= number % 100 <= 13 else ending}"

@@ -1,0 +1,1 @@
+"""Benchmarks that are generated on first use."""

@@ -1,0 +1,246 @@
+"""Write univg_mini below the data root: images, films, samples and manifest.
+
+The folder ``<root>/univg_mini`` holds exactly one build: one generator version, seed, number of
+questions a task and image size, all told by its manifest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from univg_eval.benchmarks.synthetic.generated import locked, readable_manifest, replace_build
+from univg_eval.benchmarks.synthetic.mini.generator import (
+    DEFAULT_N,
+    DEFAULT_SEED,
+    GENERATOR_VERSION,
+    TASKS,
+    generate,
+)
+from univg_eval.benchmarks.synthetic.mini.item import Clip, MiniItem
+from univg_eval.errors import UserError
+from univg_eval.images.reading import split_reference
+from univg_eval.samples import (
+    SAMPLES_FILE,
+    GroundingSample,
+    Target,
+    benchmark_dir,
+    data_root,
+    fingerprint,
+    write_benchmark,
+)
+
+__all__ = ["BENCHMARK", "DEFAULT_SIZE", "build", "ensure", "film_codec"]
+
+BENCHMARK = "univg_mini"
+DEFAULT_SIZE = 448
+_FRAMES_PER_SECOND = 5
+_CODECS = ("libx264", "libopenh264", "mpeg4")
+_MAX_N = 10_000
+
+
+def build(
+    root: str | os.PathLike[str] | None = None,
+    *,
+    n: int = DEFAULT_N,
+    seed: int = DEFAULT_SEED,
+    size: int = DEFAULT_SIZE,
+) -> Path:
+    """Generate the benchmark anew and put it in place of any earlier build.
+
+    Args:
+        root: the data root; default as in `samples.data_root`.
+        n: questions a task.
+        seed: the public default, or another one to rotate the questions.
+        size: side of the images in pixels, an even number.
+
+    Returns:
+        The benchmark's folder ``<root>/univg_mini``.
+
+    Raises:
+        UserError: n, seed or size out of range; the folder exists and is no build of univg_mini;
+            the package av or a video encoder is missing.
+    """
+    settings = _settings(n, seed, size)
+    with locked(BENCHMARK, root):
+        return _build(root, settings)
+
+
+def ensure(
+    root: str | os.PathLike[str] | None = None,
+    *,
+    n: int = DEFAULT_N,
+    seed: int = DEFAULT_SEED,
+    size: int = DEFAULT_SIZE,
+) -> Path:
+    """The benchmark's folder, generated first if it is absent, incomplete or not this one.
+
+    "This one" means the same settings and the fingerprint of the questions that this generator
+    makes.
+
+    Arguments, result and errors as for `build`.
+    """
+    settings = _settings(n, seed, size)
+    # Without the lock first: a data root that can only be read serves a build that is there.
+    if _is_current(root, settings):
+        return benchmark_dir(BENCHMARK, root)
+    with locked(BENCHMARK, root):
+        if _is_current(root, settings):
+            return benchmark_dir(BENCHMARK, root)
+        return _build(root, settings)
+
+
+def _settings(n: int, seed: int, size: int) -> dict[str, Any]:
+    if not 1 <= n <= _MAX_N:
+        raise UserError(f"n is {n} questions a task; expected 1 to {_MAX_N}")
+    if size < 56 or size % 2:
+        raise UserError(f"size is {size} px; expected an even number of at least 56")
+    return {
+        "name": BENCHMARK,
+        "version": GENERATOR_VERSION,
+        "seed": int(seed),
+        "n_per_task": int(n),
+        "size": int(size),
+    }
+
+
+def _is_current(root: str | os.PathLike[str] | None, settings: dict[str, Any]) -> bool:
+    """Whether a whole build stands there, with these settings and the questions made today."""
+    manifest = readable_manifest(BENCHMARK, root)
+    if manifest.get("generator") != settings:
+        return False
+    samples = [sample for task in TASKS for _, sample in _task_items(task, settings)]
+    if manifest.get("fingerprint") != fingerprint(samples):
+        return False
+    base = data_root(root)
+    files = {split_reference(image)[0] for sample in samples for image in sample.images}
+    files.add(f"{BENCHMARK}/{SAMPLES_FILE}")
+    return all((base / file).is_file() for file in files)
+
+
+def _build(root: str | os.PathLike[str] | None, settings: dict[str, Any]) -> Path:
+    codec = film_codec()
+
+    def write(workshop: Path) -> None:
+        samples = []
+        for task in TASKS:
+            samples.extend(_write_task(task, workshop, settings, codec))
+        write_benchmark(
+            samples,
+            benchmark=BENCHMARK,
+            root=workshop,
+            manifest_extra={"generator": settings, "film_codec": codec},
+        )
+
+    return replace_build(BENCHMARK, root, write)
+
+
+def _task_items(task: str, settings: dict[str, Any]) -> Iterator[tuple[MiniItem, GroundingSample]]:
+    """The questions of a task and their samples; nothing is drawn or written."""
+    for index in range(settings["n_per_task"]):
+        item = generate(task, seed=settings["seed"], index=index)
+        images = _references(item)
+        sizes = [item.stored_size(k, settings["size"]) for k in range(item.image_count)]
+        # The names of the images say what they show, so the fingerprint covers it.
+        release = f"v{settings['version']}/seed-{settings['seed']}/{settings['size']}px/"
+        yield (
+            item,
+            GroundingSample(
+                id=f"{BENCHMARK}-{task}-{index:05d}",
+                benchmark=BENCHMARK,
+                task=task,
+                split="test",
+                images=tuple(f"{BENCHMARK}/{image}" for image in images),
+                widths=tuple(width for width, _ in sizes),
+                heights=tuple(height for _, height in sizes),
+                instruction=item.instruction,
+                targets=(Target(image=item.target_image, box=item.box),),
+                image_is_given=item.image_is_given,
+                cluster=f"{BENCHMARK}-{task}-g{item.group}",
+                source={
+                    "generator": BENCHMARK,
+                    "version": settings["version"],
+                    "seed": settings["seed"],
+                    "index": index,
+                    "images": [release + image for image in images],
+                },
+                extra={"label": item.label, **item.knobs},
+            ),
+        )
+
+
+def _references(item: MiniItem) -> list[str]:
+    """The images of a question, relative to the benchmark's folder."""
+    stem = f"{item.task}/{item.group}"
+    if item.frames is not None:
+        return [f"{stem}.mp4#frame={frame}" for frame in item.frames]
+    return [f"{stem}_{k}.png" for k in range(1, item.image_count + 1)]
+
+
+def _write_task(
+    task: str, root: Path, settings: dict[str, Any], codec: str
+) -> list[GroundingSample]:
+    """Write the images of a task below `root`; returns its samples."""
+    (root / BENCHMARK / task).mkdir(parents=True)
+    samples = []
+    written = set()
+    for item, sample in _task_items(task, settings):
+        samples.append(sample)
+        if item.group in written:
+            continue
+        written.add(item.group)
+        paths = [root / split_reference(image)[0] for image in sample.images]
+        if item.clip is not None:
+            _write_film(paths[0], item.clip, settings["size"], codec)
+            continue
+        images = item.render(settings["size"], stored=True)
+        for path, image in zip(paths, images, strict=True):
+            image.save(path, compress_level=1)
+    return samples
+
+
+def film_codec() -> str:
+    """The name of the encoder of the films: H.264 where av has one, else MPEG-4 part 2.
+
+    Raises:
+        UserError: av is not installed, or has none of them.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise UserError(
+            f"the films of {BENCHMARK} need the package av: pip install 'univg[eval]'"
+        ) from error
+    for name in _CODECS:
+        if name in av.codecs_available:
+            return name
+    raise UserError(
+        f"the installed av has no video encoder of {', '.join(_CODECS)}; install the wheel of av "
+        "from PyPI"
+    )
+
+
+def _write_film(path: Path, clip: Clip, size: int, codec: str) -> None:
+    import av
+    import numpy as np
+    from av.video.stream import VideoStream
+
+    with av.open(str(path), mode="w") as container:
+        stream = cast(VideoStream, container.add_stream(codec, rate=_FRAMES_PER_SECOND))
+        stream.width = stream.height = size
+        stream.pix_fmt = "yuv420p"
+        # One thread and a constant quantiser: the same frames give the same file. (The rate
+        # control of x264 was seen to vary from run to run on small pictures.)
+        stream.codec_context.thread_count = 1
+        if codec == "libx264":
+            stream.options = {"qp": "18", "preset": "veryfast"}
+        else:
+            stream.bit_rate = 2_000_000
+        for number in range(clip.n_frames):
+            array = np.asarray(clip.at(number).render(size))
+            for packet in stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)

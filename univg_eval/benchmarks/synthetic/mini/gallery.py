@@ -1,0 +1,96 @@
+"""Pictures of docs/univg_mini.md: ``python -m univg_eval.benchmarks.synthetic.mini.gallery DIR``.
+
+One PNG a task, drawn from questions of the public seed, the true box outlined in white and
+black.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from univg_eval.benchmarks.synthetic.mini.generator import DEFAULT_SEED, TASKS, generate
+from univg_eval.benchmarks.synthetic.mini.item import MiniItem
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
+
+__all__ = ["EXAMPLES", "draw", "example_items", "write_gallery"]
+
+EXAMPLES: dict[str, tuple[int, ...]] = {
+    "common_object": (6,),
+    "diff": (2, 4),
+    "view_diff": (1, 4),
+    "object_tracking": (2,),
+    "multi_view": (8,),
+    "region": (1,),
+    "refer_grounding": (0, 1),
+    "group_grounding": (6,),
+    "reasoning": (1, 4),
+    "correspondence": (0, 1),
+    "lisa_val": (0, 2, 9),
+    "lisa_test": (0, 1, 5),
+    "llmseg": (0, 3, 8),
+    "reasonvos": (1,),
+    "revos": (3,),
+}
+"""Indices of the questions shown, of the public seed."""
+
+_SIDE = 120
+_GAP = 4
+_BETWEEN_EXAMPLES = 24
+
+
+def example_items(task: str) -> list[MiniItem]:
+    """The questions of a task that the docs show."""
+    return [generate(task, seed=DEFAULT_SEED, index=index) for index in EXAMPLES[task]]
+
+
+def _outlined(item: MiniItem, images: list[PILImage.Image]) -> list[PILImage.Image]:
+    from PIL import ImageDraw
+
+    draw = ImageDraw.Draw(images[item.target_image])
+    x1, y1, x2, y2 = (round(v * _SIDE) for v in item.box)
+    draw.rectangle((x1 - 1, y1 - 1, x2, y2), outline=(255, 255, 255), width=1)
+    draw.rectangle((x1 - 2, y1 - 2, x2 + 1, y2 + 1), outline=(0, 0, 0), width=1)
+    return images
+
+
+def draw(task: str) -> PILImage.Image:
+    """A strip with the examples of a task side by side."""
+    from PIL import Image
+
+    strips = [_outlined(item, item.render(_SIDE)) for item in example_items(task)]
+    n_images = sum(map(len, strips))
+    width = n_images * (_SIDE + _GAP) + (len(strips) - 1) * (_BETWEEN_EXAMPLES - _GAP) - _GAP
+    picture = Image.new("RGB", (width, _SIDE), (255, 255, 255))
+    x = 0
+    for strip in strips:
+        for image in strip:
+            picture.paste(image, (x, 0))
+            x += _SIDE + _GAP
+        x += _BETWEEN_EXAMPLES - _GAP
+    return picture
+
+
+def write_gallery(folder: Path) -> list[Path]:
+    """Write one PNG a task into `folder`; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for task in TASKS:
+        path = folder / f"{task}.png"
+        draw(task).save(path, optimize=True)
+        paths.append(path)
+    return paths
+
+
+def main() -> None:
+    """Write the pictures into the folder given on the command line."""
+    parser = argparse.ArgumentParser(description="Draw the pictures of docs/univg_mini.md.")
+    parser.add_argument("folder", type=Path, help="where to write them, e.g. docs/images/mini")
+    write_gallery(parser.parse_args().folder)
+
+
+if __name__ == "__main__":
+    main()

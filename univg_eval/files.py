@@ -1,0 +1,298 @@
+"""Files that appear whole or not at all, locks, journals, JSON Lines, and installed data files.
+
+The one place that knows how a file or a folder is put in its place: written beside it under a
+temporary name and renamed when whole, with the permissions that the user's umask asks for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Literal, Self
+
+import univg_eval
+from univg_eval.errors import UserError
+
+__all__ = [
+    "Journal",
+    "data_folder",
+    "file_lock",
+    "iter_json_lines",
+    "printable",
+    "refuse_nan",
+    "whole_file",
+    "whole_folder",
+    "write_text_atomically",
+]
+
+_DATA_FILES = ("share", "univg")
+"""Where a wheel puts its data files, below the prefix of its installation."""
+
+
+def _mode(plain: int) -> int:
+    """The permissions that a new file or folder gets under the umask of this process."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return plain & ~umask
+
+
+@contextmanager
+def whole_file(
+    path: Path, mode: Literal["w", "wb"] = "w", *, sync: bool = False
+) -> Iterator[IO[Any]]:
+    """A file to write that takes the place of `path` at the end of the block.
+
+    If the block raises, `path` stays as it was. The folder is made where it is missing.
+
+    Args:
+        path: of the file.
+        mode: ``w`` for UTF-8 text, ``wb`` for bytes.
+        sync: whether the content is on the disk before the file takes its place.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.chmod(_mode(0o666))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text_atomically(path: Path, chunks: Iterable[str]) -> None:
+    """Write UTF-8 text so that `path` appears only when whole; see `whole_file`."""
+    with whole_file(path) as file:
+        file.writelines(chunks)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to fill that takes the place of `path` at the end of the block.
+
+    An older folder is removed once the new one stands in its place; if the block raises, it stays
+    as it was. The caller decides before whether it may be replaced.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True
+    ) as name:
+        new, old = Path(name, "new"), Path(name, "old")
+        new.mkdir(mode=_mode(0o777))
+        yield new
+        if not os.path.lexists(path):
+            new.rename(path)
+            return
+        path.rename(old)
+        try:
+            new.rename(path)
+        except OSError:
+            old.rename(path)
+            raise
+
+
+@contextmanager
+def file_lock(path: Path, *, wait: bool = True) -> Iterator[IO[str]]:
+    """Hold the lock of a file, which is made where it is missing; one process at a time has it.
+
+    Yields:
+        The open file, positioned at its end; the holder may note in it who it is.
+
+    Raises:
+        BlockingIOError: another process holds it and `wait` is False.
+        OSError: the file cannot be opened, or its file system has no locks.
+    """
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield file
+
+
+class Journal:
+    """JSON Lines that a killed process leaves readable: whole lines in order, appended only.
+
+    A line that a kill has torn is cut off when the journal is opened again. One process at a time
+    writes to it.
+    """
+
+    def __init__(self, path: Path, *, sync_seconds: float = 0.0) -> None:
+        """Open or create.
+
+        Args:
+            path: of the file.
+            sync_seconds: how long an appended line may wait until it is forced to the disk; with 0
+                it is there when `append` returns. The last line is there when the journal closes.
+
+        Raises:
+            BlockingIOError: another process has the journal open.
+            OSError: it cannot be opened.
+        """
+        import fcntl
+
+        self.path = path
+        self._sync_seconds = sync_seconds
+        self._synced = time.monotonic()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Without a buffer: a line that was written is with the system, whatever happens here.
+        self._file = path.open("a+b", buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """Place in the file and bytes of each whole line; what follows the last one is cut off."""
+        place = 0
+        with self.path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    self.cut(place)
+                    return
+                yield place, line
+                place += len(line)
+
+    def cut(self, place: int) -> None:
+        """Drop everything from this place of the file on."""
+        self._file.truncate(place)
+
+    def read(self, place: int) -> Any:
+        """The value of the line that begins at this place."""
+        with self.path.open("rb") as file:
+            file.seek(place)
+            return json.loads(file.readline())
+
+    def append(self, value: Any) -> int:
+        """Write a value as a line.
+
+        Returns:
+            The place in the file at which the line begins.
+
+        Raises:
+            OSError: the disk is full or cannot be written.
+        """
+        place = self._file.seek(0, os.SEEK_END)
+        data = memoryview(json.dumps(value, ensure_ascii=False).encode("utf-8") + b"\n")
+        while data:  # a nearly full disk takes a part
+            data = data[self._file.write(data) :]
+        now = time.monotonic()
+        if now - self._synced >= self._sync_seconds:
+            os.fsync(self._file.fileno())
+            self._synced = now
+        return place
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """A path as text that any file can hold; bytes in it that are no UTF-8 become escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def refuse_nan(name: str) -> float:
+    """``parse_constant`` for `json.loads`: NaN and Infinity are Python's, JSON has none."""
+    raise ValueError(f"{name} is no JSON")
+
+
+def iter_json_lines(path: str | os.PathLike[str], *, nan: bool = True) -> Iterator[tuple[int, Any]]:
+    """Yield (1-based line number, parsed value) of a JSON Lines file; blank lines are passed over.
+
+    Args:
+        path: of the file.
+        nan: whether NaN and Infinity, which Python writes and JSON lacks, are read.
+
+    Raises:
+        UserError: the file cannot be read, is not UTF-8, or a line is not JSON.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                if not raw.strip():
+                    continue
+                try:
+                    text = raw.decode("utf-8")
+                    yield number, json.loads(text, parse_constant=None if nan else refuse_nan)
+                except UnicodeDecodeError as error:
+                    raise UserError(
+                        f"{path}:{number}: not UTF-8 (byte {error.start} is "
+                        f"0x{raw[error.start]:02x}); convert the file to UTF-8"
+                    ) from error
+                except (ValueError, RecursionError) as error:
+                    raise UserError(
+                        f"{path}:{number}: not a JSON value ({error}); expected one JSON object a "
+                        "line"
+                    ) from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def data_folder(
+    what: str, mark: str, *, checkout: Sequence[str], wheel: Sequence[str] | None = None
+) -> Path:
+    """A folder of files that belong to the project but not to the package.
+
+    A checkout (and an editable install) has it beside the package; a wheel installs it as data
+    files, which the distribution's own list of files locates. ``pip install --target`` puts them
+    below its target, where that list does not have them.
+
+    Args:
+        what: name of the folder in messages, such as ``task``.
+        mark: name of a file that the folder has to hold.
+        checkout: path of the folder below a checkout.
+        wheel: its path below ``share/univg`` of an installation; that of the checkout if None.
+
+    Raises:
+        UserError: neither is there.
+    """
+    above = Path(univg_eval.__file__).resolve().parent.parent
+    beside = above.joinpath(*checkout)
+    installed_path = (*_DATA_FILES, *(checkout if wheel is None else wheel))
+    for folder in (beside, above.joinpath(*installed_path)):
+        if (folder / mark).is_file():
+            return folder
+    try:
+        installed = files("univg") or []
+    except PackageNotFoundError:
+        installed = []
+    ending = (*installed_path, mark)
+    for entry in installed:
+        if entry.parts[-len(ending) :] == ending:
+            path = Path(str(entry.locate()))
+            if path.is_file():
+                return path.resolve().parent
+    raise UserError(
+        f"the {what} folder is missing: {beside} does not exist and the installed package "
+        "does not list one; install univg again"
+    )

@@ -1,0 +1,1 @@
+"""Images and videos of a benchmark: opening them, and replacing them in control runs."""

@@ -1,0 +1,1 @@
+"""Run records: written, read, scored again, and the files of responses."""

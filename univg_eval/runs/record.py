@@ -1,0 +1,538 @@
+"""Run records: a folder that carries everything needed to believe and to rescore a result.
+
+=================  =====================================================================
+manifest.json      what ran on what
+responses.jsonl    one line a sample: the whole response, what it has to be read with
+scores.jsonl       one line a sample, in the order of the responses: how it was read, its score
+changes.jsonl      in a record that was scored again: the samples whose score changed
+checksums.json     SHA-256 of the others
+=================  =====================================================================
+
+The JSON Schema files in `univg_eval.runs.schemas` define them: ``run_manifest``, ``run_response``,
+``run_score``, ``run_change``. A record is checked against them when it is written and read.
+
+A record is written beside its place and renamed, so it is there whole or not at all, and it is
+never changed afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice, zip_longest
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import univg_eval
+from univg_eval.errors import UserError
+from univg_eval.files import iter_json_lines, refuse_nan
+from univg_eval.runs.failed_requests import split_response
+from univg_eval.runs.schemas import faults, load_schema
+from univg_eval.samples import GroundingSample, fingerprint, load_samples
+from univg_eval.scoring import Response, SampleScore
+
+__all__ = [
+    "CHECKSUMS",
+    "SCHEMA",
+    "RunRecord",
+    "environment",
+    "lines_sha256",
+    "load_run",
+    "make_record",
+    "prepared_samples",
+    "require_fingerprint",
+    "response_line",
+    "unknown_environment",
+    "write_run",
+]
+
+SCHEMA = 1
+MANIFEST, RESPONSES, SCORES, CHANGES, CHECKSUMS = (
+    "manifest.json",
+    "responses.jsonl",
+    "scores.jsonl",
+    "changes.jsonl",
+    "checksums.json",
+)
+_SCORE_FIELDS = tuple(field.name for field in fields(SampleScore))
+_PACKAGES = ("univg", "lmms_eval", "transformers", "torch", "numpy", "pillow")
+_SHOWN_FAULTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A record as loaded, or as `make_record` made it.
+
+    Attributes:
+        path: its folder, or the file that it was read from.
+        manifest, responses, scores: as the schemas define them, the lines in file order.
+        label: what tables and pages call the run; not stored in the record.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    responses: list[dict[str, Any]]
+    scores: list[dict[str, Any]]
+    label: str = ""
+
+    @property
+    def benchmark(self) -> str:
+        """What ran: a benchmark, or ``<benchmark>+<variant>`` under a control or on videos."""
+        return str(self.manifest["dataset"]["benchmark"])
+
+    @property
+    def failed_requests(self) -> int:
+        """Number of samples whose request failed, so that there is no response of the model.
+
+        Counted in the responses: a record of an older version has the message for a response.
+        """
+        return sum(
+            row.get("error") is not None or split_response(row["response"])[1] is not None
+            for row in self.responses
+        )
+
+    def sample_scores(self) -> list[SampleScore]:
+        """The lines of scores.jsonl as scores, in file order; keys of later versions are left.
+
+        Raises:
+            UserError: a line is no score.
+        """
+        schema = load_schema("run_score")
+        found = []
+        for number, row in enumerate(self.scores, start=1):
+            wrong = next(faults(row, schema), None)
+            if wrong is not None:
+                raise UserError(f"{self.path / SCORES}:{number}: {wrong}; {_REMEDY}")
+            values = {name: row[name] for name in _SCORE_FIELDS}
+            if values["box"] is not None:
+                values["box"] = tuple(values["box"])
+            found.append(SampleScore(**values))
+        return found
+
+
+_REMEDY = "score the run again: `univg score --responses` takes its responses.jsonl"
+
+
+def make_record(
+    path: str | os.PathLike[str],
+    *,
+    manifest: Mapping[str, Any],
+    responses: Iterable[Mapping[str, Any]],
+    scores: Iterable[Mapping[str, Any]],
+    label: str | None = None,
+) -> RunRecord:
+    """A record in memory, as `load_run` would give it once it is written.
+
+    Args:
+        path: where it comes from, or where it shall lie; nothing is read or written.
+        manifest: ``schema`` and ``created`` are added where they are missing.
+        responses, scores: one mapping a sample, in the same order.
+        label: see `load_run`.
+
+    Raises:
+        UserError: something does not fit the schemas, there is no sample, or responses and
+            scores are of different samples.
+    """
+    path = Path(path)
+    whole = _plain({**_stamp(), **manifest})
+    answers, results = ([_plain(row) for row in rows] for rows in (responses, scores))
+    _require_sound(path, whole, answers, results, "evaluate again")
+    return RunRecord(path, whole, answers, results, label or _model_name(whole["model"]["id"]))
+
+
+def write_run(
+    path: str | os.PathLike[str],
+    *,
+    manifest: Mapping[str, Any],
+    responses: Iterable[Mapping[str, Any]],
+    scores: Iterable[Mapping[str, Any]],
+    changes: Iterable[Mapping[str, Any]] | None = None,
+    replace: bool = False,
+) -> Path:
+    """Write a record.
+
+    Args:
+        path: its folder, which must not exist yet.
+        manifest: ``schema`` and ``created`` are added where they are missing.
+        responses, scores: one mapping a sample, in the same order.
+        changes: one mapping a changed sample, of a record that was scored again.
+        replace: put the record in the place of an older one.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: the folder exists and `replace` is False, or it is no run record, or its
+            parent cannot be written to.
+        ValueError: something does not fit the schemas, there is no sample, or responses and
+            scores are of different samples.
+    """
+    path = Path(path)
+    if os.path.lexists(path):
+        if not replace:
+            raise UserError(f"{path} exists; choose another folder or remove it")
+        path = path.resolve()
+        if path.exists() and not (path / CHECKSUMS).is_file():
+            raise UserError(f"{path} exists and is no run record; choose another folder")
+    whole = {**_stamp(), **manifest}
+    files: dict[str, list[Mapping[str, Any]]] = {
+        RESPONSES: list(responses),
+        SCORES: list(scores),
+    }
+    wrong = list(islice(_faults(whole, files[RESPONSES], files[SCORES]), _SHOWN_FAULTS))
+    if wrong:
+        raise ValueError(f"not written to {path}: {'; '.join(wrong)}")
+    if changes is not None:
+        files[CHANGES] = list(changes)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            _write_files(folder, whole, files)
+            _put_in_place(folder, path)
+        finally:
+            if folder.exists():
+                shutil.rmtree(folder)
+    except OSError as error:
+        raise UserError(
+            f"cannot write a run record into {path.parent}: {error.strerror or error}; choose "
+            "another folder"
+        ) from error
+    return path
+
+
+def _write_files(
+    folder: Path, manifest: Mapping[str, Any], files: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> None:
+    (folder / MANIFEST).write_text(_json_text(manifest, indent=2) + "\n", encoding="utf-8")
+    for name, rows in files.items():
+        with (folder / name).open("w", encoding="utf-8") as file:
+            file.writelines(map(_line, rows))
+    sums = {name: _sha256(folder / name) for name in (MANIFEST, *files)}
+    (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
+    umask = os.umask(0)
+    os.umask(umask)
+    folder.chmod(0o777 & ~umask)
+
+
+def _put_in_place(folder: Path, path: Path) -> None:
+    """Rename `folder` to `path`; an older record there goes once the new one is in its place."""
+    if not path.exists():
+        folder.rename(path)
+        return
+    older = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    path.rename(older)
+    try:
+        folder.rename(path)
+    except OSError:
+        older.rename(path)
+        raise
+    shutil.rmtree(older)
+
+
+def response_line(
+    benchmark: str, sample: GroundingSample, response: Response, error: str | None = None
+) -> dict[str, Any]:
+    """A line of responses.jsonl.
+
+    Args:
+        benchmark: what ran, see `RunRecord.benchmark`.
+        sample: as it was shown.
+        response: with the sizes and the prompt that it is read with.
+        error: the message that came instead of a response, where the request failed.
+    """
+    line = {
+        "id": sample.id,
+        "benchmark": benchmark,
+        "task": sample.task,
+        "response": response.text,
+        "image_sizes": response.image_sizes,
+        "input_sizes": response.input_sizes,
+        "prompt": response.prompt,
+    }
+    return line if error is None else line | {"error": error}
+
+
+def _stamp() -> dict[str, Any]:
+    return {"schema": SCHEMA, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What JSON makes of it: lists for tuples."""
+    plain: dict[str, Any] = json.loads(_line(row))
+    return plain
+
+
+def _faults(
+    manifest: Mapping[str, Any],
+    responses: Sequence[Any],
+    scores: Sequence[Any],
+) -> Iterator[str]:
+    """Everything that makes this no record, in words."""
+    for wrong in faults(manifest, load_schema("run_manifest")):
+        yield f"{MANIFEST}: {wrong}"
+    if not responses and not scores:
+        yield f"{RESPONSES} is empty: the run holds no sample"
+    sound = True
+    for name, rows, kind in ((RESPONSES, responses, "response"), (SCORES, scores, "score")):
+        schema = load_schema(f"run_{kind}")
+        for number, row in enumerate(rows, start=1):
+            for wrong in faults(row, schema):
+                sound = False
+                yield f"{name}:{number}: {wrong}"
+    if not sound:
+        return
+    for number, pair in enumerate(zip_longest(responses, scores), start=1):
+        first, second = (None if row is None else row["id"] for row in pair)
+        if first != second:
+            yield (
+                f"{RESPONSES} and {SCORES} have different ids at line {number}: {first!r} and "
+                f"{second!r}"
+            )
+            return
+    seen: set[str] = set()
+    for number, row in enumerate(responses, start=1):
+        if row["id"] in seen:
+            yield f"{RESPONSES}:{number}: the id {row['id']!r} stands twice"
+        seen.add(row["id"])
+        if row.get("error") is not None and row["response"] is not None:
+            yield f"{RESPONSES}:{number}: has a response and an error; expected one of them"
+    n = manifest.get("n")
+    if n != len(responses):
+        yield f"{MANIFEST}: n is {n!r}, and {RESPONSES} has {len(responses)} lines"
+    failed = sum(row.get("error") is not None for row in responses)
+    if manifest.get("failed_requests", failed) != failed:
+        yield (
+            f"{MANIFEST}: failed_requests is {manifest['failed_requests']!r}, and {RESPONSES} has "
+            f"{failed} lines with an error"
+        )
+
+
+def _require_sound(
+    path: Path,
+    manifest: Mapping[str, Any],
+    responses: Sequence[Any],
+    scores: Sequence[Any],
+    remedy: str,
+) -> None:
+    wrong = list(islice(_faults(manifest, responses, scores), _SHOWN_FAULTS))
+    if wrong and not responses and not scores:
+        raise UserError(
+            f"{path} holds no sample: the evaluation was broken off or had nothing to ask; "
+            "evaluate again"
+        )
+    if wrong:
+        raise UserError(f"{path} is no sound run record: {'; '.join(wrong)}. To repair: {remedy}")
+
+
+def _json_text(row: Mapping[str, Any], indent: int | None = None) -> str:
+    """A row as JSON; one with halves of surrogate pairs, which UTF-8 lacks, has escapes."""
+    text = json.dumps(dict(row), ensure_ascii=False, allow_nan=False, indent=indent)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(dict(row), allow_nan=False, indent=indent)
+    return text
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return _json_text(row) + "\n"
+
+
+def lines_sha256(rows: Iterable[Mapping[str, Any]]) -> str:
+    """SHA-256 (hex) of rows as JSON Lines: that of the file which `write_run` makes of them."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(_line(row).encode("utf-8"))
+    return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_run(path: str | os.PathLike[str], label: str | None = None) -> RunRecord:
+    """Read a record and verify its checksums.
+
+    Args:
+        path: its folder.
+        label: what to call the run; None: the last part of its model's id, the one before it
+            where that is ``model`` or ``best``, as in the folders that `univg-train` makes.
+
+    Raises:
+        UserError: no record, a file missing or changed since it was written, a schema that this
+            version does not know, no sample, or something that does not fit the schema.
+    """
+    path = Path(path)
+    try:
+        return _read_run(path, label)
+    except OSError as error:
+        raise UserError(
+            f"cannot read the run record {path}: {error.strerror or error}"
+            + (f" ({error.filename})" if error.filename else "")
+        ) from error
+
+
+def _read_run(path: Path, label: str | None) -> RunRecord:
+    if not (path / CHECKSUMS).is_file():
+        raise UserError(f"{path} is no run record: {CHECKSUMS} is missing in it")
+    sums = _json_object(path / CHECKSUMS)
+    for name in dict.fromkeys((MANIFEST, RESPONSES, SCORES, *sums)):
+        if not (path / name).is_file():
+            raise UserError(f"the run record {path} is not whole: {name} is missing")
+        if sums.get(name) != _sha256(path / name):
+            raise UserError(
+                f"{path / name} was changed after the record was written (its SHA-256 is not the "
+                f"one in {CHECKSUMS}); restore it, or write a new record"
+            )
+    manifest = _json_object(path / MANIFEST)
+    _require_known_schema(path, manifest)
+    responses, scores = (
+        [row for _, row in iter_json_lines(path / name, nan=False)] for name in (RESPONSES, SCORES)
+    )
+    _require_sound(path, manifest, responses, scores, _REMEDY)
+    return RunRecord(
+        path=path,
+        manifest=manifest,
+        responses=responses,
+        scores=scores,
+        label=label or _model_name(manifest["model"]["id"]),
+    )
+
+
+def _require_known_schema(path: Path, manifest: Mapping[str, Any]) -> None:
+    schema = manifest.get("schema")
+    if schema == SCHEMA:
+        return
+    received = f"{path / MANIFEST} has schema {schema!r}; this version reads {SCHEMA}."
+    versions = manifest.get("versions")
+    by = versions.get("univg") if isinstance(versions, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        writer = f" {by}" if isinstance(by, str) else ""
+        raise UserError(
+            f"{received} The record is newer: univg{writer} wrote it, and this is univg "
+            f"{_version('univg')}; update univg"
+        )
+    older = "The record is older" if isinstance(schema, int) else "That is no version of a record"
+    raise UserError(f"{received} {older}; {_REMEDY}")
+
+
+def _model_name(model_id: str) -> str:
+    path = PurePosixPath(model_id)
+    return (path.parent.name if path.name in ("model", "best") else path.name) or model_id
+
+
+def prepared_samples(record: RunRecord) -> list[GroundingSample]:
+    """All samples of the prepared benchmark that a record is about, in file order.
+
+    Under a control or on videos the model was shown something else: the truth is that of these
+    samples, see `univg_eval.lmms.docs.as_shown` for the images.
+
+    Raises:
+        UserError: the benchmark is not prepared, or it is another set than the one that ran.
+    """
+    dataset = record.manifest["dataset"]
+    benchmark = dataset["prepared_benchmark"]
+    samples = load_samples(benchmark)
+    require_fingerprint(benchmark, fingerprint(samples), dataset["fingerprint"])
+    return samples
+
+
+def require_fingerprint(benchmark: str, prepared: str, evaluated: str) -> None:
+    """Check that the prepared set is the one that was evaluated.
+
+    Raises:
+        UserError: the two fingerprints differ.
+    """
+    if prepared != evaluated:
+        raise UserError(
+            f"the prepared benchmark {benchmark!r} has changed since the evaluation: its "
+            f"fingerprint is {prepared[:12]}…, that of the evaluated set {evaluated[:12]}…; "
+            "prepare the set that was evaluated (UNIVG_DATA names the data root), or evaluate again"
+        )
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_nan)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object, received {type(value).__name__}")
+    return value
+
+
+def environment() -> dict[str, dict[str, Any]]:
+    """``versions`` and ``hardware`` of this process, for a manifest.
+
+    Versions come from the installed packages, None where one is absent; ``commit`` is that of
+    the checkout that the code runs from, ending in ``-dirty`` if it has changes. Accelerators
+    are asked of torch only if the process has loaded it.
+    """
+    versions: dict[str, Any] = {name: _version(name) for name in _PACKAGES}
+    versions["python"] = platform.python_version()
+    versions["commit"] = _commit()
+    hardware: dict[str, Any] = {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cpu": _cpu_model(),
+        "cpu_count": os.cpu_count(),
+        "accelerators": [],
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        hardware["accelerators"] = [
+            torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
+        ]
+    return {"versions": versions, "hardware": hardware}
+
+
+def unknown_environment() -> dict[str, dict[str, Any]]:
+    """`environment` of a run that did not say where it ran: every value None."""
+    return {
+        "versions": dict.fromkeys((*_PACKAGES, "python", "commit")),
+        "hardware": dict.fromkeys(("machine", "system", "cpu", "cpu_count", "accelerators")),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    checkout = Path(univg_eval.__file__).resolve().parent.parent
+    git = shutil.which("git")
+    if git is None or not (checkout / ".git").exists():
+        return None
+    found = subprocess.run(
+        [git, "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.strip() or None
+
+
+def _cpu_model() -> str:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        return platform.processor()
+    return platform.processor()

@@ -1,0 +1,352 @@
+"""A run record scored again from its kept responses, without a model, and what that changes.
+
+What the model was asked and how it ran (prompt, generation arguments, versions, hardware, wall
+time) stays as the older record tells it; only reading and scoring are new. The manifest's
+``rescored`` says from which record, which settings changed, and with which versions of the code.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from univg_eval.dialects import Dialect, get_dialect
+from univg_eval.errors import UserError
+from univg_eval.protocols import get_protocol
+from univg_eval.runs.failed_requests import split_response
+from univg_eval.runs.record import (
+    RunRecord,
+    environment,
+    lines_sha256,
+    make_record,
+    response_line,
+    write_run,
+)
+from univg_eval.samples import GroundingSample
+from univg_eval.scoring import Response, SampleScore, aggregate, sample_metrics, score_samples
+
+__all__ = ["SOURCE", "Change", "Rescored", "rescore", "write_rescored"]
+
+SOURCE = "rescore"
+"""Where a changed setting comes from, in the new manifest."""
+_DIALECT_DEFAULT = "default of the dialect"
+_NOT_KNOWN = "not known"
+_OWN_METRICS = ("acc@0.5", "no_target_acc", "f1@0.5")
+
+Settings = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A sample whose score is another one.
+
+    Attributes:
+        before, after: its score in the older and in the new record.
+    """
+
+    before: SampleScore
+    after: SampleScore
+
+    @property
+    def id(self) -> str:
+        """Of the sample."""
+        return self.after.id
+
+    @property
+    def flip(self) -> Literal["gained", "lost"] | None:
+        """Whether the sample's own metric rose or fell.
+
+        That is acc@0.5, and for samples without target no_target_acc, with several f1@0.5. None
+        if it is the same, or if the sample is excluded in one of the two.
+        """
+        before, after = _own_metric(self.before), _own_metric(self.after)
+        if before is None or after is None or before == after:
+            return None
+        return "gained" if after > before else "lost"
+
+    def to_dict(self) -> dict[str, Any]:
+        """A line of changes.jsonl."""
+        before, after = (
+            {name: value for name, value in asdict(score).items() if name not in _IDENTITY}
+            for score in (self.before, self.after)
+        )
+        return {
+            "id": self.id,
+            "task": self.after.task,
+            "flip": self.flip,
+            "before": before,
+            "after": after,
+        }
+
+
+_IDENTITY = ("id", "task", "cluster")
+
+
+def _own_metric(score: SampleScore) -> float | None:
+    metrics = sample_metrics(score)
+    return next((metrics[name] for name in _OWN_METRICS if name in metrics), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Rescored:
+    """A record scored again.
+
+    Attributes:
+        old: the older record.
+        record: the new one, in memory; its path and label are those of the older one.
+        changed_settings: setting → (value before, value after), those that differ.
+        changes: the samples whose score differs, in the order of the record.
+    """
+
+    old: RunRecord
+    record: RunRecord
+    changed_settings: dict[str, tuple[Any, Any]]
+    changes: list[Change]
+
+    @property
+    def flips(self) -> list[Change]:
+        """The changes that gain or lose a sample."""
+        return [change for change in self.changes if change.flip is not None]
+
+    def summary(self) -> dict[str, Any]:
+        """What changed, as plain JSON values.
+
+        Returns:
+            ``settings``: name → [before, after]; ``n``: samples; ``changed``: counts of samples
+            whose score, status, box or IoU differs; ``gained`` and ``lost``, see `Change.flip`;
+            ``statuses``: a list of {before, after, n}, of those that differ; ``tasks`` and
+            ``macro``: the metrics of both records.
+        """
+        pairs = [(change.before, change.after) for change in self.changes]
+        moves = Counter((b.status, a.status) for b, a in pairs if b.status != a.status)
+        flips = Counter(change.flip for change in self.changes)
+        old, new = (record.manifest["results"] for record in (self.old, self.record))
+        return {
+            "settings": {name: list(values) for name, values in self.changed_settings.items()},
+            "n": len(self.record.scores),
+            "changed": {
+                "score": len(pairs),
+                "status": sum(b.status != a.status for b, a in pairs),
+                "box": sum(b.box != a.box for b, a in pairs),
+                "iou": sum(b.iou != a.iou for b, a in pairs),
+                "excluded": sum(b.excluded != a.excluded for b, a in pairs),
+            },
+            "gained": flips["gained"],
+            "lost": flips["lost"],
+            "statuses": [
+                {"before": before, "after": after, "n": n}
+                for (before, after), n in moves.most_common()
+            ],
+            "tasks": {
+                task: {"before": old["tasks"].get(task), "after": new["tasks"][task]}
+                for task in new["tasks"]
+            },
+            "macro": {"before": old["macro"], "after": new["macro"]},
+        }
+
+
+def rescore(
+    record: RunRecord,
+    samples: Sequence[GroundingSample],
+    *,
+    protocol: str | None = None,
+    dialect: str | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+) -> Rescored:
+    """Score the kept responses of a record again.
+
+    The sizes of the images are those in the record. Input sizes (after the model's resize) are
+    those in the record too, unless the dialect or its pixel limits change: then they follow from
+    the new dialect's resize rule. Pixel limits that were given for the run or came from its
+    model or backend stay when the dialect changes; those that were the older dialect's own
+    default give way to the new one's.
+
+    Args:
+        record: as loaded.
+        samples: the prepared samples as they were shown, at least those of the record; see
+            `univg_eval.runs.record.prepared_samples`, which also checks that it is the same set.
+        protocol, dialect, min_pixels, max_pixels: new settings; None leaves one as it was.
+
+    Returns:
+        The new record in memory, and what changed. The same settings give the same scores, bit
+        for bit, unless the code has changed since.
+
+    Raises:
+        UserError: unknown protocol or dialect, impossible pixel limits, or limits for a dialect
+            whose boxes depend on no resize; a sample is missing; or see
+            `univg_eval.scoring.score_samples`.
+    """
+    old_settings: Settings = record.manifest["settings"]
+    settings = _new_settings(
+        old_settings,
+        protocol=protocol,
+        dialect=dialect,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+    )
+    changed = {
+        name: (old_settings[name][0], settings[name][0])
+        for name in settings
+        if settings[name][0] != old_settings[name][0]
+    }
+    reader = _dialect(settings)
+    known = {sample.id: sample for sample in samples}
+    missing = [row["id"] for row in record.responses if row["id"] not in known]
+    if missing:
+        raise UserError(
+            f"{record.path}: sample {missing[0]!r} is not in the prepared benchmark "
+            f"({len(missing)} missing in all); prepare the set that was evaluated"
+        )
+    shown = [known[row["id"]] for row in record.responses]
+    new_sizes = bool(changed.keys() & {"dialect", "min_pixels", "max_pixels"})
+    texts = [_text(row) for row in record.responses]
+    responses = [
+        _response(row, text, sample, reader if new_sizes else None)
+        for row, (text, _), sample in zip(record.responses, texts, shown, strict=True)
+    ]
+    scores = score_samples(shown, responses, reader, protocol=settings["protocol"][0])
+    old_scores = record.sample_scores()
+    manifest = {key: value for key, value in record.manifest.items() if key != "created"} | {
+        "settings": settings,
+        "excluded": sum(score.excluded for score in scores),
+        "failed_requests": sum(error is not None for _, error in texts),
+        "results": aggregate(scores),
+        "rescored": [
+            *record.manifest.get("rescored", []),
+            {
+                "from": {
+                    "folder": record.path.resolve().name,
+                    "created": record.manifest["created"],
+                    "model": record.manifest["model"]["id"],
+                    "responses_sha256": lines_sha256(record.responses),
+                    "scores_sha256": lines_sha256(record.scores),
+                },
+                "changed": {name: list(values) for name, values in changed.items()},
+                "versions": environment()["versions"],
+            },
+        ],
+    }
+    new = make_record(
+        record.path,
+        manifest=manifest,
+        responses=[
+            response_line(record.benchmark, sample, response, error)
+            for sample, response, (_, error) in zip(shown, responses, texts, strict=True)
+        ],
+        scores=[asdict(score) for score in scores],
+        label=record.label,
+    )
+    return Rescored(
+        old=record,
+        record=new,
+        changed_settings=changed,
+        changes=[
+            Change(before, after)
+            for before, after in zip(old_scores, scores, strict=True)
+            if before != after
+        ],
+    )
+
+
+def write_rescored(path: str | Path, rescored: Rescored) -> Path:
+    """Write the new record with its changes.jsonl.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        UserError: see `univg_eval.runs.record.write_run`.
+    """
+    record = rescored.record
+    return write_run(
+        path,
+        manifest=record.manifest,
+        responses=record.responses,
+        scores=record.scores,
+        changes=[change.to_dict() for change in rescored.changes],
+    )
+
+
+def _new_settings(
+    old: Settings,
+    *,
+    protocol: str | None,
+    dialect: str | None,
+    min_pixels: int | None,
+    max_pixels: int | None,
+) -> dict[str, list[Any]]:
+    settings = {name: list(values) for name, values in old.items()}
+    if protocol is not None:
+        get_protocol(protocol)
+        _set(settings, "protocol", protocol)
+    if dialect is not None:
+        get_dialect(dialect)
+        _set(settings, "dialect", dialect)
+    given = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+    plain = get_dialect(settings["dialect"][0])
+    if plain.pixel_limits is None and any(value is not None for value in given.values()):
+        raise UserError(
+            f"boxes of dialect {plain.name!r} depend on no resize, so pixel limits change nothing; "
+            "leave --min-pixels and --max-pixels out"
+        )
+    defaults = plain.pixel_limits or (None, None)
+    other_dialect = settings["dialect"][0] != old["dialect"][0]
+    for (name, value), default in zip(given.items(), defaults, strict=True):
+        if other_dialect and settings[name][1] == _DIALECT_DEFAULT:
+            settings[name] = [None, _NOT_KNOWN]
+        if value is not None:
+            _set(settings, name, value)
+        elif other_dialect and settings[name][0] is None and default is not None:
+            settings[name] = [default, _DIALECT_DEFAULT]
+    return settings
+
+
+def _set(settings: dict[str, list[Any]], name: str, value: Any) -> None:
+    if settings[name][0] != value:
+        settings[name] = [value, SOURCE]
+
+
+def _dialect(settings: Settings) -> Dialect:
+    return get_dialect(
+        settings["dialect"][0],
+        min_pixels=settings["min_pixels"][0],
+        max_pixels=settings["max_pixels"][0],
+    )
+
+
+def _text(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Response and error of a line; older records have the message of an error as response."""
+    error = row.get("error")
+    return split_response(row["response"]) if error is None else (None, error)
+
+
+def _response(
+    row: Mapping[str, Any], text: str | None, sample: GroundingSample, resized_by: Dialect | None
+) -> Response:
+    image_sizes = _sizes(row, "image_sizes", sample) or sample.image_sizes
+    input_sizes = _sizes(row, "input_sizes", sample)
+    if resized_by is not None and resized_by.needs_input_size:
+        # Without image sizes they cannot be known; scoring says so.
+        input_sizes = [resized_by.input_size(size) for size in image_sizes] if image_sizes else None
+    return Response(
+        text=text,
+        image_sizes=image_sizes,
+        input_sizes=input_sizes,
+        prompt=row["prompt"],
+    )
+
+
+def _sizes(
+    row: Mapping[str, Any], name: str, sample: GroundingSample
+) -> list[tuple[int, int]] | None:
+    sizes = row[name]
+    if sizes and sample.image_sizes and len(sizes) != len(sample.image_sizes):
+        raise UserError(
+            f"sample {sample.id!r} has {len(sizes)} {name} in the record; expected "
+            f"{len(sample.image_sizes)}, one for each of its images: evaluate again"
+        )
+    return [(width, height) for width, height in sizes] if sizes else None

@@ -1,0 +1,59 @@
+"""The command ``univg-train``. Nothing heavy is imported before a command runs.
+
+Exit status: 0 success; 2 a user's mistake, told in one message without a traceback; 3 not
+everything could be done (`cot`), or something was found (`data`); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from univg_eval.errors import UserError
+from univg_train.cli import cot as cli_cot
+from univg_train.cli import data as cli_data
+from univg_train.cli import export as cli_export
+from univg_train.cli import grpo as cli_grpo
+from univg_train.cli import sft as cli_sft
+from univg_train.cli import tiny as cli_tiny
+
+__all__ = ["build_parser", "main"]
+
+_EXIT_USER_ERROR = 2
+_EXIT_INTERRUPTED = 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of ``univg-train`` with all its commands."""
+    parser = argparse.ArgumentParser(
+        prog="univg-train",
+        description="Train visual grounding models.",
+        epilog="Example: univg-train tiny --out runs/tiny --minutes 60",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    cli_tiny.add_parser(commands)
+    cli_cot.add_parser(commands)
+    cli_data.add_parser(commands)
+    cli_sft.add_parser(commands)
+    cli_export.add_parser(commands)
+    cli_grpo.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``univg-train`` with `argv` (the process's own if None); returns the exit status."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help()
+        return 0
+    try:
+        status: int = args.run(args)
+    except UserError as error:
+        print(f"univg-train {args.command}: {error}", file=sys.stderr)
+        return _EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print(f"univg-train {args.command}: interrupted", file=sys.stderr)
+        return _EXIT_INTERRUPTED
+    return status

@@ -1,0 +1,221 @@
+"""``univg-train tiny``: train a tiny model on generated scenes; its stages one after the other."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from univg_eval.errors import UserError
+
+__all__ = ["add_parser", "run", "stage_table"]
+
+_EPILOG = """\
+example:
+  univg-train tiny --out runs/tiny --minutes 60
+      about an hour on two cores; stop it at any time, the same command goes on with it
+  univg-train tiny --out runs/tiny --steps 3000
+      the same weights every time on the same machine and versions
+  univg-train tiny --stage all --quick --out runs/stages
+      from the shipped model: direct answers, chains of thought, GRPO with difficulty weights, in
+      less than ten minutes; without --quick from nothing, in about an hour
+
+At the end DIR/checkpoint (with --stage: DIR/grpo/model) holds a model folder:
+  lmms-eval --model qwen2_vl --model_args pretrained=runs/tiny/checkpoint,device=cpu,\\
+device_map=cpu,min_pixels=12544,max_pixels=12544 --tasks univg_mini \\
+    --include_path "$(univg tasks)" --batch_size 8 --output_path out --log_samples
+"""
+_STAGE_CHOICES = ("all", "direct", "cot", "grpo")
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser of ``univg-train``."""
+    tiny = commands.add_parser(
+        "tiny",
+        help="build a tiny Qwen2-VL and train it on generated scenes, on CPU",
+        description="Build a tiny Qwen2-VL and train it on generated scenes, on a few CPU cores. "
+        "A run that was stopped goes on where its last saved state stands.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    tiny.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    tiny.add_argument("--seed", type=int, default=0, help="of weights and scenes (default 0)")
+    tiny.add_argument(
+        "--minutes",
+        type=_positive_float,
+        help="wall time of training, all resumptions together (default 60 without --steps)",
+    )
+    tiny.add_argument("--steps", type=_positive_int, help="end after this many optimiser steps")
+    tiny.add_argument(
+        "--threads",
+        type=_positive_int,
+        default=2,
+        help="processes that compute gradients; the result does not depend on it (default 2)",
+    )
+    tiny.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on with a state found in DIR; --no-resume begins anew (default: resume)",
+    )
+    tiny.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="let torch compile the layers: about a third faster; needs a C++ compiler",
+    )
+    tiny.add_argument(
+        "--validate-every",
+        type=_positive_float,
+        metavar="MINUTES",
+        help="minutes between validations (default 10)",
+    )
+    stages = tiny.add_argument_group(
+        "stages", "the whole pipeline; each stage is asked the same held-out questions"
+    )
+    stages.add_argument(
+        "--stage",
+        choices=_STAGE_CHOICES,
+        help="direct (supervised), cot (supervised, with chains of thought), grpo, or all of them "
+        "in this order; each goes on from the one before",
+    )
+    stages.add_argument(
+        "--quick",
+        action="store_true",
+        help="from the shipped model and short, instead of from nothing",
+    )
+    stages.add_argument("--json", action="store_true", help="print the summary as JSON")
+    tiny.set_defaults(run=run)
+
+
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
+    return value
+
+
+def _positive_float(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; returns the exit status."""
+    _require_fitting(args)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    try:
+        return _run_pretraining(args) if args.stage is None else _run_stages(args)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"training needs the package {error.name!r}, which is not installed; "
+            "install the extra: pip install 'univg[train]'"
+        ) from error
+
+
+def _require_fitting(args: argparse.Namespace) -> None:
+    """Refuse options that would be without effect."""
+    if args.stage is None:
+        given = [name for name in ("quick", "json") if getattr(args, name)]
+        if given:
+            raise UserError(f"--{given[0]} belongs to --stage; add --stage all")
+        return
+    why = "the stages end by their own numbers of steps, so that every run of them is the same"
+    for name in ("minutes", "steps", "validate_every"):
+        if getattr(args, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} does not go with --stage: {why}")
+    if not args.resume:
+        raise UserError("--no-resume does not go with --stage; give another folder")
+    if args.quick and args.compile:
+        raise UserError("--compile is for the training from nothing, which --quick leaves out")
+
+
+def _run_pretraining(args: argparse.Namespace) -> int:
+    from univg_train.tiny.pretraining import TinySettings, train_tiny
+
+    minutes = args.minutes
+    if minutes is None and args.steps is None:
+        minutes = 60.0
+    settings = TinySettings(seed=args.seed, steps=args.steps, minutes=minutes)
+    result = train_tiny(
+        args.out,
+        settings,
+        threads=args.threads,
+        resume=args.resume,
+        compile_layers=args.compile,
+        validate_minutes=10.0 if args.validate_every is None else args.validate_every,
+    )
+    print(
+        f"{result.steps} steps in {result.minutes:.1f} minutes; validation macro Acc@0.5 "
+        f"{result.macro:.3f}; model folder: {result.checkpoint}"
+    )
+    return 0
+
+
+def _run_stages(args: argparse.Namespace) -> int:
+    import trl  # noqa: F401 - tells of a missing extra before anything else
+
+    from univg_train.tiny.stages import FULL, QUICK, STAGES, run_stages
+
+    with contextlib.redirect_stdout(sys.stderr):  # where the trainers print their figures
+        summary = run_stages(
+            args.out,
+            QUICK if args.quick else FULL,
+            stages=STAGES if args.stage == "all" else (args.stage,),
+            seed=args.seed,
+            processes=args.threads,
+            compile_layers=args.compile,
+        )
+    print(json.dumps(summary, indent=2) if args.json else stage_table(summary))
+    return 0
+
+
+def stage_table(summary: dict[str, Any]) -> str:
+    """The stages of a summary as text, scores in percent with Wilson's 95 % interval."""
+    rows = [("stage", "asked", "steps", "minutes", "Acc@0.5", "mIoU", "answered", "training")]
+    for stage in summary["stages"]:
+        before, after = stage["before"], stage["after"]
+        low, high = after["interval95"]
+        rows.append(
+            (
+                stage["name"],
+                after["style"],
+                str(stage["steps"]),
+                f"{stage['seconds'] / 60:.1f}",
+                f"{_change(before, after, 'acc@0.5')} ({100 * low:.0f} to {100 * high:.0f})",
+                _change(before, after, "miou"),
+                _change(before, after, "answered"),
+                _training(stage),
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    heldout = summary["heldout"]
+    lines.append(
+        f"{heldout['n']} held-out questions ({', '.join(heldout['tasks'])}), before -> after the "
+        "stage, in percent (95 % interval). A model is asked as it was trained: before cot, "
+        "directly."
+    )
+    if summary["stages"]:
+        lines.append(f"model folder: {summary['stages'][-1]['model']}")
+    return "\n".join(lines)
+
+
+def _change(before: dict[str, Any], after: dict[str, Any], metric: str) -> str:
+    return f"{100 * before[metric]:.1f} -> {100 * after[metric]:.1f}"
+
+
+def _training(stage: dict[str, Any]) -> str:
+    if "reward_last_epoch" in stage:
+        first, last = stage["reward_first_epoch"], stage["reward_last_epoch"]
+        return f"reward {first:.2f} -> {last:.2f}"
+    return f"loss {stage['loss']:.3f}"

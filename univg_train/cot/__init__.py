@@ -1,0 +1,1 @@
+"""Chains of thought from a teacher model."""

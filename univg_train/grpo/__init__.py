@@ -1,0 +1,1 @@
+"""GRPO with the metric as its reward and prompts weighted by difficulty."""

@@ -1,0 +1,126 @@
+"""How many rollouts a GRPO run generates together, and how many steps it takes: as TRL counts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from univg_eval.errors import UserError
+
+if TYPE_CHECKING:
+    from univg_train.grpo.settings import GrpoSettings
+
+__all__ = ["StepCount", "check_batch", "count_steps", "passes_of_batch", "rollout_batch"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepCount:
+    """Steps of a run.
+
+    Attributes:
+        per_epoch: optimiser steps an epoch.
+        steps: optimiser steps of the whole run.
+        batches: batches of rollouts that the whole run generates.
+    """
+
+    per_epoch: int
+    steps: int
+    batches: int
+
+
+def check_batch(settings: GrpoSettings, processes: int) -> None:
+    """Refuse a batch of rollouts that does not hold whole groups, or that no passes divide.
+
+    Raises:
+        UserError: num_generations does not divide it, or the batch of one pass does not.
+    """
+    n = settings.argument("num_generations")
+    if n < 2:
+        raise UserError(f"trainer.num_generations is {n}; expected at least 2 rollouts a prompt")
+    given = settings.argument("generation_batch_size")
+    if given is not None and settings.argument("steps_per_generation") is not None:
+        raise UserError(
+            "trainer.generation_batch_size and trainer.steps_per_generation say the same in two "
+            "ways; leave one of them away"
+        )
+    batch, one_pass = rollout_batch(settings, processes), _pass(settings, processes)
+    if batch % one_pass:
+        raise UserError(
+            f"trainer.generation_batch_size={batch} is no multiple of the {one_pass} rollouts of a "
+            f"pass (per_device_train_batch_size={settings.argument('per_device_train_batch_size')} "
+            f"x {processes} processes); change one of them"
+        )
+    if batch % n:
+        raise UserError(
+            f"trainer.num_generations={n} does not divide the {batch} rollouts that are generated "
+            f"together ({_factors(settings, processes)}); change one of them so that every prompt "
+            "has all its rollouts in one batch"
+        )
+
+
+def rollout_batch(settings: GrpoSettings, processes: int) -> int:
+    """Rollouts that are generated together on all processes."""
+    given = settings.argument("generation_batch_size")
+    if given is not None:
+        return int(given)
+    steps = settings.argument("steps_per_generation")
+    if steps is None:
+        steps = settings.argument("gradient_accumulation_steps")
+    return int(_pass(settings, processes) * steps)
+
+
+def passes_of_batch(settings: GrpoSettings, processes: int) -> int:
+    """Passes, forward and backward, that each batch of rollouts serves."""
+    passes = rollout_batch(settings, processes) // _pass(settings, processes)
+    return int(passes * settings.argument("num_iterations"))
+
+
+def count_steps(settings: GrpoSettings, rows: int, processes: int) -> StepCount:
+    """Count what a run does.
+
+    An epoch has rows x num_generations / (rollouts generated together) batches, whole ones only;
+    each serves `passes_of_batch` passes, and gradient_accumulation_steps passes make a step. Where
+    they do not divide the passes of an epoch, its last step has fewer.
+
+    Raises:
+        UserError: there are fewer rows than one batch of rollouts takes prompts, or no steps.
+    """
+    prompts = rollout_batch(settings, processes) // settings.argument("num_generations")
+    if rows < prompts:
+        raise UserError(
+            f"{rows} rows, and every batch of rollouts takes {prompts} prompts: there is no whole "
+            "batch; give more rows or lower gradient_accumulation_steps"
+        )
+    passes = passes_of_batch(settings, processes)
+    accumulation = settings.argument("gradient_accumulation_steps")
+    epoch_passes = rows // prompts * passes
+    per_epoch = math.ceil(epoch_passes / accumulation)
+    steps = settings.argument("max_steps")
+    if steps <= 0:
+        steps = math.ceil(settings.argument("num_train_epochs") * per_epoch)
+    if steps < 1:
+        raise UserError(
+            f"trainer.num_train_epochs is {settings.argument('num_train_epochs')}: there is no "
+            "step; expected a number above 0"
+        )
+    epochs, rest = divmod(steps, per_epoch)
+    last = math.ceil(min(rest * accumulation, epoch_passes) / passes)
+    return StepCount(per_epoch, steps, epochs * (rows // prompts) + last)
+
+
+def _pass(settings: GrpoSettings, processes: int) -> int:
+    return int(settings.argument("per_device_train_batch_size") * processes)
+
+
+def _factors(settings: GrpoSettings, processes: int) -> str:
+    if settings.argument("generation_batch_size") is not None:
+        return "generation_batch_size"
+    name = "gradient_accumulation_steps"
+    if settings.argument("steps_per_generation") is not None:
+        name = "steps_per_generation"
+    batch = settings.argument("per_device_train_batch_size")
+    return (
+        f"per_device_train_batch_size={batch} x {processes} processes x "
+        f"{name}={settings.argument(name)}"
+    )

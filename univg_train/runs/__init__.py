@@ -1,0 +1,1 @@
+"""One training run: settings, folder, resume, saving."""

@@ -1,0 +1,138 @@
+"""The folder of a training run: its record, its checkpoints, and whether it is the same run."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from univg_eval.errors import UserError
+from univg_eval.files import write_text_atomically
+
+__all__ = [
+    "ADAPTER_FOLDER",
+    "FREE_ARGUMENTS",
+    "MODEL_FOLDER",
+    "differences",
+    "find_checkpoint",
+    "read_record",
+    "require_same_rows",
+    "rows_record",
+    "write_record",
+]
+
+MODEL_FOLDER = "model"
+"""The whole model that a run ends with."""
+
+ADAPTER_FOLDER = "adapter"
+"""What was trained of it, where that is an adapter."""
+
+FREE_ARGUMENTS = frozenset(
+    {
+        "logging_steps", "logging_first_step", "report_to", "run_name", "disable_tqdm",
+        "save_steps", "save_total_limit", "dataloader_num_workers", "dataloader_prefetch_factor",
+        "torch_empty_cache_steps",
+    }
+)  # fmt: skip
+"""Arguments of a trainer that do not change what is computed: a run may go on with others."""
+
+_logger = logging.getLogger(__name__)
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """The latest checkpoint that was written to its end; None if there is none.
+
+    ``trainer_state.json`` is written last: a process that dies before leaves none, or a part.
+    """
+    numbered = []
+    for path in folder.glob("checkpoint-*"):
+        number = path.name.removeprefix("checkpoint-")
+        if number.isdecimal():
+            numbered.append((int(number), path))
+    for step, path in sorted(numbered, reverse=True):
+        try:
+            state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            _logger.warning("%s was not written to its end and is passed over", path)
+            continue
+        if state.get("global_step") == step:
+            return path
+    return None
+
+
+def differences(before: Any, now: Any, free: Collection[str] = (), prefix: str = "") -> list[str]:
+    """What changed between two records, a line each, by keys with dots.
+
+    Args:
+        before: JSON values, as is `now`.
+        now: likewise.
+        free: keys (with dots) that may change.
+        prefix: the keys around them.
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            line
+            for name in dict.fromkeys([*before, *now])
+            if (key := f"{prefix}.{name}" if prefix else name) not in free
+            for line in differences(before.get(name), now.get(name), free, key)
+        ]
+    return [] if before == now else [f"{prefix} was {before!r} and is {now!r}"]
+
+
+def rows_record(data: Any, count: int) -> dict[str, Any]:
+    """What the record of a run says of its rows.
+
+    Args:
+        data: a `univg_train.data.TrainingData`.
+        count: how many of its rows are trained on.
+    """
+    return {"rows": count, "data_fingerprint": data.fingerprint}
+
+
+def require_same_rows(folder: Path, before: dict[str, Any] | None, now: dict[str, Any]) -> None:
+    """Refuse to go on with a run on other rows.
+
+    Args:
+        folder: of the run.
+        before: the run's record; None for a new run.
+        now: `rows_record`.
+
+    Raises:
+        UserError: the number of rows, or what stands in them, has changed.
+    """
+    if before is None:
+        return
+    if before.get("rows") != now["rows"]:
+        changed = f"on {before.get('rows')} rows, and the file has {now['rows']} now"
+    elif before.get("data_fingerprint") != now["data_fingerprint"]:
+        changed = f"on {now['rows']} rows that are others now: a text, box or image has changed"
+    else:
+        return
+    raise UserError(
+        f"{folder} holds a run {changed}; put the old file back, or name another trainer.output_dir"
+    )
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """A record; None if there is none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}; name another trainer.output_dir") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is no record of a run; name another trainer.output_dir")
+    return value
+
+
+def write_record(path: Path, value: dict[str, Any]) -> None:
+    """Write a record as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(path, [json.dumps(value, ensure_ascii=False, indent=2), "\n"])

@@ -1,0 +1,1 @@
+"""The tiny reference model: built and trained on two CPU cores."""

@@ -1,0 +1,332 @@
+"""Train the tiny Qwen2-VL on generated scenes, on a few CPU cores.
+
+    univg-train tiny --out runs/tiny --minutes 60
+
+A run folder holds ``settings.json`` and ``tokenizer/``, ``state.pt`` (weights, optimisers, step:
+a run goes on from it), ``log.jsonl`` and, at the end, ``checkpoint/``: a model folder that
+transformers and lmms-eval load.
+
+Weights are a function of the settings and the step alone if a run ends by steps; one that ends
+by minutes follows the clock with its learning rate.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from univg_eval.errors import UserError
+from univg_train.tiny.checkpoint import CardFacts, export_checkpoint
+from univg_train.tiny.data import PROMPT_SUFFIX, RowPlan, tokenizer_texts
+from univg_train.tiny.evaluation import answer_items, task_accuracy, validation_items
+from univg_train.tiny.model import TinyShape, build_model
+from univg_train.tiny.tokenizer import build_tokenizer
+from univg_train.tiny.workers import GradientWorkers, WorkerSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
+
+__all__ = ["VALIDATION_SEED", "TinyResult", "TinySettings", "train_tiny"]
+
+logger = logging.getLogger(__name__)
+
+# Apart from every training seed a user is likely to give, and from the benchmark's public seed.
+VALIDATION_SEED = 900_000_001
+_LOG_EVERY = 20
+
+
+@dataclass(frozen=True, slots=True)
+class TinySettings:
+    """What a run's weights depend on.
+
+    Attributes:
+        seed: of weights, vocabulary and scenes.
+        steps: the run ends after so many optimiser steps; None: no limit.
+        minutes: it ends after so much wall time, over all resumptions; None: no limit.
+        shape: sizes of the model.
+        plan: the rows of each step.
+        learning_rate: peak of AdamW's rate; matrix_rate: of Muon's. Both rise over `warmup`
+            steps and then fall along a cosine to zero at the end of the run.
+        weight_decay: of all parameters.
+
+    Raises:
+        UserError: neither steps nor minutes, or the validation's seed.
+    """
+
+    seed: int = 0
+    steps: int | None = None
+    minutes: float | None = None
+    shape: TinyShape = field(default_factory=TinyShape)
+    plan: RowPlan = field(default_factory=RowPlan)
+    learning_rate: float = 1.5e-3
+    matrix_rate: float = 5e-3
+    warmup: int = 60
+    weight_decay: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.minutes is None:
+            raise UserError("a run needs an end: give steps, minutes, or both")
+        if VALIDATION_SEED in self.plan.seeds(self.seed):
+            raise UserError(
+                f"seed {self.seed} would train on the validation scenes; give another one"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class TinyResult:
+    """What a finished run reached."""
+
+    steps: int
+    minutes: float
+    macro: float
+    checkpoint: Path
+
+
+def train_tiny(
+    out: Path,
+    settings: TinySettings,
+    *,
+    threads: int = 2,
+    resume: bool = True,
+    compile_layers: bool = False,
+    save_minutes: float = 3.0,
+    validate_minutes: float = 10.0,
+    validation_per_task: int = 40,
+) -> TinyResult:
+    """Train, or go on with a run that was stopped, and write its checkpoint.
+
+    Args:
+        out: folder of the run; made if absent.
+        settings: what the weights depend on.
+        threads: processes that compute gradients.
+        resume: go on with the state in `out`, if there is one; else begin anew.
+        compile_layers: let torch compile the layers (needs a C++ compiler).
+        save_minutes: minutes between saved states.
+        validate_minutes: minutes between validations.
+        validation_per_task: questions a task of the last validation; the others have a quarter.
+
+    Raises:
+        UserError: `out` holds a run of other settings.
+    """
+    # The processes have the cores: a second thread here would only wait, and slow them down.
+    torch.set_num_threads(1)
+    run = _Run(out, settings, resume=resume)
+    before, started = run.seconds, time.monotonic()
+    saved = validated = started
+    recent: list[float] = []
+    if run.progress() < 1.0:
+        workers = GradientWorkers(
+            run.model,
+            run.tokenizer,
+            WorkerSettings(settings.shape, settings.seed, settings.plan, compile_layers),
+            processes=threads,
+        )
+        try:
+            while run.progress() < 1.0:
+                recent.append(run.train_step(workers))
+                now = time.monotonic()
+                run.seconds = before + now - started
+                if run.step % _LOG_EVERY == 0:
+                    run.log(loss=round(sum(recent) / len(recent), 4), rate=round(run.rate(), 5))
+                    recent.clear()
+                if now - validated > 60 * validate_minutes:
+                    run.validate(max(1, validation_per_task // 4))
+                    validated = time.monotonic()
+                if now - saved > 60 * save_minutes:
+                    run.save()
+                    saved = time.monotonic()
+        finally:
+            workers.close()
+        run.save()
+    accuracy = run.validate(validation_per_task)
+    facts = CardFacts(
+        steps=run.step,
+        minutes=run.seconds / 60,
+        seed=settings.seed,
+        threads=threads,
+        validation=accuracy,
+        per_task=validation_per_task,
+    )
+    checkpoint = out / "checkpoint"
+    export_checkpoint(run.model, run.tokenizer, settings.shape, facts, checkpoint)
+    return TinyResult(
+        run.step, run.seconds / 60, sum(accuracy.values()) / len(accuracy), checkpoint
+    )
+
+
+def _optimizers(
+    model: Qwen2VLForConditionalGeneration, settings: TinySettings
+) -> list[torch.optim.Optimizer]:
+    """Muon for the weight matrices of the layers, AdamW for all else.
+
+    Muon orthogonalises a matrix's momentum (Jordan et al., 2024); torch's form with the step
+    size of Liu et al., "Muon is Scalable for LLM Training" (2025).
+    """
+    matrices, rest = [], []
+    for name, parameter in model.named_parameters():
+        inner = ".layers." in name or ".blocks." in name or ".merger." in name
+        (matrices if inner and parameter.ndim == 2 else rest).append(parameter)
+    return [
+        torch.optim.Muon(
+            [{"params": matrices, "peak": settings.matrix_rate}],
+            lr=settings.matrix_rate,
+            weight_decay=settings.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.AdamW(
+            [{"params": rest, "peak": settings.learning_rate}],
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            betas=(0.9, 0.98),
+            fused=True,
+        ),
+    ]
+
+
+class _Run:
+    """A run's folder, model and optimisers."""
+
+    def __init__(self, out: Path, settings: TinySettings, *, resume: bool) -> None:
+        self.out = out
+        self.settings = settings
+        self.step = 0
+        self.seconds = 0.0
+        if not resume and out.is_dir():
+            self._clear()
+        found = self.state_path.is_file()
+        if found:
+            self._check_settings()
+        out.mkdir(parents=True, exist_ok=True)
+        self.tokenizer = self._load_tokenizer() if found else self._make_tokenizer()
+        self.model = build_model(settings.shape, self.tokenizer, seed=settings.seed)
+        self.optimizers = _optimizers(self.model, settings)
+        if found:
+            self._load()
+            logger.info("going on at step %d", self.step)
+        else:
+            self._settings_path.write_text(self._settings_text(), encoding="utf-8")
+
+    @property
+    def state_path(self) -> Path:
+        return self.out / "state.pt"
+
+    @property
+    def _settings_path(self) -> Path:
+        return self.out / "settings.json"
+
+    @property
+    def _tokenizer_path(self) -> Path:
+        return self.out / "tokenizer"
+
+    def _settings_text(self) -> str:
+        # Where a run ends may change when it goes on; what it learns from may not.
+        fixed = {k: v for k, v in asdict(self.settings).items() if k not in ("steps", "minutes")}
+        return json.dumps(fixed, indent=2, sort_keys=True) + "\n"
+
+    def _check_settings(self) -> None:
+        stored = (
+            self._settings_path.read_text(encoding="utf-8")
+            if self._settings_path.is_file()
+            else "none"
+        )
+        if stored != self._settings_text():
+            raise UserError(
+                f"{self.out} holds a run of other settings (settings.json: seed, model or rows "
+                "differ); give another folder, or --no-resume to begin anew in this one"
+            )
+
+    def _clear(self) -> None:
+        for path in (self.state_path, self._settings_path, self.out / "log.jsonl"):
+            path.unlink(missing_ok=True)
+        for folder in (self._tokenizer_path, self.out / "checkpoint"):
+            if folder.is_dir():
+                shutil.rmtree(folder)
+
+    def _make_tokenizer(self) -> PreTrainedTokenizerFast:
+        texts = tokenizer_texts(self.settings.seed)
+        tokenizer = build_tokenizer(texts, phrases=[PROMPT_SUFFIX])
+        tokenizer.save_pretrained(self._tokenizer_path)
+        return tokenizer
+
+    def _load_tokenizer(self) -> PreTrainedTokenizerFast:
+        """The run's own vocabulary: a state is worth nothing with another one."""
+        from transformers import PreTrainedTokenizerFast
+
+        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
+            self._tokenizer_path
+        )
+        return tokenizer
+
+    def _load(self) -> None:
+        state = torch.load(self.state_path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(stored)
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def save(self) -> None:
+        """Write the state; a run that is killed meanwhile keeps the one before."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        partial = self.state_path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.state_path)
+
+    def progress(self) -> float:
+        """Share of the run that is done, 0 to 1; the schedule follows it."""
+        s = self.settings
+        by_steps = self.step / s.steps if s.steps is not None else 0.0
+        by_time = self.seconds / (60 * s.minutes) if s.minutes is not None else 0.0
+        return min(1.0, max(by_steps, by_time))
+
+    def rate(self) -> float:
+        """Factor of the learning rates."""
+        warm = min(1.0, (self.step + 1) / self.settings.warmup)
+        return warm * 0.5 * (1 + math.cos(math.pi * self.progress()))
+
+    def train_step(self, workers: GradientWorkers) -> float:
+        """One optimiser step; returns the mean loss of its tokens."""
+        loss = workers.gradients(self.step)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        if not torch.isfinite(norm):
+            raise RuntimeError(
+                f"the gradient's norm is {float(norm)} at step {self.step}: the run diverged; "
+                "begin anew with smaller learning rates"
+            )
+        factor = self.rate()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        return loss
+
+    def validate(self, per_task: int) -> dict[str, float]:
+        """Acc@0.5 of each task on questions of the training kind that training never draws."""
+        self.model.eval()
+        items = validation_items(VALIDATION_SEED, per_task)
+        predictions = answer_items(self.model, self.tokenizer, self.settings.shape, items)
+        self.model.train()
+        accuracy = task_accuracy(predictions)
+        self.log(macro=round(sum(accuracy.values()) / len(accuracy), 4), accuracy=accuracy)
+        return accuracy
+
+    def log(self, **values: Any) -> None:
+        """Add a line to the run's log."""
+        record = {"step": self.step, "minutes": round(self.seconds / 60, 2), **values}
+        with (self.out / "log.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+        logger.info("%s", record)
