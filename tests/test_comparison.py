@@ -334,7 +334,7 @@ def test_an_unknown_fingerprint_is_told() -> None:
     ("b", "metric", "message"),
     [
         ({"benchmark": "toy_revised"}, "acc@0.5", "a ran on toy and b on toy_revised"),
-        ({"fingerprint": "e" * 64}, "acc@0.5", "different versions of toy: their fingerprints"),
+        ({"fingerprint": "e" * 64}, "acc@0.5", "different versions of toy"),
         ({"scores": [score("other-1")]}, "acc@0.5", "no sample in common"),
         ({"scores": []}, "acc@0.5", "holds no samples"),
         ({"scores": [score("toy-00000")] * 2}, "acc@0.5", "2 scores of 1 samples"),
@@ -386,7 +386,7 @@ def test_no_difference_is_never_claimed_only_not_shown() -> None:
     ) in found.verdict.text
     assert found.macro.detectable is not None
     assert (
-        f"With 100 questions and this much disagreement (5 of them scored differently), a "
+        f"With 100 samples and this much disagreement (5 of them scored differently), a "
         f"true difference under {100 * found.macro.detectable:.1f} points of macro acc@0.5 may "
         "well go unseen"
     ) in found.verdict.text
@@ -429,7 +429,7 @@ def test_identical_runs_are_called_so_and_keep_an_interval() -> None:
     scores, said = two_tasks([20, 20]), [f"answer {i}" for i in range(100)]
     found = compare_runs(record("a", scores, responses=said), record("b", scores, responses=said))
     assert found.verdict.kind == "identical"
-    assert "word for word the same response to each of the 100 questions" in found.verdict.headline
+    assert "to each of the 100 samples" in found.verdict.headline
     assert found.macro.interval.low < 0 < found.macro.interval.high
     assert found.same_responses == 100
 
@@ -447,14 +447,14 @@ def test_equal_scores_of_other_responses_are_no_identity() -> None:
     scores = answers([1.0] * 5 + [0.0] * 5)
     found = compare_runs(record("a", scores), record("b", scores))
     assert found.verdict.kind == "not_shown"
-    assert "No question has another acc@0.5, but 10 responses differ." in found.verdict.text
+    assert "No sample has another acc@0.5, but 10 responses differ." in found.verdict.text
 
 
 def test_four_samples_can_show_nothing() -> None:
     found = compare_runs(record("a", answers([0.0] * 4)), record("b", answers([1.0] * 4)))
     assert found.verdict.kind in ("borderline", "not_shown")
     assert found.macro.detectable is None
-    assert "With 4 questions no difference of acc@0.5, however large" in found.verdict.text
+    assert "With 4 samples no difference of acc@0.5, however large" in found.verdict.text
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from univg_eval.analysis.comparison import Comparison, Counts, Difference, Flip, p_words, points
+from univg_eval.analysis.comparison import Comparison, Flip, p_words, points
+from univg_eval.analysis.stats import Difference, PairCounts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -222,7 +223,7 @@ def _seen(detectable: float | None) -> str:
     return "none" if detectable is None else f"{100 * detectable:.1f}"
 
 
-def _counts(counts: Counts) -> tuple[str, ...]:
+def _counts(counts: PairCounts) -> tuple[str, ...]:
     last = (counts.ties,) if counts.both is None else (counts.both, counts.neither)
     return tuple(str(count) for count in (counts.losses, counts.wins, *last))
 

@@ -3,26 +3,14 @@
 Everything is paired: a sample counts where both runs have it, and a difference is always B - A.
 """
 
-from univg_eval.analysis.comparison._comparing import compare_runs
-from univg_eval.analysis.comparison._result import (
-    Comparison,
-    Counts,
-    Difference,
-    Flip,
-    Side,
-    TaskComparison,
-    Verdict,
-)
-from univg_eval.analysis.comparison._words import p_words, points
+from univg_eval.analysis.comparison.comparing import Comparison, Flip, Side, compare_runs
+from univg_eval.analysis.comparison.words import Conclusion, p_words, points
 
 __all__ = [
     "Comparison",
-    "Counts",
-    "Difference",
+    "Conclusion",
     "Flip",
     "Side",
-    "TaskComparison",
-    "Verdict",
     "compare_runs",
     "p_words",
     "points",

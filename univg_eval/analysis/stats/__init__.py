@@ -1,17 +1,22 @@
 """Confidence intervals for shares and means over tasks, and tests of paired differences.
 
-`wilson_interval` is for one task's share and `macro_bootstrap` for the unweighted mean over tasks.
-For two runs on the same samples there are `paired_bootstrap` and `paired_share_interval`
-(differences), `mcnemar_test`, `sign_flip_test` and `holm` (p values), and
-`smallest_difference_of_pairs` and `smallest_difference` (power). Everything takes clusters, the
-samples that share images, where independence matters.
+`wilson_interval` is for one task's share, `macro_bootstrap` for the unweighted mean over tasks,
+`compare_pairs` for two runs on the same samples; its parts can be called alone. Everything takes
+clusters, the samples that share images, where independence matters.
 
-Coverage and size were checked by simulation, also for n = 40 and p = 0.02 (``tests/test_stats.py``,
-``tests/test_paired_stats.py``, ``results/benchmarks/interval_coverage.py``,
-``results/benchmarks/paired_coverage.py``; figures in ``docs/compare.md``).
+Coverage and size were checked by simulation, also for n = 40 and p = 0.02
+(``results/benchmarks/interval_coverage.py`` and ``paired_coverage.py``; ``docs/compare.md``).
 """
 
 from univg_eval.analysis.stats._clusters import cluster_sums
+from univg_eval.analysis.stats._compare import (
+    LEVEL,
+    Difference,
+    PairCounts,
+    PairedComparison,
+    TaskComparison,
+    compare_pairs,
+)
 from univg_eval.analysis.stats._intervals import (
     Interval,
     macro_bootstrap,
@@ -23,21 +28,28 @@ from univg_eval.analysis.stats._paired import (
     paired_bootstrap,
     paired_share_interval,
 )
-from univg_eval.analysis.stats._power import smallest_difference, smallest_difference_of_pairs
 from univg_eval.analysis.stats._tests import (
     MOST_EXACT,
     binomial_tail,
     holm,
     mcnemar_test,
     sign_flip_test,
+    smallest_difference,
+    smallest_difference_of_pairs,
 )
 
 __all__ = [
+    "LEVEL",
     "MOST_EXACT",
+    "Difference",
     "Interval",
+    "PairCounts",
+    "PairedComparison",
     "PairedIntervals",
+    "TaskComparison",
     "binomial_tail",
     "cluster_sums",
+    "compare_pairs",
     "holm",
     "macro_bootstrap",
     "macro_draws",

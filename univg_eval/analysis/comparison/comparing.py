@@ -1,0 +1,325 @@
+"""Which samples two runs share, and all that is said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from univg_eval.analysis.comparison.words import Conclusion, conclude
+from univg_eval.analysis.stats import Difference, PairCounts, TaskComparison, compare_pairs
+from univg_eval.errors import UserError
+from univg_eval.runs.record import RunRecord
+from univg_eval.scoring import SampleScore, sample_metrics
+
+__all__ = ["Comparison", "Flip", "Side", "compare_runs"]
+
+FEW_CLUSTERS = 20
+"""Groups of shared images below which a bootstrap interval of a task is called rough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two runs.
+
+    Attributes:
+        label: what tables call it.
+        model: its model's id.
+        benchmark: what ran, with its control or medium, e.g. ``mig_bench+blank``.
+        n: samples in its record.
+        alone: samples that the other run lacks; they are left out.
+    """
+
+    label: str
+    model: str
+    benchmark: str
+    n: int
+    alone: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """One sample that the two runs answer differently.
+
+    Attributes:
+        id, task: of the sample.
+        status_a, status_b: how the responses were read.
+        iou_a, iou_b: with the true box; None for samples without one, or with several.
+        value_a, value_b: of the metric.
+    """
+
+    id: str
+    task: str
+    status_a: str
+    status_b: str
+    iou_a: float | None
+    iou_b: float | None
+    value_a: float
+    value_b: float
+
+    @property
+    def change(self) -> float:
+        """Change of the IoU, or of the metric where there is none."""
+        if self.iou_a is None or self.iou_b is None:
+            return self.value_b - self.value_a
+        return self.iou_b - self.iou_a
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two runs compared on the samples that both have.
+
+    Attributes:
+        a, b: the runs.
+        benchmark: the prepared benchmark of both.
+        metric: what is compared; see `univg_eval.scoring.sample_metrics`.
+        n, clusters: samples compared, and groups of them that share images.
+        uncounted: common samples that the metric does not count in one run or both (excluded rows,
+            another kind of sample, or a protocol that does not give the metric).
+        macro: of the unweighted mean over tasks.
+        micro: of the mean over all samples; no test is made.
+        tasks: in the order of A's record.
+        counts: of all samples.
+        same_responses: samples with word for word the same response.
+        for_b, for_a: samples that flipped most in favour of each run, largest change first.
+        differing: what differs between the runs besides the model: name to both values.
+        notes: what a reader should know about the comparison.
+        verdict: in words.
+    """
+
+    a: Side
+    b: Side
+    benchmark: str
+    metric: str
+    n: int
+    clusters: int
+    uncounted: int
+    macro: Difference
+    micro: Difference
+    tasks: tuple[TaskComparison, ...]
+    counts: PairCounts
+    same_responses: int
+    for_b: tuple[Flip, ...]
+    for_a: tuple[Flip, ...]
+    differing: dict[str, tuple[Any, Any]]
+    notes: tuple[str, ...]
+    verdict: Conclusion
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; differences as fractions, B - A."""
+        return asdict(self)
+
+
+def compare_runs(
+    a: RunRecord, b: RunRecord, *, metric: str = "acc@0.5", flips: int = 5, seed: int = 0
+) -> Comparison:
+    """Compare two runs of one benchmark, sample by sample.
+
+    Args:
+        a, b: records; a control or another medium of the same prepared benchmark can be compared
+            with the plain run.
+        metric: a name of `univg_eval.scoring.sample_metrics`; samples that it does not count in
+            both runs are left out and counted.
+        flips: how many of the samples that flipped most are kept, in favour of each run.
+        seed: of the draws; equal arguments give equal results.
+
+    Raises:
+        UserError: the runs are of different benchmarks or of different versions of it, share no
+            sample, disagree about a sample's task or cluster, or do not have the metric.
+    """
+    _require_same_benchmark(a, b)
+    scores_a, scores_b = _by_id(a), _by_id(b)
+    common = [(scores_a[name], scores_b[name]) for name in scores_a if name in scores_b]
+    if not common:
+        raise UserError(
+            f"{a.label} and {b.label} have no sample in common ({len(scores_a)} and "
+            f"{len(scores_b)} samples of {_prepared(a)}); compare runs of the same tasks and split"
+        )
+    _require_same_places(a, b, common)
+    metrics = [(sample_metrics(left), sample_metrics(right)) for left, right in common]
+    counted = [
+        (*pair, left[metric], right[metric])
+        for pair, (left, right) in zip(common, metrics, strict=True)
+        if metric in left and metric in right
+    ]
+    if not counted:
+        both = dict.fromkeys(name for left, right in metrics for name in left if name in right)
+        raise UserError(
+            f"no common sample has the metric {metric!r} in both runs; "
+            f"they have {', '.join(both) or 'none in common'}"
+        )
+    figures = compare_pairs(
+        [score.task for score, *_ in counted],
+        [score.cluster for score, *_ in counted],
+        [value for *_, value, _ in counted],
+        [value for *_, value in counted],
+        seed=seed,
+    )
+    responses = [{row["id"]: row.get("response") for row in run.responses} for run in (a, b)]
+    same = sum(responses[0].get(s.id) == responses[1].get(s.id) for s, *_ in counted)
+    changed = sorted((_flip(*pair) for pair in counted), key=lambda flip: flip.change)
+    sides = tuple(
+        Side(
+            label=run.label,
+            model=str(run.manifest["model"]["id"]),
+            benchmark=run.benchmark,
+            n=len(own),
+            alone=len(own) - len(common),
+        )
+        for run, own in ((a, scores_a), (b, scores_b))
+    )
+    differing = _differing(a.manifest, b.manifest)
+    uncounted = len(common) - len(counted)
+    return Comparison(
+        a=sides[0],
+        b=sides[1],
+        benchmark=_prepared(a),
+        metric=metric,
+        n=len(counted),
+        clusters=len({score.cluster for score, *_ in counted}),
+        uncounted=uncounted,
+        macro=figures.macro,
+        micro=figures.micro,
+        tasks=figures.tasks,
+        counts=figures.counts,
+        same_responses=same,
+        for_b=tuple(flip for flip in changed[::-1] if flip.change > 0)[:flips],
+        for_a=tuple(flip for flip in changed if flip.change < 0)[:flips],
+        differing=differing,
+        notes=(
+            *_notes_on_samples(sides, metric, len(common), uncounted),
+            *_notes_on_runs(a, b, differing),
+            *_notes_on_tasks(figures.tasks),
+        ),
+        verdict=conclude(
+            (a.label, b.label), metric, figures, n=len(counted), same=same, differing=differing
+        ),
+    )
+
+
+def _prepared(run: RunRecord) -> str:
+    dataset = run.manifest["dataset"]
+    return str(dataset.get("prepared_benchmark") or dataset["benchmark"])
+
+
+def _require_same_benchmark(a: RunRecord, b: RunRecord) -> None:
+    if _prepared(a) != _prepared(b):
+        raise UserError(
+            f"{a.label} ran on {a.benchmark} and {b.label} on {b.benchmark}; expected two runs on "
+            "the samples of one benchmark (another revision is another benchmark)"
+        )
+    prints = [run.manifest["dataset"].get("fingerprint") for run in (a, b)]
+    if None not in prints and prints[0] != prints[1]:
+        raise UserError(
+            f"{a.label} and {b.label} ran on different versions of {_prepared(a)} (fingerprints "
+            f"{prints[0][:12]}… and {prints[1][:12]}…), so instructions, true boxes or images "
+            "differ; run both on one prepared version (`univg prepare` shows its fingerprint)"
+        )
+
+
+def _by_id(run: RunRecord) -> dict[str, SampleScore]:
+    scores = {score.id: score for score in run.sample_scores()}
+    if not scores:
+        raise UserError(f"{run.path} holds no samples, so there is nothing to compare")
+    if len(scores) != len(run.scores):
+        raise UserError(
+            f"{run.path} has {len(run.scores)} scores of {len(scores)} samples; expected one score "
+            "a sample"
+        )
+    return scores
+
+
+def _require_same_places(
+    a: RunRecord, b: RunRecord, pairs: Sequence[tuple[SampleScore, SampleScore]]
+) -> None:
+    for left, right in pairs:
+        for what in ("task", "cluster"):
+            if getattr(left, what) != getattr(right, what):
+                raise UserError(
+                    f"sample {left.id!r} has {what} {getattr(left, what)!r} in {a.label} and "
+                    f"{getattr(right, what)!r} in {b.label}; score both with one version "
+                    "(`univg rescore`)"
+                )
+
+
+def _flip(a: SampleScore, b: SampleScore, value_a: float, value_b: float) -> Flip:
+    return Flip(a.id, a.task, a.status, b.status, a.iou, b.iou, float(value_a), float(value_b))
+
+
+def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings, generation arguments, backend, versions and hardware that are not the same."""
+    left, right = _provenance(a), _provenance(b)
+    return {
+        name: (left.get(name), right.get(name))
+        for name in {**left, **right}
+        if left.get(name) != right.get(name)
+    }
+
+
+def _provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    versions = manifest["versions"]
+    return {
+        **{name: value for name, (value, _) in manifest["settings"].items()},
+        "prompt text (SHA-256)": manifest["prompt_sha256"],
+        **{f"generation {name}": value for name, value in (manifest["generation"] or {}).items()},
+        "backend": manifest["model"].get("backend"),
+        **{
+            "commit of univg" if name == "commit" else f"version of {name}": value
+            for name, value in (versions or {}).items()
+        },
+        **{name: (manifest["hardware"] or {}).get(name) for name in ("cpu", "accelerators")},
+    }
+
+
+def _notes_on_samples(
+    sides: Sequence[Side], metric: str, common: int, uncounted: int
+) -> Iterator[str]:
+    if sides[0].alone or sides[1].alone:
+        yield (
+            f"Only the {common} samples that both runs have are compared; left out: "
+            + ", ".join(f"{side.alone} that only {side.label} has" for side in sides if side.alone)
+            + "."
+        )
+    if uncounted:
+        yield (
+            f"{uncounted} common samples do not count in {metric} in one run or both (excluded for "
+            "an invalid true box, another kind of sample, or not given by the protocol)."
+        )
+    if uncounted > common // 2:
+        yield "Most common samples are left out; the rest may not be like them."
+
+
+def _notes_on_runs(a: RunRecord, b: RunRecord, differing: Mapping[str, Any]) -> Iterator[str]:
+    if a.benchmark != b.benchmark:
+        yield (
+            f"{a.label} ran on {a.benchmark} and {b.label} on {b.benchmark}: the same samples, "
+            "shown in another way."
+        )
+    rules = [name for name in ("protocol", "dialect") if name in differing]
+    if rules:
+        yield (
+            f"The two were scored under another {' and '.join(rules)}, so a difference is not the "
+            "model's alone; `univg rescore` scores both alike."
+        )
+    failed = [run for run in (a, b) if run.failed_requests]
+    if failed:
+        yield (
+            "Requests that failed count as unanswered: "
+            + ", ".join(f"{run.failed_requests} of {run.label}" for run in failed)
+            + "; evaluate these runs again to compare the models."
+        )
+    unknown = [run.label for run in (a, b) if not run.manifest["dataset"].get("fingerprint")]
+    if unknown:
+        yield (
+            f"The fingerprint of {' and '.join(unknown)} is not known, so it was not checked that "
+            "the samples are the same."
+        )
+
+
+def _notes_on_tasks(tasks: Sequence[TaskComparison]) -> Iterator[str]:
+    rough = [task.task for task in tasks if task.clusters < FEW_CLUSTERS and task.clusters < task.n]
+    if rough:
+        yield (
+            f"Few groups of shared images (under {FEW_CLUSTERS}) in {', '.join(rough)}: the "
+            "intervals there are rough."
+        )
