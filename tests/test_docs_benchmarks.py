@@ -14,7 +14,8 @@ import release_still
 import release_video
 from PIL import Image
 
-from univg_eval.benchmarks.preparing.catalog import CATALOG, CatalogEntry, get_entry
+from univg_eval.benchmarks.preparing.catalog import CATALOG, get_entry
+from univg_eval.benchmarks.readers.common.entry import CatalogEntry
 from univg_eval.benchmarks.readers.lisa import PUBLISHED_IMAGES
 from univg_eval.benchmarks.readers.refcoco import EXPRESSIONS
 from univg_eval.cli import build_parser
@@ -138,7 +139,7 @@ def test_the_revision_is_the_one_that_the_reader_writes(name: str, tmp_path: Pat
     WRITERS[name](tmp_path)
     entry = CATALOG[name]
     source = tmp_path / "my.jsonl" if name == "custom" else tmp_path
-    release = entry.load_opener()(source, **entry.fixed, **OPTIONS.get(name, {}))
+    release = entry.open(source, **OPTIONS.get(name, {}))
     assert ROW_OF[name]["revision"] == f"`{release.source['revision']}`"
     sample = next(sample for item in release.items for sample in item.convert())
     assert sample.source["revision"] == release.source["revision"]
@@ -150,7 +151,7 @@ def test_the_revision_of_refcoco_is_its_form(tmp_path: Path) -> None:
     images = refcoco_forms.photographs(tmp_path / "train2014")
     for form, write in refcoco_forms.WRITERS.items():
         write(tmp_path / form)
-        release = entry.load_opener()(tmp_path / form, images=images, form=form, **entry.fixed)
+        release = entry.open(tmp_path / form, images=images, form=form)
         assert release.source["revision"] == form
     assert ROW_OF["refcoco"]["revision"] == "the form's name"
     assert {*RELEASES} - {*WRITERS} == {"refcoco", "refcoco_plus", "refcocog"}

@@ -16,6 +16,8 @@ from PIL import Image
 
 from univg_eval import parse_answer
 from univg_eval.analysis.failures import FAILURES
+from univg_eval.benchmarks import readers
+from univg_eval.benchmarks.preparing import catalog
 from univg_eval.benchmarks.synthetic.mini import ensure
 from univg_eval.cli import main
 from univg_eval.samples import load_samples, write_benchmark
@@ -52,7 +54,7 @@ def test_the_readings_on_the_start_page() -> None:
 
 
 def test_the_dialect_of_the_page() -> None:
-    module, check, _ = blocks("extending", "python")
+    module, check, *_ = blocks("extending", "python")
     assert len(module.splitlines()) <= 30
     names: dict[str, Any] = {}
     exec(module, names)
@@ -91,6 +93,20 @@ def test_the_reader_of_the_page_names_a_faulty_row(signs: dict[str, Any], tmp_pa
     with pytest.raises(Exception, match=r"(?s)invalid_row.*signs\.csv row 2: .*'ten'") as caught:
         signs["prepare_release"](signs["open_signs"](tmp_path))
     assert type(caught.value).__name__ == "FaultyReleaseError"
+
+
+def test_a_benchmark_is_one_file_beside_its_tasks(
+    signs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (package := tmp_path / "readers").mkdir()
+    (package / "signs_of_the_page.py").write_text("".join(blocks("extending", "python")[2:]))
+    monkeypatch.setattr(readers, "__path__", [*readers.__path__, str(package)])
+    monkeypatch.setattr(catalog, "CATALOG", catalog._collected())
+    assert main(["prepare", "signs", "--source", str(tmp_path)]) == 0
+    assert len(load_samples("signs")) == 2
+    (package / "again.py").write_text((package / "signs_of_the_page.py").read_text())
+    with pytest.raises(ValueError, match="'signs'"):
+        catalog._collected()
 
 
 def test_the_task_of_the_page(signs: dict[str, Any], tmp_path: Path) -> None:

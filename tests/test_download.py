@@ -10,8 +10,9 @@ from pathlib import Path
 import fake_hub
 import pytest
 
-from univg_eval.benchmarks.preparing.catalog import CATALOG, HubFiles
+from univg_eval.benchmarks.preparing.catalog import CATALOG
 from univg_eval.benchmarks.preparing.download import by_hand_text, fetch
+from univg_eval.benchmarks.readers.common.entry import HubFiles
 from univg_eval.errors import UserError
 
 constants = pytest.importorskip("huggingface_hub.constants", reason="needs the extra 'eval'")

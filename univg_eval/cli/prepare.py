@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
-    from univg_eval.benchmarks.preparing.catalog import CatalogEntry
     from univg_eval.benchmarks.preparing.locating import Located
     from univg_eval.benchmarks.preparing.preparation import Prepared
-    from univg_eval.benchmarks.readers.common.release import Release
+    from univg_eval.benchmarks.readers.common.entry import CatalogEntry
     from univg_eval.samples import GroundingSample
 
 HELP = "make a benchmark ready: samples, manifest and images in the data root"
@@ -204,11 +203,10 @@ def _prepare(args: argparse.Namespace, entry: CatalogEntry) -> dict[str, Any]:
         if entry.needs_workspace:
             options["workspace"] = benchmark_dir(entry.benchmark, args.root)
         with _unreadable_told(), _packed_files_told(located):
-            release: Release = entry.load_opener()(
+            release = entry.open(
                 located.source,
                 images=located.images,
                 splits=args.split,
-                **entry.fixed,
                 **located.folders,
                 **options,
             )
@@ -315,7 +313,7 @@ def _generate(args: argparse.Namespace, entry: CatalogEntry) -> dict[str, Any]:
             settings[option] = given
         elif isinstance(standing, Mapping) and isinstance(standing.get(key), int):
             settings[option] = standing[key]
-    folder: Path = entry.load_builder()(args.root, **settings)
+    folder: Path = entry.build(args.root, **settings)
     manifest = load_manifest(entry.benchmark, args.root)
     changed = before and before.get("fingerprint") != manifest["fingerprint"]
     return _report(entry, folder, manifest) | {

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from univg_eval.benchmarks.preparing.catalog import ByHand, HubFiles
+from univg_eval.benchmarks.readers.common.entry import ByHand, HubFiles
 from univg_eval.errors import UserError
 
 __all__ = ["Fetched", "by_hand_text", "fetch"]

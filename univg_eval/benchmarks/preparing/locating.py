@@ -24,9 +24,9 @@ from univg_eval.benchmarks.preparing.archives import (
     unpack,
     was_unpacked,
 )
-from univg_eval.benchmarks.preparing.catalog import CatalogEntry, HubFiles
 from univg_eval.benchmarks.preparing.download import by_hand_text, fetch
 from univg_eval.benchmarks.preparing.preparation import preparing, printable
+from univg_eval.benchmarks.readers.common.entry import CatalogEntry, HubFiles
 from univg_eval.errors import UserError
 from univg_eval.samples import benchmark_dir
 

@@ -36,6 +36,7 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     parse_json,
 )
 from univg_eval.benchmarks.readers.common.clusters import shared_image_clusters
+from univg_eval.benchmarks.readers.common.entry import CatalogEntry
 from univg_eval.benchmarks.readers.common.release import Item, ItemError, Release, is_file, size_of
 from univg_eval.boxes import Box
 from univg_eval.errors import UserError
@@ -43,7 +44,7 @@ from univg_eval.images.reading import split_reference
 from univg_eval.images.video import read_frames
 from univg_eval.samples import GroundingSample, Target
 
-__all__ = ["BENCHMARK", "FIELDS", "SPACES", "open_custom", "to_xyxy_norm"]
+__all__ = ["BENCHMARK", "ENTRIES", "FIELDS", "SPACES", "open_custom", "to_xyxy_norm"]
 
 BENCHMARK = "custom"
 SPLIT = "test"
@@ -603,3 +604,16 @@ def _outside_hint(space: str, box: Sequence[float], image_wh: tuple[int, int]) -
     if space == "norm1" and max(box[0], box[2]) <= width and max(box[1], box[3]) <= height:
         return "; it would fit the space 'pixels'" if max(box) > 1.5 else ""
     return ""
+
+
+ENTRIES = (
+    CatalogEntry(
+        name="custom",
+        title="your own samples, as JSON Lines",
+        opener=open_custom,
+        tasks={"univg_custom": None},
+        licence="yours",
+        comparable_with_published=False,
+        published="none",
+    ),
+)

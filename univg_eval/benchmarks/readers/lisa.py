@@ -47,6 +47,7 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     require_rows,
     text_field,
 )
+from univg_eval.benchmarks.readers.common.entry import ByHand
 from univg_eval.benchmarks.readers.common.masks import Shape, paint_shapes
 from univg_eval.benchmarks.readers.common.release import (
     ImageFolder,
@@ -56,10 +57,11 @@ from univg_eval.benchmarks.readers.common.release import (
     size_of,
 )
 from univg_eval.benchmarks.readers.common.still import still_sample
+from univg_eval.benchmarks.readers.common.zero_shot import extracted_entry, full_entry
 from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample, Target
 
-__all__ = ["SPLITS", "open_lisa", "open_lisa_full"]
+__all__ = ["ENTRIES", "SPLITS", "open_lisa", "open_lisa_full"]
 
 SPLITS = ("val", "test")
 PUBLISHED_IMAGES = {"val": 200, "test": 779}
@@ -481,3 +483,31 @@ def _is_point(point: Any) -> bool:
     return (
         isinstance(point, list) and len(point) == 2 and all(type(v) in (int, float) for v in point)
     )
+
+
+_REASONSEG = ByHand(
+    "ReasonSeg (Google Drive folder named in the README of dvlab-research/LISA)",
+    "https://drive.google.com/drive/folders/125mewyg5Ao6tZ3ZdJ-1-E3n04LGVELqy",
+)
+
+ENTRIES = (
+    extracted_entry(
+        name="lisa",
+        title="LISA's ReasonSeg, the boxes that UniVG-R1 scores",
+        opener=open_lisa,
+        splits=SPLITS,
+        tasks={"univg_lisa_val": "val", "univg_lisa_test": "test"},
+        files=("lisa_val.json", "lisa_test.json"),
+        images=(_REASONSEG,),
+        licence="ReasonSeg: not stated",
+    ),
+    full_entry(
+        name="lisa_full",
+        title="ReasonSeg itself: polygons painted, all instructions",
+        opener=open_lisa_full,
+        splits=SPLITS,
+        tasks={"univg_lisa_full_val": "val", "univg_lisa_full_test": "test"},
+        by_hand=(_REASONSEG,),
+        licence="not stated",
+    ),
+)

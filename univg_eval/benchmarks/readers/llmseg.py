@@ -44,6 +44,7 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     require_rows,
     text_field,
 )
+from univg_eval.benchmarks.readers.common.entry import ByHand
 from univg_eval.benchmarks.readers.common.masks import read_rle, require_image_size
 from univg_eval.benchmarks.readers.common.release import (
     ImageFolder,
@@ -53,10 +54,11 @@ from univg_eval.benchmarks.readers.common.release import (
     size_of,
 )
 from univg_eval.benchmarks.readers.common.still import still_sample
+from univg_eval.benchmarks.readers.common.zero_shot import extracted_entry, full_entry
 from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample, Target
 
-__all__ = ["SPLIT", "open_llmseg", "open_llmseg_full"]
+__all__ = ["ENTRIES", "SPLIT", "open_llmseg", "open_llmseg_full"]
 
 SPLIT = "test"
 EXTRACTED_FILE = "LLMSeg_eval.json"
@@ -336,3 +338,37 @@ class _PairReader:
                 extra={"from_dataset": dataset, "parts": mask.n_parts()},
             )
         ]
+
+
+_IMAGES = (
+    ByHand("COCO train2017 images (18 GB)", "https://cocodataset.org/#download"),
+    ByHand("EgoObjects images (40 GB)", "https://github.com/facebookresearch/EgoObjects"),
+)
+_IMAGE_LICENCES = "COCO: https://cocodataset.org/#termsofuse; EgoObjects: MIT"
+
+ENTRIES = (
+    extracted_entry(
+        name="llmseg",
+        title="LLM-Seg40K, the boxes that UniVG-R1 scores",
+        opener=open_llmseg,
+        tasks={"univg_llmseg": None},
+        files=("LLMSeg_eval.json",),
+        images=_IMAGES,
+        licence=_IMAGE_LICENCES,
+    ),
+    full_entry(
+        name="llmseg_full",
+        title="a split of LLM-Seg40K itself: masks, all questions",
+        opener=open_llmseg_full,
+        options=("coco", "ego_objects"),
+        tasks={"univg_llmseg_full": None},
+        by_hand=(
+            ByHand(
+                "LLM-Seg40K (Google Drive folder named in the README of wangjunchi/LLMSeg)",
+                "https://drive.google.com/drive/folders/19MyzJN9hkvTSUr2lUFlMwmS2TSRRKmUX",
+            ),
+            *_IMAGES,
+        ),
+        licence=f"LLM-Seg40K: not stated; {_IMAGE_LICENCES}",
+    ),
+)

@@ -39,6 +39,7 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     load_json,
 )
 from univg_eval.benchmarks.readers.common.clusters import shared_image_clusters
+from univg_eval.benchmarks.readers.common.entry import ByHand, CatalogEntry, HubFiles, ImageArchive
 from univg_eval.benchmarks.readers.common.release import Item, ItemError, Release, ordinal, size_of
 from univg_eval.boxes import Box, box_iou, is_valid_box
 from univg_eval.errors import UserError
@@ -46,6 +47,7 @@ from univg_eval.images.reading import ImageError, image_size
 from univg_eval.samples import GroundingSample, Target
 
 __all__ = [
+    "ENTRIES",
     "REVISIONS",
     "TASKS",
     "Audit",
@@ -901,3 +903,53 @@ def with_sizes(
         )
         for sample in samples
     ]
+
+
+_REPO = "Michael4933/MIG-Bench"
+_COMMIT = "3c3615aa1b30a519b49d52333d5351a6813b8b48"
+_REVISED_REPO = "GD-ML/UniVG-R1-data"
+_REVISED_COMMIT = "9a1fa8e4f1a1a05b2cff40804236c82e60054678"
+_ARCHIVES = (ImageArchive("images.zip", ("MIG-Bench/images", "images")),)
+
+ENTRIES = (
+    CatalogEntry(
+        name="mig_bench",
+        title="MIG-Bench, ten tasks over several images, the original annotations",
+        opener=open_mig_bench,
+        options=("scale",),
+        fixed={"revision": "original"},
+        tasks={"univg_mig_bench": None},
+        hub=(HubFiles(_REPO, _COMMIT, ("MIG_data.json", "images.zip")),),
+        images_on_hub=True,
+        by_hand=(
+            ByHand(
+                "MIG_data.json and images.zip (1.01 GB)", f"https://huggingface.co/datasets/{_REPO}"
+            ),
+        ),
+        image_archives=_ARCHIVES,
+        licence="Apache-2.0 (Hub card), MIT (repository thunlp/Migician)",
+        comparable_with_published=True,
+        published="the table of the Migician paper; UniVG-R1's table used the revised annotations",
+    ),
+    CatalogEntry(
+        name="mig_bench_revised",
+        title="MIG-Bench with the annotations that the UniVG-R1 authors revised",
+        opener=open_mig_bench,
+        options=("scale",),
+        fixed={"revision": "revised"},
+        tasks={"univg_mig_bench_revised": None},
+        hub=(
+            HubFiles(_REVISED_REPO, _REVISED_COMMIT, ("revised_MIG_bench.json",)),
+            HubFiles(_REPO, _COMMIT, ("images.zip",)),
+        ),
+        images_on_hub=True,
+        by_hand=(
+            ByHand("revised_MIG_bench.json", f"https://huggingface.co/datasets/{_REVISED_REPO}"),
+            ByHand("images.zip (1.01 GB)", f"https://huggingface.co/datasets/{_REPO}"),
+        ),
+        image_archives=_ARCHIVES,
+        licence="annotations: MIT (Hub card of GD-ML/UniVG-R1-data); images: as mig_bench",
+        comparable_with_published=True,
+        published="the MIG-Bench table of the UniVG-R1 paper",
+    ),
+)

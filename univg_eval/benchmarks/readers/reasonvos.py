@@ -55,6 +55,7 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     require_rows,
     text_field,
 )
+from univg_eval.benchmarks.readers.common.entry import ByHand
 from univg_eval.benchmarks.readers.common.masks import Mask, mask_from_array, require_image_size
 from univg_eval.benchmarks.readers.common.release import ImageFolder, Item, ItemError, Release
 from univg_eval.benchmarks.readers.common.sequences import (
@@ -66,11 +67,12 @@ from univg_eval.benchmarks.readers.common.sequences import (
     open_videos,
     sequence_sample,
 )
+from univg_eval.benchmarks.readers.common.zero_shot import extracted_entry, full_entry
 from univg_eval.errors import UserError
 from univg_eval.images.reading import ImageError, image_header
 from univg_eval.samples import GroundingSample, Target
 
-__all__ = ["PUBLISHED_EXPRESSIONS", "SPLIT", "open_reasonvos", "open_reasonvos_full"]
+__all__ = ["ENTRIES", "PUBLISHED_EXPRESSIONS", "SPLIT", "open_reasonvos", "open_reasonvos_full"]
 
 SPLIT = "test"
 ASKED = 2
@@ -423,3 +425,32 @@ def _read_mask(path: Path, where: str) -> Mask:
             colours = len(image.getbands()) - ("A" in image.getbands())
             pixels = np.logical_or.reduce(pixels[..., :colours], axis=2)
     return mask_from_array(pixels)
+
+
+_REASONVOS = ByHand(
+    "ReasonVOS (Google Drive file named in BENCHMARK.md of showlab/VideoLISA)",
+    "https://drive.google.com/file/d/1qruU9QlUhPcHnN-UHG7iri2nhw_xo7gP",
+)
+
+ENTRIES = (
+    extracted_entry(
+        name="reasonvos",
+        title="ReasonVOS, the boxes in sampled frames that UniVG-R1 scores",
+        opener=open_reasonvos,
+        tasks={"univg_reasonvos": None, "univg_reasonvos_video": None},
+        files=("ReasonVOS_eval.json",),
+        images=(_REASONVOS,),
+        licence="ReasonVOS: non-commercial research only, and the licences of BURST, VIPSeg, MOSE "
+        "and MeViS",
+    ),
+    full_entry(
+        name="reasonvos_full",
+        title="ReasonVOS itself: masks, all expressions",
+        opener=open_reasonvos_full,
+        options=("sampling",),
+        tasks={"univg_reasonvos_full": None, "univg_reasonvos_full_video": None},
+        by_hand=(_REASONVOS,),
+        licence="non-commercial research only, and the licences of BURST (MIT), VIPSeg "
+        "(non-commercial research), MOSE and MeViS (CC BY-NC-SA 4.0)",
+    ),
+)

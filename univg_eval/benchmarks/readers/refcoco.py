@@ -33,6 +33,7 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     file_sha256,
     parse_json,
 )
+from univg_eval.benchmarks.readers.common.entry import ByHand, CatalogEntry
 from univg_eval.benchmarks.readers.common.release import (
     ImageFolder,
     Item,
@@ -48,7 +49,7 @@ from univg_eval.samples import GroundingSample, Target
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
-__all__ = ["DATASETS", "EXPRESSIONS", "FORMS", "Form", "benchmark_name", "open_refcoco"]
+__all__ = ["DATASETS", "ENTRIES", "EXPRESSIONS", "FORMS", "Form", "benchmark_name", "open_refcoco"]
 
 DATASETS: Mapping[str, str] = {
     "refcoco": "refcoco",
@@ -870,3 +871,37 @@ def _require_agreement(
             f"statement of the box is {describe(list(second))}: they are not the same box, so the "
             f"file is not of form {form.name!r}"
         )
+
+
+# The README of lichengunc/refer, where the annotations are published, says nothing of terms.
+_UNC = (
+    "Apache-2.0 (README of JierunChen/Ref-L4; also the licence of the repository lichengunc/refer)"
+)
+_GOOGLE = (
+    "CC BY 4.0 (README of mjhucla/Google_Refexp_toolbox, its authors, and of JierunChen/Ref-L4)"
+)
+
+ENTRIES = tuple(
+    CatalogEntry(
+        name=DATASETS[dataset],
+        title=title,
+        opener=open_refcoco,
+        splits=splits,
+        options=("form",),
+        fixed={"dataset": dataset},
+        needs_workspace=True,
+        tasks={f"univg_{DATASETS[dataset]}_{split}": split for split in splits},
+        by_hand=(
+            ByHand("the annotations in one of the forms of docs/refcoco.md", "docs/refcoco.md"),
+            ByHand("COCO train2014 images (13 GB)", "https://cocodataset.org/#download"),
+        ),
+        licence=f"annotations: {licence}; images: COCO, https://cocodataset.org/#termsofuse",
+        comparable_with_published=True,
+        published="Acc@0.5 on these partitions, as most papers report it",
+    )
+    for dataset, title, splits, licence in (
+        ("refcoco", "RefCOCO, UNC's partition", ("val", "testA", "testB"), _UNC),
+        ("refcoco+", "RefCOCO+, UNC's partition", ("val", "testA", "testB"), _UNC),
+        ("refcocog", "RefCOCOg, UMD's partition", ("val", "test"), _GOOGLE),
+    )
+)

@@ -53,6 +53,7 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     require_rows,
     text_field,
 )
+from univg_eval.benchmarks.readers.common.entry import ByHand, ImageArchive
 from univg_eval.benchmarks.readers.common.mask_dict import MaskDict
 from univg_eval.benchmarks.readers.common.masks import Mask, read_rle, require_image_size, unite
 from univg_eval.benchmarks.readers.common.release import Item, ItemError, Release
@@ -65,10 +66,11 @@ from univg_eval.benchmarks.readers.common.sequences import (
     open_videos,
     sequence_sample,
 )
+from univg_eval.benchmarks.readers.common.zero_shot import extracted_entry, full_entry
 from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample, Target
 
-__all__ = ["SPLIT", "open_revos", "open_revos_full"]
+__all__ = ["ENTRIES", "SPLIT", "open_revos", "open_revos_full"]
 
 SPLIT = "test"
 ASKED = 2
@@ -357,3 +359,34 @@ def _object_names(value: Any, where: str) -> list[str]:
             "empty where the expression describes nothing",
         )
     return [str(v) for v in value]
+
+
+_REVOS = ByHand(
+    "ReVOS (OneDrive or Baidu; the README lists SHA-256 sums)",
+    "https://github.com/cilinyan/ReVOS-api",
+)
+_ARCHIVES = (ImageArchive("JPEGImages.zip", ("ReVOS/JPEGImages", "JPEGImages")),)
+_LICENCE = "CC BY-NC-SA 4.0, non-commercial research only"
+
+ENTRIES = (
+    extracted_entry(
+        name="revos",
+        title="ReVOS, the boxes in sampled frames that UniVG-R1 scores",
+        opener=open_revos,
+        tasks={"univg_revos": None, "univg_revos_video": None},
+        files=("ReVOS_eval.json",),
+        images=(_REVOS,),
+        image_archives=_ARCHIVES,
+        licence=f"ReVOS: {_LICENCE}",
+    ),
+    full_entry(
+        name="revos_full",
+        title="the validation part of ReVOS itself: masks, all expressions, absent objects too",
+        opener=open_revos_full,
+        options=("sampling",),
+        tasks={"univg_revos_full": None, "univg_revos_full_video": None},
+        by_hand=(_REVOS,),
+        image_archives=_ARCHIVES,
+        licence=_LICENCE,
+    ),
+)
