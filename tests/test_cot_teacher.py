@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 
 import pytest
 from fake_teacher import completion
 
-from univg_train.cot.images import bounded_size
-from univg_train.cot.limits import RateLimiter
-from univg_train.cot.teacher import _retry_after, public_url, read_reply
+from univg_train.cot.teacher import RateLimiter, bounded_size, public_url, read_reply
 
 # --- limits --------------------------------------------------------------------------------------
 
@@ -100,19 +97,6 @@ def test_any_minute_keeps_the_limit_with_many_workers() -> None:
         assert sum(start <= t < start + 60 - 1e-6 for t in times) <= 4
 
 
-def test_a_pause_holds_for_all() -> None:
-    async def run() -> float:
-        clock = Clock()
-        limiter = RateLimiter(clock=clock, sleep=clock.sleep)
-        await limiter.acquire(1)
-        limiter.pause(7)
-        limiter.pause(3)
-        await limiter.acquire(1)
-        return clock.now - 1000.0
-
-    assert asyncio.run(run()) == 7
-
-
 # --- replies -------------------------------------------------------------------------------------
 
 
@@ -141,29 +125,6 @@ def test_a_thinking_that_the_servers_parser_cut_out_is_put_back() -> None:
     whole = "<think>chain</think><answer>x</answer>"
     assert read(content=whole, reasoning_content="own thoughts").text == whole
     assert read(content="<best>1</best>", reasoning_content="hm").text == "<best>1</best>"
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"retry-after": "2"}, 2.0),
-        ({"retry-after": "1.5"}, 1.5),
-        ({"retry-after": "-3"}, 0.0),
-        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "inf"}, None),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
-    ],
-)
-def test_how_long_a_server_asks_to_wait(headers: dict, seconds: float | None) -> None:
-    assert _retry_after(headers) == seconds
-
-
-def test_a_date_to_wait_for() -> None:
-    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
-    assert _retry_after({"retry-after": date}) == pytest.approx(30, abs=2)
 
 
 def test_addresses_as_they_are_written_down() -> None:

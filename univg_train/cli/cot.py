@@ -1,4 +1,4 @@
-"""``univg-train cot``: arguments, and what is told at the end."""
+"""``univg-train cot``: arguments, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ best of the rest. DIR/cotsft.json then holds examples to fine-tune on, DIR/chain
 with its verdict.
 
 All images of the rows, reduced, their questions and boxes are sent to the server of --base-url.
-Stop at any time: the same command goes on, and asks nothing twice that was answered.
+Stop at any time: the same command goes on, and requests nothing twice that was answered.
 """
 _EPILOG = f"""\
 example:
@@ -45,7 +45,7 @@ environment:
   {_URL}  the server where --base-url is not given
 
 exit status: 0 every row has its outcome; 2 a mistake, or no answer from the teacher; 3 some rows
-went unanswered: the same command asks again for these; 130 interrupted
+went unanswered: the same command requests these again; 130 interrupted
 """
 
 
@@ -86,13 +86,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     teacher.add_argument(
         "--retries", type=_count_or_zero, default=5, metavar="N", help="of a request (default 5)"
-    )
-    teacher.add_argument(
-        "--max-wait",
-        type=_seconds,
-        default=120.0,
-        metavar="S",
-        help="longest wait that the server may ask for (default 120)",
     )
     teacher.add_argument(
         "--temperature", type=_not_negative, default=1.0, metavar="T", help="of chains (default 1)"
@@ -173,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
     """Build, and print what was built."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     for name in ("httpx", "httpx2", "openai"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # they tell every single request
+        logging.getLogger(name).setLevel(logging.WARNING)  # they log every single request
     from univg_train.cot.building import CotSettings, build_chains
     from univg_train.cot.rows import rows_of_benchmark, rows_of_file
     from univg_train.cot.teacher import TeacherSettings
@@ -188,7 +181,6 @@ def run(args: argparse.Namespace) -> int:
             max_tokens_field=args.max_tokens_field,
             timeout_s=args.timeout,
             retries=args.retries,
-            max_wait_s=args.max_wait,
             requests_per_minute=args.requests_per_minute,
             tokens_per_minute=args.tokens_per_minute,
         ),
@@ -223,13 +215,13 @@ def run(args: argparse.Namespace) -> int:
         )
     except ModuleNotFoundError as error:
         raise UserError(
-            f"asking a teacher needs the package {error.name!r}, which is not installed; install "
+            f"`cot` needs the package {error.name!r}, which is not installed; install "
             "the extra: pip install 'univg[train]'"
         ) from error
     if args.json:
         print(json.dumps({**asdict(summary), "out": str(args.out)}, indent=2))
     else:
-        print(_told(summary, args.out))
+        print(_summary_text(summary, args.out))
     return _EXIT_UNANSWERED if summary.unanswered else 0
 
 
@@ -245,7 +237,7 @@ def _key(base_url: str | None) -> str:
     return "none"  # the client wants one; servers of one's own mostly do not
 
 
-def _told(summary: CotSummary, out: Path) -> str:
+def _summary_text(summary: CotSummary, out: Path) -> str:
     lines = [
         f"{summary.rows} rows: {summary.accepted} accepted, {summary.rejected} rejected, "
         f"{summary.unanswered} unanswered"
@@ -256,14 +248,14 @@ def _told(summary: CotSummary, out: Path) -> str:
     if left_out:
         lines.append(f"left out: {', '.join(left_out)}")
     if summary.chain_reasons:
-        told = ", ".join(f"{reason} {n}" for reason, n in summary.chain_reasons.items())
-        lines.append(f"rules broken, of {summary.chains} chains: {told}")
+        broken = ", ".join(f"{reason} {n}" for reason, n in summary.chain_reasons.items())
+        lines.append(f"rules broken, of {summary.chains} chains: {broken}")
     cost = "" if summary.cost is None else f", cost {summary.cost:.4f}"
     lines.append(
         f"{summary.replies} replies: {summary.prompt_tokens} prompt and "
         f"{summary.completion_tokens} completion tokens{cost}"
         + (
-            f" (without {summary.replies_without_usage} replies whose tokens were not told)"
+            f" (without {summary.replies_without_usage} replies whose tokens were not counted)"
             if summary.replies_without_usage
             else ""
         )

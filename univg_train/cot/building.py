@@ -1,6 +1,6 @@
 """Chains of thought from a teacher: rows of images, question and box → examples to learn from.
 
-For every row a teacher is asked for several chains that lead to the known box; rules throw out
+For every row a teacher writes several chains that lead to the known box; rules throw out
 those that give the answer away, quote coordinates, or end in another image; the teacher chooses
 the best of the rest; and ``<think>…</think><answer>box</answer>`` is put together with the true
 box in the student's dialect. Rules, costs and what is sent are described in ``docs/cot.md``.
@@ -31,18 +31,19 @@ from typing import Any
 from univg_eval.dialects import Dialect, get_dialect
 from univg_eval.errors import UserError
 from univg_eval.files import write_text_atomically
-from univg_train.cot.images import SentImage, encode_images
-from univg_train.cot.journal import Journal
+from univg_train.cot.journal import ReplyJournal
 from univg_train.cot.output import CotSummary, OutputContext, write_outputs
 from univg_train.cot.prompts import chain_prompt, choice_prompt, image_heading, prompts_sha256
 from univg_train.cot.rows import CotRow, CotRows, sizes_of, survey_rows
-from univg_train.cot.selection import AskChain, AskChoice, Judgement, judge
+from univg_train.cot.selection import ChainRequest, ChoiceRequest, RowState, row_state
 from univg_train.cot.teacher import (
     DeclinedError,
     Reply,
+    SentImage,
     Teacher,
     TeacherSettings,
     UnansweredError,
+    encode_images,
     public_url,
 )
 
@@ -59,11 +60,11 @@ class CotSettings:
     """How chains are built.
 
     Attributes:
-        teacher: who is asked.
+        teacher: who writes them.
         dialect: how the student writes boxes.
         min_pixels, max_pixels: limits of the student's resize, for dialects in those pixels.
-        chains: how many are asked for a row.
-        min_words, max_words: limits of the thinking, told to the teacher and checked.
+        chains: how many are requested for a row.
+        min_words, max_words: limits of the thinking, part of the prompt and checked.
         image_pixels: largest area of an image as it is sent.
         concurrency: requests under way at once.
         price_in, price_out: price of a million tokens of prompt and of completion; None: unknown.
@@ -106,7 +107,7 @@ class CotSettings:
             )
         return dialect
 
-    def asked(self) -> dict[str, Any]:
+    def replies_depend_on(self) -> dict[str, Any]:
         """Everything that a reply depends on beside its row."""
         return {
             "model": self.teacher.model,
@@ -135,7 +136,7 @@ def build_chains(
         rows: see `univg_train.cot.rows`.
         out: folder of the run; made if it is not there.
         settings: those that replies depend on must be the folder's own; prices, limits and the
-            student's dialect may change from run to run, and nothing is asked again for it.
+            student's dialect may change from run to run, and nothing is requested again for it.
         api_key: sent to the server and kept nowhere.
         limit: only the first so many rows.
         skip_faulty: leave out faulty rows, which are counted, instead of refusing them.
@@ -150,10 +151,10 @@ def build_chains(
     dialect = settings.student_dialect()
     survey = survey_rows(rows, dialect, skip_faulty=skip_faulty)
     _prepare_folder(out, settings)
-    with Journal(out / "journal.jsonl") as journal:
+    with ReplyJournal(out / "journal.jsonl") as journal:
         run = _Run(rows, settings, dialect, journal, limit, {id_ for id_, _ in survey.faulty})
         try:
-            asyncio.run(run.ask_all(api_key, min(survey.n_rows, limit or survey.n_rows)))
+            asyncio.run(run.request_all(api_key, min(survey.n_rows, limit or survey.n_rows)))
         except ExceptionGroup as group:
             raise _first_error(group) from group
         return write_outputs(
@@ -161,7 +162,7 @@ def build_chains(
             OutputContext(
                 rows=rows,
                 survey=survey,
-                asked=settings.asked(),
+                replies_depend_on=settings.replies_depend_on(),
                 settings=_changeable(settings),
                 dialect=dialect,
                 price=_price(settings),
@@ -169,7 +170,7 @@ def build_chains(
                 broken=run.broken,
                 requests=run.n_requests,
             ),
-            run.judged(),
+            run.states(),
         )
 
 
@@ -192,13 +193,13 @@ def _changeable(settings: CotSettings) -> dict[str, Any]:
 
 
 def _prepare_folder(out: Path, settings: CotSettings) -> None:
-    """Make the folder, and hold the settings against those that its replies were asked with."""
+    """Make the folder; refuse other settings than those of its replies."""
     path, journal = out / "settings.json", out / "journal.jsonl"
-    asked = settings.asked()
+    now = settings.replies_depend_on()
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not journal.exists() or not journal.stat().st_size:
-            write_text_atomically(path, [json.dumps(asked, indent=2) + "\n"])
+            write_text_atomically(path, [json.dumps(now, indent=2) + "\n"])
             return
         before = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -213,18 +214,18 @@ def _prepare_folder(out: Path, settings: CotSettings) -> None:
         raise UserError(f"{path}: expected a JSON object; give another --out")
     changed = [
         f"{name} was {before.get(name)!r} and is {value!r}"
-        for name, value in asked.items()
+        for name, value in now.items()
         if before.get(name) != value
     ]
     if changed:
         raise UserError(
-            f"the replies in {out} were asked for with other settings: {', '.join(changed)}. Go on "
+            f"the replies in {out} were written under other settings: {', '.join(changed)}. Go on "
             "with the same ones, or give another --out"
         )
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error to tell of several workers': a user's, if there is one."""
+    """The error to report of several workers': a user's, if there is one."""
     users, _ = group.split(UserError)
     error: BaseException = users or group
     while isinstance(error, BaseExceptionGroup):
@@ -240,7 +241,7 @@ class _Run:
         rows: CotRows,
         settings: CotSettings,
         dialect: Dialect,
-        journal: Journal,
+        journal: ReplyJournal,
         limit: int | None,
         faulty: set[str],
     ) -> None:
@@ -271,15 +272,15 @@ class _Run:
                 left = None if left is None else left - 1
                 yield row
 
-    def judged(self) -> Iterator[tuple[CotRow, list[dict[str, Any]], Judgement]]:
+    def states(self) -> Iterator[tuple[CotRow, list[dict[str, Any]], RowState]]:
         """Every row with its replies and what they amount to."""
         for row in self._usable():
             entries = self._journal.entries(row.id, row.digest)
-            yield row, entries, self._judge(row, entries)
+            yield row, entries, self._state(row, entries)
 
-    def _judge(self, row: CotRow, entries: list[dict[str, Any]]) -> Judgement:
+    def _state(self, row: CotRow, entries: list[dict[str, Any]]) -> RowState:
         settings = self._settings
-        return judge(
+        return row_state(
             row,
             entries,
             chains=settings.chains,
@@ -289,13 +290,13 @@ class _Run:
             sizes=sizes_of(row, self._rows.image_root),
         )
 
-    async def ask_all(self, api_key: str, n_rows: int) -> None:
-        """Ask until every row has its outcome, or went unanswered."""
+    async def request_all(self, api_key: str, n_rows: int) -> None:
+        """Send requests until every row has its outcome, or went unanswered."""
         rows = self._usable()
         async with Teacher(self._settings.teacher, api_key) as teacher:
             try:
                 async with asyncio.TaskGroup() as group:
-                    progress = group.create_task(self._tell(teacher, n_rows))
+                    progress = group.create_task(self._log_progress(teacher, n_rows))
                     workers = [
                         group.create_task(self._work(rows, teacher))
                         for _ in range(min(self._settings.concurrency, n_rows))
@@ -306,7 +307,7 @@ class _Run:
                 self.n_requests = teacher.n_requests
         self._release()
 
-    async def _tell(self, teacher: Teacher, n_rows: int) -> None:
+    async def _log_progress(self, teacher: Teacher, n_rows: int) -> None:
         while True:
             await asyncio.sleep(_PROGRESS_S)
             _LOG.info(
@@ -320,11 +321,11 @@ class _Run:
     async def _work(self, rows: Iterator[CotRow], teacher: Teacher) -> None:
         for row in rows:  # shared: each row goes to one worker
             entries = self._journal.entries(row.id, row.digest)
-            judgement = self._judge(row, entries)
-            if judgement.next is not None:
-                judgement = await self._finish(row, entries, judgement, teacher)
+            state = self._state(row, entries)
+            if state.next is not None:
+                state = await self._finish(row, entries, state, teacher)
             self._done += 1
-            self._accepted += judgement.status == "accepted"
+            self._accepted += state.status == "accepted"
             # A journal that holds everything must not keep Ctrl-C and the other tasks waiting.
             await asyncio.sleep(0)
 
@@ -332,19 +333,19 @@ class _Run:
         self,
         row: CotRow,
         entries: list[dict[str, Any]],
-        judgement: Judgement,
+        state: RowState,
         teacher: Teacher,
-    ) -> Judgement:
+    ) -> RowState:
         try:
             images = await asyncio.to_thread(
                 encode_images, row.images, self._rows.image_root, self._settings.image_pixels
             )
         except UserError as error:
             self.broken[row.id] = str(error)
-            return judgement
-        while judgement.next is not None:
+            return state
+        while state.next is not None:
             try:
-                entry = await self._ask(row, judgement.next, images, teacher)
+                entry = await self._request(row, state.next, images, teacher)
             except UnansweredError as error:
                 self.unanswered[row.id] = str(error)
                 self._missed += 1
@@ -353,19 +354,19 @@ class _Run:
                         f"the teacher at {self._server} no longer answers: {error}. Replies at "
                         "hand are kept; start the same command again when it does"
                     ) from error
-                return judgement
+                return state
             entries.append(entry)
-            judgement = self._judge(row, entries)
-        return judgement
+            state = self._state(row, entries)
+        return state
 
     @property
     def _server(self) -> str:
         return public_url(self._settings.teacher.base_url)
 
-    async def _ask(
+    async def _request(
         self,
         row: CotRow,
-        request: AskChain | AskChoice,
+        request: ChainRequest | ChoiceRequest,
         images: list[SentImage],
         teacher: Teacher,
     ) -> dict[str, Any]:
@@ -374,7 +375,7 @@ class _Run:
             entry = None
             if not self._answered:
                 try:
-                    entry = await self._ask_now(row, request, images, teacher)
+                    entry = await self._send(row, request, images, teacher)
                 except UnansweredError as error:
                     raise UserError(
                         f"the teacher at {self._server} does not answer: {error}. See that "
@@ -384,18 +385,18 @@ class _Run:
             self._gate.release()
             if entry is not None:
                 return entry
-        return await self._ask_now(row, request, images, teacher)
+        return await self._send(row, request, images, teacher)
 
-    async def _ask_now(
+    async def _send(
         self,
         row: CotRow,
-        request: AskChain | AskChoice,
+        request: ChainRequest | ChoiceRequest,
         images: list[SentImage],
         teacher: Teacher,
     ) -> dict[str, Any]:
         settings = self._settings
         headings = [image_heading(row, i) for i in range(len(row.images))]
-        if isinstance(request, AskChain):
+        if isinstance(request, ChainRequest):
             text = chain_prompt(row, min_words=settings.min_words, max_words=settings.max_words)
             about: dict[str, Any] = {"kind": "chain", "chain": request.chain}
             temperature: float | None = settings.teacher.temperature
@@ -404,7 +405,7 @@ class _Run:
             about = {"kind": "choice", "shown": list(request.shown)}
             temperature = None
         try:
-            reply = await teacher.ask(text, images, headings, temperature=temperature)
+            reply = await teacher.request(text, images, headings, temperature=temperature)
         except DeclinedError as error:
             return self._hold(row, about, str(error))
         self._answered = True
@@ -449,7 +450,5 @@ def _entry(reply: Reply, server: str) -> dict[str, Any]:
         "server": server,
         "prompt_tokens": reply.prompt_tokens,
         "completion_tokens": reply.completion_tokens,
-        "attempts": reply.attempts,
-        "seconds": reply.seconds,
         "date": _now(),
     }

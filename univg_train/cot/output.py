@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from univg_eval.dialects import Dialect
-from univg_eval.files import write_text_atomically
+from univg_eval.files import whole_file, write_text_atomically
 from univg_eval.runs.record import environment
 from univg_train.cot.prompts import student_prompt
 from univg_train.cot.rows import CotRow, CotRows, Survey, UnusedRow, sizes_of, student_question
-from univg_train.cot.selection import Judgement
+from univg_train.cot.selection import RowState
 
 __all__ = ["CotSummary", "OutputContext", "write_outputs"]
 
@@ -30,7 +28,7 @@ class CotSummary:
     Attributes:
         rows: rows that chains were built for: the denominator of the next three.
         accepted, rejected: rows with and without an example to learn from.
-        unanswered: rows that the server did not answer; the next run asks again.
+        unanswered: rows that the server did not answer; the next run requests them again.
         unused: rows of another kind, by reason.
         faulty: rows left out because they are wrong.
         chains: chains that the teacher gave.
@@ -38,7 +36,7 @@ class CotSummary:
         row_reasons: how many rows were rejected for each reason.
         requests: sent by this run, retries included.
         replies: in the journal, about these rows.
-        replies_without_usage: replies whose tokens the server did not tell; not in the sums.
+        replies_without_usage: replies whose tokens the server did not count; not in the sums.
         prompt_tokens, completion_tokens: of all replies, earlier runs' included.
         cost: of these tokens at the given prices; None without prices.
     """
@@ -62,13 +60,13 @@ class CotSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputContext:
-    """What the files tell beside the replies.
+    """What the files hold beside the replies.
 
     Attributes:
         rows: the input.
         survey: what was counted in it.
-        asked: settings that replies depend on.
-        settings: the others that the files depend on.
+        replies_depend_on: settings that the replies depend on.
+        settings: the others, that only the files depend on.
         dialect: of the student.
         price: of a million tokens of prompt and of completion; None: unknown.
         unanswered: by row id, what went wrong.
@@ -78,7 +76,7 @@ class OutputContext:
 
     rows: CotRows
     survey: Survey
-    asked: Mapping[str, Any]
+    replies_depend_on: Mapping[str, Any]
     settings: Mapping[str, Any]
     dialect: Dialect
     price: tuple[float, float] | None
@@ -87,51 +85,34 @@ class OutputContext:
     requests: int
 
 
-@contextmanager
-def _whole_files(folder: Path, names: Sequence[str]) -> Iterator[list[IO[str]]]:
-    """Files that take their places together at the end, or not at all if the body raises.
-
-    Only one process may write to the folder: the names of unfinished files are always the same,
-    so that what a killed run left is written over.
-    """
-    unfinished = [folder / f".{name}.unfinished" for name in names]
-    with ExitStack() as stack:
-        files: list[IO[str]] = []
-        for path in unfinished:
-            stack.callback(path.unlink, missing_ok=True)
-            files.append(stack.enter_context(path.open("w", encoding="utf-8")))
-        yield files
-        for file, path, name in zip(files, unfinished, names, strict=True):
-            file.flush()
-            os.fsync(file.fileno())
-            path.replace(folder / name)
-
-
 def write_outputs(
     out: Path,
     context: OutputContext,
-    judged: Iterable[tuple[CotRow, Sequence[Mapping[str, Any]], Judgement]],
+    rows: Iterable[tuple[CotRow, Sequence[Mapping[str, Any]], RowState]],
 ) -> CotSummary:
     """Write chains.jsonl, rows.jsonl, cotsft.json and manifest.json; see `cot.building`."""
     counter = _Counter(context)
     provenance = {
-        "teacher": context.asked["model"],
-        "prompts_sha256": context.asked["prompts_sha256"],
+        "teacher": context.replies_depend_on["model"],
+        "prompts_sha256": context.replies_depend_on["prompts_sha256"],
         "univg": version("univg"),
         "openai": version("openai"),
     }
     # The old manifest would vouch for the new files.
     (out / "manifest.json").unlink(missing_ok=True)
-    with _whole_files(out, ["chains.jsonl", "rows.jsonl", "cotsft.json"]) as files:
-        chains_file, rows_file, examples_file = files
+    with (
+        whole_file(out / "chains.jsonl", sync=True) as chains_file,
+        whole_file(out / "rows.jsonl", sync=True) as rows_file,
+        whole_file(out / "cotsft.json", sync=True) as examples_file,
+    ):
         examples_file.write("[")
-        for row, entries, judgement in judged:
-            for line in counter.chain_lines(row, entries, judgement):
+        for row, entries, state in rows:
+            for line in counter.chain_lines(row, entries, state):
                 chains_file.write(_line(line))
-            rows_file.write(_line(counter.row_line(row, entries, judgement)))
-            if judgement.status == "accepted":
+            rows_file.write(_line(counter.row_line(row, entries, state)))
+            if state.status == "accepted":
                 examples_file.write("\n" if counter.summary.accepted == 1 else ",\n")
-                example = _example(row, entries, judgement, context, provenance)
+                example = _example(row, entries, state, context, provenance)
                 examples_file.write(_line(example).rstrip("\n"))
         examples_file.write("\n]\n")
         for unused in _unused(context):
@@ -141,7 +122,7 @@ def write_outputs(
         "schema": 1,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "input": {**context.rows.about, "image_root": str(context.rows.image_root.absolute())},
-        "asked": dict(context.asked),
+        "asked": dict(context.replies_depend_on),
         "settings": dict(context.settings),
         "result": asdict(summary),
         "versions": {**environment()["versions"], "openai": version("openai")},
@@ -182,36 +163,34 @@ class _Counter:
         return round((prompt_tokens * price_in + completion_tokens * price_out) / 1e6, 8)
 
     def chain_lines(
-        self, row: CotRow, entries: Sequence[Mapping[str, Any]], judgement: Judgement
+        self, row: CotRow, entries: Sequence[Mapping[str, Any]], state: RowState
     ) -> Iterator[dict[str, Any]]:
         for entry in entries:
             if entry["kind"] != "chain":
                 continue
-            verdict = judgement.verdicts[entry["chain"]]
+            check = state.checks[entry["chain"]]
             self.summary.chains += 1
-            self._chain_reasons.update(verdict.reasons)
-            sound = "accepted" if entry["chain"] == judgement.chosen else "not_chosen"
+            self._chain_reasons.update(check.reasons)
+            sound = "accepted" if entry["chain"] == state.chosen else "not_chosen"
             yield {
                 "id": row.id,
                 "chain": entry["chain"],
-                "verdict": "rejected" if verdict.reasons else sound,
-                "reasons": list(verdict.reasons),
-                "thinking": verdict.thinking,
+                "verdict": "rejected" if check.reasons else sound,
+                "reasons": list(check.reasons),
+                "thinking": check.thinking,
                 **_tokens([entry]),
                 "cost": self._cost(*_tokens([entry]).values()),
                 "reply": entry["text"],
                 "declined": entry.get("declined"),
                 "model": entry.get("model"),
-                "attempts": entry.get("attempts"),
-                "seconds": entry.get("seconds"),
                 "date": entry["date"],
             }
 
     def row_line(
-        self, row: CotRow, entries: Sequence[Mapping[str, Any]], judgement: Judgement
+        self, row: CotRow, entries: Sequence[Mapping[str, Any]], state: RowState
     ) -> dict[str, Any]:
         summary = self.summary
-        status, reasons, message = judgement.status, list(judgement.reasons), None
+        status, reasons, message = state.status, list(state.reasons), None
         if row.id in self._context.broken:
             status, reasons = "rejected", ["image_unreadable"]
             message = self._context.broken[row.id]
@@ -233,7 +212,7 @@ class _Counter:
             "status": status,
             "reasons": reasons,
             "message": message,
-            "chosen": judgement.chosen,
+            "chosen": state.chosen,
             "replies": len(entries),
             **tokens,
             "cost": self._cost(*tokens.values()),
@@ -258,20 +237,20 @@ def _tokens(entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 def _example(
     row: CotRow,
     entries: Sequence[Mapping[str, Any]],
-    judgement: Judgement,
+    state: RowState,
     context: OutputContext,
     provenance: Mapping[str, str],
 ) -> dict[str, Any]:
     """An accepted row as the trainers read it: a conversation of two turns."""
     sizes = sizes_of(row, context.rows.image_root)
-    chosen = next(e for e in entries if e["kind"] == "chain" and e["chain"] == judgement.chosen)
+    chosen = next(e for e in entries if e["kind"] == "chain" and e["chain"] == state.chosen)
     question = student_question(row, context.dialect, sizes)
     return {
         "id": row.id,
         "images": list(row.images),
         "conversations": [
             {"from": "human", "value": student_prompt(question, len(row.images))},
-            {"from": "gpt", "value": judgement.text},
+            {"from": "gpt", "value": state.text},
         ],
         "task": row.task,
         "provenance": {

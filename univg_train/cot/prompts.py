@@ -1,4 +1,4 @@
-"""What the teacher is asked: to explain a known answer, and to choose among explanations.
+"""What the teacher is prompted with: to explain a known answer, and to choose among explanations.
 
 The design follows what the authors of UniVG-R1 tell about theirs (AMAP-ML/UniVG-R1, issue 2): all
 images, the question and the true answer are given; the teacher is to assume that it does not know
@@ -146,7 +146,7 @@ def image_heading(row: CotRow, image: int) -> str | None:
 
 
 def truth_1000(box: Box) -> list[int]:
-    """A box (xyxy_norm) as the teacher is told it: whole numbers on 0-1000, never empty."""
+    """A box (xyxy_norm) as the teacher is given it: whole numbers on 0-1000, never empty."""
     dialect = get_dialect("norm1000")
     return [int(value) for value in dialect.space.from_norm(box, None, None)]
 
@@ -198,7 +198,7 @@ def prompts_sha256() -> str:
 
 
 def student_prompt(question: str, n_images: int) -> str:
-    """What the student is asked: a mark for each image, the question, the think sentence.
+    """What the student is prompted with: a mark for each image, the question, the think sentence.
 
     Args:
         question: with its boxes in the student's own dialect.

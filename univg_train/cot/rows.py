@@ -48,14 +48,14 @@ class CotRow:
     Attributes:
         id: unique among the rows.
         images: paths relative to the image root, or absolute; ``clip.mp4#frame=12`` is a frame.
-        question: what is asked; boxes inside it are written
+        question: the instruction; boxes inside it are written
             ``<|box_start|>(x1,y1),(x2,y2)<|box_end|>`` on 0-1000.
         box: the answer, xyxy_norm on its image.
         target_image: 0-based image that the box lies on.
         image_is_given: False where the question leaves open which image it is.
-        image_sizes: (width, height) of each image in pixels, upright; empty: the files are asked.
+        image_sizes: (width, height) of each image in pixels, upright; empty: those of the files.
         question_box_image: 0-based image that boxes inside the question lie on.
-        task: kind of question; chooses the steps that the teacher is asked to take.
+        task: kind of question; chooses the steps that the teacher is to take.
         source: where the row comes from, kept in the output. JSON values.
     """
 
@@ -276,10 +276,10 @@ def student_question(row: CotRow, dialect: Dialect, sizes: list[tuple[int, int]]
 
 
 def survey_rows(rows: CotRows, dialect: Dialect, *, skip_faulty: bool) -> Survey:
-    """Look at every row before anything is asked.
+    """Look at every row before anything is sent.
 
     Raises:
-        UserError: an id stands twice, there is nothing to build, `rows` cannot be iterated again,
+        UserError: an id is a duplicate, there is nothing to build, `rows` cannot be iterated again,
             or rows are faulty and are not to be skipped (the first of them are named).
     """
     if isinstance(rows.rows, Iterator):
@@ -291,7 +291,7 @@ def survey_rows(rows: CotRows, dialect: Dialect, *, skip_faulty: bool) -> Survey
     seen: set[str] = set()
     for row in rows.rows:
         if row.id in seen:
-            raise UserError(f"the id {row.id!r} stands twice among the rows; ids must be unique")
+            raise UserError(f"the id {row.id!r} is a duplicate; ids must be unique")
         seen.add(row.id)
         if isinstance(row, CotRow):
             fault = row_fault(row, rows.image_root, dialect)

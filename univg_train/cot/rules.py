@@ -17,7 +17,7 @@ from univg_eval.dialects.image_names import find_image_names
 from univg_train.cot.prompts import teacher_question, truth_1000
 from univg_train.cot.rows import MEDIA_MARKS, CotRow, encode_box
 
-__all__ = ["REASONS", "Verdict", "assemble", "check_chain", "read_choice"]
+__all__ = ["REASONS", "ChainCheck", "assemble", "check_chain", "read_choice"]
 
 REASONS = {
     "refused": "the teacher or its server declined to answer",
@@ -27,8 +27,8 @@ REASONS = {
     "marks": "tags, special tokens, image marks or characters that no text file holds",
     "given_answer": "the thinking mentions an answer that was known beforehand",
     "coordinates": "the thinking holds coordinates that the question does not",
-    "too_short": "fewer words than asked for",
-    "too_long": "more words than asked for",
+    "too_short": "fewer words than requested",
+    "too_long": "more words than requested",
     "language": "less than 95 % of the letters are Latin",
     "image_missing": "several images, and the thinking names none at its end",
     "image_other": "the thinking ends with another image than the target's, or with several",
@@ -105,7 +105,7 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s|\Z)|\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ChainCheck:
     """What the rules say about a chain.
 
     Attributes:
@@ -125,24 +125,24 @@ def check_chain(
     min_words: int,
     max_words: int,
     sizes: Sequence[tuple[int, int]] | None = None,
-) -> Verdict:
+) -> ChainCheck:
     """Hold a teacher's reply against the rules.
 
     Args:
         text: the whole reply.
         row: what it is about.
-        finish_reason: why the teacher stopped, as its server tells.
+        finish_reason: why the teacher stopped, as its server says.
         min_words: least number of words of the thinking.
         max_words: largest number of words of the thinking.
         sizes: (width, height) of the row's images in pixels, if known.
     """
     if finish_reason == "content_filter":
-        return Verdict(None, ("refused",))
+        return ChainCheck(None, ("refused",))
     reasons = ["cut_off"] if finish_reason == "length" else []
     match = _REPLY.match(text)
     thinking = match["thinking"].strip() if match else ""
     if match is None or not thinking:
-        return Verdict(None, (*reasons, "format"))
+        return ChainCheck(None, (*reasons, "format"))
     if not _is_truth(match["answer"], row):
         reasons.append("box_differs")
     if _has_marks(thinking):
@@ -162,7 +162,7 @@ def check_chain(
         image = _image_reason(thinking, row)
         if image is not None:
             reasons.append(image)
-    return Verdict(thinking, tuple(reasons))
+    return ChainCheck(thinking, tuple(reasons))
 
 
 def _is_truth(answer: str, row: CotRow) -> bool:

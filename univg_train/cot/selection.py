@@ -1,8 +1,7 @@
 """What a row's replies amount to: the next request, or the outcome. A pure function of the replies.
 
-The steps: as many chains as asked for, each held against the rules; the teacher chooses among those
-that pass them (a chain that would be thrown out afterwards is not worth choosing); the chosen one
-is assembled with the true box and read back.
+The steps: as many chains as configured, each held against the rules; the teacher chooses among
+those that pass; the chosen one is assembled with the true box and read back.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from typing import Any
 
 from univg_eval.dialects import Dialect
 from univg_train.cot.rows import CotRow
-from univg_train.cot.rules import Verdict, assemble, check_chain, read_choice
+from univg_train.cot.rules import ChainCheck, assemble, check_chain, read_choice
 
-__all__ = ["AskChain", "AskChoice", "Judgement", "judge"]
+__all__ = ["ChainRequest", "ChoiceRequest", "RowState", "row_state"]
 
-_CHOICES_ASKED = 2  # a teacher that twice names no candidate will not
+_MOST_CHOICES = 2  # a teacher that twice names no candidate will not
 
 
 @dataclass(frozen=True, slots=True)
-class AskChain:
+class ChainRequest:
     """The next request: one more chain.
 
     Attributes:
@@ -33,7 +32,7 @@ class AskChain:
 
 
 @dataclass(frozen=True, slots=True)
-class AskChoice:
+class ChoiceRequest:
     """The next request: which chain is best.
 
     Attributes:
@@ -46,27 +45,27 @@ class AskChoice:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class RowState:
     """Where a row stands.
 
     Attributes:
-        next: what to ask; None: nothing more.
-        status: ``accepted``, ``rejected``, or ``open`` while there is something to ask.
+        next: the next request; None: nothing more.
+        status: ``accepted``, ``rejected``, or ``open`` while there is something to request.
         reasons: why the row is rejected: ``no_sound_chain`` or ``no_choice``.
         chosen: number of the accepted chain.
         text: what the student learns to answer, where the row is accepted.
-        verdicts: by the number of the chain.
+        checks: by the number of the chain.
     """
 
-    next: AskChain | AskChoice | None
+    next: ChainRequest | ChoiceRequest | None
     status: str
     reasons: tuple[str, ...] = ()
     chosen: int | None = None
     text: str | None = None
-    verdicts: Mapping[int, Verdict] = field(default_factory=dict)
+    checks: Mapping[int, ChainCheck] = field(default_factory=dict)
 
 
-def judge(
+def row_state(
     row: CotRow,
     entries: Sequence[Mapping[str, Any]],
     *,
@@ -75,64 +74,64 @@ def judge(
     max_words: int,
     dialect: Dialect,
     sizes: list[tuple[int, int]] | None,
-) -> Judgement:
+) -> RowState:
     """Read a row's replies.
 
     Args:
         row: what they are about.
         entries: of the journal, in the order of arrival.
-        chains: how many chains are asked for.
+        chains: how many chains a row gets.
         min_words, max_words: limits of the thinking.
         dialect: of the student.
         sizes: (width, height) of the row's images in pixels, if known.
     """
-    verdicts: dict[int, Verdict] = {}
+    checks: dict[int, ChainCheck] = {}
     texts: dict[int, str] = {}
     thinkings: list[str] = []
     for entry in sorted((e for e in entries if e["kind"] == "chain"), key=lambda e: e["chain"]):
-        verdict = _verdict(entry, row, min_words, max_words, sizes)
-        thinking = verdict.thinking
+        check = _check(entry, row, min_words, max_words, sizes)
+        thinking = check.thinking
         if thinking is not None:
             if thinking in thinkings:
-                verdict = replace(verdict, reasons=(*verdict.reasons, "repeated"))
+                check = replace(check, reasons=(*check.reasons, "repeated"))
             thinkings.append(thinking)
-        if thinking is not None and not verdict.reasons:
+        if thinking is not None and not check.reasons:
             text = assemble(thinking, row, dialect, sizes)
             if text is None:
-                verdict = replace(verdict, reasons=("unreadable",))
+                check = replace(check, reasons=("unreadable",))
             else:
                 texts[entry["chain"]] = text
-        verdicts[entry["chain"]] = verdict
+        checks[entry["chain"]] = check
     for chain in range(chains):
-        if chain not in verdicts:
-            return Judgement(AskChain(chain), "open", verdicts=verdicts)
+        if chain not in checks:
+            return RowState(ChainRequest(chain), "open", checks=checks)
     if not texts:
-        return Judgement(None, "rejected", ("no_sound_chain",), verdicts=verdicts)
+        return RowState(None, "rejected", ("no_sound_chain",), checks=checks)
     if len(texts) == 1:
         (chosen,) = texts
-        return Judgement(None, "accepted", (), chosen, texts[chosen], verdicts)
+        return RowState(None, "accepted", (), chosen, texts[chosen], checks)
     shown = _shuffled(texts, row)
-    asked = [e for e in entries if e["kind"] == "choice" and tuple(e["shown"]) == shown]
-    for entry in asked:
+    choices = [e for e in entries if e["kind"] == "choice" and tuple(e["shown"]) == shown]
+    for entry in choices:
         best = None if entry.get("declined") else read_choice(entry["text"], len(shown))
         if best is not None:
             chosen = shown[best]
-            return Judgement(None, "accepted", (), chosen, texts[chosen], verdicts)
-    if len(asked) >= _CHOICES_ASKED:
-        return Judgement(None, "rejected", ("no_choice",), verdicts=verdicts)
-    candidates = tuple(verdicts[chain].thinking or "" for chain in shown)
-    return Judgement(AskChoice(shown, candidates), "open", verdicts=verdicts)
+            return RowState(None, "accepted", (), chosen, texts[chosen], checks)
+    if len(choices) >= _MOST_CHOICES:
+        return RowState(None, "rejected", ("no_choice",), checks=checks)
+    candidates = tuple(checks[chain].thinking or "" for chain in shown)
+    return RowState(ChoiceRequest(shown, candidates), "open", checks=checks)
 
 
-def _verdict(
+def _check(
     entry: Mapping[str, Any],
     row: CotRow,
     min_words: int,
     max_words: int,
     sizes: list[tuple[int, int]] | None,
-) -> Verdict:
+) -> ChainCheck:
     if entry.get("declined"):
-        return Verdict(None, ("refused",))
+        return ChainCheck(None, ("refused",))
     return check_chain(
         entry["text"],
         row,

@@ -1,49 +1,56 @@
-"""Asking a teacher behind an OpenAI-compatible server, in bounded time and at a bounded rate.
+"""Prompting a teacher behind an OpenAI-compatible server, in bounded time and at a bounded rate.
 
-The client is the package ``openai``; retries are made here, so that each of them counts against
-the limits, waits as long as the server asks, and is told in the result. A reply is read from the
-body itself: servers that call themselves compatible leave out or misspell fields.
+The package ``openai`` retries what may pass (time-outs, lost connections, 408, 409, 429, 5xx) and
+waits as long as the server says. A reply is read from the body itself: servers that call
+themselves compatible leave out or misspell fields.
 """
 
 from __future__ import annotations
 
 import asyncio
-import email.utils
+import base64
+import io
 import json
 import math
-import random
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from univg_eval.errors import UserError
-from univg_train.cot.images import SentImage
-from univg_train.cot.limits import RateLimiter
+from univg_eval.images.reading import load_reference
 
 __all__ = [
     "DeclinedError",
+    "RateLimiter",
     "Reply",
+    "SentImage",
     "Teacher",
     "TeacherSettings",
+    "Ticket",
     "UnansweredError",
+    "bounded_size",
+    "encode_images",
     "public_url",
     "read_reply",
 ]
 
 _CONNECT_S = 20.0
-_LONGEST_BACKOFF_S = 60.0
-_TIMEOUTS_A_REQUEST = 2  # one that stalled twice will stall again
 _SHOWN = 300
 _MAX_TOKENS_FIELDS = ("max_tokens", "max_completion_tokens")
 _CHARACTERS_A_TOKEN = 4
+_PIXELS_A_TOKEN = 28 * 28  # of Qwen's families; only to estimate before a server has said
 _SHORTEST_KEY = 8  # "none" and "EMPTY" stand for no key, and are words of messages
+_JPEG_QUALITY = 90
+_MINUTE = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherSettings:
-    """Where the teacher is and how it is asked.
+    """Where the teacher is and how it is prompted.
 
     Attributes:
         model: its name on the server.
@@ -51,10 +58,8 @@ class TeacherSettings:
         temperature: of the chains.
         max_tokens: limit of one reply, a thinking teacher's own thoughts included.
         max_tokens_field: name of that limit in the request.
-        timeout_s: seconds for one whole attempt.
+        timeout_s: seconds of one attempt.
         retries: further attempts after the first.
-        backoff_s: seconds before the first retry; doubles each time.
-        max_wait_s: longest wait that a server may ask for.
         requests_per_minute, tokens_per_minute: limits; None: none.
     """
 
@@ -65,8 +70,6 @@ class TeacherSettings:
     max_tokens_field: str = "max_tokens"
     timeout_s: float = 180.0
     retries: int = 5
-    backoff_s: float = 1.0
-    max_wait_s: float = 120.0
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
 
@@ -93,15 +96,13 @@ class TeacherSettings:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the teacher said.
+    """What the teacher answered.
 
     Attributes:
         text: the whole text, empty where it gave none.
-        finish_reason: as the server tells; ``content_filter`` also where it tells a refusal.
-        model: the model that answered, as the server tells.
-        prompt_tokens, completion_tokens: as the server tells; None where it does not.
-        attempts: how often the server was asked for it.
-        seconds: from the first attempt to the reply, waiting included.
+        finish_reason: as the server says; ``content_filter`` also for a refusal.
+        model: the model that answered, as the server says.
+        prompt_tokens, completion_tokens: as the server says; None where it does not.
     """
 
     text: str
@@ -109,8 +110,6 @@ class Reply:
     model: str | None
     prompt_tokens: int | None
     completion_tokens: int | None
-    attempts: int = 1
-    seconds: float = 0.0
 
 
 class DeclinedError(Exception):
@@ -125,20 +124,6 @@ class _MalformedError(Exception):
     """A body that is no chat completion."""
 
 
-class _AgainError(Exception):
-    """An attempt failed in a way that may pass.
-
-    Attributes:
-        wait_s: seconds that the server asks to wait, None if it asks for none.
-        stalled: whether time ran out.
-    """
-
-    def __init__(self, message: str, wait_s: float | None = None, *, stalled: bool = False) -> None:
-        super().__init__(message)
-        self.wait_s = wait_s
-        self.stalled = stalled
-
-
 def public_url(base_url: str | None) -> str:
     """A base URL without user, password and query: fit for records and messages."""
     if base_url is None:
@@ -148,8 +133,124 @@ def public_url(base_url: str | None) -> str:
     return urlunsplit((url.scheme, host, url.path, "", ""))
 
 
+# --- images --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SentImage:
+    """An image inside a request.
+
+    Attributes:
+        uri: ``data:image/jpeg;base64,…``.
+        image_wh: (width, height) in pixels as sent.
+    """
+
+    uri: str
+    image_wh: tuple[int, int]
+
+    @property
+    def tokens(self) -> int:
+        """About how many tokens the teacher counts for it."""
+        return math.ceil(self.image_wh[0] * self.image_wh[1] / _PIXELS_A_TOKEN)
+
+
+def bounded_size(image_wh: tuple[int, int], max_pixels: int) -> tuple[int, int]:
+    """(width, height) with an area of at most `max_pixels`, about the same shape; never larger."""
+    width, height = image_wh
+    if width * height <= max_pixels:
+        return image_wh
+    scale = math.sqrt(max_pixels / (width * height))
+    small = (max(1, math.floor(width * scale)), max(1, math.floor(height * scale)))
+    # A side that cannot shrink below a pixel leaves the other one the whole area.
+    return min(small[0], max_pixels), min(small[1], max_pixels)
+
+
+def encode_images(references: Sequence[str], image_root: Path, max_pixels: int) -> list[SentImage]:
+    """Open, turn upright, reduce and encode; nothing of the files but pixels is sent.
+
+    Raises:
+        UserError: an image is missing or unreadable.
+    """
+    sent = []
+    for reference in references:
+        image = load_reference(reference, image_root)
+        size = bounded_size(image.size, max_pixels)
+        # Pillow writes tags and comments that it read from the file; a new image has none.
+        bare = image.resize(size) if size != image.size else image.copy()
+        bare.info.clear()
+        buffer = io.BytesIO()
+        bare.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
+        text = base64.b64encode(buffer.getvalue()).decode("ascii")
+        sent.append(SentImage(f"data:image/jpeg;base64,{text}", size))
+    return sent
+
+
+# --- limits --------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Ticket:
+    """Leave to send one request.
+
+    Attributes:
+        time: when it was given, in seconds of the limiter's clock.
+        tokens: what counts for it: an estimate, then what the server says.
+    """
+
+    time: float
+    tokens: int
+
+
+class RateLimiter:
+    """No more than so many requests, and tokens, within any 60 seconds.
+
+    Tokens are counted by an estimate when a request is sent, and corrected by its reply. A request
+    that alone exceeds the limit is sent when nothing else counts.
+    """
+
+    def __init__(
+        self,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._requests = requests_per_minute
+        self._tokens = tokens_per_minute
+        self._clock = clock
+        self._sleep = sleep
+        self._recent: deque[Ticket] = deque()
+        self._turn = asyncio.Lock()  # first come, first served
+
+    async def acquire(self, tokens: int) -> Ticket:
+        """Wait until a request of about so many tokens may be sent."""
+        async with self._turn:
+            while (wait := self._wait(tokens)) > 0:
+                await self._sleep(wait)
+            ticket = Ticket(self._clock(), tokens)
+            self._recent.append(ticket)
+            return ticket
+
+    def _wait(self, tokens: int) -> float:
+        now = self._clock()
+        while self._recent and self._recent[0].time <= now - _MINUTE:
+            self._recent.popleft()
+        spent = sum(ticket.tokens for ticket in self._recent)
+        full = self._requests is not None and len(self._recent) >= self._requests
+        full |= self._tokens is not None and spent + tokens > self._tokens
+        return self._recent[0].time + _MINUTE - now if full and self._recent else 0.0
+
+
+# --- requests ------------------------------------------------------------------------------------
+
+
 class Teacher:
-    """A client with limits; use it as an asynchronous context."""
+    """A client with limits; use it as an asynchronous context.
+
+    Attributes:
+        n_requests: sent so far, retries included.
+    """
 
     def __init__(self, settings: TeacherSettings, api_key: str) -> None:
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
@@ -160,12 +261,18 @@ class Teacher:
         self._client = AsyncOpenAI(
             base_url=public_url(settings.base_url),
             api_key=api_key,
-            max_retries=0,
+            max_retries=settings.retries,
             timeout=Timeout(settings.timeout_s, connect=min(_CONNECT_S, settings.timeout_s)),
-            # A redirect would send the images to a host that the user did not name.
-            http_client=DefaultAsyncHttpxClient(follow_redirects=False),
+            http_client=DefaultAsyncHttpxClient(
+                # A redirect would send the images to a host that the user did not name.
+                follow_redirects=False,
+                event_hooks={"request": [self._count]},
+            ),
         )
         self.n_requests = 0
+
+    async def _count(self, _: object) -> None:
+        self.n_requests += 1
 
     async def __aenter__(self) -> Teacher:
         return self
@@ -173,7 +280,7 @@ class Teacher:
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
-    async def ask(
+    async def request(
         self,
         text: str,
         images: Sequence[SentImage],
@@ -181,7 +288,7 @@ class Teacher:
         *,
         temperature: float | None = None,
     ) -> Reply:
-        """Ask once, with retries.
+        """Send one prompt, with retries.
 
         Args:
             text: what follows the images.
@@ -190,43 +297,20 @@ class Teacher:
             temperature: None leaves it to the server.
 
         Raises:
-            UserError: asking on is pointless: the key, the model or the address is wrong, there
-                is no credit, or the server asks for a longer wait than allowed.
+            UserError: going on is pointless: the key, the model or the address is wrong, or there
+                is no credit.
             DeclinedError: the server refuses this request.
             UnansweredError: every attempt failed.
         """
-        settings = self._settings
-        body = self._body(text, images, headings, temperature)
-        estimate = (
+        ticket = await self._limiter.acquire(
             math.ceil(len(text) / _CHARACTERS_A_TOKEN)
             + sum(image.tokens for image in images)
-            + settings.max_tokens
+            + self._settings.max_tokens
         )
-        started = time.monotonic()
-        stalls = 0
-        for attempt in range(1, settings.retries + 2):
-            ticket = await self._limiter.acquire(estimate)
-            self.n_requests += 1
-            try:
-                reply = await self._attempt(body)
-            except _AgainError as failure:
-                stalls += failure.stalled
-                if attempt > settings.retries or stalls >= _TIMEOUTS_A_REQUEST:
-                    raise UnansweredError(f"{failure} (attempt {attempt})") from failure
-                await self._wait(attempt, failure)
-                continue
-            if reply.prompt_tokens is not None and reply.completion_tokens is not None:
-                ticket.tokens = reply.prompt_tokens + reply.completion_tokens
-            return Reply(
-                reply.text,
-                reply.finish_reason,
-                reply.model,
-                reply.prompt_tokens,
-                reply.completion_tokens,
-                attempts=attempt,
-                seconds=round(time.monotonic() - started, 3),
-            )
-        raise AssertionError("the last attempt returns or raises")
+        reply = await self._send(self._body(text, images, headings, temperature))
+        if reply.prompt_tokens is not None and reply.completion_tokens is not None:
+            ticket.tokens = reply.prompt_tokens + reply.completion_tokens
+        return reply
 
     def _body(
         self,
@@ -250,82 +334,60 @@ class Teacher:
             body["temperature"] = temperature
         return body
 
-    async def _wait(self, attempt: int, failure: _AgainError) -> None:
-        backoff = min(self._settings.backoff_s * 2 ** (attempt - 1), _LONGEST_BACKOFF_S)
-        # Workers that failed together must not come back together.
-        backoff *= 1 + random.random() / 4
-        if failure.wait_s is not None:
-            if failure.wait_s > self._settings.max_wait_s:
-                raise UserError(
-                    f"the teacher's server asks to wait {failure.wait_s:.0f} seconds ({failure}), "
-                    f"longer than the {self._settings.max_wait_s:.0f} allowed (--max-wait); start "
-                    "the same command again later: replies at hand are kept"
-                )
-            # It holds for all requests, not for this one alone.
-            self._limiter.pause(failure.wait_s)
-        await asyncio.sleep(backoff)
-
-    async def _attempt(self, body: dict[str, Any]) -> Reply:
+    async def _send(self, body: dict[str, Any]) -> Reply:
         import openai
 
+        settings = self._settings
         try:
-            # The client's own limit is for each read: a server that drips could take for ever.
-            async with asyncio.timeout(self._settings.timeout_s):
+            # The client's time-out is for each read: a server that drips could take for ever.
+            async with asyncio.timeout(settings.timeout_s * (settings.retries + 1)):
                 raw = await self._client.chat.completions.with_raw_response.create(**body)
-                answer = raw.http_response
-                content, content_type = answer.content, answer.headers.get("content-type", "")
+                content = raw.http_response.content
         except (TimeoutError, openai.APITimeoutError) as error:
-            raise _AgainError(
-                f"no whole reply within {self._settings.timeout_s:g} seconds", stalled=True
-            ) from error
+            raise UnansweredError(f"no whole reply in {settings.timeout_s:g} seconds") from error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            raise _AgainError(
+            raise UnansweredError(
                 self._clean(f"the connection failed: {str(cause) or type(cause).__name__}")
             ) from error
         except openai.APIStatusError as error:
-            raise self._status(error) from error
+            raise self._status(error.status_code, error.response.content) from error
         if self._key:  # a gateway that repeats it: replies are written down whole
             content = content.replace(self._key.encode(), b"[key]")
         try:
             return read_reply(content)
         except _MalformedError as error:
-            raise _AgainError(
-                self._clean(
-                    f"the reply is no chat completion: {error} ({content_type or 'no'} "
-                    f"content type, begins {content[:60]!r})"
-                )
+            raise UnansweredError(
+                self._clean(f"the reply is no chat completion: {error} (begins {content[:60]!r})")
             ) from error
 
-    def _status(self, error: Any) -> Exception:
-        status: int = error.status_code
-        headers: Mapping[str, str] = error.response.headers
-        message = _message(error.response.content).strip()
-        told = self._clean(f"HTTP {status}: {message}" if message else f"HTTP {status}")
+    def _status(self, status: int, content: bytes) -> Exception:
+        message = _message(content).strip()
+        reason = self._clean(f"HTTP {status}: {message}" if message else f"HTTP {status}")
         where = f"{public_url(self._settings.base_url)}, model {self._settings.model!r}"
         if 300 <= status < 400:
             return UserError(
-                f"the server at {where} redirects ({told}), which is not followed; give --base-url "
-                "the address that it moved to"
+                f"the server at {where} redirects ({reason}), which is not followed; give "
+                "--base-url the address that it moved to"
             )
         if status in (401, 403):
             return UserError(
-                f"the teacher at {where} refuses the key ({told}); set the environment variable "
+                f"the teacher at {where} refuses the key ({reason}); set the environment variable "
                 "that holds it"
             )
         if status == 404:
             return UserError(
-                f"no such teacher at {where} ({told}); the base URL mostly ends in /v1, and the "
+                f"no such teacher at {where} ({reason}); the base URL mostly ends in /v1, and the "
                 "model must be one that the server lists"
             )
-        if status == 402 or (status == 429 and b"insufficient_quota" in error.response.content):
+        if status == 402 or (status == 429 and b"insufficient_quota" in content):
             return UserError(
-                f"the account of the teacher at {where} has no credit ({told}); replies at hand "
+                f"the account of the teacher at {where} has no credit ({reason}); replies at hand "
                 "are kept, start the same command again when it has"
             )
         if status in (408, 409, 425, 429) or status >= 500:
-            return _AgainError(told, _retry_after(headers))
-        return DeclinedError(told)
+            return UnansweredError(reason)
+        return DeclinedError(reason)
 
     def _clean(self, message: str) -> str:
         """One line of bounded length, in which the key does not stand."""
@@ -347,21 +409,6 @@ def _message(content: bytes) -> str:
     return message if isinstance(message, str) else json.dumps(message)
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait: in milliseconds, in seconds, or until a date."""
-    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers.get(name, "")) / unit
-        except ValueError:
-            continue
-        if math.isfinite(seconds):
-            return max(seconds, 0.0)
-    date = email.utils.parsedate_tz(headers.get("retry-after", ""))
-    if date is None:
-        return None
-    return max(email.utils.mktime_tz(date) - time.time(), 0.0)
-
-
 def read_reply(content: bytes) -> Reply:
     """Read the body of a chat completion.
 
@@ -378,8 +425,8 @@ def read_reply(content: bytes) -> Reply:
         raise _MalformedError(f"a JSON {type(body).__name__}; expected an object")
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        told = f", but an error: {_message(content)}" if "error" in body else ""
-        raise _MalformedError(f"no choices{told}")
+        why = f", but an error: {_message(content)}" if "error" in body else ""
+        raise _MalformedError(f"no choices{why}")
     message = choices[0].get("message")
     if not isinstance(message, dict):
         raise _MalformedError("a choice without message")
@@ -402,7 +449,7 @@ def read_reply(content: bytes) -> Reply:
 def _with_reasoning(text: str, message: Mapping[str, Any]) -> str:
     """Put back what a server's reasoning parser took for the teacher's own thoughts.
 
-    The form that the teacher is asked for begins with a thinking tag, which such parsers cut out.
+    The form that the prompt requests begins with a thinking tag, which such parsers cut out.
     """
     if "<answer>" not in text or "<think>" in text or "</think>" in text:
         return text
