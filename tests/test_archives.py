@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import shutil
 import stat
 import struct
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from univg_eval.benchmarks.preparing import archives
-from univg_eval.benchmarks.preparing.archives import Limits, is_archive, unpack
+from univg_eval.benchmarks.preparing.archives import is_archive, unpack
 from univg_eval.errors import UserError
 
 FILES = {"images/a/1.jpg": b"one", "images/b/2.jpg": b"two" * 50_000, "data.json": b"[]"}
@@ -118,34 +119,9 @@ def test_unpacking_again_does_nothing_and_a_changed_archive_replaces(
 def test_a_folder_that_was_not_unpacked_here_is_never_replaced(tmp_path: Path, root: Path) -> None:
     (root / "out").mkdir()
     (root / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"no earlier run unpacked r.zip to it"):
+    with pytest.raises(UserError, match=r"not unpacked from r.zip"):
         unpack(write_zip(tmp_path / "r.zip", FILES), root / "out")
     assert (root / "out" / "mine.txt").read_text() == "mine"
-
-
-def test_what_a_killed_run_left_is_thrown_away(tmp_path: Path, root: Path) -> None:
-    (root / ".out.partial" / "images").mkdir(parents=True)
-    (root / ".out.partial" / "images" / "half.jpg").write_bytes(b"ha")
-    out = unpack(write_zip(tmp_path / "r.zip", FILES), root / "out")
-    assert contents(out) == FILES
-    assert left_behind(root) == ["out"]
-
-
-def test_links_inside_the_archive_are_kept_and_hard_links_copied(
-    tmp_path: Path, root: Path
-) -> None:
-    path = tmp_path / "r.tar"
-    with tarfile.open(path, "w") as file:
-        # The links come before what they point to.
-        file.addfile(tar_info("images/same.jpg", tarfile.SYMTYPE, "a/1.jpg"))
-        info = tar_info("images/a/1.jpg", size=3)
-        file.addfile(info, io.BytesIO(b"one"))
-        file.addfile(tar_info("hard.jpg", tarfile.LNKTYPE, "images/a/1.jpg"))
-    out = unpack(path, root / "out")
-    assert (out / "images" / "same.jpg").is_symlink()
-    assert contents(out) == {
-        name: b"one" for name in ("images/a/1.jpg", "images/same.jpg", "hard.jpg")
-    }
 
 
 def test_permissions_and_mac_extras_are_not_taken_over(tmp_path: Path, root: Path) -> None:
@@ -175,146 +151,70 @@ def test_names_that_are_not_utf_8(tmp_path: Path, root: Path) -> None:
 # --- hostile archives -------------------------------------------------------------------------
 
 LINK = stat.S_IFLNK | 0o777
+OUTSIDE, LINKED, DEEP = "outside of the target", "a link, a device or a pipe", "nested 1501 deep"
 
 HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "zip slip": (
-        lambda d: write_zip(d / "x.zip", {"ok.txt": b"", "../evil.txt": b"x"}),
-        "'../evil.txt' would be written outside",
-    ),
-    "zip slip inside": (
-        lambda d: write_zip(d / "x.zip", {"a/../../evil.txt": b"x"}),
-        "outside of the target folder",
-    ),
-    "zip slip with backslashes": (
-        lambda d: zip_of(d / "x.zip", ("a\\..\\..\\evil.txt", b"x")),
-        "outside of the target folder",
-    ),
-    "absolute in zip": (
-        lambda d: write_zip(d / "x.zip", {"/tmp/evil.txt": b"x"}),
-        "outside of the target folder",
-    ),
-    "drive letter": (
-        lambda d: write_zip(d / "x.zip", {"C:\\evil.txt": b"x"}),
-        "outside of the target folder",
-    ),
-    "network path": (
-        lambda d: zip_of(d / "x.zip", ("\\\\host\\share\\evil.txt", b"x")),
-        "outside of the target folder",
-    ),
-    "over the marker": (
-        lambda d: write_zip(d / "x.zip", {archives.MARKER_FILE: b"{}"}),
-        "over its marker",
-    ),
-    "symlink out of zip": (
-        lambda d: zip_of(d / "x.zip", (zip_entry("l", LINK), b"../../outside.txt")),
-        "is a link to '../../outside.txt'",
-    ),
-    "absolute symlink in zip": (
-        lambda d: zip_of(d / "x.zip", (zip_entry("l", LINK), b"/etc/passwd")),
-        "is a link to '/etc/passwd'",
-    ),
-    "write through a zip symlink": (
+    "zip slip": (lambda d: write_zip(d / "x.zip", {"a": b"", "../evil.txt": b"x"}), OUTSIDE),
+    "zip slip inside": (lambda d: write_zip(d / "x.zip", {"a/../../evil.txt": b"x"}), OUTSIDE),
+    "backslashes": (lambda d: zip_of(d / "x.zip", ("a\\..\\..\\evil.txt", b"x")), OUTSIDE),
+    "absolute in zip": (lambda d: write_zip(d / "x.zip", {"/tmp/evil.txt": b"x"}), OUTSIDE),
+    "drive letter": (lambda d: write_zip(d / "x.zip", {"C:\\evil.txt": b"x"}), OUTSIDE),
+    "network path": (lambda d: zip_of(d / "x.zip", ("\\\\host\\evil.txt", b"x")), OUTSIDE),
+    "tar slip": (lambda d: write_tar(d / "x.tgz", {"../evil.txt": b"x"}), OUTSIDE),
+    "absolute in tar": (lambda d: write_tar(d / "x.tar", {"/tmp/evil": b"x"}, "w:"), OUTSIDE),
+    "link in zip": (
         lambda d: zip_of(d / "x.zip", (zip_entry("l", LINK), b".."), ("l/evil.txt", b"x")),
-        "goes through 'l', which is no folder",
+        LINKED,
+    ),
+    "link in tar": (
+        lambda d: tar_of(
+            d / "x.tgz", tar_info("l", tarfile.SYMTYPE, ".."), tar_info("l/evil.txt", size=1)
+        ),
+        LINKED,
+    ),
+    "hard link": (
+        lambda d: tar_of(d / "x.tgz", tar_info("l", tarfile.LNKTYPE, "../outside.txt")),
+        LINKED,
     ),
     "device in zip": (
         lambda d: zip_of(d / "x.zip", (zip_entry("null", stat.S_IFCHR | 0o666), b"")),
-        "a device or pipe",
+        LINKED,
     ),
-    "duplicate in zip": (
-        lambda d: zip_of(d / "x.zip", ("a.txt", b"1"), ("./a.txt", b"2")),
-        "entry './a.txt' stands twice",
+    "device in tar": (lambda d: tar_of(d / "x.tgz", tar_info("null", tarfile.CHRTYPE)), LINKED),
+    "pipe in tar": (lambda d: tar_of(d / "x.tgz", tar_info("pipe", tarfile.FIFOTYPE)), LINKED),
+    "deep in zip": (lambda d: write_zip(d / "x.zip", {"a/" * 1500 + "x": b"x"}), DEEP),
+    "deep in tar": (lambda d: write_tar(d / "x.tgz", {"a/" * 1500 + "x": b"x"}), DEEP),
+    "over the marker": (
+        lambda d: write_zip(d / "x.zip", {f"{archives.MARKER_FILE}/x": b"{}"}),
+        "Is a directory",
     ),
     "file and folder": (
         lambda d: zip_of(d / "x.zip", ("a/b.txt", b"1"), ("a", b"2")),
-        "a file and a folder",
+        "Is a directory",
     ),
     "file used as folder": (
         lambda d: zip_of(d / "x.zip", ("a", b"1"), ("a/b.txt", b"2")),
-        "goes through 'a', which is no folder",
+        "File exists",
     ),
-    "tar slip": (
-        lambda d: write_tar(d / "x.tgz", {"../evil.txt": b"x"}),
-        "outside of the target folder",
+    "a name that the disk does not take": (
+        lambda d: write_zip(d / "x.zip", {"n" * 300: b"1"}),
+        "too long",
     ),
-    "absolute in tar": (
-        lambda d: write_tar(d / "x.tar", {"/tmp/evil.txt": b"x"}, "w:"),
-        "outside of the target folder",
-    ),
-    "symlink out of tar": (
-        lambda d: tar_of(d / "x.tgz", tar_info("l", tarfile.SYMTYPE, "../outside.txt")),
-        "is a link to '../outside.txt'",
-    ),
-    "symlinks that leave step by step": (
-        lambda d: tar_of(
-            d / "x.tgz",
-            tar_info("sub", tarfile.DIRTYPE),
-            tar_info("sub/up", tarfile.SYMTYPE, ".."),
-            tar_info("out", tarfile.SYMTYPE, "sub/up/../../outside.txt"),
-        ),
-        "is a link to 'sub/up/../../outside.txt'",
-    ),
-    "link to nowhere": (
-        lambda d: tar_of(d / "x.tgz", tar_info("l", tarfile.SYMTYPE, "missing")),
-        "links to files of the archive only",
-    ),
-    "circle of links": (
-        lambda d: tar_of(
-            d / "x.tgz",
-            tar_info("a", tarfile.SYMTYPE, "b"),
-            tar_info("b", tarfile.SYMTYPE, "a"),
-        ),
-        "links to files of the archive only",
-    ),
-    "write through a tar symlink": (
-        lambda d: tar_of(
-            d / "x.tgz",
-            tar_info("l", tarfile.SYMTYPE, "/tmp"),
-            tar_info("l/evil.txt", size=1),
-        ),
-        "goes through 'l', which is no folder",
-    ),
-    "hard link out of tar": (
-        lambda d: tar_of(d / "x.tgz", tar_info("l", tarfile.LNKTYPE, "../outside.txt")),
-        "outside of the target folder",
-    ),
-    "hard link to nothing": (
-        lambda d: tar_of(d / "x.tgz", tar_info("l", tarfile.LNKTYPE, "missing")),
-        "links to files of the archive only",
-    ),
-    "hard link to a link": (
-        lambda d: tar_of(
-            d / "x.tgz",
-            tar_info("s", tarfile.SYMTYPE, "/etc/passwd"),
-            tar_info("l", tarfile.LNKTYPE, "s"),
-        ),
-        "is a link to",
-    ),
-    "device in tar": (
-        lambda d: tar_of(d / "x.tgz", tar_info("null", tarfile.CHRTYPE)),
-        "a device or pipe",
-    ),
-    "pipe in tar": (
-        lambda d: tar_of(d / "x.tgz", tar_info("pipe", tarfile.FIFOTYPE)),
-        "a device or pipe",
-    ),
-    "deep in zip": (
-        lambda d: write_zip(d / "x.zip", {"a/" * 1500 + "x": b"x"}),
-        "nested 1501 folders deep",
-    ),
-    "deep in tar": (
-        lambda d: write_tar(d / "x.tgz", {"a/" * 1500 + "x": b"x"}),
-        "nested 1501 folders deep",
-    ),
-    "marker as a folder": (
-        lambda d: write_zip(d / "x.zip", {f"{archives.MARKER_FILE}/x": b"{}"}),
-        "over its marker",
-    ),
-    "duplicate in tar": (
-        lambda d: tar_of(d / "x.tgz", tar_info("a", size=1), tar_info("a", size=2)),
-        "entry 'a' stands twice",
-    ),
+    "without a name": (lambda d: unnamed_zip(d / "x.zip"), "Is a directory"),
 }
+
+
+def unnamed_zip(path: Path) -> Path:
+    raw = bytearray(write_zip(path, {"a": b"x"}).read_bytes())
+    for mark, offset, header in ((b"PK\x03\x04", 26, 30), (b"PK\x01\x02", 28, 46)):
+        start = raw.index(mark)
+        raw[start + offset] = 0  # the length of the name
+        del raw[start + header]
+    end = raw.index(b"PK\x05\x06")
+    size, begin = struct.unpack_from("<2L", raw, end + 12)
+    struct.pack_into("<2L", raw, end + 12, size - 1, begin - 1)
+    path.write_bytes(raw)
+    return path
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -328,7 +228,6 @@ def test_hostile_archives_are_refused_and_write_nothing(
     with pytest.raises(UserError) as error:
         unpack(archive, root / "out")
     assert message in str(error.value)
-    assert str(archive) in str(error.value)
     assert left_behind(root) == []
     assert outside.read_text() == "untouched"
     assert left_behind(tmp_path) == sorted([archive.name, "outside.txt", "root"])
@@ -336,77 +235,31 @@ def test_hostile_archives_are_refused_and_write_nothing(
 
 # --- bombs ------------------------------------------------------------------------------------
 
-SMALL = Limits(total_bytes=10_000, entries=5, ratio=50)
-
 
 @pytest.mark.parametrize("suffix", ["zip", "tgz", "tar"])
-def test_limits_on_size_and_number(suffix: str, tmp_path: Path, root: Path) -> None:
-    def write(name: str, files: dict[str, bytes]) -> Path:
-        path = tmp_path / f"{name}.{suffix}"
-        if suffix == "zip":
-            return write_zip(path, files)
-        return write_tar(path, files, "w:" if suffix == "tar" else "w:gz")
-
-    big = write("big", {"a": bytes(6_000), "b": bytes(6_000)})
-    with pytest.raises(
-        UserError,
-        match=r"unpacks to 12.0 kB or more; the limit is 10.0 kB.*"
-        r"--raise-limits",
-    ):
-        unpack(big, root / "out", limits=SMALL)
-    many = write("many", {f"{k}": b"" for k in range(6)})
-    with pytest.raises(UserError, match="holds more than 5 entries, the limit"):
-        unpack(many, root / "out", limits=SMALL)
-    assert left_behind(root) == []
-    assert contents(unpack(big, root / "big", limits=SMALL.times(2)))
-    assert contents(unpack(many, root / "many", limits=SMALL.times(2)))
-
-
-@pytest.mark.parametrize("suffix", ["zip", "tgz"])
-def test_a_bomb_is_refused_by_its_ratio(
-    suffix: str, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("by", ["disk", "limit"])
+def test_a_bomb_is_stopped_by_its_size(
+    suffix: str, by: str, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "RATIO_FREE_BYTES", 100_000)
-    files = {"zeros": bytes(3_000_000)}
-    path = tmp_path / f"bomb.{suffix}"
-    bomb = write_zip(path, files) if suffix == "zip" else write_tar(path, files)
-    with pytest.raises(UserError, match=r"times its size of .* made to fill a disk"):
-        unpack(bomb, root / "out")
-    assert left_behind(root) == []
-    unpack(bomb, root / "out", limits=Limits().times(100))
-
-
-def test_a_zip_that_lies_about_its_sizes_is_stopped(tmp_path: Path, root: Path) -> None:
-    path = write_zip(tmp_path / "liar.zip", {"zeros": bytes(3_000_000)})
-    honest = struct.pack("<L", 3_000_000)
-    path.write_bytes(path.read_bytes().replace(honest, struct.pack("<L", 10)))
-    with pytest.raises(UserError, match=r"liar\.zip"):
+    path, files = tmp_path / f"bomb.{suffix}", {"a": bytes(6_000), "b": bytes(6_000)}
+    if suffix == "zip":
+        write_zip(path, files)
+    else:
+        write_tar(path, files, "w:" if suffix == "tar" else "w:gz")
+    if by == "disk":
+        usage = shutil.disk_usage(root)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))
+    else:
+        monkeypatch.setattr(archives, "MAX_TOTAL_BYTES", 10_000)
+    with pytest.raises(UserError, match=r"unpacks to 12000 bytes or more.*--root"):
         unpack(path, root / "out")
     assert left_behind(root) == []
 
 
-def test_a_zip_whose_entries_share_their_bytes(tmp_path: Path, root: Path) -> None:
-    """Overlapping entries: each is small, together they are far larger than the archive."""
-    path = write_zip(tmp_path / "overlap.zip", {"a": bytes(100_000)})
-    raw = path.read_bytes()
-    start = raw.index(b"PK\x01\x02")
-    end = raw.index(b"PK\x05\x06")
-    entry = raw[start:end]
-    names = [bytes([65 + k]) for k in range(20)]
-    directory = b"".join(entry[:-1] + name for name in names)
-    tail = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 20, 20, len(directory), start, 0)
-    path.write_bytes(raw[:start] + directory + tail)
-    with pytest.raises(UserError, match=r"overlap.zip"):
-        unpack(path, root / "out", limits=Limits(total_bytes=1_000_000))
-    assert left_behind(root) == []
-
-
-def test_a_tar_header_of_huge_size_is_not_read(tmp_path: Path, root: Path) -> None:
-    info = tar_info("x" * 10, tarfile.GNUTYPE_LONGNAME)
-    info.size = 2**32
-    path = tmp_path / "x.tar"
-    path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(10_240))
-    with pytest.raises(UserError, match=r"header of \d+ bytes"):
+def test_a_zip_that_lies_about_its_sizes_is_stopped(tmp_path: Path, root: Path) -> None:
+    path = write_zip(tmp_path / "liar.zip", {"zeros": bytes(3_000_000)})
+    with_bytes(path, struct.pack("<L", 3_000_000), struct.pack("<L", 10))
+    with pytest.raises(UserError, match=r"liar\.zip: not a whole archive"):
         unpack(path, root / "out")
     assert left_behind(root) == []
 
@@ -433,23 +286,17 @@ def test_every_cut_of_an_archive_is_noticed(tmp_path: Path, root: Path) -> None:
             assert left_behind(root) == [], (whole.name, cut)
 
 
-@pytest.mark.parametrize("suffix", ["zip", "tgz"])
-def test_flipped_bytes_are_noticed(suffix: str, tmp_path: Path, root: Path) -> None:
-    files = {f"{k}.bin": os.urandom(700) for k in range(4)}
-    path = tmp_path / f"w.{suffix}"
-    whole = write_zip(path, files) if suffix == "zip" else write_tar(path, files)
-    raw = bytearray(whole.read_bytes())
-    raw[len(raw) // 2] ^= 0xFF
-    path.write_bytes(raw)
-    with pytest.raises(UserError, match="damaged or only half downloaded"):
-        unpack(path, root / "out")
-    assert left_behind(root) == []
-
-
 def with_bytes(path: Path, old: bytes, new: bytes) -> Path:
     raw = path.read_bytes()
     assert old in raw
     path.write_bytes(raw.replace(old, new))
+    return path
+
+
+def flipped(path: Path) -> Path:
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 0xFF
+    path.write_bytes(raw)
     return path
 
 
@@ -465,27 +312,42 @@ def sparse_tar(path: Path) -> Path:
     return tar_of(path, info, mode="w:")
 
 
-DAMAGED: dict[str, Callable[[Path], Path]] = {
-    "a link with a NUL": lambda d: zip_of(d / "x.zip", (zip_entry("l", LINK), b"a\0b")),
-    "a name that says UTF-8 and is none": lambda d: with_bytes(
-        write_zip(d / "x.zip", {"ü": b"1"}), b"\xc3\xbc", b"\xc3\x28"
+def patched_zip(path: Path, place: int, change: Callable[[int], int]) -> Path:
+    """With a byte changed that local header and directory share, counted in the local header."""
+    raw = bytearray(write_zip(path, {"a.txt": b"x"}).read_bytes())
+    for mark, shift in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        at = raw.index(mark) + place + shift
+        raw[at] = change(raw[at])
+    path.write_bytes(raw)
+    return path
+
+
+RANDOM = {f"{k}.bin": random.Random(k).randbytes(700) for k in range(4)}
+HALF, OTHER_PROGRAM = "only half downloaded", "unpack it with another program"
+DAMAGED: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "a flipped byte in zip": (lambda d: flipped(write_zip(d / "x.zip", RANDOM)), HALF),
+    "a flipped byte in tgz": (lambda d: flipped(write_tar(d / "x.tgz", RANDOM)), HALF),
+    "a name that says UTF-8 and is none": (
+        lambda d: with_bytes(write_zip(d / "x.zip", {"ü": b"1"}), b"\xc3\xbc", b"\xc3\x28"),
+        HALF,
     ),
-    "damage that bz2 notices": lambda d: with_bytes(bz2_zip(d / "x.zip"), b"1AY&SY", b"2AY&SY"),
-    "a sparse map of no numbers": lambda d: sparse_tar(d / "x.tar"),
+    "damage that bz2 notices": (
+        lambda d: with_bytes(bz2_zip(d / "x.zip"), b"1AY&SY", b"2AY&SY"),
+        HALF,
+    ),
+    "a sparse map of no numbers": (lambda d: sparse_tar(d / "x.tar"), HALF),
+    "encrypted": (lambda d: patched_zip(d / "x.zip", 6, lambda b: b | 1), OTHER_PROGRAM),
+    # Deflate64, which Windows writes above 2 GB.
+    "an unknown compression": (lambda d: patched_zip(d / "x.zip", 8, lambda _: 9), OTHER_PROGRAM),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_what_the_library_stumbles_over_is_damage(name: str, tmp_path: Path, root: Path) -> None:
+def test_what_the_library_stumbles_over(name: str, tmp_path: Path, root: Path) -> None:
     """Found by changing bytes at random: Python's readers raise more than they document."""
-    with pytest.raises(UserError, match=r"x\.\w+: not a whole .* only half downloaded"):
-        unpack(DAMAGED[name](tmp_path), root / "out")
-    assert left_behind(root) == []
-
-
-def test_a_name_that_the_disk_does_not_take(tmp_path: Path, root: Path) -> None:
-    with pytest.raises(UserError, match=r"too long; nothing of it was kept\. Its names do not fit"):
-        unpack(write_zip(tmp_path / "x.zip", {"n" * 300: b"1"}), root / "out")
+    make, message = DAMAGED[name]
+    with pytest.raises(UserError, match=rf"x\.\w+: .*{message}"):
+        unpack(make(tmp_path), root / "out")
     assert left_behind(root) == []
 
 
@@ -495,89 +357,29 @@ def test_what_is_no_archive(tmp_path: Path, root: Path) -> None:
         path.write_text("<html>quota exceeded</html>")  # what Google Drive sends
         with pytest.raises(UserError, match=f"{name}: not a whole"):
             unpack(path, root / "out")
-    with pytest.raises(UserError, match="cannot read the archive"):
-        unpack(tmp_path / "absent.zip", root / "out")
-    with pytest.raises(UserError, match="expected an archive named"):
-        unpack(tmp_path / "x.rar", root / "out")
     (tmp_path / "folder.zip").mkdir()
-    with pytest.raises(UserError, match="is not a file"):
-        unpack(tmp_path / "folder.zip", root / "out")
+    for name, message in (
+        ("absent.zip", "cannot read the archive"),
+        ("x.rar", "expected an archive named"),
+        ("folder.zip", "is not a file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            unpack(tmp_path / name, root / "out")
     assert left_behind(root) == []
 
 
-def test_an_entry_without_a_name(tmp_path: Path, root: Path) -> None:
-    path = write_zip(tmp_path / "x.zip", {"a": b"x"})
-    raw = bytearray(path.read_bytes())
-    for mark, offset, header in ((b"PK\x03\x04", 26, 30), (b"PK\x01\x02", 28, 46)):
-        start = raw.index(mark)
-        raw[start + offset] = 0  # the length of the name
-        del raw[start + header]
-    end = raw.index(b"PK\x05\x06")
-    size, begin = struct.unpack_from("<2L", raw, end + 12)
-    struct.pack_into("<2L", raw, end + 12, size - 1, begin - 1)
-    path.write_bytes(raw)
-    with pytest.raises(UserError, match="entry '' is a file and a folder"):
-        unpack(path, root / "out")
-    assert left_behind(root) == []
-
-
-def test_an_encrypted_zip(tmp_path: Path, root: Path) -> None:
-    path = write_zip(tmp_path / "secret.zip", {"a.txt": b"x"})
-    raw = bytearray(path.read_bytes())
-    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        raw[raw.index(mark) + offset] |= 1
-    path.write_bytes(raw)
-    with pytest.raises(UserError, match=r"entry 'a\.txt' is encrypted"):
-        unpack(path, root / "out")
-    assert left_behind(root) == []
-
-
-def test_a_compression_that_python_does_not_know(tmp_path: Path, root: Path) -> None:
-    path = write_zip(tmp_path / "d64.zip", {"a.txt": b"x"})
-    raw = bytearray(path.read_bytes())
-    for mark, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
-        raw[raw.index(mark) + offset] = 9  # Deflate64, which Windows writes above 2 GB
-    path.write_bytes(raw)
-    with pytest.raises(UserError, match="Unpack it with another program"):
-        unpack(path, root / "out")
-    assert left_behind(root) == []
-
-
-def test_a_full_disk_is_told_before_or_while_writing(
+def test_a_disk_that_does_not_take_it(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_zip(tmp_path / "r.zip", FILES)
-    usage = shutil.disk_usage(root)
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-        with pytest.raises(UserError, match=r"needs 150.0 kB, but the disk .* has 1.0 kB left"):
-            unpack(path, root / "out")
+    (root / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write to .*file.*(File exists|Not a dir)"):
+        unpack(path, root / "file" / "out")
 
-    def full(self: Path, *args, **kwargs):
-        if args[:1] == ("xb",):
-            raise OSError(28, "No space left on device")
-        return original(self, *args, **kwargs)
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
 
-    original = Path.open
-    monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(UserError, match=r"No space left on device; nothing of it was kept"):
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(UserError, match=r"No space left on device; free space.*was unpacked"):
         unpack(path, root / "out")
-    assert left_behind(root) == []
-
-
-def test_a_folder_that_cannot_be_written(tmp_path: Path, root: Path) -> None:
-    blocked = root / "file"
-    blocked.write_text("")
-    with pytest.raises(
-        UserError, match=r"cannot unpack .*r.zip to .*file/out: (File exists|Not a dir)"
-    ):
-        unpack(write_zip(tmp_path / "r.zip", FILES), blocked / "out")
-
-
-def test_limits_are_only_raised() -> None:
-    assert Limits().times(2) == Limits(
-        2 * archives.MAX_TOTAL_BYTES, 2 * archives.MAX_ENTRIES, 2 * archives.MAX_RATIO
-    )
-    for factor in (0, 0.5, -1, float("nan"), float("inf")):
-        with pytest.raises(UserError, match="expected 1 or more"):
-            Limits().times(factor)
+    assert left_behind(root) == ["file"]

@@ -21,6 +21,7 @@ from univg_eval.benchmarks.preparing import preparation
 from univg_eval.benchmarks.preparing.preparation import Prepared, prepare_release
 from univg_eval.benchmarks.readers.common.release import Item, ItemError, Release
 from univg_eval.errors import UserError
+from univg_eval.files import Journal
 from univg_eval.samples import GroundingSample, Target, load_manifest, load_samples
 
 N = 12
@@ -161,6 +162,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_preparing import toy_release
 from univg_eval.benchmarks.preparing import preparation
+from univg_eval.files import Journal
 
 images, root, log, moment, number = sys.argv[1:]
 number = int(number)
@@ -186,15 +188,15 @@ def converted(k):
         file.write(f"{{k}}\\n")
 
 if moment == "torn line":
-    original = preparation._Journal._write
+    original = Journal.append
     def torn(self, value):
         global count
         count += 1
         if count == number + 1:
             self._file.write(b'{{"item": "row-' )
             os.kill(os.getpid(), signal.SIGKILL)
-        original(self, value)
-    preparation._Journal._write = torn
+        return original(self, value)
+    Journal.append = torn
 elif moment != "convert":
     owner, name = {{"rename": (Path, "replace"), "manifest": (Path, "unlink"),
                    "tidy": (shutil, "rmtree"), "new": (preparation, "write_benchmark")}}[moment]
@@ -554,7 +556,7 @@ def test_two_items_of_one_key_are_refused(images: Path, root: Path) -> None:
     release = toy_release(images, n=2)
     first, second = release.items
     twice = replace(release, items=[first, Item(first.key, second.convert)])
-    with pytest.raises(UserError, match="item 'row-0' stands twice"):
+    with pytest.raises(UserError, match="'row-0' is a duplicate"):
         prepare_release(twice, root=root)
 
 
@@ -655,18 +657,18 @@ def test_a_full_disk_while_converting(
 ) -> None:
     prepare_release(toy_release(images, n=3), root=root)
     before = prepared_files(root)
-    append = preparation._Journal.append
+    append = Journal.append
     count = 0
 
     def full(self, *args) -> None:
         nonlocal count
         count += 1
-        if count > 4:
+        if count > 5:  # the identity and four items
             raise OSError(28, "No space left on device")
         append(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(preparation._Journal, "append", full)
+        patch.setattr(Journal, "append", full)
         with pytest.raises(UserError, match=r"No space left on device; free space or choose"):
             prepare_release(toy_release(images), root=root)
     assert prepared_files(root) == before

@@ -6,8 +6,11 @@ temporary name and renamed when whole, with the permissions that the user's umas
 
 from __future__ import annotations
 
+import errno
+import glob
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,9 +30,11 @@ __all__ = [
     "iter_json_lines",
     "printable",
     "refuse_nan",
+    "remove_leftovers",
     "whole_file",
     "whole_folder",
     "write_text_atomically",
+    "writing",
 ]
 
 _DATA_FILES = ("share", "univg")
@@ -106,6 +111,35 @@ def whole_folder(path: Path) -> Iterator[Path]:
         except OSError:
             old.rename(path)
             raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left of `whole_folder` for this path.
+
+    Call it where no other process can be writing the folder, such as under a `file_lock`.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*/"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def writing(place: Path, *, kept: str = "") -> Iterator[None]:
+    """Report a failure to write in the data root, with what can be done and what is kept.
+
+    Raises:
+        UserError: instead of an OSError of the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "free space or choose another data root with --root"
+        else:
+            remedy = "choose a data root that can be written, with --root or UNIVG_DATA"
+        raise UserError(
+            f"cannot write to {error.filename or place}: {error.strerror or error}; {remedy}"
+            + (f". {kept}" if kept else "")
+        ) from error
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from univg_eval.cli._progress import progress_bars
+
 if TYPE_CHECKING:
     from univg_eval.lmms.demo import DemoRun
 
@@ -62,36 +64,19 @@ def run(args: argparse.Namespace) -> int:
     from univg_eval.lmms.extra import require_lmms_eval
 
     require_lmms_eval()
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from univg_eval.benchmarks.synthetic.mini import DEFAULT_N, DEFAULT_SEED
 
-    screen = Console(file=sys.stderr)
     n = DEFAULT_N if args.n is None else args.n
     seed = DEFAULT_SEED if args.seed is None else args.seed
-    screen.print("Loading lmms-eval and drawing the scenes (the first time takes longest) …")
+    print(
+        "Loading lmms-eval and drawing the scenes (the first time takes longest) …",
+        file=sys.stderr,
+    )
     # lmms-eval warns on standard output while it is imported.
     with contextlib.redirect_stdout(sys.stderr):
         from univg_eval.lmms.demo import demo_data, run_demo
 
-    columns = (
-        TextColumn("{task.description:>8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with (
-        demo_data(n, seed) as root,
-        Progress(*columns, console=screen, redirect_stdout=False, redirect_stderr=False) as bars,
-    ):
-        bar_of: dict[str, Any] = {}
-
-        def progress(name: str, done: int, total: int) -> None:
-            if name not in bar_of:
-                bar_of[name] = bars.add_task(name, total=total)
-            bars.update(bar_of[name], completed=done)
-
+    with demo_data(n, seed) as root, progress_bars(stay=True) as progress:
         runs = run_demo(args.out, model=args.model, limit=args.limit, progress=progress)
     if args.json:
         result = {"runs": {r.name: {"tasks": r.tasks, "macro": r.macro} for r in runs}}

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from univg_eval.cli._progress import progress_bars
 from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
     from univg_eval.benchmarks.preparing.locating import Located
-    from univg_eval.benchmarks.preparing.preparation import Prepared
     from univg_eval.benchmarks.readers.common.entry import CatalogEntry
     from univg_eval.samples import GroundingSample
 
@@ -26,10 +26,10 @@ links to the images, which stay where they are. `univg prepare --list` shows eve
 is prepared already, and where the files of the others are found.
 
 A run that was interrupted is taken up by the next one. A benchmark appears only when it is whole;
-the one that stands there stays usable until then. Faulty items (a missing image, a mask that
-cannot be decoded) are counted and named, and nothing is prepared, unless --skip-faulty leaves them
-out; the benchmark is then marked as not complete. Archives (.zip, .tar, .tar.gz, .tgz) given as
---source or --images are unpacked into the data root. docs/prepare.md tells more.
+an older one stays usable until then. Faulty items (a missing image, a mask that cannot be decoded)
+are counted and named, and nothing is prepared, unless --skip-faulty leaves them out; the benchmark
+is then marked as not complete. Archives (.zip, .tar, .tar.gz, .tgz) given as --source or --images
+are unpacked into the data root. See docs/prepare.md.
 """
 EPILOG = """\
 Examples:
@@ -40,11 +40,9 @@ Examples:
   univg prepare lisa --source ~/UniVG-R1-data --images ~/ReasonSeg --split val
   univg prepare revos_full --source ~/ReVOS --sampling even:5
 """
-# Options that every release takes, and those that belong to some readers only.
-RELEASE_OPTIONS = ("source", "images", "split", "skip_faulty", "raise_limits")
-HUB_OPTIONS = ("download", "hub_revision")
+# Options that every release takes; those of some readers only are in their catalogue entries.
+RELEASE_OPTIONS = ("source", "images", "split", "skip_faulty", "download", "hub_revision")
 FOLDER_OPTIONS = ("coco", "ego_objects")
-SECONDS_A_LINE = 10.0
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -62,61 +60,49 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--list", action="store_true", help="show all benchmarks, and stop")
     parser.add_argument("--root", type=Path, metavar="DIR", help="the data root")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    group = parser.add_argument_group("releases")
-    group.add_argument(
+    option = parser.add_argument_group("releases").add_argument
+    option(
         "--source",
         type=Path,
         metavar="PATH",
         help="the annotation file, or the folder that holds it as the release unpacks, or an "
         "archive of that folder",
     )
-    group.add_argument(
+    option(
         "--images",
         type=Path,
         metavar="DIR",
         help="folder or archive of the images, if they are not beside the annotations",
     )
-    group.add_argument(
+    option(
         "--split", action="append", metavar="NAME", help="prepare this split only; can be repeated"
     )
-    group.add_argument(
+    option(
         "--skip-faulty",
         action="store_const",
         const=True,
         help="leave faulty items out, list them in the manifest and mark it as not complete",
     )
-    group.add_argument(
+    option(
         "--download",
         action="store_const",
         const=True,
         help="fetch what is on the Hugging Face Hub, instead of --source",
     )
-    group.add_argument(
-        "--hub-revision", metavar="REV", help="branch, tag or commit; default: a pinned commit"
-    )
-    group.add_argument(
-        "--raise-limits",
-        type=float,
-        metavar="FACTOR",
-        help="multiply the limits on size, number and compression of unpacked archives",
-    )
+    option("--hub-revision", metavar="REV", help="branch, tag or commit; default: a pinned commit")
     add_revision_arguments(parser)
-    group = parser.add_argument_group("llmseg_full")
-    group.add_argument("--coco", type=Path, metavar="DIR", help="folder of COCO's train2017 images")
-    group.add_argument(
-        "--ego-objects", type=Path, metavar="DIR", help="folder of EgoObjects' images"
-    )
-    group = parser.add_argument_group("revos_full, reasonvos_full")
-    group.add_argument(
+    option = parser.add_argument_group("llmseg_full").add_argument
+    option("--coco", type=Path, metavar="DIR", help="folder of COCO's train2017 images")
+    option("--ego-objects", type=Path, metavar="DIR", help="folder of EgoObjects' images")
+    option = parser.add_argument_group("revos_full, reasonvos_full").add_argument
+    option(
         "--sampling", metavar="RULE", help="frames that are shown: even:N (default even:5) or all"
     )
-    group = parser.add_argument_group("refcoco, refcoco_plus, refcocog")
-    group.add_argument("--form", help="form of the files, see docs/refcoco.md")
-    group = parser.add_argument_group("mini, photos")
-    group.add_argument("--n", type=int, help="samples a task (default: as the standing set has)")
-    group.add_argument(
-        "--seed", type=int, help="seed of the generator (default: as the standing set has)"
-    )
+    option = parser.add_argument_group("refcoco, refcoco_plus, refcocog").add_argument
+    option("--form", help="form of the files, see docs/refcoco.md")
+    option = parser.add_argument_group("mini, photos").add_argument
+    option("--n", type=int, help="samples a task (default: as the prepared set has)")
+    option("--seed", type=int, help="seed of the generator (default: as the prepared set has)")
     parser.set_defaults(run=run)
 
 
@@ -148,9 +134,9 @@ def _entry(args: argparse.Namespace) -> CatalogEntry:
 def _refuse_foreign_options(args: argparse.Namespace, entry: CatalogEntry) -> None:
     from univg_eval.benchmarks.preparing.catalog import CATALOG
 
-    allowed = {*entry.options, *(() if entry.is_generated else RELEASE_OPTIONS + HUB_OPTIONS)}
+    allowed = {*entry.options, *(() if entry.is_generated else RELEASE_OPTIONS)}
     every = {option for other in CATALOG.values() for option in other.options}
-    for name in (*RELEASE_OPTIONS, *HUB_OPTIONS, "revision", *sorted(every)):
+    for name in (*RELEASE_OPTIONS, "revision", *sorted(every)):
         if name not in allowed and getattr(args, name) is not None:
             raise UserError(
                 f"--{name.replace('_', '-')} is not an option of benchmark {args.benchmark!r}; see "
@@ -166,51 +152,40 @@ def _refuse_foreign_options(args: argparse.Namespace, entry: CatalogEntry) -> No
             )
 
 
-# Releases
-
-
 def _prepare(args: argparse.Namespace, entry: CatalogEntry) -> dict[str, Any]:
-    from univg_eval.benchmarks.preparing.archives import Limits
+    """Prepare a release."""
     from univg_eval.benchmarks.preparing.locating import locate, remove_superseded
     from univg_eval.benchmarks.preparing.preparation import prepare_release
     from univg_eval.samples import benchmark_dir
 
-    limits = Limits() if args.raise_limits is None else Limits().times(args.raise_limits)
-    with _progress() as progress:
+    options = {name: getattr(args, name) for name in entry.options}
+    options = {name: value for name, value in options.items() if value is not None}
+    folders = {name: options.pop(name) for name in FOLDER_OPTIONS if name in options}
+    if entry.needs_workspace:
+        options["workspace"] = benchmark_dir(entry.benchmark, args.root)
+    with progress_bars() as progress:
         if args.download:
             _quiet_hub_unless_terminal()
-        with _unreadable_told():
+        with _unreadable_paths():
             located = locate(
                 entry,
                 source=args.source,
                 images=args.images,
-                folders={
-                    name: getattr(args, name)
-                    for name in FOLDER_OPTIONS
-                    if getattr(args, name) is not None
-                },
+                folders=folders,
                 root=args.root,
                 download=bool(args.download),
                 hub_revision=args.hub_revision,
-                limits=limits,
                 progress=progress,
             )
-        options = {
-            name: getattr(args, name)
-            for name in entry.options
-            if name not in FOLDER_OPTIONS and getattr(args, name) is not None
-        }
-        if entry.needs_workspace:
-            options["workspace"] = benchmark_dir(entry.benchmark, args.root)
-        with _unreadable_told(), _packed_files_told(located):
-            release = entry.open(
-                located.source,
-                images=located.images,
-                splits=args.split,
-                **located.folders,
-                **options,
-            )
-        with _packed_files_told(located):
+        with _hint_at_archives(located):
+            with _unreadable_paths():
+                release = entry.open(
+                    located.source,
+                    images=located.images,
+                    splits=args.split,
+                    **located.folders,
+                    **options,
+                )
             prepared = prepare_release(
                 release,
                 root=args.root,
@@ -219,12 +194,14 @@ def _prepare(args: argparse.Namespace, entry: CatalogEntry) -> dict[str, Any]:
                 manifest_extra=lambda samples: {**located.provenance, "audit": _audit(samples)},
             )
         remove_superseded(located)
-    return _report(entry, prepared.folder, prepared.manifest) | _what_happened(prepared)
+    return _report(entry, prepared.folder, prepared.manifest, prepared.replaced, "splits") | {
+        "resumed": prepared.resumed
+    }
 
 
 @contextmanager
-def _unreadable_told() -> Iterator[None]:
-    """Make a file or folder that cannot be looked at one message, whoever looked."""
+def _unreadable_paths() -> Iterator[None]:
+    """Report a file or folder that may not be looked at."""
     try:
         yield
     except OSError as error:
@@ -235,7 +212,7 @@ def _unreadable_told() -> Iterator[None]:
 
 
 @contextmanager
-def _packed_files_told(located: Located) -> Iterator[None]:
+def _hint_at_archives(located: Located) -> Iterator[None]:
     """Where files are missing, say which archives beside the release were not unpacked."""
     from univg_eval.benchmarks.preparing.archives import is_archive
     from univg_eval.benchmarks.preparing.preparation import FaultyReleaseError
@@ -248,8 +225,10 @@ def _packed_files_told(located: Located) -> Iterator[None]:
         ):
             raise
         folder = located.source if located.source.is_dir() else located.source.parent
-        names = {p.name for p in folder.iterdir() if is_archive(p)} if folder.is_dir() else set()
-        packed = names - {archive["name"] for archive in located.provenance.get("archives", ())}
+        packed: set[str] = set()
+        with suppress(OSError):  # the folder is what cannot be read
+            packed = {path.name for path in folder.iterdir() if is_archive(path)}
+        packed -= {archive["name"] for archive in located.provenance.get("archives", ())}
         if not packed:
             raise
         raise UserError(
@@ -283,57 +262,39 @@ def _quiet_hub_unless_terminal() -> None:
     disable_progress_bars()
 
 
-def _what_happened(prepared: Prepared) -> dict[str, Any]:
-    replaced = prepared.replaced
-    changed = replaced is not None and (
-        replaced.get("fingerprint") != prepared.manifest["fingerprint"]
-    )
-    return {
-        "resumed": prepared.resumed,
-        "replaced": None
-        if replaced is None or not changed
-        else {name: replaced.get(name) for name in ("n", "splits", "fingerprint")},
-    }
-
-
-# Generated benchmarks
-
-
 def _generate(args: argparse.Namespace, entry: CatalogEntry) -> dict[str, Any]:
-    """Build it, with the standing set's settings where none are given."""
+    """Build a generated benchmark, with the prepared set's settings where none are given."""
     from univg_eval.benchmarks.synthetic.generated import readable_manifest
     from univg_eval.samples import load_manifest
 
     before = readable_manifest(entry.benchmark, args.root)
-    standing = before.get("generator")
+    earlier = before.get("generator")
     settings = {}
     for option, key in (("n", "n_per_task"), ("seed", "seed"), ("size", "size")):
-        given = getattr(args, option, None)
-        if given is not None:
-            settings[option] = given
-        elif isinstance(standing, Mapping) and isinstance(standing.get(key), int):
-            settings[option] = standing[key]
+        value = getattr(args, option, None)
+        if value is None and isinstance(earlier, Mapping) and isinstance(earlier.get(key), int):
+            value = earlier[key]
+        if value is not None:
+            settings[option] = value
     folder: Path = entry.build(args.root, **settings)
     manifest = load_manifest(entry.benchmark, args.root)
-    changed = before and before.get("fingerprint") != manifest["fingerprint"]
-    return _report(entry, folder, manifest) | {
-        "generator": manifest["generator"],
-        "replaced": {
-            "n": before.get("n"),
-            "generator": standing,
-            "fingerprint": before.get("fingerprint"),
-        }
-        if changed
-        else None,
+    return _report(entry, folder, manifest, before, "generator") | {
+        "generator": manifest["generator"]
     }
 
 
-# Telling
-
-
-def _report(entry: CatalogEntry, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _report(
+    entry: CatalogEntry,
+    folder: Path,
+    manifest: Mapping[str, Any],
+    before: Mapping[str, Any] | None,
+    kept: str,
+) -> dict[str, Any]:
+    """What ``--json`` prints; `kept` is what is told of a benchmark `before` that is replaced."""
     splits = manifest.get("splits", {})
+    source = manifest.get("source", {})
     findings = manifest.get("audit", {}).get("findings", [])
+    changed = before and before.get("fingerprint") != manifest["fingerprint"]
     return {
         "benchmark": entry.benchmark,
         "folder": str(folder),
@@ -344,14 +305,17 @@ def _report(entry: CatalogEntry, folder: Path, manifest: Mapping[str, Any]) -> d
         "complete": manifest.get("complete", True),
         "skipped": manifest.get("skipped", []),
         "findings": {finding["kind"]: finding["n"] for finding in findings},
-        "fewer_than_stated": list(_shortfalls(manifest.get("source", {}))),
-        "is_released_file": _is_released(manifest.get("source", {})),
+        "fewer_than_stated": list(_shortfalls(source)),
+        "is_released_file": _is_released(source),
         "eval_tasks": [
             task for task, split in entry.tasks.items() if split is None or split in splits
         ],
         "comparable_with_published": entry.comparable_with_published,
         "published": entry.published,
         "licence": entry.licence,
+        "replaced": {name: before.get(name) for name in ("n", kept, "fingerprint")}
+        if before and changed
+        else None,
     }
 
 
@@ -391,8 +355,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     if report["splits"]:
         yield f"  splits: {_counts(report['splits'])}"
     if "generator" in report:
-        made = report["generator"]
-        yield f"  made with --n {made['n_per_task']} --seed {made['seed']}"
+        yield f"  made with {_made_with(report['generator'])}"
     if report["skipped"]:
         yield (
             f"  NOT COMPLETE: {len(report['skipped'])} faulty items were left out; manifest.json "
@@ -400,8 +363,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         )
     if report["findings"]:
         yield (
-            f"  audit: {_counts(report['findings'])} (`univg audit {report['benchmark']}` tells "
-            "which, and opens every image)"
+            f"  audit: {_counts(report['findings'])} (`univg audit {report['benchmark']}` lists "
+            "them, and opens every image)"
         )
     for missing in report["fewer_than_stated"]:
         yield (
@@ -413,24 +376,23 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"fingerprint {report['fingerprint']}"
     if report.get("resumed"):
         yield f"{report['resumed']} items had been converted by an earlier run"
-    if report["replaced"]:
-        yield _replaced_line(report["replaced"])
+    if replaced := report["replaced"]:
+        what = ""
+        if replaced.get("generator"):
+            what = f" ({_made_with(replaced['generator'])})"
+        elif replaced.get("splits"):
+            what = f" ({_counts(replaced['splits'])})"
+        yield (
+            f"it replaced another set of {replaced['n']} samples{what}, fingerprint "
+            f"{replaced['fingerprint']}"
+        )
     if not report["comparable_with_published"]:
         yield f"not comparable with a published table: {report['published']}"
     yield f"next: univg eval --tasks {','.join(report['eval_tasks'])} --model … --model_args …"
 
 
-def _replaced_line(replaced: Mapping[str, Any]) -> str:
-    of = ""
-    if replaced.get("generator"):
-        made = replaced["generator"]
-        of = f" (--n {made.get('n_per_task')} --seed {made.get('seed')})"
-    elif replaced.get("splits"):
-        of = f" ({_counts(replaced['splits'])})"
-    return (
-        f"it replaced another set of {replaced['n']} samples{of}, fingerprint "
-        f"{replaced['fingerprint']}"
-    )
+def _made_with(generator: Mapping[str, Any]) -> str:
+    return f"--n {generator.get('n_per_task')} --seed {generator.get('seed')}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -447,16 +409,13 @@ def _list(args: argparse.Namespace) -> int:
     rows = []
     for entry in CATALOG.values():
         manifest = readable_manifest(entry.benchmark, args.root)
+        kept = ("n", "splits", "complete", "fingerprint")
         rows.append(
             {
                 "name": entry.name,
                 "title": entry.title,
                 "splits": list(entry.splits),
-                "prepared": {
-                    name: manifest.get(name) for name in ("n", "splits", "complete", "fingerprint")
-                }
-                if manifest
-                else None,
+                "prepared": {name: manifest.get(name) for name in kept} if manifest else None,
                 "tasks": list(entry.tasks),
                 "hub": [files.repo for files in entry.hub],
                 "images_on_hub": entry.images_on_hub,
@@ -477,13 +436,11 @@ def _list(args: argparse.Namespace) -> int:
 
 def _list_lines(row: Mapping[str, Any]) -> Iterator[str]:
     prepared = row["prepared"]
-    if prepared is None:
-        state = "not prepared"
-    else:
+    state = "not prepared"
+    if prepared is not None:
         # An older manifest does not say whether anything was left out.
-        state = f"{prepared['n']} samples" + (
-            ", NOT COMPLETE" if prepared["complete"] is False else ""
-        )
+        whole = "" if prepared["complete"] is not False else ", NOT COMPLETE"
+        state = f"{prepared['n']} samples{whole}"
     yield f"{row['name']:<18} {state:<26} splits: {', '.join(row['splits'])}"
     yield f"    {row['title']}"
     if not row["comparable_with_published"] and row["by_hand"]:
@@ -492,49 +449,7 @@ def _list_lines(row: Mapping[str, Any]) -> Iterator[str]:
         yield f"    tasks: {', '.join(row['tasks'])}"
         return
     if row["hub"]:
-        what = "" if row["images_on_hub"] else " (annotations only)"
-        yield f"    --download{what}"
+        yield f"    --download{'' if row['images_on_hub'] else ' (annotations only)'}"
     for part in row["by_hand"]:
         yield f"    by hand: {part['what']}"
         yield f"             {part['url']}"
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """What is being done: bars on standard error if it is a terminal, else a line now and then."""
-    if not sys.stderr.isatty():
-        yield _line_printer()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), Remaining())
-    bars = Progress(*columns, console=Console(stderr=True), transient=True)
-    shown: dict[str, TaskID] = {}
-
-    def show(title: str, done: int, total: int) -> None:
-        bars.start()  # not before: the Hub's library draws bars of its own
-        if title not in shown:
-            shown[title] = bars.add_task(title, total=total)
-        bars.update(shown[title], completed=done)
-
-    try:
-        yield show
-    finally:
-        bars.stop()
-
-
-def _line_printer() -> Callable[[str, int, int], None]:
-    import time
-
-    told = time.monotonic()
-
-    def show(title: str, done: int, total: int) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if now - told >= SECONDS_A_LINE and total:
-            told = now
-            print(f"{title}: {100 * done / total:.0f} %", file=sys.stderr, flush=True)
-
-    return show

@@ -2,8 +2,8 @@
 
 Archives are unpacked below the benchmark's folder of the data root
 (``<root>/<benchmark>/unpacked/<archive>``), never beside the archive: a folder of downloads is not
-written to. What an earlier archive of that name was unpacked to is left until the new set stands,
-since the links of the standing one lead there; `remove_superseded` removes it then.
+written to. What an earlier archive of that name was unpacked to is left until the new set is there,
+since the links of the old one lead to it; `remove_superseded` removes it then.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from typing import Any
 
 from univg_eval.benchmarks.preparing.archives import (
     ARCHIVE_SUFFIXES,
-    Limits,
     is_archive,
-    remove_unfinished,
     unpack,
     was_unpacked,
 )
 from univg_eval.benchmarks.preparing.download import by_hand_text, fetch
-from univg_eval.benchmarks.preparing.preparation import preparing, printable
+from univg_eval.benchmarks.preparing.preparation import preparing
 from univg_eval.benchmarks.readers.common.entry import CatalogEntry, HubFiles
 from univg_eval.errors import UserError
+from univg_eval.files import printable
 from univg_eval.samples import benchmark_dir
 
 __all__ = ["Located", "locate", "remove_superseded"]
@@ -59,9 +58,8 @@ class Located:
 
 
 def remove_superseded(located: Located) -> None:
-    """Remove what earlier archives were unpacked to. Call it when the new set stands."""
-    used = [located.source, *([located.images] if located.images else [])]
-    used += located.folders.values()
+    """Remove what earlier archives were unpacked to. Call it when the new set is in place."""
+    used = [path for path in (located.source, located.images, *located.folders.values()) if path]
     for folder in located.superseded:
         if not any(path.resolve().is_relative_to(folder.resolve()) for path in used):
             shutil.rmtree(folder, ignore_errors=True)
@@ -78,7 +76,6 @@ def locate(
     root: str | os.PathLike[str] | None = None,
     download: bool = False,
     hub_revision: str | None = None,
-    limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> Located:
     """Fetch and unpack what is needed.
@@ -93,32 +90,27 @@ def locate(
         download: fetch the files from the Hub.
         hub_revision: the revision of the repository that holds the annotations, instead of the
             entry's own.
-        limits: for archives, see `archives.Limits`.
         progress: called with (what is being done, done, in all).
 
     Raises:
         UserError: neither or both of `source` and `download`; the set is not on the Hub, or its
             images are not; or what `download.fetch` and `archives.unpack` raise.
     """
-    if download == (source is not None):
+    by_hand = by_hand_text(entry.name, entry.by_hand)
+    if download and source is not None:
+        raise UserError("--source and --download exclude each other: give one of them")
+    if download and not entry.hub:
         raise UserError(
-            "--source and --download exclude each other: give one of them"
-            if download
-            else f"benchmark {entry.name!r} is made from its release: give --source, the "
-            "annotation file or the folder that holds it"
-            + (", or --download" if entry.hub else "")
-            + by_hand_text(entry.name, entry.by_hand)
+            f"benchmark {entry.name!r} is not on the Hub, so --download cannot fetch it{by_hand}"
         )
-    unpacker = _Unpacker(entry, root, limits, progress)
-    unpacker.tidy()
+    if not download and source is None:
+        raise UserError(
+            f"benchmark {entry.name!r} is made from its release: give --source, the annotation "
+            f"file or the folder that holds it{', or --download' if entry.hub else ''}{by_hand}"
+        )
+    unpacker = _Unpacker(entry, root, progress)
     provenance: dict[str, Any] = {}
-    searched: list[Path] = []
     if source is None:
-        if not entry.hub:
-            raise UserError(
-                f"benchmark {entry.name!r} is not on the Hub, so --download cannot fetch it"
-                + by_hand_text(entry.name, entry.by_hand)
-            )
         # Another revision is that of the annotations; further repositories hold images.
         fetched = [
             fetch(files, revision=hub_revision if number == 0 else None)
@@ -130,19 +122,17 @@ def locate(
         if images is None and not entry.images_on_hub:
             raise UserError(
                 f"the annotations of {entry.name!r} are in {source} now; its images are not on "
-                f"the Hub. Get them as told below and run\n  univg prepare {entry.name} "
-                f"--download --images DIR{by_hand_text(entry.name, entry.by_hand)}"
+                f"the Hub. Get them as listed below and run\n  univg prepare {entry.name} "
+                f"--download --images DIR{by_hand}"
             )
     else:
-        source = source.expanduser()
-        if _is_packed(source):
-            source = unpacker.release_in(source)
+        source = unpacker.release_in(source.expanduser())
         base = source if source.is_dir() else source.parent
         searched = [base / name for name in _TOP_FOLDERS]
-    if images is not None:
-        images = unpacker.folder_of(images.expanduser())
-    else:
+    if images is None:
         images = unpacker.packed_images(searched)
+    else:
+        images = unpacker.folder_of(images.expanduser())
     others = {name: unpacker.folder_of(path.expanduser()) for name, path in (folders or {}).items()}
     if unpacker.used:
         provenance["archives"] = unpacker.used
@@ -166,30 +156,24 @@ class _Unpacker:
         self,
         entry: CatalogEntry,
         root: str | os.PathLike[str] | None,
-        limits: Limits | None,
         progress: Progress | None,
     ) -> None:
         self.used: list[dict[str, Any]] = []
         self._targets: dict[Path, Path] = {}
         self._entry = entry
         self._root = root
-        self._limits = limits
+        self._folder = benchmark_dir(entry.benchmark, root) / UNPACKED_FOLDER
         self._progress = progress
+        if self._folder.is_dir():
+            with preparing(entry.benchmark, root):
+                for left in (*self._folder.glob(".*"), *self._folder.glob("[0-9]*/.*")):
+                    shutil.rmtree(left, ignore_errors=True)  # of runs that were killed
 
-    def tidy(self) -> None:
-        """Remove what killed runs left half unpacked, whether or not it is wanted again."""
-        folder = benchmark_dir(self._entry.benchmark, self._root) / UNPACKED_FOLDER
-        if folder.is_dir():
-            with preparing(self._entry.benchmark, self._root):
-                for place in (
-                    folder,
-                    *(path for path in folder.iterdir() if path.name.isdecimal()),
-                ):
-                    remove_unfinished(place)
-
-    def release_in(self, archive: Path) -> Path:
-        """What an archive of the whole release holds."""
-        folder = self._unpack(archive)
+    def release_in(self, path: Path) -> Path:
+        """The release's file or folder itself, or what an archive of it holds."""
+        if not _is_packed(path):
+            return path
+        folder = self._unpack(path)
         names = _visible_names(folder)
         # val.zip of ReasonSeg holds val/, and the reader looks for val/.
         if len(names) == 1 and names[0] not in self._entry.splits and (folder / names[0]).is_dir():
@@ -202,52 +186,50 @@ class _Unpacker:
             return path
         folder = self._unpack(path)
         for known in self._entry.image_archives:
-            if known.name == path.name:
-                for inner in known.folders:
-                    if (folder / inner).is_dir():
-                        return folder / inner
-        return _top_folder(folder)
+            for inner in known.folders if known.name == path.name else ():
+                if (folder / inner).is_dir():
+                    return folder / inner
+        # train2017.zip holds train2017/.
+        inner_folder = folder / folder.name
+        is_only = _visible_names(folder) == [folder.name] and inner_folder.is_dir()
+        return inner_folder if is_only else folder
 
     def packed_images(self, searched: list[Path]) -> Path | None:
         """The images of an archive in one of the folders, unless they lie there unpacked too."""
-        for archive in self._archives(searched):
-            return self.folder_of(archive)
-        return None
-
-    def _archives(self, searched: list[Path]) -> Iterator[Path]:
         for known in self._entry.image_archives:
             if any((base / folder).is_dir() for base in searched for folder in known.folders):
                 continue
             for base in searched:
                 if (base / known.name).is_file():
-                    yield base / known.name
+                    return self.folder_of(base / known.name)
+        return None
+
+    def superseded(self) -> tuple[Path, ...]:
+        """Unpacked folders of the used archives' names that are none of these archives'."""
+        stems = dict.fromkeys(target.name for target in self._targets)
+        places = [place for stem in stems for place in self._places(stem)]
+        return tuple(p for p in places if p.exists() and p not in self._targets)
 
     def _unpack(self, archive: Path) -> Path:
-        name = archive.name
         target = self._target(archive)
-        title = f"unpacking {name}"
-        report = self._progress
+
+        def report(done: int, total: int) -> None:
+            if self._progress is not None:
+                self._progress(f"unpacking {archive.name}", done, total)
+
         with preparing(self._entry.benchmark, self._root):
             try:
-                unpack(
-                    archive,
-                    target,
-                    limits=self._limits,
-                    progress=None if report is None else lambda done, n: report(title, done, n),
-                )
+                unpack(archive, target, progress=report)
             finally:
-                self._remove_empty_parents(target)  # where nothing was unpacked
-        used = {"name": printable(name), "size": archive.stat().st_size}
+                for folder in target.parents:  # those that are empty, where nothing was unpacked
+                    with suppress(OSError):
+                        folder.rmdir()
+                    if folder == self._folder.parent:
+                        break
+        used = {"name": printable(archive.name), "size": archive.stat().st_size}
         if used not in self.used:
             self.used.append(used)
         return target
-
-    def _remove_empty_parents(self, target: Path) -> None:
-        for folder in target.parents:
-            with suppress(OSError):
-                folder.rmdir()
-            if folder == benchmark_dir(self._entry.benchmark, self._root):
-                break
 
     def _target(self, archive: Path) -> Path:
         """The folder of an archive: that which it was unpacked to, else one that is free.
@@ -268,28 +250,15 @@ class _Unpacker:
 
     def _places(self, stem: str) -> Iterator[Path]:
         """``images``, ``2/images``, …: all that are there or taken, and one more."""
-        folder = benchmark_dir(self._entry.benchmark, self._root) / UNPACKED_FOLDER
-        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
         last = max((int(name) for name in names if name.isdecimal()), default=1)
         for number in range(1, last + len(self._targets) + 2):
-            yield folder / stem if number == 1 else folder / str(number) / stem
-
-    def superseded(self) -> tuple[Path, ...]:
-        """Unpacked folders of the used archives' names that are none of these archives'."""
-        stems = dict.fromkeys(target.name for target in self._targets)
-        places = [place for stem in stems for place in self._places(stem)]
-        return tuple(p for p in places if p.exists() and p not in self._targets)
+            yield self._folder / stem if number == 1 else self._folder / str(number) / stem
 
 
 def _is_packed(path: Path) -> bool:
     """Whether it is an archive; a folder may be named like one."""
     return is_archive(path) and not path.is_dir()
-
-
-def _top_folder(folder: Path) -> Path:
-    """The folder, or the only one in it if that has its name: train2017.zip holds train2017/."""
-    inner = folder / folder.name
-    return inner if _visible_names(folder) == [folder.name] and inner.is_dir() else folder
 
 
 def _visible_names(folder: Path) -> list[str]:

@@ -19,18 +19,16 @@ prepared: a benchmark without some of its rows is another benchmark.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 import univg_eval
 from univg_eval.benchmarks.readers.common.release import (
@@ -41,6 +39,7 @@ from univg_eval.benchmarks.readers.common.release import (
     Release,
 )
 from univg_eval.errors import UserError
+from univg_eval.files import Journal, file_lock, printable, writing
 from univg_eval.images.reading import split_reference
 from univg_eval.samples import (
     MANIFEST_FILE,
@@ -58,13 +57,11 @@ __all__ = [
     "Prepared",
     "prepare_release",
     "preparing",
-    "printable",
-    "writing",
 ]
 
 WORK_FOLDER = ".preparing"
 JOURNAL_FILE = "journal.jsonl"
-WORKSHOP = ".new"
+TEMPORARY_FOLDER = ".new"
 JOURNAL_FORM = 1
 # Every item is handed to the system at once and so survives a kill; this is for a power cut.
 SYNC_SECONDS = 1.0
@@ -75,6 +72,7 @@ Progress = Callable[[int, int], None]
 ManifestExtra = Callable[[Sequence[GroundingSample]], Mapping[str, Any]]
 _Stamps = dict[str, list[int]]
 _Done = dict[str, tuple[list[Any], _Stamps]]
+"""Rows and stamps of the items that an earlier run has converted, by key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,28 +137,21 @@ def preparing(benchmark: str, root: str | os.PathLike[str] | None = None) -> Ite
         UserError: another process prepares the benchmark in this data root, or the data root
             cannot be written.
     """
-    import fcntl
-
     base = data_root(root)
     work = base / WORK_FOLDER
-    with writing(base):
-        work.mkdir(parents=True, exist_ok=True)
-        lock = (work / f"{benchmark}.lock").open("a+")
-    with lock:
+    path = work / f"{benchmark}.lock"
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
+            with writing(base):
+                lock = stack.enter_context(file_lock(path, wait=False))
+        except UserError as error:
+            if not isinstance(error.__cause__, BlockingIOError):
+                raise
             raise UserError(
                 f"another `univg prepare {benchmark}` is at work in the data root {base} (process "
-                f"{lock.read().strip() or 'unknown'}); wait until it has finished, or stop it: "
-                "what it has done is kept"
+                f"{path.read_text(encoding='utf-8').strip() or 'unknown'}); wait until it has "
+                "finished, or stop it: what it has done is kept"
             ) from None
-        except OSError as error:
-            raise UserError(
-                f"cannot lock {lock.name}: {error.strerror or error}; the data root must be on a "
-                "file system with locks: choose another one with --root"
-            ) from error
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
@@ -233,7 +224,7 @@ def _prepare(
         **(manifest_extra(samples) if manifest_extra is not None else {}),
     }
     with writing(data_root(root), kept=KEPT):
-        with _workshop(folder) as new:
+        with _temporary_folder(folder) as new:
             made = write_benchmark(
                 samples, benchmark=release.benchmark, root=new, manifest_extra=extra
             )
@@ -250,12 +241,12 @@ def _prepare(
 
 
 @contextmanager
-def _workshop(folder: Path) -> Iterator[Path]:
+def _temporary_folder(folder: Path) -> Iterator[Path]:
     """A hidden folder in the benchmark's own, which may be a link to, or a mount of, another disk.
 
     A benchmark's folder that is empty afterwards goes too.
     """
-    new = folder / WORKSHOP
+    new = folder / TEMPORARY_FOLDER
     if new.exists():  # of a run that was killed
         shutil.rmtree(new)
     new.mkdir(parents=True)
@@ -265,22 +256,6 @@ def _workshop(folder: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
         with suppress(OSError):
             folder.rmdir()
-
-
-@contextmanager
-def writing(place: Path, *, kept: str = "") -> Iterator[None]:
-    """Tell a failure to write as what it is, with what can be done, and what is kept."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = "free space or choose another data root with --root"
-        else:
-            remedy = "choose a data root that can be written, with --root or UNIVG_DATA"
-        raise UserError(
-            f"cannot write to {error.filename or place}: {error.strerror or error}; {remedy}"
-            + (f". {kept}" if kept else "")
-        ) from error
 
 
 # Converting
@@ -294,19 +269,22 @@ def _convert_all(
     rows: list[tuple[str, Any]] = []
     seen: set[str] = set()
     resumed = 0
-    with _Journal.open(work, _identity(release)) as journal:
+    with _journal(work) as journal:
+        identity = _identity(release)
+        with writing(work):
+            done = _take_up(journal, identity)
         for number, item in enumerate(release.items):
             if progress is not None:
                 progress(number, release.n_items)
             if item.key in seen:
                 raise UserError(
-                    f"benchmark {release.benchmark!r}: the item {item.key!r} stands twice in the "
-                    "release; its items must be told apart"
+                    f"benchmark {release.benchmark!r}: the item {item.key!r} is a duplicate in the "
+                    "release; give each item a key of its own"
                 )
             seen.add(item.key)
-            done, stamps = journal.done.get(item.key, (None, {}))
-            if done is not None and stamps == _stamps(release, base, item, done):
-                converted = done
+            earlier, stamps = done.get(item.key, ([], None))
+            if stamps is not None and stamps == _stamps(release, base, item, earlier):
+                converted = earlier
                 resumed += 1
             else:
                 try:
@@ -314,12 +292,21 @@ def _convert_all(
                 except ItemError as error:
                     faults.append(Fault(item.key, error.kind, str(error)))
                     continue
+                stamps = _stamps(release, base, item, converted)
                 with writing(work, kept=KEPT):
-                    journal.append(item.key, converted, _stamps(release, base, item, converted))
+                    journal.append({"item": item.key, "rows": converted, "stamps": stamps})
             rows.extend((f"item {item.key}", row) for row in converted)
         if progress is not None:
             progress(release.n_items, release.n_items)
     return rows, faults, resumed
+
+
+@contextmanager
+def _journal(work: Path) -> Iterator[Journal]:
+    with ExitStack() as stack:
+        with writing(work):
+            journal = stack.enter_context(Journal(work / JOURNAL_FILE, sync_seconds=SYNC_SECONDS))
+        yield journal
 
 
 def _convert(item: Item) -> list[Any]:
@@ -391,11 +378,6 @@ def _identity(release: Release) -> dict[str, Any]:
     return read
 
 
-def printable(path: str | os.PathLike[str]) -> str:
-    """A path as text that any file can hold; bytes in it that are no UTF-8 become escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 # What makes the samples: the readers, and what they use of the package.
 _CODE = ("benchmarks", "images", "boxes.py", "samples.py")
 
@@ -412,84 +394,33 @@ def _code_sha256() -> str:
     return digest.hexdigest()
 
 
-class _Journal:
-    """The items converted so far, on the disk.
+def _take_up(journal: Journal, identity: Mapping[str, Any]) -> _Done:
+    """The items of a journal of this identity; one of another identity is begun anew.
 
-    Attributes:
-        done: rows and stamps of the items that an earlier run has finished, by key.
+    What follows a damaged line is cut off.
     """
-
-    def __init__(self, file: IO[bytes], done: _Done) -> None:
-        self.done = done
-        self._file = file
-        self._synced = time.monotonic()
-
-    @classmethod
-    @contextmanager
-    def open(cls, work: Path, identity: Mapping[str, Any]) -> Iterator[_Journal]:
-        """Take up the journal of the work folder, or begin one if it is of another identity."""
-        path = work / JOURNAL_FILE
-        with writing(work):
-            work.mkdir(parents=True, exist_ok=True)
-            end, done = _read_journal(path, identity)
-            # Without a buffer: a line that was written is with the system, whatever happens here.
-            file = path.open("r+b" if end else "wb", buffering=0)
-        with file:
-            journal = cls(file, done)
-            with writing(path):
-                # A line that a kill has torn is cut off.
-                file.truncate(end)
-                file.seek(end)
-                if not end:
-                    journal._write({"identity": identity})
-            try:
-                yield journal
-            finally:
-                with writing(path, kept=KEPT):
-                    os.fsync(file.fileno())
-
-    def append(self, key: str, rows: list[Any], stamps: _Stamps) -> None:
-        """Note an item as converted."""
-        self._write({"item": key, "rows": rows, "stamps": stamps})
-        now = time.monotonic()
-        if now - self._synced >= SYNC_SECONDS:
-            os.fsync(self._file.fileno())
-            self._synced = now
-
-    def _write(self, value: Mapping[str, Any]) -> None:
-        data = memoryview(json.dumps(value, ensure_ascii=False).encode("utf-8") + b"\n")
-        while data:  # a nearly full disk takes a part
-            data = data[self._file.write(data) :]
-
-
-def _read_journal(path: Path, identity: Mapping[str, Any]) -> tuple[int, _Done]:
-    """Where its last whole line ends (0: begin anew), and the items that it holds."""
     done: _Done = {}
-    end = 0
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return 0, {}
-    with file:
-        for raw in file:
-            try:
-                value = json.loads(raw) if raw.endswith(b"\n") else None
-            except ValueError:
-                value = None
-            if not isinstance(value, dict):
-                break
-            if not end:
-                if value != {"identity": identity}:
-                    return 0, {}
-            else:
-                key, rows, stamps = (value.get(name) for name in ("item", "rows", "stamps"))
-                if not (
-                    isinstance(key, str) and isinstance(rows, list) and isinstance(stamps, dict)
-                ):
-                    break
-                done[key] = (rows, stamps)
-            end += len(raw)
-    return end, done
+    begun = False
+    for place, line in journal.lines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            value = None
+        if not begun:
+            begun = value == {"identity": identity}
+            good = begun
+        else:
+            good = isinstance(value, dict) and [
+                type(value.get(name)) for name in ("item", "rows", "stamps")
+            ] == [str, list, dict]
+        if not good:
+            journal.cut(place)
+            break
+        if "item" in value:
+            done[value["item"]] = (value["rows"], value["stamps"])
+    if not begun:
+        journal.append({"identity": identity})
+    return done
 
 
 def _faults_message(release: Release, faults: Sequence[Fault]) -> str:

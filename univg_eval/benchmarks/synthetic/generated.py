@@ -1,21 +1,19 @@
 """Benchmarks that are made here instead of read from a release: how a build is put in place.
 
-The folder of such a benchmark holds exactly one build. It is made in a temporary folder beside it
-and renamed when whole, so an interrupted run leaves the old build, or none.
+The folder of such a benchmark holds exactly one build, which appears when it is whole: an
+interrupted run leaves the old build, or none.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from univg_eval.benchmarks.preparing.preparation import writing
 from univg_eval.errors import UserError
+from univg_eval.files import file_lock, remove_leftovers, whole_folder, writing
 from univg_eval.samples import MANIFEST_FILE, benchmark_dir, data_root, load_manifest
 
 __all__ = ["locked", "readable_manifest", "replace_build"]
@@ -28,14 +26,10 @@ def locked(benchmark: str, root: str | os.PathLike[str] | None) -> Iterator[None
     Raises:
         UserError: the data root cannot be written.
     """
-    import fcntl
-
     base = data_root(root)
-    with writing(base):
-        base.mkdir(parents=True, exist_ok=True)
-        lock = (base / f".{benchmark}.lock").open("w")
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        with writing(base):
+            stack.enter_context(file_lock(base / f".{benchmark}.lock"))
         yield
 
 
@@ -67,20 +61,15 @@ def replace_build(
         UserError: the folder exists and is no build of this benchmark; the data root cannot be
             written; or what `write` raises.
     """
-    base = data_root(root)
     final = benchmark_dir(benchmark, root)
     _require_replaceable(benchmark, root, final)
-    with writing(base):
-        for stale in base.glob(f".{benchmark}.building-*"):
-            shutil.rmtree(stale)
-        workshop = Path(tempfile.mkdtemp(prefix=f".{benchmark}.building-", dir=base))
-        try:
-            write(workshop)
-            if final.exists():
-                final.rename(workshop / "replaced")
-            (workshop / benchmark).rename(final)
-        finally:
-            shutil.rmtree(workshop)
+    remove_leftovers(final)
+    with writing(data_root(root)), whole_folder(final) as new:
+        write(new)
+        made = new / benchmark
+        for path in made.iterdir():
+            path.rename(new / path.name)
+        made.rmdir()
     return final
 
 
