@@ -15,14 +15,14 @@ from univg_eval.cli import audit as audit_command
 from univg_eval.cli import main
 from univg_eval.samples import write_benchmark
 
+INVALID = [0.5, 0.2, 0.1, 0.6]
+
 
 def pair(number: int, **changes: Any) -> dict[str, Any]:
+    names = (f"{number}_source.png", f"{number}_target.png")
     return {
         "task": "diff",
-        "images": [
-            f"./MIG-Bench/images/static_diff/{number}_source.png",
-            f"./MIG-Bench/images/static_diff/{number}_target.png",
-        ],
+        "images": [f"./MIG-Bench/images/static_diff/{name}" for name in names],
         "question": "Compare these two images.",
         "answer": [0.1, 0.2, 0.5, 0.6],
         "additional_info": "",
@@ -30,94 +30,85 @@ def pair(number: int, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def write(folder: Path, rows: list[Any]) -> Path:
-    path = folder / "MIG_data.json"
-    path.write_text(json.dumps(rows))
-    return path
+@pytest.fixture
+def audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Audit rows as an annotation file: exit status and what is printed."""
+
+    def run(rows: list[Any], *arguments: str) -> tuple[int, str]:
+        path = tmp_path / "MIG_data.json"
+        path.write_text(json.dumps(rows))
+        status = main(["audit", "mig_bench", "--annotations", str(path), *arguments])
+        out, err = capsys.readouterr()
+        return status, out + err
+
+    return run
 
 
-def audit(path: Path, *arguments: str) -> int:
-    return main(["audit", "mig_bench", "--annotations", str(path), *arguments])
-
-
-def test_a_clean_file_gives_status_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert audit(write(tmp_path, [pair(0), pair(1)])) == 0
-    out = capsys.readouterr().out
-    assert "2 rows on 4 image files, in 2 clusters" in out
+def test_a_clean_file(audit) -> None:
+    status, out = audit([pair(0), pair(1)])
+    assert status == 0
+    assert "2 rows on 4 images, in 2 clusters" in out
     assert "NOT the released file" in out
-    assert "Nothing found." in out
+    assert "images not opened" in out
+    assert "2 of     2  diff: the target's file is named" in out
+    assert out.endswith("Nothing found.\n")
 
 
-def test_faults_give_status_3_and_are_told_row_by_row(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = write(tmp_path, [pair(0), pair(1, answer=[0.5, 0.2, 0.1, 0.6]), pair(0)])
-    assert audit(path) == 3
-    out = capsys.readouterr().out
-    assert "mig_bench-00001  diff: answer [0.5, 0.2, 0.1, 0.6]" in out
-    assert "mig_bench-00002  diff: equals mig_bench-00000" in out
-
-
-def test_json_lists_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    broken = [pair(k, answer=[0.5, 0.2, 0.1, 0.6]) for k in range(30)]
-    assert audit(write(tmp_path, broken), "--json") == 3
-    report = json.loads(capsys.readouterr().out)
-    (finding,) = report["findings"]
-    assert (finding["kind"], finding["n"], len(finding["rows"])) == ("invalid_box", 30, 30)
+def test_faults_of_a_file(audit) -> None:
+    rows = [pair(0), pair(0), *(pair(k, answer=INVALID) for k in range(2, 32))]
+    status, out = audit(rows)
+    assert status == 3
+    assert "mig_bench-00001  diff: equals mig_bench-00000" in out
+    assert "mig_bench-00002  diff: target 1 on image 2 is [0.5, 0.2, 0.1, 0.6]" in out
+    assert "and 10 more (--json lists all)" in out
+    status, out = audit(rows, "--json")
+    assert status == 3
+    report = json.loads(out)
+    counts = [(finding["kind"], finding["n"]) for finding in report["findings"]]
+    assert counts == [("invalid_box", 30), ("duplicate", 1)]
+    assert [row["id"] for row in report["findings"][0]["rows"]] == [
+        f"mig_bench-{k:05d}" for k in range(2, 32)
+    ]
+    assert (report["file"], report["revision"]) == ("MIG_data.json", "original")
     assert report["is_released_file"] is False
-    assert report["tasks"] == {"diff": 30}
-    assert audit(tmp_path / "MIG_data.json") == 3
-    assert "and 10 more (--json lists all)" in capsys.readouterr().out
+    assert report["tasks"] == {"diff": 32}
+    assert "images" not in report
 
 
-def test_images_are_looked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write(tmp_path, [pair(0)])
+def test_images_of_a_file(audit, tmp_path: Path) -> None:
     folder = tmp_path / "images" / "static_diff"
     folder.mkdir(parents=True)
     for name in ("0_source.png", "0_target.png"):
         Image.new("RGB", (20, 10)).save(folder / name)
-    assert audit(path, "--images", str(tmp_path)) == 0
-    assert "Images: 2 files open" in capsys.readouterr().out
+    status, out = audit([pair(0)], "--images", str(tmp_path))
+    assert status == 0
+    assert "headers of 2 images read" in out
     (folder / "0_target.png").unlink()
-    assert audit(path, "--images", str(tmp_path), "--json") == 3
-    images = json.loads(capsys.readouterr().out)["images"]
-    assert images["missing"] == ["mig_bench/images/static_diff/0_target.png"]
+    status, out = audit([pair(0)], "--images", str(tmp_path), "--json")
+    assert status == 3
+    report = json.loads(out)
+    assert report["images"] == {
+        "found": 1,
+        "missing": ["mig_bench/images/static_diff/0_target.png"],
+        "unreadable": [],
+        "unequal_pairs": [],
+    }
+    assert report["findings"] == []
     Image.new("RGB", (21, 10)).save(folder / "0_target.png")
-    assert audit(path, "--images", str(tmp_path)) == 3
-    assert "1 diff rows have images of two sizes: mig_bench-00000" in capsys.readouterr().out
+    status, out = audit([pair(0)], "--images", str(tmp_path))
+    assert status == 3
+    assert "unequal_pair: 1;" in out and "mig_bench-00000  images of 20x10 and 21x10" in out
+    status, out = audit([pair(0)], "--images", str(folder))
+    assert status == 2
+    assert "no images of MIG-Bench in" in out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["audit", "lisa", "--annotations", "x.json"], "reads those of: mig_bench, mig_bench_rev"),
-        (["audit", "mig_bench", "--annotations", "absent.json"], "cannot read the annotation file"),
-        (["audit", "mig_bench_revised", "--annotations", "absent.json"], "give --scale"),
-    ],
-)
-def test_mistakes_give_status_2(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert message in err
-
-
-def test_a_folder_without_images_gives_status_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert audit(write(tmp_path, [pair(0)]), "--images", str(tmp_path)) == 2
-    assert "no images of MIG-Bench in" in capsys.readouterr().err
-
-
-def test_rows_that_give_no_sample_are_listed_beside_the_others(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rows_that_give_no_sample_are_listed_beside_the_others(audit) -> None:
     three = [f"./MIG-Bench/images/static_diff/{i}.png" for i in range(3)]
-    path = write(tmp_path, [pair(0), pair(1, answer=None), pair(2, images=three), pair(0)])
-    assert audit(path, "--json") == 3
-    report = json.loads(capsys.readouterr().out)
+    rows = [pair(0), pair(1, answer=None), pair(2, images=three), pair(0)]
+    status, out = audit(rows, "--json")
+    assert status == 3
+    report = json.loads(out)
     assert report["n"] == 2
     found = {finding["kind"]: finding["rows"] for finding in report["findings"]}
     assert {kind: [row["id"] for row in rows] for kind, rows in found.items()} == {
@@ -126,19 +117,35 @@ def test_rows_that_give_no_sample_are_listed_beside_the_others(
         "duplicate": ["mig_bench-00003"],
     }
     assert "MIG_data.json row 1: field 'answer' is None" in found["invalid_row"][0]["detail"]
-    assert "row 2: field 'images' has 3 entries" in found["target_underived"][0]["detail"]
+    status, out = audit([pair(0, answer=None), pair(1, task="count")])
+    assert status == 2
+    assert "none of 2 rows is sound" in out
 
 
-def test_a_file_without_a_sound_row_gives_status_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert audit(write(tmp_path, [pair(0, answer=None), pair(1, task="count")])) == 2
-    assert "none of 2 rows is sound; MIG_data.json row 0: field" in capsys.readouterr().err
+def test_the_page_of_a_file(audit, tmp_path: Path) -> None:
+    rows = [pair(0), pair(1, answer=INVALID)]
+    folder = tmp_path / "images" / "static_diff"
+    folder.mkdir(parents=True)
+    for name in ("0_source.png", "0_target.png", "1_target.png"):
+        Image.new("RGB", (20, 10)).save(folder / name)
+    page = tmp_path / "audit.html"
+    assert audit(rows, "--images", str(tmp_path), "--html", str(page))[0] == 3
+    text = page.read_text(encoding="utf-8")
+    assert "1_source.png does not exist" in text
+    assert "x1 is greater than x2" in text
+    assert text.count("data:image/png") == 1  # the target's image, of the invalid box
+    status, out = audit(rows, "--html", str(page))
+    assert status == 3
+    assert f"Page: {page}" in out
+    assert "there is no image" in page.read_text(encoding="utf-8")
+
+
+# A prepared benchmark
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A data root with one prepared benchmark: two sound questions."""
+    """A data root with one prepared benchmark of two sound rows."""
     (tmp_path / "toy" / "images").mkdir(parents=True)
     Image.new("RGB", (640, 480)).save(tmp_path / "toy/images/a.png")
     Image.new("RGB", (320, 240)).save(tmp_path / "toy/images/b.png")
@@ -151,7 +158,7 @@ def prepared(root: Path, *arguments: str) -> int:
     return main(["audit", "toy", "--root", str(root), *arguments])
 
 
-def test_a_sound_benchmark_gives_status_0(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sound_benchmark(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prepared(root) == 0
     out, err = capsys.readouterr()
     assert "2 rows on 2 images, in 1 clusters" in out
@@ -161,9 +168,7 @@ def test_a_sound_benchmark_gives_status_0(root: Path, capsys: pytest.CaptureFixt
     assert err == ""
 
 
-def test_faults_of_a_benchmark_give_status_3(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_faults_of_a_benchmark(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = root / "toy/images/a.png"
     path.write_bytes(path.read_bytes()[:-60])
     page = root / "new folder" / "audit.html"
@@ -171,11 +176,16 @@ def test_faults_of_a_benchmark_give_status_3(
     out = capsys.readouterr().out
     assert "unreadable_image: 1; an image or video is there but" in out
     assert "  in scoring: the run stops at the first sample that needs it" in out
+    assert "  remedy: fetch the file again" in out
     assert "  toy/images/a.png (toy-00000 and 1 more)  cannot read" in out
     assert f"Page: {page}" in out
     assert "no image" in page.read_text(encoding="utf-8")
     assert prepared(root, "--quick") == 0
-    assert "headers of the images read (--quick)" in capsys.readouterr().out
+    assert "headers of 2 images read" in capsys.readouterr().out
+    assert prepared(root, "--json", "--html", str(page)) == 3
+    report = json.loads(capsys.readouterr().out)
+    assert (report["benchmark"], report["n"]) == ("toy", 2)
+    assert [finding["kind"] for finding in report["findings"]] == ["unreadable_image"]
 
 
 def test_a_name_of_the_data_neither_breaks_a_line_nor_colours_the_terminal(
@@ -189,7 +199,7 @@ def test_a_name_of_the_data_neither_breaks_a_line_nor_colours_the_terminal(
     assert "\x1b" not in out
 
 
-def test_the_report_is_told_whatever_becomes_of_the_page(
+def test_the_report_is_printed_whatever_becomes_of_the_page(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "file").write_text("no folder")
@@ -204,68 +214,38 @@ def test_the_report_is_told_whatever_becomes_of_the_page(
     # `univg audit toy --html … | head -1` costs the output, not the page.
     monkeypatch.setattr("builtins.print", closed)
     page = root / "audit.html"
+    options = dict.fromkeys(("annotations", "images", "revision", "scale"))
     with pytest.raises(BrokenPipeError):
         audit_command.run(
             argparse.Namespace(
-                benchmark="toy",
-                root=root,
-                quick=True,
-                html=page,
-                json=False,
-                annotations=None,
-                images=None,
-                revision=None,
-                scale=None,
+                benchmark="toy", root=root, quick=True, html=page, json=False, **options
             )
         )
     assert page.is_file()
 
 
-def test_a_benchmark_as_json(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (root / "toy/images/b.png").unlink()
-    assert prepared(root, "--json", "--html", str(root / "audit.html")) == 3
-    report = json.loads(capsys.readouterr().out)
-    assert report["benchmark"] == "toy" and report["n"] == 2
-    assert [finding["kind"] for finding in report["findings"]] == ["missing_image"]
-    assert (root / "audit.html").is_file()
-
-
-def test_the_page_of_an_annotation_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write(tmp_path, [pair(0), pair(1, answer=[0.5, 0.2, 0.1, 0.6])])
-    folder = tmp_path / "images" / "static_diff"
-    folder.mkdir(parents=True)
-    for name in ("0_source.png", "0_target.png", "1_target.png"):
-        Image.new("RGB", (20, 10)).save(folder / name)
-    page = tmp_path / "audit.html"
-    assert audit(path, "--images", str(tmp_path), "--html", str(page)) == 3
-    text = page.read_text(encoding="utf-8")
-    assert "1_source.png does not exist" in text
-    assert "x1 is greater than x2" in text
-    assert text.count("data:image/png") == 1  # the target's image, of the invalid box
-    assert audit(path, "--html", str(page)) == 3
-    assert "there is no image" in page.read_text(encoding="utf-8")
-    assert f"Page: {page}" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["lisa"], "benchmark 'lisa' is not prepared"),
-        (["toy", "--images", "."], "--images goes with --annotations"),
-        (["toy", "--scale", "1"], "--scale goes with --annotations"),
-        (["toy", "--html", "."], "--html . is a folder; give the page's file"),
-        (["mig_bench", "--annotations", "x.json", "--quick"], "are for a prepared benchmark"),
+        ("lisa --annotations x.json", "reads those of: mig_bench, mig_bench_rev"),
+        ("mig_bench --annotations absent.json", "cannot read the annotation file"),
+        ("mig_bench_revised --annotations absent.json", "give --scale"),
+        ("mig_bench --annotations x.json --quick", "are for a prepared benchmark"),
+        ("lisa", "benchmark 'lisa' is not prepared"),
+        ("toy --images .", "--images goes with --annotations"),
+        ("toy --scale 1", "--scale goes with --annotations"),
+        ("toy --html .", "--html . is a folder; give the page's file"),
     ],
 )
-def test_mistakes_about_a_benchmark_give_status_2(
+def test_mistakes_give_status_2(
     root: Path,
-    arguments: list[str],
+    arguments: str,
     message: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("UNIVG_DATA", str(root))
-    assert main(["audit", *arguments]) == 2
+    assert main(["audit", *arguments.split()]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert message in err

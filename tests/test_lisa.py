@@ -230,7 +230,7 @@ def test_a_repeated_key_is_not_lost(tmp_path):
     path = tmp_path / "val" / "0001.json"
     path.write_text(path.read_text()[:-1] + ', "text": ["another one"]}')
     item = next(iter(open_lisa_full(tmp_path).items))
-    with pytest.raises(ItemError, match=r"0001\.json: the key 'text' stands twice in one object"):
+    with pytest.raises(ItemError, match=r"0001\.json: duplicate key 'text'"):
         item.convert()
 
 
@@ -354,7 +354,7 @@ def test_extracted_images_elsewhere(tmp_path):
             '[{"image_path": "a.jpg", "question": "?", "bbox": [[1, 2, 3, 4]]}]',
             "the first row is an object with image_path, question, bbox. Is it the file of another",
         ),
-        ('[{"a": 1, "a": 2}]', "json: the key 'a' stands twice in one object; expected"),
+        ('[{"a": 1, "a": 2}]', "json: duplicate key 'a' in one object; expected"),
     ],
 )
 def test_the_file_of_another_set_is_refused(tmp_path, content, message):

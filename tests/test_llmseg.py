@@ -210,7 +210,7 @@ def test_a_faulty_pair(tmp_path, pair, message):
         ('{"a.jpg": {"from_dataset"', "not JSON"),
         (
             '{"a.jpg": {"from_dataset": "coco", "qa_pairs": []}, "a.jpg": {}}',
-            "the key 'a.jpg' stands twice",
+            "duplicate key 'a.jpg'",
         ),
     ],
 )

@@ -20,6 +20,7 @@ __all__ = [
     "center_in_box",
     "clip_box",
     "clip_boxes",
+    "four_numbers",
     "is_valid_box",
     "valid_boxes",
 ]
@@ -95,6 +96,23 @@ def clip_boxes(boxes: npt.ArrayLike) -> FloatArray:
     """Boxes cut to the image, [0, 1] on both axes; shape (..., 4), xyxy_norm."""
     clipped: FloatArray = np.clip(_as_boxes("boxes", boxes), 0.0, 1.0)
     return clipped
+
+
+def four_numbers(value: object, largest: float) -> Box | None:
+    """A list of four numbers, as JSON gives it, as a tuple of floats; None for anything else.
+
+    Args:
+        value: what a file holds in the place of a box.
+        largest: absolute limit of a number; NaN, infinities and booleans are no numbers here.
+    """
+    if (
+        not isinstance(value, list)
+        or len(value) != 4
+        or not all(type(number) in (int, float) and abs(number) <= largest for number in value)
+    ):
+        return None
+    a, b, c, d = map(float, value)
+    return a, b, c, d
 
 
 def is_valid_box(box: Sequence[float]) -> bool:

@@ -1,17 +1,20 @@
-"""From a prepared benchmark, or an annotation file of MIG-Bench, to a report."""
+"""From a prepared benchmark, its rows alone, or an annotation file of MIG-Bench to a report."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from univg_eval.audit.files import Progress, ids_of, look_at_files, users_of
-from univg_eval.audit.kinds import KINDS, NOTES, AuditReport, Finding, Found, Offence
-from univg_eval.audit.rows import compare_masks, compare_mig_bench, compare_rows, count_notes
-from univg_eval.benchmarks.readers import mig_bench
+from univg_eval.audit.files import Progress, open_files
+from univg_eval.audit.findings import KINDS, NOTES, AuditReport, Case, Finding
+from univg_eval.audit.mig_bench import check_mig_bench
+from univg_eval.audit.rows import compare_rows, count_notes
+from univg_eval.benchmarks.readers.common.release import ItemError
+from univg_eval.benchmarks.readers.mig_bench import REVISIONS, TASKS, image_file
 from univg_eval.errors import UserError
 from univg_eval.samples import (
     MANIFEST_FILE,
@@ -23,7 +26,11 @@ from univg_eval.samples import (
     load_samples,
 )
 
-__all__ = ["audit_annotations", "audit_benchmark"]
+__all__ = ["audit_annotations", "audit_benchmark", "audit_samples"]
+
+_MIG_BENCH = frozenset(revision.benchmark for revision in REVISIONS.values())
+_ORDER = {task: place for place, task in enumerate(TASKS)}  # of the published table
+_Sizes = Mapping[str, tuple[int, int]]
 
 
 def audit_benchmark(
@@ -32,14 +39,14 @@ def audit_benchmark(
     progress: Progress | None = None,
     open_images: bool = True,
 ) -> AuditReport:
-    """Examine a prepared benchmark.
+    """Audit a prepared benchmark.
 
     Args:
         benchmark: its name.
         root: the data root; default as in `samples.data_root`.
-        progress: called with (files looked at, files in all).
-        open_images: decode every image and every asked frame to its end; otherwise only the headers
-            of image files are read, and of videos only their presence is known.
+        progress: called with (files opened, files in all).
+        open_images: decode every image and every requested frame to its end; otherwise only the
+            headers of image files are read, and of videos only their presence is known.
 
     Raises:
         UserError: the benchmark is not prepared, a row breaks the schema, or frames of videos have
@@ -47,30 +54,23 @@ def audit_benchmark(
     """
     manifest = load_manifest(benchmark, root)
     samples = load_samples(benchmark, root=root)
-    found: Found = defaultdict(list)
-    computed = fingerprint(samples)
-    if manifest.get("fingerprint") != computed:
-        found["changed_samples"].append(
-            Offence(
-                f"fingerprint of the samples {computed}, of the manifest "
-                f"{manifest.get('fingerprint')}"
-            )
+    cases = [
+        Case("changed_samples", f"{name} of the samples {is_}, of the manifest {manifest.get(key)}")
+        for name, key, is_ in (
+            ("fingerprint", "fingerprint", fingerprint(samples)),
+            ("number", "n", len(samples)),
         )
-    if manifest.get("n") != len(samples):
-        found["changed_samples"].append(
-            Offence(f"{len(samples)} samples, {manifest.get('n')} according to the manifest")
-        )
+        if manifest.get(key) != is_
+    ]
     left_out = _left_out(manifest, benchmark_dir(benchmark, root))
-    for kind, offence in left_out:
-        found[kind].append(offence)
-    sizes = look_at_files(samples, data_root(root), progress, open_images, found)
+    base = data_root(root)
+    of_files, sizes = open_files(samples, base.joinpath, decode=open_images, progress=progress)
     source = manifest.get("source")
     return _report(
         benchmark,
         samples,
+        [*cases, *left_out, *of_files],
         sizes,
-        found,
-        fingerprint=computed,
         images_read="decoded" if open_images else "headers",
         n_left_out=len(left_out),
         source=source if isinstance(source, Mapping) else {},
@@ -79,90 +79,87 @@ def audit_benchmark(
 
 def audit_annotations(
     samples: Sequence[GroundingSample],
-    faults: Sequence[mig_bench.RowFault],
-    images: mig_bench.ImageAudit | None = None,
+    faults: Mapping[str, ItemError],
+    images: Path | None = None,
 ) -> AuditReport:
-    """Examine an annotation file of MIG-Bench before it is prepared.
+    """Audit an annotation file of MIG-Bench before it is prepared.
 
     Args:
         samples: the sound rows, from `mig_bench.read_rows`; at least one.
-        faults: the other rows.
-        images: from `mig_bench.audit_images`, where the images are at hand.
+        faults: the faults of the other rows, by their ids.
+        images: the release's folder of images, whose headers are read; None: they are not opened.
     """
-    found: Found = defaultdict(list)
-    for fault in faults:
-        found[fault.kind].append(Offence(fault.message, (fault.id,)))
+    cases = [Case(fault.kind, str(fault), (name,)) for name, fault in faults.items()]
+    sizes: _Sizes = {}
     if images is not None:
-        users = users_of(samples)
-        for kind, files in (
-            ("missing_image", images.missing),
-            ("unreadable_image", images.unreadable),
-        ):
-            for file in files:
-                found[kind].append(Offence(f"image {file}", ids_of(users[file]), file))
-    return _report(
-        samples[0].benchmark,
-        samples,
-        {} if images is None else images.sizes,
-        found,
-        fingerprint=fingerprint(samples),
-        images_read="not opened" if images is None else "headers",
-    )
+        folder = images
+        of_files, sizes = open_files(samples, lambda name: image_file(name, folder), decode=False)
+        cases += of_files
+    read = "not opened" if images is None else "headers"
+    report = _report(samples[0].benchmark, samples, cases, sizes, images_read=read)
+    return replace(report, notes={})  # there is nothing but the sizes, which no such file records
+
+
+def audit_samples(samples: Sequence[GroundingSample]) -> AuditReport:
+    """Compare the rows of a benchmark, whose recorded sizes were just read from its images."""
+    sizes = {
+        image: size
+        for sample in samples
+        for image, size in zip(sample.images, sample.image_sizes or (), strict=False)
+    }
+    return _report(samples[0].benchmark, samples, [], sizes, images_read="headers")
 
 
 def _report(
     benchmark: str,
     samples: Sequence[GroundingSample],
-    sizes: Mapping[str, tuple[int, int]],
-    found: Found,
+    cases: Iterable[Case],
+    sizes: _Sizes,
     *,
-    fingerprint: str,
     images_read: str,
     n_left_out: int = 0,
     source: Mapping[str, Any] | None = None,
 ) -> AuditReport:
-    """Compare the rows and put everything together; adds to `found`."""
+    """Compare the rows, and put everything together."""
+    is_mig = benchmark in _MIG_BENCH
+    cases = [*cases, *compare_rows(samples, by_target_image=is_mig)]
+    tasks: Mapping[str, int] = Counter(sample.task for sample in samples)
     checks: Mapping[str, Mapping[str, int]] = {}
-    if samples and benchmark in MIG_BENCH:
-        checks = compare_mig_bench(samples, sizes, found)
-    else:
-        compare_rows(samples, found)
-    compare_masks(samples, found)
-    found["no_visible_object"] += [
-        Offence(f"{sample.task}: no target in the asked image", (sample.id,))
-        for sample in samples
-        if not sample.targets and sample.extra.get("absent") == "not_visible"
-    ]
+    if is_mig:
+        more, checks = check_mig_bench(samples, sizes)
+        cases += more
+        tasks = dict(sorted(tasks.items(), key=lambda item: _ORDER.get(item[0], len(TASKS))))
+    by_kind: dict[str, list[Case]] = {kind: [] for kind in KINDS}
+    for case in cases:
+        by_kind[case.kind].append(case)
     notes = count_notes(samples) | {"left_out": n_left_out}
     return AuditReport(
         benchmark=benchmark,
         n=len(samples),
         n_clusters=len({sample.cluster for sample in samples}),
         n_images=len({image for sample in samples for image in sample.images}),
+        n_opened=len(sizes),
         images_read=images_read,
-        tasks=Counter(sample.task for sample in samples),
+        tasks=tasks,
         splits=Counter(sample.split for sample in samples),
-        fingerprint=fingerprint,
-        findings=tuple(Finding(kind, tuple(found[kind])) for kind in KINDS if found[kind]),
+        fingerprint=fingerprint(samples),
+        findings=tuple(Finding(kind, tuple(found)) for kind, found in by_kind.items() if found),
         notes={name: notes[name] for name in NOTES if notes.get(name)},
         target_checks=checks,
         source=source or {},
     )
 
 
-MIG_BENCH = frozenset(revision.benchmark for revision in mig_bench.REVISIONS.values())
-
-
-def _left_out(manifest: Mapping[str, Any], folder: Path) -> list[tuple[str, Offence]]:
-    """The faulty items that the manifest says were left out: (kind, offence)."""
-    items = manifest.get("skipped", [])
+def _left_out(manifest: Mapping[str, Any], folder: Path) -> list[Case]:
+    """The faulty items that the manifest says were left out."""
     try:
         return [
-            (
+            Case(
                 item["kind"] if item["kind"] in KINDS else "invalid_row",
-                Offence(f"left out when prepared: {item['message']}", (str(item["item"]),)),
+                f"left out when prepared: {item['message']}",
+                (str(item["item"]),),
             )
-            for item in items
+            for item in manifest.get("skipped", [])
         ]
     except (TypeError, KeyError) as error:
         raise UserError(

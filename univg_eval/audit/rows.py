@@ -1,4 +1,4 @@
-"""The rows of a benchmark, each by itself and against each other."""
+"""The rows of a benchmark, each by itself and compared with each other."""
 
 from __future__ import annotations
 
@@ -6,86 +6,76 @@ import difflib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from univg_eval.audit.files import size_text
-from univg_eval.audit.kinds import NEAR_DUPLICATE_IOU, Found, Offence
-from univg_eval.benchmarks.readers import mig_bench
+from univg_eval.audit.findings import NEAR_DUPLICATE_IOU, Case
 from univg_eval.boxes import Box, box_iou, is_valid_box
 from univg_eval.samples import GroundingSample
 
-__all__ = [
-    "NEAR_DUPLICATE_TEXT",
-    "compare_masks",
-    "compare_mig_bench",
-    "compare_rows",
-    "count_notes",
-]
+__all__ = ["NEAR_DUPLICATE_TEXT", "compare_rows", "count_notes"]
 
 NEAR_DUPLICATE_TEXT = 0.9
+# Comparing words is slow: of rows about nearly one box, this many earlier ones are compared.
+_COMPARED_TEXTS = 100
 
 
-def compare_mig_bench(
-    samples: Sequence[GroundingSample], sizes: Mapping[str, tuple[int, int]], found: Found
-) -> Mapping[str, Mapping[str, int]]:
-    """Add the findings of MIG-Bench's own audit; returns its checks of the target images.
+def compare_rows(
+    samples: Sequence[GroundingSample], *, by_target_image: bool = False
+) -> Iterator[Case]:
+    """What is wrong with boxes, masks and lists of images, and rows that resemble an earlier one.
 
     Args:
-        samples: rows of one of its revisions.
-        sizes: of the images that could be opened.
-        found: takes the findings.
+        samples: of one benchmark.
+        by_target_image: near-duplicates are rows about one target image, whatever the words and
+            the other images.
     """
-    audit = mig_bench.audit_mig_bench(samples)
-    for finding in audit.findings:
-        others = finding.others or (None,) * len(finding.rows)
-        found[finding.kind] += [
-            Offence(detail, (row,), other=other)
-            for row, detail, other in zip(finding.rows, finding.details, others, strict=True)
-        ]
-    for sample in samples:
-        pair = [size_text(sizes[image]) for image in sample.images if image in sizes]
-        if sample.task == "diff" and len(set(pair)) > 1:
-            found["unequal_pair"].append(Offence(f"images of {' and '.join(pair)}", (sample.id,)))
-    return audit.target_checks
-
-
-def compare_rows(samples: Sequence[GroundingSample], found: Found) -> None:
-    """Add what is wrong with boxes and lists of images, and rows that resemble an earlier one."""
-    found["invalid_box"] += [
-        Offence(
-            f"{sample.task}: target {position} on image {target.image + 1} is "
-            f"{_box_text(target.box)}",
-            (sample.id,),
-        )
-        for sample in samples
-        for position, target in enumerate(sample.targets, start=1)
-        if not is_valid_box(target.box)
-    ]
-    found["doubled_box"] += [
-        Offence(f"{sample.task}: {', '.join(twice)}", (sample.id,))
-        for sample in samples
-        if (twice := _doubled_boxes(sample))
-    ]
     earlier: dict[tuple[Any, ...], str] = {}
-    doubled = set()
+    distinct = []
     for sample in samples:
+        yield from _own_faults(sample)
         first = earlier.setdefault(_identity(sample), sample.id)
-        if first != sample.id:
-            doubled.add(sample.id)
-            found["duplicate"].append(
-                Offence(f"{sample.task}: equals {first}", (sample.id,), other=first)
-            )
-    # A row that equals an earlier one is told once.
-    found["near_duplicate"] += _near_duplicates([s for s in samples if s.id not in doubled])
-    found["repeated_image"] += [
-        Offence(f"{sample.task}: {places}", (sample.id,))
-        for sample in samples
-        if not _is_from_film(sample) and (places := _repeated(sample))
+        if first == sample.id:
+            distinct.append(sample)
+        else:
+            yield Case("duplicate", f"{sample.task}: equals {first}", (sample.id,), other=first)
+    place = {sample.id: number for number, sample in enumerate(samples)}
+    yield from sorted(
+        _near_duplicates(distinct, by_target_image), key=lambda c: place[c.samples[0]]
+    )
+
+
+def _own_faults(sample: GroundingSample) -> Iterator[Case]:
+    def case(kind: str, detail: str, file: str | None = None) -> Case:
+        return Case(kind, f"{sample.task}: {detail}", (sample.id,), file)
+
+    for number, target in enumerate(sample.targets, start=1):
+        if not is_valid_box(target.box):
+            on = f"target {number} on image {target.image + 1}"
+            yield case("invalid_box", f"{on} is {_box_text(target.box)}")
+        if target.mask is not None and sample.image_sizes is not None:
+            width, height = sample.image_sizes[target.image]
+            if target.mask.get("size") != [height, width]:
+                yield case(
+                    "size_mismatch",
+                    f"mask of height and width {target.mask.get('size')}, image recorded as "
+                    f"{width}x{height}",
+                    sample.images[target.image],
+                )
+    doubled = [
+        f"{_box_text(box)} is on image {image + 1} {n} times"
+        for (image, box), n in Counter(_rounded_targets(sample)).items()
+        if n > 1
     ]
+    if doubled:
+        yield case("doubled_box", ", ".join(doubled))
+    if not _is_from_video(sample) and (places := _repeated(sample)):
+        yield case("repeated_image", places)
+    if not sample.targets and sample.extra.get("absent") == "not_visible":
+        yield case("no_visible_object", "no target in the requested image")
 
 
 def _identity(sample: GroundingSample) -> tuple[Any, ...]:
@@ -94,48 +84,38 @@ def _identity(sample: GroundingSample) -> tuple[Any, ...]:
     return (sample.task, sample.images, sample.instruction, targets)
 
 
-def _rounded_targets(sample: GroundingSample) -> tuple[tuple[int, tuple[float, ...]], ...]:
-    return tuple((t.image, tuple(round(value, 6) for value in t.box)) for t in sample.targets)
-
-
-def _doubled_boxes(sample: GroundingSample) -> list[str]:
-    counts = Counter(_rounded_targets(sample))
-    return [
-        f"{_box_text(box)} stands {n} times on image {image + 1}"
-        for (image, box), n in counts.items()
-        if n > 1
-    ]
+def _rounded_targets(sample: GroundingSample) -> list[tuple[int, tuple[float, ...]]]:
+    return [(t.image, tuple(round(value, 6) for value in t.box)) for t in sample.targets]
 
 
 def _box_text(box: Sequence[float]) -> str:
     return "[" + ", ".join(f"{value:g}" for value in box) + "]"
 
 
-def _near_duplicates(samples: Sequence[GroundingSample]) -> Iterator[Offence]:
+def _near_duplicates(samples: Sequence[GroundingSample], by_target_image: bool) -> Iterator[Case]:
     groups: dict[tuple[Any, ...], list[GroundingSample]] = {}
     for sample in samples:
-        if sample.targets:
-            shown_on = tuple(sorted(target.image for target in sample.targets))
-            key = (sample.task, sample.images, shown_on)
-            groups.setdefault(key, []).append(sample)
+        shown_on = tuple(sorted(target.image for target in sample.targets))
+        if by_target_image:
+            key: tuple[Any, ...] = tuple(sample.images[image] for image in shown_on)
+        else:
+            key = (sample.images, shown_on)
+        if shown_on:
+            groups.setdefault((sample.task, key), []).append(sample)
     for group in groups.values():
-        if len(group) < 2:
-            continue
         boxes = np.array([_ordered_boxes(sample) for sample in group])
         texts = [_plain_words(sample) for sample in group]
         for later in range(1, len(group)):
             ious = box_iou(boxes[:later], boxes[later]).min(axis=1)
             near = np.flatnonzero(ious >= NEAR_DUPLICATE_IOU)[:_COMPARED_TEXTS]
             for earlier in near.tolist():
-                alike = _alikeness(texts[earlier], texts[later])
+                alike = 1.0 if by_target_image else _alikeness(texts[earlier], texts[later])
                 if alike >= NEAR_DUPLICATE_TEXT:
                     sample, other = group[later], group[earlier]
-                    yield Offence(
-                        f"{sample.task}: IoU {ious[earlier]:.3f} with {other.id}, "
-                        f"{math.floor(alike * 100)} % of the words alike",
-                        (sample.id,),
-                        other=other.id,
-                    )
+                    detail = f"{sample.task}: IoU {ious[earlier]:.3f} with {other.id}"
+                    if not by_target_image:
+                        detail += f", {math.floor(alike * 100)} % of the words alike"
+                    yield Case("near_duplicate", detail, (sample.id,), other=other.id)
                     break
 
 
@@ -143,58 +123,35 @@ def _ordered_boxes(sample: GroundingSample) -> list[Box]:
     return [box for _, box in sorted((target.image, target.box) for target in sample.targets)]
 
 
-# Comparing words is slow: of rows about nearly one box, as many earlier ones are compared.
-_COMPARED_TEXTS = 100
-
-
 def _plain_words(sample: GroundingSample) -> list[str]:
-    """The words of the expression (of the question where none is recorded), without case."""
+    """The words of the expression (else of the instruction), without case."""
     expression = sample.extra.get("expression")
     text = expression if isinstance(expression, str) else sample.instruction
     return re.findall(r"\w+", text.casefold())
 
 
 def _alikeness(a: list[str], b: list[str]) -> float:
-    """Twice the number of words in common, in their order, over all words; exact where large."""
+    """Twice the number of words in common, in their order, over all words; 0 where small."""
     if a == b:
         return 1.0
     matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
-    if matcher.real_quick_ratio() < NEAR_DUPLICATE_TEXT:
+    if min(matcher.real_quick_ratio(), matcher.quick_ratio()) < NEAR_DUPLICATE_TEXT:
         return 0.0
-    return matcher.ratio() if matcher.quick_ratio() >= NEAR_DUPLICATE_TEXT else 0.0
+    return matcher.ratio()
 
 
-def _is_from_film(sample: GroundingSample) -> bool:
+def _is_from_video(sample: GroundingSample) -> bool:
     return "video" in sample.extra
 
 
 def _repeated(sample: GroundingSample) -> str:
     """Which images a row lists more than once, in words; empty if none."""
-    counts = Counter(sample.images)
     return ", ".join(
         f"{PurePosixPath(name).name} is image "
         + " and ".join(str(i) for i, image in enumerate(sample.images, start=1) if image == name)
-        for name, n in counts.items()
+        for name, n in Counter(sample.images).items()
         if n > 1
     )
-
-
-def compare_masks(samples: Sequence[GroundingSample], found: Found) -> None:
-    """Hold the sizes of masks against those of their images."""
-    for sample in samples:
-        for target in sample.targets:
-            if target.mask is None or sample.image_sizes is None:
-                continue
-            width, height = sample.image_sizes[target.image]
-            if target.mask.get("size") != [height, width]:
-                found["size_mismatch"].append(
-                    Offence(
-                        f"mask of height and width {target.mask.get('size')}, image recorded as "
-                        f"{width}x{height}",
-                        (sample.id,),
-                        sample.images[target.image],
-                    )
-                )
 
 
 def count_notes(samples: Sequence[GroundingSample]) -> dict[str, int]:
@@ -206,8 +163,8 @@ def count_notes(samples: Sequence[GroundingSample]) -> dict[str, int]:
         counts["several_targets"] += len(sample.targets) > 1
         counts["several_parts"] += _above_one(extra.get("parts"))
         counts["several_boxes"] += _above_one(extra.get("n_boxes"))
-        counts["tied_frames"] += bool(sample.extra.get("tied_frames"))
-        counts["repeated_frames"] += _is_from_film(sample) and bool(_repeated(sample))
+        counts["tied_frames"] += bool(extra.get("tied_frames"))
+        counts["repeated_frames"] += _is_from_video(sample) and bool(_repeated(sample))
         counts["unknown_size"] += sample.image_sizes is None
     return counts
 

@@ -127,7 +127,7 @@ def _entry(args: argparse.Namespace) -> CatalogEntry:
     if args.benchmark in revision_names():
         revision = resolve_revision(args.benchmark, args.revision)
         args.revision = None  # it has done its work
-        return get_entry(mig_bench.benchmark_name(revision))
+        return get_entry(mig_bench.get_revision(revision).benchmark)
     return get_entry(args.benchmark)
 
 
@@ -239,15 +239,9 @@ def _hint_at_archives(located: Located) -> Iterator[None]:
 
 def _audit(samples: Sequence[GroundingSample]) -> dict[str, Any]:
     """What comparing the rows shows; the images' sizes are known, the images are not decoded."""
-    from univg_eval.audit import audit_annotations
-    from univg_eval.benchmarks.readers.mig_bench import ImageAudit
+    from univg_eval.audit import audit_samples
 
-    sizes = {
-        image: size
-        for sample in samples
-        for image, size in zip(sample.images, sample.image_sizes or (), strict=False)
-    }
-    report = audit_annotations(samples, (), ImageAudit(sizes, (), (), ())).to_dict()
+    report = audit_samples(samples).to_dict()
     kept = ("n_images", "n_clusters", "images_read", "findings", "notes", "target_checks")
     return {name: report[name] for name in kept}
 

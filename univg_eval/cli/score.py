@@ -181,9 +181,10 @@ def _samples(args: argparse.Namespace) -> tuple[str, SampleTable, str]:
         raise UserError("--scale is about an annotation file: give it with --annotations")
     benchmark = args.benchmark
     if args.revision is not None:
-        from univg_eval.benchmarks.readers.mig_bench import benchmark_name
+        from univg_eval.benchmarks.readers.mig_bench import get_revision
 
-        benchmark = benchmark_name(_annotations.resolve_revision(benchmark, args.revision))
+        revision_name = _annotations.resolve_revision(benchmark, args.revision)
+        benchmark = get_revision(revision_name).benchmark
     table, digest = SampleTable.load(
         benchmark, split=args.split, root=args.root, processes=args.processes
     )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from univg_eval.audit import KINDS, NOTES, AuditReport, Finding, Offence
+from univg_eval.audit import KINDS, NOTES, AuditReport, Case, Finding
 from univg_eval.boxes import is_valid_box
 from univg_eval.report.drawing import BoxStyle, DrawnBox, Panel
 from univg_eval.report.page import Card, Page, Section
@@ -40,7 +40,7 @@ def audit_page(
         footer: how the page was made.
     """
     rows = {sample.id: sample for sample in samples}
-    n = sum(len(finding.offences) for finding in report.findings)
+    n = sum(len(finding.cases) for finding in report.findings)
     words = {
         "decoded": "every image was decoded to its end",
         "headers": "of the images the headers were read",
@@ -56,7 +56,7 @@ def audit_page(
         f"{report.fingerprint}",
         summary_head=("finding", "cases", "meaning"),
         summary_rows=[
-            (finding.kind, len(finding.offences), KINDS[finding.kind].meaning)
+            (finding.kind, len(finding.cases), KINDS[finding.kind].meaning)
             for finding in report.findings
         ],
         sections=[
@@ -84,35 +84,35 @@ def _section(
     finding: Finding, rows: Mapping[str, GroundingSample], locate: Locate, most: int
 ) -> Section:
     kind = KINDS[finding.kind]
-    shown = finding.offences[:most]
+    shown = finding.cases[:most]
     return Section(
         title=finding.kind,
         text=f"What it is: {kind.meaning}.\n\nIn scoring: {kind.scoring}.\n\nRemedy: "
         f"{kind.remedy}.",
-        cards=[_card(finding.kind, offence, rows, locate) for offence in shown],
-        left_out=len(finding.offences) - len(shown),
+        cards=[_card(finding.kind, case, rows, locate) for case in shown],
+        left_out=len(finding.cases) - len(shown),
     )
 
 
-def _card(kind: str, offence: Offence, rows: Mapping[str, GroundingSample], locate: Locate) -> Card:
-    sample = next((rows[name] for name in offence.samples if name in rows), None)
-    title = offence.samples[0] if offence.samples else "samples.jsonl"
-    lines = [("found", offence.detail)]
+def _card(kind: str, case: Case, rows: Mapping[str, GroundingSample], locate: Locate) -> Card:
+    sample = next((rows[name] for name in case.samples if name in rows), None)
+    title = case.samples[0] if case.samples else "samples.jsonl"
+    lines = [("found", case.detail)]
     if sample is None:
         return Card(title=title, lines=lines)
-    if offence.file is not None:
-        lines.append(("file", offence.file))
-    if len(offence.samples) > 1:
-        others = ", ".join(offence.samples[1 : 1 + _SHOWN_IDS])
-        more = len(offence.samples) - 1 - _SHOWN_IDS
+    if case.file is not None:
+        lines.append(("file", case.file))
+    if len(case.samples) > 1:
+        others = ", ".join(case.samples[1 : 1 + _SHOWN_IDS])
+        more = len(case.samples) - 1 - _SHOWN_IDS
         lines.append(("also in", others + (f" and {more:,} more" if more > 0 else "")))
     lines.append(("question", sample.instruction))
-    earlier = rows.get(offence.other or "")
+    earlier = rows.get(case.other or "")
     if earlier is not None:
         lines.append((f"question of {earlier.id}", earlier.instruction))
     return Card(
         title=title,
-        images=_panels(kind, sample, earlier, offence.file, locate),
+        images=_panels(kind, sample, earlier, case.file, locate),
         lines=lines,
         status=sample.task,
     )

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.benchmarks.readers.common.release import ImageFolder, ItemError
-from univg_eval.boxes import Box
+from univg_eval.boxes import Box, four_numbers
 from univg_eval.errors import UserError
+from univg_eval.files import refuse_nan
 from univg_eval.samples import LARGEST_SIDE
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "load_json",
     "parse_json",
     "pixel_box",
+    "require_field",
     "require_rows",
     "text_field",
 ]
@@ -38,7 +40,7 @@ def find_file(source: str | os.PathLike[str], name: str, below: Sequence[str], o
     Args:
         source: the file itself, under any name, or a folder that holds it.
         name: what the release calls it.
-        below: subfolders that are looked through after the folder itself.
+        below: subfolders that are searched after the folder itself.
         origin: where it comes from, for the error.
 
     Raises:
@@ -70,13 +72,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AnnotationFile:
-    """A JSON file of a release, read whole.
-
-    Attributes:
-        path: the file.
-        value: what it holds.
-        sha256: of its bytes, in hex.
-    """
+    """A JSON file of a release, read whole: its path, its value, and the SHA-256 of its bytes."""
 
     path: Path
     value: Any
@@ -91,8 +87,7 @@ def load_json(path: Path) -> AnnotationFile:
     """Read a JSON file of a release.
 
     Raises:
-        UserError: it cannot be read, is not UTF-8 or not JSON, or an object in it has a key twice
-            (the first value would be lost).
+        UserError: it cannot be read, or is refused by `parse_json`.
     """
     try:
         raw = path.read_bytes()
@@ -102,15 +97,7 @@ def load_json(path: Path) -> AnnotationFile:
         ) from error
     sha256 = hashlib.sha256(raw).hexdigest()
     try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: not UTF-8 (byte {error.start} is 0x{raw[error.start]:02x}); expected the "
-            "release's JSON file as it is"
-        ) from error
-    del raw  # the larger files have some hundred megabytes
-    try:
-        value = parse_json(text)
+        value = parse_json(raw)
     except ValueError as error:
         raise UserError(
             f"{path}: {error}; expected the release's file as it is. If its download broke off, "
@@ -119,43 +106,42 @@ def load_json(path: Path) -> AnnotationFile:
     return AnnotationFile(path, value, sha256)
 
 
-def parse_json(text: str, *, allow_nan: bool = True) -> Any:
+def parse_json(text: str | bytes, *, allow_nan: bool = True) -> Any:
     """The value of a JSON text, without losing any of it.
 
     Args:
-        text: the text.
+        text: the text, or its UTF-8 bytes.
         allow_nan: read NaN and Infinity, which Python writes and JSON does not know.
 
     Raises:
-        ValueError: saying ``not JSON (…)``, or that a key stands twice in one object, so that the
-            first value would be lost.
+        ValueError: ``not UTF-8 (…)``, ``not JSON (…)``, or a key is twice in one object, so that
+            the first value would be lost.
     """
     try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")
         return json.loads(
-            text, object_pairs_hook=_object, parse_constant=None if allow_nan else _refuse_constant
+            text, object_pairs_hook=_object, parse_constant=None if allow_nan else refuse_nan
         )
-    except _RepeatedKeyError:
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise ValueError(f"not UTF-8 (byte {error.start} is 0x{byte:02x})") from error
+    except _DuplicateKeyError:
         raise
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON ({error})") from error
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
-
-
-class _RepeatedKeyError(ValueError):
-    """A key stands twice in one JSON object."""
+class _DuplicateKeyError(ValueError):
+    """A key is twice in one JSON object."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _RepeatedKeyError(f"the key {describe(key)} stands twice in one object")
-            seen.add(key)
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _DuplicateKeyError(f"duplicate key {describe(twice)} in one object")
     return value
 
 
@@ -185,24 +171,22 @@ def require_rows(file: AnnotationFile, fields: Iterable[str]) -> list[Any]:
         UserError: it holds no list, an empty one, or no row with the fields.
     """
     needed = set(fields)
-    expected = f"expected a JSON list of objects with the fields {', '.join(sorted(needed))}"
     rows = file.value
-    if not isinstance(rows, list) or not rows:
-        raise UserError(
-            f"{file.path}: holds {describe(rows)}; {expected}. Is it the file of another set?"
-        )
-    if not any(isinstance(row, Mapping) and needed <= row.keys() for row in rows):
-        raise UserError(
-            f"{file.path}: {expected}; the first row is {describe(rows[0])}. Is it the file of "
-            "another set?"
-        )
-    return rows
+    received = f"holds {describe(rows)}"
+    if isinstance(rows, list) and rows:
+        if any(isinstance(row, Mapping) and needed <= row.keys() for row in rows):
+            return rows
+        received = f"the first row is {describe(rows[0])}"
+    raise UserError(
+        f"{file.path}: {received}; expected a JSON list of objects with the fields "
+        f"{', '.join(sorted(needed))}. Is it the file of another set?"
+    )
 
 
 def chosen_splits(
     benchmark: str, known: Sequence[str], splits: Sequence[str] | None
 ) -> list[str] | None:
-    """The splits that were asked for, in the known order; None if none was named.
+    """The requested splits, in the known order; None if none was named.
 
     Raises:
         UserError: one of them is not known, or the list is empty.
@@ -240,26 +224,22 @@ def default_images(
     return ImageFolder(images, unique_names=unique_names)
 
 
-def text_field(row: Any, name: str, where: str) -> str:
-    """A field that must be text with something in it.
-
-    Raises:
-        ItemError: ``invalid_row``: the row is no object, or the field is missing, no string,
-            blank, or no Unicode text.
-    """
+def require_field(row: Any, name: str, where: str) -> Any:
+    """The value of a field; ItemError ``invalid_row`` if the row is no object or lacks it."""
     if not isinstance(row, Mapping):
         raise ItemError("invalid_row", f"{where}: is {describe(row)}; expected an object")
     if name not in row:
         raise ItemError("invalid_row", f"{where}: no field {name!r}; it is {describe(row)}")
-    return checked_text(row[name], f"{where}: field {name!r}")
+    return row[name]
+
+
+def text_field(row: Any, name: str, where: str) -> str:
+    """A field that must be text with something in it; ItemError as the two it is made of."""
+    return checked_text(require_field(row, name, where), f"{where}: field {name!r}")
 
 
 def checked_text(value: Any, where: str) -> str:
-    """A string that is not blank and can be written as UTF-8.
-
-    Raises:
-        ItemError: ``invalid_row``.
-    """
+    """A string that is not blank and can be written as UTF-8; else ItemError ``invalid_row``."""
     if not isinstance(value, str) or not value.strip():
         raise ItemError("invalid_row", f"{where} is {describe(value)}; expected text")
     try:
@@ -275,8 +255,7 @@ def checked_text(value: Any, where: str) -> str:
 def pixel_box(value: Any, image_wh: tuple[int, int], where: str) -> Box:
     """A box in pixels as xyxy_norm.
 
-    Whether it is a valid box is not asked: samples carry boxes as released, and the audit counts
-    those that are none.
+    It need not be valid: samples carry boxes as released, and the audit counts invalid ones.
 
     Args:
         value: a list of four numbers x1, y1, x2, y2.
@@ -286,16 +265,12 @@ def pixel_box(value: Any, image_wh: tuple[int, int], where: str) -> Box:
     Raises:
         ItemError: ``invalid_row``: not four finite numbers of pixels.
     """
-    if (
-        not isinstance(value, list)
-        or len(value) != 4
-        or not all(type(v) in (int, float) for v in value)
-        or not all(abs(v) <= LARGEST_SIDE for v in value)  # NaN and infinity fail this too
-    ):
+    numbers = four_numbers(value, LARGEST_SIDE)
+    if numbers is None:
         raise ItemError(
             "invalid_row",
             f"{where} is {describe(value)}; expected four numbers x1, y1, x2, y2 in pixels",
         )
     width, height = image_wh
-    x1, y1, x2, y2 = value
+    x1, y1, x2, y2 = numbers
     return x1 / width, y1 / height, x2 / width, y2 / height

@@ -1,4 +1,4 @@
-"""MIG-Bench's annotation file: target images, clusters, the audit, and what is refused."""
+"""MIG-Bench's annotation file: target images, clusters, and what is refused."""
 
 from __future__ import annotations
 
@@ -7,19 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
-from univg_eval.benchmarks.readers.mig_bench import (
-    Audit,
-    audit_images,
-    audit_mig_bench,
-    find_images_folder,
-    read_annotations,
-    read_rows,
-    with_sizes,
-)
+from univg_eval.benchmarks.readers.mig_bench import images_folder, read_annotations, read_rows
 from univg_eval.errors import UserError
-from univg_eval.samples import fingerprint
 
 COMMON = (
     "These images share one object in common. Recognize and locate this object in the {} image. "
@@ -59,7 +49,7 @@ TARGETS = [
     ("object_tracking", TRACK.format("4th"), 6, "", 3, "the image named last, not the first one"),
     ("multi_view", "(the object marked in the first image) … in the 2th image.", 3, "", 1, "last"),
     ("region", "Please locate the 3th region picture in the source image. ", 4, "", 0, "source"),
-    ("diff", "Compare these two images carefully.", 2, "", 1, "the edited picture"),
+    ("diff", "Compare these two images carefully.", 2, "", 1, "the edited image"),
     ("view_diff", "Find it and locate it in the second image. ", 2, "", 1, "in words"),
     ("refer_grounding", "does the object in image-1 locate in the image-2.", 2, "", 1, "label"),
     ("reasoning", "What does Image-1 need? Find it in Image2", 2, "", 1, "label without a dash"),
@@ -94,7 +84,7 @@ def test_target_image_is_derived(
         ("diff", "Compare these two images.", 3, "", "images"),
     ],
 )
-def test_a_row_that_does_not_tell_its_target_image_is_refused(
+def test_a_row_without_a_derivable_target_image_is_refused(
     tmp_path: Path, task: str, question: str, n: int, info: str, field: str
 ) -> None:
     good = row("diff", "Compare.", ["a.jpg", "b.jpg"])
@@ -132,7 +122,7 @@ def test_rows_that_share_an_image_share_a_cluster_through_any_chain(tmp_path: Pa
     assert [int(sample.cluster[-5:]) for sample in samples] == [0, 0, 2, 0, 4, 2]
 
 
-def test_the_revised_file_is_another_benchmark_and_its_scale_must_be_said(tmp_path: Path) -> None:
+def test_the_revised_file_is_another_benchmark_and_its_scale_must_be_given(tmp_path: Path) -> None:
     thousand = row("diff", "Compare.", ["a", "b"], answer=[100, 200, 500, 600])
     with pytest.raises(UserError, match="give --scale"):
         read(tmp_path, thousand, revision="revised")
@@ -146,10 +136,10 @@ def test_the_revised_file_is_another_benchmark_and_its_scale_must_be_said(tmp_pa
 
 def test_a_wrong_scale_is_refused_instead_of_excluding_every_row(tmp_path: Path) -> None:
     thousand = row("diff", "Compare.", ["a", "b"], answer=[100, 200, 500, 600])
-    with pytest.raises(UserError, match=r"1 of 1 rows are above 1\.5 although --scale 1"):
+    with pytest.raises(UserError, match=r"1 of 1 rows are above 1\.5 .*--scale 1"):
         read(tmp_path, thousand)
     one = row("diff", "Compare.", ["a", "b"])
-    with pytest.raises(UserError, match="although --scale 1000 says"):
+    with pytest.raises(UserError, match="--scale 1000"):
         read(tmp_path, one, scale=1000)
 
 
@@ -161,7 +151,7 @@ def test_a_single_box_beyond_the_image_stays_as_released(tmp_path: Path) -> None
     assert not samples[2].has_valid_targets
 
 
-def test_faulty_rows_are_told_and_the_others_kept(tmp_path: Path) -> None:
+def test_faulty_rows_are_reported_and_the_others_kept(tmp_path: Path) -> None:
     rows = [
         row("diff", "Compare.", ["a.jpg", "b.jpg", "c.jpg"]),
         row("diff", "Compare.", ["a.jpg", "b.jpg"]),
@@ -173,17 +163,16 @@ def test_faulty_rows_are_told_and_the_others_kept(tmp_path: Path) -> None:
         ("mig_bench-00001", "mig_bench-00001"),
         ("mig_bench-00003", "mig_bench-00001"),
     ]
-    assert [(fault.id, fault.kind) for fault in faults] == [
-        ("mig_bench-00000", "target_underived"),
-        ("mig_bench-00002", "invalid_row"),
-    ]
-    assert "row 0: field 'images' has 3 entries" in faults[0].message
-    with pytest.raises(UserError, match=r"row 0: field 'images' has 3.*\(1 more rows are faulty\)"):
+    assert {name: fault.kind for name, fault in faults.items()} == {
+        "mig_bench-00000": "target_underived",
+        "mig_bench-00002": "invalid_row",
+    }
+    with pytest.raises(UserError, match=r"row 0: field 'images' .*expected two .*1 more rows"):
         read_annotations(tmp_path / "MIG_data.json")
 
 
 def test_a_file_without_one_sound_row_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none of 2 rows is sound; .* row 0: .*'task' is missing"):
+    with pytest.raises(UserError, match=r"none of 2 rows is sound; .* row 0: no field 'task'"):
         read_rows(write(tmp_path, [{"image": "a.jpg"}, {"image": "b.jpg"}]))
 
 
@@ -193,24 +182,26 @@ ROW = row("diff", "Compare.", ["a.jpg", "b.jpg"])
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"answer": [0.1, 0.2, 0.3]}, r"field 'answer' is \[0\.1, 0\.2, 0\.3\]; expected four"),
-        ({"answer": [0.1, 0.2, "0.3", 0.4]}, "field 'answer'"),
-        ({"answer": [0.1, 0.2, True, 0.4]}, "field 'answer'"),
-        ({"answer": [0.1, 0.2, float("nan"), 0.4]}, "field 'answer'"),
-        ({"answer": [0.1, 0.2, 10**400, 0.4]}, "field 'answer'"),
-        ({"answer": None}, "field 'answer' is None"),
-        ({"answer": "0.1 0.2 0.3 0.4"}, "field 'answer'"),
-        ({"images": []}, r"field 'images' is \[\]"),
-        ({"images": "a.jpg"}, "field 'images'"),
-        ({"images": ["./MIG-Bench/images/a.jpg", 3]}, "field 'images'"),
-        ({"images": ["./elsewhere/a.jpg", "./elsewhere/b.jpg"]}, "expected paths that begin"),
-        ({"images": ["./MIG-Bench/images/../../../etc/passwd"]}, "stay below"),
-        ({"task": "dif"}, "field 'task' is 'dif'; expected one of: common_object, correspond"),
-        ({"task": 3}, "field 'task' is 3; expected a string"),
-        ({"question": None}, "field 'question' is None"),
-        ({"question": "half \ud83d of a pair"}, "surrogate pair at character 5"),
-        ({"additional_info": 5}, "field 'additional_info' is 5"),
-        ({"need_format": "yes"}, "field 'need_format' is 'yes'; expected true or false"),
+        ({"answer": [0.1, 0.2, 0.3]}, r"'answer' is \[0\.1, 0\.2, 0\.3\]; expected four"),
+        ({"answer": [0.1, 0.2, "0.3", 0.4]}, "'answer'"),
+        ({"answer": [0.1, 0.2, True, 0.4]}, "'answer'"),
+        ({"answer": [0.1, 0.2, float("nan"), 0.4]}, "'answer'"),
+        ({"answer": [0.1, 0.2, 10**400, 0.4]}, "'answer'"),
+        ({"answer": None}, "'answer' is None"),
+        ({"answer": "0.1 0.2 0.3 0.4"}, "'answer'"),
+        ({"images": []}, r"'images' is \[\]"),
+        ({"images": "a.jpg"}, "'images'"),
+        ({"images": ["./MIG-Bench/images/a.jpg", 3]}, "'images'"),
+        ({"images": ["./elsewhere/a.jpg", "./elsewhere/b.jpg"]}, "'images' .*MIG-Bench/images/"),
+        ({"images": ["./MIG-Bench/images/../../../etc/passwd"]}, "'images' .*stay below"),
+        ({"images": ["./MIG-Bench/images/a\\b.jpg"]}, "'images'"),
+        ({"images": ["./MIG-Bench/images/\ud83d.jpg"]}, "'images'"),
+        ({"task": "dif"}, "'task' is 'dif'; expected one of: common_object, correspond"),
+        ({"task": 3}, "'task' is 3"),
+        ({"question": None}, "'question' is None"),
+        ({"question": "half \ud83d of a pair"}, "'question' .*surrogate pair at character 5"),
+        ({"additional_info": 5}, "'additional_info' is 5"),
+        ({"need_format": "yes"}, "'need_format' is 'yes'; expected true or false"),
     ],
 )
 def test_schema_errors_name_row_and_field(
@@ -221,9 +212,9 @@ def test_schema_errors_name_row_and_field(
     assert str(caught.value).startswith("MIG_data.json row 2: ")
 
 
-def test_a_missing_field_is_named_with_those_that_are_there(tmp_path: Path) -> None:
+def test_a_missing_field_is_named(tmp_path: Path) -> None:
     without = {name: value for name, value in ROW.items() if name != "answer"}
-    with pytest.raises(UserError, match="row 0: field 'answer' is missing; the row has: task, im"):
+    with pytest.raises(UserError, match="row 0: no field 'answer'; it is an object with task"):
         read(tmp_path, without)
 
 
@@ -236,7 +227,7 @@ def test_a_missing_field_is_named_with_those_that_are_there(tmp_path: Path) -> N
         (b"[]", r"holds \[\]; expected a JSON list"),
         (b"3", "holds 3; expected a JSON list"),
         (b'["row"]', "row 0: is 'row'; expected an object"),
-        (b'[{"answer": [0, 0, 1, 1], "answer": []}]', "the key 'answer' stands twice"),
+        (b'[{"answer": [0, 0, 1, 1], "answer": []}]', "duplicate key 'answer'"),
         (b'[{"task": "\xe9"}]', r"not UTF-8 \(byte 11 is 0xe9\)"),
         (b"[" * 100_000, "not JSON"),
         (b"[" + b"9" * 5000 + b"]", "not JSON"),
@@ -261,89 +252,8 @@ def test_an_unknown_revision_lists_the_known_ones(tmp_path: Path) -> None:
         read(tmp_path, ROW, revision="new")
 
 
-def kinds(audit: Audit) -> dict[str, list[str]]:
-    return {finding.kind: [name[-5:] for name in finding.rows] for finding in audit.findings}
-
-
-def test_audit_of_a_clean_file_finds_nothing(tmp_path: Path) -> None:
-    rows = [
-        row("diff", "Compare.", ["1_source.png", "1_target.png"]),
-        *(row("common_object", COMMON.format(f"{i}th"), ["a", "b", "c"]) for i in (1, 2, 3)),
-    ]
-    audit = audit_mig_bench(read(tmp_path, *rows))
-    assert audit.findings == ()
-    assert audit.tasks == {"diff": 1, "common_object": 3}
-    assert audit.n_images == 5
-    assert audit.n_clusters == 2
-    assert [check["confirmed"] for check in audit.target_checks.values()] == [1, 3]
-
-
-def test_audit_tells_each_kind_of_fault_apart(tmp_path: Path) -> None:
-    def pair(i: int, **changes: Any) -> dict[str, Any]:
-        return row("diff", "Compare.", [f"{i}_source.png", f"{i}_target.png"], **changes)
-
-    rows = [
-        pair(0),
-        pair(1, answer=[0.3, 0.1, 0.2, 0.5]),
-        pair(0),
-        # 0.4 x 0.4 against 0.4 x 0.45: IoU 0.16 / 0.18 = 0.889
-        pair(0, answer=[0.1, 0.2, 0.5, 0.65]),
-        # 0.4 x 0.4 against 0.4 x 0.6: IoU 0.16 / 0.24 = 0.667
-        pair(0, answer=[0.1, 0.2, 0.5, 0.8]),
-        row("diff", "Compare.", ["5_target.png", "5_target.png"]),
-        pair(6, additional_info="Contrast."),
-        row("diff", "Compare.", ["7_target.png", "7_source.png"]),
-    ]
-    audit = audit_mig_bench(read(tmp_path, *rows))
-    assert kinds(audit) == {
-        "invalid_box": ["00001"],
-        "duplicate": ["00002"],
-        # Row 3 is near rows 0 and 2; row 4 is near row 3 (0.18 / 0.24 = 0.75) no more.
-        "near_duplicate": ["00003"],
-        "repeated_image": ["00005"],
-        "text_mismatch": ["00006"],
-        "target_unconfirmed": ["00007"],
-    }
-    json.dumps(audit.to_dict())
-
-
-def test_common_object_targets_are_held_against_the_other_rows_of_the_list(tmp_path: Path) -> None:
-    rows = [row("common_object", COMMON.format(f"{i}th"), ["a", "b", "c"]) for i in (1, 2)]
-    # Nobody asks for the third image: one of the two may be meant for it.
-    assert kinds(audit_mig_bench(read(tmp_path, *rows))) == {
-        "target_unconfirmed": ["00000", "00001"]
-    }
-
-
-def test_image_audit_finds_missing_broken_turned_and_unequal_images(tmp_path: Path) -> None:
-    images = tmp_path / "release" / "MIG-Bench" / "images"
-    (images / "diff").mkdir(parents=True)
-    (images / "static_diff").mkdir()
-    Image.new("RGB", (40, 30)).save(images / "diff" / "a.png")
-    Image.new("RGB", (41, 30)).save(images / "diff" / "b.png")
-    turned = Image.new("RGB", (40, 30))
-    exif = turned.getexif()
-    exif[0x0112] = 6
-    turned.save(images / "diff" / "turned.jpg", exif=exif)
-    (images / "diff" / "broken.jpg").write_bytes(b"no image")
-    folder = find_images_folder(tmp_path / "release")
-    assert folder == images
-    samples = read(
-        tmp_path,
-        row("diff", "Compare.", ["a.png", "b.png"]),
-        row("diff", "Compare.", ["turned.jpg", "broken.jpg"]),
-        row("diff", "Compare.", ["a.png", "gone.png"]),
-    )
-    audit = audit_images(samples, images)
-    below = "mig_bench/images/diff"
-    assert audit.missing == (f"{below}/gone.png",)
-    assert audit.unreadable == (f"{below}/broken.jpg",)
-    assert audit.unequal == ("mig_bench-00000",)
-    assert audit.sizes[f"{below}/turned.jpg"] == (30, 40)
-    (sized,) = with_sizes(samples[:1], audit.sizes)
-    assert sized.image_sizes == [(40, 30), (41, 30)]
-    assert fingerprint([sized]) == fingerprint(samples[:1])
-
-
 def test_a_folder_without_the_release_has_no_images(tmp_path: Path) -> None:
-    assert find_images_folder(tmp_path) is None
+    with pytest.raises(UserError, match="no images of MIG-Bench in"):
+        images_folder(tmp_path)
+    (tmp_path / "MIG-Bench" / "images" / "common").mkdir(parents=True)
+    assert images_folder(tmp_path) == tmp_path / "MIG-Bench" / "images"

@@ -4,40 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from univg_eval.benchmarks.readers.common.release import FAULT_KINDS
-from univg_eval.benchmarks.readers.mig_bench import NEAR_DUPLICATE_IOU
 
-__all__ = [
-    "KINDS",
-    "NEAR_DUPLICATE_IOU",
-    "NOTES",
-    "AuditReport",
-    "Finding",
-    "Found",
-    "Kind",
-    "Offence",
-]
+__all__ = ["KINDS", "NEAR_DUPLICATE_IOU", "NOTES", "AuditReport", "Case", "Finding", "Kind"]
+
+NEAR_DUPLICATE_IOU = 0.8
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of finding.
-
-    Attributes:
-        meaning: what is wrong.
-        scoring: what an evaluation does about it.
-        remedy: what can be done.
-    """
+class Kind(NamedTuple):
+    """A kind of finding: what is wrong, what an evaluation does about it, what can be done."""
 
     meaning: str
     scoring: str
     remedy: str
 
 
+_STOPS = "the run stops at the first sample that needs it"
 _LEFT_OUT = "nothing: the item cannot be prepared, `--skip-faulty` leaves it out"
 _MEND = "mend the release and prepare the benchmark again"
+_FETCH = "fetch the file again and compare its checksum"
+_REPORT = "report it to the set's authors"
 
 KINDS: Mapping[str, Kind] = {
     "changed_samples": Kind(
@@ -47,49 +35,49 @@ KINDS: Mapping[str, Kind] = {
     ),
     "missing_image": Kind(
         FAULT_KINDS["missing_image"],
-        "the run stops at the first sample that needs it",
+        _STOPS,
         "unpack the release's images anew, or set UNIVG_DATA to the folder that holds them",
     ),
     "unreadable_image": Kind(
         "an image or video is there but cannot be decoded to its end: damaged, truncated, or of "
         "another form than its name says",
-        "the run stops at the first sample that needs it; half an image is never shown to a model",
-        "fetch the file again and compare its checksum",
+        f"{_STOPS}; half an image is never shown to a model",
+        _FETCH,
     ),
     "damaged_video": Kind(
-        "a video is damaged somewhere, though the frames that are asked for can be decoded",
-        "the frames are shown as the decoder gives them, which may patch damage up and say nothing",
-        "fetch the file again and compare its checksum",
+        "a video is damaged somewhere, though the requested frames can be decoded",
+        "the frames are shown as decoded, which may hide damage",
+        _FETCH,
     ),
     "size_mismatch": Kind(
         "the recorded size of an image (or of a mask) is not that of the file as displayed",
-        "the run stops at the first sample that needs it: boxes in pixels would be read wrongly",
+        f"{_STOPS}: boxes in pixels would be read wrongly",
         "restore the released file, or prepare the benchmark again",
     ),
     "exif_orientation": Kind(
         "the file is stored turned or mirrored and says so in its EXIF orientation",
         "univg shows it upright and takes the boxes as those of the upright image; a harness that "
-        "ignores the orientation shows its models another picture",
-        "look at the drawn box; where it fits only the image as stored, the annotation was made "
-        "without the orientation: tell its authors",
+        "ignores the orientation shows another image",
+        "look at the drawn box; where it fits only the image as stored, the annotation ignores "
+        "the orientation: report it to the set's authors",
     ),
     "invalid_box": Kind(
         "a true box is not 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1 of its image",
         "protocol univg leaves the row out and counts it as excluded; published protocols score it",
-        "none needed; tell the set's authors",
+        _REPORT,
     ),
     "doubled_box": Kind(
-        "one question has the same box of the same image twice among its targets",
+        "the same box of the same image is twice among the targets of a row",
         "an answer must give the box twice to be wholly right",
-        "tell the set's authors",
+        _REPORT,
     ),
     "duplicate": Kind(
-        "images, question and boxes equal those of an earlier row",
+        "images, instruction and boxes equal those of an earlier row",
         "both are scored; where they share a cluster, intervals know that they are not independent",
-        "none needed; tell the set's authors",
+        _REPORT,
     ),
     "near_duplicate": Kind(
-        "asks nearly the same as an earlier row: the same images, boxes with IoU of "
+        "nearly the same as an earlier row: the same images, boxes with IoU of "
         f"{NEAR_DUPLICATE_IOU} or more, and at least nine tenths of the words (in MIG-Bench: the "
         "same task and target image, whatever the words)",
         "both are scored",
@@ -98,10 +86,10 @@ KINDS: Mapping[str, Kind] = {
     "repeated_image": Kind(
         "one image file is listed at two places of a row",
         "scored as it is; which of the two an answer names may decide",
-        "tell the set's authors",
+        _REPORT,
     ),
     "unequal_pair": Kind(
-        "the two images of a diff question differ in size, so it matters which one is the target",
+        "the two images of a diff row differ in size, so it matters which one is the target",
         "scored as it is, on the second image",
         "look at the drawn box",
     ),
@@ -111,20 +99,16 @@ KINDS: Mapping[str, Kind] = {
         "none needed",
     ),
     "target_unconfirmed": Kind(
-        "evidence beside the question contradicts the image that the answer was taken to lie on",
+        "evidence beside the question contradicts the derived target image",
         "scored on the derived image",
         "look at the drawn box",
     ),
-    "target_underived": Kind(
-        FAULT_KINDS["target_underived"],
-        _LEFT_OUT,
-        _MEND,
-    ),
+    "target_underived": Kind(FAULT_KINDS["target_underived"], _LEFT_OUT, _MEND),
     "no_visible_object": Kind(
-        "no object is visible in the asked image although the question is about one",
+        "no object is visible in the requested image although the instruction is about one",
         "the row has no target: only an explicit 'no such object' is right; its metrics stand "
         "apart",
-        "look at the images; leave the row out if the question makes no sense without the object",
+        "look at the images; leave the row out if it makes no sense without the object",
     ),
     "invalid_mask": Kind(FAULT_KINDS["invalid_mask"], _LEFT_OUT, _MEND),
     "invalid_row": Kind(FAULT_KINDS["invalid_row"], _LEFT_OUT, _MEND),
@@ -136,23 +120,25 @@ NOTES: Mapping[str, str] = {
     "several_parts": "rows whose target falls into unconnected parts; the box spans them all",
     "several_boxes": "rows for which the file lists more boxes than the first, which is used",
     "repeated_frames": "rows on a video that is shorter than its frames shown; some repeat",
-    "tied_frames": "rows on a video with frames that the published order does not tell apart",
+    "tied_frames": "rows on a video with frames that the published order leaves tied",
     "unknown_size": "rows that record no image sizes, so that sizes could not be compared",
     "left_out": "faulty items that were left out when the benchmark was prepared",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Offence:
-    """One case of a finding.
+class Case:
+    """One case of a fault.
 
     Attributes:
+        kind: a key of `KINDS`.
         detail: what exactly, in words.
         samples: ids of the rows concerned.
         file: the image concerned, as in `GroundingSample.images`, where it is about a file.
         other: id of the earlier row that this one is compared with.
     """
 
+    kind: str
     detail: str
     samples: tuple[str, ...] = ()
     file: str | None = None
@@ -175,21 +161,18 @@ class Offence:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A kind of fault that occurs; `kind` is a key of `KINDS`."""
+    """A kind of fault that occurs, with its cases."""
 
     kind: str
-    offences: tuple[Offence, ...]
+    cases: tuple[Case, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
-        kind = KINDS[self.kind]
         return {
             "kind": self.kind,
-            "meaning": kind.meaning,
-            "scoring": kind.scoring,
-            "remedy": kind.remedy,
-            "n": len(self.offences),
-            "rows": [offence.to_dict() for offence in self.offences],
+            **KINDS[self.kind]._asdict(),
+            "n": len(self.cases),
+            "rows": [case.to_dict() for case in self.cases],
         }
 
 
@@ -201,7 +184,8 @@ class AuditReport:
         benchmark: its name.
         n, n_clusters: rows, and groups of rows that are not independent.
         n_images: distinct images, a frame of a video counting as one.
-        images_read: how they were looked at: ``decoded``, ``headers`` or ``not opened``.
+        n_opened: how many of them could be opened.
+        images_read: how they were opened: ``decoded``, ``headers`` or ``not opened``.
         tasks, splits: rows of each.
         fingerprint: computed from the samples.
         findings: only kinds that occur, in the order of `KINDS`.
@@ -215,6 +199,7 @@ class AuditReport:
     n: int
     n_clusters: int
     n_images: int
+    n_opened: int
     images_read: str
     tasks: Mapping[str, int]
     splits: Mapping[str, int]
@@ -245,6 +230,3 @@ class AuditReport:
             "target_checks": {name: dict(check) for name, check in self.target_checks.items()},
             "source": dict(self.source),
         }
-
-
-Found = dict[str, list[Offence]]

@@ -20,7 +20,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from univg_eval.benchmarks.readers.mig_bench import audit_mig_bench, read_annotations
+from univg_eval.audit import audit_annotations
+from univg_eval.benchmarks.readers.mig_bench import read_annotations
 from univg_eval.dialects import get_dialect, list_dialects
 from univg_eval.protocols import get_protocol
 from univg_eval.runs.response_file import FileScores, SampleTable, score_file
@@ -159,14 +160,17 @@ def test_rows_of_one_cluster_share_images_and_others_do_not(
 
 
 def test_audit_reports_the_known_faults(samples: list[GroundingSample]) -> None:
-    audit = audit_mig_bench(samples)
-    rows = {finding.kind: [int(name[-5:]) for name in finding.rows] for finding in audit.findings}
+    audit = audit_annotations(samples, {})
+    rows = {f.kind: [int(case.samples[0][-5:]) for case in f.cases] for f in audit.findings}
     assert rows["invalid_box"] == [7, 34, 105, 126, 163, 512, 703]
     assert rows["duplicate"] == [2094, 2095]
     assert rows["repeated_image"] == [695, 696, 697, 698, 699, 4212, 4213, 4217, 4218]
     assert rows["text_mismatch"] == [4194]
-    assert len(rows["near_duplicate"]) == 12
-    assert "target_unconfirmed" not in rows
+    assert rows["near_duplicate"] == [
+        *(364, 653, 2017, 2018, 2019, 2113),
+        *(2546, 2607, 2877, 3017, 3227, 3228),
+    ]
+    assert len(rows) == 5
     checks = audit.target_checks.values()
     assert sum(check["rows"] for check in checks) == 4104
     assert sum(check["confirmed"] for check in checks) == 4104
