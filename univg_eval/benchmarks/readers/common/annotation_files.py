@@ -171,16 +171,16 @@ def require_rows(file: AnnotationFile, fields: Iterable[str]) -> list[Any]:
         UserError: it holds no list, an empty one, or no row with the fields.
     """
     needed = set(fields)
+    expected = f"expected a JSON list of objects with the fields {', '.join(sorted(needed))}"
+    other_set = "Is it the file of another set?"
     rows = file.value
-    received = f"holds {describe(rows)}"
-    if isinstance(rows, list) and rows:
-        if any(isinstance(row, Mapping) and needed <= row.keys() for row in rows):
-            return rows
-        received = f"the first row is {describe(rows[0])}"
-    raise UserError(
-        f"{file.path}: {received}; expected a JSON list of objects with the fields "
-        f"{', '.join(sorted(needed))}. Is it the file of another set?"
-    )
+    if not isinstance(rows, list) or not rows:
+        raise UserError(f"{file.path}: holds {describe(rows)}; {expected}. {other_set}")
+    if not any(isinstance(row, Mapping) and needed <= row.keys() for row in rows):
+        raise UserError(
+            f"{file.path}: {expected}; the first row is {describe(rows[0])}. {other_set}"
+        )
+    return rows
 
 
 def chosen_splits(
