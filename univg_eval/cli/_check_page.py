@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from univg_eval.report import Card, DrawnBox, Page, Panel, Section
 from univg_eval.samples import data_root
 
 if TYPE_CHECKING:
-    from univg_eval.analysis.diagnosis import Finding, Verdict
+    from univg_eval.analysis.diagnosis import CheckFinding, Conclusion
     from univg_eval.lmms.check import Answered, CheckResult
     from univg_eval.report import Tone
     from univg_eval.scoring import SampleScore
@@ -20,6 +21,7 @@ __all__ = ["make_page"]
 MAX_CARDS = 3
 """Examples of one finding: all answers follow below, by task."""
 
+_METRICS = ("acc@0.5", "miou", "answered")
 _STATUS = {
     "no_box": "no box",
     "none": "says: none",
@@ -28,13 +30,13 @@ _STATUS = {
 }
 
 
-def make_page(result: CheckResult, verdict: Verdict, footer: str) -> Page:
-    """The page: verdict, findings, figures, and all answers by task."""
+def make_page(result: CheckResult, conclusion: Conclusion, footer: str) -> Page:
+    """The page: conclusion, findings, figures, and all answers by task."""
     root = data_root()
     by_id = {one.sample.id: one for one in result.answered}
     sections = []
     for finding in result.findings:
-        if not finding.is_found:
+        if not finding.is_fault:
             continue
         examples = [by_id[name] for name in finding.examples if name in by_id]
         paragraphs = [finding.detail, f"What to do: {finding.remedy}"]
@@ -46,7 +48,7 @@ def make_page(result: CheckResult, verdict: Verdict, footer: str) -> Page:
                 n=0,  # the cards are examples; the title says of how many answers
             )
         )
-    notes = [finding for finding in result.findings if not finding.is_found]
+    notes = [finding for finding in result.findings if not finding.is_fault]
     if notes:
         sections.append(
             Section(
@@ -62,7 +64,7 @@ def make_page(result: CheckResult, verdict: Verdict, footer: str) -> Page:
     settings = result.settings
     return Page(
         title=f"univg check: {result.plan.model}",
-        lead=f"{verdict.headline}\n\n{verdict.text}",
+        lead=f"{conclusion.headline}\n\n{conclusion.text}",
         summary_head=("setting", "value", "source"),
         summary_rows=[
             (name, str(value), str(source))
@@ -77,14 +79,9 @@ def make_page(result: CheckResult, verdict: Verdict, footer: str) -> Page:
 def _tables(result: CheckResult) -> Iterator[Section]:
     yield Section(
         title="Score by task",
-        head=("task", "n", "acc@0.5", "miou", "answered"),
+        head=("task", "n", *_METRICS),
         rows=[
-            (
-                task,
-                int(metrics["n"]),
-                *(float(metrics.get(name, float("nan"))) for name in ("acc@0.5", "miou")),
-                float(metrics.get("answered", float("nan"))),
-            )
+            (task, int(metrics["n"]), *(float(metrics.get(name, math.nan)) for name in _METRICS))
             for task, metrics in result.tasks.items()
         ],
     )
@@ -92,15 +89,12 @@ def _tables(result: CheckResult) -> Iterator[Section]:
         yield Section(
             title="What survives the controls",
             text="Share of the score that is left when something is taken away; the interval is a "
-            "paired bootstrap over questions that share images.",
+            "paired bootstrap over samples that share images.",
             head=("control", "n", "score", "under control", "survives", "from", "to"),
             rows=[
                 (
-                    r.control,
-                    r.n,
-                    r.score,
-                    r.control_score,
-                    *map(_or_dash, (r.survives, r.low, r.high) if r.is_telling else (None,) * 3),
+                    *(r.control, r.n, r.score, r.control_score),
+                    *map(_or_dash, (r.survives, r.low, r.high) if r.is_meaningful else (None,) * 3),
                 )
                 for r in result.controls
             ],
@@ -121,7 +115,7 @@ def _or_dash(value: float | None) -> float | str:
     return "–" if value is None else value
 
 
-def _read_otherwise(finding: Finding) -> Mapping[str, DrawnBox]:
+def _read_otherwise(finding: CheckFinding) -> Mapping[str, DrawnBox]:
     """Of a hint: by sample id, the box that the other reading gives."""
     read_as = finding.numbers.get("read_as", {})
     return {

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,9 @@ from univg_eval.cli import EXIT_FOUND
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
-    from univg_eval.analysis.diagnosis import Verdict
+    from univg_eval.analysis.diagnosis import Conclusion
     from univg_eval.lmms.check import CheckResult
 
 __all__ = ["add_parser", "run"]
@@ -29,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "check",
         help="a few minutes' test of a model and its settings, before a long run",
-        description="Ask a model a hundred questions with known boxes through lmms-eval, draw "
+        description="Give a model a hundred samples with known boxes through lmms-eval, draw "
         "every answer on its image, and say in plain words what is wrong with the set-up: no box, "
         "thinking that never ends, another dialect or other pixel limits, images that do not "
         "arrive. A weak model is not a fault. Exit status: 0 nothing wrong, 3 something found, "
@@ -47,12 +49,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--controls",
         action="store_true",
-        help="ask again with blank, swapped and permuted images and with the instruction cut",
+        help="run again with blank, swapped and permuted images and with the instruction cut",
     )
     parser.add_argument(
         "--sweep",
         action="store_true",
-        help="ask again with the other prompt style and with requests for 0-1000, 0-1 and pixels",
+        help="run again with the other prompt style and with requests for 0-1000, 0-1 and pixels",
     )
     parser.add_argument(
         "--tasks",
@@ -98,18 +100,11 @@ def run(args: argparse.Namespace) -> int:
     # lmms-eval warns on standard output while it is imported.
     with contextlib.redirect_stdout(sys.stderr):
         from univg_eval.lmms.check import PAGE_NAME, Plan, run_check
-    from univg_eval.analysis.diagnosis import judge
+    from univg_eval.analysis.diagnosis import conclude
     from univg_eval.cli._check_page import make_page
     from univg_eval.report import write_page
 
-    plan = Plan(
-        **{
-            name: getattr(args, name)
-            for name in ("model", "model_args", "dialect", "prompt", "controls", "sweep")
-        },
-        **{name: getattr(args, name) for name in ("tasks", "limit", "batch_size", "gen_kwargs")},
-        out=args.out,
-    )
+    plan = Plan(**{name: getattr(args, name) for name in Plan.__slots__})
     columns = (
         TextColumn("{task.description:>34}"),
         BarColumn(),
@@ -125,14 +120,14 @@ def run(args: argparse.Namespace) -> int:
             bars.update(bar_of[name], completed=done)
 
         result = run_check(plan, progress)
-    verdict = judge(result.diagnosis, result.findings)
+    conclusion = conclude(result.diagnosis, result.findings)
     footer = f"univg check, {datetime.now(UTC).isoformat(timespec='seconds')}, {_seconds(result)}"
-    page = write_page(make_page(result, verdict, footer), args.out / PAGE_NAME)
+    page = write_page(make_page(result, conclusion, footer), args.out / PAGE_NAME)
     if args.json:
-        print(json.dumps(_as_json(result, verdict, page), indent=2, allow_nan=False))
+        print(json.dumps(_as_json(result, conclusion, page), indent=2, allow_nan=False))
     else:
-        _show(Console(), result, verdict, page)
-    return EXIT_FOUND if any(finding.is_found for finding in result.findings) else 0
+        _show(Console(), result, conclusion, page)
+    return EXIT_FOUND if any(finding.is_fault for finding in result.findings) else 0
 
 
 def _seconds(result: CheckResult) -> str:
@@ -140,13 +135,13 @@ def _seconds(result: CheckResult) -> str:
     return f"{sum(result.seconds.values()):.0f} s ({steps})"
 
 
-def _as_json(result: CheckResult, verdict: Verdict, page: Path) -> dict[str, Any]:
+def _as_json(result: CheckResult, conclusion: Conclusion, page: Path) -> dict[str, Any]:
     diagnosis = result.diagnosis
     interval = diagnosis.score
     return {
-        "verdict": verdict.to_dict(),
+        "verdict": conclusion.to_dict(),
         "n": diagnosis.n,
-        "asked": diagnosis.asked,
+        "asked": diagnosis.with_target,
         "answered": diagnosis.answered,
         "single": diagnosis.single,
         "hits": diagnosis.hits,
@@ -164,116 +159,98 @@ def _as_json(result: CheckResult, verdict: Verdict, page: Path) -> dict[str, Any
     }
 
 
-def _show(console: Console, result: CheckResult, verdict: Verdict, page: Path) -> None:
+def _show(console: Console, result: CheckResult, conclusion: Conclusion, page: Path) -> None:
     from rich.markup import escape
     from rich.padding import Padding
-    from rich.text import Text as RichText
+    from rich.text import Text
 
     from univg_eval.report.text import printable
 
-    def text(words: str, style: str = "") -> RichText:
+    def text(words: str, style: str = "") -> Text:
         # Answers, ids and paths are data: no markup, no control codes of the terminal.
-        return RichText(printable(words), style=style)
+        return Text(printable(words), style=style)
 
-    style = {"wrong": "bold red", "look": "bold yellow", "fine": "bold green"}[verdict.status]
-    console.print()
-    console.print(text(verdict.headline, style))
-    console.print(text(verdict.text))
+    style = {"wrong": "bold red", "look": "bold yellow", "fine": "bold green"}[conclusion.status]
+    console.print("", text(conclusion.headline, style), text(conclusion.text), sep="\n")
     for finding in result.findings:
-        console.print()
-        console.print(
-            RichText.assemble(
-                (finding.severity.upper(), _MARKS[finding.severity]), " ", printable(finding.title)
-            )
-        )
-        for words in (finding.detail, f"What to do: {finding.remedy}"):
-            if words and not (finding.severity == "note" and words == "What to do: Nothing to do."):
-                console.print(Padding(text(words), (0, 0, 0, 2)))
+        mark = (finding.severity.upper(), _MARKS[finding.severity])
+        console.print("", Text.assemble(mark, " ", printable(finding.title)), sep="\n")
+        nothing = finding.severity == "note" and finding.remedy == "Nothing to do."
+        below = [text(finding.detail)] if finding.detail else []
+        below += [] if nothing else [text(f"What to do: {finding.remedy}")]
         if finding.examples:
-            console.print(
-                Padding(text(f"e.g. {', '.join(finding.examples[:3])}", "dim"), (0, 0, 0, 2))
-            )
-    console.print()
-    console.print(_table(result))
-    if result.controls:
-        console.print()
-        console.print(_controls_table(result))
-    if result.variants:
-        console.print()
-        console.print(_sweep_table(result))
-    console.print()
+            below.append(text(f"e.g. {', '.join(finding.examples[:3])}", "dim"))
+        for line in below:
+            console.print(Padding(line, (0, 0, 0, 2)))
+    for table in _tables(result):
+        console.print("", table, sep="\n")
     settings = ", ".join(
         f"{name} {value} ({source})"
         for name, (value, source) in result.settings.to_dict().items()
         if value is not None and name in ("dialect", "prompt", "min_pixels", "max_pixels")
     )
-    console.print(text(f"Settings: {settings}."))
-    console.print(text(f"Time: {_seconds(result)}."))
+    console.print("", text(f"Settings: {settings}."), text(f"Time: {_seconds(result)}."), sep="\n")
     console.print(
         f"Every answer on its image: [link={page.as_uri()}]{escape(printable(str(page)))}[/link]"
     )
     console.print(text(f"Run records: {result.plan.out / 'records'}"))
 
 
-def _table(result: CheckResult) -> Any:
-    from rich.text import Text
-
+def _tables(result: CheckResult) -> Iterator[Table]:
     from univg_eval.analysis.stats import wilson_interval
-    from univg_eval.report.text import printable
-
-    table = _plain_table("task", "n", "Acc@0.5 %", "95 %", "mIoU %", "readable %")
-    for task, metrics in result.tasks.items():
-        n = metrics["n"]
-        cells = ["–", "–", "–", "–"]
-        if "acc@0.5" in metrics:
-            interval = wilson_interval(round(metrics["acc@0.5"] * n), n)
-            cells = [
-                f"{100 * metrics['acc@0.5']:.0f}",
-                f"{100 * interval.low:.0f}-{100 * interval.high:.0f}",
-                f"{100 * metrics['miou']:.0f}",
-                f"{100 * metrics['answered']:.0f}",
-            ]
-        table.add_row(Text(printable(task)), str(n), *cells)
-    return table
-
-
-def _controls_table(result: CheckResult) -> Any:
-    table = _plain_table("control", "n", "score %", "under it %", "survives %", "95 %", "same text")
-    for r in result.controls:
-        ends = [r.survives, r.low, r.high] if r.is_telling else [None] * 3
-        survives, low, high = ("–" if v is None else f"{100 * v:.0f}" for v in ends)
-        share = (f"{100 * r.score:.0f}", f"{100 * r.control_score:.0f}")
-        interval = f"{low} to {high}" if r.is_telling else "–"
-        table.add_row(r.control, str(r.n), *share, survives, interval, str(r.same))
-    return table
-
-
-def _sweep_table(result: CheckResult) -> Any:
     from univg_eval.lmms.check import declared_words
 
-    table = _plain_table("request", "n", "score %", "difference", "95 %", "p")
-    first = result.variants[0]
-    declared = f"{declared_words(result.settings)} (declared)"
-    table.add_row(declared, str(first.n), f"{100 * first.declared_score:.0f}", "", "", "")
-    for r in result.variants:
-        interval = f"{100 * r.low:+.0f} to {100 * r.high:+.0f}"
-        table.add_row(
-            r.name,
-            str(r.n),
-            f"{100 * r.score:.0f}",
-            f"{100 * r.difference:+.0f}",
-            interval,
-            f"{r.p:.3f}" if r.p >= 0.001 else "< 0.001",
+    rows = []
+    for task, metrics in result.tasks.items():
+        n, cells = metrics["n"], ["–"] * 4
+        if "acc@0.5" in metrics:
+            interval = wilson_interval(round(metrics["acc@0.5"] * n), n)
+            acc, miou, answered = (_percent(metrics[k]) for k in ("acc@0.5", "miou", "answered"))
+            cells = [acc, f"{_percent(interval.low)}-{_percent(interval.high)}", miou, answered]
+        rows.append((task, str(n), *cells))
+    yield _table(("task", "n", "Acc@0.5 %", "95 %", "mIoU %", "readable %"), rows)
+    if result.controls:
+        rows = []
+        for r in result.controls:
+            survives = _percent(r.survives if r.is_meaningful else None)
+            span = f"{_percent(r.low)} to {_percent(r.high)}" if r.is_meaningful else "–"
+            scores = _percent(r.score), _percent(r.control_score)
+            rows.append((r.control, str(r.n), *scores, survives, span, str(r.same)))
+        yield _table(
+            ("control", "n", "score %", "under it %", "survives %", "95 %", "same text"), rows
         )
-    return table
+    if result.variants:
+        first = result.variants[0]
+        declared = f"{declared_words(result.settings)} (declared)"
+        rows = [(declared, str(first.n), _percent(first.declared_score), "", "", "")]
+        rows += [
+            (
+                r.name,
+                str(r.n),
+                _percent(r.score),
+                f"{100 * r.difference:+.0f}",
+                f"{100 * r.low:+.0f} to {100 * r.high:+.0f}",
+                f"{r.p:.3f}" if r.p >= 0.001 else "< 0.001",
+            )
+            for r in result.variants
+        ]
+        yield _table(("request", "n", "score %", "difference", "95 %", "p"), rows)
 
 
-def _plain_table(first: str, *others: str) -> Any:
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.0f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
+
+    from univg_eval.report.text import printable
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
-    table.add_column(first, no_wrap=True)
-    for name in others:
-        table.add_column(name, justify="right", no_wrap=True)
+    for i, name in enumerate(head):
+        table.add_column(name, justify="right" if i else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
     return table

@@ -77,37 +77,24 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             f"--out {args.out} is no regular file; expected the path of a file to write"
         )
-    records = read_runs(args.runs)
     prepared: dict[tuple[str, str], Any] = {}
-    found = []
-    for record in records:
+    pairs = []
+    for record in read_runs(args.runs):
         dataset = record.manifest["dataset"]
         key = (dataset["prepared_benchmark"], dataset["fingerprint"])
         if key not in prepared:
             prepared[key] = prepared_samples(record)
-        found.append(classify_run(record, prepared[key], threshold=args.threshold))
-    pairs = list(zip(records, found, strict=True))
+        pairs.append((record, classify_run(record, prepared[key], threshold=args.threshold)))
     if args.out is not None:
         _write(args.out, pairs)
     if args.json:
-        print(
-            json.dumps(
-                {
-                    "classes": dict(FAILURES),
-                    "runs": [
-                        {
-                            "label": record.label,
-                            "benchmark": record.benchmark,
-                            "path": str(record.path),
-                            **failures.to_dict(),
-                        }
-                        for record, failures in pairs
-                    ],
-                },
-                ensure_ascii=False,
-                indent=2,
-            )
-        )
+        runs = [
+            {"label": record.label, "benchmark": record.benchmark, "path": str(record.path)}
+            | found.to_dict()
+            for record, found in pairs
+        ]
+        content = {"classes": dict(FAILURES), "runs": runs}
+        print(json.dumps(content, ensure_ascii=False, indent=2))
     else:
         _print(pairs)
     return 0
@@ -129,16 +116,11 @@ def _write(path: Path, pairs: Pairs) -> None:
 
 
 def _lines(pairs: Pairs) -> Iterator[str]:
-    for record, failures in pairs:
+    for record, found in pairs:
         tasks = {row["id"]: row["task"] for row in record.scores}
-        for sample_id, failure in failures.failures.items():
-            line = {
-                "run": record.label,
-                "benchmark": record.benchmark,
-                "id": sample_id,
-                "task": tasks[sample_id],
-                **failure.to_dict(),
-            }
+        of_run = {"run": record.label, "benchmark": record.benchmark}
+        for sample_id, failure in found.failures.items():
+            line = of_run | {"id": sample_id, "task": tasks[sample_id]} | failure.to_dict()
             yield json.dumps(line, ensure_ascii=False) + "\n"
 
 

@@ -1,7 +1,7 @@
-"""What ``univg check`` does: a few dozen questions, and what their answers say about the set-up.
+"""What ``univg check`` does: a few dozen samples, and what their answers say about the set-up.
 
-The model is loaded once. Each run asks the same questions: as declared, then (if wanted) under
-each control and in other forms of the request. Runs are separate evaluations, since several
+The model is loaded once. Each run evaluates the same samples: as declared, then (if wanted) under
+each control and with other forms of the request. Runs are separate evaluations, since several
 backends batch requests of different tasks with one task's images and settings.
 """
 
@@ -15,16 +15,16 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from univg_eval.analysis.diagnosis import (
     SEVERITIES,
+    CheckFinding,
     ControlResult,
     Diagnosis,
-    Finding,
-    Limits,
-    Outcome,
+    SampleValue,
     VariantResult,
     compare_control,
     compare_variants,
@@ -32,6 +32,7 @@ from univg_eval.analysis.diagnosis import (
     diagnose,
     variant_findings,
 )
+from univg_eval.analysis.failures import Limits
 from univg_eval.dialects import PixelLimits, pixel_limits
 from univg_eval.errors import UserError
 from univg_eval.files import write_text_atomically
@@ -40,12 +41,7 @@ from univg_eval.lmms.command import check as check_arguments
 from univg_eval.lmms.metrics import headline
 from univg_eval.lmms.record import response_text, write_records
 from univg_eval.lmms.run import LoadedModel, evaluate, task_manager
-from univg_eval.lmms.settings import (
-    BASELINE_MODEL,
-    REPLAY_MODEL,
-    ModelUnderTest,
-    RunSettings,
-)
+from univg_eval.lmms.settings import BASELINE_MODEL, REPLAY_MODEL, ModelUnderTest, RunSettings
 from univg_eval.lmms.task import GroundingTask
 from univg_eval.lmms.task_files import task_folder
 from univg_eval.lmms.watch import counting, quiet
@@ -54,41 +50,23 @@ from univg_eval.runs.record import RunRecord, load_run
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, SampleScore, aggregate, sample_metrics
 
-__all__ = [
-    "CONTROL_NAMES",
-    "DEFAULT_TASKS",
-    "PAGE_NAME",
-    "Answered",
-    "CheckResult",
-    "Plan",
-    "declared_words",
-    "run_check",
-]
+__all__ = ["PAGE_NAME", "Answered", "CheckResult", "Plan", "declared_words", "run_check"]
 
-DEFAULT_TASKS = "univg_photos"
 DECLARED = "declared"
 PAGE_NAME = "check.html"
 LOG_NAME = "lmms-eval.log"
 """What lmms-eval printed and logged in all runs, beside the records."""
-CONTROL_NAMES = tuple(name for name in CONTROLS if name != NO_CONTROL)
-CONTRACTS = ("norm1000", "norm1", "pixels")
-"""Dialects whose request names a scale, so that any model can be asked for it."""
-
+PLAIN_DIALECTS = ("norm1000", "norm1", "pixels")
+"""Dialects whose request names a scale, so that any model can be prompted for it."""
 ONE_OBJECT_TASKS = ("univg_photos_easy",)
-"""Their images show one object, so that cutting the question takes nothing away."""
-
-Progress = Callable[[str, int, int], None]
-
-
-def _counter(progress: Progress, name: str, total: int) -> Callable[[int], None]:
-    """`progress` of one run, called with the samples done alone."""
-    return lambda done: progress(name, done, total)
-
-
+"""Their images show one object, so that cutting the instruction takes nothing away."""
+_FOUND_BY_THE_TASK = ("fingerprint", "revision", "left_out")
 _LOST_IMAGE = re.compile(
     r"[^\n]*(?:Failed to process (?:PIL )?(?:image|video)|Skipping empty video|"
     r"out of range for available visuals)[^\n]*"
 )
+
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,32 +76,32 @@ class Plan:
     Attributes:
         model, model_args: as for lmms-eval.
         dialect, prompt: as declared by the user; None: by the usual rules.
-        controls, sweep: whether to ask under controls, and in other forms.
+        controls, sweep: whether to run under controls, and with other forms of the request.
         tasks: names separated by commas.
         out: folder of the page and of the run records.
-        limit: questions a task.
+        limit: samples a task.
         batch_size, gen_kwargs: as for lmms-eval.
     """
 
     model: str
     model_args: str
-    dialect: str | None = None
-    prompt: str | None = None
-    controls: bool = False
-    sweep: bool = False
-    tasks: str = DEFAULT_TASKS
-    out: Path = Path("out/check")
-    limit: int | None = None
-    batch_size: int = 1
-    gen_kwargs: str | None = None
+    dialect: str | None
+    prompt: str | None
+    controls: bool
+    sweep: bool
+    tasks: str
+    out: Path
+    limit: int | None
+    batch_size: int
+    gen_kwargs: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One question and its answer in the declared run.
+    """One sample and its answer in the declared run.
 
     Attributes:
-        sample: the question.
+        sample: what was asked for.
         response: the whole response with its sizes and prompt.
         score: by the protocol of the run.
         output_tokens: generated tokens, None where not known.
@@ -140,14 +118,14 @@ class CheckResult:
     """Everything that a report shows.
 
     Attributes:
-        plan: what was asked for.
+        plan: what was to be checked.
         settings: of the declared run, named as the user gave them.
-        answered: every question of the declared run, in the order of the tasks.
+        answered: every sample of the declared run, in the order of the tasks.
         tasks: per task the metrics of `univg_eval.scoring.aggregate`.
         macro: their unweighted means.
         diagnosis: of the declared run alone.
         controls, variants: results of the other runs.
-        findings: of all runs, gravest first.
+        findings: of all runs, most severe first.
         records: folders of the run records by run.
         seconds: by step: ``load``, then the runs.
     """
@@ -160,35 +138,30 @@ class CheckResult:
     diagnosis: Diagnosis
     controls: Sequence[ControlResult]
     variants: Sequence[VariantResult]
-    findings: Sequence[Finding]
+    findings: Sequence[CheckFinding]
     records: Mapping[str, Sequence[Path]]
     seconds: Mapping[str, float]
 
 
 @dataclass(slots=True)
 class _Run:
-    """One evaluation of the loaded model.
+    """One evaluation of the loaded model, and what came of it.
 
     Attributes:
         name: ``declared``, a control's name, or dialect and prompt style of a variant.
         control: of `CONTROLS`.
         environment: settings that differ from the process's own.
+        records, results, seconds: once it is over.
     """
 
     name: str
     control: str = NO_CONTROL
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    records: Sequence[RunRecord] = ()
+    results: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
 
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A run that is over."""
-
-    run: _Run
-    records: Sequence[RunRecord]
-    results: Mapping[str, Any]
-
-    def outcomes(self) -> list[Outcome]:
+    def values(self) -> list[SampleValue]:
         """What counts in a comparison: no samples with a faulty truth."""
         found = []
         for record in self.records:
@@ -196,16 +169,16 @@ class _Asked:
                 value = headline(sample_metrics(SampleScore(**row)))
                 if value is not None:
                     text = line["response"] or ""
-                    found.append(Outcome(row["id"], row["task"], row["cluster"], value, text))
+                    found.append(SampleValue(row["id"], row["task"], row["cluster"], value, text))
         return found
 
 
 def run_check(plan: Plan, progress: Progress) -> CheckResult:
-    """Ask the questions and look at the answers.
+    """Evaluate the samples and look at the answers.
 
     Args:
         plan: what to check.
-        progress: called with a run's name, questions done and questions to do.
+        progress: called with a run's name, samples done and samples to do.
 
     Raises:
         UserError: arguments that make no check.
@@ -215,75 +188,105 @@ def run_check(plan: Plan, progress: Progress) -> CheckResult:
         raise UserError("univg check runs in one process; start it without a launcher")
     if plan.model == REPLAY_MODEL and (plan.controls or plan.sweep):
         raise UserError(
-            "replayed responses are the same whatever is asked, so --controls and --sweep say "
+            "replayed responses are the same whatever the request, so --controls and --sweep say "
             "nothing about them; leave these options out"
         )
-    declared = {
-        f"UNIVG_{name}": value
-        for name, value in (("DIALECT", plan.dialect), ("PROMPT", plan.prompt))
-        if value is not None
-    }
-    with _environment(declared):
+    options = {"UNIVG_DIALECT": plan.dialect, "UNIVG_PROMPT": plan.prompt}
+    with _environment({name: value for name, value in options.items() if value is not None}):
         with quiet():
             tasks = _tasks(plan)
         _require_writable(plan.out)
-        rows = {sample.id: sample for task in tasks for sample in task.rows.samples}
         settings = _as_given(tasks[0].settings, plan)
         runs = [_Run(DECLARED)]
         if plan.controls:
-            runs += [_Run(name, control=name) for name in CONTROL_NAMES]
+            runs += [_Run(name, control=name) for name in CONTROLS if name != NO_CONTROL]
         if plan.sweep:
             runs += _variants(settings)
-        asked: list[_Asked] = []
-        messages: list[str] = []
-        seconds: dict[str, float] = {}
         started = time.perf_counter()
         loaded = _load(plan)
-        seconds["load"] = time.perf_counter() - started
+        seconds = {"load": time.perf_counter() - started}
         # A check that fails from here on leaves no page of an earlier one as if it were its own.
         for name in (PAGE_NAME, LOG_NAME):
             (plan.out / name).unlink(missing_ok=True)
+        messages: list[str] = []
         with loaded:
             tokenizer = getattr(loaded.lm, "tokenizer", None)
             for run in runs:
-                wanted = _wanted(tasks, run.control, plan.limit)
-                if not wanted:
-                    continue
-                total = sum(n for _, n in wanted)
-                show = _counter(progress, run.name, total)
-                show(0)
-                with (
-                    _environment(run.environment),
-                    quiet() as kept,
-                    counting(show),
-                ):
-                    with _told(plan, run, messages):
-                        evaluation = evaluate(
-                            plan.model,
-                            plan.model_args,
-                            [config for config, _ in wanted],
-                            loaded=loaded,
-                            batch_size=plan.batch_size,
-                            limit=plan.limit,
-                            gen_kwargs=plan.gen_kwargs,
-                            manager=task_manager(),
-                        )
-                    paths = write_records(
-                        evaluation.results,
-                        plan.out / "records" / _file_name(run.name),
-                        model_args=plan.model_args,
-                        wall_time_s=evaluation.wall_time_s,
-                        replace=True,
-                    )
-                progress(run.name, total, total)
-                asked.append(_Asked(run, [load_run(path) for path in paths], evaluation.results))
-                seconds[run.name] = evaluation.wall_time_s
-                messages.append(kept.getvalue())
+                _evaluate(plan, run, tasks, loaded, progress, messages)
     _write_log(plan, messages)
-    return _result(plan, settings, rows, asked, seconds, tokenizer, "\n".join(messages))
+    done = [run for run in runs if run.records]
+    seconds |= {run.name: run.seconds for run in done}
+    rows = {sample.id: sample for task in tasks for sample in task.rows.samples}
+    return _result(plan, settings, rows, done, seconds, tokenizer, "\n".join(messages))
 
 
-# --- what is asked -------------------------------------------------------------------------------
+# --- the runs ------------------------------------------------------------------------------------
+
+
+def _evaluate(
+    plan: Plan,
+    run: _Run,
+    tasks: Sequence[GroundingTask],
+    loaded: LoadedModel,
+    progress: Progress,
+    messages: list[str],
+) -> None:
+    """Fill in a run, unless no task has samples for it; what lmms-eval said is added to messages.
+
+    Raises:
+        UserError: the backend failed; the log has its traceback.
+    """
+    wanted = _wanted(tasks, run.control, plan.limit)
+    if not wanted:
+        return
+    total = sum(n for _, n in wanted)
+    progress(run.name, 0, total)
+    report = partial(_report, progress, run.name, total)
+    with _environment(run.environment), quiet() as kept, counting(report):
+        try:
+            evaluation = evaluate(
+                plan.model,
+                plan.model_args,
+                [config for config, _ in wanted],
+                loaded=loaded,
+                batch_size=plan.batch_size,
+                limit=plan.limit,
+                gen_kwargs=plan.gen_kwargs,
+                manager=task_manager(),
+            )
+        except UserError:
+            raise
+        except (RuntimeError, OSError, ValueError, TypeError, LookupError, AssertionError) as error:
+            _write_log(plan, [*messages, traceback.format_exc()])
+            raise _failed(plan, run, error) from error
+        paths = write_records(
+            evaluation.results,
+            plan.out / "records" / re.sub(r"[^a-z0-9_]+", "-", run.name.lower()).strip("-"),
+            model_args=plan.model_args,
+            wall_time_s=evaluation.wall_time_s,
+            replace=True,
+        )
+    progress(run.name, total, total)
+    messages.append(kept.getvalue())
+    run.records = [load_run(path) for path in paths]
+    run.results, run.seconds = evaluation.results, evaluation.wall_time_s
+
+
+def _report(progress: Progress, name: str, total: int, done: int) -> None:
+    progress(name, done, total)
+
+
+def _failed(plan: Plan, run: _Run, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:500]
+    remedy = (
+        "give the model fewer pixels (max_pixels in --model_args) or a smaller --batch_size"
+        if "out of memory" in reason.lower()
+        else "the log has the traceback"
+    )
+    return UserError(
+        f"the backend {plan.model!r} failed while it answered (run {run.name!r}): "
+        f"{type(error).__name__}: {reason}; {remedy}: {plan.out / LOG_NAME}"
+    )
 
 
 def _tasks(plan: Plan) -> list[GroundingTask]:
@@ -339,27 +342,6 @@ def _load(plan: Plan) -> LoadedModel:
         ) from error
 
 
-@contextlib.contextmanager
-def _told(plan: Plan, run: _Run, messages: Sequence[str]) -> Iterator[None]:
-    """Turn what a backend raises while it answers into one message; the log has its traceback."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (RuntimeError, OSError, ValueError, TypeError, LookupError, AssertionError) as error:
-        _write_log(plan, [*messages, traceback.format_exc()])
-        reason = " ".join(str(error).split())[:500]
-        remedy = (
-            "give the model fewer pixels (max_pixels in --model_args) or a smaller --batch_size"
-            if "out of memory" in reason.lower()
-            else "the log has the traceback"
-        )
-        raise UserError(
-            f"the backend {plan.model!r} failed while it answered (run {run.name!r}): "
-            f"{type(error).__name__}: {reason}; {remedy}: {plan.out / LOG_NAME}"
-        ) from error
-
-
 def _write_log(plan: Plan, messages: Sequence[str]) -> None:
     # Responses that are logged may hold halves of surrogate pairs, which are no UTF-8.
     text = "\n".join(messages).encode("utf-8", "backslashreplace").decode("utf-8")
@@ -369,10 +351,9 @@ def _write_log(plan: Plan, messages: Sequence[str]) -> None:
 def _wanted(
     tasks: Sequence[GroundingTask], control: str, limit: int | None
 ) -> list[tuple[dict[str, Any], int]]:
-    """Task configurations of a run, each with its number of questions.
+    """Task configurations of a run, each with its number of samples.
 
-    Tasks none of whose questions can be asked under the control, or that it leaves as easy as they
-    are, are left out.
+    Tasks without samples under the control, or that it leaves as easy as they are, are left out.
     """
     wanted = []
     for task in tasks:
@@ -391,9 +372,6 @@ def _wanted(
     return wanted
 
 
-_FOUND_BY_THE_TASK = ("fingerprint", "revision", "left_out")
-
-
 def _variants(settings: RunSettings) -> list[_Run]:
     """Other forms of the request: the other prompt styles, and the scales that a prompt can name.
 
@@ -401,18 +379,11 @@ def _variants(settings: RunSettings) -> list[_Run]:
     """
     dialect, prompt = settings.dialect.value, settings.prompt.value
     pairs = [(dialect, style) for style in PROMPT_STYLES if style != prompt]
-    pairs += [(name, "direct") for name in CONTRACTS if (name, "direct") != (dialect, prompt)]
+    pairs += [(name, "direct") for name in PLAIN_DIALECTS if (name, "direct") != (dialect, prompt)]
     return [
-        _Run(
-            f"{name}, {style}",
-            environment={"UNIVG_DIALECT": name, "UNIVG_PROMPT": style},
-        )
+        _Run(f"{name}, {style}", environment={"UNIVG_DIALECT": name, "UNIVG_PROMPT": style})
         for name, style in dict.fromkeys(pairs)
     ]
-
-
-def _file_name(run: str) -> str:
-    return re.sub(r"[^a-z0-9_]+", "-", run.lower()).strip("-")
 
 
 @contextlib.contextmanager
@@ -423,9 +394,8 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         for name, value in kept.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
+            os.environ.pop(name, None)
+            if value is not None:
                 os.environ[name] = value
 
 
@@ -436,16 +406,21 @@ def _result(
     plan: Plan,
     settings: RunSettings,
     rows: Mapping[str, GroundingSample],
-    asked: Sequence[_Asked],
+    runs: Sequence[_Run],
     seconds: Mapping[str, float],
     tokenizer: Any,
     messages: str,
 ) -> CheckResult:
-    declared, *others = asked
+    declared, *others = runs
     lines = [row for record in declared.records for row in record.responses]
     samples = [rows[line["id"]] for line in lines]
-    responses = [_response(line) for line in lines]
-    tokens = _output_tokens(declared.results, tokenizer)
+    responses = [
+        Response(line["response"], _sizes(line["image_sizes"]), _sizes(line["input_sizes"]),
+                 line["prompt"])
+        for line in lines
+    ]  # fmt: skip
+    counts = _output_tokens(declared.results, tokenizer)
+    tokens = [counts.get(sample.id) for sample in samples]
     limit = declared.records[0].manifest["generation"].get("max_new_tokens")
     diagnosis = diagnose(
         samples,
@@ -453,18 +428,17 @@ def _result(
         settings.make_dialect(),
         protocol=settings.protocol.value,
         limits=_limits(plan),
-        output_tokens=[tokens.get(sample.id) for sample in samples],
+        output_tokens=tokens,
         max_new_tokens=int(limit) if limit is not None else None,
     )
-    base = declared.outcomes()
+    base = declared.values()
     controls = [
-        compare_control(other.run.control, base, other.outcomes())
-        for other in others
-        if other.run.control != NO_CONTROL
+        compare_control(run.control, base, run.values())
+        for run in others
+        if run.control != NO_CONTROL
     ]
     variants = compare_variants(
-        base,
-        {o.run.name: o.outcomes() for o in others if o.run.control == NO_CONTROL},
+        base, {run.name: run.values() for run in others if run.control == NO_CONTROL}
     )
     findings = [
         *diagnosis.findings,
@@ -477,17 +451,14 @@ def _result(
     return CheckResult(
         plan=plan,
         settings=settings,
-        answered=[
-            Answered(sample, response, score, tokens.get(sample.id))
-            for sample, response, score in zip(samples, responses, diagnosis.scores, strict=True)
-        ],
+        answered=list(map(Answered, samples, responses, diagnosis.scores, tokens)),
         tasks=totals["tasks"],
         macro=totals["macro"],
         diagnosis=diagnosis,
         controls=controls,
         variants=variants,
         findings=sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)),
-        records={one.run.name: [record.path for record in one.records] for one in asked},
+        records={run.name: [record.path for record in run.records] for run in runs},
         seconds=seconds,
     )
 
@@ -497,12 +468,8 @@ def declared_words(settings: RunSettings) -> str:
     return f"{settings.dialect.value}, {settings.prompt.value}"
 
 
-def _response(line: Mapping[str, Any]) -> Response:
-    image_sizes, input_sizes = (
-        [(int(width), int(height)) for width, height in line[name]] if line[name] else None
-        for name in ("image_sizes", "input_sizes")
-    )
-    return Response(line["response"], image_sizes, input_sizes, line["prompt"])
+def _sizes(rows: Sequence[Sequence[int]] | None) -> list[tuple[int, int]] | None:
+    return [(int(width), int(height)) for width, height in rows] if rows else None
 
 
 def _output_tokens(results: Mapping[str, Any], tokenizer: Any) -> dict[str, int]:
@@ -530,53 +497,49 @@ def _limits(plan: Plan) -> list[Limits]:
         return []
     model = ModelUnderTest.from_arguments(plan.model, plan.model_args)
     named = pixel_limits(Path(model.checkpoint).expanduser()) if model.checkpoint else PixelLimits()
+    own = [model.backend_default(name) for name in ("min_pixels", "max_pixels")]
     pairs = [
-        (named._asdict(), "the checkpoint's files"),
-        (
-            {name: model.backend_default(name) for name in ("min_pixels", "max_pixels")},
-            f"default of the backend {plan.model}",
-        ),
+        (named.min_pixels, named.max_pixels, "the checkpoint's files"),
+        (*own, f"default of the backend {plan.model}"),
     ]
     return [
-        Limits(values["min_pixels"], values["max_pixels"], source)
-        for values, source in pairs
-        if type(values.get("min_pixels")) is int and type(values.get("max_pixels")) is int
+        Limits(low, high, source)
+        for low, high, source in pairs
+        if type(low) is int and type(high) is int
     ]
 
 
-def _failed_requests(records: Sequence[RunRecord]) -> list[Finding]:
+def _failed_requests(records: Sequence[RunRecord]) -> list[CheckFinding]:
     """Requests that a server did not answer."""
     n_failed = sum(record.failed_requests for record in records)
     if not n_failed:
         return []
     n = sum(len(record.responses) for record in records)
     first = next(row["error"] for one in records for row in one.responses if row.get("error"))
-    return [
-        Finding(
-            kind="failed_requests",
-            severity="problem",
-            title=f"{n_failed} of {n} requests failed, so the model did not answer them.",
-            detail=f"The first message: {first[:300]}",
-            remedy="They count as unanswered, which says nothing about the model. Look at the "
-            "server's address, key and limits, and lower num_concurrent in --model_args.",
-            numbers={"failed": n_failed, "requests": n},
-        )
-    ]
+    finding = CheckFinding(
+        kind="failed_requests",
+        severity="problem",
+        title=f"{n_failed} of {n} requests failed, so the model did not answer them.",
+        detail=f"The first message: {first[:300]}",
+        remedy="They count as unanswered, which says nothing about the model. Look at the server's "
+        "address, key and limits, and lower num_concurrent in --model_args.",
+        numbers={"failed": n_failed, "requests": n},
+    )
+    return [finding]
 
 
-def _lost_images(messages: str) -> list[Finding]:
+def _lost_images(messages: str) -> list[CheckFinding]:
     """What lmms-eval logged about images that it left out."""
     lines = _LOST_IMAGE.findall(messages)
     if not lines:
         return []
-    return [
-        Finding(
-            kind="lost_images",
-            severity="problem",
-            title=f"lmms-eval left out {len(lines)} images that it could not pass on.",
-            detail=f"Its first message: {lines[0].strip()[:300]}",
-            remedy="The questions went on without these images. Fix what the message names; "
-            "`univg audit` finds unreadable files.",
-            numbers={"messages": len(lines)},
-        )
-    ]
+    finding = CheckFinding(
+        kind="lost_images",
+        severity="problem",
+        title=f"lmms-eval left out {len(lines)} images that it could not pass on.",
+        detail=f"Its first message: {lines[0].strip()[:300]}",
+        remedy="The model answered without these images. Fix what the message names; `univg audit` "
+        "finds unreadable files.",
+        numbers={"messages": len(lines)},
+    )
+    return [finding]

@@ -1,39 +1,44 @@
 """From samples and responses to findings: what the answers look like, and whether they are read.
 
-What needs no truth comes first: responses without a box and what they say instead, thinking and
-answers that never close, generations cut at their limit, several boxes, boxes outside the image,
-inverted boxes, numbers that do not fit the declared scale, answers that do not change with the
-image. The hint about another dialect (`readings`) comes last and is marked as one.
+Most findings are thresholds over shares of answers: without a box, cut off, inverted (the classes
+of `analysis.failures` that need no truth), outside the image, with several boxes, in numbers that
+do not fit the scale, the same for all images. The hint about another dialect
+(`analysis.failures.readings`) comes last and is marked as one.
 """
 
 from __future__ import annotations
 
-import re
+import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from univg_eval.analysis.diagnosis import no_box
 from univg_eval.analysis.diagnosis.findings import (
     MAX_EXAMPLES,
-    Finding,
+    SEVERITIES,
+    CheckFinding,
     Severity,
-    grave,
+    severity_of,
     share_words,
 )
-from univg_eval.analysis.diagnosis.readings import (
+from univg_eval.analysis.failures.conditions import class_of_status
+from univg_eval.analysis.failures.kinds import FailureKind
+from univg_eval.analysis.failures.readings import (
     Candidate,
     Limits,
     Reading,
     Suspicion,
     blind_hits,
     candidates,
+    dialect_remedy,
     is_single,
     read_all,
-    remedy_of,
+    scale_of,
+    short_enough,
     suspect,
 )
 from univg_eval.analysis.stats import Interval, binomial_tail, wilson_interval
@@ -47,34 +52,11 @@ from univg_eval.scoring import Response, SampleScore, score_samples
 
 __all__ = ["Diagnosis", "diagnose"]
 
-_MISSING_IMAGE = re.compile(
-    r"(?i)\b(?:no|any|an|the|your)\s(?:images?|pictures?|photos?)\b[^.\n]{0,40}\b"
-    r"(?:provided|attached|uploaded|included|available|visible|given|shared|to\sview)\b"
-    r"|\b(?:can(?:no|')?t|cannot|unable\sto|not\sable\sto|don'?t|do\snot)\s"
-    r"(?:actually\s|directly\s)?(?:see|view|access|process|open|look\sat|have\saccess\sto)\s"
-    r"(?:the\s|any\s|an?\s|your\s)?(?:images?|pictures?|photos?|visual)"
-    r"|\b(?:please|could\syou)\s(?:provide|upload|attach|share|send)\b[^.\n]{0,30}"
-    r"\b(?:images?|pictures?|photos?)\b|\btext[- ](?:only|based)\s(?:ai|model|language)"
-    r"|(?:看不到|看不见|没有?看到|没有?收到|没有(?:提供|上传)|未(?:提供|上传|收到|看到)|"
-    r"(?:无法|不能)(?:直接)?(?:查看|看到|访问|打开|读取))(?:任何|您|你|上传|提供|发送|的|这张|该)*"
-    r"(?:图片|图像|照片)|请(?:您|你)?(?:先)?(?:重新)?(?:上传|提供|发送)[^。\n]{0,6}(?:图片|图像|照片)"
-)
-_REFUSAL = re.compile(
-    r"(?i)\b(?:sorry|i\s?(?:can(?:no|')?t|am\s(?:unable|not\sable)|'m\s(?:unable|not\sable))"
-    r"|cannot\s(?:assist|help|provide|determine|identify|tell|answer)|as\san\sai)\b"
-    r"|抱歉|对不起|无法(?:确定|回答|提供|协助)"
-)
-_POINT = re.compile(
-    r"<points?\b|(?<![\d.,])[\[(]\s*\d+(?:\.\d+)?\s*,\s*\d+(?:\.\d+)?\s*[\])](?!\s*,?\s*[\[(]\s*\d)"
-)
 _SAME_ANSWER = 0.5  # share of one response text from which it is suspicious
 _NO_ANSWER = 0.8  # and from which nothing is answered at all
 _FEWEST = 8  # answers below which nothing is said about sameness
 _AT_LIMIT = 0.98  # of the limit: backends drop special tokens before they can be counted
-
-
-LONGEST_READ = 50_000
-"""Characters of a response beyond which it is no evidence for another reading."""
+_MORE_ROOM = "Give the model room: --gen_kwargs max_new_tokens=4096."
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +65,22 @@ class Diagnosis:
 
     Attributes:
         n: responses.
-        answered: how many have a readable box, of `asked` whose question has an object.
+        with_target: those to samples that have an object; `answered` of them have a readable box.
         hits, single: answers with IoU >= 0.5 among the samples with one valid true box.
-        blind: hits expected there if each box belonged to another question.
+        blind: hits expected there if each box belonged to another sample.
         above_blind: whether `hits` is more than that (binomial test at 1 %).
-        findings: gravest first.
+        findings: most severe first.
         scores: parallel to the samples, by the protocol.
     """
 
     n: int
-    asked: int
+    with_target: int
     answered: int
     single: int
     hits: int
     blind: float
     above_blind: bool
-    findings: tuple[Finding, ...]
+    findings: tuple[CheckFinding, ...]
     scores: tuple[SampleScore, ...]
 
     @property
@@ -117,7 +99,7 @@ def diagnose(
     output_tokens: Sequence[int | None] | None = None,
     max_new_tokens: int | None = None,
 ) -> Diagnosis:
-    """Look for everything that can be wrong with how a model was asked and read.
+    """Look for everything that can be wrong with how a model was prompted and read.
 
     Args:
         samples, responses: paired by position.
@@ -131,34 +113,31 @@ def diagnose(
         UserError: no responses, or lengths that differ.
     """
     n = len(samples)
-    if n == 0 or len(responses) != n or (output_tokens is not None and len(output_tokens) != n):
+    counts = n if output_tokens is None else len(output_tokens)
+    if n == 0 or len(responses) != n or counts != n:
         raise UserError(
-            f"{n} samples, {len(responses)} responses and "
-            f"{n if output_tokens is None else len(output_tokens)} token counts; expected equally "
+            f"{n} samples, {len(responses)} responses and {counts} token counts; expected equally "
             "many, at least one"
         )
-    scores = score_samples(samples, responses, dialect, protocol="univg")
-    ruled = (
-        scores
-        if protocol == "univg"
-        else score_samples(samples, responses, dialect, protocol=protocol)
-    )
-    texts = [response.text or "" for response in responses]
-    case = _Case(samples, responses, texts, scores, dialect)
+    scores = ruled = score_samples(samples, responses, dialect, protocol="univg")
+    if protocol != "univg":
+        ruled = score_samples(samples, responses, dialect, protocol=protocol)
+    case = _Case(samples, [response.text or "" for response in responses], scores, dialect)
 
     single = [i for i, sample in enumerate(samples) if is_single(sample)]
-    kept = [samples[i] for i in single]
-    given = [responses[i] for i in single]
-    ways = candidates(limits)
-    own = Candidate(dialect.name, dialect, _scale(dialect), remedy_of(dialect.name))
-    declared = next(iter(read_all(kept, given, [own])), None) if kept else None
-    # A response of a megabyte takes seconds in each of a hundred readings.
-    short = [k for k, i in enumerate(single) if len(texts[i]) <= LONGEST_READ]
+    kept, given = [samples[i] for i in single], [responses[i] for i in single]
+    short = [k for k, response in enumerate(given) if short_enough(response)]
     evidence = [kept[k] for k in short], [given[k] for k in short]
-    others = read_all(*evidence, ways) if short else []
+    own = Candidate(dialect.name, dialect, scale_of(dialect), dialect_remedy(dialect.name))
+    declared = next(iter(read_all(kept, given, [own])), None) if kept else None
+    others = read_all(*evidence, candidates(limits)) if short else []
     suspicion = None
-    if declared is not None and short:
-        suspicion = suspect(*evidence, declared.part(short), others)
+    hits, blind = 0, 0.0
+    if declared is not None:
+        hits = int(declared.hits.sum())
+        blind = blind_hits(declared, np.array([s.box for s in kept], dtype=np.float64))
+        if short:
+            suspicion = suspect(*evidence, declared.part(short), others)
 
     findings = [
         *_without_box(case, others, [single[k] for k in short]),
@@ -174,34 +153,25 @@ def diagnose(
         findings.append(_hint(suspicion, dialect))
     elif declared is not None:
         findings += _limits_not_tested(declared.part(short), others)
-    hits = int(declared.hits.sum()) if declared is not None else 0
-    blind = 0.0
-    if declared is not None:
-        blind = blind_hits(declared, np.array([s.box for s in kept], dtype=np.float64))
-    above = bool(kept) and binomial_tail(hits, len(kept), blind / len(kept)) < 0.01
-    asked = [score for sample, score in zip(samples, scores, strict=True) if sample.targets]
-    order = {"problem": 0, "hint": 1, "warning": 2, "note": 3}
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Diagnosis(
         n=n,
-        asked=len(asked),
-        answered=sum(score.status == "ok" for score in asked),
+        with_target=len(case.with_target),
+        answered=sum(scores[i].status == "ok" for i in case.with_target),
         single=len(kept),
         hits=hits,
         blind=blind,
-        above_blind=above,
-        findings=tuple(sorted(findings, key=lambda finding: order[finding.severity])),
+        above_blind=bool(kept) and binomial_tail(hits, len(kept), blind / len(kept)) < 0.01,
+        findings=tuple(findings),
         scores=tuple(ruled),
     )
 
 
-def _scale(dialect: Dialect) -> str:
-    return f"{dialect.order}, {dialect.space.describe()}"
-
-
 @dataclass(frozen=True, slots=True)
 class _Case:
+    """The declared run; answers are known by their position."""
+
     samples: Sequence[GroundingSample]
-    responses: Sequence[Response]
     texts: Sequence[str]
     scores: Sequence[SampleScore]
     dialect: Dialect
@@ -210,175 +180,175 @@ class _Case:
     def n(self) -> int:
         return len(self.samples)
 
+    @property
+    def with_target(self) -> list[int]:
+        return self.where(lambda i: bool(self.samples[i].targets))
+
     def where(self, test: Callable[[int], bool]) -> list[int]:
         """Positions that pass."""
         return [i for i in range(self.n) if test(i)]
 
+    def of_class(self, kind: FailureKind, among: Collection[int]) -> list[int]:
+        """Positions `among` these whose answers are of a class."""
+        return [i for i in among if class_of_status(self.scores[i], self.samples[i]) == kind]
+
     def ids(self, positions: Sequence[int]) -> tuple[str, ...]:
         return tuple(self.samples[i].id for i in positions[:MAX_EXAMPLES])
 
+    def share(
+        self,
+        kind: str,
+        shown: Sequence[int],
+        n: int,
+        title: str,
+        remedy: str,
+        *,
+        count: str,
+        severity: Severity | None = None,
+        detail: str = "",
+        **numbers: Any,
+    ) -> Iterator[CheckFinding]:
+        """A finding where some of n answers show a fault; by default as severe as their share.
 
-# --- no box --------------------------------------------------------------------------------------
-
-_NO_BOX_WORDS = {
-    "empty": "say nothing at all",
-    "missing_image": "say that there is no image",
-    "refusal": "refuse or apologise",
-    "unread_image": "give a box, but name no image where its size has to be known",
-    "other_form": "hold four numbers in a form that this dialect does not read",
-    "point": "give a point instead of a box",
-    "words": "use words without any number",
-    "other": "hold numbers, but no box",
-}
-_NO_BOX_REMEDIES = {
-    "empty": "Nothing was generated, or nothing but special tokens that were taken out: look at "
-    "the chat template, the stop tokens and the precision of the model.",
-    "missing_image": "Let the images arrive first: see the finding about images.",
-    "refusal": "Look at the responses. Often the images do not arrive (--controls tells), or the "
-    "request is not one that the model was trained for: try another --prompt, or --sweep.",
-    "point": "If the model can give boxes too, ask for them in the form that it was trained on "
-    "(--dialect, --prompt; --sweep tries others). A model that only points is not scored here.",
-    "unread_image": "Nothing, if the model was never trained to name images: where several images "
-    "differ in size, a box in pixels means nothing without the image's name.",
-}
-
-
-def _without_box(case: _Case, others: Sequence[Reading], single: Sequence[int]) -> list[Finding]:
-    """Responses from which no box is read, by what they say instead."""
-    asked = case.where(lambda i: bool(case.samples[i].targets))
-    lacking = [i for i in asked if case.scores[i].status == "no_box"]
-    findings: list[Finding] = []
-    if lacking:
-        readers = {i: _readers(others, k) for k, i in enumerate(single)}
-        kinds = {i: _instead(case, i, readers.get(i, [])) for i in lacking}
-        counts = Counter(kinds.values())
-        told = "; ".join(f"{count} {_NO_BOX_WORDS[kind]}" for kind, count in counts.most_common())
-        read_by = Counter(name for i in lacking for name in readers.get(i, []))
-        top = max(read_by.values(), default=0)
-        names = [name for name, count in read_by.items() if count == top]
-        detail = f"Of these, {told}."
-        top_kind, top_count = counts.most_common(1)[0]
-        remedy = _NO_BOX_REMEDIES.get(top_kind if top_count >= len(lacking) / 2 else "", "") or (
-            f"Look at the responses. If the model ignores the requested form, try another "
-            f"--prompt, or --dialect with the form it does use (declared: {case.dialect.name}, "
-            f"{case.dialect.form})."
-        )
-        if counts["other_form"] >= len(lacking) / 2:
-            shown = ", ".join(names[:6]) + (" …" if len(names) > 6 else "")
-            detail += (
-                f" A box would be read from {top} of them by: {shown}. That says nothing yet about "
-                "what the numbers mean."
-            )
-            remedy = (
-                "Find out from the model's own documentation how it writes boxes, and name that "
-                "dialect: `univg dialects` lists forms and scales."
-            )
-        findings.append(
-            Finding(
-                kind="no_box",
-                # A model that was never trained to name images is not set up wrongly.
-                severity=grave(len(lacking) - counts["unread_image"], len(asked)),
-                title=f"No readable box in {share_words(len(lacking), len(asked))} answers.",
-                detail=detail,
+        Args:
+            kind, remedy, severity, detail: of the finding.
+            shown: positions that show the fault.
+            n: the denominator.
+            title: a sentence with the place of the share marked {}.
+            count: the name of `len(shown)` among the numbers.
+            numbers: further ones.
+        """
+        if shown:
+            yield CheckFinding(
+                kind=kind,
+                severity=severity or severity_of(len(shown), n),
+                title=title.format(share_words(len(shown), n)),
                 remedy=remedy,
-                numbers={
-                    "n": len(asked),
-                    "no_box": len(lacking),
-                    "instead": dict(counts),
-                    "read_by": names if top else [],
-                    "read_by_n": top,
-                },
-                examples=case.ids(lacking),
+                detail=detail,
+                numbers={"n": n, count: len(shown), **numbers},
+                examples=self.ids(shown),
             )
-        )
-        if counts["missing_image"]:
-            talk = [i for i in lacking if kinds[i] == "missing_image"]
-            findings.append(
-                Finding(
-                    kind="image_talk",
-                    severity=_at_least_warning(len(talk), len(asked)),
-                    title=f"In {share_words(len(talk), len(asked))} answers the model says that it "
-                    "has no image.",
-                    remedy="The images do not reach the model. Look at the messages of lmms-eval "
-                    "(lmms-eval.log beside the page; some backends leave out an image that fails), "
-                    "at the backend's limits on the number of images, and whether the backend is "
-                    "meant for this model.",
-                    numbers={"n": len(asked), "image_talk": len(talk)},
-                    examples=case.ids(talk),
-                )
-            )
-    nothing = [i for i in asked if case.scores[i].status == "none"]
-    if nothing:
-        findings.append(
-            Finding(
-                kind="says_none",
-                severity=grave(len(nothing), len(asked)),
-                title=f"In {share_words(len(nothing), len(asked))} answers the model says that "
-                "there is no such object, though there is one.",
-                remedy="If most do, the images may not reach the model: run with --controls.",
-                numbers={"n": len(asked), "none": len(nothing)},
-                examples=case.ids(nothing),
-            )
-        )
-    return findings
 
 
-def _at_least_warning(k: int, n: int) -> Severity:
-    """As `grave`, but a `warning` from the second on: images may be lost in a few questions."""
-    severity = grave(k, n)
-    return "warning" if severity == "note" and k > 1 else severity
+# --- no box, and answers cut off -----------------------------------------------------------------
+
+
+def _without_box(
+    case: _Case, others: Sequence[Reading], single: Sequence[int]
+) -> Iterator[CheckFinding]:
+    """Responses from which no box is read, by what they say instead.
+
+    Args:
+        case: the declared run.
+        others: other readings of the answers at the positions `single`.
+        single: see `others`.
+    """
+    n = len(case.with_target)
+    lacking = case.of_class("no_box", case.with_target)
+    position = {i: k for k, i in enumerate(single)}
+    readers = {i: _readers(others, position[i]) if i in position else [] for i in lacking}
+    kinds = {
+        i: no_box.said_instead(
+            case.texts[i],
+            has_boxes=case.scores[i].n_boxes > 0,
+            is_read_by_others=bool(readers[i]),
+        )
+        for i in lacking
+    }
+    counts = Counter(kinds.values())
+    if lacking:
+        yield from _no_box(case, lacking, counts, Counter(itertools.chain(*readers.values())))
+    talk = [i for i in lacking if kinds[i] == "missing_image"]
+    severity = severity_of(len(talk), n) if n else "note"
+    yield from case.share(
+        "image_talk",
+        talk,
+        n,
+        "In {} answers the model says that it has no image.",
+        "The images do not reach the model. Look at the messages of lmms-eval (lmms-eval.log "
+        "beside the page; some backends leave out an image that fails), at the backend's limits "
+        "on the number of images, and whether the backend is meant for this model.",
+        count="image_talk",
+        # From the second on it is a warning: images may be lost in a few samples.
+        severity="warning" if severity == "note" and len(talk) > 1 else severity,
+    )
+    yield from case.share(
+        "says_none",
+        case.of_class("said_none", case.with_target),
+        n,
+        "In {} answers the model says that there is no such object, though there is one.",
+        "If most do, the images may not reach the model: run with --controls.",
+        count="none",
+    )
+
+
+def _no_box(
+    case: _Case, lacking: Sequence[int], kinds: Counter[str], read_by: Counter[str]
+) -> Iterator[CheckFinding]:
+    n = len(case.with_target)
+    half = len(lacking) / 2
+    kind, count = kinds.most_common(1)[0]
+    detail = "; ".join(f"{k} {no_box.WORDS[name]}" for name, k in kinds.most_common())
+    detail = f"Of these, {detail}."
+    remedy = no_box.REMEDIES.get(kind if count >= half else "") or (
+        "Look at the responses. If the model ignores the requested form, try another --prompt, or "
+        f"--dialect with the form it does use (declared: {case.dialect.name}, {case.dialect.form})."
+    )
+    top = max(read_by.values(), default=0)
+    names = [name for name, k in read_by.items() if k == top]
+    if kinds["other_form"] >= half:
+        detail += (
+            f" A box would be read from {top} of them by: {_some(names, 6)}. That says nothing yet "
+            "about what the numbers mean."
+        )
+        remedy = (
+            "Find out from the model's own documentation how it writes boxes, and name that "
+            "dialect: `univg dialects` lists forms and scales."
+        )
+    yield from case.share(
+        "no_box",
+        lacking,
+        n,
+        "No readable box in {} answers.",
+        remedy,
+        count="no_box",
+        # A model that was never trained to name images is not set up wrongly.
+        severity=severity_of(len(lacking) - kinds["unread_image"], n),
+        detail=detail,
+        instead=dict(kinds),
+        read_by=names,
+        read_by_n=top,
+    )
+
+
+def _some(names: Sequence[str], n: int, more: str = " …") -> str:
+    """The first n names."""
+    return ", ".join(names[:n]) + (more if len(names) > n else "")
 
 
 def _readers(others: Sequence[Reading], position: int) -> list[str]:
-    """Dialects that read a box at this position of the single samples."""
-    names = []
-    for reading in others:
-        name = reading.candidate.dialect.name
-        if np.isfinite(reading.boxes[position, 0]) and name not in names:
-            names.append(name)
-    return names
+    """Dialects that read a box at this position."""
+    names = [r.candidate.dialect.name for r in others if np.isfinite(r.boxes[position, 0])]
+    return list(dict.fromkeys(names))
 
 
-def _instead(case: _Case, i: int, readers: Sequence[str]) -> str:
-    text = case.texts[i]
-    section = split_response(text).section
-    if not text.strip():
-        return "empty"
-    if case.scores[i].n_boxes:
-        return "unread_image"
-    if _MISSING_IMAGE.search(text):
-        return "missing_image"
-    if readers:
-        return "other_form"
-    if _REFUSAL.search(text):
-        return "refusal"
-    if _POINT.search(section):
-        return "point"
-    return "other" if re.search(r"\d", section) else "words"
-
-
-# --- cut answers ---------------------------------------------------------------------------------
-
-
-def _unclosed(case: _Case) -> list[Finding]:
-    cut = case.where(lambda i: case.scores[i].status == "truncated")
+def _unclosed(case: _Case) -> Iterator[CheckFinding]:
+    cut = case.of_class("truncated", range(case.n))
     if not cut:
-        return []
-    thinking = [i for i in cut if not _ends_in_answer(case.texts[i])]
-    lengths = sorted(len(case.texts[i]) for i in cut)
-    return [
-        Finding(
-            kind="unclosed",
-            severity=grave(len(cut), case.n),
-            title=f"Cut off before there is a box: {share_words(len(cut), case.n)} answers, "
-            f"{len(thinking)} inside the thinking, {len(cut) - len(thinking)} inside the answer.",
-            detail=f"Length: {lengths[0]} to {lengths[-1]} characters.",
-            remedy="Give the model room: --gen_kwargs max_new_tokens=4096. If it never stops "
-            "thinking, ask for the box alone: --prompt direct.",
-            numbers={"n": case.n, "unclosed": len(cut), "in_thinking": len(thinking)},
-            examples=case.ids(cut),
-        )
-    ]
+        return
+    thinking = sum(not _ends_in_answer(case.texts[i]) for i in cut)
+    lengths = [len(case.texts[i]) for i in cut]
+    yield from case.share(
+        "unclosed",
+        cut,
+        case.n,
+        f"Cut off before there is a box: {{}} answers, {thinking} inside the thinking, "
+        f"{len(cut) - thinking} inside the answer.",
+        f"{_MORE_ROOM} If it never stops thinking, ask for the box alone: --prompt direct.",
+        count="unclosed",
+        detail=f"Length: {min(lengths)} to {max(lengths)} characters.",
+        in_thinking=thinking,
+    )
 
 
 def _ends_in_answer(text: str) -> bool:
@@ -388,43 +358,35 @@ def _ends_in_answer(text: str) -> bool:
 
 def _at_limit(
     case: _Case, output_tokens: Sequence[int | None] | None, limit: int | None
-) -> list[Finding]:
+) -> Iterator[CheckFinding]:
     if output_tokens is None or limit is None:
-        return []
-    known = [i for i, tokens in enumerate(output_tokens) if tokens is not None]
-    full = [i for i in known if (output_tokens[i] or 0) >= _AT_LIMIT * limit]
-    if not full:
-        return []
-    loops = [i for i in full if _repeats(case.texts[i])]
-    boxless = [i for i in full if case.scores[i].status != "ok"]
-    detail = f"{len(boxless)} of them have no readable box."
+        return
+    known = {i: tokens for i, tokens in enumerate(output_tokens) if tokens is not None}
+    full = [i for i, tokens in known.items() if tokens >= _AT_LIMIT * limit]
+    loops = sum(_repeats(case.texts[i]) for i in full)
+    boxless = sum(case.scores[i].status != "ok" for i in full)
+    detail = f"{boxless} of them have no readable box."
     if loops:
-        detail += f" {len(loops)} repeat the same words over and over."
-    return [
-        Finding(
-            kind="token_limit",
-            severity=grave(len(full), len(known)),
-            title=f"Cut at the limit of {limit} new tokens: {share_words(len(full), len(known))} "
-            "responses.",
-            detail=detail,
-            remedy="Give the model room: --gen_kwargs max_new_tokens=4096."
-            if len(loops) < len(full)
-            else "A model that repeats itself is not helped by more room: look at its chat "
-            "template, its stop token and its precision.",
-            numbers={
-                "n": len(known),
-                "at_limit": len(full),
-                "repeating": len(loops),
-                "without_box": len(boxless),
-                "max_new_tokens": limit,
-            },
-            examples=case.ids(full),
-        )
-    ]
+        detail += f" {loops} repeat the same words over and over."
+    yield from case.share(
+        "token_limit",
+        full,
+        len(known),
+        f"Cut at the limit of {limit} new tokens: {{}} responses.",
+        _MORE_ROOM
+        if loops < len(full)
+        else "A model that repeats itself is not helped by more room: look at its chat template, "
+        "its stop token and its precision.",
+        count="at_limit",
+        detail=detail,
+        repeating=loops,
+        without_box=boxless,
+        max_new_tokens=limit,
+    )
 
 
 def _repeats(text: str) -> bool:
-    """Whether the end of a text stands in it at least four times."""
+    """Whether the end of a text occurs in it at least four times."""
     tail = text.rstrip()[-24:]
     return len(tail) == 24 and text.count(tail) + text.count(tail[:12]) // 2 >= 4
 
@@ -432,261 +394,218 @@ def _repeats(text: str) -> bool:
 # --- boxes ---------------------------------------------------------------------------------------
 
 
-def _geometry(case: _Case) -> list[Finding]:
+def _geometry(case: _Case) -> Iterator[CheckFinding]:
     """Boxes outside the image, inverted boxes, and numbers that do not fit the scale."""
     boxed = case.where(lambda i: case.scores[i].n_boxes > 0)
-    if not boxed:
-        return []
-    findings = []
-    numbers = _raw_numbers(case, boxed)
-    outside = [i for i in boxed if case.scores[i].clipped or _wholly_outside(case, i)]
-    if outside:
-        largest = max((max(map(abs, raw)) for i in outside for raw in numbers[i]), default=0.0)
-        findings.append(
-            Finding(
-                kind="outside",
-                severity=grave(len(outside), len(boxed)),
-                title=f"Boxes reach outside the image in {share_words(len(outside), len(boxed))} "
-                f"answers with boxes; the largest number is {largest:g}.",
-                detail=f"Declared: {_scale(case.dialect)}.",
-                remedy="Numbers beyond the scale usually mean another scale: pixels read as "
-                "0-1000, or pixels of another size than the one assumed (--dialect, pixel limits).",
-                numbers={"n": len(boxed), "outside": len(outside), "largest": largest},
-                examples=case.ids(outside),
-            )
+    raw = {i: _raw_numbers(case, i) for i in boxed}
+    largest = {i: [max(map(abs, row)) for row in raw[i]] for i in boxed}
+    invalid = case.of_class("invalid_box", boxed)
+    # An invalid box in order is one that does not touch its image.
+    away = {i for i in invalid if raw[i] and all(_in_order(row) for row in raw[i])}
+    outside = [i for i in boxed if case.scores[i].clipped or i in away]
+    top = max((value for i in outside for value in largest[i]), default=0.0)
+    answers = "answers with boxes"
+    yield from case.share(
+        "outside",
+        outside,
+        len(boxed),
+        f"Boxes reach outside the image in {{}} {answers}; the largest number is {top:g}.",
+        "Numbers beyond the scale usually mean another scale: pixels read as 0-1000, or pixels of "
+        "another size than the one assumed (--dialect, pixel limits).",
+        count="outside",
+        detail=f"Declared: {scale_of(case.dialect)}.",
+        largest=top,
+    )
+    yield from case.share(
+        "invalid_box",
+        [i for i in invalid if i not in outside],
+        len(boxed),
+        f"Inverted or empty boxes (x2 <= x1 or y2 <= y1) in {{}} {answers}.",
+        "The numbers may be x, y, width, height, or two points in another order: ask for x1, y1, "
+        "x2, y2 in the prompt (--dialect norm1000 does).",
+        count="invalid",
+    )
+    if case.dialect.space.kind not in ("norm1", "norm1_padded_square", "patch_grid"):
+        scale = case.dialect.space.describe()
+        yield from case.share(
+            "small_numbers",
+            [i for i in boxed if raw[i] and max(largest[i]) <= 1],
+            len(boxed),
+            f"No number above 1 in {{}} {answers}, though the declared scale is {scale}.",
+            "These look like fractions of the image: --dialect norm1 or the model's own dialect.",
+            count="small",
         )
-    invalid = [i for i in boxed if case.scores[i].status == "invalid_box" and i not in set(outside)]
-    if invalid:
-        findings.append(
-            Finding(
-                kind="invalid_box",
-                severity=grave(len(invalid), len(boxed)),
-                title=f"Inverted or empty boxes (x2 <= x1 or y2 <= y1) in "
-                f"{share_words(len(invalid), len(boxed))} answers with boxes.",
-                remedy="The numbers may be x, y, width, height, or two points in another order: "
-                "ask for x1, y1, x2, y2 in the prompt (--dialect norm1000 does).",
-                numbers={"n": len(boxed), "invalid": len(invalid)},
-                examples=case.ids(invalid),
-            )
-        )
-    small = [i for i in boxed if numbers[i] and all(max(map(abs, r)) <= 1 for r in numbers[i])]
-    if small and case.dialect.space.kind not in ("norm1", "norm1_padded_square", "patch_grid"):
-        findings.append(
-            Finding(
-                kind="small_numbers",
-                severity=grave(len(small), len(boxed)),
-                title=f"No number above 1 in {share_words(len(small), len(boxed))} answers with "
-                f"boxes, though the declared scale is {case.dialect.space.describe()}.",
-                remedy="These look like fractions of the image: --dialect norm1 or the model's own "
-                "dialect.",
-                numbers={"n": len(boxed), "small": len(small)},
-                examples=case.ids(small),
-            )
-        )
-    return findings
 
 
-def _raw_numbers(case: _Case, positions: Sequence[int]) -> dict[int, list[tuple[float, ...]]]:
-    """Finite numbers as written in the answer sections."""
-    found = {}
-    for i in positions:
-        scanned = case.dialect.scan(split_response(case.texts[i]).section)
-        rows = [raw for _, _, raw, _, _ in scanned if raw is not None]
-        found[i] = [raw for raw in rows if np.isfinite(raw).all()]
-    return found
+def _raw_numbers(case: _Case, i: int) -> list[tuple[float, ...]]:
+    """Finite numbers as written in the answer section."""
+    scanned = case.dialect.scan(split_response(case.texts[i]).section)
+    return [raw for _, _, raw, _, _ in scanned if raw is not None and np.isfinite(raw).all()]
 
 
-def _wholly_outside(case: _Case, i: int) -> bool:
-    """Whether an invalid box is one in order that does not touch its image."""
-    if case.scores[i].status != "invalid_box":
-        return False
-    rows = _raw_numbers(case, [i])[i]
-    return bool(rows) and all(len(r) == 4 and r[0] < r[2] and r[1] < r[3] for r in rows)
+def _in_order(raw: tuple[float, ...]) -> bool:
+    return len(raw) == 4 and raw[0] < raw[2] and raw[1] < raw[3]
 
 
-def _several(case: _Case) -> list[Finding]:
+def _several(case: _Case) -> Iterator[CheckFinding]:
     one = case.where(lambda i: len(case.samples[i].targets) == 1 and case.scores[i].n_boxes > 0)
     many = [i for i in one if case.scores[i].n_boxes > 1]
-    if not many:
-        return []
-    severity = grave(len(many), len(one))
     units = sum(case.scores[i].n_units > 1 for i in many)
-    return [
-        Finding(
-            kind="several_boxes",
-            severity="warning" if severity == "problem" else severity,
-            title=f"Several boxes where one is asked for in {share_words(len(many), len(one))} "
-            "answers with boxes.",
-            detail="The first box of the answer's last unit counts (docs/protocols.md); "
-            f"{units} of them have several units.",
-            remedy="If the model lists candidates, ask for one box in the prompt; if it thinks "
-            "aloud, have it close its thinking or put the box into <answer> tags: --prompt think.",
-            numbers={"n": len(one), "several": len(many), "several_units": units},
-            examples=case.ids(many),
-        )
-    ]
+    severity = severity_of(len(many), len(one)) if one else "note"
+    yield from case.share(
+        "several_boxes",
+        many,
+        len(one),
+        "Several boxes where one is asked for in {} answers with boxes.",
+        "If the model lists candidates, ask for one box in the prompt; if it thinks aloud, have it "
+        "close its thinking or put the box into <answer> tags: --prompt think.",
+        count="several",
+        severity="warning" if severity == "problem" else severity,
+        detail="The first box of the answer's last unit counts (docs/protocols.md); "
+        f"{units} of them have several units.",
+        several_units=units,
+    )
 
 
-def _image_not_named(case: _Case) -> list[Finding]:
+def _image_not_named(case: _Case) -> Iterator[CheckFinding]:
     search = case.where(lambda i: not case.samples[i].image_is_given and case.scores[i].n_boxes > 0)
-    unnamed = [i for i in search if case.scores[i].image_index is None]
-    if not unnamed:
-        return []
-    return [
-        Finding(
-            kind="image_not_named",
-            severity="note",
-            title=f"The image is not named in {share_words(len(unnamed), len(search))} answers, "
-            "where the model had to find it.",
-            detail="image_acc and joint@0.5 count these as not right; Acc@0.5 is about the box "
-            "alone."
-            + (
-                " This dialect needs the image's size, so such boxes can be unreadable."
-                if case.dialect.needs_image_size or case.dialect.needs_input_size
-                else ""
-            ),
-            remedy="Nothing, if the model was never trained to name images.",
-            numbers={"n": len(search), "not_named": len(unnamed)},
-            examples=case.ids(unnamed),
-        )
-    ]
+    detail = "image_acc and joint@0.5 count these as not right; Acc@0.5 is about the box alone."
+    if case.dialect.needs_image_size or case.dialect.needs_input_size:
+        detail += " This dialect needs the image's size, so such boxes can be unreadable."
+    yield from case.share(
+        "image_not_named",
+        [i for i in search if case.scores[i].image_index is None],
+        len(search),
+        "The image is not named in {} answers, where the model had to find it.",
+        "Nothing, if the model was never trained to name images.",
+        count="not_named",
+        severity="note",
+        detail=detail,
+    )
 
 
 # --- the images ----------------------------------------------------------------------------------
 
 
-def _sameness(case: _Case) -> list[Finding]:
-    """One answer for many questions, or for the same question about different images."""
+def _sameness(case: _Case) -> Iterator[CheckFinding]:
+    """One answer for many samples, or for the same instruction about different images."""
     if case.n < _FEWEST:
-        return []
-    findings = []
-    text, count = Counter(text.strip() for text in case.texts).most_common(1)[0]
+        return
+    texts = [text.strip() for text in case.texts]
+    text, count = Counter(texts).most_common(1)[0]
     if text and count > _SAME_ANSWER * case.n:
-        same = case.where(lambda i: case.texts[i].strip() == text)
         shown = text if len(text) <= 80 else text[:77] + "…"
-        findings.append(
-            Finding(
-                kind="constant_answer",
-                severity="problem" if count >= _NO_ANSWER * case.n else "warning",
-                title=f"Word for word the same: {share_words(count, case.n)} responses are "
-                f"{shown!r}.",
-                remedy="The questions differ, so their answers should. Check that images and "
-                "question reach the model (--controls shows whether answers change with blank "
-                "images), and its chat template.",
-                numbers={"n": case.n, "same": count, "text": shown},
-                examples=case.ids(same),
-            )
+        yield CheckFinding(
+            kind="constant_answer",
+            severity="problem" if count >= _NO_ANSWER * case.n else "warning",
+            title=f"Word for word the same: {share_words(count, case.n)} responses are {shown!r}.",
+            remedy="The questions differ, so their answers should. Check that images and question "
+            "reach the model (--controls shows whether answers change with blank images), and its "
+            "chat template.",
+            numbers={"n": case.n, "same": count, "text": shown},
+            examples=case.ids(case.where(lambda i: texts[i] == text)),
         )
-    groups: dict[str, list[int]] = {}
+        return
+    by_instruction: dict[str, list[int]] = {}
     for i, sample in enumerate(case.samples):
-        groups.setdefault(sample.instruction, []).append(i)
-    pairs = equal = 0
-    shown_ids: list[int] = []
-    for members in groups.values():
-        for a, b in pairwise(members):
-            # The same place is right where both show one picture, e.g. in two sizes.
-            if case.samples[a].cluster != case.samples[b].cluster and case.texts[a].strip():
-                pairs += 1
-                if case.texts[a].strip() == case.texts[b].strip():
-                    equal += 1
-                    shown_ids += [a, b]
-    if pairs >= _FEWEST and not findings and equal > _SAME_ANSWER * pairs:
-        findings.append(
-            Finding(
-                kind="same_across_images",
-                severity="warning",
-                title=f"{share_words(equal, pairs)} times the same question about other images got "
-                "word for word the same answer.",
-                remedy="The images may not reach the model: run with --controls.",
-                numbers={"pairs": pairs, "equal": equal},
-                examples=case.ids(shown_ids),
-            )
+        by_instruction.setdefault(sample.instruction, []).append(i)
+    pairs = [
+        (a, b)
+        for members in by_instruction.values()
+        for a, b in itertools.pairwise(members)
+        # The same place is right where both show one image, e.g. in two sizes.
+        if texts[a] and case.samples[a].cluster != case.samples[b].cluster
+    ]
+    equal = [(a, b) for a, b in pairs if texts[a] == texts[b]]
+    if len(pairs) >= _FEWEST and len(equal) > _SAME_ANSWER * len(pairs):
+        yield CheckFinding(
+            kind="same_across_images",
+            severity="warning",
+            title=f"{share_words(len(equal), len(pairs))} times the same question about other "
+            "images got word for word the same answer.",
+            remedy="The images may not reach the model: run with --controls.",
+            numbers={"pairs": len(pairs), "equal": len(equal)},
+            examples=case.ids([i for pair in equal for i in pair]),
         )
-    return findings
 
 
 # --- reading -------------------------------------------------------------------------------------
 
 
-def _protocol_differs(case: _Case, ruled: Sequence[SampleScore], protocol: str) -> list[Finding]:
+def _protocol_differs(
+    case: _Case, ruled: Sequence[SampleScore], protocol: str
+) -> Iterator[CheckFinding]:
     if protocol == "univg":
-        return []
+        return
     lost = case.where(lambda i: case.scores[i].status == "ok" and ruled[i].status != "ok")
     other = case.where(
         lambda i: ruled[i].status == "ok" and _differ(case.scores[i].box, ruled[i].box)
     )
     if not lost and not other:
-        return []
-    return [
-        Finding(
-            kind="protocol_differs",
-            severity=grave(len(lost) + len(other), case.n),
-            title=f"The rule {protocol} reads no box in {len(lost)} and another box in "
-            f"{len(other)} of {case.n} answers that the dialect {case.dialect.name} reads.",
-            detail=get_protocol(protocol).description,
-            remedy="Published rules have quirks (docs/protocols.md); use them to compare with "
-            "printed numbers only, and univg for your own.",
-            numbers={"n": case.n, "not_read": len(lost), "another_box": len(other)},
-            examples=case.ids(lost + other),
-        )
-    ]
-
-
-def _limits_not_tested(declared: Reading, others: Sequence[Reading]) -> list[Finding]:
-    """Where the images are too small for pixel limits to matter, nothing is known about them."""
-    own = declared.candidate.dialect.pixel_limits
-    if own is None or not declared.n_read:
-        return []
-    same = [
-        reading.candidate.dialect.pixel_limits
-        for reading in others
-        if reading.candidate.dialect.name == declared.candidate.dialect.name
-        and reading.candidate.dialect.pixel_limits != own
-        and np.array_equal(reading.boxes, declared.boxes, equal_nan=True)
-    ]
-    if not same:
-        return []
-    shown = ", ".join(f"{low} to {high}" for low, high in filter(None, same))
-    return [
-        Finding(
-            kind="limits_not_tested",
-            severity="note",
-            title=f"These images do not show whether the pixel limits are right: {own[0]} to "
-            f"{own[1]} pixels read every answer like {shown}.",
-            detail="On larger images the limits decide what the numbers mean.",
-            remedy="Check on images as large as those of your run: --tasks takes any prepared "
-            "benchmark.",
-            numbers={"declared": list(own), "same": [list(pair) for pair in filter(None, same)]},
-        )
-    ]
+        return
+    yield CheckFinding(
+        kind="protocol_differs",
+        severity=severity_of(len(lost) + len(other), case.n),
+        title=f"The rule {protocol} reads no box in {len(lost)} and another box in {len(other)} of "
+        f"{case.n} answers that the dialect {case.dialect.name} reads.",
+        detail=get_protocol(protocol).description,
+        remedy="Published rules have quirks (docs/protocols.md); use them to compare with printed "
+        "numbers only, and univg for your own.",
+        numbers={"n": case.n, "not_read": len(lost), "another_box": len(other)},
+        examples=case.ids(lost + other),
+    )
 
 
 def _differ(a: Box | None, b: Box | None) -> bool:
     """Whether two boxes differ by more than the rounding of a 0-1000 scale."""
-    if a is None or b is None:
-        return False
-    return not np.allclose(a, np.clip(b, 0.0, 1.0), atol=2e-3)
+    return a is not None and b is not None and not np.allclose(a, np.clip(b, 0.0, 1.0), atol=2e-3)
 
 
-def _hint(suspicion: Suspicion, dialect: Dialect) -> Finding:
-    n = suspicion.n
-    names = list(suspicion.names)
-    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-    same = f"Readings that agree on every answer: {shown}. " if len(names) > 1 else ""
-    close = suspicion.not_told_apart
-    apart = (
-        " These answers do not tell it from: "
-        + ", ".join(close[:6])
-        + (f" and {len(close) - 6} more." if len(close) > 6 else ".")
-        if close
-        else ""
+def _limits_not_tested(declared: Reading, others: Sequence[Reading]) -> Iterator[CheckFinding]:
+    """Where the images are too small for pixel limits to matter, nothing is known about them."""
+    dialect = declared.candidate.dialect
+    own = dialect.pixel_limits
+    if own is None or not declared.n_read:
+        return
+    same = [
+        limits
+        for other in others
+        if other.candidate.dialect.name == dialect.name
+        and (limits := other.candidate.dialect.pixel_limits) not in (None, own)
+        and np.array_equal(other.boxes, declared.boxes, equal_nan=True)
+    ]
+    if not same:
+        return
+    shown = ", ".join(f"{low} to {high}" for low, high in same)
+    yield CheckFinding(
+        kind="limits_not_tested",
+        severity="note",
+        title=f"These images do not show whether the pixel limits are right: {own[0]} to {own[1]} "
+        f"pixels read every answer like {shown}.",
+        detail="On larger images the limits decide what the numbers mean.",
+        remedy="Check on images as large as those of your run: --tasks takes any prepared "
+        "benchmark.",
+        numbers={"declared": list(own), "same": [list(pair) for pair in same]},
     )
-    scale = _scale(dialect)
+
+
+def _hint(suspicion: Suspicion, dialect: Dialect) -> CheckFinding:
+    n = suspicion.n
+    names, close = list(suspicion.names), suspicion.indistinguishable
+    detail = ""
+    if len(names) > 1:
+        more = f" and {len(names) - 4} more"
+        detail = f"Readings that agree on every answer: {_some(names, 4, more)}. "
+    detail += f"By chance {100 * suspicion.blind / n:.0f} % would be right."
+    if close:
+        more = f" and {len(close) - 6} more"
+        detail += f" These answers do not separate it from: {_some(close, 6, more)}."
+    scale = scale_of(dialect)
     if dialect.pixel_limits is not None:
         low, high = dialect.pixel_limits
         scale += f", min_pixels={low}, max_pixels={high}"
-    shown_boxes = {name: list(box) for name, box in list(suspicion.boxes.items())[:MAX_EXAMPLES]}
-    numbers: dict[str, Any] = {
+    boxes = {name: list(box) for name, box in list(suspicion.boxes.items())[:MAX_EXAMPLES]}
+    numbers: Mapping[str, Any] = {
         "n": n,
         "declared": {
             "name": dialect.name,
@@ -702,21 +621,20 @@ def _hint(suspicion: Suspicion, dialect: Dialect) -> Finding:
             "read": suspicion.n_read,
             "share": suspicion.hits / n,
             "blind_share": suspicion.blind / n,
-            "boxes": shown_boxes,
+            "boxes": boxes,
         },
         "not_told_apart": list(close),
         "p_against_declared": suspicion.p_declared,
         "p_against_blind": suspicion.p_blind,
     }
-    return Finding(
+    return CheckFinding(
         kind="dialect_hint",
         severity="hint",
         title=f"Read as {names[0]} ({suspicion.scale}), {100 * suspicion.hits / n:.0f} % of the "
         f"answers would be right; as declared ({dialect.name}: {scale}), "
         f"{100 * suspicion.declared_hits / n:.0f} %.",
-        detail=f"{same}By chance {100 * suspicion.blind / n:.0f} % would be right.{apart} A hint, "
-        "not a score: it looked at the true boxes.",
+        detail=f"{detail} A hint, not a score: it looked at the true boxes.",
         remedy=suspicion.remedy,
         numbers=numbers,
-        examples=tuple(shown_boxes),
+        examples=tuple(boxes),
     )

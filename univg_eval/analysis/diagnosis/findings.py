@@ -1,4 +1,4 @@
-"""One thing found, and how grave it is."""
+"""One thing found by a check, and how severe it is."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from univg_eval.analysis.stats import wilson_interval
 
-__all__ = ["MAX_EXAMPLES", "SEVERITIES", "Finding", "Severity", "grave", "share_words"]
+__all__ = ["MAX_EXAMPLES", "SEVERITIES", "CheckFinding", "Severity", "severity_of", "share_words"]
 
 Severity = Literal["problem", "hint", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("problem", "hint", "warning", "note")
-"""Gravest first. ``hint``: evidence that used the true boxes. A ``note`` is nothing wrong."""
+"""Most severe first. ``hint``: evidence that used the true boxes. A ``note`` is nothing wrong."""
 
 MAX_EXAMPLES = 8
 _PROBLEM = 0.2
@@ -20,7 +20,7 @@ _WARNING = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckFinding:
     """One thing found.
 
     Attributes:
@@ -42,33 +42,27 @@ class Finding:
     examples: Sequence[str] = ()
 
     @property
-    def is_found(self) -> bool:
+    def is_fault(self) -> bool:
         """Whether it makes a check fail (everything but a note)."""
         return self.severity != "note"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {
-            "kind": self.kind,
-            "severity": self.severity,
-            "title": self.title,
-            "detail": self.detail,
-            "remedy": self.remedy,
+        names = ("kind", "severity", "title", "detail", "remedy")
+        return {name: getattr(self, name) for name in names} | {
             "numbers": dict(self.numbers),
             "examples": list(self.examples),
         }
 
 
-def grave(k: int, n: int) -> Severity:
-    """How grave it is that k of n answers show a fault.
+def severity_of(k: int, n: int) -> Severity:
+    """How severe it is that k of n answers show a fault.
 
     By the lower end of Wilson's 95 % interval, so that one odd answer among few is no alarm:
     ``problem`` from a fifth on, ``warning`` from a twentieth on, else ``note``.
     """
     low = wilson_interval(k, n).low
-    if low >= _PROBLEM:
-        return "problem"
-    return "warning" if low >= _WARNING else "note"
+    return "problem" if low >= _PROBLEM else "warning" if low >= _WARNING else "note"
 
 
 def share_words(k: int, n: int) -> str:

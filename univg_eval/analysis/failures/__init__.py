@@ -24,46 +24,40 @@ wrong_object       IoU >= 0.5 with another known object of the target's image, a
 loose              I / T >= 0.8 and P > T
 tight              I / P >= 0.8 and P < T
 shifted            u >= 0.1, or the centre of the box or of the target lies in the other
-image_mixup        IoU >= 0.5 with a known object of another image of the question
+image_mixup        IoU >= 0.5 with a known object of another image of the sample
 elsewhere          none of these
 =================  ============================================================================
 
 Why this order. What the score itself says comes first: no box, no geometry. A box on another image
-has nothing to do with the target's coordinates, so these are not looked at; how far down the list
-its numbers would fall is chance. Then the numbers are questioned before what they seem to mean:
-where the run shows that they were read in a wrong scale, that a box so read lies outside, on a
-distractor, or large around the target, is a consequence. A distractor comes before the place: a
-box on the neighbour that touches the target is a choice of the wrong object, not a bad outline.
-``loose`` and ``tight`` exclude each other by the areas, and either implies that a centre lies
-inside; a box over the whole image is ``loose``, and a hint says how much of the image it covers. An
-object of another image is looked for last: objects move little from frame to frame, and a bad
-outline of the target would often fit its place in the next.
+has nothing to do with the target's coordinates, so these are not looked at. Then the numbers are
+questioned before what they seem to mean: where the run shows that they were read in a wrong scale,
+that a box so read lies outside, on a distractor, or large around the target, is a consequence. A
+distractor comes before the place: a box on the neighbour that touches the target is a choice of
+the wrong object, not a bad outline. ``loose`` and ``tight`` exclude each other by the areas, and
+either implies that a centre lies inside. An object of another image is looked for last: objects
+move little from frame to frame, and a bad outline of the target would often fit its place in the
+next.
 
 **The scale is a hint, never a score.** There are some fifty other readings, and one of them hits
 now and then by chance. So ``other_scale`` needs evidence from the whole run: the test of
-`analysis.diagnosis.suspect` (as ``univg check`` makes it) on all misses with u < 0.1. It asks for
-more hits than chance by one reading, at 1 % divided by the number of readings, and in at least a
-tenth of those that it reads differently; a dozen hits are needed for that. Chance is what the same
-boxes hit of other questions' objects, counting those alone that the declared box misses with
-u < 0.1 as well. Only samples that this one reading hits are in the class. In a run with few misses
-the class stays empty.
+`readings.suspect`, which ``univg check`` makes too, on all misses with u < 0.1. Only samples that
+the reading so found hits are in the class; in a run with few misses the class stays empty.
 
 Published protocols do not read which image is named, so there is no ``wrong_image`` under them.
 """
 
-from univg_eval.analysis.failures.analysis import RunFailures, analyse, classify
-from univg_eval.analysis.failures.kinds import FAILURES, Failure, FailureKind
-from univg_eval.analysis.failures.records import classify_run
-from univg_eval.analysis.failures.shares import FailureShares, failure_shares
+from univg_eval.analysis.failures.analysis import RunFailures, analyse, classify_run
+from univg_eval.analysis.failures.kinds import FAILURES, Failure, FailureKind, FailureShares
+from univg_eval.analysis.failures.readings import Limits, Suspicion
 
 __all__ = [
     "FAILURES",
     "Failure",
     "FailureKind",
     "FailureShares",
+    "Limits",
     "RunFailures",
+    "Suspicion",
     "analyse",
-    "classify",
     "classify_run",
-    "failure_shares",
 ]

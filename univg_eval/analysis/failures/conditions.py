@@ -12,7 +12,16 @@ from univg_eval.protocols import Protocol
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import IOU_DECIMALS, SampleScore
 
-__all__ = ["FAR", "area_of", "class_of", "fitting", "is_miss", "observed", "rounded"]
+__all__ = [
+    "FAR",
+    "area_of",
+    "class_of",
+    "class_of_status",
+    "fitting",
+    "is_miss",
+    "observed",
+    "rounded",
+]
 
 FAR = 0.1
 """IoU below which a box is not at the object's place, unless a centre lies inside."""
@@ -36,12 +45,11 @@ def class_of(
     objects: Sequence[KnownObject],
     rescaled: Collection[str],
 ) -> FailureKind:
-    """The class of a miss.
+    """The class of a miss that `rule` scored.
 
     Args:
-        score, sample: of the miss.
-        rule: that scored.
-        objects: known on the images of the question, besides its target.
+        score, sample, rule: of the miss.
+        objects: known on its images, besides the target.
         rescaled: ids of the misses that another reading hits which the run supports.
     """
     kind = observed(score, sample, rule)
@@ -51,24 +59,32 @@ def class_of(
 
 
 def observed(score: SampleScore, sample: GroundingSample, rule: Protocol) -> FailureKind | None:
-    """The class that the score itself tells; None for a valid box on the right image."""
+    """The class that needs no geometry; None for a valid box on the right image."""
     if sample.targets and not _has_area(sample.box):
         return "invalid_truth"
-    if score.status in ("ok", "invalid_box") and sample.targets:
-        if score.image_right is False and score.image_index is not None:
-            return "wrong_image"
-        return None if score.status == "ok" else "invalid_box"
+    if sample.targets and _is_on_another_image(score, sample, rule):
+        return "wrong_image"
+    return class_of_status(score, sample)
+
+
+def class_of_status(score: SampleScore, sample: GroundingSample) -> FailureKind | None:
+    """The class that the status alone gives; None for a box, or a right "none".
+
+    ``univg check`` counts these, hits and misses alike.
+    """
     if score.status == "ok":
-        return "false_alarm"
-    if (
-        score.status == "no_box"
-        and score.n_boxes
-        and sample.targets
-        and sample.image_is_given
-        and rule.reads_image
-    ):
-        return "wrong_image"  # boxes, but none that counts for the image of the question
-    return "said_none" if score.status == "none" else score.status
+        return None if sample.targets else "false_alarm"
+    if score.status == "none":
+        return "said_none" if sample.targets else None
+    return score.status
+
+
+def _is_on_another_image(score: SampleScore, sample: GroundingSample, rule: Protocol) -> bool:
+    if score.status in ("ok", "invalid_box"):
+        return score.image_right is False and score.image_index is not None
+    # Boxes, but none that counts for the image that the instruction names.
+    unread = score.status == "no_box" and score.n_boxes > 0
+    return unread and sample.image_is_given and rule.reads_image
 
 
 def _has_area(box: Box) -> bool:

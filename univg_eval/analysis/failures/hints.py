@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from univg_eval.analysis.diagnosis import Suspicion
 from univg_eval.analysis.failures.conditions import area_of, fitting, rounded
 from univg_eval.analysis.failures.kinds import FailureKind
+from univg_eval.analysis.failures.readings import Suspicion
 from univg_eval.benchmarks.synthetic.known_objects import KnownObject
 from univg_eval.boxes import box_iou, clip_box
 from univg_eval.dialects import Dialect
@@ -14,39 +14,53 @@ from univg_eval.protocols import Protocol, parse_answer
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, SampleScore
 
-__all__ = ["hint_of_answer", "hint_of_reading", "hints_of_box"]
+__all__ = ["hints_of"]
 
-LARGE = 0.8
-"""Share of the image from which a hint says how much of it the box covers."""
-
-
-def hint_of_reading(
-    score: SampleScore, sample: GroundingSample, suspicion: Suspicion | None
-) -> list[str]:
-    """What the box would be in the reading that the run supports."""
-    if suspicion is None or score.id not in suspicion.boxes:
-        return []
-    iou = float(box_iou(suspicion.boxes[score.id], sample.box))
-    return [
-        f"Read as {suspicion.names[0]} the box would have IoU {iou:.2f}, as {suspicion.hits} of "
-        f"{suspicion.n} misses far off would be hits."
-    ]
+_LARGE = 0.8  # share of the image from which a hint says how much of it the box covers
 
 
-def hint_of_answer(
+def hints_of(
     score: SampleScore,
     sample: GroundingSample,
+    kind: FailureKind,
+    objects: Sequence[KnownObject],
     response: Response | None,
+    suspicion: Suspicion | None,
+    *,
     dialect: Dialect | None,
     rule: Protocol,
     threshold: float,
-) -> list[str]:
-    """Whether another box of the same answer hits."""
-    single = len(sample.targets) == 1
-    if response is None or dialect is None or not rule.reads_image or not single:
-        return []
-    if score.n_boxes < 2 or not response.text:
-        return []
+) -> tuple[str, ...]:
+    """All hints about a miss of class `kind`; the rest as for `analyse`."""
+    found: list[str] = []
+    if suspicion is not None and score.id in suspicion.boxes:
+        iou = float(box_iou(suspicion.boxes[score.id], sample.box))
+        found.append(
+            f"Read as {suspicion.names[0]} the box would have IoU {iou:.2f}, as {suspicion.hits} "
+            f"of {suspicion.n} misses far off would be hits."
+        )
+    if response is not None and dialect is not None and rule.reads_image:
+        best = _best_box(score, sample, response, dialect, rule)
+        if best >= threshold:
+            found.append(
+                f"Another of the answer's {score.n_boxes} boxes has IoU {best:.2f}; the first box "
+                "of the last unit counts."
+            )
+    if score.status in ("ok", "invalid_box") and sample.targets:
+        found += _about_box(score, sample, kind, objects)
+    return tuple(found)
+
+
+def _best_box(
+    score: SampleScore,
+    sample: GroundingSample,
+    response: Response,
+    dialect: Dialect,
+    rule: Protocol,
+) -> float:
+    """Highest IoU of the answer's boxes on the target's image, where there are several; else 0."""
+    if score.n_boxes < 2 or not response.text or len(sample.targets) != 1:
+        return 0.0
     answer = parse_answer(
         response.text,
         dialect,
@@ -60,44 +74,32 @@ def hint_of_answer(
         for box, image in zip(answer.boxes, answer.box_images, strict=True)
         if image in (None, sample.target_image)
     ]
-    best = max(ious, default=0.0)
-    if best < threshold:
-        return []
-    return [
-        f"Another of the answer's {score.n_boxes} boxes has IoU {best:.2f}; the first box of the "
-        "last unit counts."
-    ]
+    return max(ious, default=0.0)
 
 
-def hints_of_box(
+def _about_box(
     score: SampleScore,
     sample: GroundingSample,
     kind: FailureKind,
     objects: Sequence[KnownObject],
-) -> list[str]:
-    """What the box lies on, and what the answer leaves out."""
-    if score.status not in ("ok", "invalid_box") or not sample.targets:
-        return []
-    hints = []
-    if score.image_right is False:
-        hints.append(
-            "It names no image."
-            if score.image_index is None
-            else f"It names image {score.image_index + 1}; the object is on image "
+) -> Iterator[str]:
+    """Which image the answer names, and what the box lies on."""
+    if score.image_right is False and score.image_index is None:
+        yield "It names no image."
+    elif score.image_right is False and score.image_index is not None:
+        yield (
+            f"It names image {score.image_index + 1}; the object is on image "
             f"{sample.target_image + 1}."
         )
-    box = score.box
-    if box is None or score.status != "ok":
-        return hints
+    if score.box is None or score.status != "ok":
+        return
     if kind in ("wrong_object", "image_mixup"):
-        fit = fitting(
-            box, objects, above=0.0, image=sample.target_image if kind == "wrong_object" else None
-        )
+        image = sample.target_image if kind == "wrong_object" else None
+        fit = fitting(score.box, objects, above=0.0, image=image)
         if fit is not None:
             iou, obj = fit
             where = "" if kind == "wrong_object" else f" on image {obj.image + 1}"
-            hints.append(f"IoU {iou:.2f} with {obj.name}{where}.")
-    covered = area_of(clip_box(box))
-    if covered >= LARGE:
-        hints.append(f"The box covers {100 * covered:.0f} % of the image.")
-    return hints
+            yield f"IoU {iou:.2f} with {obj.name}{where}."
+    covered = area_of(clip_box(score.box))
+    if covered >= _LARGE:
+        yield f"The box covers {100 * covered:.0f} % of the image."

@@ -1,13 +1,17 @@
-"""The classes of misses and what stands for one miss; definitions at the top of the package."""
+"""The classes of misses, one miss, and how many there are; defined at the top of the package."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-__all__ = ["FAILURES", "Failure", "FailureKind"]
+from univg_eval.scoring import SampleScore
+
+__all__ = ["FAILURES", "Failure", "FailureKind", "FailureShares"]
 
 FailureKind = Literal[
     "invalid_truth",
@@ -41,7 +45,7 @@ FAILURES: Mapping[FailureKind, str] = MappingProxyType(
         "loose": "The box covers the object and is too large.",
         "tight": "The box lies inside the object and is too small.",
         "shifted": "The box overlaps the object and neither covers it nor lies inside it.",
-        "image_mixup": "The box fits an object of another image of the question.",
+        "image_mixup": "The box fits an object of another image of the sample.",
         "elsewhere": "The box is somewhere else, on no object that is known.",
     }
 )
@@ -65,3 +69,51 @@ class Failure:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {"kind": self.kind, "iou": self.iou, "hints": list(self.hints)}
+
+
+@dataclass(frozen=True, slots=True)
+class FailureShares:
+    """The misses of one task, or of all, by class.
+
+    Attributes:
+        n: scored samples with one target or none: the denominator of `share`.
+        misses: those that are misses.
+        kinds: how many of each class, every class of `FAILURES` in order; they sum to `misses`.
+        hits_on_wrong_image: hits by the box's coordinates that name another image, or none, where
+            the model had to find it; no misses here, but not counted by ``joint@0.5`` either.
+        several: samples with several targets, which have no class.
+        excluded: samples left out of the score.
+    """
+
+    n: int
+    misses: int
+    kinds: Mapping[FailureKind, int]
+    hits_on_wrong_image: int
+    several: int
+    excluded: int
+
+    @classmethod
+    def count(
+        cls, failures: Mapping[str, Failure], scores: Sequence[SampleScore], threshold: float
+    ) -> FailureShares:
+        """Of these scores, hits included; `failures` by id are those at `threshold`."""
+        scored = [s for s in scores if not s.excluded and s.f1 is None]
+        counts = Counter(failures[s.id].kind for s in scored if s.id in failures)
+        return cls(
+            n=len(scored),
+            misses=counts.total(),
+            kinds=MappingProxyType({kind: counts[kind] for kind in FAILURES}),
+            hits_on_wrong_image=sum(
+                s.image_right is False and s.iou is not None and s.iou >= threshold for s in scored
+            ),
+            several=sum(s.f1 is not None and not s.excluded for s in scores),
+            excluded=sum(s.excluded for s in scores),
+        )
+
+    def share(self, kind: FailureKind) -> float:
+        """Share of the scored samples that fail this way; NaN without samples."""
+        return self.kinds[kind] / self.n if self.n else math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__} | {"kinds": dict(self.kinds)}

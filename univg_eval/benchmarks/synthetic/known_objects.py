@@ -1,7 +1,7 @@
-"""What else is known to be on the images of a question, besides its true object.
+"""What else is known to be on the images of a sample, besides its true object.
 
-Two sources, both exact: the true objects of other questions about the same image, and, for the
-questions of univg_mini's generator, the whole scene, made again from seed and number.
+Two sources, both exact: the true objects of other samples about the same image, and, for the
+samples of univg_mini's generator, the whole scene, made again from seed and number.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _GENERATOR = "univg_mini"
 
 @dataclass(frozen=True, slots=True)
 class KnownObject:
-    """An object on an image of a question that is not asked for.
+    """An object on an image of a sample that is not asked for.
 
     Attributes:
-        image: 0-based image of the question that shows it.
+        image: 0-based image of the sample that shows it.
         box: xyxy_norm, cut to the image.
         name: what it is, or whose true object.
     """
@@ -37,14 +37,14 @@ class KnownObject:
 def known_objects(
     samples: Sequence[GroundingSample], ids: Collection[str] | None = None
 ) -> dict[str, tuple[KnownObject, ...]]:
-    """The other objects that are known on the images of each question.
+    """The other objects that are known on the images of each sample.
 
-    Boxes that have IoU >= `SAME_OBJECT` with a true box of the question on that image are left
+    Boxes that have IoU >= `SAME_OBJECT` with a true box of the sample on that image are left
     out: the same object annotated twice is no distractor.
 
     Args:
-        samples: all questions of a benchmark; the more there are, the more is known.
-        ids: of the questions to answer for; None: all.
+        samples: all samples of a benchmark; the more there are, the more is known.
+        ids: of the samples to answer for; None: all.
 
     Returns:
         Objects by id, in the order of the images; no entry where none is known.
@@ -61,7 +61,7 @@ def known_objects(
         objects = _scene_objects(sample)
         if objects is None:
             objects = [
-                KnownObject(image, box, f"the object of question {other}")
+                KnownObject(image, box, f"the object of sample {other}")
                 for image, reference in enumerate(sample.images)
                 for other, box in on_image.get(reference, ())
                 if other != sample.id
@@ -80,10 +80,10 @@ def _is_asked(item: KnownObject, sample: GroundingSample) -> bool:
 
 
 def _scene_objects(sample: GroundingSample) -> list[KnownObject] | None:
-    """All objects of a generated question's scenes; None if it is none, or not of this generator.
+    """All objects of a generated sample's scenes; None if it is none, or not of this generator.
 
-    A question counts as made by this generator if it names no other version and the generator
-    makes the same question again.
+    A sample counts as made by this generator if it names no other version and the generator
+    makes the same sample again.
     """
     from univg_eval.benchmarks.synthetic.mini import GENERATOR_VERSION, TASKS, generate
 

@@ -1,8 +1,8 @@
 """The same answers read in other ways: was another dialect, or were other pixel limits, meant?
 
-Each candidate reading takes the responses as they are. One that hits the true boxes far more
-often than the declared reading is told as a *hint*. It uses the truth, so it is never a score and
-never changes one: a reading chosen because it hits more is oracle scoring.
+Each candidate takes the responses as they are. One that hits the true boxes far more often than
+the declared reading is reported as a *hint*. It uses the truth, so it is never a score and never
+changes one: a reading chosen because it hits more is oracle scoring.
 
 A hint needs evidence on both sides, each at the level of `ALPHA` divided by the number of readings
 that differ from the declared one:
@@ -11,11 +11,11 @@ that differ from the declared one:
   p. 241, the binomial form), and at least `MIN_GAIN` more hits among the answers that the two read
   differently (pixel limits change those on large images only);
 * against chance: among these answers, more hits than the same boxes have on the true boxes of
-  *other* questions, a binomial with that mean (its tail is no lighter than that of unequal shares,
+  *other* samples, a binomial with that mean (its tail is no lighter than that of unequal shares,
   Hoeffding 1956). So a reading that merely makes boxes larger or more central is not enough.
 
 Readings that agree on every answer are one group and are named together. Other groups that a
-sign test of the IoU does not tell from the best one are named beside it.
+sign test of the IoU does not separate from the best one are named beside it.
 """
 
 from __future__ import annotations
@@ -24,38 +24,43 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from univg_eval.analysis.failures.conditions import FAR, observed
 from univg_eval.analysis.stats import binomial_tail
 from univg_eval.boxes import Box, box_iou
 from univg_eval.dialects import Dialect, get_dialect, list_dialects
 from univg_eval.dialects._grammar import Found, Grammar
 from univg_eval.errors import UserError
+from univg_eval.protocols import Protocol
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import MATCH_IOU, Response, SampleScore, score_samples
 
 __all__ = [
-    "ALPHA",
     "KNOWN_LIMITS",
-    "MIN_GAIN",
     "Candidate",
     "Limits",
     "Reading",
     "Suspicion",
+    "blind_hits",
     "candidates",
+    "dialect_remedy",
     "is_single",
     "read_all",
+    "scale_of",
+    "short_enough",
     "suspect",
+    "suspect_misses",
 ]
 
 ALPHA = 0.01
 MIN_GAIN = 0.1
-TOLD_APART = 0.05
-AS_GOOD = 0.02
-MIN_INVERTED = 0.1
+_SEPARATE = 0.05  # level of the sign test between readings
+_AS_GOOD = 0.02  # share of the answers by which a reading may hit fewer than the best
+_MIN_INVERTED = 0.1
+_LONGEST = 50_000  # characters; a megabyte takes seconds in each of a hundred readings
 _PART = 256
 _AT_ONCE = 64
 
@@ -139,53 +144,55 @@ def candidates(limits: Iterable[Limits] = ()) -> list[Candidate]:
         if not dialect.gives_boxes:
             continue
         if dialect.pixel_limits is None:
-            scale = f"{dialect.order}, {dialect.space.describe()}"
-            found.append(Candidate(name, dialect, scale, remedy_of(name)))
-            continue
-        for limit in pairs.values():
-            low, high = limit.min_pixels, limit.max_pixels
-            found.append(
-                Candidate(
-                    f"{name} with min_pixels={low}, max_pixels={high}",
-                    dialect.with_pixel_limits(low, high),
-                    f"{dialect.order}, pixels of the input as resized by {limit.source}",
-                    "The numbers fit a model that was given images of these sizes. If your "
-                    f"backend does so, tell univg: --dialect {name} and the environment variables "
-                    f"UNIVG_MIN_PIXELS={low} UNIVG_MAX_PIXELS={high}; they change how answers are "
-                    "read, not what the model sees. If the model was trained so but the backend "
-                    "does otherwise, give these limits to the backend in --model_args.",
-                    keeps_sizes=False,
-                )
-            )
+            found.append(Candidate(name, dialect, scale_of(dialect), dialect_remedy(name)))
+        else:
+            found += [_with_limits(dialect, limit) for limit in pairs.values()]
     for name in ("norm1000", "norm1", "pixels"):
-        plain = get_dialect(name)
-        for order, words in _ORDERS.items():
-            grammar = plain.grammar
-            turned = _OtherOrder(
-                grammar.token, grammar.number, grammar.arity, grammar.keys, grammar.gap, order
-            )
-            found.append(
-                Candidate(
-                    f"{name} written {words}",
-                    replace(plain, grammar=turned),
-                    plain.space.describe(),
-                    "If the model writes y first: --dialect gemini reads that, on 0-1000 under the "
-                    "key box_2d. Else ask for x1, y1, x2, y2 in the prompt: --dialect norm1000, "
-                    "norm1 and pixels do."
-                    if order == "yxyx"
-                    else "No dialect reads widths and heights. Ask for x1, y1, x2, y2 in the "
-                    "prompt: --dialect norm1000, norm1 and pixels do.",
-                    inverts=name if order == "xywh" else None,
-                )
-            )
+        found += [_in_order(get_dialect(name), order) for order in _ORDERS]
     return found
 
 
-def remedy_of(name: str) -> str:
+def scale_of(dialect: Dialect) -> str:
+    """Order and meaning of a dialect's numbers, in words."""
+    return f"{dialect.order}, {dialect.space.describe()}"
+
+
+def dialect_remedy(name: str) -> str:
     """What to do if a dialect was meant."""
     return (
         "Find out from the model's documentation or training data what it writes; if it is this: "
         f"--dialect {name}."
+    )
+
+
+def _with_limits(dialect: Dialect, limit: Limits) -> Candidate:
+    low, high = limit.min_pixels, limit.max_pixels
+    return Candidate(
+        f"{dialect.name} with min_pixels={low}, max_pixels={high}",
+        dialect.with_pixel_limits(low, high),
+        f"{dialect.order}, pixels of the input as resized by {limit.source}",
+        "The numbers fit a model that was given images of these sizes. If your backend does so: "
+        f"--dialect {dialect.name} and the environment variables UNIVG_MIN_PIXELS={low} "
+        f"UNIVG_MAX_PIXELS={high}; they change how answers are read, not what the model sees. If "
+        "the model was trained so but the backend does otherwise, give these limits to the "
+        "backend in --model_args.",
+        keeps_sizes=False,
+    )
+
+
+def _in_order(plain: Dialect, order: str) -> Candidate:
+    """A plain dialect whose numbers stand in another order."""
+    g = plain.grammar
+    ask = "Ask for x1, y1, x2, y2 in the prompt: --dialect norm1000, norm1 and pixels do."
+    return Candidate(
+        f"{plain.name} written {_ORDERS[order]}",
+        replace(plain, grammar=_OtherOrder(g.token, g.number, g.arity, g.keys, g.gap, order)),
+        plain.space.describe(),
+        "If the model writes y first: --dialect gemini reads that, on 0-1000 under the key "
+        f"box_2d. Else: {ask}"
+        if order == "yxyx"
+        else f"No dialect reads widths and heights. {ask}",
+        inverts=plain.name if order == "xywh" else None,
     )
 
 
@@ -218,10 +225,20 @@ class Reading:
         """The same reading of some of the answers."""
         return replace(self, boxes=self.boxes[positions], ious=self.ious[positions])
 
+    def reads_differently(self, other: Reading) -> npt.NDArray[np.bool_]:
+        """Shape (n,): answers of which the two make different boxes, or only one makes a box."""
+        same = np.isclose(self.boxes, other.boxes, rtol=0.0, atol=1e-9, equal_nan=True)
+        return np.asarray(~same.all(axis=1), dtype=np.bool_)
+
 
 def is_single(sample: GroundingSample) -> bool:
     """Whether a sample has one valid true box: only such samples are evidence."""
     return len(sample.targets) == 1 and sample.has_valid_targets
+
+
+def short_enough(response: Response) -> bool:
+    """Whether a response is read in all ways; a very long one is no evidence."""
+    return len(response.text or "") <= _LONGEST
 
 
 def read_all(
@@ -287,7 +304,7 @@ def blind_hits(
     declared: Reading | None = None,
     below: float = 1.0,
 ) -> float:
-    """Expected hits of the same boxes on the true boxes of other questions.
+    """Expected hits of the same boxes on the true boxes of other samples.
 
     Args:
         reading: of n answers.
@@ -326,7 +343,7 @@ class Suspicion:
         names: the readings that agree on every answer; those in whose own form the answers are
             written first.
         scale, remedy: of the first.
-        not_told_apart: readings that differ but explain the answers about as well.
+        indistinguishable: readings that differ but explain the answers about as well.
         p_declared, p_blind: of the two tests, multiplied by the number of readings.
         boxes: by sample id, what the first reads where it hits and the declared reading does not.
     """
@@ -340,7 +357,7 @@ class Suspicion:
     names: tuple[str, ...]
     scale: str
     remedy: str
-    not_told_apart: tuple[str, ...]
+    indistinguishable: tuple[str, ...]
     p_declared: float
     p_blind: float
     boxes: Mapping[str, Box]
@@ -363,83 +380,92 @@ def suspect(
         chosen_below: where the samples were chosen for a declared IoU below this; chance is then
             measured on true boxes that were chosen likewise, see `blind_hits`.
     """
-    n = len(samples)
     groups: dict[bytes, list[Reading]] = {}
     own = _key(declared)
     for reading in readings:
-        key = _key(reading)
-        if key != own and reading.n_read:
+        if reading.n_read and (key := _key(reading)) != own:
             groups.setdefault(key, []).append(reading)
-    if not groups or n == 0:
+    if not groups or not samples:
         return None
     tests = len(groups)
     true_boxes = np.array([sample.box for sample in samples], dtype=np.float64)
-    base = declared.hits
-    chosen: dict[str, Any] = {}
-    if chosen_below is not None:
-        chosen = {"declared": declared, "below": chosen_below}
-    passed = []
     by_name = {reading.candidate.name: reading for reading in readings}
+
+    def expected(reading: Reading, among: npt.NDArray[np.bool_] | None = None) -> float:
+        if chosen_below is None:
+            return blind_hits(reading, true_boxes, among)
+        return blind_hits(reading, true_boxes, among, declared=declared, below=chosen_below)
+
+    passed = []
     for members in groups.values():
         reading = members[0]
         plain = by_name.get(reading.candidate.inverts or "")
-        if plain is not None and _inverted(plain, reading) < MIN_INVERTED * reading.n_read:
+        if plain is not None and _inverted(plain, reading) < _MIN_INVERTED * reading.n_read:
             continue
-        hits = reading.hits
-        gained, lost = int((hits & ~base).sum()), int((base & ~hits).sum())
-        among = _read_differently(reading, declared)
-        if gained - lost < MIN_GAIN * among.sum():
-            continue
-        p_declared = tests * binomial_tail(gained, gained + lost, 0.5)
-        if p_declared >= ALPHA:
-            continue
+        gained = int((reading.hits & ~declared.hits).sum())
+        lost = int((declared.hits & ~reading.hits).sum())
+        among = reading.reads_differently(declared)
         m = int(among.sum())
-        blind = blind_hits(reading, true_boxes, among, **chosen)
-        p_blind = tests * binomial_tail(int(hits[among].sum()), m, blind / m)
+        p_declared = tests * binomial_tail(gained, gained + lost, 0.5)
+        if gained - lost < MIN_GAIN * m or p_declared >= ALPHA:
+            continue
+        hits_among = int(reading.hits[among].sum())
+        p_blind = tests * binomial_tail(hits_among, m, expected(reading, among) / m)
         if p_blind < ALPHA:
-            passed.append(
-                (int(hits.sum()), float(reading.ious.mean()), members, p_declared, p_blind)
-            )
+            passed.append(_Passed(members, p_declared, p_blind))
     if not passed:
         return None
-    first = max(passed, key=lambda entry: entry[:2])
-    close = [
-        entry
-        for entry in passed
-        if entry is first or not _told_apart(first[2][0], entry[2][0], tests)
-    ]
+    best = max(passed, key=lambda group: group.rank)
+    close = [g for g in passed if g is best or not _are_separate(best.first, g.first, tests)]
     # Of readings as good as the best, the one in whose own form the answers are written.
     form = _form_of(responses, declared)
+    enough = int(best.first.hits.sum()) - _AS_GOOD * len(samples)
     top = max(
-        (entry for entry in close if entry[0] >= first[0] - AS_GOOD * n),
-        key=lambda entry: (max(map(form, entry[2])), *entry[:2]),
+        (group for group in close if group.first.hits.sum() >= enough),
+        key=lambda group: (max(map(form, group.members)), *group.rank),
     )
-    total, _, members, p_declared, p_blind = top
-    best = members[0]
-    others = [entry[2] for entry in close if entry is not top]
-    named = sorted(members, key=form, reverse=True)
+    first = top.first
+    named = sorted(top.members, key=form, reverse=True)
     return Suspicion(
-        n=n,
-        declared_hits=int(base.sum()),
+        n=len(samples),
+        declared_hits=int(declared.hits.sum()),
         declared_read=declared.n_read,
-        hits=total,
-        n_read=best.n_read,
-        blind=blind_hits(best, true_boxes, **chosen),
+        hits=int(first.hits.sum()),
+        n_read=first.n_read,
+        blind=expected(first),
         names=tuple(reading.candidate.name for reading in named),
         scale=named[0].candidate.scale,
         remedy=named[0].candidate.remedy,
-        not_told_apart=tuple(
+        indistinguishable=tuple(
             reading.candidate.name
-            for group in others
-            for reading in sorted(group, key=form, reverse=True)
+            for group in close
+            if group is not top
+            for reading in sorted(group.members, key=form, reverse=True)
         ),
-        p_declared=min(1.0, p_declared),
-        p_blind=min(1.0, p_blind),
+        p_declared=min(1.0, top.p_declared),
+        p_blind=min(1.0, top.p_blind),
         boxes={
-            samples[i].id: tuple(best.boxes[i].tolist())
-            for i in np.flatnonzero(best.hits & ~base).tolist()
+            samples[i].id: tuple(first.boxes[i].tolist())
+            for i in np.flatnonzero(first.hits & ~declared.hits).tolist()
         },
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Passed:
+    """Readings that agree on every answer and passed both tests."""
+
+    members: list[Reading]
+    p_declared: float
+    p_blind: float
+
+    @property
+    def first(self) -> Reading:
+        return self.members[0]
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        return int(self.first.hits.sum()), float(self.first.ious.mean())
 
 
 def _key(reading: Reading) -> bytes:
@@ -447,22 +473,16 @@ def _key(reading: Reading) -> bytes:
     return np.round(reading.boxes, 9).tobytes()
 
 
-def _read_differently(a: Reading, b: Reading) -> npt.NDArray[np.bool_]:
-    """Shape (n,): answers of which the two make different boxes, or only one makes a box."""
-    same = np.isclose(a.boxes, b.boxes, rtol=0.0, atol=1e-9, equal_nan=True)
-    return np.asarray(~same.all(axis=1), dtype=np.bool_)
-
-
 def _inverted(plain: Reading, other: Reading) -> int:
     """Answers that are a box for `other` and, inverted or empty, none for `plain`."""
     return int((np.isnan(plain.boxes[:, 0]) & np.isfinite(other.boxes[:, 0])).sum())
 
 
-def _told_apart(best: Reading, other: Reading, tests: int) -> bool:
+def _are_separate(best: Reading, other: Reading, tests: int) -> bool:
     """Whether a sign test of the IoU prefers `best`."""
     more = int((best.ious > other.ious + 1e-9).sum())
     less = int((other.ious > best.ious + 1e-9).sum())
-    return tests * binomial_tail(more, more + less, 0.5) < TOLD_APART
+    return tests * binomial_tail(more, more + less, 0.5) < _SEPARATE
 
 
 def _form_of(
@@ -485,3 +505,35 @@ def _form_of(
         return is_own, sum(form in text for text in texts), len(form)
 
     return written
+
+
+def suspect_misses(
+    misses: Sequence[SampleScore],
+    by_id: Mapping[str, GroundingSample],
+    responses: Mapping[str, Response],
+    dialect: Dialect | None,
+    rule: Protocol,
+) -> Suspicion | None:
+    """The reading that explains the misses far off (IoU below `FAR`), if there is one."""
+    kept = [
+        score
+        for score in misses
+        if score.iou is not None
+        and score.iou < FAR
+        and observed(score, by_id[score.id], rule)
+        not in ("invalid_truth", "wrong_image", "false_alarm")
+        and by_id[score.id].has_valid_targets
+        and score.id in responses
+        and short_enough(responses[score.id])
+    ]
+    if not kept:
+        return None
+    samples = [by_id[score.id] for score in kept]
+    given = [responses[score.id] for score in kept]
+    # The published rules read integers on 0-1000 in any of their brackets.
+    own = dialect if dialect is not None else get_dialect("norm1000")
+    boxed = [score if score.status == "ok" else replace(score, box=None) for score in kept]
+    declared = _reading(Candidate(rule.name, own, own.space.describe(), ""), boxed)
+    return suspect(
+        samples, given, declared, read_all(samples, given, candidates()), chosen_below=FAR
+    )

@@ -12,8 +12,8 @@ import lmms_data
 import pytest
 
 from univg_eval import get_dialect, load_run
-from univg_eval.analysis.diagnosis import Limits, diagnose
-from univg_eval.analysis.diagnosis.readings import KNOWN_LIMITS
+from univg_eval.analysis.diagnosis import diagnose
+from univg_eval.analysis.failures.readings import KNOWN_LIMITS
 from univg_eval.dialects import Dialect
 from univg_eval.samples import GroundingSample, load_samples
 from univg_eval.scoring import Response
@@ -22,8 +22,8 @@ pytest.importorskip("lmms_eval")
 
 N = 4
 TASKS = 8
-QUESTIONS = 6 * 2 + 2 * N
-"""Asked with --limit N: two a task, but sixteen of each task with the measured boxes."""
+SAMPLES = 6 * 2 + 2 * N
+"""With --limit N: two a task, but sixteen of each task with the measured boxes."""
 
 
 @pytest.fixture(scope="module")
@@ -95,23 +95,13 @@ def test_answers_in_a_wrong_scale_are_found_and_the_right_one_is_named(
     assert report["macro"]["acc@0.5"] < 0.2
     page = Path(report["page"]).read_text(encoding="utf-8")
     assert "as qwen3_vl" in page
-    assert page.count("<article") >= QUESTIONS == report["n"]
+    assert page.count("<article") >= SAMPLES == report["n"]
     record = load_run(report["records"]["declared"][0])
     assert record.manifest["settings"]["dialect"][0] == "qwen2_5_vl"
     assert report["settings"]["dialect"] == ["qwen2_5_vl", "--dialect"]
     assert (tmp_path / "out" / "lmms-eval.log").is_file()
     assert record.manifest["n"] == report["n"]
     assert "UNIVG_DIALECT" not in os.environ
-
-
-def told_apart() -> list[tuple[Limits, Limits]]:
-    """Ordered pairs of limits in use; 602,112 and 640,000 pixels read 14 of 16 boxes alike."""
-    close = {602112, 640000}
-    return [
-        (used, assumed)
-        for used, assumed in itertools.permutations(KNOWN_LIMITS, 2)
-        if {used.max_pixels, assumed.max_pixels} != close
-    ]
 
 
 def test_other_pixel_limits_are_found_on_the_large_photographs(data: Path) -> None:
@@ -122,21 +112,28 @@ def test_other_pixel_limits_are_found_on_the_large_photographs(data: Path) -> No
         )
         for limits in KNOWN_LIMITS
     }
-    told = {
+    responses = {
         used: [Response(true_answer(sample, dialect)) for sample in samples]
         for used, dialect in by_limits.items()
     }
     for limits, dialect in by_limits.items():
-        assert diagnose(samples, told[limits], dialect).findings == ()
-    assert len(told_apart()) == 28
-    for used, assumed in told_apart():
-        found = diagnose(samples, told[used], by_limits[assumed]).findings
+        assert diagnose(samples, responses[limits], dialect).findings == ()
+    # 602,112 and 640,000 pixels read 14 of 16 boxes alike.
+    close = {602112, 640000}
+    pairs = [
+        pair
+        for pair in itertools.permutations(KNOWN_LIMITS, 2)
+        if {limits.max_pixels for limits in pair} != close
+    ]
+    assert len(pairs) == 28
+    for used, assumed in pairs:
+        found = diagnose(samples, responses[used], by_limits[assumed]).findings
         assert "limits_not_tested" not in {finding.kind for finding in found}
         (hint,) = (finding for finding in found if finding.severity == "hint")
-        assert hint.numbers["read_as"]["names"][0] == (
-            f"qwen2_5_vl with min_pixels={used.min_pixels}, max_pixels={used.max_pixels}"
-        )
-        assert hint.numbers["read_as"]["share"] == 1.0
+        read_as = hint.numbers["read_as"]
+        limits = f"min_pixels={used.min_pixels}, max_pixels={used.max_pixels}"
+        assert read_as["names"][0] == f"qwen2_5_vl with {limits}"
+        assert read_as["share"] == 1.0
 
 
 def test_without_the_large_photographs_most_limits_read_alike(data: Path) -> None:
@@ -227,19 +224,13 @@ def test_the_right_setting_passes(check, data: Path, tmp_path: Path) -> None:
     assert kinds(report, "problem", "hint", "warning") == []
 
 
-def test_a_weak_model_is_no_fault(check) -> None:
-    status, report, _ = check(
-        "--model", "univg_baseline", "--model_args", "kind=noisy,p=0.25", "--limit", "16"
-    )
+def test_a_weak_model_is_no_fault_and_one_that_refuses_is(check) -> None:
+    baseline = ("--model", "univg_baseline", "--model_args")
+    status, report, _ = check(*baseline, "kind=noisy,p=0.25", "--limit", "16")
     assert status == 0
     assert report["verdict"]["weak"] is True
     assert report["verdict"]["headline"].startswith("The set-up is fine; the model is weak")
-
-
-def test_a_model_that_refuses_is_found(check) -> None:
-    status, report, _ = check(
-        "--model", "univg_baseline", "--model_args", "kind=refuse", "--limit", "2"
-    )
+    status, report, _ = check(*baseline, "kind=refuse", "--limit", "2")
     assert status == 3
     finding = report["findings"][0]
     assert (finding["kind"], finding["severity"]) == ("no_box", "problem")
@@ -270,7 +261,7 @@ def test_controls_show_that_a_blind_model_does_not_look(check, monkeypatch) -> N
     assert record.path.name == "photos+blank"
 
 
-def test_a_sweep_asks_in_every_offered_form(check) -> None:
+def test_a_sweep_tries_every_offered_form(check) -> None:
     status, report, _ = check(
         *("--model", "univg_baseline", "--model_args", "kind=oracle", "--sweep"),
         *("--dialect", "qwen2_vl", "--limit", "2"),
@@ -323,7 +314,7 @@ def test_mistakes_end_with_one_message(check, tmp_path: Path, arguments, message
     assert list(tmp_path.iterdir()) == []
 
 
-def test_images_that_lmms_eval_leaves_out_are_told() -> None:
+def test_images_that_lmms_eval_leaves_out_are_reported() -> None:
     from univg_eval.lmms.check import _lost_images
 
     assert _lost_images("2026 | WARNING | something else\n") == []
@@ -349,7 +340,7 @@ def test_the_tiny_model_end_to_end(data: Path, tmp_path: Path) -> None:
     )
     assert done.returncode in (0, 3), done.stderr[-3000:]
     lines = [line for line in done.stdout.splitlines() if line.strip()]
-    assert lines[0] == "Nothing wrong was found, but 5 questions cannot show much."
+    assert lines[0] == "Nothing wrong was found, but 5 samples cannot show much."
     assert max(map(len, lines)) <= 80
     row = next(line for line in lines if line.startswith("easy"))
     assert row.split()[1:3] == ["2", "100"]
