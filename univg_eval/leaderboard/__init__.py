@@ -1,14 +1,11 @@
 """Leaderboards: runs and published rows in one table, with marks that say what can be compared.
 
-`build_leaderboards` makes the tables; `make_sheet` turns one into texts that ``terminal``,
-``markdown`` and ``latex`` lay out; ``data`` has JSON and CSV.
+`build_leaderboards` makes the tables; `formats` prints them, `published` reads what was printed.
 """
 
-from univg_eval.leaderboard.building import build_leaderboards
-from univg_eval.leaderboard.intervals import Estimate, macro_estimate, task_estimate
 from univg_eval.leaderboard.marks import BREAKING, MEANINGS, Mark
-from univg_eval.leaderboard.sheet import make_sheet
-from univg_eval.leaderboard.table import Leaderboard, Row
+from univg_eval.leaderboard.rows import Estimate, macro_estimate, task_estimate
+from univg_eval.leaderboard.table import Leaderboard, Published, Row, build_leaderboards
 
 __all__ = [
     "BREAKING",
@@ -16,9 +13,9 @@ __all__ = [
     "Estimate",
     "Leaderboard",
     "Mark",
+    "Published",
     "Row",
     "build_leaderboards",
     "macro_estimate",
-    "make_sheet",
     "task_estimate",
 ]

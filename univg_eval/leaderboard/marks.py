@@ -38,9 +38,9 @@ class Mark(StrEnum):
 
 
 MEANINGS: Mapping[Mark, str] = {
-    Mark.REFERENCE: "the row that the others are held against",
-    Mark.SAME_FINGERPRINT: "questions, boxes and images are those of the reference",
-    Mark.OTHER_FINGERPRINT: "questions, boxes or images differ from those of the reference",
+    Mark.REFERENCE: "the row that the others are compared with",
+    Mark.SAME_FINGERPRINT: "instructions, boxes and images are those of the reference",
+    Mark.OTHER_FINGERPRINT: "instructions, boxes or images differ from those of the reference",
     Mark.SAME_PROTOCOL: "scored by the rule that scored the reference",
     Mark.OTHER_PROTOCOL: "scored by another rule than the reference",
     Mark.OTHER_REVISION: "another annotation file than the reference's, by name or because its "
@@ -59,11 +59,11 @@ MEANINGS: Mapping[Mark, str] = {
     Mark.TRUNCATED: "more than 1 % of the responses broke off without a box",
     Mark.FAILED_REQUESTS: "requests to a server failed; these samples count as unanswered",
     Mark.EXCLUDED_SAMPLES: "samples were left out for an invalid true box",
-    Mark.INCOMPLETE: "not all samples of the set were asked, or faulty ones were left out of it "
-    "when it was prepared",
-    Mark.CONTROL: "asked under a control, such as blank images: no result of the benchmark",
-    Mark.VIDEO: "asked on videos instead of images: no result of the benchmark",
-    Mark.BASELINE: "no model: answers made by a rule, which may look at the truth",
+    Mark.INCOMPLETE: "not all samples of the set were evaluated, or faulty ones were left out when "
+    "it was prepared",
+    Mark.CONTROL: "evaluated under a control, such as blank images: no result of the benchmark",
+    Mark.VIDEO: "evaluated on videos instead of images: no result of the benchmark",
+    Mark.BASELINE: "no model: responses made by a rule, which may look at the truth",
     Mark.REPLAYED: "responses were read from a file; how they were made is not recorded",
     Mark.RESCORED: "scored anew from the responses of an older record",
     Mark.DIRTY_CODE: "made by code with changes that were not committed",

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from univg_eval.leaderboard import Estimate, Mark, macro_estimate, task_estimate
-from univg_eval.leaderboard.comparing import relative_marks
-from univg_eval.leaderboard.entries import Entry, entry_of_runs
+from univg_eval.leaderboard.rows import Entry, entry_of_runs
+from univg_eval.leaderboard.table import relative_marks
 from univg_eval.report.run_data import HEADLINES, ReportData, ReportRun, headline, is_hit
 from univg_eval.scoring import SampleScore
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import shutil
 from decimal import ROUND_DOWN, ROUND_HALF_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,16 +20,18 @@ from univg_eval.leaderboard.published import (
     Counts,
     PublishedRow,
     PublishedTable,
+    load_counts,
+    load_published,
+    load_reproductions,
+    published_folder,
+)
+from univg_eval.leaderboard.published_checks import (
     average_is_reachable,
     check_reproductions,
     check_table,
     feasible_counts,
     feasible_denominators,
-    load_counts,
-    load_published,
-    load_reproductions,
     markdown_lines,
-    published_folder,
     rounded_means,
     row_fits,
 )
@@ -89,13 +91,13 @@ def test_the_printed_decimals_say_how_fine_a_value_is() -> None:
     assert list(feasible_counts(Decimal("100.00"), 7)) == [7]
 
 
-def test_arguments_that_mean_nothing() -> None:
-    with pytest.raises(ValueError, match=r"n is 0; expected at least one question"):
-        feasible_counts(Decimal("1.00"), 0)
-    with pytest.raises(ValueError, match=r"unknown rounding 'up'; expected one of: nearest, down"):
-        feasible_counts(Decimal("1.00"), 5, "up")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"NaN is no number"):
-        feasible_counts(Decimal("NaN"), 5)
+@pytest.mark.parametrize(
+    ("percent", "n", "rounding", "message"),
+    [("1.00", 0, "nearest", "n is 0"), ("1.00", 5, "up", "'up'"), ("NaN", 5, "down", "NaN")],
+)
+def test_arguments_that_mean_nothing(percent: str, n: int, rounding: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        feasible_counts(Decimal(percent), n, rounding)
 
 
 @pytest.mark.parametrize("key", [key for key, table in TABLES.items() if table.tasks])
@@ -215,7 +217,7 @@ def test_what_does_not_add_up_in_the_tables_of_univg_r1() -> None:
     assert check_table(TABLES["univg_r1_zero_shot"]) == []
 
 
-def test_counts_of_a_row_give_its_micro_average() -> None:
+def test_counts_of_a_row() -> None:
     (fit,) = row_fits(row_of("univg_r1_mig_bench", "UniVG-R1"), load_counts("mig_bench"))
     assert (fit.revision, fit.rounding) == ("revised", "nearest")
     counts = {
@@ -231,7 +233,6 @@ def test_counts_of_a_row_give_its_micro_average() -> None:
         "correspondence": (52, 117),
     }
     assert fit.counts == counts
-    assert fit.micro == Fraction(3410, 4276)
 
 
 def test_a_row_that_fits_another_file_than_its_table_names() -> None:
@@ -372,15 +373,13 @@ def test_counts_name_the_known_revisions() -> None:
 
 def test_one_benchmark_alone() -> None:
     assert {table.benchmark for table in load_published("zero_shot")} == {"zero_shot"}
-    with pytest.raises(UserError, match=r"unknown benchmark 'coco'; expected one of: mig_bench,"):
-        load_published("coco")
-    with pytest.raises(UserError, match=r"unknown benchmark 'coco'"):
-        load_counts("coco")
+    for load in (load_published, load_reproductions, load_counts):
+        with pytest.raises(UserError, match="benchmark is 'coco'"):
+            load("coco")
 
 
 def test_numbers_stay_as_printed() -> None:
     assert str(row_of("univg_r1_mig_bench", "Mantis").values["view_diff"]) == "0.00"
-    assert str(row_of("univg_r1_zero_shot", "UniVG-R1").values["lisa_val"]) == "64.00"
 
 
 def test_protocols_of_rows() -> None:
@@ -407,106 +406,39 @@ def change(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
+ZERO_SHOT = [
+    ("csv", "model,", "name,", r"zero_shot\.csv, line 1: .*name, lisa_val"),
+    ("csv", "49.17", "n/a", r"line 2, column lisa_test: 'n/a' is not a number"),
+    ("csv", "49.17", "NaN", "'NaN' is not a number"),
+    ("csv", "49.17", "491.7", r"column lisa_test: 491\.7 is outside"),
+    ("csv", ",revos,", ",revoz,", "line 1: task is 'revoz'"),
+    ("csv", "lisa_test", "lisa_val", "line 1: columns model, lisa_val, lisa_val"),
+    ("csv", "UniVG-R1,", "Migician,", "line 4: duplicate model 'Migician'"),
+    ("csv", "UniVG-R1,", " ,", "line 4: the model has no name"),
+    ("csv", "UniVG-R1,", "UniVG-R1", "line 4: 6 cells; expected 7"),
+    ("csv", "UniVG-R1,", '"UniVG-R1,', "not a readable CSV file"),
+    ("yaml", "metric: acc@0.5", "metric: accuracy", r"zero_shot\.yaml: metric is 'accuracy'"),
+    ("yaml", "metric: acc@0.5\n", "", "missing metric"),
+    ("yaml", "role: main", "role: side", "role is 'side'"),
+    ("yaml", "title:", "titel:", "missing title; unknown titel"),
+    ("yaml", 'arxiv: "2505.14231"', "arxiv: 2505.14231", r"arxiv is 2505\.14231; expected text"),
+    ("yaml", "date: 2025-05-20", "date: May", "date is 'May'"),
+    ("yaml", "kind: table", "kind: graph", "kind is 'graph'"),
+    ("yaml", "zero_shot", "zeroshot", "benchmark is 'zeroshot'"),
+    ("yaml", "kind: table", "- kind", "not a readable YAML file"),
+    ("yaml", "data: univg", "data: other", "not a readable CSV file: .*No su"),
+]
 MISTAKES = [
-    (
-        "univg_r1_zero_shot.csv",
-        "model,",
-        "name,",
-        r"zero_shot\.csv, line 1: column model is missing; found: name, lisa_val",
-    ),
-    (
-        "univg_r1_zero_shot.csv",
-        "49.17",
-        "n/a",
-        r"zero_shot\.csv, line 2, column lisa_test: 'n/a' is not a number",
-    ),
-    ("univg_r1_zero_shot.csv", "49.17", "NaN", r"'NaN' is not a number"),
-    (
-        "univg_r1_zero_shot.csv",
-        "49.17",
-        "491.7",
-        r"column lisa_test: 491\.7 is outside 0 to 100; expected a percentage",
-    ),
-    (
-        "univg_r1_zero_shot.csv",
-        ",revos,",
-        ",revoz,",
-        r"zero_shot\.csv, line 1: unknown task 'revoz' of zero_shot; expected some of: lisa_val",
-    ),
-    (
-        "univg_r1_zero_shot.csv",
-        "lisa_test",
-        "lisa_val",
-        r"zero_shot\.csv, line 1: column lisa_val is there twice",
-    ),
-    (
-        "univg_r1_zero_shot.csv",
-        "UniVG-R1,",
-        "Migician,",
-        r"zero_shot\.csv, line 4: model 'Migician' is there twice; expected one line a model",
-    ),
-    ("univg_r1_zero_shot.csv", "UniVG-R1,", " ,", r"line 4: the model has no name"),
-    ("univg_r1_zero_shot.csv", "UniVG-R1,", "UniVG-R1", r"line 4: 6 cells; expected 7: model, l"),
-    ("univg_r1_zero_shot.csv", "UniVG-R1,", '"UniVG-R1,', r"not a readable CSV file: unexpected"),
-    (
-        "univg_r1_mig_bench.csv",
-        "univg-r1+migician-y",
-        "univg-r2",
-        r"mig_bench\.csv, line 9: unknown protocol 'univg-r2'; expected one of: univg, univg-r1",
-    ),
-    (
-        "migician_data.csv",
-        "28.62",
-        "",
-        r"migician_data\.csv, line 2: Qwen2-VL-7B has neither values nor an average",
-    ),
-    (
-        "univg_r1_zero_shot.yaml",
-        "metric: acc@0.5",
-        "metric: accuracy",
-        r"zero_shot\.yaml: metric is 'accuracy'; expected one of: acc@0\.3, acc@0\.5",
-    ),
-    (
-        "univg_r1_zero_shot.yaml",
-        "metric: acc@0.5\n",
-        "",
-        r"zero_shot\.yaml: missing metric; expected keys: kind, benchmark",
-    ),
-    (
-        "univg_r1_zero_shot.yaml",
-        "role: main",
-        "role: side",
-        r"zero_shot\.yaml: role is 'side'; expected one of: main, ablation",
-    ),
-    ("univg_r1_zero_shot.yaml", "title:", "titel:", r"missing title; unknown titel; expected"),
-    (
-        "univg_r1_zero_shot.yaml",
-        'arxiv: "2505.14231"',
-        "arxiv: 2505.14231",
-        r"zero_shot\.yaml: arxiv is 2505\.14231; expected text \(in quotes if a number\)",
-    ),
-    ("univg_r1_zero_shot.yaml", "date: 2025-05-20", "date: May", r"date is 'May'; expected YYYY"),
-    (
-        "univg_r1_zero_shot.yaml",
-        "kind: table",
-        "kind: graph",
-        r"zero_shot\.yaml: kind is 'graph'; expected one of: table, reproductions",
-    ),
-    ("univg_r1_zero_shot.yaml", "zero_shot", "zeroshot", r"unknown benchmark 'zeroshot'; expect"),
-    ("univg_r1_zero_shot.yaml", "kind: table", "- kind", r"not a readable YAML file"),
-    ("univg_r1_zero_shot.yaml", "data: univg", "data: other", r"not a readable CSV file: .*No su"),
-    (
-        "univg_r1_issue_6.csv",
-        "acc@0.5,44,94",
-        "acc@0.5,95,94",
-        r"issue_6\.csv, line 3: numerator is 95; expected 0 to 94",
-    ),
-    ("univg_r1_issue_6.csv", ",94,", ",9.4,", r"denominator is 9\.4; expected a whole number"),
-    ("univg_r1_issue_6.csv", "acc@0.5", "acc@0.3", r"line 3: view_diff acc@0\.3 is there twice"),
-    ("univg_r1_issue_6.csv", "acc@0.5", "acc", r"line 3: metric is 'acc'; expected one of: acc@"),
-    ("revisions.yaml", "diff: 528", "diff: -1", r"original: diff is -1; expected a whole number"),
-    ("revisions.yaml", "diff: 528", "dif: 528", r"unknown task 'dif' of mig_bench; expected some"),
-    ("revisions.yaml", "counted\n", "known\n", r"basis is 'known'; expected counted or inferred"),
+    *((f"univg_r1_zero_shot.{ending}", *rest) for ending, *rest in ZERO_SHOT),
+    ("univg_r1_mig_bench.csv", "univg-r1+migician-y", "univg-r2", "line 9: protocol is 'univg-r2'"),
+    ("migician_data.csv", "28.62", "", "line 2: Qwen2-VL-7B has neither values nor an average"),
+    ("univg_r1_issue_6.csv", "acc@0.5,44,94", "acc@0.5,95,94", "line 3: numerator is 95"),
+    ("univg_r1_issue_6.csv", ",94,", ",9.4,", r"denominator is 9\.4"),
+    ("univg_r1_issue_6.csv", "acc@0.5", "acc@0.3", r"line 3: duplicate view_diff acc@0\.3"),
+    ("univg_r1_issue_6.csv", "acc@0.5", "acc", "line 3: metric is 'acc'"),
+    ("revisions.yaml", "diff: 528", "diff: -1", "original: diff is -1"),
+    ("revisions.yaml", "diff: 528", "dif: 528", "task is 'dif'"),
+    ("revisions.yaml", "counted\n", "known\n", "basis is 'known'"),
 ]
 
 

@@ -1,0 +1,31 @@
+"""Writing what a command makes into the file that its option names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from univg_eval.errors import UserError
+
+__all__ = ["write_output"]
+
+
+def write_output(path: Path, text: str, option: str) -> None:
+    """Write the file whole or not at all.
+
+    Raises:
+        UserError: it cannot be written, or a name in the text is no text.
+    """
+    from univg_eval.files import write_text_atomically
+
+    try:
+        write_text_atomically(path, [text])
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; give {option} a path in a folder "
+            "that may be written"
+        ) from error
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"cannot write {path}: a name has {error.object[error.start : error.end]!r}, which is "
+            "no text; give the run another label: LABEL=PATH"
+        ) from error

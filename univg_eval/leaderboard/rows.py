@@ -1,0 +1,480 @@
+"""The facts of one row, before it is compared with a reference: of run records or printed values.
+
+Which 95 % interval a value gets is one rule for all tables and pages:
+
+* A share of samples of which no two share images: Wilson's interval.
+* A mean, an average over tasks, or a share where clusters hold several samples: a bootstrap that
+  draws whole clusters.
+* No interval where the samples of a task form one cluster, or the clusters of each task are all
+  alike: they cannot show how much they vary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal
+
+from univg_eval.analysis.stats import macro_bootstrap, wilson_interval
+from univg_eval.benchmarks.preparing.catalog import CATALOG
+from univg_eval.errors import UserError
+from univg_eval.leaderboard.marks import Mark
+from univg_eval.leaderboard.published import UNKNOWN, Counts, PublishedTable, Reproductions
+from univg_eval.leaderboard.published_checks import check_table, row_fits
+from univg_eval.runs.record import RunRecord
+from univg_eval.scoring import sample_metrics
+
+__all__ = [
+    "BASELINE",
+    "GROUPS",
+    "METHODS",
+    "PUBLISHED_FOR",
+    "REPLAY",
+    "Column",
+    "Entry",
+    "Estimate",
+    "board_of",
+    "column_of",
+    "entries_of_table",
+    "entry_of_reproductions",
+    "entry_of_runs",
+    "is_share",
+    "macro_estimate",
+    "task_estimate",
+]
+
+TRUNCATED_SHARE = 0.01
+# Ids of lmms-eval models that this project adds begin so; see `univg_eval.lmms.settings`.
+BASELINE = "univg_baseline"
+REPLAY = "univg_replay"
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "zero_shot": ("lisa", "llmseg", "reasonvos", "revos"),
+    "zero_shot_full": ("lisa_full", "llmseg_full", "reasonvos_full", "revos_full"),
+}
+"""Tables over several benchmarks: the records of one label form a row."""
+PUBLISHED_FOR: Mapping[str, str] = {"mig_bench_revised": "mig_bench"}
+"""Board → the benchmark whose published tables belong to it, where the names differ: printed
+tables do not say which revision of MIG-Bench they were measured on."""
+_GROUP_OF = {member: group for group, members in GROUPS.items() for member in members}
+_SPLITS = {entry.benchmark: entry.splits for entry in CATALOG.values() if len(entry.splits) > 1}
+
+Method = Literal["wilson", "cluster-bootstrap", "wilson-clusters", "none"]
+METHODS: Mapping[Method, str] = {
+    "wilson": "Wilson's interval of a share",
+    "cluster-bootstrap": "percentiles of 2,000 draws of whole groups of samples that share images, "
+    "widened where groups are few",
+    "wilson-clusters": "all values are 0, or all are 1: Wilson's interval with one sample a group",
+    "none": "no interval, since the groups of images are too few or do not vary, or the value was "
+    "printed without its counts",
+}
+
+
+def board_of(benchmark: str) -> str:
+    """The table of a record's benchmark; what ran under a control or on videos keeps its own.
+
+    >>> board_of("lisa"), board_of("lisa+blank"), board_of("mig_bench")
+    ('zero_shot', 'zero_shot+blank', 'mig_bench')
+    """
+    name, plus, variant = benchmark.partition("+")
+    return _GROUP_OF.get(name, name) + plus + variant
+
+
+def column_of(prepared_benchmark: str, task: str, sample_id: str) -> str:
+    """The column that a sample counts in: its task, or its split where the set has several.
+
+    Sets with several splits have one task, and ids of the form ``<benchmark>-<split>-…``.
+
+    >>> column_of("lisa", "lisa", "lisa-val-00012")
+    'lisa_val'
+    """
+    for split in _SPLITS.get(prepared_benchmark, ()):
+        if sample_id.startswith(f"{prepared_benchmark}-{split}-"):
+            return f"{task}_{split}"
+    return task
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95 % limits, all as fractions.
+
+    Attributes:
+        value: on [0, 1].
+        n: samples behind it; None where that is not known.
+        low, high: None where `method` is ``none``.
+        method: see `METHODS`.
+    """
+
+    value: float
+    n: int | None
+    low: float | None = None
+    high: float | None = None
+    method: Method = "none"
+
+
+def is_share(metric: str) -> bool:
+    """Whether every sample counts 0 or 1 under a metric of `scoring.sample_metrics`."""
+    return metric not in {"miou", "macc", "f1@0.5", "ap50"}
+
+
+def task_estimate(
+    values: Sequence[float], clusters: Sequence[Hashable], *, share: bool
+) -> Estimate:
+    """The mean of one task's samples, or of several tasks' samples in one pot.
+
+    Args:
+        values: one a sample, on [0, 1]; at least one.
+        clusters: the image group of each sample, in the same order.
+        share: whether each value is 0 or 1.
+    """
+    n = len(values)
+    if share and len(set(clusters)) == n:
+        return _wilson(round(math.fsum(values)), n)
+    return macro_estimate({"": values}, {"": clusters})
+
+
+def _wilson(right: int, n: int) -> Estimate:
+    limits = wilson_interval(right, n)
+    return Estimate(limits.estimate, n, limits.low, limits.high, "wilson")
+
+
+def macro_estimate(
+    values: Mapping[str, Sequence[float]], clusters: Mapping[str, Sequence[Hashable]]
+) -> Estimate:
+    """The unweighted mean over tasks of each task's mean.
+
+    Args:
+        values: per task one value a sample, on [0, 1]; at least one task, none empty.
+        clusters: per task the image group of each sample; equal ones in different tasks are the
+            same group.
+    """
+    n = sum(len(task) for task in values.values())
+    mean = math.fsum(math.fsum(task) / len(task) for task in values.values()) / len(values)
+    if any(len(set(clusters[task])) < 2 for task in values):
+        return Estimate(mean, n)
+    limits = macro_bootstrap(values, clusters)
+    if limits.low == limits.high:
+        return Estimate(mean, n)
+    method: Method = "wilson-clusters" if limits.estimate in (0.0, 1.0) else "cluster-bootstrap"
+    return Estimate(mean, n, limits.low, limits.high, method)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One task of one row.
+
+    Attributes:
+        estimate: the value with its limits.
+        values, clusters: of each scored sample; empty for a printed value.
+        ids: of all samples of the task, excluded ones too; empty for a printed value.
+        printed: in percent, with its digits; None for a run.
+        right: (k, N) that a printed value comes from, where one annotation file alone explains its
+            row, or where they were reported; None otherwise.
+    """
+
+    estimate: Estimate
+    values: Sequence[float] = ()
+    clusters: Sequence[Hashable] = ()
+    ids: frozenset[str] = frozenset()
+    printed: Decimal | None = None
+    right: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row's facts.
+
+    Attributes:
+        label: what the table calls it.
+        kind: ``run`` or ``published``.
+        source: ``run``, or the key of the published table.
+        columns: task → `Column`, in the order of the source.
+        protocol: name of the scoring rule; None where it is not known.
+        fingerprints: benchmark → fingerprint; empty for printed values.
+        revisions: names of the annotation files that it can have been measured on; one for a run;
+            empty where nothing is known.
+        counts: task → the numbers of samples that the task may have had: one for a complete run,
+            those that a printed value can come from; a task without an entry is not checked.
+        printed_average: in percent, with its digits.
+        marks: those that need no reference, each with what there is to say, possibly nothing.
+        paths: of the records, as they were given.
+        note: what the source says about this row alone; may be empty.
+        also_in: keys of other published tables that print the same row.
+    """
+
+    label: str
+    kind: Literal["run", "published"]
+    source: str
+    columns: Mapping[str, Column]
+    protocol: str | None
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    revisions: frozenset[str] = frozenset()
+    counts: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    printed_average: Decimal | None = None
+    marks: Mapping[Mark, str] = field(default_factory=dict)
+    paths: tuple[str, ...] = ()
+    note: str = ""
+    also_in: tuple[str, ...] = ()
+
+    def printed_mean(self, tasks: Sequence[str]) -> Decimal | None:
+        """The mean of the printed values of `tasks` in percent; None where one is missing."""
+        found = [self.columns[task].printed for task in tasks if task in self.columns]
+        values = [value for value in found if value is not None]
+        if not tasks or len(values) < len(tasks):
+            return None
+        return sum(values, Decimal(0)) / len(values)
+
+    def macro(self, tasks: Sequence[str]) -> Estimate | None:
+        """The unweighted mean over `tasks`; None where one of them is missing."""
+        if not tasks or any(task not in self.columns for task in tasks):
+            return None
+        printed = self.printed_mean(tasks)
+        if printed is not None:
+            return Estimate(float(printed / 100), None)
+        return macro_estimate(
+            {task: self.columns[task].values for task in tasks},
+            {task: self.columns[task].clusters for task in tasks},
+        )
+
+    def micro(self, tasks: Sequence[str], metric: str) -> Estimate | None:
+        """The mean over all samples of `tasks`; None where a task or its samples are missing.
+
+        That of printed values has no interval: nobody has printed which samples share images.
+        """
+        if not tasks or any(task not in self.columns for task in tasks):
+            return None
+        columns = [self.columns[task] for task in tasks]
+        counts = [column.right for column in columns if column.right is not None]
+        if len(counts) == len(columns):
+            n = sum(n for _, n in counts)
+            return Estimate(sum(k for k, _ in counts) / n, n)
+        if not all(column.values for column in columns):
+            return None
+        return task_estimate(
+            [value for column in columns for value in column.values],
+            [cluster for column in columns for cluster in column.clusters],
+            share=is_share(metric),
+        )
+
+
+def entry_of_runs(records: Sequence[RunRecord], metric: str) -> Entry | None:
+    """The row of the records of one label in one table.
+
+    Args:
+        records: one, or one a benchmark of a group; at least one.
+        metric: of `scoring.sample_metrics`.
+
+    Returns:
+        The facts, or None where no sample of the records counts under the metric.
+
+    Raises:
+        UserError: two of the records are of the same benchmark, or a record's scores cannot be
+            read.
+    """
+    label = records[0].label
+    if len({record.benchmark for record in records}) < len(records):
+        paths = ", ".join(str(record.path) for record in records)
+        raise UserError(
+            f"two runs are called {label!r} on the same benchmark ({paths}); give them labels: "
+            "NAME=PATH"
+        )
+    columns: dict[str, Column] = {}
+    counts: dict[str, frozenset[int]] = {}
+    n_excluded = n_truncated = n_all = 0
+    for record in records:
+        prepared = str(record.manifest["dataset"]["prepared_benchmark"])
+        values: dict[str, list[float]] = {}
+        clusters: dict[str, list[Hashable]] = {}
+        ids: dict[str, set[str]] = {}
+        for score in record.sample_scores():
+            column = column_of(prepared, score.task, score.id)
+            ids.setdefault(column, set()).add(score.id)
+            n_all += 1
+            n_excluded += score.excluded
+            n_truncated += score.status == "truncated"
+            value = sample_metrics(score).get(metric)
+            if value is not None:
+                values.setdefault(column, []).append(value)
+                clusters.setdefault(column, []).append((prepared, score.cluster))
+        for column, own in values.items():
+            estimate = task_estimate(own, clusters[column], share=is_share(metric))
+            columns[column] = Column(estimate, own, clusters[column], frozenset(ids[column]))
+            if record.manifest["complete"]:
+                counts[column] = frozenset({len(ids[column])})
+    if not columns:
+        return None
+    marks = _marks_of_records(records)
+    n_failed = sum(record.failed_requests for record in records)
+    for mark, n, what in (
+        (Mark.TRUNCATED, n_truncated if n_truncated > TRUNCATED_SHARE * n_all else 0, "responses"),
+        (Mark.FAILED_REQUESTS, n_failed, "requests"),
+        (Mark.EXCLUDED_SAMPLES, n_excluded, "samples"),
+    ):
+        if n:
+            marks[mark] = f"{n} of {n_all} {what}"
+    datasets = [record.manifest["dataset"] for record in records]
+    revisions = {dataset.get("revision") for dataset in datasets}
+    return Entry(
+        label=label,
+        kind="run",
+        source="run",
+        columns=columns,
+        protocol=_joined(_setting(record, "protocol") for record in records),
+        fingerprints={str(d["prepared_benchmark"]): str(d["fingerprint"]) for d in datasets},
+        revisions=frozenset(map(str, revisions - {None})) if len(revisions) == 1 else frozenset(),
+        counts=counts,
+        marks=marks,
+        paths=tuple(str(record.path) for record in records),
+    )
+
+
+def _setting(record: RunRecord, name: str) -> Any:
+    value, _ = record.manifest["settings"].get(name) or (None, None)
+    return value
+
+
+def _joined(words: Iterable[Any]) -> str | None:
+    """The words with commas between them, each once in order of first appearance; None without."""
+    return ", ".join(dict.fromkeys(str(word) for word in words if word is not None)) or None
+
+
+def _marks_of_records(records: Sequence[RunRecord]) -> dict[Mark, str]:
+    marks: dict[Mark, str] = {}
+    manifests = [record.manifest for record in records]
+    facts = {
+        "model": [m["model"].get("id") for m in manifests],
+        "configuration": [m["model"].get("config_sha256") for m in manifests],
+        "prompt": [m["prompt_sha256"] for m in manifests],
+        "generation": [m["generation"] for m in manifests],
+        **{
+            name: [_setting(record, name) for record in records]
+            for name in ("dialect", "protocol", "min_pixels", "max_pixels")
+        },
+    }
+    different = sorted(name for name, found in facts.items() if any(v != found[0] for v in found))
+    if different:
+        marks[Mark.MIXED_SETTINGS] = "the records differ in " + ", ".join(different)
+    incomplete = [_how_incomplete(m) for m in manifests if not m["complete"]]
+    if incomplete:
+        marks[Mark.INCOMPLETE] = "; ".join(incomplete)
+    datasets = [m["dataset"] for m in manifests]
+    for mark, key, usual in ((Mark.CONTROL, "control", "none"), (Mark.VIDEO, "media", "images")):
+        shown = _joined(d.get(key) for d in datasets if d.get(key, usual) != usual)
+        if shown:
+            marks[mark] = shown
+    kinds = {str(m["model"]["id"]).partition(":")[0] for m in manifests}
+    dirty = any(str(m["versions"].get("commit") or "").endswith("-dirty") for m in manifests)
+    for mark, found in (
+        (Mark.BASELINE, BASELINE in kinds),
+        (Mark.REPLAYED, REPLAY in kinds),
+        (Mark.RESCORED, any(m.get("rescored") for m in manifests)),
+        (Mark.DIRTY_CODE, dirty),
+    ):
+        if found:
+            marks[mark] = ""
+    return marks
+
+
+def _how_incomplete(manifest: Mapping[str, Any]) -> str:
+    dataset = manifest["dataset"]
+    text = f"{manifest['n']} of {dataset['n']} samples of {dataset['benchmark']}"
+    skipped = dataset.get("skipped")
+    return f"{text}, which lacks {skipped} faulty items" if skipped else text
+
+
+_MARK_OF_KIND = {
+    "average": Mark.AVERAGE_DIFFERS,
+    "denominator": Mark.INFEASIBLE_DENOMINATOR,
+    "revision": Mark.INFEASIBLE_DENOMINATOR,
+    "rounding": Mark.CUT_OFF,
+}
+
+
+def entries_of_table(table: PublishedTable, revisions: Sequence[Counts]) -> list[Entry]:
+    """The rows of a published table, in its order.
+
+    Args:
+        table: as `published.load_published` gives it.
+        revisions: the annotation files that its values are checked with.
+    """
+    found: dict[str, dict[Mark, list[str]]] = {row.model: {} for row in table.rows}
+    values = {row.model: row.values for row in table.rows}
+    for item in check_table(table, revisions):
+        if item.model is None:
+            continue
+        text = item.text
+        if item.kind == "denominator" and item.task is not None:
+            text = f"{item.task} {values[item.model][item.task]}"
+        found[item.model].setdefault(_MARK_OF_KIND[item.kind], []).append(text)
+    entries = []
+    for row in table.rows:
+        fits = row_fits(row, revisions) if is_share(table.metric) else ()
+        named = {table.revision} - {UNKNOWN}
+        certain = fits[0].counts if len(fits) == 1 and fits[0].rounding == "nearest" else {}
+        entries.append(
+            Entry(
+                label=row.model,
+                kind="published",
+                source=table.key,
+                columns={
+                    task: Column(
+                        Estimate(float(value / 100), None), printed=value, right=certain.get(task)
+                    )
+                    for task, value in row.values.items()
+                },
+                protocol=None if row.protocol == UNKNOWN else row.protocol,
+                revisions=frozenset({fit.revision for fit in fits} or named),
+                counts={
+                    task: frozenset(fit.counts[task][1] for fit in fits if task in fit.counts)
+                    for task in row.values
+                    if any(task in fit.counts for fit in fits)
+                },
+                printed_average=row.printed_avg,
+                marks={
+                    Mark.UNKNOWN_PROVENANCE: "",
+                    **{mark: ", ".join(texts) for mark, texts in found[row.model].items()},
+                },
+                note=row.note,
+            )
+        )
+    return entries
+
+
+def entry_of_reproductions(
+    reported: Reproductions, metric: str, revisions: Sequence[Counts]
+) -> Entry | None:
+    """What a user reported under a metric; None where there is nothing.
+
+    Shares have Wilson's interval, since their numerators and denominators were reported.
+    """
+    rows = [row for row in reported.rows if row.metric == metric]
+    if not rows:
+        return None
+    columns = {}
+    for row in rows:
+        exact = row.numerator / row.denominator
+        printed = row.printed
+        if printed is None:
+            printed = (100 * exact).quantize(Decimal("0.01"))
+        if is_share(metric):
+            right = (int(row.numerator), row.denominator)
+            columns[row.task] = Column(_wilson(*right), printed=printed, right=right)
+        else:
+            columns[row.task] = Column(Estimate(float(exact), row.denominator), printed=printed)
+    fitting = {
+        known.revision
+        for known in revisions
+        if all(known.counts.get(row.task, row.denominator) == row.denominator for row in rows)
+    }
+    return Entry(
+        label=f"{reported.model} (reported by a user)",
+        kind="published",
+        source=reported.key,
+        columns=columns,
+        protocol=None if reported.protocol == UNKNOWN else reported.protocol,
+        revisions=frozenset({reported.revision} - {UNKNOWN} or fitting),
+        counts={row.task: frozenset({row.denominator}) for row in rows},
+        marks={Mark.UNKNOWN_PROVENANCE: ""},
+    )
