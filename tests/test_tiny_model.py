@@ -13,7 +13,6 @@ pytest.importorskip("transformers", reason="training needs transformers (extra t
 
 from univg_eval.benchmarks.synthetic.mini import generate  # noqa: E402
 from univg_eval.dialects import get_dialect  # noqa: E402
-from univg_train.tiny.batch import pack_rows, turn_ids  # noqa: E402
 from univg_train.tiny.checkpoint import CardFacts, export_checkpoint  # noqa: E402
 from univg_train.tiny.data import (  # noqa: E402
     PROMPT_SUFFIX,
@@ -34,6 +33,7 @@ from univg_train.tiny.model import (  # noqa: E402
     packed_logits,
 )
 from univg_train.tiny.tokenizer import build_tokenizer  # noqa: E402
+from univg_train.tiny.workers import pack_rows, turn_ids  # noqa: E402
 
 # Several threads on a busy machine wait for each other more than they compute.
 torch.set_num_threads(1)

@@ -22,9 +22,13 @@ from univg_eval.answers import read_answer  # noqa: E402
 from univg_eval.boxes import box_iou  # noqa: E402
 from univg_train.tiny import pretraining as tiny  # noqa: E402
 from univg_train.tiny.data import DIALECT  # noqa: E402
-from univg_train.tiny.evaluation import validation_items  # noqa: E402
 from univg_train.tiny.model import TinyShape  # noqa: E402
-from univg_train.tiny.pretraining import VALIDATION_SEED, TinySettings, train_tiny  # noqa: E402
+from univg_train.tiny.pretraining import (  # noqa: E402
+    VALIDATION_SEED,
+    TinySettings,
+    train_tiny,
+    validation_items,
+)
 
 SMALL = TinyShape(
     hidden=32, intermediate=48, layers=1, heads=2, kv_heads=2, vision_dim=16, vision_depth=1,

@@ -38,13 +38,13 @@ from safetensors.torch import load_file  # noqa: E402
 
 from univg_train.cli.tiny import stage_table  # noqa: E402
 from univg_train.tiny.chains import chain_reply, write_chain  # noqa: E402
+from univg_train.tiny.checkpoint import shipped_model, write_start  # noqa: E402
 from univg_train.tiny.rows import (  # noqa: E402
     HELDOUT,
     HELDOUT_SEED,
     write_heldout,
     write_training_rows,
 )
-from univg_train.tiny.start import shipped_model, write_start  # noqa: E402
 
 DIALECT = get_dialect("qwen2_vl")
 SIZE = (112, 112)
@@ -366,7 +366,7 @@ def test_a_finished_run_is_told_again_and_keeps_its_plan(
     told = json.loads(capsys.readouterr().out)
     assert [stage["steps"] for stage in told["stages"]] == [2, 3, 4]
     assert main(arguments) == 0
-    assert "4 held-out questions (lisa_val, diff)" in capsys.readouterr().out
+    assert "4 held-out samples (lisa_val, diff)" in capsys.readouterr().out
     assert marks == [path.stat().st_mtime_ns for path in sorted(runs.glob("whole/*/model/*"))]
     assert main([*arguments, "--seed", "1"]) == 2
     assert "another plan: seed was 0 and is 1" in capsys.readouterr().err
@@ -389,14 +389,14 @@ def test_the_table() -> None:
     }  # fmt: skip
     head, direct, grpo, note, folder = stage_table(summary).splitlines()
     assert head.split() == [
-        *("stage", "asked", "steps", "minutes", "Acc@0.5", "mIoU", "answered", "training")
+        *("stage", "prompt", "steps", "minutes", "Acc@0.5", "mIoU", "answered", "training")
     ]
     assert re.split(r"  +", direct) == [
         *("direct", "direct", "60", "1.5", "40.0 -> 50.0 (40 to 60)", "35.0 -> 45.6"),
         *("90.0 -> 100.0", "loss 0.500"),
     ]
     assert grpo.endswith("reward 1.25 -> 1.50")
-    assert note.startswith("300 held-out questions (lisa_val, llmseg)")
+    assert note.startswith("300 held-out samples (lisa_val, llmseg)")
     assert folder == "model folder: runs/x/grpo/model"
 
 

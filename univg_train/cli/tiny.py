@@ -75,7 +75,7 @@ def add_parser(commands: Any) -> None:
         help="minutes between validations (default 10)",
     )
     stages = tiny.add_argument_group(
-        "stages", "the whole pipeline; each stage is asked the same held-out questions"
+        "stages", "the whole pipeline; each stage is evaluated on the same held-out samples"
     )
     stages.add_argument(
         "--stage",
@@ -178,7 +178,7 @@ def _run_stages(args: argparse.Namespace) -> int:
 
 def stage_table(summary: dict[str, Any]) -> str:
     """The stages of a summary as text, scores in percent with Wilson's 95 % interval."""
-    rows = [("stage", "asked", "steps", "minutes", "Acc@0.5", "mIoU", "answered", "training")]
+    rows = [("stage", "prompt", "steps", "minutes", "Acc@0.5", "mIoU", "answered", "training")]
     for stage in summary["stages"]:
         before, after = stage["before"], stage["after"]
         low, high = after["interval95"]
@@ -201,8 +201,8 @@ def stage_table(summary: dict[str, Any]) -> str:
     ]
     heldout = summary["heldout"]
     lines.append(
-        f"{heldout['n']} held-out questions ({', '.join(heldout['tasks'])}), before -> after the "
-        "stage, in percent (95 % interval). A model is asked as it was trained: before cot, "
+        f"{heldout['n']} held-out samples ({', '.join(heldout['tasks'])}), before -> after the "
+        "stage, in percent (95 % interval). A model is prompted as it was trained: before cot, "
         "directly."
     )
     if summary["stages"]:

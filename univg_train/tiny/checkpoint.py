@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+import univg_eval
 from univg_eval.benchmarks.synthetic.mini import TASKS
+from univg_eval.files import whole_folder
+from univg_eval.prompts import THINK_SUFFIX
 from univg_train.tiny.model import IMAGE_SIDE, TinyShape, build_processor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
 
-__all__ = ["CardFacts", "export_checkpoint"]
+__all__ = ["REASONING_TOKENS", "CardFacts", "export_checkpoint", "shipped_model", "write_start"]
 
 PIXELS = IMAGE_SIDE**2
 
 
 @dataclass(frozen=True, slots=True)
 class CardFacts:
-    """What the model card tells.
+    """What the model card says.
 
     Attributes:
         steps, minutes, seed, threads: of the training run.
@@ -53,18 +54,13 @@ def export_checkpoint(
     Weights are stored as bfloat16, which they were rounded to in training, and computed with in
     float32, which every processor does well: the configuration says float32.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
-        new = Path(name) / folder.name
-        stored = type(model)(model.config)
+    with whole_folder(folder) as new:
+        stored: Any = type(model)(model.config)
         stored.load_state_dict(model.state_dict())
         stored.to(torch.bfloat16).save_pretrained(new)
         build_processor(shape, tokenizer).save_pretrained(new)
         _declare_float32(new / "config.json")
         (new / "README.md").write_text(_card(model, facts), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        new.rename(folder)
 
 
 def _declare_float32(path: Path) -> None:
@@ -112,3 +108,45 @@ are measured apart: see docs/tiny_model.md):
 {rows}
 | **macro** | **{macro:.2f}** |
 """
+
+
+# --- what the stages begin with -------------------------------------------------------------------
+
+# The vocabulary knows the direct prompt as one token, and not the words of the reasoning style: the
+# prompt would be 70 tokens and the four tags 28 of every answer.
+REASONING_TOKENS = ("<think>", "</think>", "<answer>", "</answer>", THINK_SUFFIX)
+
+
+def shipped_model() -> Path:
+    """The folder of the tiny model that comes with the package."""
+    return Path(univg_eval.__file__).resolve().parent / "models" / "tiny"
+
+
+def write_start(source: Path, folder: Path) -> None:
+    """Write the model of `source` with `REASONING_TOKENS`; nothing if the folder is there.
+
+    Each begins as the mean of what it was spelt with, so that direct answers do not change.
+
+    Args:
+        source: a model folder of the tiny model.
+        folder: appears when it is whole.
+    """
+    if folder.is_dir():
+        return
+    from tokenizers import AddedToken
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(source)
+    model: Any = AutoModelForImageTextToText.from_pretrained(source, dtype=torch.float32)
+    tokenizer = processor.tokenizer
+    spelt = [tokenizer.encode(text, add_special_tokens=False) for text in REASONING_TOKENS]
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in REASONING_TOKENS])
+    before = model.get_input_embeddings().weight.detach()
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with torch.no_grad():
+        weight = model.get_input_embeddings().weight
+        for text, ids in zip(REASONING_TOKENS, spelt, strict=True):
+            weight[tokenizer.convert_tokens_to_ids(text)] = before[ids].mean(dim=0)
+    with whole_folder(folder) as new:
+        model.save_pretrained(new)
+        processor.save_pretrained(new)

@@ -131,7 +131,7 @@ def _image_words(index: int, noun: str, rng: random.Random) -> str:
     return rng.choice(ways)
 
 
-def _asked_words(index: int, noun: str) -> re.Pattern[str]:
+def _named_words(index: int, noun: str) -> re.Pattern[str]:
     ways = [f"the {_ORDINALS[index]} {noun}", f"the {_NTH[index]} {noun}"]
     if noun == "image":
         ways.append(f"Image-{index + 1}")
@@ -153,14 +153,18 @@ def _main_turns(item: MiniItem, rng: random.Random, limit: int) -> Iterator[Turn
     if item.task not in _OTHER_IMAGES:
         return
     noun = "frame" if item.video else "image"
-    asked = _asked_words(item.target_image, noun)
+    named = _named_words(item.target_image, noun)
     others = [i for i in range(item.image_count) if i != item.target_image]
     rng.shuffle(others)
     for image in others[:limit]:
         found = [obj for obj in _unique(item.scenes[image]) if obj.label == item.label]
         if len(found) != 1:
             continue
-        question = asked.sub(lambda _, i=image: _image_words(i, noun, rng), item.instruction)
+
+        def words(_: re.Match[str], image: int = image) -> str:
+            return _image_words(image, noun, rng)
+
+        question = named.sub(words, item.instruction)
         if question == item.instruction:
             continue
         yield Turn(question, answer_text(item.label, found[0].box), 1.0)

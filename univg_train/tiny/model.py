@@ -80,10 +80,12 @@ def build_model(
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
     def token(name: str) -> int:
-        return int(tokenizer.convert_tokens_to_ids(name))
+        number = tokenizer.convert_tokens_to_ids(name)
+        assert isinstance(number, int), name
+        return number
 
     head_dim = shape.hidden // shape.heads
-    ids = {
+    ids: dict[str, Any] = {
         "bos_token_id": token("<|endoftext|>"),
         "eos_token_id": token("<|im_end|>"),
         "pad_token_id": token("<|endoftext|>"),
@@ -190,7 +192,7 @@ def image_patches(images: Tensor, shape: TinyShape, dtype: torch.dtype) -> Tenso
     Returns:
         (images, patches, 3 * patch * patch), patches in blocks of merge x merge.
     """
-    from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+    from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
     mean, std = torch.tensor(OPENAI_CLIP_MEAN), torch.tensor(OPENAI_CLIP_STD)
     pixels = (images.float() / 255.0 - mean) / std

@@ -4,13 +4,13 @@
 
 Each stage is a run of what `univg-train sft` and `univg-train grpo` run, with settings that are
 written beside it as a file for that command; so each can be stopped at any time, and goes on.
-Every stage's model is asked the same held-out questions, in the style that it was trained on.
+Every stage's model is evaluated on the same held-out samples, in the style that it was trained on.
 
 ==========================  =======================================================================
 ``plan.json``               seed and lengths; another plan needs another folder
 ``data/``                   training rows with their images, and the held-out benchmark
 ``pretrain/``               the run of `train_tiny`, if the start is not the shipped model
-``start/model``             what the stages begin with, see `tiny_start`
+``start/model``             what the stages begin with, see `write_start`
 ``direct``, ``cot``,        a stage: its settings (``settings.yaml``), the folder of its run, the
 ``grpo``                    ``model`` at its end, run records of the held-out questions
 ``summary.json``            steps, seconds and scores of the stages
@@ -38,14 +38,14 @@ from univg_train.evaluation.in_loop import evaluate
 from univg_train.evaluation.plan import EvaluationPlan, plan_evaluation
 from univg_train.evaluation.settings import EvaluationSettings
 from univg_train.runs.folder import differences, read_record, write_record
+from univg_train.tiny.checkpoint import shipped_model, write_start
 from univg_train.tiny.rows import HELDOUT, HELDOUT_SEED, write_heldout, write_training_rows
-from univg_train.tiny.start import shipped_model, write_start
 
 __all__ = ["FULL", "QUICK", "STAGES", "StagePlan", "run_stages"]
 
 STAGES = ("direct", "cot", "grpo")
 STYLES: Mapping[str, str] = {"start": "direct", "direct": "direct", "cot": "think", "grpo": "think"}
-"""How a model is asked at the end of a stage."""
+"""How a model is prompted at the end of a stage."""
 BASES: Mapping[str, str] = {"direct": "start", "cot": "direct", "grpo": "cot"}
 """What a stage goes on from."""
 
@@ -65,13 +65,13 @@ class StagePlan:
 
     Attributes:
         tasks: of univg_mini; every stage draws from all of them in turn.
-        heldout_per_task: held-out questions a task.
+        heldout_per_task: held-out samples a task.
         pretrain_steps: of `train_tiny`, from nothing; None: the shipped model instead.
         direct_steps, cot_steps: optimiser steps of the two supervised stages.
         batch: rows of such a step.
         direct_rate, cot_rate: peaks of their learning rates.
         grpo_steps: steps of GRPO, each with `grpo_prompts` questions answered `group` times.
-        grpo_epochs: how often every question of GRPO is asked; divides its steps.
+        grpo_epochs: how often every prompt of GRPO comes; divides its steps.
         grpo_rate: its learning rate.
         save_steps: steps between two checkpoints; 0: about ten in a stage.
     """
@@ -180,7 +180,7 @@ class _Stages:
     # -- stages -------------------------------------------------------------------------------
 
     def train(self, name: str) -> None:
-        """Bring one stage to its end, and ask its model."""
+        """Bring one stage to its end, and evaluate its model."""
         base = BASES[name]
         if base == "start":
             self._start()
@@ -191,7 +191,7 @@ class _Stages:
             )
         write_heldout(self.data, self.plan.tasks, self.plan.heldout_per_task)
         self._timed(name, self._grpo if name == "grpo" else lambda: self._sft(name))
-        self._asked(name)
+        self._evaluate(name)
 
     def _start(self) -> None:
         source = shipped_model()
@@ -200,7 +200,7 @@ class _Stages:
             source = self.out / "pretrain" / "checkpoint"
         write_start(source, self.model("start"))
         write_heldout(self.data, self.plan.tasks, self.plan.heldout_per_task)
-        self._asked("start")
+        self._evaluate("start")
 
     def _pretrain(self) -> dict[str, Any]:
         from univg_train.tiny.pretraining import TinySettings, train_tiny
@@ -237,8 +237,8 @@ class _Stages:
                 "weight_decay": 0.01,
             },
         }
-        told = train_sft(load_settings(self._written(name, settings)))
-        return {"steps": told["steps"], "loss": told["loss"]}
+        result = train_sft(load_settings(self._written(name, settings)))
+        return {"steps": result["steps"], "loss": result["loss"]}
 
     def _grpo(self) -> dict[str, Any]:
         from univg_train.grpo.run import train_grpo
@@ -270,12 +270,12 @@ class _Stages:
                 "top_k": 0,
             },
         }
-        told = train_grpo(load_grpo_settings(self._written("grpo", settings)))
+        result = train_grpo(load_grpo_settings(self._written("grpo", settings)))
         state = read_record(self.model("grpo") / "trainer_state.json") or {}
         rewards = [line["reward"] for line in state.get("log_history", []) if "reward" in line]
         # The same questions, so that the two means can be compared.
         return {
-            "steps": told["steps"],
+            "steps": result["steps"],
             "reward_first_epoch": sum(rewards[:per_epoch]) / per_epoch,
             "reward_last_epoch": sum(rewards[-per_epoch:]) / per_epoch,
         }
@@ -364,17 +364,17 @@ class _Stages:
         assert plan is not None  # there are settings
         return plan
 
-    def _asked(self, name: str) -> None:
-        """Ask the held-out questions, unless that has been done."""
+    def _evaluate(self, name: str) -> None:
+        """Evaluate on the held-out samples, unless that has been done."""
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         folder = self.model(name)
         steps = 0 if name == "start" else self._record(name)["result"]["steps"]
-        processor = AutoProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
+        processor = AutoProcessor.from_pretrained(folder)
         plan = self._evaluation(name, processor)
         if steps in plan.done:
             return
-        _logger.info("asking the model of %s", name)
+        _logger.info("evaluating the model of %s", name)
         model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         result = evaluate(model, processor, plan.questions.samples, plan.asking)

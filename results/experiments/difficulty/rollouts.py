@@ -17,7 +17,6 @@ from scenes import Question, draw_images
 from torch import Tensor
 
 from univg_eval.prompts import THINK_SUFFIX
-from univg_train.tiny.batch import prefix_positions
 from univg_train.tiny.data import PROMPT_SUFFIX, prefix_text
 from univg_train.tiny.model import (
     IMAGE_SIDE,
@@ -28,6 +27,7 @@ from univg_train.tiny.model import (
     vision_features,
 )
 from univg_train.tiny.tokenizer import END_OF_TURN
+from univg_train.tiny.workers import prefix_positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration

@@ -26,10 +26,9 @@ from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
 from univg_train.difficulty import DifficultyWeight, group_means
 from univg_train.grpo.trainer import DIFFICULTY_BINS, PAPER_SETTINGS
 from univg_train.rewards import make_rewards
-from univg_train.tiny.batch import pack_rows
 from univg_train.tiny.data import Row, Turn
 from univg_train.tiny.model import IMAGE_SIDE
-from univg_train.tiny.workers import batch_loss
+from univg_train.tiny.workers import batch_loss, pack_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -19,11 +19,10 @@ import torch
 from scenes import COLORS, SHAPES, Kind, Question, draw_images, draw_question, say_box
 
 from univg_eval.prompts import THINK_SUFFIX
-from univg_train.tiny.batch import pack_rows
 from univg_train.tiny.data import PROMPT_SUFFIX, Row, Turn
 from univg_train.tiny.model import IMAGE_SIDE, TinyShape, build_model, build_processor
 from univg_train.tiny.tokenizer import SYSTEM_PROMPT, build_tokenizer
-from univg_train.tiny.workers import batch_loss
+from univg_train.tiny.workers import batch_loss, pack_rows
 
 if TYPE_CHECKING:
     from transformers import Qwen2VLForConditionalGeneration
