@@ -666,7 +666,7 @@ def test_the_page_draws_the_offenders(root: Path) -> None:
     assert "image 1 of 1 · 640×480" in text
     assert "image 1 as stored, without the EXIF orientation · 480×640" in text
     assert "x1 is greater than x2 (drawn between the same corners)" in text
-    assert text.count(" toy-00040 <code>[0.1, 0.2, 0.3, 0.4]</code>") == 1  # the earlier row's box
+    assert text.count(">toy-00040 <code>[0.1, 0.2, 0.3, 0.4]</code>") == 1  # the earlier row's box
     assert report.fingerprint in text and "made by a test" in text
     assert len(text) < 13 * 90_000
 
@@ -677,7 +677,7 @@ def test_the_page_shows_the_target_first_and_a_few_others(root: Path) -> None:
         0, images=images, widths=(640, 320) * 6, heights=(480, 240) * 6, targets=(Target(11, BOX),)
     )
     text = audit_page(audit(root, row), [row], lambda reference: root / reference).render()
-    captions = re.findall(r"<span>image (\d+) of 12", text)
+    captions = re.findall(r"<figcaption>image (\d+) of 12", text)
     assert captions == ["12", "1", "2", "3", "4", "5"]
     assert "image 5 of 12 (6 more are not shown)" in text
 

@@ -423,7 +423,7 @@ def test_data_stays_data(opened: Opened) -> None:
     opened.until(f"document.querySelectorAll('#cards > li').length === {2 + len(ATTACKS)}")
     page.click("#card-0")
     for position in range(2 + len(ATTACKS)):
-        shown = page.inner_text("#sample-body .question")
+        shown = page.inner_text("#sample-body .instruction")
         if position >= 2 and "\u0000" not in ATTACKS[position - 2]:
             assert shown.split() == ATTACKS[position - 2].split()
         page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")

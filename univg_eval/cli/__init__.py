@@ -34,6 +34,7 @@ COMMANDS = (
     "leaderboard",
     "compare",
     "report",
+    "export",
     "failures",
 )
 

@@ -5,33 +5,27 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from univg_eval.cli._runs import add_runs, read_runs
 from univg_eval.errors import UserError
-
-if TYPE_CHECKING:
-    from univg_eval.report.fiftyone_export import FiftyOneExport
-    from univg_eval.report.run_page import RunPage
 
 __all__ = ["add_parser", "run"]
 
 DESCRIPTION = """\
 Write one HTML file about one or more runs of a benchmark: a table, charts, and every sample with
 its images, the true boxes, the boxes of all runs and their whole responses, to filter and to
-search. The file holds all it shows, and asks nothing of a network.
+search. The file holds all it shows, and needs no network.
 
 The benchmark must be prepared on this machine: the true boxes and the images are not in a run
 record. Where its images are not at hand, use --images none.
 """
 EPILOG = """\
 Examples: univg report out/records/20261122_101500/mig_bench -o report.html
-          univg report base=runs/a tuned=runs/b -o report.html --images misses
-          univg report runs/a runs/b --fiftyone dataset"""
+          univg report base=runs/a tuned=runs/b -o report.html --images misses"""
 LARGE_PAGE = 200 * 1024 * 1024
 
 
@@ -71,17 +65,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="longest side of an image on the page in pixels, default 320",
     )
     parser.add_argument(
-        "--fiftyone",
-        type=Path,
-        metavar="DIR",
-        help="also write samples, images and boxes as a dataset that FiftyOne imports; see "
-        "docs/failures.md",
-    )
-    parser.add_argument(
         "--figures",
         type=Path,
         metavar="DIR",
-        help="also write the charts as PDF and PNG into this folder (needs matplotlib)",
+        help="also write the charts as PDF and PNG into this folder",
     )
     parser.add_argument(
         "--root", type=Path, metavar="DIR", help="data root; default $UNIVG_DATA or ~/.cache/univg"
@@ -98,16 +85,13 @@ def _side(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Read the runs, write the page, say where it is and how large."""
+    from univg_eval.report.figures import write_figures
     from univg_eval.report.run_data import collect
     from univg_eval.report.run_page import write_run_page
     from univg_eval.report.text import printable
 
     if args.out.is_dir():
         raise UserError(f"{args.out} is a folder; name a file, e.g. {args.out / 'report.html'}")
-    if args.fiftyone is not None:
-        from univg_eval.report.fiftyone_export import require_empty
-
-        require_empty(args.fiftyone)
     data = collect(read_runs(args.runs), benchmark=args.benchmark, root=args.root)
     with _bar() as progress:
         page = write_run_page(
@@ -119,18 +103,18 @@ def run(args: argparse.Namespace) -> int:
             footer=_footer(),
             progress=progress,
         )
-    dataset = None
-    if args.fiftyone is not None:
-        from univg_eval.report.fiftyone_export import export_fiftyone
-
-        dataset = export_fiftyone(data, args.fiftyone, root=args.root)
-    drawn: list[Path] = []
-    if args.figures is not None:
-        from univg_eval.report.figure_files import write_figures
-
-        drawn = write_figures(data, args.figures)
+    drawn = [] if args.figures is None else write_figures(data, args.figures)
     if args.json:
-        print(json.dumps(_as_json(page, data.benchmark, dataset, drawn), indent=2))
+        written = {
+            "page": str(page.path),
+            "benchmark": data.benchmark,
+            "bytes": page.n_bytes,
+            "samples": page.n_samples,
+            "images": page.n_images,
+            "problems": dict(page.problems),
+            "figures": [str(path) for path in drawn],
+        }
+        print(json.dumps(written, indent=2))
         return 0
     print(
         f"{page.path}: {page.n_samples:,} samples, {page.n_images:,} images, "
@@ -145,17 +129,6 @@ def run(args: argparse.Namespace) -> int:
         print("Note: browsers are slow to open so large a file; --images misses makes it smaller.")
     if drawn:
         print(f"{args.figures}: {', '.join(path.name for path in drawn)}")
-    if dataset is not None:
-        print(
-            f"{dataset.folder}: a dataset for FiftyOne, {dataset.n_questions:,} questions, "
-            f"{dataset.n_samples:,} images of them"
-        )
-        if dataset.unreadable:
-            first = next(iter(dataset.unreadable.values()))
-            print(
-                f"Note: in the dataset grey pictures stand in for {len(dataset.unreadable):,} "
-                f"images that cannot be read. The first: {first}"
-            )
     return 0
 
 
@@ -166,29 +139,6 @@ def _footer() -> str:
     return f"Made by univg report, version {version('univg')}, {now}."
 
 
-def _as_json(
-    page: RunPage, benchmark: str, dataset: FiftyOneExport | None, drawn: Sequence[Path]
-) -> dict[str, object]:
-    written: dict[str, object] = {
-        "page": str(page.path),
-        "benchmark": benchmark,
-        "bytes": page.n_bytes,
-        "samples": page.n_samples,
-        "images": page.n_images,
-        "problems": dict(page.problems),
-        "figures": [str(path) for path in drawn],
-    }
-    if dataset is not None:
-        written["fiftyone"] = {
-            "folder": str(dataset.folder),
-            "questions": dataset.n_questions,
-            "samples": dataset.n_samples,
-            "run_fields": dict(dataset.run_fields),
-            "unreadable": dict(dataset.unreadable),
-        }
-    return written
-
-
 @contextmanager
 def _bar() -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error while images are read."""
@@ -196,7 +146,6 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
     columns = ("images", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(file=sys.stderr)
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
         bar = bars.add_task("images", total=None)
         yield lambda done, total: bars.update(bar, completed=done, total=total)

@@ -1,19 +1,16 @@
-"""Boxes drawn on an image: as SVG over a thumbnail for pages, or into a picture.
+"""Boxes painted on images, and the colours and dashes of boxes and runs.
 
 Colours are those of Okabe and Ito (2008), which readers with the common forms of colour blindness
-tell apart; each kind of box also has a line pattern of its own, and a light rim that keeps the line
-visible on any background.
+tell apart. None of them has to be told apart alone: each kind of box and each run also has dashes
+and a label of its own, and boxes have a light rim that is visible on any background.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import itertools
 import math
 import os
-import unicodedata
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +18,6 @@ from typing import TYPE_CHECKING, Literal
 from univg_eval.boxes import Box, is_valid_box
 from univg_eval.errors import UserError
 from univg_eval.images.reading import load_image, load_reference
-from univg_eval.report.text import as_html
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -31,42 +27,67 @@ __all__ = [
     "Drawing",
     "DrawnBox",
     "Panel",
-    "Shown",
+    "RunStyle",
     "box_text",
     "draw_boxes",
     "draw_panel",
-    "swatch",
+    "run_style",
 ]
 
 BoxStyle = Literal["truth", "answer", "faulty", "mark"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """How a kind of box is drawn: line colour, text colour on it, dashes in pixels of the view."""
+class _Style:
+    """Line colour, text colour on it, dashes in pixels; where the label stands."""
 
     line: str
     text: str
     dashes: tuple[int, ...]
-    at_bottom: bool  # where the label stands, so that truth and answer do not collide
+    at_bottom: bool  # so that the labels of truth and answer do not collide
 
 
-_LOOKS: Mapping[BoxStyle, _Look] = {
-    "truth": _Look("#0072b2", "#ffffff", (), at_bottom=False),
-    "answer": _Look("#e69f00", "#000000", (9, 4), at_bottom=True),
-    "faulty": _Look("#d55e00", "#000000", (3, 3), at_bottom=False),
-    "mark": _Look("#cc79a7", "#000000", (12, 3, 2, 3), at_bottom=True),
+_STYLES: Mapping[BoxStyle, _Style] = {
+    "truth": _Style("#0072b2", "#ffffff", (), at_bottom=False),
+    "answer": _Style("#e69f00", "#000000", (9, 4), at_bottom=True),
+    "faulty": _Style("#d55e00", "#000000", (3, 3), at_bottom=False),
+    "mark": _Style("#cc79a7", "#000000", (12, 3, 2, 3), at_bottom=True),
 }
-# Pages show a drawing at about the size of its view, so that labels stay legible; the thumbnail is
-# finer, for screens with more pixels.
-VIEW_SIDE = 320
+_RUN_COLOURS = ("#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#999999")
+_RUN_LINES = ((), (7, 3), (2, 3), (9, 3, 2, 3), (4, 2))
+_RUN_BOXES = ("9 4", "3 3", "12 3 2 3", "6 2 1 2", "1 4")
+_RUN_MARKERS = ("o", "s", "^", "D", "v", "P")
+
+VIEW_SIDE = 400
 SHORTEST_VIEW = 240
-THUMBNAIL_SIDE = 400
-MAX_BYTES = 64 * 1024
 FARTHEST_OUTSIDE = 0.25  # of the image's side
 _FONT = 12
-_CHIP = 16
+_LABEL_HEIGHT = 16
 _LONGEST_LABEL = 28
+_GREY = "#888888"
+
+
+@dataclass(frozen=True, slots=True)
+class RunStyle:
+    """How a run is drawn.
+
+    Attributes:
+        colour: of lines, bars and boxes; black text is legible on it.
+        line: dashes of a line in points, empty if solid.
+        box: SVG dash array; never solid, as the truth is.
+        marker: matplotlib's name of a marker.
+    """
+
+    colour: str
+    line: tuple[int, ...]
+    box: str
+    marker: str
+
+
+def run_style(position: int) -> RunStyle:
+    """The style of a run by its position; 210 runs pass before two are the same."""
+    styles = (_RUN_COLOURS, _RUN_LINES, _RUN_BOXES, _RUN_MARKERS)
+    return RunStyle(*(values[position % len(values)] for values in styles))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +98,7 @@ class DrawnBox:
         box: xyxy_norm, on [0, 1] of the image; may be invalid and is then drawn as it is given.
         label: what it is, e.g. ``truth`` or ``answer 2``; data, not markup.
         style: ``truth`` (blue, solid), ``answer`` (orange, dashed), ``faulty`` (vermilion,
-            dotted) or ``mark`` (what a question itself marks; purple, dash and dot).
+            dotted) or ``mark`` (what an instruction itself marks; purple, dash and dot).
     """
 
     box: Box
@@ -91,8 +112,7 @@ class Panel:
 
     Attributes:
         image: a file (``clip.mp4#frame=12`` for a frame of a video), a PIL image, or None where
-            there is none. A file is opened when the panel is drawn; one that cannot be opened is
-            drawn as an empty frame that says why.
+            there is none. A file that cannot be opened is drawn as an empty frame, with the reason.
         boxes: drawn in this order, later ones on top.
         caption: text below the image, e.g. ``image 2``.
         size: (width, height) in pixels of an image that is not there; only its shape is used.
@@ -108,130 +128,43 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A panel as HTML.
+    """A panel as painted.
 
     Attributes:
-        svg: an ``<svg>`` element with the thumbnail inside, or a reference to an earlier one.
-        image_wh: (width, height) of the image in pixels, None if it could not be opened.
-        notes: what a reader must know: why an image is not shown, which box is no valid box.
+        image: with the boxes on it, RGB, at most `VIEW_SIDE` and what reaches beyond it.
+        image_wh: (width, height) of the panel's image in pixels, None if it could not be opened.
+        notes: why the image is not shown, which box is no valid box.
+        spoken: the panel in words.
     """
 
-    svg: str
+    image: PILImage.Image
     image_wh: tuple[int, int] | None
     notes: tuple[str, ...]
+    spoken: str
 
 
-Shown = MutableMapping[tuple[str, bool], tuple[str, tuple[int, int]]]
-"""Files that a page holds already: (path, as_stored) → (id of the element, (width, height))."""
+def draw_panel(panel: Panel) -> Drawing:
+    """Paint a panel; an image that is not there becomes a grey frame with the boxes."""
+    from PIL import Image
 
-
-def draw_panel(
-    panel: Panel,
-    *,
-    shown: Shown | None = None,
-    thumbnail_side: int = THUMBNAIL_SIDE,
-    max_bytes: int = MAX_BYTES,
-) -> Drawing:
-    """Draw a panel as SVG.
-
-    Args:
-        panel: what to draw.
-        shown: files that are drawn elsewhere on the same page, which is then referred to instead
-            of holding the thumbnail again; a file that is drawn is added.
-        thumbnail_side: longest side of the thumbnail, in pixels.
-        max_bytes: of the thumbnail's file, before base64.
-    """
-    key = (str(panel.image), panel.as_stored)
-    is_file = isinstance(panel.image, (str, os.PathLike))
-    earlier = shown.get(key) if shown is not None and is_file else None
-    image, why_not = (None, "") if earlier is not None else _open(panel)
-    image_wh = earlier[1] if earlier is not None else None if image is None else image.size
-    # Its size in the view depends on its own size alone, so that a reference fits everywhere.
-    view = _View.of(image_wh or panel.size or (4, 3), panel.boxes, VIEW_SIDE)
-    picture = ""
-    if earlier is not None:
-        picture = f'<use href="#{earlier[0]}" />'
-    elif image is not None:
-        anchor = ""
-        if shown is not None and is_file:
-            shown[key] = f"image-{len(shown) + 1}", image.size
-            anchor = f' id="{shown[key][0]}"'
-        picture = (
-            f'<image{anchor} href="{_data_uri(image, thumbnail_side, max_bytes)}" '
-            f'width="{view.image_width:g}" height="{view.image_height:g}" '
-            'preserveAspectRatio="none" />'
+    found, why_not = _open(panel)
+    image = found
+    if image is None:
+        width, height = panel.size or (4, 3)
+        scale = VIEW_SIDE / max(width, height)
+        image = Image.new(
+            "RGB", (max(1, round(width * scale)), max(1, round(height * scale))), "#dddddd"
         )
     notes = [why_not] if why_not else []
-    for drawn in panel.boxes:
-        problem = _problem(drawn.box)
-        if problem:
-            notes.append(f"{drawn.label}: {problem}")
-    # The style keeps a tall image from being taller than 24 lines.
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{view.viewbox}" width="{view.width:g}" '
-        f'height="{view.height:g}" style="max-width:{24 * view.width / view.height:.1f}rem" '
-        'role="img" '
-        f'aria-label="{as_html(_spoken(panel, notes))}">',
-        f'<rect x="{view.left:g}" y="{view.top:g}" width="{view.width:g}" '
-        f'height="{view.height:g}" fill="#8888" />',
+    notes += [
+        f"{drawn.label}: {problem}" for drawn in panel.boxes if (problem := _problem(drawn.box))
     ]
-    if picture:
-        parts.append(picture)
-    else:
-        parts.append(
-            f'<path d="M0 0H{view.image_width:g}V{view.image_height:g}H0ZL{view.image_width:g} '
-            f'{view.image_height:g}M0 {view.image_height:g}L{view.image_width:g} 0" '
-            'fill="#ddd" stroke="#999" />'
-        )
-        parts.append(
-            f'<text x="{view.image_width / 2:g}" y="{view.image_height / 2:g}" fill="#000" '
-            'text-anchor="middle" font-family="sans-serif" font-size="14" paint-order="stroke" '
-            'stroke="#ddd" stroke-width="5">no image</text>'
-        )
-    parts += _svg_boxes(view, panel.boxes)
-    parts.append("</svg>")
-    return Drawing("".join(parts), image_wh, tuple(notes))
-
-
-def draw_boxes(
-    image: PILImage.Image, boxes: Sequence[DrawnBox], *, longest_side: int = 960
-) -> PILImage.Image:
-    """The image, scaled to `longest_side`, with the boxes painted on it (a new RGB image)."""
-    from PIL import Image, ImageColor, ImageDraw, ImageFont
-
-    view = _View.of(image.size, boxes, longest_side)
-    picture = Image.new("RGB", (max(1, round(view.width)), max(1, round(view.height))), "#888888")
-    shown = image.convert("RGB").resize((round(view.image_width), round(view.image_height)))
-    picture.paste(shown, (round(-view.left), round(-view.top)))
-    draw = ImageDraw.Draw(picture)
-    for drawn in boxes:
-        if not _is_finite(drawn.box):
-            continue
-        look = _LOOKS[drawn.style]
-        x1, y1, x2, y2 = view.place(drawn.box)
-        corners = [
-            (x - view.left, y - view.top)
-            for x, y in ((x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1))
-        ]
-        draw.line(corners, fill="#ffffff", width=5, joint="curve")
-        for piece in _dashes(corners, look.dashes):
-            draw.line(piece, fill=ImageColor.getrgb(look.line), width=3)
-    font = ImageFont.load_default(_FONT)
-    for drawn, (x, y, _) in _labels(view, boxes):
-        look = _LOOKS[drawn.style]
-        label = _cut(drawn.label)
-        left, top = x - view.left, y - view.top
-        draw.rectangle((left, top, left + 8 + font.getlength(label), top + _CHIP), fill=look.line)
-        draw.text((left + 4, top + 1), label, fill=look.text, font=font)
-    return picture
-
-
-def swatch(style: BoxStyle) -> str:
-    """A short line as SVG that looks as boxes of this style do; for legends."""
-    look = _LOOKS[style]
-    return (
-        '<svg class="swatch" width="28" height="10" aria-hidden="true">'
-        f'<path d="M0 5H28" stroke="{look.line}" stroke-width="3"{_dash_attribute(look)} /></svg>'
+    boxes = [f"{drawn.label} {box_text(drawn.box)}" for drawn in panel.boxes]
+    return Drawing(
+        image=draw_boxes(image, panel.boxes, longest_side=VIEW_SIDE),
+        image_wh=None if found is None else found.size,
+        notes=tuple(notes),
+        spoken="; ".join([panel.caption or "image", *boxes, *notes]),
     )
 
 
@@ -249,13 +182,45 @@ def _open(panel: Panel) -> tuple[PILImage.Image | None, str]:
         return None, str(error)
 
 
+def draw_boxes(
+    image: PILImage.Image, boxes: Sequence[DrawnBox], *, longest_side: int = 960
+) -> PILImage.Image:
+    """The image with the boxes painted on it (a new RGB image).
+
+    Args:
+        image: is scaled so that its longest side is between 240 and `longest_side` pixels.
+        boxes: one that reaches outside enlarges the result, by at most a quarter of the image's
+            side on each side; one whose numbers are not finite is left out.
+        longest_side: in pixels, of the image itself.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    view = _View.of(image.size, boxes, longest_side)
+    painted = Image.new("RGB", (max(1, round(view.width)), max(1, round(view.height))), _GREY)
+    scaled = image.convert("RGB").resize(
+        (round(view.image_width), round(view.image_height)), reducing_gap=2
+    )
+    painted.paste(scaled, (round(-view.left), round(-view.top)))
+    draw = ImageDraw.Draw(painted)
+    finite = [drawn for drawn in boxes if _is_finite(drawn.box)]
+    for drawn in finite:
+        style = _STYLES[drawn.style]
+        x1, y1, x2, y2 = view.place(drawn.box)
+        corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
+        draw.line(corners, fill="#ffffff", width=5, joint="curve")
+        for piece in _dashes(corners, style.dashes):
+            draw.line(piece, fill=style.line, width=3)
+    font = ImageFont.load_default(_FONT)
+    for drawn, (x, y, width) in _labels(view, finite, font.getlength):
+        style = _STYLES[drawn.style]
+        draw.rectangle((x, y, x + width, y + _LABEL_HEIGHT), fill=style.line)
+        draw.text((x + 4, y + 1), _cut(drawn.label), fill=style.text, font=font)
+    return painted
+
+
 @dataclass(frozen=True, slots=True)
 class _View:
-    """Where things lie, in units of the SVG's view box; the image's upper left corner is (0, 0).
-
-    `left`, `top`, `width`, `height` are those of the view, which reaches beyond the image where a
-    box does.
-    """
+    """What is painted, in pixels; `left` and `top` <= 0 are where it begins beside the image."""
 
     image_width: float
     image_height: float
@@ -281,18 +246,14 @@ class _View:
             height=(max(ys) - min(ys)) * height,
         )
 
-    @property
-    def viewbox(self) -> str:
-        return f"{self.left:g} {self.top:g} {self.width:g} {self.height:g}"
-
     def place(self, box: Box) -> Box:
-        """A box on [0, 1] in view units; corners in order, and not beyond the view."""
+        """A box on [0, 1] in pixels of the view; corners in order, and not beyond the view."""
         x1, y1, x2, y2 = (_limit(value) for value in box)
         return (
-            min(x1, x2) * self.image_width,
-            min(y1, y2) * self.image_height,
-            max(x1, x2) * self.image_width,
-            max(y1, y2) * self.image_height,
+            min(x1, x2) * self.image_width - self.left,
+            min(y1, y2) * self.image_height - self.top,
+            max(x1, x2) * self.image_width - self.left,
+            max(y1, y2) * self.image_height - self.top,
         )
 
 
@@ -324,65 +285,36 @@ def _problem(box: Box) -> str:
     return ", ".join(words)
 
 
-def _svg_boxes(view: _View, boxes: Sequence[DrawnBox]) -> Iterator[str]:
-    for drawn in boxes:
-        if not _is_finite(drawn.box):
-            continue
-        look = _LOOKS[drawn.style]
-        x1, y1, x2, y2 = (round(value, 1) for value in view.place(drawn.box))
-        # A path, since SVG draws no rectangle without an area.
-        path = f'd="M{x1:g} {y1:g}H{x2:g}V{y2:g}H{x1:g}Z" fill="none"'
-        yield (
-            f'<path {path} stroke="#fff" stroke-opacity="0.85" stroke-width="5" '
-            'stroke-linecap="square" />'
-        )
-        yield f'<path {path} stroke="{look.line}" stroke-width="2.5"{_dash_attribute(look)} />'
-    for drawn, (x, y, width) in _labels(view, boxes):
-        look = _LOOKS[drawn.style]
-        yield (
-            f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{_CHIP}" fill="{look.line}" />'
-            f'<text x="{x + 4:g}" y="{y + 12:g}" fill="{look.text}" font-family="monospace" '
-            f'font-size="{_FONT}" textLength="{width - 8:g}" lengthAdjust="spacingAndGlyphs">'
-            f"{as_html(_cut(drawn.label))}</text>"
-        )
-
-
-def _dash_attribute(look: _Look) -> str:
-    dashes = " ".join(str(length) for length in look.dashes)
-    return f' stroke-dasharray="{dashes}"' if dashes else ' stroke-linecap="square"'
-
-
 def _cut(label: str) -> str:
     return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"
 
 
 def _labels(
-    view: _View, boxes: Sequence[DrawnBox]
+    view: _View, boxes: Sequence[DrawnBox], length: Callable[[str], float]
 ) -> list[tuple[DrawnBox, tuple[float, float, float]]]:
-    """(left, top, width) of the labels' chips: beside their boxes, in the view, not overlapping."""
+    """(left, top, width) of the labels: beside their boxes, in the view, not overlapping."""
     placed: list[tuple[DrawnBox, tuple[float, float, float]]] = []
-    lowest = view.top + view.height - _CHIP
+    lowest = view.height - _LABEL_HEIGHT
     for drawn in boxes:
-        if not drawn.label or not _is_finite(drawn.box):
+        if not drawn.label:
             continue
         x1, y1, _, y2 = view.place(drawn.box)
-        width = 8 + 7.2 * sum(
-            2 if unicodedata.east_asian_width(character) in "WF" else 1
-            for character in _cut(drawn.label)
-        )
-        x = max(view.left, min(x1 - 1, view.left + view.width - width))
-        at_bottom = _LOOKS[drawn.style].at_bottom
-        y = min(max(y2 + 2 if at_bottom else y1 - _CHIP - 2, view.top), max(view.top, lowest))
-        step = -(_CHIP + 1) if at_bottom and y2 + 2 > lowest else _CHIP + 1
+        width = 8 + length(_cut(drawn.label))
+        x = max(0.0, min(x1 - 1, view.width - width))
+        at_bottom = _STYLES[drawn.style].at_bottom
+        y = min(max(y2 + 2 if at_bottom else y1 - _LABEL_HEIGHT - 2, 0.0), max(0.0, lowest))
+        step = (_LABEL_HEIGHT + 1) * (-1 if at_bottom and y2 + 2 > lowest else 1)
         while (
             any(
-                abs(y - other_y) < _CHIP and x < other_x + other_width and other_x < x + width
+                abs(y - other_y) < _LABEL_HEIGHT
+                and x < other_x + other_width
+                and other_x < x + width
                 for _, (other_x, other_y, other_width) in placed
             )
-            and view.top <= y + step <= lowest
+            and 0 <= y + step <= lowest
         ):
             y += step
-        placed.append((drawn, (round(x, 1), round(y, 1), round(width, 1))))
+        placed.append((drawn, (x, y, width)))
     return placed
 
 
@@ -395,57 +327,19 @@ def _dashes(
         if not dashes or length == 0:
             yield [(x1, y1), (x2, y2)]
             continue
-        at = 0.0
-        for step, is_drawn in itertools.cycle(
-            zip(dashes, itertools.cycle((True, False)), strict=False)
-        ):
-            end = min(at + step, length)
+        start = 0.0
+        steps = zip(itertools.cycle(dashes), itertools.cycle((True, False)), strict=False)
+        for step, is_drawn in steps:
+            end = min(start + step, length)
             if is_drawn:
                 yield [
-                    (x1 + (x2 - x1) * t / length, y1 + (y2 - y1) * t / length) for t in (at, end)
+                    (x1 + (x2 - x1) * t / length, y1 + (y2 - y1) * t / length) for t in (start, end)
                 ]
             if end == length:
                 break
-            at = end
-
-
-def _spoken(panel: Panel, notes: Sequence[str]) -> str:
-    """The panel in words, for those who do not see it."""
-    boxes = [f"{drawn.label} {box_text(drawn.box)}" for drawn in panel.boxes]
-    return "; ".join([panel.caption or "image", *boxes, *notes])
+            start = end
 
 
 def box_text(box: Box) -> str:
     """A box as text: ``[0.1, 0.25, 0.5, 0.75]``, at most four significant digits."""
     return "[" + ", ".join(f"{value:.4g}" for value in box) + "]"
-
-
-def _data_uri(image: PILImage.Image, longest_side: int, max_bytes: int) -> str:
-    """The image as a ``data:`` address of at most `max_bytes` (before base64): PNG or JPEG."""
-    from PIL import Image
-
-    thumbnail = image.convert("RGB")
-    if max(thumbnail.size) > longest_side:
-        thumbnail.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS, reducing_gap=3)
-    # Few colours: a drawing, which JPEG would smear.
-    if thumbnail.getcolors(256) is not None:
-        data = _encoded(thumbnail, "PNG")
-        if len(data) <= max_bytes:
-            return _uri("png", data)
-    while True:
-        for quality in (75, 65, 55):
-            data = _encoded(thumbnail, "JPEG", quality=quality, optimize=True)
-            if len(data) <= max_bytes or max(thumbnail.size) <= 16:
-                return _uri("jpeg", data)
-        width, height = thumbnail.size
-        thumbnail = thumbnail.resize((max(1, width * 3 // 4), max(1, height * 3 // 4)))
-
-
-def _encoded(image: PILImage.Image, form: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,16 +1,15 @@
-"""Foreign text made fit for a page: it is data, never markup, and shows no keys and passwords."""
+"""Foreign text made fit to be shown: nothing in it disguises or breaks it, or shows keys."""
 
 from __future__ import annotations
 
-import html
 import re
+from typing import Any
 
-__all__ = ["as_html", "printable", "without_secrets"]
+__all__ = ["printable", "printable_tree", "without_secrets"]
 
 _CONTROLS = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
-
 _SECRET_NAME = r"(?:api_?key|token|secret|password)"
 _SECRET = re.compile(_SECRET_NAME + r"\Z", re.IGNORECASE)
 _HIDDEN = "[hidden]"
@@ -26,15 +25,11 @@ _SECRETS = (
 
 
 def without_secrets(value: object, name: str = "") -> str:
-    """A setting or a message as text without the keys and passwords that stand in it.
+    """A setting or a message as text without keys and passwords.
 
     Hidden are values whose name ends in ``api_key``, ``token``, ``secret`` or ``password``, as
-    lmms-eval hides them in what it logs; user and password in an address; and keys that their own
+    lmms-eval hides them in its log; user and password of an address; and keys that their own
     beginning gives away.
-
-    Args:
-        value: to be shown.
-        name: what it is called, where it has a name.
     """
     if _SECRET.search(name) and value is not None:
         return _HIDDEN
@@ -45,11 +40,10 @@ def without_secrets(value: object, name: str = "") -> str:
 
 
 def printable(text: str) -> str:
-    """The text with every character that would break or disguise it written as an escape.
+    r"""The text with every character that would break or disguise it written as an escape.
 
     Control characters other than tab and newline, marks that turn the direction of writing, halves
-    of surrogate pairs and noncharacters become e.g. ``\\x00``: a reader shall see that they are
-    there.
+    of surrogate pairs and noncharacters become e.g. ``\x00``.
     """
     return _CONTROLS.sub(_escape, text.replace("\r\n", "\n"))
 
@@ -59,6 +53,12 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-def as_html(text: str) -> str:
-    """The text as HTML that shows exactly this text, in an element or in a quoted attribute."""
-    return html.escape(printable(text), quote=True)
+def printable_tree(value: Any) -> Any:
+    """JSON values with every string in them, keys included, made `printable`."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(str(name)): printable_tree(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [printable_tree(item) for item in value]
+    return value

@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from univg_eval.errors import UserError
@@ -17,12 +16,11 @@ from univg_eval.images.reading import load_reference
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
-__all__ = ["Thumbnail", "make_thumbnails"]
+__all__ = ["Thumbnail", "as_webp", "make_thumbnails"]
 
-QUALITY = 70
+_QUALITY = 70
 _AT_ONCE = 64
-_MOST_WORKERS = 8
-"""Each holds a whole image: a machine of many cores would hold gigabytes."""
+_MOST_WORKERS = 8  # each holds a whole image
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,57 +45,46 @@ def make_thumbnails(
     root: str | os.PathLike[str] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Thumbnail]:
-    """Small copies of images.
+    """Small copies of images; one that cannot be opened does not raise, its thumbnail says why.
 
     Args:
         references: entries of `GroundingSample.images`; equal ones are opened once.
         side: longest side in pixels; a smaller image keeps its size.
         root: the data root; default as in `samples.data_root`.
         progress: called with the number of images done.
-
-    Returns:
-        One an image. One that cannot be opened does not raise: its thumbnail says why.
     """
-    distinct = iter(dict.fromkeys(references))
+
+    def make(reference: str) -> Thumbnail:
+        try:
+            image = load_reference(reference, root)
+        except UserError as error:
+            return Thumbnail("", None, str(error))
+        return Thumbnail(as_webp(image, side), image.size)
+
+    distinct = list(dict.fromkeys(references))
     made: dict[str, Thumbnail] = {}
-    # Decoding frees the interpreter, so that threads use all cores; a few images at a time, as
-    # whole ones would fill the memory.
+    # Decoding frees the interpreter, so threads use all cores; a few images at a time, as whole
+    # ones would fill the memory.
     with ThreadPoolExecutor(max_workers=min(_MOST_WORKERS, os.cpu_count() or 1)) as pool:
-        while names := list(islice(distinct, _AT_ONCE)):
-            made.update(_some(pool, names, side, root))
+        for start in range(0, len(distinct), _AT_ONCE):
+            names = distinct[start : start + _AT_ONCE]
+            made.update(zip(names, pool.map(make, names), strict=True))
             if progress is not None:
                 progress(len(made))
     return made
 
 
-def _some(
-    pool: ThreadPoolExecutor,
-    names: Sequence[str],
-    side: int,
-    root: str | os.PathLike[str] | None,
-) -> Iterator[tuple[str, Thumbnail]]:
-    return zip(names, pool.map(lambda name: _one(name, side, root), names), strict=True)
-
-
-def _one(reference: str, side: int, root: str | os.PathLike[str] | None) -> Thumbnail:
-    try:
-        image = load_reference(reference, root)
-    except UserError as error:
-        return Thumbnail("", None, str(error))
-    return Thumbnail(base64.b64encode(_webp(image, side)).decode("ascii"), image.size)
-
-
-def _webp(image: PILImage.Image, side: int) -> bytes:
+def as_webp(image: PILImage.Image, side: int) -> str:
+    """The image as a WebP file in base64, scaled down to a longest side of `side` pixels."""
     from PIL import Image
 
-    size = image.size
-    if max(size) > side:
-        scale = side / max(size)
-        size = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+    if max(image.size) > side:
+        scale = side / max(image.size)
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         # Means of whole blocks of pixels first: the filter alone takes longer than all else.
         image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=1)
     buffer = io.BytesIO()
     # Few colours: a drawing, whose edges a lossy copy would smear.
     is_drawing = image.getcolors(256) is not None
-    image.save(buffer, "WEBP", lossless=is_drawing, quality=QUALITY, method=2)
-    return buffer.getvalue()
+    image.save(buffer, "WEBP", lossless=is_drawing, quality=_QUALITY, method=2)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -33,4 +33,5 @@ function count(number, noun) {
   return `${number.toLocaleString('en')} ${noun}${number === 1 ? '' : 's'}`;
 }
 
-const DATA = JSON.parse(find('data').textContent);
+const { gallery, samples } = JSON.parse(find('data').textContent);
+const DATA = { ...gallery, samples };

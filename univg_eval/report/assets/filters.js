@@ -82,7 +82,7 @@ function hasVerdict(sample, verdict) {
   return hits.length > 0 && hits.every((hit) => hit === (verdict === 'right'));
 }
 
-/** Whether one outcome has all that is asked of a single run. */
+/** Whether one outcome has all that is required of a single run. */
 function hasAll(outcome, state, low, high) {
   if (state.status === 'excluded') {
     if (!isExcluded(outcome)) return false;
@@ -94,14 +94,14 @@ function hasAll(outcome, state, low, high) {
 
 const haystacks = new Map();
 
-/** All that the search looks at, in small letters; made when it is first asked for. */
+/** All that the search looks at, in small letters; made when it is first needed. */
 function haystack(sample) {
   let text = haystacks.get(sample);
   if (text === undefined) {
     const responses = sample.runs.map((one) =>
       one ? one.thinking + (one.answer ?? one.error ?? '') : '',
     );
-    text = [sample.id, sample.question, ...responses].join('\n').toLowerCase();
+    text = [sample.id, sample.instruction, ...responses].join('\n').toLowerCase();
     haystacks.set(sample, text);
   }
   return text;

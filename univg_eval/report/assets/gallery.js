@@ -84,7 +84,7 @@ function card(sample, position) {
           )
         : null,
       problems(sample),
-      make('p', { class: 'question', dir: 'auto' }, sample.question),
+      make('p', { class: 'instruction', dir: 'auto' }, sample.instruction),
       make(
         'ul',
         { class: 'outcomes' },
@@ -93,7 +93,7 @@ function card(sample, position) {
             'li',
             {},
             chip(run),
-            outcome === null ? make('span', { class: 'soft' }, 'not asked') : badge(outcome),
+            outcome === null ? make('span', { class: 'soft' }, 'no response requested') : badge(outcome),
           ),
         ),
       ),
@@ -237,7 +237,7 @@ function details(sample) {
     : ['no such object'];
   const facts = [['task', sample.task], ['truth', truth.join('; ')], ...sample.facts];
   return [
-    make('p', { class: 'question whole', dir: 'auto' }, sample.question),
+    make('p', { class: 'instruction whole', dir: 'auto' }, sample.instruction),
     ...figuresOf(sample),
     make(
       'details',
@@ -256,7 +256,7 @@ function details(sample) {
 function answerOf(sample, outcome, run) {
   const heading = make('h3', {}, chip(run), ` ${DATA.runs[run].label} `);
   if (outcome === null) {
-    return make('section', { class: 'answer' }, heading, make('p', {}, 'This run was not asked.'));
+    return make('section', { class: 'answer' }, heading, make('p', {}, 'This run did not get this sample.'));
   }
   heading.append(badge(outcome));
   const boxes = outcome.boxes.map(([image, ...box]) => {

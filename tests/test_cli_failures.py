@@ -1,0 +1,128 @@
+"""``univg failures``: counts in the terminal, for scripts, and its mistakes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from factories import make_sample
+from run_records import record_of
+
+from univg_eval.cli import failures as failures_command
+from univg_eval.cli import main
+from univg_eval.runs.record import write_run
+from univg_eval.samples import Target, write_benchmark
+
+SAMPLES = [
+    make_sample(0, targets=(Target(image=1, box=(0.1, 0.2, 0.3, 0.6)),)),
+    make_sample(1, image_is_given=False),
+    make_sample(2, targets=(), images=("toy/images/a.png",), widths=(64,), heights=(48,)),
+    make_sample(3),
+    make_sample(4),
+]
+TEXTS = {
+    "toy-00000": "[100, 200, 300, 600]",
+    "toy-00001": "In the first image: [500, 500, 750, 1000]",
+    "toy-00002": "There is no such object.",
+    "toy-00003": "[0, 0, 1000, 1000]",
+    "toy-00004": None,
+}
+
+
+@pytest.fixture
+def run_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    root = tmp_path / "data"
+    write_benchmark(SAMPLES, benchmark="toy", root=root)
+    monkeypatch.setenv("UNIVG_DATA", str(root))
+    folders = []
+    for name, texts in (("base", TEXTS), ("other", {"toy-00000": "[0, 0, 50, 50]"})):
+        record = record_of(SAMPLES, texts, label=name)
+        write_run(
+            tmp_path / name,
+            manifest=record.manifest,
+            responses=record.responses,
+            scores=record.scores,
+        )
+        folders.append(f"{name}={tmp_path / name}")
+    return folders
+
+
+def test_failures_in_the_terminal_and_for_scripts(
+    run_folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out_file = tmp_path / "misses.jsonl"
+    assert main(["failures", *run_folders, "--out", str(out_file)]) == 0
+    out = capsys.readouterr().out
+    assert "base on toy: 3 of 5 are misses at IoU 0.5" in out
+    assert "other on toy: 1 of 1 are misses at IoU 0.5" in out
+    assert "loose: The box covers the object and is too large." in out
+    assert "tight:" not in out  # only classes that occur
+    lines = [json.loads(line) for line in out_file.read_text(encoding="utf-8").splitlines()]
+    assert [(line["run"], line["id"], line["kind"]) for line in lines] == [
+        ("base", "toy-00001", "wrong_image"),
+        ("base", "toy-00003", "loose"),
+        ("base", "toy-00004", "no_box"),
+        ("other", "toy-00000", "elsewhere"),
+    ]
+    assert main(["failures", *run_folders, "--json", "--threshold", "1"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [run["label"] for run in result["runs"]] == ["base", "other"]
+    assert result["runs"][0]["total"]["kinds"]["wrong_image"] == 1
+    assert result["runs"][0]["other_reading"] is None
+    assert "elsewhere" in result["classes"]
+
+
+def test_tables_fit_a_narrow_terminal_and_lose_no_figure(
+    run_folders: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def tables() -> list[list[str]]:
+        """The head of each table and, below, its row of all tasks, by words."""
+        out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+        rows = [line.split() for line in out.splitlines()]
+        return [row for row in rows if row[:1] in (["task"], ["all"])]
+
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["failures", run_folders[0]]) == 0  # a pipe
+    assert tables() == [
+        ["task", "n", "misses", "wrong_image", "no_box", "loose"],
+        ["all", "5", "3", "1", "1", "1"],
+    ]
+    monkeypatch.setenv("FORCE_COLOR", "1")  # for Rich that is a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(failures_command, "NARROWEST", 40)
+    assert main(["failures", run_folders[0]]) == 0
+    found = tables()
+    assert found[0::2] == [
+        ["task", "n", "misses", "wrong_image"],
+        ["task", "n", "misses", "no_box", "loose"],
+    ]
+    assert found[1::2] == [["all", "5", "3", "1"], ["all", "5", "3", "1", "1"]]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--threshold", "nan"], "threshold is nan; expected an IoU above 0"),
+        (["--threshold", "0"], "threshold is 0.0; expected an IoU above 0"),
+        (["--out", "."], "is no regular file"),
+    ],
+)
+def test_failures_tells_wrong_arguments(
+    run_folders: list[str], extra: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["failures", run_folders[0], *extra]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_failures_needs_the_benchmark(
+    run_folders: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("UNIVG_DATA", str(tmp_path / "nothing"))
+    assert main(["failures", run_folders[0]]) == 2
+    assert "benchmark 'toy' is not prepared" in capsys.readouterr().err

@@ -1,0 +1,497 @@
+"""Figures of runs: the numbers, and each figure drawn once, for pages and for papers."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from univg_eval.analysis.failures import FailureKind
+from univg_eval.errors import UserError
+from univg_eval.files import whole_file
+from univg_eval.leaderboard import Estimate, Mark, macro_estimate, task_estimate
+from univg_eval.leaderboard.rows import Entry, entry_of_runs
+from univg_eval.leaderboard.table import relative_marks
+from univg_eval.report.drawing import run_style
+from univg_eval.report.run_data import HEADLINES, ReportData, ReportRun, headline, is_hit
+from univg_eval.report.text import printable
+from univg_eval.scoring import SampleScore
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "CLASS_COLOURS",
+    "CURVE_THRESHOLDS",
+    "FORMATS",
+    "HISTOGRAM_BINS",
+    "RunFigures",
+    "as_svg",
+    "draw_figures",
+    "figures_of",
+    "write_figures",
+]
+
+CURVE_THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+"""IoU thresholds of the curves: 0.05, 0.10, …, 0.95."""
+
+HISTOGRAM_BINS = (
+    "no box",
+    "IoU 0",
+    "(0, 0.1)",
+    *(f"[0.{tenth}, 0.{tenth + 1})" for tenth in range(1, 9)),
+    "[0.9, 1]",
+)
+"""Bins of the histograms: no readable box, a box that misses wholly, then tenths of IoU."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFigures:
+    """What is shown of one run; shares on [0, 1], None where nothing counts.
+
+    Attributes:
+        n: samples that count, of every kind.
+        excluded: samples left out for an invalid truth.
+        misses: samples that count and are not answered right.
+        answered: share of the samples with one target that have a readable box.
+        macro: unweighted mean over tasks of the headline number.
+        micro: mean over samples of it.
+        miou: unweighted mean over tasks of the mean IoU (samples with one target).
+        tasks: the headline number of each task.
+        curve: unweighted mean over tasks of Acc at each of `CURVE_THRESHOLDS`.
+        histogram: samples with one target in each of `HISTOGRAM_BINS`.
+        failures: misses by class, None where the classes cannot be told; their number is a
+            little smaller than `misses` where questions have several targets.
+        marks: the leaderboard's, each with what there is to say, possibly nothing.
+    """
+
+    n: int
+    excluded: int
+    misses: int
+    answered: float | None
+    macro: Estimate | None
+    micro: Estimate | None
+    miou: float | None
+    tasks: Mapping[str, Estimate]
+    curve: Sequence[float]
+    histogram: Sequence[int]
+    failures: Mapping[str, int] | None
+    marks: Mapping[Mark, str]
+
+
+def figures_of(data: ReportData) -> list[RunFigures]:
+    """The numbers of each run, in order."""
+    entries = [_entry(run) for run in data.runs]
+    return [
+        _figures(run, data.tasks, _marks(entry, entries[0]))
+        for run, entry in zip(data.runs, entries, strict=True)
+    ]
+
+
+def _figures(run: ReportRun, tasks: Sequence[str], marks: Mapping[Mark, str]) -> RunFigures:
+    counted = [score for score in run.scores if headline(score) is not None]
+    single = [score for score in counted if score.iou is not None]
+    by_task = {task: [s for s in counted if s.task == task] for task in tasks}
+    by_task = {task: scores for task, scores in by_task.items() if scores}
+    values = {task: [headline(s) or 0.0 for s in scores] for task, scores in by_task.items()}
+    clusters = {task: [s.cluster for s in scores] for task, scores in by_task.items()}
+    shares = {task: all(value in (0.0, 1.0) for value in values[task]) for task in values}
+    pooled = [value for task in values for value in values[task]]
+    groups = [cluster for task in clusters for cluster in clusters[task]]
+    return RunFigures(
+        n=len(counted),
+        excluded=sum(score.excluded for score in run.scores),
+        misses=sum(is_hit(score) is False for score in counted),
+        answered=_mean([float(score.status == "ok") for score in single]),
+        macro=macro_estimate(values, clusters) if values else None,
+        micro=task_estimate(pooled, groups, share=all(shares.values())) if pooled else None,
+        miou=_macro(single, lambda score: score.iou or 0.0),
+        tasks={
+            task: task_estimate(values[task], clusters[task], share=shares[task]) for task in values
+        },
+        curve=[_macro(single, _reaches(t)) or 0.0 for t in CURVE_THRESHOLDS] if single else [],
+        histogram=_histogram(single),
+        failures=None
+        if run.failures is None
+        else {kind: n for kind, n in run.failures.total.kinds.items() if n},
+        marks=marks,
+    )
+
+
+def _reaches(threshold: float) -> Callable[[SampleScore], float]:
+    return lambda score: float((score.iou or 0.0) >= threshold)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def _macro(scores: Sequence[SampleScore], value: Callable[[SampleScore], float]) -> float | None:
+    """Unweighted mean over tasks of the mean of `value` over their scores."""
+    by_task: dict[str, list[float]] = {}
+    for score in scores:
+        by_task.setdefault(score.task, []).append(value(score))
+    means = [math.fsum(values) / len(values) for values in by_task.values()]
+    return _mean(means)
+
+
+def _histogram(scores: Sequence[SampleScore]) -> list[int]:
+    counts = [0] * len(HISTOGRAM_BINS)
+    for score in scores:
+        iou = score.iou or 0.0
+        if score.status != "ok":
+            counts[0] += 1
+        elif iou == 0:
+            counts[1] += 1
+        else:
+            # Thousandths first: 0.3 / 0.1 is less than 3 in floats.
+            counts[2 + min(9, math.floor(round(iou * 10, 9)))] += 1
+    return counts
+
+
+def _marks(entry: Entry | None, reference: Entry | None) -> dict[Mark, str]:
+    """The leaderboard's marks of a run, held against the first run; what is usual is left out."""
+    if entry is None:
+        return {}
+    marks = dict(entry.marks)
+    if reference is not None:
+        marks |= relative_marks(entry, reference)
+    usual = (Mark.REFERENCE, Mark.SAME_FINGERPRINT, Mark.SAME_PROTOCOL)
+    return {mark: words for mark, words in marks.items() if mark not in usual}
+
+
+def _entry(run: ReportRun) -> Entry | None:
+    entries = (entry_of_runs([run.record], metric) for metric in HEADLINES)
+    return next((entry for entry in entries if entry is not None), None)
+
+
+# --- drawn ---------------------------------------------------------------------------------------
+
+FORMATS = ("pdf", "png")
+CLASS_COLOURS: Mapping[FailureKind, str] = MappingProxyType(
+    {
+        "invalid_truth": "#d9d9d9",
+        "truncated": "#666666",
+        "wrong_image": "#0072b2",
+        "no_box": "#999999",
+        "said_none": "#bfbfbf",
+        "false_alarm": "#f5c4dd",
+        "other_scale": "#8fd6c1",
+        "invalid_box": "#f0e442",
+        "wrong_object": "#56b4e9",
+        "loose": "#009e73",
+        "tight": "#cc79a7",
+        "shifted": "#e69f00",
+        "image_mixup": "#c7b3e5",
+        "elsewhere": "#d55e00",
+    }
+)
+"""Of the classes of misses, the same everywhere; the bars' parts carry numbers too."""
+ON_DARK = frozenset({"#0072b2", "#666666"})
+"""Colours on which white text is legible and black is not."""
+
+_COLUMN = 3.4  # inches: the width of a column in a two-column paper
+_LONGEST_NAME = 28
+_BLACK_ON_COLOUR = "#010101"  # plain black takes the colour of the page's text
+_STYLE: Any = {
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#808080",
+    "grid.alpha": 0.3,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    # Text stays text, and can be searched and edited.
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+}
+
+
+def draw_figures(data: ReportData, numbers: Sequence[RunFigures]) -> dict[str, Figure]:
+    """The figures of runs: ``curves``, ``misses``, ``tasks``, ``iou``, ``profiles``.
+
+    Those that have nothing to show are left out: of IoU without a sample with one target, of misses
+    where there are none, profiles of fewer than three tasks, all where no sample counts.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib import rc_context
+    except ImportError as error:
+        raise UserError(
+            "figures need the package matplotlib: pip install 'univg[report]'"
+        ) from error
+    if not any(one.n for one in numbers):
+        return {}
+    has_iou = any(one.curve for one in numbers)
+    wanted: dict[str, tuple[bool, Callable[[ReportData, Sequence[RunFigures]], Figure]]] = {
+        "curves": (has_iou, _curves),
+        "misses": (bool(data.failures), _misses),
+        "tasks": (True, _tasks),
+        "iou": (has_iou, _histograms),
+        "profiles": (len(data.tasks) >= 3, _profiles),
+    }
+    with rc_context(_STYLE):
+        return {name: draw(data, numbers) for name, (is_there, draw) in wanted.items() if is_there}
+
+
+def write_figures(data: ReportData, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write each figure in each of `FORMATS`; files of the same names are replaced.
+
+    Raises:
+        UserError: matplotlib is not installed, no run has a sample that counts, or the folder
+            cannot be written to.
+    """
+    drawn = draw_figures(data, figures_of(data))
+    if not drawn:
+        raise UserError("there are no figures to draw: no run has a sample that counts")
+    written = []
+    try:
+        for name, figure in drawn.items():
+            for form in FORMATS:
+                path = Path(folder) / f"{name}.{form}"
+                with whole_file(path, "wb") as file:
+                    _save(figure, file, form, name)
+                written.append(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write figures into {folder}: {error.strerror or error}; choose another folder"
+        ) from error
+    return written
+
+
+def as_svg(figure: Figure, name: str, spoken: str) -> str:
+    """A figure as an ``<svg>`` element for a page.
+
+    It has no style sheet, which the page's policy would forbid, takes black and its font from the
+    page, and shares no id with a figure of another name.
+    """
+    buffer = io.BytesIO()
+    _save(figure, buffer, "svg", name)
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+    root = ElementTree.fromstring(buffer.getvalue())
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
+                parent.remove(child)
+    for element in root.iter():
+        if element.tag == f"{{{_SVG}}}g":
+            element.attrib.pop("id", None)
+        for rule in element.attrib.pop("style", "").split(";"):
+            key, _, value = (part.strip() for part in rule.partition(":"))
+            if key == "font":  # e.g. 8px 'DejaVu Sans'
+                key, value = "font-size", re.search(r"[\d.]+px", value)[0]  # type: ignore[index]
+            if key and key != "font-family":
+                element.set(key, "currentColor" if value == "#000000" else value)
+    width, height = (float(part) for part in root.attrib["viewBox"].split()[2:])
+    root.attrib.update(
+        {
+            "role": "img",
+            "aria-label": spoken,
+            "fill": "currentColor",
+            "width": f"{_PAGE_SCALE * width:.0f}",
+            "height": f"{_PAGE_SCALE * height:.0f}",
+        }
+    )
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+_SVG = "http://www.w3.org/2000/svg"
+_PAGE_SCALE = 1.55  # CSS pixels a point, so that text is about as large as the page's small text
+
+
+def _save(figure: Figure, file: IO[bytes], form: str, name: str) -> None:
+    from matplotlib import rc_context
+
+    # Without dates and random ids, so that equal runs give equal files.
+    metadata = {
+        "pdf": {"CreationDate": None},
+        "png": {"Software": None},
+        "svg": dict.fromkeys(("Creator", "Date", "Format", "Type")),
+    }
+    with rc_context(_STYLE | {"svg.hashsalt": name}), warnings.catch_warnings():
+        # A label in a script that the font lacks: a page's own fonts may have it.
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+        figure.savefig(
+            file,
+            format=form,
+            dpi=300,
+            bbox_inches="tight",
+            transparent=form == "svg",
+            metadata=metadata[form],
+        )
+
+
+def ceiling(values: Iterable[float]) -> float:
+    """Where an axis of shares ends: the next quarter at or above all values, at least 0.25."""
+    return max(0.25, math.ceil(round(4 * max(values, default=0.0), 9)) / 4)
+
+
+def _new(
+    rows: int, columns: int, width: float, height: float, **options: Any
+) -> tuple[Figure, Any]:
+    """A figure of its own, and its axes: pyplot would keep it for the whole process."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+
+
+def _plain(text: str) -> str:
+    """A foreign name for a figure: on one line, cut, without the sign that begins a formula."""
+    words = " ".join(printable(text).split())
+    if len(words) > _LONGEST_NAME:
+        words = words[: _LONGEST_NAME - 1] + "…"
+    return words.replace("$", r"\$")
+
+
+def _name(run: ReportRun) -> str:
+    return f"{run.letter} {_plain(run.label)}"
+
+
+def _lines(
+    axes: Any, position: int, xs: Sequence[float], ys: Sequence[float], **options: Any
+) -> None:
+    style = run_style(position)
+    axes.plot(
+        xs,
+        ys,
+        color=style.colour,
+        linestyle=(0, style.line) if style.line else "-",
+        marker=style.marker,
+        markersize=4,
+        **options,
+    )
+
+
+def _curves(data: ReportData, numbers: Sequence[RunFigures]) -> Figure:
+    figure, (axes,) = _new(1, 1, _COLUMN, 2.6)
+    for i, (run, one) in enumerate(zip(data.runs, numbers, strict=True)):
+        if one.curve:
+            # Markers of several runs shall not hide each other where the lines meet.
+            _lines(
+                axes,
+                i,
+                CURVE_THRESHOLDS,
+                _percent(one.curve),
+                markevery=(i % 3, 3),
+                label=_name(run),
+            )
+    axes.set_xlabel("IoU threshold")
+    axes.set_ylabel("Accuracy, mean of tasks (%)")
+    axes.set_ylim(0, 100 * ceiling(value for one in numbers for value in one.curve))
+    axes.legend()
+    return figure
+
+
+def _misses(data: ReportData, numbers: Sequence[RunFigures]) -> Figure:
+    classified = [(run, run.failures.total) for run in data.runs if run.failures is not None]
+    figure, (axes,) = _new(1, 1, _COLUMN, 1.3 + 0.25 * len(classified))
+    left = [0.0] * len(classified)
+    for number, kind in enumerate(data.failures, start=1):
+        shares = [100 * total.kinds[kind] / total.n if total.n else 0.0 for _, total in classified]
+        colour = CLASS_COLOURS[kind]
+        bars = axes.barh(
+            range(len(classified)),
+            shares,
+            left=left,
+            color=colour,
+            edgecolor="white",
+            linewidth=0.4,
+            label=f"{number} {kind.replace('_', ' ')}",
+        )
+        words = [str(number) if share >= 3 * len(str(number)) else "" for share in shares]
+        on_colour = "white" if colour in ON_DARK else _BLACK_ON_COLOUR
+        axes.bar_label(bars, words, label_type="center", color=on_colour)
+        left = [a + b for a, b in zip(left, shares, strict=True)]
+    axes.set_yticks(range(len(classified)), [_name(run) for run, _ in classified])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("samples (%)")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=7)
+    return figure
+
+
+def _tasks(data: ReportData, numbers: Sequence[RunFigures]) -> Figure:
+    high = 0.9 + 0.12 * len(data.runs) * len(data.tasks)
+    figure, (axes,) = _new(1, 1, _COLUMN, max(2.0, high))
+    step = 0.8 / len(data.runs)
+    for i, (run, one) in enumerate(zip(data.runs, numbers, strict=True)):
+        there = [(t, one.tasks[task]) for t, task in enumerate(data.tasks) if task in one.tasks]
+        below = [e.value - (e.value if e.low is None else e.low) for _, e in there]
+        above = [(e.value if e.high is None else e.high) - e.value for _, e in there]
+        axes.barh(
+            [t - 0.4 + step * (i + 0.5) for t, _ in there],
+            _percent(estimate.value for _, estimate in there),
+            height=step * 0.9,
+            color=run_style(i).colour,
+            xerr=[_percent(max(0.0, v) for v in side) for side in (below, above)],
+            error_kw={"elinewidth": 0.8, "capsize": 1.5},
+            label=_name(run),
+        )
+    axes.set_yticks(range(len(data.tasks)), [_plain(task) for task in data.tasks])
+    axes.set_ylim(len(data.tasks) - 0.45, -0.55)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(left=0)
+    axes.set_xlabel("Acc@0.5 or the task's own score (%), 95 % interval")
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+def _histograms(data: ReportData, numbers: Sequence[RunFigures]) -> Figure:
+    columns = min(2, len(data.runs))
+    rows = math.ceil(len(data.runs) / columns)
+    figure, panels = _new(
+        rows, columns, 1.7 * columns + 0.4, 1.6 * rows + 0.4, sharex=True, sharey=True
+    )
+    for panel in panels[len(data.runs) :]:
+        panel.set_visible(False)
+    for i, (axes, run, one) in enumerate(zip(panels, data.runs, numbers, strict=False)):
+        colours = ["#999999", *[run_style(i).colour] * (len(HISTOGRAM_BINS) - 1)]
+        axes.bar(range(len(HISTOGRAM_BINS)), one.histogram, color=colours, width=0.85)
+        axes.set_xticks([0, 1, 2, 6, 11], ["no box", "0", "(0, 0.1)", "[0.4, 0.5)", "[0.9, 1]"])
+        axes.tick_params(axis="x", rotation=90)
+        axes.grid(visible=False, axis="x")
+        axes.set_title(_name(run), fontsize=8)
+    figure.supxlabel("IoU", fontsize=8)
+    figure.supylabel("samples", fontsize=8)
+    return figure
+
+
+def _profiles(data: ReportData, numbers: Sequence[RunFigures]) -> Figure:
+    figure, (axes,) = _new(1, 1, _COLUMN, _COLUMN, subplot_kw={"projection": "polar"})
+    angles = [2 * math.pi * i / len(data.tasks) for i in range(len(data.tasks))]
+    for i, (run, one) in enumerate(zip(data.runs, numbers, strict=True)):
+        there = [
+            (a, one.tasks[t].value)
+            for a, t in zip(angles, data.tasks, strict=True)
+            if t in one.tasks
+        ]
+        closed = [*there, *there[:1]]
+        _lines(axes, i, [a for a, _ in closed], _percent(v for _, v in closed), label=_name(run))
+    axes.set_theta_zero_location("N")
+    axes.set_theta_direction(-1)
+    axes.set_xticks(angles, [_plain(task) for task in data.tasks])
+    for angle, label in zip(angles, axes.get_xticklabels(), strict=True):
+        side = round(math.sin(angle), 1)
+        label.set_horizontalalignment("left" if side > 0 else "right" if side < 0 else "center")
+    axes.set_rlabel_position(0)
+    axes.set_ylim(0, 100 * ceiling(e.value for one in numbers for e in one.tasks.values()))
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def _percent(shares: Iterable[float]) -> list[float]:
+    return [100 * share for share in shares]
