@@ -456,7 +456,7 @@ def test_few_frames_of_a_video_are_held_at_once(
         return [Image.new("RGB", (64, 48)) for _ in numbers]
 
     monkeypatch.setattr(audit_files, "read_frames", read)
-    monkeypatch.setattr(audit_files, "check_film", lambda path: 20)
+    monkeypatch.setattr(audit_files, "check_video", lambda path: 20)
     (root / "toy" / "long.mp4").write_bytes(b"a video")
     assert not audit(root, frames(0, "long.mp4", *range(20))).found
     assert asked == [8, 8, 4]

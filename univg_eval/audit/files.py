@@ -12,7 +12,7 @@ from pathlib import Path
 from univg_eval.audit.findings import Case
 from univg_eval.errors import UserError
 from univg_eval.images.reading import ImageError, ImageHeader, image_header, split_reference
-from univg_eval.images.video import check_film, read_frames
+from univg_eval.images.video import check_video, read_frames
 from univg_eval.samples import GroundingSample
 
 __all__ = ["Progress", "open_files"]
@@ -89,11 +89,10 @@ def _ids(samples: Sequence[GroundingSample]) -> tuple[str, ...]:
 
 
 def _require_video_readers() -> None:
-    missing = [name for name in ("av", "decord") if importlib.util.find_spec(name) is None]
-    if missing:
+    if importlib.util.find_spec("av") is None:
         raise UserError(
-            f"reading frames of videos needs {' and '.join(missing)}: pip install 'univg[eval]'; "
-            "or audit the benchmark without them (--quick)"
+            "reading frames of videos needs the package av: pip install 'univg[eval]'; or audit "
+            "the benchmark without them (--quick)"
         )
 
 
@@ -126,7 +125,7 @@ def _open(
         yield from seen
         if not all(isinstance(one, Case) for one in seen):
             try:
-                check_film(path)
+                check_video(path)
             except UserError as error:
                 showing = {s.id: s for reference, _ in frames for s in users[reference]}
                 yield Case("damaged_video", str(error), tuple(showing), name)

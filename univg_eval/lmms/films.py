@@ -13,7 +13,7 @@ from typing import Any, cast
 from univg_eval.errors import UserError
 from univg_eval.images.reading import load_image
 from univg_eval.images.video import count_frames, list_frames
-from univg_eval.images.video.packets import open_film
+from univg_eval.images.video.decoding import open_video
 
 __all__ = ["FOLDER_FPS", "Film", "film_of_file", "film_of_folder"]
 
@@ -162,8 +162,7 @@ def _film_of_folder(folder: Path, _: tuple[int, int] | None) -> Film:
 @lru_cache(maxsize=512)
 def _film_of_file(path: Path, _: tuple[int, int] | None) -> Film:
     n_frames = count_frames(path)
-    container, stream = open_film(path)
-    with container:
+    with open_video(path) as (_container, stream):
         rate = stream.average_rate or stream.guessed_rate
     if not rate:
         raise UserError(

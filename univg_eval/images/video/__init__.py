@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from univg_eval.images.video.cache import CACHE_VARIABLE, FrameCache, frame_cache
-from univg_eval.images.video.films import check_film, count_frames, read_frames
-from univg_eval.images.video.folders import FRAME_ORDERS, FrameOrder, list_frames, natural_key
-from univg_eval.images.video.sampling import (
-    SAMPLING_RULES,
-    SamplingRule,
-    frame_numbers,
-    sample_frames_even,
-)
+from univg_eval.images.video.decoding import check_video, count_frames, read_frames
+from univg_eval.images.video.folders import FRAME_ORDERS, list_frames, natural_key
+from univg_eval.images.video.sampling import SAMPLING_RULES, frame_numbers, sample_frames_even
 
 __all__ = [
     "CACHE_VARIABLE",
     "FRAME_ORDERS",
     "SAMPLING_RULES",
     "FrameCache",
-    "FrameOrder",
-    "SamplingRule",
-    "check_film",
+    "check_video",
     "count_frames",
     "frame_cache",
     "frame_numbers",

@@ -1,7 +1,4 @@
-"""A bounded store of decoded frames.
-
-Questions on one video follow each other in every benchmark here, and ask for the same few frames.
-"""
+"""A bounded store of decoded frames: samples on one video follow each other and share frames."""
 
 from __future__ import annotations
 
@@ -26,33 +23,19 @@ FrameKey = tuple[str, int, int, int]
 
 
 class FrameCache:
-    """Frames that were used last, up to a number of bytes; safe to use from several threads.
+    """The frames that were used last, up to `max_bytes` of pixels (0: none); thread-safe.
 
-    The least recently used frames go first. A frame larger than the bound is not kept. Two threads
-    that miss the same frame at once both decode it; that costs time, never correctness.
+    A frame larger than the bound is not kept. Two threads that miss the same frame at once both
+    decode it.
     """
 
     def __init__(self, max_bytes: int) -> None:
-        """Keep up to `max_bytes` of pixels; 0 keeps nothing. UserError if negative."""
-        if max_bytes < 0:
-            raise UserError(f"a frame cache of {max_bytes} bytes: expected 0 (off) or more")
-        self._max_bytes = max_bytes
-        self._n_bytes = 0
+        self.max_bytes = max_bytes
+        self.n_bytes = 0
         self._frames: OrderedDict[FrameKey, npt.NDArray[np.uint8]] = OrderedDict()
         self._lock = threading.Lock()
 
-    @property
-    def max_bytes(self) -> int:
-        """The bound."""
-        return self._max_bytes
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of pixels held now."""
-        return self._n_bytes
-
     def __len__(self) -> int:
-        """Frames held now."""
         return len(self._frames)
 
     def get(self, key: FrameKey) -> npt.NDArray[np.uint8] | None:
@@ -64,25 +47,25 @@ class FrameCache:
             return frame
 
     def put(self, key: FrameKey, frame: npt.NDArray[np.uint8]) -> None:
-        """Hold a frame, which nobody may write to any more."""
+        """Hold a frame, which becomes read-only."""
         frame.flags.writeable = False
         with self._lock:
             held = self._frames.pop(key, None)
             if held is not None:
-                self._n_bytes -= held.nbytes
-            if frame.nbytes > self._max_bytes:
+                self.n_bytes -= held.nbytes
+            if frame.nbytes > self.max_bytes:
                 return
             self._frames[key] = frame
-            self._n_bytes += frame.nbytes
-            while self._n_bytes > self._max_bytes:
+            self.n_bytes += frame.nbytes
+            while self.n_bytes > self.max_bytes:
                 _, oldest = self._frames.popitem(last=False)
-                self._n_bytes -= oldest.nbytes
+                self.n_bytes -= oldest.nbytes
 
     def clear(self) -> None:
         """Let go of everything."""
         with self._lock:
             self._frames.clear()
-            self._n_bytes = 0
+            self.n_bytes = 0
 
 
 _shared: FrameCache | None = None
@@ -90,7 +73,7 @@ _shared_lock = threading.Lock()
 
 
 def frame_cache() -> FrameCache:
-    """The cache of this process, made when it is first asked for.
+    """The cache of this process.
 
     Its bound is ``$UNIVG_FRAME_CACHE_MB`` (whole megabytes of 2**20 bytes; 0 switches it off), else
     256 MB.

@@ -4,40 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from univg_eval.errors import UserError
 
-__all__ = ["SAMPLING_RULES", "SamplingRule", "frame_numbers", "sample_frames_even"]
+__all__ = ["SAMPLING_RULES", "frame_numbers", "sample_frames_even"]
 
-
-@dataclass(frozen=True, slots=True)
-class SamplingRule:
-    """A way to choose frames.
-
-    Attributes:
-        name: the word before the colon.
-        form: how the rule is written, e.g. ``even:5``.
-        meaning: what is chosen, in words.
-    """
-
-    name: str
-    form: str
-    meaning: str
-
-
-SAMPLING_RULES: Mapping[str, SamplingRule] = {
-    rule.name: rule
-    for rule in (
-        SamplingRule(
-            "even",
-            "even:N",
-            "N frames, each the centre of one of N equal intervals; a shorter video repeats frames",
-        ),
-        SamplingRule("all", "all", "every frame, in order"),
-        SamplingRule("given", "given", "the frame numbers that the annotation file lists"),
-    )
+SAMPLING_RULES: Mapping[str, str] = {
+    "even:N": "N frames, each the centre of one of N equal intervals; a shorter video repeats some",
+    "all": "every frame, in order",
+    "given": "the frame numbers that the annotation file lists",
 }
+"""How a rule is written → what it chooses."""
 
 _EVEN = re.compile(r"even:([1-9][0-9]{0,8})", re.ASCII)
 
@@ -46,7 +23,7 @@ def frame_numbers(rule: str, n_total: int, *, given: Sequence[int] | None = None
     """The frames that a rule chooses, as 0-based numbers in the order of showing.
 
     Args:
-        rule: one of the forms in `SAMPLING_RULES`: ``even:N``, ``all`` or ``given``.
+        rule: one of the forms in `SAMPLING_RULES`.
         n_total: frames of the video.
         given: for rule ``given`` alone: the numbers, in any order; repeats are kept.
 
@@ -68,18 +45,17 @@ def frame_numbers(rule: str, n_total: int, *, given: Sequence[int] | None = None
         for number in given:
             if type(number) is not int or not 0 <= number < n_total:
                 raise UserError(
-                    f"sampling rule 'given': frame {number!r} was asked for; expected whole "
-                    f"numbers from 0 to {n_total - 1}, as the video has {n_total} frames"
+                    f"sampling rule 'given': received frame {number!r}; expected whole numbers "
+                    f"from 0 to {n_total - 1}, as the video has {n_total} frames"
                 )
         return list(given)
     if rule == "all":
         return list(range(n_total))
     if match := _EVEN.fullmatch(rule):
         return sample_frames_even(n_total, int(match[1]))
-    known = ", ".join(repr(known.form) for known in SAMPLING_RULES.values())
     raise UserError(
-        f"unknown sampling rule {rule!r}; expected one of: {known}, with N a whole number from 1, "
-        "for example 'even:5'"
+        f"unknown sampling rule {rule!r}; expected one of: {', '.join(map(repr, SAMPLING_RULES))}, "
+        "with N a whole number from 1, for example 'even:5'"
     )
 
 

@@ -130,9 +130,9 @@ class VideoFolders:
 
     def has_ties(self, video: str) -> bool:
         """Whether frames of a video that was listed have equal first numbers in their names."""
-        order = FRAME_ORDERS["first_number"]
-        names = self._listed(video, order.name)
-        return len({order.key(name)[0] for name in names}) < len(names)
+        _, key = FRAME_ORDERS["first_number"]
+        names = self._listed(video, "first_number")
+        return len({key(name)[0] for name in names}) < len(names)
 
     def named(self, video: str, frames: Sequence[str], where: str) -> list[str]:
         """File names of frames that the release names without their extension.
