@@ -8,7 +8,7 @@ slanted polygons are the extents of their corners, worked out by hand.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,23 @@ def faults(release: Any) -> dict[str, str]:
         except ItemError as error:
             found[item.key] = error.kind
     return found
+
+
+def item_named(release: Any, key: str) -> Any:
+    """The item of a key."""
+    return next(item for item in release.items if item.key == key)
+
+
+def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
+    """Change the value in a JSON file."""
+    value = json.loads(path.read_text(encoding="utf-8"))
+    change(value)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def write_json(path: Path, value: Any, encoding: str = "utf-8") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(json.dumps(value, ensure_ascii=False).encode(encoding))
 
 
 def check_stills(samples: Any, truth: Sequence[TrueStill], benchmark: str) -> None:
@@ -257,7 +274,7 @@ def write_lisa_full(folder: Path) -> list[TrueStill]:
     (folder / "train").mkdir(parents=True, exist_ok=True)
     (folder / "train" / "0001.json").write_text("not to be read")
     write_image(folder / "train" / "0001.jpg", (20, 20), (1, 1, 2, 2))
-    _write(folder / "explanatory" / "train.json", [])
+    write_json(folder / "explanatory" / "train.json", [])
     return truth
 
 
@@ -285,7 +302,7 @@ def write_annotation(folder: Path, image: Annotation) -> None:
         "imageHeight": h,
         "imageWidth": w,
     }
-    _write(folder / image.split / f"{image.stem}.json", value, encoding=image.encoding)
+    write_json(folder / image.split / f"{image.stem}.json", value, encoding=image.encoding)
 
 
 def spoil_lisa_full(folder: Path) -> dict[str, str]:
@@ -356,7 +373,7 @@ def write_lisa_extracted(folder: Path) -> list[TrueStill]:
                 )
             )
             rows.append({"image_path": released, "instruction": image.texts[0], "boxes": boxes})
-        _write(folder / f"lisa_{split}.json", rows)
+        write_json(folder / f"lisa_{split}.json", rows)
     return truth
 
 
@@ -485,7 +502,7 @@ def write_llmseg_full(folder: Path) -> list[TrueStill]:
                 )
             )
         value[picture.name] = {"from_dataset": picture.dataset, "qa_pairs": pairs}
-    _write(folder / "test.json", value)
+    write_json(folder / "test.json", value)
     return truth
 
 
@@ -518,7 +535,7 @@ def spoil_llmseg_full(folder: Path) -> dict[str, str]:
         "qa_pairs": [{"question": "Where?", "answer": "There.", "rle_seg": coco_rle(whole)}],
     }
     faults[f"{number + len(pairs) + 1:05d}"] = "invalid_row"
-    _write(folder / "test.json", value)
+    write_json(folder / "test.json", value)
     return faults
 
 
@@ -547,10 +564,5 @@ def write_llmseg_extracted(folder: Path) -> list[TrueStill]:
                 )
             )
             rows.append({"image_path": released, "question": question, "bbox": boxes})
-    _write(folder / "LLMSeg_eval.json", rows)
+    write_json(folder / "LLMSeg_eval.json", rows)
     return truth
-
-
-def _write(path: Path, value: Any, encoding: str = "utf-8") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(json.dumps(value, ensure_ascii=False).encode(encoding))

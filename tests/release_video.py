@@ -7,8 +7,7 @@ samples that a converter made against that truth.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from release_still import write_json
 
-from univg_eval.benchmarks.readers.common.release import Item, Release
 from univg_eval.samples import GroundingSample
 
 # Position of the centre frame of five equal intervals, for the numbers of frames used here.
@@ -247,8 +246,8 @@ def write_revos_full(folder: Path) -> list[TrueSample]:
             )
     # The cup is described by an empty mask, not by a null, in one of the frames that hide it.
     masks["21"][5] = compressed_rle(np.zeros(KITCHEN[::-1], dtype=bool))
-    _write_json(folder / "meta_expressions_valid_.json", {"videos": videos})
-    _write_json(folder / "mask_dict.json", masks)
+    write_json(folder / "meta_expressions_valid_.json", {"videos": videos})
+    write_json(folder / "mask_dict.json", masks)
     return truth
 
 
@@ -287,7 +286,7 @@ def write_revos_extracted(folder: Path) -> list[TrueSample]:
                 n_frames=len(film.frames),
             )
         )
-    _write_json(folder / "ReVOS_eval.json", rows)
+    write_json(folder / "ReVOS_eval.json", rows)
     return truth
 
 
@@ -393,7 +392,7 @@ def write_reasonvos_full(folder: Path) -> list[TrueSample]:
                     extra={"is_sent": is_sent, "obj_id": obj_id, "video_source": source},
                 )
             )
-    _write_json(folder / "meta_expressions.json", {"videos": videos})
+    write_json(folder / "meta_expressions.json", {"videos": videos})
     return truth
 
 
@@ -438,30 +437,8 @@ def write_reasonvos_extracted(folder: Path) -> list[TrueSample]:
                 n_frames=len(film.frames),
             )
         )
-    _write_json(folder / "ReasonVOS_eval.json", rows)
+    write_json(folder / "ReasonVOS_eval.json", rows)
     return truth
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
-
-
-def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
-    """Change the value in a JSON file."""
-    value = json.loads(path.read_text(encoding="utf-8"))
-    change(value)
-    path.write_text(json.dumps(value), encoding="utf-8")
-
-
-def converted(release: Release) -> list[GroundingSample]:
-    """All samples of a release, converted one item after the other."""
-    return [sample for item in release.items for sample in item.convert()]
-
-
-def item_named(release: Release, key: str) -> Item:
-    """The item of a key."""
-    return next(item for item in release.items if item.key == key)
 
 
 def require_equal(

@@ -35,9 +35,15 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     file_sha256,
     parse_json,
 )
-from univg_eval.benchmarks.readers.common.clusters import shared_image_clusters
 from univg_eval.benchmarks.readers.common.entry import CatalogEntry
-from univg_eval.benchmarks.readers.common.release import Item, ItemError, Release, is_file, size_of
+from univg_eval.benchmarks.readers.common.release import (
+    Item,
+    ItemError,
+    Release,
+    is_file,
+    shared_image_clusters,
+    size_of,
+)
 from univg_eval.boxes import Box
 from univg_eval.errors import UserError
 from univg_eval.images.reading import split_reference

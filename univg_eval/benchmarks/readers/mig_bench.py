@@ -40,7 +40,6 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     require_field,
     text_field,
 )
-from univg_eval.benchmarks.readers.common.clusters import shared_image_clusters
 from univg_eval.benchmarks.readers.common.entry import ByHand, CatalogEntry, HubFiles, ImageArchive
 from univg_eval.benchmarks.readers.common.release import (
     FaultKind,
@@ -48,6 +47,7 @@ from univg_eval.benchmarks.readers.common.release import (
     ItemError,
     Release,
     ordinal,
+    shared_image_clusters,
     size_of,
 )
 from univg_eval.boxes import four_numbers

@@ -1,10 +1,8 @@
 """ReVOS: frames of a video, one instruction that takes reasoning, one box in one of the frames.
 
-Yan et al., "VISA: Reasoning Video Object Segmentation via Large Language Models" (ECCV 2024). Two
-benchmarks:
+Yan et al., "VISA: Reasoning Video Object Segmentation via Large Language Models" (ECCV 2024).
 
-``revos`` is made from the boxes that the UniVG-R1 authors extracted and score (GD-ML/UniVG-R1-data,
-``zero_shot_evaluation/ReVOS_eval.json``), and comparable with their table. A row::
+``revos`` has UniVG-R1's boxes (ReVOS_eval.json; see `zero_shot`). A row::
 
     {"video_id": "…", "frames": [3, 11, 19, 27, 35], "question": "…",
      "bbox_list": [[x1, y1, x2, y2], …]}
@@ -14,8 +12,7 @@ number in their names (order ``first_number`` of `video.FRAME_ORDERS`). The targ
 third frame, ``bbox_list[2]``, in pixels; decimals are cut off, and whole numbers may be texts, as
 AMAP-ML/UniVG-R1, ``eval/zero_shot/revos_evaluation/eval.py``, has it by ``int()``. Where first
 numbers are equal, upstream leaves the order to the file system; here it is the natural one, and
-`extra` says ``tied_frames``. Boxes are divided by the size of the frame as displayed; upstream
-takes the size as stored.
+`extra` says ``tied_frames``.
 
 ``revos_full`` is made from the validation part of the release itself (cilinyan/ReVOS-api)::
 
@@ -30,9 +27,9 @@ takes the size as stored.
 An expression's mask in a frame is the union of the masks of its ``anno_id``; null says that an
 object is not visible there (cilinyan/VISA, ``tools/eval_revos.py``). ``type_id`` is 0 for
 referring, 1 for reasoning and 2 for expressions that describe nothing in the video. The box around
-the union in the asked frame is the target. There is no target, and ``absent`` in `extra` says why,
-where an expression has no object (``no_object``) and where none of its objects is visible in the
-asked frame (``not_visible``).
+the union in the target's frame is the target. There is no target, and ``absent`` in `extra` says
+why, where an expression has no object (``no_object``) and where none of its objects is visible in
+that frame (``not_visible``).
 """
 
 from __future__ import annotations
@@ -41,54 +38,51 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from univg_eval.benchmarks.readers.common.annotation_files import (
-    AnnotationFile,
     chosen_splits,
-    describe,
-    find_file,
-    load_json,
+    file_sha256,
     pixel_box,
-    require_rows,
-    text_field,
+    unexpected,
 )
 from univg_eval.benchmarks.readers.common.entry import ByHand, ImageArchive
-from univg_eval.benchmarks.readers.common.mask_dict import MaskDict
-from univg_eval.benchmarks.readers.common.masks import Mask, read_rle, require_image_size, unite
-from univg_eval.benchmarks.readers.common.release import Item, ItemError, Release
+from univg_eval.benchmarks.readers.common.masks import Mask, read_rle, unite
+from univg_eval.benchmarks.readers.common.release import ItemError, Release
 from univg_eval.benchmarks.readers.common.sequences import (
-    IMAGES_LINK,
-    EvenFrames,
+    DEFAULT_SAMPLING,
+    SPLIT,
+    Shown,
     VideoFolders,
-    frame_names,
-    mask_target,
+    expressions_release,
     open_videos,
     sequence_sample,
+    shown_frames,
 )
-from univg_eval.benchmarks.readers.common.zero_shot import extracted_entry, full_entry
+from univg_eval.benchmarks.readers.common.zero_shot import (
+    Row,
+    extracted_entry,
+    extracted_release,
+    full_entry,
+    read_extracted,
+)
 from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample, Target
 
-__all__ = ["ENTRIES", "SPLIT", "open_revos", "open_revos_full"]
-
-SPLIT = "test"
-ASKED = 2
-"""Position of the asked frame in UniVG-R1's rows: the third."""
+__all__ = ["ENTRIES", "open_revos", "open_revos_full"]
 
 EXTRACTED_FILE = "ReVOS_eval.json"
-_FIELDS = ("video_id", "frames", "question", "bbox_list")
-_EXTRACTED_ORIGIN = "GD-ML/UniVG-R1-data, folder zero_shot_evaluation"
-_EXTRACTED_VIDEOS = ("ReVOS_eval", "images", "JPEGImages", "ReVOS/JPEGImages")
+TARGET = 2
+"""Place of the target's frame in UniVG-R1's rows: the third."""
 
-META_FILE = "meta_expressions_valid_.json"
-MASK_FILE = "mask_dict.json"
-_ORIGIN = "the links in the README of cilinyan/ReVOS-api"
+META_FILE, MASK_FILE = "meta_expressions_valid_.json", "mask_dict.json"
 RELEASED_SHA256: Mapping[str, str] = {
     META_FILE: "291d1854eb860ebac5dd3870451bfc9a2bf002765efabf39bf5496bcb8e1f4b6",
     MASK_FILE: "e9b4310661495ddd47dedcac1e289621cf8f5dff89c0bb8b65f7699f748d5cff",
 }
 """As the README of cilinyan/ReVOS-api lists them."""
+_ORIGIN = "the links in the README of cilinyan/ReVOS-api"
 
 
 def open_revos(
@@ -97,106 +91,81 @@ def open_revos(
     images: str | os.PathLike[str] | None = None,
     splits: Sequence[str] | None = None,
 ) -> Release:
-    """Open UniVG-R1's extracted boxes as benchmark ``revos``.
+    """Open UniVG-R1's boxes as benchmark ``revos``; one item a row.
 
     Args:
-        source: ReVOS_eval.json, or a folder that holds it, directly or below
-            zero_shot_evaluation/.
+        source, splits: see `read_extracted`.
         images: the folder that holds the videos, or has them in JPEGImages; None: ReVOS_eval,
             images, JPEGImages or ReVOS/JPEGImages beside the file, else the file's folder: the
             first in which a video is found.
-        splits: ``["test"]`` or None; there is no other.
-
-    Returns:
-        One item a row. The file is held in memory.
 
     Raises:
         UserError: the file is not there or not that of this set; no video is found.
     """
-    chosen_splits("revos", (SPLIT,), splits)
-    path = find_file(source, EXTRACTED_FILE, ["zero_shot_evaluation"], _EXTRACTED_ORIGIN)
-    file = load_json(path)
-    rows = require_rows(file, _FIELDS)
-    names = [row.get("video_id") for row in rows if isinstance(row, Mapping)]
+    fields = ("video_id", "frames", "question", "bbox_list")
+    rows = read_extracted("revos", source, splits, {SPLIT: EXTRACTED_FILE}, fields)
+    names = [row.value.get("video_id") for row in rows if isinstance(row.value, Mapping)]
     folders = VideoFolders.choose(
-        images, path.parent, _EXTRACTED_VIDEOS, [name for name in names if isinstance(name, str)]
+        images,
+        rows[0].file.path.parent,
+        ("ReVOS_eval", "images", "JPEGImages", "ReVOS/JPEGImages"),
+        [name for name in names if isinstance(name, str)],
     )
-    return Release(
-        benchmark="revos",
-        items=[
-            Item(key=f"{number:05d}", convert=partial(_extracted_row, row, number, file, folders))
-            for number, row in enumerate(rows)
-        ],
-        n_items=len(rows),
-        links={IMAGES_LINK: folders.folder},
-        source={
-            "revision": "univg-r1-extracted",
-            "files": [{**file.to_dict(), "split": SPLIT, "rows": len(rows)}],
-            "sampling": "given",
-            "order": "first_number",
-            "box": "bbox_list[2] in pixels, decimals cut off, divided by the frame's size as "
-            "displayed",
-        },
+    return extracted_release(
+        rows,
+        partial(_extracted_sample, folders),
+        folders.folder,
+        sampling="given",
+        order="first_number",
+        box="bbox_list[2] in pixels, decimals cut off, divided by the frame's size as displayed",
     )
 
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 
 
-def _extracted_row(
-    row: Any, number: int, file: AnnotationFile, folders: VideoFolders
-) -> list[GroundingSample]:
-    where = f"{file.path.name} row {number}"
-    video = text_field(row, "video_id", where)
-    question = text_field(row, "question", where)
-    all_files = folders.frames(video, where, order="first_number")
-    numbers, boxes = row.get("frames"), row.get("bbox_list")
+def _extracted_sample(folders: VideoFolders, row: Row) -> GroundingSample:
+    video, question = row.text("video_id"), row.text("question")
+    all_files = folders.frames(video, row.where, order="first_number")
+    numbers, boxes = row.value.get("frames"), row.value.get("bbox_list")
     if (
         not isinstance(numbers, list)
-        or len(numbers) <= ASKED
+        or len(numbers) <= TARGET
         or not all(type(v) is int and 0 <= v < len(all_files) for v in numbers)
     ):
-        raise ItemError(
-            "invalid_row",
-            f"{where}: field 'frames' is {describe(numbers)}; expected three or more whole numbers "
-            f"from 0 to {len(all_files) - 1}, as {folders.folder / video} has {len(all_files)} "
-            "frames",
+        raise unexpected(
+            f"{row.where}: field 'frames'",
+            numbers,
+            f"three or more whole numbers from 0 to {len(all_files) - 1}, as "
+            f"{folders.folder / video} has {len(all_files)} frames",
         )
-    if not isinstance(boxes, list) or len(boxes) <= ASKED:
-        raise ItemError(
-            "invalid_row",
-            f"{where}: field 'bbox_list' is {describe(boxes)}; expected a box for each of the "
-            f"{len(numbers)} frames",
+    if not isinstance(boxes, list) or len(boxes) <= TARGET:
+        raise unexpected(
+            f"{row.where}: field 'bbox_list'", boxes, f"a box for each of {len(numbers)} frames"
         )
     files = [all_files[i] for i in numbers]
-    image_wh = folders.size(video, files[ASKED])
-    at = f"{where}: field 'bbox_list[{ASKED}]'"
-    box = boxes[ASKED]
+    image_wh = folders.size(video, files[TARGET])
+    at = f"{row.where}: field 'bbox_list[{TARGET}]'"
+    box = boxes[TARGET]
     if isinstance(box, list):
         box = [int(v) if isinstance(v, str) and _WHOLE_NUMBER.fullmatch(v) else v for v in box]
     pixel_box(box, image_wh, at)  # refuses what int() cannot cut
-    return [
-        sequence_sample(
-            benchmark="revos",
-            key=f"{number:05d}",
-            split=SPLIT,
-            folders=folders,
-            video=video,
-            cluster=video,
-            files=files,
-            asked=ASKED,
-            all_files=folders.frames(video, where),
-            expression=question,
-            targets=(Target(ASKED, pixel_box([int(v) for v in box], image_wh, at)),),
-            source={
-                "file": file.path.name,
-                "revision": "univg-r1-extracted",
-                "row": number,
-                "images": [f"{video}/{name}" for name in files],
-            },
-            extra={"tied_frames": True} if folders.has_ties(video) else {},
-        )
-    ]
+    return sequence_sample(
+        benchmark="revos",
+        key=row.key,
+        folders=folders,
+        video=video,
+        cluster=video,
+        files=files,
+        target=TARGET,
+        expression=question,
+        targets=(Target(TARGET, pixel_box([int(v) for v in box], image_wh, at)),),
+        source=row.to_source([f"{video}/{name}" for name in files]),
+        extra={"tied_frames": True} if folders.has_ties(video) else {},
+    )
+
+
+# The release itself
 
 
 def open_revos_full(
@@ -204,9 +173,9 @@ def open_revos_full(
     *,
     images: str | os.PathLike[str] | None = None,
     splits: Sequence[str] | None = None,
-    sampling: str = EvenFrames.DEFAULT,
+    sampling: str = DEFAULT_SAMPLING,
 ) -> Release:
-    """Open the validation part of ReVOS as benchmark ``revos_full``.
+    """Open the validation part of ReVOS as benchmark ``revos_full``; one item an expression.
 
     Args:
         source: the folder that holds meta_expressions_valid_.json and mask_dict.json, directly or
@@ -214,152 +183,132 @@ def open_revos_full(
         images: the folder that holds the videos, or has them in JPEGImages; None: JPEGImages
             beside the files, else their own folder.
         splits: ``["test"]`` or None; the validation part is what everybody reports.
-        sampling: which frames are shown, ``even:N`` or ``all``; see `EvenFrames`.
-
-    Returns:
-        One item an expression, in file order. Of the masks only those of the asked frame's
-        objects are read (see `mask_dict`).
+        sampling: which frames are shown, see `shown_frames`.
 
     Raises:
-        UserError: a file is missing, broken off or of another set; no video is found; an unknown
-            sampling rule.
+        UserError: a file is missing, damaged or of another set; no video is found; an unknown
+            sampling rule; ijson is not installed.
     """
     chosen_splits("revos_full", (SPLIT,), splits)
-    rule = EvenFrames(sampling)
-    path = find_file(source, META_FILE, ["ReVOS"], _ORIGIN)
-    meta = load_json(path)
-    videos = open_videos(meta, ("frames", "expressions"), ("exp", "anno_id"))
-    mask_path = path.with_name(MASK_FILE)
+    shown_frames(sampling, 1)
+    meta, videos = open_videos(
+        source, META_FILE, "ReVOS", _ORIGIN, ("frames", "expressions"), ("exp", "anno_id")
+    )
+    mask_path = meta.path.with_name(MASK_FILE)
     if not mask_path.is_file():
         raise UserError(
-            f"{mask_path} does not exist; expected it beside {path.name}. It comes from {_ORIGIN}"
+            f"{mask_path} does not exist; expected it beside {meta.path.name}. It comes from "
+            f"{_ORIGIN}"
         )
-    folders = VideoFolders.choose(images, path.parent, ("JPEGImages",), videos)
-    reader = _FullReader(meta, MaskDict(mask_path), folders, rule)
-    expressions = [
-        (video, str(exp_id), entry)
-        for video, content in videos.items()
-        for exp_id, entry in content["expressions"].items()
-    ]
-    files = [meta.to_dict(), {"name": MASK_FILE, "sha256": reader.masks.sha256}]
-    return Release(
-        benchmark="revos_full",
-        items=[
-            Item(
-                key=f"{video}/{exp_id}",
-                convert=partial(reader.convert, video, videos[video], exp_id, entry, row),
-            )
-            for row, (video, exp_id, entry) in enumerate(expressions)
+    folders = VideoFolders.choose(images, meta.path.parent, ("JPEGImages",), videos)
+    masks = _read_masks(mask_path, _wanted_masks(videos, sampling))
+    digests = {META_FILE: meta.sha256, MASK_FILE: file_sha256(mask_path)}
+    return expressions_release(
+        "revos_full",
+        meta,
+        videos,
+        folders,
+        sampling,
+        text="exp",
+        find_mask=partial(_find_mask, masks),
+        files=[
+            {"name": path.name, "sha256": digest, "as_published": digest == RELEASED_SHA256[name]}
+            for path, (name, digest) in zip((meta.path, mask_path), digests.items(), strict=True)
         ],
-        n_items=len(expressions),
-        links={IMAGES_LINK: folders.folder},
-        source={
-            "revision": "official",
-            "files": [
-                {**file, "as_published": file["sha256"] == RELEASED_SHA256[name]}
-                for name, file in zip((META_FILE, MASK_FILE), files, strict=True)
-            ],
-            **rule.to_dict(),
-            "box": "around the union of the masks of anno_id in the asked frame",
-        },
+        box="around the union of the masks of anno_id in the asked frame",
     )
 
 
-class _FullReader:
-    """Makes the samples of a release that was opened."""
-
-    def __init__(
-        self, meta: AnnotationFile, masks: MaskDict, folders: VideoFolders, rule: EvenFrames
-    ) -> None:
-        self.masks = masks
-        self._meta = meta
-        self._folders = folders
-        self._rule = rule
-
-    def convert(
-        self, video: str, content: Mapping[str, Any], exp_id: str, entry: Any, row: int
-    ) -> list[GroundingSample]:
-        where = f"{self._meta.path.name}: video {video!r}, expression {exp_id!r}"
-        expression = text_field(entry, "exp", where)
-        objects = _object_names(entry.get("anno_id"), where)
-        frames = frame_names(content.get("frames"), where)
-        numbers, asked = self._rule.of(len(frames))
-        shown = [frames[i] for i in numbers]
-        files = self._folders.named(video, shown, where)
-        targets: tuple[Target, ...] = ()
-        facts: dict[str, Any] = {"absent": "no_object"}
-        if objects:
-            mask = self._mask(objects, numbers[asked], len(frames), where)
-            if mask is not None:
-                require_image_size(
-                    mask,
-                    self._folders.size(video, files[asked]),
-                    self._folders.path(video, files[asked]),
-                    f"{where}, frame {shown[asked]!r}",
-                )
-            targets, facts = mask_target(mask, asked)
-        kind = {"type_id": entry["type_id"]} if type(entry.get("type_id")) is int else {}
-        return [
-            sequence_sample(
-                benchmark="revos_full",
-                key=f"{video}-{exp_id}",
-                split=SPLIT,
-                folders=self._folders,
-                video=video,
-                cluster=video,
-                files=files,
-                asked=asked,
-                all_files=self._folders.frames(video, where),
-                expression=expression,
-                targets=targets,
-                source={
-                    "file": self._meta.path.name,
-                    "revision": "official",
-                    "row": row,
-                    "images": [f"{video}/{name}" for name in shown],
-                },
-                extra={**facts, **kind, "anno_id": entry["anno_id"]},
-            )
-        ]
-
-    def _mask(self, objects: list[str], frame: int, n_frames: int, where: str) -> Mask | None:
-        """Union of the objects' masks in a frame; None if none is visible there."""
-        shown = []
-        for name in objects:
-            if name not in self.masks:
-                raise ItemError(
-                    "invalid_row",
-                    f"{where}: object {name} of 'anno_id' has no masks in {self.masks.path}; "
-                    "expected the two files of one release",
-                )
-            try:
-                masks = self.masks.get(name)
-            except UserError as error:
-                raise ItemError("invalid_mask", f"{where}: {error}") from error
-            if len(masks) != n_frames:
-                raise ItemError(
-                    "invalid_mask",
-                    f"{where}: object {name} has {len(masks)} masks, its video {n_frames} frames; "
-                    "expected one mask (or null) a frame",
-                )
-            if masks[frame]:  # null, and what else says nothing
-                at = f"{self.masks.path.name}: object {name}, frame {frame}"
-                shown.append(read_rle(masks[frame], f"{where} ({at})"))
-        return unite(shown, where) if shown else None
-
-
-def _object_names(value: Any, where: str) -> list[str]:
-    """The keys in mask_dict.json of an expression's objects; none is allowed."""
-    if not isinstance(value, list) or not all(
-        type(v) is int or (isinstance(v, str) and v) for v in value
+def _find_mask(masks: _Masks, shown: Shown) -> tuple[Mask | None, dict[str, Any]]:
+    """The union of the masks of an expression's objects; None if none is visible."""
+    objects, type_id = shown.entry.get("anno_id"), shown.entry.get("type_id")
+    if not isinstance(objects, list) or not all(
+        type(v) is int or (isinstance(v, str) and v) for v in objects
     ):
-        raise ItemError(
-            "invalid_row",
-            f"{where}: field 'anno_id' is {describe(value)}; expected a list of object numbers, "
-            "empty where the expression describes nothing",
+        raise unexpected(
+            f"{shown.where}: field 'anno_id'",
+            objects,
+            "a list of object numbers, empty where the expression describes nothing",
         )
-    return [str(v) for v in value]
+    frame = shown.numbers[shown.target]
+    visible = []
+    for name in map(str, objects):
+        if name not in masks:
+            raise ItemError(
+                "invalid_row",
+                f"{shown.where}: object {name} of 'anno_id' has no masks in {MASK_FILE}; expected "
+                "the two files of one release",
+            )
+        n_masks, in_frames = masks[name]
+        if n_masks != len(shown.frames):
+            raise ItemError(
+                "invalid_mask",
+                f"{shown.where}: object {name} has {n_masks} masks, its video "
+                f"{len(shown.frames)} frames; expected one mask (or null) a frame",
+            )
+        if in_frames[frame]:  # null, and what else says nothing
+            at = f"{shown.where} ({MASK_FILE}: object {name}, frame {frame})"
+            visible.append(read_rle(in_frames[frame], at))
+    return unite(visible, shown.where) if visible else None, {
+        **({} if objects else {"absent": "no_object"}),
+        **({"type_id": type_id} if type(type_id) is int else {}),
+        "anno_id": objects,
+    }
 
+
+_Masks = Mapping[str, tuple[int, Mapping[int, Any]]]
+"""Object → how many masks it has, and those of the wanted frames, as they are in the file."""
+
+
+def _wanted_masks(videos: Mapping[str, Mapping[str, Any]], sampling: str) -> dict[str, set[int]]:
+    """Object → the frames in which it is to be found."""
+    wanted: dict[str, set[int]] = {}
+    for content in videos.values():
+        frames = content.get("frames")
+        if isinstance(frames, list) and frames:
+            numbers, target = shown_frames(sampling, len(frames))
+            for entry in content["expressions"].values():
+                objects = entry.get("anno_id") if isinstance(entry, Mapping) else None
+                for name in objects if isinstance(objects, list) else ():
+                    wanted.setdefault(str(name), set()).add(numbers[target])
+    return wanted
+
+
+def _read_masks(path: Path, wanted: Mapping[str, set[int]]) -> _Masks:
+    """Read mask_dict.json, which has hundreds of megabytes, object by object.
+
+    Raises:
+        UserError: it is not the file of this set, breaks off, or names an object twice.
+    """
+    try:
+        import ijson
+    except ImportError as error:
+        raise UserError("ReVOS's masks need ijson: pip install 'univg[eval]'") from error
+    found: dict[str, tuple[int, dict[int, Any]]] = {}
+    names: set[str] = set()
+    problem = ""
+    try:
+        with path.open("rb") as file:
+            for name, masks in ijson.kvitems(file, "", use_float=True):
+                if name in names or not isinstance(masks, list):
+                    problem = f"object {name} is a duplicate or has no list"
+                    break
+                names.add(name)
+                if name in wanted:
+                    kept = {frame: masks[frame] for frame in wanted[name] if frame < len(masks)}
+                    found[name] = len(masks), kept
+    except (OSError, ijson.JSONError) as error:
+        problem = " ".join(str(error).split())[:200]
+    if problem or not names:
+        raise UserError(
+            f"{path}: {problem or 'no object in it'}; expected one JSON object "
+            '{"1": [mask or null per frame, …], …}, the mask_dict.json of ReVOS. If its download '
+            "broke off, fetch it again"
+        )
+    return found
+
+
+# Catalogue
 
 _REVOS = ByHand(
     "ReVOS (OneDrive or Baidu; the README lists SHA-256 sums)",
@@ -374,7 +323,7 @@ ENTRIES = (
         title="ReVOS, the boxes in sampled frames that UniVG-R1 scores",
         opener=open_revos,
         tasks={"univg_revos": None, "univg_revos_video": None},
-        files=("ReVOS_eval.json",),
+        files=(EXTRACTED_FILE,),
         images=(_REVOS,),
         image_archives=_ARCHIVES,
         licence=f"ReVOS: {_LICENCE}",

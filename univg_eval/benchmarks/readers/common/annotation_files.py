@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from univg_eval.benchmarks.readers.common.release import ImageFolder, ItemError
+from univg_eval.benchmarks.readers.common.release import FaultKind, ImageFolder, ItemError
 from univg_eval.boxes import Box, four_numbers
 from univg_eval.errors import UserError
 from univg_eval.files import refuse_nan
@@ -31,6 +31,7 @@ __all__ = [
     "require_field",
     "require_rows",
     "text_field",
+    "unexpected",
 ]
 
 
@@ -159,6 +160,11 @@ def describe(value: Any) -> str:
 
 def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def unexpected(where: str, value: Any, expected: str, kind: FaultKind = "invalid_row") -> ItemError:
+    """The fault of an item in which a value is not what it has to be."""
+    return ItemError(kind, f"{where} is {describe(value)}; expected {expected}")
 
 
 def require_rows(file: AnnotationFile, fields: Iterable[str]) -> list[Any]:

@@ -1,12 +1,8 @@
-"""What the reader of a dataset's release hands to `univg prepare`.
+"""What a reader hands to `univg prepare`: a release as items that are converted one at a time.
 
-A reader opens the release's index files at once (so that a wrong folder is refused before any
-work), and then offers *items*: the smallest parts that can be converted apart, such as one
-annotation file or one row. Converting an item may decode masks and open image headers, so it is
-done when it is asked for, one item at a time, and a finished item need not be done again.
-
-A faulty item raises `ItemError`, which names the item, what was expected, what was found and the
-remedy. The others are not lost by it.
+A reader opens the release's index files at once, so that a wrong folder is refused before any
+work. Masks are decoded and image headers opened when an item is converted. A faulty item raises
+`ItemError`, and the others are not lost by it.
 """
 
 from __future__ import annotations
@@ -33,6 +29,7 @@ __all__ = [
     "is_file",
     "ordinal",
     "sequence_instruction",
+    "shared_image_clusters",
     "size_of",
 ]
 
@@ -51,7 +48,7 @@ FAULT_KINDS: Mapping[FaultKind, str] = {
     "size_mismatch": "a mask and its image have different sizes",
     "invalid_mask": "a mask cannot be decoded",
     "no_visible_object": "the annotation shows no object where the release promises one",
-    "target_underived": "the row does not tell which of its images the answer lies on",
+    "target_underived": "the row does not say which of its images the answer lies on",
     "invalid_row": "a field is missing, of a wrong type, or contradicts another",
 }
 
@@ -77,20 +74,20 @@ def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
     try:
         return image_size(path)
     except ImageError as error:
-        if error.missing:
-            raise ItemError(
-                "missing_image",
-                f"image {path} does not exist; unpack or copy it there, or give "
-                "the folder that has it with --images",
-            ) from error
-        raise ItemError("unreadable_image", str(error)) from error
+        if not error.missing:
+            raise ItemError("unreadable_image", str(error)) from error
+        raise ItemError(
+            "missing_image",
+            f"image {path} does not exist; unpack or copy it there, or give its folder with "
+            "--images",
+        ) from error
 
 
 def is_file(path: Path) -> bool:
     """Whether a file of that name is there; a name that no file can have is none.
 
     Raises:
-        ItemError: ``unreadable_image``: it cannot be looked for, e.g. in a folder without access.
+        ItemError: ``unreadable_image``: it cannot be looked for, as in a folder without access.
     """
     try:
         return path.is_file()
@@ -131,8 +128,8 @@ class Release:
         n_items: how many there are.
         links: folder below the benchmark's own folder → folder of the release, e.g.
             ``{"images": Path("/data/ReVOS/JPEGImages")}``. The samples' `images` lie below them.
-        source: for the manifest: the release's files with their SHA-256, the revision, and every
-            rule that the samples depend on, such as the frame sampling. JSON values.
+        source: for the manifest, as JSON values: the release's files with their SHA-256, the
+            revision, and every rule that the samples depend on, such as the frame sampling.
     """
 
     benchmark: str
@@ -198,8 +195,7 @@ class ImageFolder:
         raise ItemError(
             "missing_image",
             f"image {shown!r} is not below {self.folder}, under this path or a trailing part "
-            "of it; unpack the release's images there, or give their folder with "
-            f"{self._option}",
+            f"of it; unpack the release's images there, or give their folder with {self._option}",
         )
 
     def _is_evidence(self, parts: Sequence[str], start: int) -> bool:
@@ -208,23 +204,23 @@ class ImageFolder:
 
 
 def image_instruction(expression: str) -> str:
-    """The question on one image, worded as UniVG-R1's zero-shot evaluation words it.
+    """The instruction on one image, worded as in UniVG-R1's zero-shot evaluation.
 
-    Source: AMAP-ML/UniVG-R1, ``eval/zero_shot/{lisa,llmseg}_evaluation/eval.py``; the sentence that
-    asks for thinking and the answer's form follows as a prompt suffix.
+    Source: AMAP-ML/UniVG-R1, ``eval/zero_shot/{lisa,llmseg}_evaluation/eval.py``; its sentence on
+    thinking and the answer's form follows as a prompt suffix.
     """
     return f"Output the bounding box in the image corresponding to the instruction: {expression}."
 
 
 def sequence_instruction(expression: str, target: int) -> str:
-    """The question on frames of a video, worded as UniVG-R1's zero-shot evaluation words it.
+    """The instruction on frames of a video, worded as in UniVG-R1's zero-shot evaluation.
 
     Source: AMAP-ML/UniVG-R1, ``eval/zero_shot/{revos,reasonvos}_evaluation/eval.py``, where the
     target is always the third image.
 
     Args:
         expression: what to find.
-        target: 0-based position of the asked image among the frames shown.
+        target: 0-based position of the target's frame among those shown.
     """
     return (
         "This is a sequence of images from a video. Please understand the entire video content, "
@@ -233,7 +229,7 @@ def sequence_instruction(expression: str, target: int) -> str:
     )
 
 
-_ORDINALS = (
+_ORDINALS = [
     "first",
     "second",
     "third",
@@ -244,7 +240,7 @@ _ORDINALS = (
     "eighth",
     "ninth",
     "tenth",
-)
+]
 
 
 def ordinal(index: int) -> str:
@@ -260,3 +256,26 @@ def ordinal(index: int) -> str:
     number = index + 1
     ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{'th' if 11 <= number % 100 <= 13 else ending}"
+
+
+def shared_image_clusters(image_lists: Sequence[Sequence[str]]) -> list[int]:
+    """For each row the number of the first row that it shares an image with, through any chain.
+
+    Args:
+        image_lists: names of the images of each row; equal names are one image.
+    """
+    parent = list(range(len(image_lists)))
+
+    def find(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    first_row: dict[str, int] = {}
+    for row, images in enumerate(image_lists):
+        for image in images:
+            a, b = find(row), find(first_row.setdefault(image, row))
+            # The smaller number stays the root, so a cluster is named after its first row.
+            parent[max(a, b)] = min(a, b)
+    return [find(row) for row in range(len(image_lists))]

@@ -1,56 +1,65 @@
-"""The sample of a set whose questions show frames of a video, and the folders of those frames."""
+"""Sets whose samples show frames of a video: their folders, and the samples of expressions."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from univg_eval.benchmarks.readers.common.annotation_files import AnnotationFile, describe, listing
-from univg_eval.benchmarks.readers.common.masks import Mask
-from univg_eval.benchmarks.readers.common.release import ItemError, sequence_instruction, size_of
+from univg_eval.benchmarks.readers.common.annotation_files import (
+    AnnotationFile,
+    describe,
+    find_file,
+    listing,
+    load_json,
+    text_field,
+    unexpected,
+)
+from univg_eval.benchmarks.readers.common.masks import Mask, require_image_size
+from univg_eval.benchmarks.readers.common.release import (
+    Item,
+    ItemError,
+    Release,
+    sequence_instruction,
+    size_of,
+)
+from univg_eval.benchmarks.readers.common.zero_shot import IMAGES_LINK
 from univg_eval.errors import UserError
 from univg_eval.images.video import FRAME_ORDERS, frame_numbers, list_frames
 from univg_eval.samples import GroundingSample, Target
 
 __all__ = [
-    "IMAGES_LINK",
-    "EvenFrames",
+    "DEFAULT_SAMPLING",
+    "SPLIT",
+    "Shown",
     "VideoFolders",
-    "frame_names",
-    "mask_target",
+    "expressions_release",
     "open_videos",
     "sequence_sample",
+    "shown_frames",
 ]
 
-IMAGES_LINK = "images"
-"""Folder below the benchmark's own through which the videos are reached."""
+SPLIT = "test"
+DEFAULT_SAMPLING = "even:5"
 
 
-class EvenFrames:
-    """The frames that a set made from a raw release shows, and which of them is asked for.
+def shown_frames(rule: str, n_total: int) -> tuple[list[int], int]:
+    """Numbers of the frames that a set made from a raw release shows, and the target's place.
 
-    The rule is ``even:N`` or ``all`` (see `video.SAMPLING_RULES`). The asked frame is the one in
-    the middle of those shown: position n // 2, the third of five like in the published set.
+    Args:
+        rule: ``even:N`` or ``all``, see `video.SAMPLING_RULES`; UserError for another one.
+        n_total: how many frames the video has.
+
+    Returns:
+        The numbers, and the 0-based place among them of the frame that holds the target: the one
+        in the middle, n // 2, the third of five as in the published sets.
     """
-
-    DEFAULT = "even:5"
-
-    def __init__(self, rule: str) -> None:
-        """Take a rule; UserError if it is unknown or is ``given``."""
-        frame_numbers(rule, 1)
-        self.rule = rule
-
-    def of(self, n_total: int) -> tuple[list[int], int]:
-        """Numbers of the frames shown, and the position of the asked one among them (0-based)."""
-        shown = frame_numbers(self.rule, n_total)
-        return shown, len(shown) // 2
-
-    def to_dict(self) -> dict[str, str]:
-        """For a manifest."""
-        return {"sampling": self.rule, "asked_frame": "position n // 2 of the n frames shown"}
+    shown = frame_numbers(rule, n_total)
+    return shown, len(shown) // 2
 
 
 class VideoFolders:
@@ -61,7 +70,7 @@ class VideoFolders:
         self.folder = folder
         self._listed = lru_cache(maxsize=64)(self._list)
         self._tabled = lru_cache(maxsize=64)(self._table)
-        # Many questions ask for the same few frames.
+        # Many samples show the same few frames.
         self._size = lru_cache(maxsize=4096)(size_of)
 
     @classmethod
@@ -106,15 +115,14 @@ class VideoFolders:
 
         Raises:
             ItemError: ``invalid_row``: the name leads out of the folder; ``missing_image``: no
-                such video; ``unreadable_image``: the order of its frames cannot be told.
+                such video; ``unreadable_image``: its frames have no clear order.
         """
         if not _is_inside(video):
             raise ItemError(
                 "invalid_row",
                 f"{where}: video {video!r}; expected a name that stays within the folder of videos",
             )
-        path = self.folder / video
-        if not path.is_dir():
+        if not (self.folder / video).is_dir():
             raise ItemError(
                 "missing_image",
                 f"{where}: video {video!r} is no folder below {self.folder}; unpack the release's "
@@ -137,8 +145,8 @@ class VideoFolders:
     def named(self, video: str, frames: Sequence[str], where: str) -> list[str]:
         """File names of frames that the release names without their extension.
 
-        A name that is a number and stands for no file as it is, is looked for as a number: 12 is
-        00012.jpg if no other file has that number.
+        A name that is a number and no file's name is looked for as a number: 12 is 00012.jpg if no
+        other file has that number.
 
         Raises:
             ItemError: as `frames` does; ``missing_image``: a frame is not there.
@@ -147,41 +155,36 @@ class VideoFolders:
         files = self._tabled(video)
         found = []
         for frame in frames:
-            file = files.get(frame)
-            if file is None and _is_number(frame):
-                file = files.get(f"#{int(frame)}")
+            file = files.get(frame) or files.get(_number(frame))
             if file is None:
                 raise ItemError(
                     "missing_image",
                     f"{where}: frame {frame!r} of video {video!r} is not in "
                     f"{self.folder / video}, which has {len(names)} frames, from {names[0]} to "
-                    f"{names[-1]}; expected a picture of that name: unpack the video again",
+                    f"{names[-1]}; expected an image of that name: unpack the video again",
                 )
             found.append(file)
         return found
 
-    def _table(self, video: str) -> dict[str, str | None]:
-        """Stem → file, and ``#12`` → the file of number 12, None where several have it."""
-        names = self._listed(video, "natural")
-        stems = {PurePosixPath(name).stem: name for name in names}
-        table: dict[str, str | None] = {}
+    def _table(self, video: str) -> dict[str | int | None, str]:
+        """Stem → file, and number → file where only one has that number."""
+        stems = {PurePosixPath(name).stem: name for name in self._listed(video, "natural")}
+        counts = Counter(_number(stem) for stem in stems)
+        table: dict[str | int | None, str] = {}
         for stem, name in stems.items():
-            if _is_number(stem):
-                number = f"#{int(stem)}"
-                table[number] = None if number in table else name
-        return table | stems
+            number = _number(stem)
+            table[stem] = name
+            if number is not None and counts[number] == 1:
+                table[number] = name
+        return table
 
     def size(self, video: str, file: str) -> tuple[int, int]:
         """(width, height) of a frame as displayed; ItemError like `size_of`."""
         return self._size(self.folder / video / file)
 
-    def path(self, video: str, file: str) -> Path:
-        """The file of a frame."""
-        return self.folder / video / file
 
-
-def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdigit() and len(name) < 20
+def _number(name: str) -> int | None:
+    return int(name) if name.isascii() and name.isdigit() and len(name) < 20 else None
 
 
 def _is_inside(name: str) -> bool:
@@ -189,42 +192,108 @@ def _is_inside(name: str) -> bool:
     return bool(parts) and ".." not in parts and parts[0] != "/" and "\0" not in name
 
 
+def sequence_sample(
+    *,
+    benchmark: str,
+    key: str,
+    folders: VideoFolders,
+    video: str,
+    cluster: str,
+    files: Sequence[str],
+    target: int,
+    expression: str,
+    targets: tuple[Target, ...],
+    source: Mapping[str, Any],
+    extra: Mapping[str, Any],
+) -> GroundingSample:
+    """A sample of frames of a video, in the words of UniVG-R1's zero-shot evaluation.
+
+    Args:
+        benchmark: name of the benchmark, and of its only task.
+        key: the sample's id is ``<benchmark>-<key>``.
+        folders: where the videos are; the size of every frame shown is read.
+        video: its folder below theirs.
+        cluster: the video's name, the same on every machine.
+        files: names of the frames shown, in order.
+        target: 0-based place among them of the frame in which the target is to be found.
+        expression: what to find, as released.
+        targets: in that frame.
+        source, extra: see `GroundingSample`. To `extra` are added the expression, ``video`` (the
+            folder of frames below the data root), ``target_frame`` (0-based place of the target's
+            frame among all frames of the video in natural order) and ``n_frames`` of the video.
+
+    Raises:
+        ItemError: a frame is missing or unreadable.
+    """
+    sizes = [folders.size(video, file) for file in files]
+    folder = f"{benchmark}/{IMAGES_LINK}/{video}"
+    frames = folders.frames(video, key)
+    return GroundingSample(
+        id=f"{benchmark}-{key}",
+        benchmark=benchmark,
+        task=benchmark,
+        split=SPLIT,
+        images=tuple(f"{folder}/{file}" for file in files),
+        widths=tuple(width for width, _ in sizes),
+        heights=tuple(height for _, height in sizes),
+        instruction=sequence_instruction(expression, target),
+        targets=targets,
+        image_is_given=True,
+        cluster=cluster,
+        source=source,
+        extra={
+            "expression": expression,
+            "video": folder,
+            "target_frame": frames.index(files[target]),
+            "n_frames": len(frames),
+            **extra,
+        },
+    )
+
+
+# Releases of expressions, with a mask of each object in each frame
+
+
 def open_videos(
-    meta: AnnotationFile, fields: Sequence[str], expression_fields: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """The videos of a ``meta_expressions`` file, each with an object of its expressions.
+    source: str | os.PathLike[str],
+    name: str,
+    folder: str,
+    origin: str,
+    fields: Sequence[str],
+    expression_fields: Sequence[str],
+) -> tuple[AnnotationFile, dict[str, dict[str, Any]]]:
+    """The file of expressions of a release, and its videos, each with an object of expressions.
 
     A release that lists a video's expressions gets their places as keys. A file none of whose
     videos and expressions has the fields is that of another set and is refused; if only some lack
     them, these are faulty items.
 
     Args:
-        meta: the file: ``{"videos": {name: {"expressions": …}}}``.
+        source: the file ``{"videos": {name: {"expressions": …}}}``, or the folder that holds it,
+            directly or below `folder`.
+        name: of the file in the release.
+        folder: the release's own.
+        origin: where it comes from.
         fields: that a video must have.
         expression_fields: that an expression must have.
 
     Raises:
-        UserError: the file is that of another set, or holds no expression.
+        UserError: there is no such file, or it is that of another set, or holds no expression.
     """
-    value = meta.value
-    videos = value.get("videos") if isinstance(value, Mapping) else None
-    expected = (
-        'expected {"videos": {name: {…}}} with the fields '
-        f"{', '.join(fields)} a video and {', '.join(expression_fields)} an expression"
-    )
-    if not isinstance(videos, Mapping) or not videos:
-        raise UserError(f"{meta.path}: holds {describe(value)}; {expected}")
+    meta = load_json(find_file(source, name, [folder], origin))
+    videos = meta.value.get("videos") if isinstance(meta.value, Mapping) else None
+    videos = videos if isinstance(videos, Mapping) else {}
     found: dict[str, dict[str, Any]] = {}
     sound = False
-    for name, video in videos.items():
-        content = dict(video) if isinstance(video, Mapping) else {}
+    for video, content in videos.items():
+        content = dict(content) if isinstance(content, Mapping) else {}
         expressions = content.get("expressions")
         if isinstance(expressions, list):
             expressions = {str(place): entry for place, entry in enumerate(expressions)}
         if not isinstance(expressions, Mapping):
             # One item, whose conversion will say what is wrong.
             expressions = {"?": expressions}
-        found[name] = {**content, "expressions": dict(expressions)}
+        found[video] = {**content, "expressions": expressions}
         sound = sound or (
             set(fields) <= content.keys()
             and any(
@@ -233,15 +302,144 @@ def open_videos(
             )
         )
     if not sound:
-        name, video = next(iter(videos.items()))
+        first = f"; its first video is {describe(next(iter(videos.values())))}" if found else ""
         raise UserError(
-            f"{meta.path}: {expected}; the first video, {name!r}, is {describe(video)}. Is it the "
-            "file of another set?"
+            f"{meta.path}: holds {describe(meta.value)}{first}; expected "
+            f'{{"videos": {{name: {{…}}}}}} with the fields {", ".join(fields)} a video and '
+            f"{', '.join(expression_fields)} an expression. Is it the file of another set?"
         )
-    return found
+    return meta, found
 
 
-def frame_names(value: Any, where: str) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An expression, and the frames that it is shown with.
+
+    Attributes:
+        where: names the expression in an error.
+        video: name of the video.
+        content: what the release says of it.
+        entry: what the release says of the expression.
+        frames: names of all its frames, as released.
+        numbers: of the frames shown.
+        files: their file names.
+        target: 0-based place among them of the frame in which the target is to be found.
+    """
+
+    where: str
+    video: str
+    content: Mapping[str, Any]
+    entry: Mapping[str, Any]
+    frames: list[str]
+    numbers: list[int]
+    files: list[str]
+    target: int
+
+
+def expressions_release(
+    benchmark: str,
+    meta: AnnotationFile,
+    videos: Mapping[str, Mapping[str, Any]],
+    folders: VideoFolders,
+    sampling: str,
+    *,
+    text: str,
+    find_mask: Callable[[Shown], tuple[Mask | None, Mapping[str, Any]]],
+    number: Callable[[Any, str], str] = lambda entry, place: place,
+    inputs: Callable[[Shown], Sequence[Path]] = lambda shown: (),
+    **facts: Any,
+) -> Release:
+    """A release with one item an expression, in file order.
+
+    The target is the box of the expression's mask in the target's frame. Without a mask, or with
+    an empty one, the sample has no target, and ``absent`` in `extra` says ``not_visible``.
+
+    Args:
+        benchmark: name of the benchmark.
+        meta, videos: from `open_videos`.
+        folders: where the videos are.
+        sampling: see `shown_frames`.
+        text: name of the field that holds the expression.
+        find_mask: the mask in the target's frame, None if the object is not visible there; and
+            what else belongs into `extra`.
+        number: the name of an expression within its video, from what the release says of it and its
+            place; later ones of the same name get a running number.
+        inputs: files that `find_mask` reads, see `Item`.
+        facts: for the manifest.
+    """
+
+    def show(video: str, name: str, entry: Any) -> tuple[str, Shown]:
+        where = f"{meta.path.name}: video {video!r}, expression {name!r}"
+        expression = text_field(entry, text, where)
+        frames = _frame_names(videos[video].get("frames"), where)
+        numbers, target = shown_frames(sampling, len(frames))
+        files = folders.named(video, [frames[i] for i in numbers], where)
+        return expression, Shown(where, video, videos[video], entry, frames, numbers, files, target)
+
+    def files_read(video: str, name: str, entry: Any) -> Sequence[Path]:
+        return inputs(show(video, name, entry)[1])
+
+    def convert(video: str, name: str, entry: Any, row: int) -> list[GroundingSample]:
+        expression, shown = show(video, name, entry)
+        mask, extra = find_mask(shown)
+        file = shown.files[shown.target]
+        if mask is not None:
+            path = folders.folder / video / file
+            require_image_size(mask, folders.size(video, file), path, shown.where)
+        box = mask.box() if mask is not None else None
+        return [
+            sequence_sample(
+                benchmark=benchmark,
+                key=f"{video}-{name}",
+                folders=folders,
+                video=video,
+                cluster=video,
+                files=shown.files,
+                target=shown.target,
+                expression=expression,
+                targets=() if box is None else (Target(shown.target, box),),
+                source={
+                    "file": meta.path.name,
+                    "revision": "official",
+                    "row": row,
+                    "images": [f"{video}/{shown.frames[i]}" for i in shown.numbers],
+                },
+                extra={"absent": "not_visible", **extra}
+                if mask is None or box is None
+                else {"parts": mask.n_parts(), **extra},
+            )
+        ]
+
+    items: list[Item] = []
+    for video, content in videos.items():
+        seen: Counter[str] = Counter()
+        for place, entry in content["expressions"].items():
+            name = number(entry, place)
+            seen[name] += 1
+            if seen[name] > 1:
+                name += f"-{seen[name]}"
+            items.append(
+                Item(
+                    f"{video}/{name}",
+                    convert=partial(convert, video, name, entry, len(items)),
+                    inputs=partial(files_read, video, name, entry),
+                )
+            )
+    return Release(
+        benchmark=benchmark,
+        items=items,
+        n_items=len(items),
+        links={IMAGES_LINK: folders.folder},
+        source={
+            "revision": "official",
+            "sampling": sampling,
+            "asked_frame": "position n // 2 of the n frames shown",
+            **facts,
+        },
+    )
+
+
+def _frame_names(value: Any, where: str) -> list[str]:
     """The names of a video's frames; ItemError ``invalid_row`` if it has none."""
     names = [str(name) for name in value] if isinstance(value, list) else []
     if (
@@ -249,88 +447,7 @@ def frame_names(value: Any, where: str) -> list[str]:
         or not all(type(name) is int or (isinstance(name, str) and name) for name in value)
         or len(set(names)) < len(names)
     ):
-        raise ItemError(
-            "invalid_row",
-            f"{where}: the video's field 'frames' is {describe(value)}; expected the names of its "
-            "frames, each once",
+        raise unexpected(
+            f"{where}: the video's field 'frames'", value, "the names of its frames, each once"
         )
     return names
-
-
-def mask_target(mask: Mask | None, image: int) -> tuple[tuple[Target, ...], dict[str, Any]]:
-    """The target that a mask shows, and what `extra` tells of it.
-
-    Args:
-        mask: of the object in the asked frame; None where it is not visible there.
-        image: 0-based position of the asked frame among those shown.
-
-    Returns:
-        One target with ``parts``, the number of 8-connected parts; or no target with ``absent``
-        ``not_visible``, which an empty mask says too.
-    """
-    box = None if mask is None else mask.box()
-    if mask is None or box is None:
-        return (), {"absent": "not_visible"}
-    return (Target(image, box),), {"parts": mask.n_parts()}
-
-
-def sequence_sample(
-    *,
-    benchmark: str,
-    key: str,
-    split: str,
-    folders: VideoFolders,
-    video: str,
-    cluster: str,
-    files: Sequence[str],
-    asked: int,
-    all_files: Sequence[str],
-    expression: str,
-    targets: tuple[Target, ...],
-    source: Mapping[str, Any],
-    extra: Mapping[str, Any],
-) -> GroundingSample:
-    """A question on frames of a video, in the words of UniVG-R1's zero-shot evaluation.
-
-    Args:
-        benchmark: name of the benchmark, and of its only task.
-        key: the sample's id is ``<benchmark>-<key>``.
-        split: of the sample.
-        folders: where the videos are; the size of every frame shown is read.
-        video: its folder below theirs.
-        cluster: the video's name, the same on every machine.
-        files: names of the frames shown, in order.
-        asked: 0-based position among them of the frame that is asked for.
-        all_files: names of all frames of the video in natural order.
-        expression: what to find, as released.
-        targets: in the asked frame.
-        source, extra: see `GroundingSample`. To `extra` are added the expression, ``video`` (the
-            folder of frames below the data root), ``target_frame`` (0-based place of the asked
-            frame in `all_files`) and ``n_frames``.
-
-    Raises:
-        ItemError: a frame is missing or unreadable.
-    """
-    sizes = [folders.size(video, file) for file in files]
-    folder = f"{benchmark}/{IMAGES_LINK}/{video}"
-    return GroundingSample(
-        id=f"{benchmark}-{key}",
-        benchmark=benchmark,
-        task=benchmark,
-        split=split,
-        images=tuple(f"{folder}/{file}" for file in files),
-        widths=tuple(width for width, _ in sizes),
-        heights=tuple(height for _, height in sizes),
-        instruction=sequence_instruction(expression, asked),
-        targets=targets,
-        image_is_given=True,
-        cluster=cluster,
-        source=source,
-        extra={
-            "expression": expression,
-            "video": folder,
-            "target_frame": all_files.index(files[asked]),
-            "n_frames": len(all_files),
-            **extra,
-        },
-    )

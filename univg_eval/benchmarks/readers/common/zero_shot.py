@@ -3,19 +3,52 @@
 Each is two benchmarks. One is made from the boxes that the UniVG-R1 authors extracted and score
 (GD-ML/UniVG-R1-data, folder zero_shot_evaluation), and is comparable with their table. The other,
 ``…_full``, is made from the release itself.
+
+Boxes are divided by the size of their image as displayed. Upstream's scorers take the size as
+stored, which differs for an image whose EXIF orientation lays it on its side.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from univg_eval.benchmarks.readers.common.annotation_files import (
+    AnnotationFile,
+    chosen_splits,
+    listing,
+    load_json,
+    require_rows,
+    text_field,
+)
 from univg_eval.benchmarks.readers.common.entry import ByHand, CatalogEntry, HubFiles
+from univg_eval.benchmarks.readers.common.release import Item, Release, image_instruction
+from univg_eval.errors import UserError
+from univg_eval.samples import GroundingSample, Target
 
-__all__ = ["extracted_entry", "full_entry"]
+__all__ = [
+    "IMAGES_LINK",
+    "Row",
+    "extracted_entry",
+    "extracted_release",
+    "full_entry",
+    "read_extracted",
+    "still_sample",
+]
+
+IMAGES_LINK = "images"
+"""Folder below the benchmark's own through which the images are reached."""
 
 _REPO = "GD-ML/UniVG-R1-data"
 _COMMIT = "9a1fa8e4f1a1a05b2cff40804236c82e60054678"
 _FOLDER = "zero_shot_evaluation"
+_REVISION = "univg-r1-extracted"
+
+
+# Catalogue
 
 
 def extracted_entry(
@@ -56,4 +89,181 @@ def full_entry(**more: Any) -> CatalogEntry:
         published="none: the UniVG-R1 table was made on boxes that its authors extracted, and the "
         "way to get them from the raw release is not published",
         **more,
+    )
+
+
+# UniVG-R1's files
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of one of UniVG-R1's files.
+
+    Attributes:
+        benchmark, split: of the sample made from it.
+        file: that it is in.
+        number: its 0-based place there.
+        key: names it within the benchmark, e.g. ``00017`` or ``val/00017``.
+        value: what it holds.
+    """
+
+    benchmark: str
+    split: str
+    file: AnnotationFile
+    number: int
+    key: str
+    value: Any
+
+    @property
+    def where(self) -> str:
+        """Names it in an error."""
+        return f"{self.file.path.name} row {self.number}"
+
+    def text(self, name: str) -> str:
+        """A field that must be text; ItemError ``invalid_row`` if it is not."""
+        return text_field(self.value, name, self.where)
+
+    def to_source(self, images: Sequence[str]) -> dict[str, Any]:
+        """The `source` of its sample, whose images the release names `images`."""
+        return {
+            "file": self.file.path.name,
+            "revision": _REVISION,
+            "row": self.number,
+            "images": list(images),
+        }
+
+
+def read_extracted(
+    benchmark: str,
+    source: str | os.PathLike[str],
+    splits: Sequence[str] | None,
+    files: Mapping[str, str],
+    fields: Sequence[str],
+) -> list[Row]:
+    """The rows of UniVG-R1's files, one or more, held in memory.
+
+    Args:
+        benchmark: name of the benchmark.
+        source: a folder that holds the files, directly or below zero_shot_evaluation/; or one file,
+            whose split is that of its name, else that of `splits`.
+        splits: those to read; None takes those whose files are there.
+        files: split → file name.
+        fields: that a row must have.
+
+    Raises:
+        UserError: an unknown split; a file is not there or not that of this set.
+    """
+    wanted = chosen_splits(benchmark, list(files), splits)
+    found = _find_files(Path(source).expanduser(), files, wanted)
+    rows = []
+    for split, path in found.items():
+        file = load_json(path)
+        prefix = f"{split}/" if len(files) > 1 else ""
+        rows += [
+            Row(benchmark, split, file, number, f"{prefix}{number:05d}", value)
+            for number, value in enumerate(require_rows(file, fields))
+        ]
+    return rows
+
+
+def _find_files(
+    source: Path, files: Mapping[str, str], wanted: Sequence[str] | None
+) -> dict[str, Path]:
+    """Split → file, for the wanted splits or those that are there."""
+    names = " and ".join(name for split, name in files.items() if split in (wanted or files))
+    if source.is_file():
+        named = [split for split, name in files.items() if name == source.name]
+        chosen = wanted or named or list(files)
+        if len(chosen) > 1 or (named and chosen != named):
+            raise UserError(
+                f"{source} is one file; expected {names}: give the folder that holds "
+                f"{'them' if len(chosen) > 1 else 'it'}, or the split of this file with --split"
+            )
+        return {chosen[0]: source}
+    if not source.is_dir():
+        raise UserError(f"{source} does not exist; expected {names}, or a folder with it")
+    for base in (source, source / _FOLDER):
+        found = {s: base / files[s] for s in wanted or files if (base / files[s]).is_file()}
+        if found and (wanted is None or len(found) == len(wanted)):
+            return found
+    raise UserError(
+        f"{source} does not hold {names}, nor does {_FOLDER} below it; it has: {listing(source)}. "
+        f"The files come from {_REPO}, folder {_FOLDER}"
+    )
+
+
+def extracted_release(
+    rows: Sequence[Row],
+    convert: Callable[[Row], GroundingSample],
+    images: Path,
+    **facts: str,
+) -> Release:
+    """A release with one item a row.
+
+    Args:
+        rows: from `read_extracted`.
+        convert: makes the sample of a row.
+        images: the folder of images.
+        facts: how boxes are derived, and frames named, for the manifest.
+    """
+
+    def item(row: Row) -> Item:
+        return Item(row.key, lambda: [convert(row)])
+
+    files = {row.split: row.file for row in rows}
+    n_rows = {split: sum(row.split == split for row in rows) for split in files}
+    return Release(
+        benchmark=rows[0].benchmark,
+        items=[item(row) for row in rows],
+        n_items=len(rows),
+        links={IMAGES_LINK: images},
+        source={
+            "revision": _REVISION,
+            "files": [
+                {**file.to_dict(), "split": split, "rows": n_rows[split]}
+                for split, file in files.items()
+            ],
+            **facts,
+        },
+    )
+
+
+def still_sample(
+    *,
+    benchmark: str,
+    key: str,
+    split: str,
+    image: str,
+    image_wh: tuple[int, int],
+    expression: str,
+    target: Target,
+    source: Mapping[str, Any],
+    extra: Mapping[str, Any],
+) -> GroundingSample:
+    """A sample with one image and one box, in the words of UniVG-R1's zero-shot evaluation.
+
+    Args:
+        benchmark: name of the benchmark, and of its only task.
+        key: the sample's id is ``<benchmark>-<key>``, with ``-`` for ``/``.
+        split: of the sample.
+        image: path below the benchmark's own folder; also the sample's cluster.
+        image_wh: (width, height) as displayed.
+        expression: what to find, as released.
+        target: the object.
+        source, extra: see `GroundingSample`; the expression is added to `extra`.
+    """
+    return GroundingSample(
+        id=f"{benchmark}-{key.replace('/', '-')}",
+        benchmark=benchmark,
+        task=benchmark,
+        split=split,
+        images=(f"{benchmark}/{image}",),
+        widths=(image_wh[0],),
+        heights=(image_wh[1],),
+        instruction=image_instruction(expression),
+        targets=(target,),
+        image_is_given=True,
+        cluster=image,
+        source=source,
+        extra={"expression": expression, **extra},
     )

@@ -1,0 +1,281 @@
+"""ReasonSeg itself, read from its released form."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from release_still import (
+    LISA_IMAGES,
+    Annotation,
+    check_stills,
+    converted,
+    faults,
+    rectangle_points,
+    spoil_lisa_full,
+    write_annotation,
+    write_image,
+    write_lisa_full,
+)
+
+from univg_eval.benchmarks.preparing.preparation import prepare_release
+from univg_eval.benchmarks.readers.common.masks import read_rle
+from univg_eval.benchmarks.readers.common.release import ItemError
+from univg_eval.benchmarks.readers.lisa import open_lisa_full
+from univg_eval.errors import UserError
+
+
+@pytest.mark.parametrize("below", [".", "ReasonSeg", "reason_seg/ReasonSeg"])
+def test_every_text_of_every_annotation_is_a_sample(tmp_path, below):
+    truth = write_lisa_full(tmp_path / below)
+    release = open_lisa_full(tmp_path)
+    assert release.benchmark == "lisa_full"
+    assert release.n_items == len(list(release.items)) == len(LISA_IMAGES)
+    check_stills(
+        sorted(converted(release), key=lambda sample: sample.id),
+        sorted(truth, key=lambda true: true.id),
+        "lisa_full",
+    )
+    assert release.links == {"images": (tmp_path / below).resolve()}
+
+
+def test_items_come_in_the_same_order_every_time(tmp_path):
+    write_lisa_full(tmp_path)
+    release = open_lisa_full(tmp_path)
+    assert [item.key for item in release.items] == [
+        *("val/0001", "val/bus-stop_03", "val/street 7"),
+        *("test/0001", "test/0002", "test/turned"),
+    ]
+    assert converted(release) == converted(open_lisa_full(tmp_path))
+
+
+def test_facts_beside_the_box(tmp_path):
+    write_lisa_full(tmp_path)
+    samples = {sample.id: sample for sample in converted(open_lisa_full(tmp_path))}
+    second = samples["lisa_full-val-0001-1"]
+    assert second.extra["text_index"] == 1
+    assert second.extra["n_texts"] == 2
+    assert second.source == {
+        "file": "val/0001.json",
+        "revision": "official",
+        "row": 1,
+        "images": ["val/0001.jpg"],
+    }
+    assert second.cluster == samples["lisa_full-val-0001-0"].cluster
+    assert second.cluster != samples["lisa_full-test-0001-0"].cluster
+    assert samples["lisa_full-val-bus-stop_03-0"].extra["encoding"] == "cp1252"
+    assert "encoding" not in second.extra
+    mask = read_rle(second.targets[0].mask, "mask")
+    assert mask.size_wh == (101, 75)
+    assert mask.n_pixels() == 40 * 35
+    # A hole of 11 x 11 pixels, by the ignored shape.
+    street = read_rle(samples["lisa_full-val-street 7-0"].targets[0].mask, "mask")
+    assert street.n_pixels() == 50 * 51 - 11 * 11 + 31 * 40
+
+
+def test_what_an_archive_of_a_mac_adds_is_passed_over(tmp_path):
+    truth = write_lisa_full(tmp_path)
+    for name in ("._0001.jpg", "._0001.json"):
+        (tmp_path / "val" / name).write_bytes(b"\0\5\26\7")
+    assert len(converted(open_lisa_full(tmp_path))) == len(truth)
+
+
+def test_images_in_a_folder_of_their_own(tmp_path):
+    truth = write_lisa_full(tmp_path / "json")
+    for split in ("val", "test"):
+        (tmp_path / "photos" / split).mkdir(parents=True)
+        for image in (tmp_path / "json" / split).glob("*.jpg"):
+            image.rename(tmp_path / "photos" / split / image.name)
+    release = open_lisa_full(tmp_path / "json", images=tmp_path / "photos")
+    assert {sample.id for sample in converted(release)} == {true.id for true in truth}
+    assert release.links == {"images": (tmp_path / "photos").resolve()}
+
+
+def test_the_manifest_shows_a_changed_annotation(tmp_path):
+    write_lisa_full(tmp_path)
+    before = open_lisa_full(tmp_path).source
+    assert [file["images"] for file in before["files"]] == [3, 3]
+    assert [file["published_images"] for file in before["files"]] == [200, 779]
+    assert json.dumps(before) == json.dumps(open_lisa_full(tmp_path).source)
+    path = tmp_path / "val" / "0001.json"
+    path.write_text(path.read_text().replace("postman", "milkman"))
+    after = open_lisa_full(tmp_path).source
+    assert after["files"][0]["sha256"] != before["files"][0]["sha256"]
+    assert after["files"][1] == before["files"][1]
+
+
+def test_faulty_items_are_named_and_the_others_kept(tmp_path):
+    truth = write_lisa_full(tmp_path)
+    expected = spoil_lisa_full(tmp_path)
+    release = open_lisa_full(tmp_path)
+    assert faults(release) == expected
+    sound = [item for item in release.items if item.key not in expected]
+    assert sum(len(item.convert()) for item in sound) == len(truth)
+
+
+def one_annotation(tmp_path, **changes):
+    """A folder with one image whose JSON file has some fields replaced; its release."""
+    write_image(tmp_path / "val" / "a.jpg", (40, 30), (5, 5, 21, 21))
+    shapes = [("target", rectangle_points(5, 5, 20, 20))]
+    write_annotation(
+        tmp_path, Annotation("val", "a", (40, 30), ("a thing",), True, shapes, (0,) * 4, 1)
+    )
+    path = tmp_path / "val" / "a.json"
+    annotation = json.loads(path.read_text())
+    path.write_text(json.dumps({**annotation, **changes}))
+    (item,) = open_lisa_full(tmp_path).items
+    return item
+
+
+def test_white_space_around_a_text_is_dropped(tmp_path):
+    (sample,) = one_annotation(tmp_path, text=[" a thing\n"]).convert()
+    assert sample.extra["expression"] == "a thing"
+    assert sample.instruction.endswith("instruction: a thing.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"text": []}, "invalid_row", r"val/a.json: field 'text' is \[\]"),
+        ({"text": "a thing"}, "invalid_row", "field 'text' is 'a thing'"),
+        ({"text": ["a", " "]}, "invalid_row", r"text\[1\] is ' '"),
+        ({"text": ["\ud800"]}, "invalid_row", "half of a surrogate"),
+        ({"is_sentence": 1}, "invalid_row", "'is_sentence' is 1"),
+        ({"shapes": [{"points": []}]}, "invalid_row", r"shapes\[0\]: no field 'label'"),
+        ({"shapes": ["x"]}, "invalid_row", r"shapes\[0\]: is 'x'"),
+        (
+            {"shapes": [{"label": "target", "points": [[1, 2], [3]]}]},
+            "invalid_row",
+            r"shapes\[0\]: field 'points'",
+        ),
+        (
+            {"shapes": [{"label": "target", "points": [[1, 2], [3, "4"]]}]},
+            "invalid_row",
+            "field 'points'",
+        ),
+        (
+            {"shapes": [{"label": "a", "points": [[1, 2], [9, 9]], "shape_type": "rectangle"}]},
+            "invalid_row",
+            r"shapes\[0\], of 2 points, is 'rectangle'",
+        ),
+        (
+            {"shapes": [{"label": "target", "points": [[1, 2], [3, float("nan")], [4, 5]]}]},
+            "invalid_mask",
+            "far from its image",
+        ),
+        (
+            {"shapes": [{"label": "target", "points": [[1, 2], [3, 10**400], [4, 5]]}]},
+            "invalid_mask",
+            "far from its image",
+        ),
+        (
+            {"shapes": [{"label": "target", "points": rectangle_points(50, 5, 60, 20)}]},
+            "no_visible_object",
+            "40x30; .*labels.*: target",
+        ),
+        (
+            {"imageWidth": 80, "imageHeight": 60},
+            "size_mismatch",
+            r"80x60 pixels, .*a\.jpg has 40x30",
+        ),
+    ],
+)
+def test_a_faulty_annotation_names_the_place(tmp_path, changes, kind, message):
+    with pytest.raises(ItemError, match=message) as caught:
+        one_annotation(tmp_path, **changes).convert()
+    assert caught.value.kind == kind
+
+
+def test_an_annotation_in_no_known_encoding(tmp_path):
+    write_lisa_full(tmp_path)
+    (tmp_path / "val" / "0001.json").write_bytes(b'{"text": ["\x81"]}')
+    item = next(iter(open_lisa_full(tmp_path).items))
+    with pytest.raises(ItemError, match=r"0001\.json: .* 0x81"):
+        item.convert()
+
+
+def test_a_split_that_is_still_packed_is_not_left_out_unseen(tmp_path):
+    write_lisa_full(tmp_path)
+    (tmp_path / "val.zip").touch()  # unpacked: not in the way
+    (tmp_path / "train.zip").touch()  # no split of the benchmark
+    assert open_lisa_full(tmp_path).n_items == len(LISA_IMAGES)
+    shutil.rmtree(tmp_path / "test")
+    (tmp_path / "test.tar.gz").touch()
+    with pytest.raises(UserError, match=r"test\.tar\.gz is still packed; .*--split val$"):
+        open_lisa_full(tmp_path)
+    assert open_lisa_full(tmp_path, splits=["val"]).n_items == 3
+
+
+def test_a_repeated_key_is_not_lost(tmp_path):
+    write_lisa_full(tmp_path)
+    path = tmp_path / "val" / "0001.json"
+    path.write_text(path.read_text()[:-1] + ', "text": ["another one"]}')
+    item = next(iter(open_lisa_full(tmp_path).items))
+    with pytest.raises(ItemError, match=r"0001\.json: .*key 'text'"):
+        item.convert()
+
+
+def test_a_file_that_cannot_be_read_is_a_fault_of_its_item(tmp_path, monkeypatch):
+    write_lisa_full(tmp_path)
+    locked, read_bytes = tmp_path / "val" / "0001.json", Path.read_bytes
+
+    def read(path):
+        if path == locked:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    release = open_lisa_full(tmp_path)
+    assert faults(release) == {"val/0001": "invalid_row"}
+    with pytest.raises(ItemError, match=r"val/0001\.json: .*Permission denied"):
+        next(iter(release.items)).convert()
+
+
+def test_a_name_that_is_no_text_is_a_fault_of_its_item(tmp_path):
+    """Archives made elsewhere can hold names in another encoding than the file system's."""
+    write_lisa_full(tmp_path)
+    digest = open_lisa_full(tmp_path).source["files"][0]["sha256"]
+    strange = os.fsencode(tmp_path / "val") + b"/caf\xe9.j"
+    (tmp_path / "val" / "0001.json").rename(os.fsdecode(strange + b"son"))
+    (tmp_path / "val" / "0001.jpg").rename(os.fsdecode(strange + b"pg"))
+    release = open_lisa_full(tmp_path)
+    assert release.n_items == len(LISA_IMAGES)
+    assert release.source["files"][0]["sha256"] != digest
+    with pytest.raises(UserError, match="1 of 6 items are faulty") as caught:
+        prepare_release(release, root=tmp_path / "root")
+    assert "cannot be written as JSON" in str(caught.value)
+    manifest = prepare_release(release, root=tmp_path / "root", skip_faulty=True).manifest
+    assert [fault["item"] for fault in manifest["skipped"]] == [r"val/caf\udce9"]
+
+
+def test_a_wrong_folder_is_refused_at_once(tmp_path):
+    for name in ("nowhere", "readme.txt"):
+        with pytest.raises(UserError, match=rf"{name} is no folder; expected that of ReasonSeg"):
+            open_lisa_full(tmp_path / name)
+        (tmp_path / "readme.txt").touch()
+    with pytest.raises(UserError, match=r"neither val/ nor test/.*it has: readme\.txt"):
+        open_lisa_full(tmp_path)
+    (tmp_path / "val").mkdir()
+    with pytest.raises(UserError, match=r"val holds no JSON file of ReasonSeg \(nothing\)"):
+        open_lisa_full(tmp_path)
+    (tmp_path / "val" / "a.json").write_text('{"videos": {}}')
+    with pytest.raises(UserError, match=r"no JSON file of ReasonSeg \(a\.json: it is an object"):
+        open_lisa_full(tmp_path)
+
+
+def test_splits_must_exist(tmp_path):
+    truth = write_lisa_full(tmp_path)
+    release = open_lisa_full(tmp_path, splits=["test"])
+    check_stills(converted(release), [true for true in truth if true.split == "test"], "lisa_full")
+    assert [file["name"] for file in release.source["files"]] == ["test"]
+    for splits, received in ((["train"], "train"), ([], "none")):
+        with pytest.raises(UserError, match=f"has the splits val, test; received: {received}"):
+            open_lisa_full(tmp_path, splits=splits)
+    (tmp_path / "test").rename(tmp_path / "later")
+    assert {sample.split for sample in converted(open_lisa_full(tmp_path))} == {"val"}
+    with pytest.raises(UserError, match="has no folder test; it has: explanatory/, later/, train/"):
+        open_lisa_full(tmp_path, splits=["val", "test"])
