@@ -1,38 +1,33 @@
-"""How a comparison looks in the terminal, in Markdown and in JSON."""
+"""How a comparison is shown in the terminal, in Markdown and in JSON: one table, three writers."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from univg_eval.analysis.comparison import Comparison, Flip, p_words, points
 from univg_eval.analysis.stats import Difference, PairCounts
+from univg_eval.leaderboard.formats import escaped_markdown
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["as_json", "as_markdown", "show"]
-
 PIPED_WIDTH = 160
 """Characters a line where no terminal says how many it shows."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """Cells as text.
-
-    Attributes:
-        title, heads, rows: what is shown; the columns up to "task" hold names.
-        narrow: the column from which on a second table is made where there is little room; 0: none.
+class _Sheet(NamedTuple):
+    """Cells as text; the first `names` columns hold names, those from `narrow` on move to a second
+    table where there is little room (0: never).
     """
 
     title: str
-    heads: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    names: int
     narrow: int = 0
 
 
@@ -42,7 +37,7 @@ def as_json(comparison: Comparison) -> str:
 
 
 def show(comparison: Comparison, console: Console | None = None) -> None:
-    """Print the same to the terminal.
+    """Print to the terminal.
 
     Args:
         comparison: what is shown.
@@ -56,84 +51,58 @@ def show(comparison: Comparison, console: Console | None = None) -> None:
         if not console.is_terminal:
             console = Console(width=max(console.width, PIPED_WIDTH))
     console.print(Text(comparison.verdict.headline, style="bold"))
-    console.print(Text(comparison.verdict.text))
-    console.print()
+    console.print(Text(comparison.verdict.text), end="\n\n")
     for line in _facts(comparison):
         console.print(Text(line))
-    for block in _tables(comparison):
-        drawn = _drawn(block)
-        whole = console.measure(drawn, options=console.options.update(width=10_000)).maximum
-        if whole <= console.width or not block.narrow:
-            console.print(drawn)
+    for sheet in _sheets(comparison):
+        table = _drawn(sheet)
+        whole = console.measure(table, options=console.options.update(width=10_000)).maximum
+        if whole <= console.width or not sheet.narrow:
+            console.print(table)
             continue
-        for part in _split(block):
-            console.print(_drawn(part))
+        names, at = sheet.names, sheet.narrow
+        first = sheet._replace(heads=sheet.heads[:at], rows=[row[:at] for row in sheet.rows])
+        rest = [[*row[:names], *row[at:]] for row in sheet.rows if any(row[at:])]
+        console.print(_drawn(first))
+        console.print(_drawn(_Sheet("", [*sheet.heads[:names], *sheet.heads[at:]], rest, names)))
 
 
-def _drawn(block: _Table) -> Table:
+def _drawn(sheet: _Sheet) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    title = Text(sheet.title) if sheet.title else None
     table = Table(
-        title=Text(block.title) if block.title else None,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
-    for number, head in enumerate(block.heads):
-        named = number <= block.heads.index("task")
+    for number, head in enumerate(sheet.heads):
+        named = number < sheet.names
         # Names may take two lines where there is little room, figures may not.
         table.add_column(
             Text(head, overflow="fold"),
             justify="left" if named else "right",
             overflow="fold",
-            min_width=None if named else max(len(row[number]) for row in block.rows),
+            min_width=None if named else max(len(row[number]) for row in sheet.rows),
         )
-    for row in block.rows:
-        table.add_row(*(Text(cell) for cell in row))
+    for row in sheet.rows:
+        table.add_row(*map(Text, row))
     return table
-
-
-def _split(block: _Table) -> tuple[_Table, _Table]:
-    """The columns in two tables, both with the task."""
-    first, at = block.heads.index("task"), block.narrow
-    return (
-        replace(block, heads=block.heads[:at], rows=[row[:at] for row in block.rows]),
-        _Table(
-            "",
-            (block.heads[first], *block.heads[at:]),
-            [(row[first], *row[at:]) for row in block.rows if any(row[at:])],
-        ),
-    )
 
 
 def as_markdown(comparison: Comparison) -> str:
     """The verdict, what was compared, and the tables."""
     parts = [
-        f"**{_plain(comparison.verdict.headline)}**",
-        _plain(comparison.verdict.text),
-        "\n".join(f"- {_plain(line)}" for line in _facts(comparison)),
+        f"**{escaped_markdown(comparison.verdict.headline)}**",
+        escaped_markdown(comparison.verdict.text),
+        "\n".join(f"- {escaped_markdown(line)}" for line in _facts(comparison)),
     ]
-    for block in _tables(comparison):
-        first = block.heads.index("task")
-        lines = [
-            "| " + " | ".join(map(_plain, block.heads)) + " |",
-            "|"
-            + "|".join(" --- " if i <= first else " ---: " for i in range(len(block.heads)))
-            + "|",
-            *("| " + " | ".join(map(_plain, row)) + " |" for row in block.rows),
-        ]
-        parts += [_plain(block.title), "\n".join(lines)]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _plain(text: str) -> str:
-    """Text in which Markdown reads no mark-up: labels and ids are data."""
-    text = " ".join(text.split())
-    # Underscores inside words are read as they stand.
-    return re.sub(r"[\\`*\[\]<>|]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+    for sheet in _sheets(comparison):
+        rules = ["---"] * sheet.names + ["---:"] * (len(sheet.heads) - sheet.names)
+        lines = [[escaped_markdown(cell) for cell in row] for row in (sheet.heads, *sheet.rows)]
+        parts.append(escaped_markdown(sheet.title))
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rules, *lines[1:])))
+    return "\n\n".join(parts) + "\n"
 
 
 def _facts(comparison: Comparison) -> Iterator[str]:
@@ -144,12 +113,14 @@ def _facts(comparison: Comparison) -> Iterator[str]:
         f"{comparison.metric}; {comparison.same_responses} responses are word for word the same."
     )
     yield from comparison.notes
-    if comparison.differing:
-        yield "These two differ in: " + "; ".join(
-            f"{name}: {_short(a)} | {_short(b)}" for name, (a, b) in comparison.differing.items()
-        )
-    else:
-        yield "Settings, generation arguments, versions and hardware of the two are the same."
+    differing = "; ".join(
+        f"{name}: {_short(a)} | {_short(b)}" for name, (a, b) in comparison.differing.items()
+    )
+    yield (
+        f"These two differ in: {differing}"
+        if differing
+        else "Settings, generation arguments, versions and hardware of the two are the same."
+    )
 
 
 def _short(value: object) -> str:
@@ -158,80 +129,56 @@ def _short(value: object) -> str:
     return re.sub(r"\b([0-9a-f]{12})(?:[0-9a-f]{28}|[0-9a-f]{52})\b", r"\1…", text)
 
 
-def _tables(comparison: Comparison) -> Iterator[_Table]:
+def _sheets(comparison: Comparison) -> Iterator[_Sheet]:
     a, b = comparison.a.label, comparison.b.label
-    binary = comparison.counts.both is not None
-    kinds = (
-        (f"only {a}", f"only {b}", "both", "neither")
-        if binary
-        else (f"{a} higher", f"{b} higher", "same")
-    )
+    kinds = [f"{a} higher", f"{b} higher", "same"]
+    if comparison.counts.both is not None:
+        kinds = [f"only {a}", f"only {b}", "both", "neither"]
     rows = [
-        (
-            task.task,
-            str(task.n),
-            *_difference(task.difference),
-            p_words(task.p_holm),
-            *_counts(task.counts),
-        )
-        for task in comparison.tasks
+        [t.task, str(t.n), *_figures(t.difference), p_words(t.p_holm), *_counts(t.counts)]
+        for t in comparison.tasks
     ]
-    if len(comparison.tasks) > 1:
-        rows.append(("macro", "", *_difference(comparison.macro), "", *("" for _ in kinds)))
-        rows.append(
-            (
-                "micro",
-                str(comparison.n),
-                *_difference(comparison.micro),
-                "",
-                *_counts(comparison.counts),
-            )
-        )
-    yield _Table(
+    if len(rows) > 1:
+        micro, n = _figures(comparison.micro), str(comparison.n)
+        rows.append(["macro", "", *_figures(comparison.macro), "", *("" for _ in kinds)])
+        rows.append(["micro", n, *micro, "", *_counts(comparison.counts)])
+    yield _Sheet(
         f"{comparison.metric} in %, differences in points; macro: unweighted mean over the tasks, "
         "micro: mean over all samples, seen: the smallest difference that would be found in four "
         "of five such comparisons",
-        ("task", "n", a, b, "B - A", "95 % interval", "seen", "p", "p (Holm)", *kinds),
+        ["task", "n", a, b, "B - A", "95 % interval", "seen", "p", "p (Holm)", *kinds],
         rows,
+        names=1,
         narrow=9,
     )
-    for title, flips in (
-        (f"Changed most in favour of {b}", comparison.for_b),
-        (f"Changed most in favour of {a}", comparison.for_a),
-    ):
+    for label, flips in ((b, comparison.for_b), (a, comparison.for_a)):
         if flips:
-            yield _Table(
-                title,
-                ("id", "task", f"status {a}", f"status {b}", f"IoU {a}", f"IoU {b}"),
+            yield _Sheet(
+                f"Changed most in favour of {label}",
+                ["id", "task", f"status {a}", f"status {b}", f"IoU {a}", f"IoU {b}"],
                 [_flip(flip) for flip in flips],
+                names=2,
             )
 
 
-def _difference(difference: Difference) -> tuple[str, ...]:
-    interval = difference.interval
-    return (
-        f"{100 * difference.a:.1f}",
-        f"{100 * difference.b:.1f}",
-        points(interval.estimate),
-        f"{points(interval.low)} to {points(interval.high)}",
-        "" if difference.p is None else _seen(difference.detectable),
-        "" if difference.p is None else p_words(difference.p),
-    )
+def _figures(difference: Difference) -> list[str]:
+    interval, seen, p = difference.interval, "", ""
+    if difference.p is not None:
+        p = p_words(difference.p)
+        found = difference.detectable
+        seen = "none" if found is None else f"{100 * found:.1f}"
+    limits = f"{points(interval.low)} to {points(interval.high)}"
+    values = [f"{100 * difference.a:.1f}", f"{100 * difference.b:.1f}"]
+    return [*values, points(interval.estimate), limits, seen, p]
 
 
-def _seen(detectable: float | None) -> str:
-    return "none" if detectable is None else f"{100 * detectable:.1f}"
+def _counts(counts: PairCounts) -> list[str]:
+    last = [counts.ties] if counts.both is None else [counts.both, counts.neither]
+    return [str(count) for count in (counts.losses, counts.wins, *last)]
 
 
-def _counts(counts: PairCounts) -> tuple[str, ...]:
-    last = (counts.ties,) if counts.both is None else (counts.both, counts.neither)
-    return tuple(str(count) for count in (counts.losses, counts.wins, *last))
-
-
-def _flip(flip: Flip) -> tuple[str, ...]:
-    values = (
-        (flip.value_a, flip.value_b)
-        if flip.iou_a is None or flip.iou_b is None
-        else (flip.iou_a, flip.iou_b)
-    )
-    return (flip.id, flip.task, flip.status_a, flip.status_b, *(f"{v:.2f}" for v in values))
+def _flip(flip: Flip) -> list[str]:
+    values = (flip.iou_a, flip.iou_b)
+    if flip.iou_a is None or flip.iou_b is None:
+        values = (flip.value_a, flip.value_b)
+    return [flip.id, flip.task, flip.status_a, flip.status_b, *(f"{v:.2f}" for v in values)]

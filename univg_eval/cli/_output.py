@@ -6,8 +6,6 @@ from pathlib import Path
 
 from univg_eval.errors import UserError
 
-__all__ = ["write_output"]
-
 
 def write_output(path: Path, text: str, option: str) -> None:
     """Write the file whole or not at all.

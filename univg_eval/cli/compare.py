@@ -75,19 +75,14 @@ def run(args: argparse.Namespace) -> int:
 
     from univg_eval.analysis.comparison import compare_runs
     from univg_eval.cli._comparison_sheet import as_json, as_markdown, show
-    from univg_eval.files import write_text_atomically
+    from univg_eval.cli._output import write_output
 
     comparison = compare_runs(
         *_pick(args.a, args.b, args.benchmark), metric=args.metric, flips=args.flips
     )
     if args.out is not None:
         text = as_json(comparison) if args.out.suffix == ".json" else as_markdown(comparison)
-        try:
-            write_text_atomically(args.out, text)
-        except OSError as error:
-            raise UserError(
-                f"cannot write {args.out}: {error.strerror or error}; choose another file"
-            ) from error
+        write_output(args.out, text, "--out")
     if args.json:
         print(as_json(comparison), end="")
     elif args.markdown:
@@ -101,48 +96,44 @@ def _pick(a: str, b: str, benchmark: str | None) -> tuple[RunRecord, RunRecord]:
     """The two records, under labels that differ."""
     from univg_eval.cli._runs import read_runs
 
-    found = {"A": read_runs([a]), "B": read_runs([b])}
-    if benchmark is None and max(map(len, found.values())) > 1:
-        common = [
-            name
-            for name in dict.fromkeys(run.benchmark for run in found["A"])
-            if name in {run.benchmark for run in found["B"]}
-        ]
+    found = (read_runs([a]), read_runs([b]))
+    if benchmark is None and max(map(len, found)) > 1:
+        others = {run.benchmark for run in found[1]}
+        common = dict.fromkeys(run.benchmark for run in found[0] if run.benchmark in others)
         if len(common) != 1:
+            remedy = "say which with --benchmark" if common else "expected one that both have"
             raise UserError(
-                f"{a} holds runs of {_names(found['A'])}, and {b} of {_names(found['B'])}; "
-                + (
-                    "say which with --benchmark"
-                    if common
-                    else "expected a benchmark that both have"
-                )
+                f"{a} holds runs of {_names(found[0])}, and {b} of {_names(found[1])}; {remedy}"
             )
-        benchmark = common[0]
-    chosen = []
-    for side, argument in (("A", a), ("B", b)):
-        runs = [run for run in found[side] if benchmark in (None, run.benchmark)]
-        if len(runs) != 1:
-            raise UserError(
-                f"{argument} holds {len(runs) or 'no'} {'runs' if runs[1:] else 'run'} of "
-                f"{benchmark} (it has {_names(found[side])}); name the record of one run"
-            )
-        chosen += runs
-    first, second = chosen
-    return _told_apart(first, second)
+        (benchmark,) = common
+    first, second = (
+        _only([run for run in runs if benchmark in (None, run.benchmark)], runs, path, benchmark)
+        for runs, path in zip(found, (a, b), strict=True)
+    )
+    if first.label != second.label:
+        return first, second
+    endings = [
+        (first.benchmark, second.benchmark),
+        (first.path.resolve().name, second.path.resolve().name),
+        ("A", "B"),
+    ]
+    left, right = next(pair for pair in endings if pair[0] != pair[1])
+    return (
+        replace(first, label=f"{first.label} ({left})"),
+        replace(second, label=f"{second.label} ({right})"),
+    )
+
+
+def _only(
+    chosen: Sequence[RunRecord], runs: Sequence[RunRecord], path: str, benchmark: str | None
+) -> RunRecord:
+    if len(chosen) != 1:
+        raise UserError(
+            f"{path} holds {len(chosen) or 'no'} {'runs' if chosen[1:] else 'run'} of {benchmark} "
+            f"(it has {_names(runs)}); name the record of one run"
+        )
+    return chosen[0]
 
 
 def _names(runs: Sequence[RunRecord]) -> str:
     return ", ".join(f"{run.label} on {run.benchmark} in {run.path}" for run in runs)
-
-
-def _told_apart(a: RunRecord, b: RunRecord) -> tuple[RunRecord, RunRecord]:
-    if a.label != b.label:
-        return a, b
-    for left, right in (
-        (a.benchmark, b.benchmark),
-        (a.path.resolve().name, b.path.resolve().name),
-        ("A", "B"),
-    ):
-        if left != right:
-            break
-    return replace(a, label=f"{a.label} ({left})"), replace(b, label=f"{b.label} ({right})")

@@ -24,26 +24,6 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = [
-    "CSV_COLUMNS",
-    "Cell",
-    "Columns",
-    "Head",
-    "Intervals",
-    "Sheet",
-    "as_csv",
-    "as_dict",
-    "as_frame",
-    "as_latex",
-    "as_markdown",
-    "as_text",
-    "escaped_latex",
-    "escaped_markdown",
-    "make_sheet",
-    "print_sheet",
-    "visible",
-]
-
 CSV_COLUMNS = (
     *("benchmark", "metric", "model", "kind", "source", "column", "value", "low", "high"),
     *("interval", "n", "place", "rank", "comparable", "marks"),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-__all__ = ["BREAKING", "MEANINGS", "Mark"]
-
 
 class Mark(StrEnum):
     """A word on a row. Each is computed from the record or from the printed values."""

@@ -21,22 +21,6 @@ from univg_eval.errors import UserError
 from univg_eval.files import data_folder
 from univg_eval.protocols import list_protocols
 
-__all__ = [
-    "BENCHMARK_TASKS",
-    "UNKNOWN",
-    "Counts",
-    "PublishedRow",
-    "PublishedTable",
-    "Reproduction",
-    "Reproductions",
-    "Role",
-    "Source",
-    "load_counts",
-    "load_published",
-    "load_reproductions",
-    "published_folder",
-]
-
 BENCHMARK_TASKS: Mapping[str, tuple[str, ...]] = {
     "mig_bench": MIG_BENCH_TASKS,
     "zero_shot": ("lisa_val", "lisa_test", "llmseg", "reasonvos", "revos"),

@@ -18,34 +18,18 @@ from univg_eval.leaderboard.published import (
     Counts,
     PublishedRow,
     PublishedTable,
-    Reproductions,
     load_counts,
 )
-
-__all__ = [
-    "Fit",
-    "Inconsistency",
-    "Rounding",
-    "average_is_reachable",
-    "check_reproductions",
-    "check_table",
-    "feasible_counts",
-    "feasible_denominators",
-    "markdown_lines",
-    "rounded_means",
-    "row_fits",
-]
 
 Rounding = Literal["nearest", "down"]
 """``nearest``: to the nearest printable number; a tie may have gone either way, which covers
 rounding half to even, half up, and formatting of the binary float beside a tie. ``down``: further
 decimals are cut off."""
-Kind = Literal["average", "denominator", "rounding", "revision", "value"]
+Kind = Literal["average", "denominator", "rounding", "revision"]
 """``average``: the printed average is not the mean of the printed values, however these were
 rounded. ``denominator``: a value is no k/N, rounded, for any known N of its task. ``rounding``:
 all values of a row fit one annotation file if they were cut off instead of rounded. ``revision``:
-rows of one table fit different annotation files, or a row another one than the table names.
-``value``: a reported percentage is not its numerator over its denominator."""
+rows of one table fit different annotation files, or a row another one than the table names."""
 
 _NEARBY = 10
 """How far from the known N the nearest one that fits is looked for, in percent of N."""
@@ -263,40 +247,3 @@ def _check_revisions(
             groups.setdefault(" or ".join(sorted(names)), []).append(model)
         parts = [f"{', '.join(models)} fit {names}" for names, models in groups.items()]
         yield None, f"rows on different annotation files: {'; '.join(parts)}"
-
-
-def markdown_lines(tables: Iterable[PublishedTable]) -> list[str]:
-    """What `check_table` finds in the tables, as lines of a Markdown table, one a row of a table.
-
-    Columns: key of the table, model, finding. The values of a row that fit no denominator share one
-    line.
-    """
-    lines = []
-    for table in tables:
-        found = check_table(table)
-        rows = {row.model: row.values for row in table.rows}
-        for model in dict.fromkeys(one.model for one in found):
-            own = [one for one in found if one.model == model]
-            texts = [one.text for one in own if one.kind != "denominator"]
-            misfits = [one.task for one in own if one.kind == "denominator" and one.task]
-            if misfits and model:
-                values = ", ".join(f"{task} {rows[model][task]}" for task in misfits)
-                texts.insert(0, f"no k/N: {values}")
-            lines.append(f"| `{table.key}` | {model or 'all rows'} | {'; '.join(texts)} |")
-    return lines
-
-
-def check_reproductions(reported: Reproductions) -> list[Inconsistency]:
-    """Reported percentages that are not their numerator over their denominator, rounded."""
-    found = []
-    for row in reported.rows:
-        if row.printed is None:
-            continue
-        exact = Fraction(row.numerator) * 100 / row.denominator
-        if abs(exact - Fraction(row.printed)) > _unit(row.printed) / 2:
-            text = (
-                f"{row.metric} is printed as {row.printed}; {row.numerator}/{row.denominator} is "
-                f"{float(exact):.4f} %"
-            )
-            found.append(Inconsistency(reported.key, reported.model, row.task, "value", text))
-    return found

@@ -26,25 +26,6 @@ from univg_eval.leaderboard.published_checks import check_table, row_fits
 from univg_eval.runs.record import RunRecord
 from univg_eval.scoring import sample_metrics
 
-__all__ = [
-    "BASELINE",
-    "GROUPS",
-    "METHODS",
-    "PUBLISHED_FOR",
-    "REPLAY",
-    "Column",
-    "Entry",
-    "Estimate",
-    "board_of",
-    "column_of",
-    "entries_of_table",
-    "entry_of_reproductions",
-    "entry_of_runs",
-    "is_share",
-    "macro_estimate",
-    "task_estimate",
-]
-
 TRUNCATED_SHARE = 0.01
 # Ids of lmms-eval models that this project adds begin so; see `univg_eval.lmms.settings`.
 BASELINE = "univg_baseline"

@@ -25,17 +25,6 @@ from univg_eval.leaderboard.rows import (
 from univg_eval.runs.record import RunRecord
 from univg_eval.scoring import METRICS, sample_metrics
 
-__all__ = [
-    "AVERAGES",
-    "MACRO",
-    "MICRO",
-    "Leaderboard",
-    "Published",
-    "Row",
-    "build_leaderboards",
-    "relative_marks",
-]
-
 MACRO, MICRO = "macro", "micro"
 AVERAGES: Mapping[str, str] = {
     MACRO: "unweighted mean over the tasks of the reference",

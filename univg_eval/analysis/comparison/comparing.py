@@ -12,8 +12,6 @@ from univg_eval.errors import UserError
 from univg_eval.runs.record import RunRecord
 from univg_eval.scoring import SampleScore, sample_metrics
 
-__all__ = ["Comparison", "Flip", "Side", "compare_runs"]
-
 FEW_CLUSTERS = 20
 """Groups of shared images below which a bootstrap interval of a task is called rough."""
 

@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 from univg_eval.analysis.stats import LEVEL, Difference, Interval, PairedComparison, TaskComparison
 
-__all__ = ["Conclusion", "conclude", "p_words", "points"]
-
 Kind = Literal["a_higher", "b_higher", "not_shown", "borderline", "identical"]
 _NOT_THE_MODEL = ("protocol", "dialect", "control", "media")
 """Settings under which another score need not be another model."""

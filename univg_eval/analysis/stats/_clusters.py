@@ -10,17 +10,6 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "ClusterTable",
-    "cluster_sums",
-    "cluster_table",
-    "drawn_deviations",
-    "linear_parts",
-    "normal_quantile",
-    "orientation",
-    "typical",
-]
-
 FloatArray = npt.NDArray[np.float64]
 
 _RESAMPLES_AT_ONCE = 200
@@ -31,12 +20,10 @@ class ClusterTable:
     """Values of samples, summed over each cluster and task.
 
     Attributes:
-        tasks: names, in order of the columns.
         sums, counts: shape (clusters, tasks); a count is 0 where the cluster has no sample.
         strata: row numbers of the clusters that are drawn for each other.
     """
 
-    tasks: tuple[str, ...]
     sums: FloatArray
     counts: FloatArray
     strata: list[npt.NDArray[np.intp]]
@@ -119,12 +106,11 @@ def cluster_table(
                     f"task {task!r} has the value {value!r}; expected [{low:g}, {high:g}]"
                 )
             entries.append((rows.setdefault(name, len(rows)), column, float(value)))
-    sums = np.zeros((len(rows), len(values)))
-    counts = np.zeros((len(rows), len(values)))
+    sums, counts = np.zeros((2, len(rows), len(values)))
     for row, column, value in entries:
         sums[row, column] += value
         counts[row, column] += 1
-    return ClusterTable(tuple(values), sums, counts, _strata(counts))
+    return ClusterTable(sums, counts, _strata(counts))
 
 
 def _strata(counts: FloatArray) -> list[npt.NDArray[np.intp]]:
@@ -141,11 +127,7 @@ def _strata(counts: FloatArray) -> list[npt.NDArray[np.intp]]:
 
 
 def cluster_sums(values: Sequence[float], clusters: Sequence[Hashable]) -> FloatArray:
-    """Sum of the values of each cluster, in order of first appearance.
-
-    Args:
-        values, clusters: of equal length.
-    """
+    """Sum of the values of each cluster, in order of first appearance."""
     rows: dict[Hashable, int] = {}
     places = [rows.setdefault(name, len(rows)) for name in clusters]
     sums = np.zeros(len(rows))

@@ -22,16 +22,6 @@ from univg_eval.analysis.stats._tests import (
     smallest_difference_of_pairs,
 )
 
-__all__ = [
-    "LEVEL",
-    "Difference",
-    "PairCounts",
-    "PairedComparison",
-    "TaskComparison",
-    "TestName",
-    "compare_pairs",
-]
-
 FloatArray = npt.NDArray[np.float64]
 TestName = Literal["mcnemar", "sign_flip_exact", "sign_flip_drawn"]
 

@@ -16,8 +16,6 @@ from univg_eval.analysis.stats._clusters import (
     normal_quantile,
 )
 
-__all__ = ["Interval", "macro_bootstrap", "macro_draws", "wilson_interval"]
-
 
 @dataclass(frozen=True, slots=True)
 class Interval:

@@ -20,8 +20,6 @@ from univg_eval.analysis.stats._clusters import (
 )
 from univg_eval.analysis.stats._intervals import Interval
 
-__all__ = ["PairedIntervals", "paired_bootstrap", "paired_share_interval"]
-
 FloatArray = npt.NDArray[np.float64]
 
 _HALVINGS = 60
@@ -104,7 +102,7 @@ def paired_bootstrap(
     *tasks, macro, micro = (
         Interval(float(e), float(a), float(b)) for e, a, b in zip(estimates, low, high, strict=True)
     )
-    found = dict(zip(table.tasks, tasks, strict=True))
+    found = dict(zip(ordered, tasks, strict=True))
     return PairedIntervals(macro, micro, {task: found[task] for task in differences})
 
 

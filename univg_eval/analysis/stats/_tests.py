@@ -10,16 +10,6 @@ import numpy as np
 
 from univg_eval.analysis.stats._clusters import normal_quantile, typical
 
-__all__ = [
-    "MOST_EXACT",
-    "binomial_tail",
-    "holm",
-    "mcnemar_test",
-    "sign_flip_test",
-    "smallest_difference",
-    "smallest_difference_of_pairs",
-]
-
 MOST_EXACT = 20
 """Differences other than zero up to which all patterns of signs are gone through."""
 _DRAWS_AT_ONCE = 500
