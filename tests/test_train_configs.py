@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -17,7 +18,8 @@ from univg_train.configs import config_path, list_configs
 pytest.importorskip("trl")
 
 from univg_train.grpo.batches import check_batch
-from univg_train.grpo.settings import load_grpo_settings, trainer_arguments
+from univg_train.grpo.settings import load_grpo_settings
+from univg_train.runs.training import trainer_arguments
 
 LAUNCHERS = ("fsdp2", "multi_gpu", "zero3")
 GRPO = (
@@ -69,7 +71,7 @@ def test_grpo_arguments_are_made(name: str, tmp_path: Path) -> None:
     assert not arguments.remove_unused_columns
     family = re.match(r"(qwen2|qwen2_5|qwen3)_vl", name)
     if family is not None and family[1] != "qwen2":
-        assert settings.how.dialect.name == dialect_for_model(f"{family[1]}_vl")
+        assert settings.dialect == dialect_for_model(f"{family[1]}_vl")
 
 
 def test_the_released_stage_2() -> None:
@@ -81,8 +83,11 @@ def test_the_released_stage_2() -> None:
     assert settings.trainer["gradient_accumulation_steps"] == 2
     assert (settings.min_pixels, settings.max_pixels) == (3136, 640_000)
     assert settings.freeze_vision and settings.difficulty.form == "exp"
-    assert [reward.__name__ for reward in settings.rewards] == ["accuracy_reward", "format_reward"]
-    assert settings.rewards[0].rule == "univg-r1"  # type: ignore[attr-defined]
+    assert [reward.__name__ for reward in settings.reward_functions] == [
+        "accuracy_reward",
+        "format_reward",
+    ]
+    assert settings.rewards.rule == "univg-r1"
     assert yaml_of("zero3")["num_processes"] == 8
 
 
@@ -93,7 +98,7 @@ def test_sft_arguments_are_made(name: str, tmp_path: Path) -> None:
 
     changes = ["trainer.use_cpu=true", f"trainer.output_dir={tmp_path}"]
     settings = load_settings(config_path(name), changes)
-    arguments = sft.trainer_arguments(settings)
+    arguments = sft.sft_arguments(settings)
     for key, value in yaml_of(name)["trainer"].items():
         if key not in ("use_cpu", "output_dir"):
             assert getattr(arguments, key) == value, key
@@ -184,8 +189,9 @@ def test_configs_prints_paths_and_suggests(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_page_lists_every_file_and_key(repo_root: Path) -> None:
-    from univg_train.grpo.settings import DATA_KEYS, DIFFICULTY_KEYS, REWARD_KEYS
+    from univg_train.grpo.settings import DifficultySettings, GrpoData, RewardSettings
 
     page = (repo_root / "docs" / "train.md").read_text(encoding="utf-8")
-    for name in (*list_configs(), *DATA_KEYS, *DIFFICULTY_KEYS, *REWARD_KEYS):
+    keys = (kind.model_fields for kind in (GrpoData, DifficultySettings, RewardSettings))
+    for name in (*list_configs(), *itertools.chain(*keys)):
         assert re.search(rf"`(?:data\.)?{name}`", page), name

@@ -50,11 +50,12 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the files; returns the exit status."""
+    from univg_train.runs.rows import open_rows
     from univg_train.sft.llamafactory import export_llamafactory
-    from univg_train.sft.settings import load_settings, open_sft_data
+    from univg_train.sft.settings import load_settings
 
-    settings = load_settings(args.config, args.overrides)
-    data = open_sft_data(settings, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels)
+    settings = load_settings(args.config, args.overrides, with_trl=False)
+    data = open_rows(settings, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels)
     left_out = export_llamafactory(
         data,
         settings,

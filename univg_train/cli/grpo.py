@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
-import logging
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
+from univg_train.cli._running import add_overrides, extra_needed, report_once, run_and_report
 
 if TYPE_CHECKING:
     from univg_train.grpo.estimate import Estimate
+    from univg_train.grpo.settings import GrpoSettings
 
 __all__ = ["add_parser", "run", "run_configs"]
 
@@ -40,12 +37,7 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="settings beside or instead of the file's, such as trainer.max_steps=10",
-    )
+    add_overrides(parser)
     parser.add_argument(
         "--set",
         dest="changes",
@@ -71,7 +63,6 @@ def add_parser(commands: Any) -> None:
         choices=("none", "zero3", "fsdp2"),
         help="with --dry-run: how weights are spread over them (default: as launched)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
     configs = commands.add_parser(
         "configs",
@@ -91,33 +82,30 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.processes is not None and args.processes < 1:
         raise UserError(f"--processes is {args.processes}; expected at least 1")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    try:
-        from univg_train.grpo import batches as rollout_batches
-        from univg_train.grpo import estimate
-        from univg_train.grpo import run as grpo_run
-        from univg_train.grpo import settings as grpo_settings
-    except ModuleNotFoundError as error:
-        raise _missing(error) from error
-    try:
-        settings = grpo_settings.load_grpo_settings(args.config, [*args.overrides, *args.changes])
-    except ModuleNotFoundError as error:
-        raise _missing(error) from error
-    if not args.dry_run:
-        with contextlib.redirect_stdout(sys.stderr):  # where the trainer prints its figures
-            summary = grpo_run.train_grpo(settings)
-        if int(os.environ.get("RANK", "0")) == 0:
-            _print(summary, args.json, _finished)
-        return 0
-    processes = args.processes or grpo_run.processes_of_environment()
-    sharding = args.sharding or grpo_run.sharding_of_environment()
-    rollout_batches.check_batch(settings, processes)
-    arguments = grpo_settings.planned_arguments(settings, processes)
-    checked = grpo_run.check_run(settings, arguments, processes, sharding)
-    found = estimate.estimate_run(settings, checked, processes=processes, sharding=sharding)
-    if int(os.environ.get("RANK", "0")) == 0:
-        how = {"processes": processes, "sharding": sharding}
-        _print(how | found.to_dict(), args.json, lambda _: _text(found, processes, sharding))
+    with extra_needed():
+        from univg_train.grpo.run import train_grpo
+        from univg_train.grpo.settings import load_grpo_settings
+
+        settings = load_grpo_settings(args.config, [*args.overrides, *args.changes])
+    if args.dry_run:
+        return _estimate(settings, args)
+    return run_and_report(lambda: train_grpo(settings), args.json)
+
+
+def _estimate(settings: GrpoSettings, args: argparse.Namespace) -> int:
+    from univg_train.grpo.batches import check_batch, planned_arguments
+    from univg_train.grpo.estimate import estimate_run
+    from univg_train.grpo.run import check_grpo, sharding_of_environment
+    from univg_train.runs.training import processes_of_environment
+
+    processes = args.processes or processes_of_environment()
+    sharding = args.sharding or sharding_of_environment()
+    check_batch(settings, processes)
+    arguments = planned_arguments(settings, processes)
+    checked = check_grpo(settings, arguments, processes, sharding)
+    found = estimate_run(settings, checked, processes=processes, sharding=sharding)
+    values = {"processes": processes, "sharding": sharding, **found.to_dict()}
+    report_once(values, _text(found, processes, sharding), args.json)
     return 0
 
 
@@ -131,24 +119,6 @@ def run_configs(args: argparse.Namespace) -> int:
     for name, meaning in list_configs().items():
         print(f"{name:32} {meaning}")
     return 0
-
-
-def _missing(error: ModuleNotFoundError) -> UserError:
-    return UserError(
-        f"training needs the package {error.name!r}, which is not installed; "
-        "install the extra: pip install 'univg[train]'"
-    )
-
-
-def _print(values: dict[str, Any], as_json: bool, text: Any) -> None:
-    print(json.dumps(values, ensure_ascii=False, indent=2) if as_json else text(values))
-
-
-def _finished(summary: dict[str, Any]) -> str:
-    from univg_train.evaluation.settings import best_text
-
-    told = f"{summary['steps']} steps on {summary['rows']} rows; model folder: {summary['model']}"
-    return told + best_text(summary)
 
 
 def _text(found: Estimate, processes: int, sharding: str) -> str:
@@ -168,7 +138,7 @@ def _text(found: Estimate, processes: int, sharding: str) -> str:
         f"{found.parameters:,} parameters, {found.trained:,} trained",
         f"{found.rows:,} rows; the longest prompt about {found.prompt_tokens:,} tokens",
         f"{found.steps:,} steps ({found.steps_per_epoch:,} an epoch), {found.rollouts:,} rollouts",
-        f"memory on each of {processes} devices, sharding {sharding}, in GiB (docs/train.md):",
+        f"memory on each of {processes} devices, sharding {sharding}, in GiB (docs/grpo.md):",
     ]
     lines += [f"  {name:28} {size / 2**30:8.2f}" for name, size in rows]
     return "\n".join(lines)

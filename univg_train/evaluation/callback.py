@@ -1,4 +1,4 @@
-"""Evaluation in the loop: questions are asked while a model trains, and the best model is kept."""
+"""Evaluation in the loop: a model is evaluated while it trains, and the best one is kept."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from typing import Any
 from transformers import Trainer, TrainerCallback
 
 from univg_eval.errors import UserError
-from univg_train.evaluation.generation import generating, undisturbed, weights_are_spread
-from univg_train.evaluation.in_loop import evaluate
+from univg_train.evaluation.generation import evaluate, generating, undisturbed
 from univg_train.evaluation.plan import EvaluationPlan
-from univg_train.runs.best_model import finish_replacement, keep_model, model_config, read_note
+from univg_train.runs.saving import (
+    finish_replacement,
+    keep_model,
+    model_config,
+    read_note,
+    weights_are_spread,
+)
 
 __all__ = ["EvaluationCallback", "attach_evaluation"]
 
@@ -30,25 +35,25 @@ def attach_evaluation(trainer: Any, processor: Any, plan: EvaluationPlan | None)
 
 
 class EvaluationCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Asks before the first step, every so many steps, and at the end.
+    """Evaluates before the first step, every so many steps, and at the end.
 
     Whatever is done here, the training goes on as if it had not been done. A step whose record is
-    there is not asked again, unless its model was to be kept and is not there.
+    there is not evaluated again, unless its model was to be kept and is not there.
 
     Args:
-        trainer: that calls it; several processes share the questions.
+        trainer: that calls it; several processes share the samples.
         processor: of the model, with the run's pixel limits.
-        plan: what is asked and where it is written.
+        plan: what is evaluated and where it is written.
     """
 
     def __init__(self, trainer: Any, processor: Any, plan: EvaluationPlan) -> None:
         self._trainer = trainer
         self._processor = processor
         self._plan = plan
-        self._told: int | None = None
+        self._logged: int | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The model as it comes; a run that goes on has been asked before."""
+        """The model as it comes; a run that goes on has been evaluated before."""
         plan = self._plan
 
         def found() -> tuple[Any, Any]:
@@ -66,8 +71,8 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
             self._at(state.global_step, control)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The last step, where it has not been asked yet."""
-        if self._told != state.global_step:
+        """The last step, where it has not been evaluated yet."""
+        if self._logged != state.global_step:
             self._at(state.global_step, control)
 
     def _at(self, step: int, control: Any) -> None:
@@ -75,23 +80,23 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         due = control.should_log
         with undisturbed(self._trainer.model):
             # A model that was to be kept, and died with its process, is another one now: a record
-            # tells of the very weights that are kept.
+            # is of the very weights that are kept.
             if step not in self._plan.done or self._plan.is_best(step):
-                self._ask(step)
+                self._evaluate(step)
             self._keep(step)
-        self._tell(step)
+        self._log(step)
         control.should_log = due
-        self._told = step
+        self._logged = step
 
-    def _ask(self, step: int) -> None:
+    def _evaluate(self, step: int) -> None:
         trainer, plan = self._trainer, self._plan
         accelerator = trainer.accelerator
         with generating(trainer) as model:
             evaluation = evaluate(
                 model,
                 self._processor,
-                plan.questions.samples,
-                plan.asking,
+                plan.chosen.samples,
+                plan.prompting,
                 accelerator=accelerator,
                 in_step=weights_are_spread(accelerator),
             )
@@ -117,19 +122,19 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         """What the main process makes of it, in all of them; its UserError too: none waits."""
         from accelerate.utils import broadcast_object_list
 
-        told: list[Any] = [None, None]
+        outcome: list[Any] = [None, None]
         if self._trainer.accelerator.is_main_process:
             try:
-                told = [work(), None]
+                outcome = [work(), None]
             except UserError as error:
-                told = [None, str(error)]
-        broadcast_object_list(told)
-        result, problem = told
+                outcome = [None, str(error)]
+        broadcast_object_list(outcome)
+        result, problem = outcome
         if problem is not None:
             raise UserError(problem)
         return result
 
-    def _tell(self, step: int) -> None:
+    def _log(self, step: int) -> None:
         plan = self._plan
         macro = plan.done[step]["macro"]
         names = dict.fromkeys([*SHOWN, plan.settings.metric])
@@ -143,9 +148,9 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         if self._trainer.is_world_process_zero():
             figures = ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
             _logger.info(
-                "step %d, %d questions of %s: %s; best: step %s",
+                "step %d, %d samples of %s: %s; best: step %s",
                 step,
-                len(plan.questions.samples),
+                len(plan.chosen.samples),
                 benchmark,
                 figures,
                 plan.kept and plan.kept["step"],

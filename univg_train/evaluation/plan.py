@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError
@@ -22,13 +22,11 @@ from univg_eval.files import write_text_atomically
 from univg_eval.images.controls import NO_CONTROL
 from univg_eval.prompts import default_prompt_style, prompt_hash
 from univg_eval.runs.record import environment, load_run, response_line, write_run
-from univg_train.evaluation.in_loop import Asking
-from univg_train.evaluation.settings import EvaluationSettings, Questions, open_questions
-from univg_train.runs.best_model import read_note
+from univg_train.evaluation.generation import Evaluation, Prompting
+from univg_train.evaluation.samples import EvaluationSet, open_samples
+from univg_train.evaluation.settings import EvaluationSettings
 from univg_train.runs.pretrained import pixel_limit
-
-if TYPE_CHECKING:
-    from univg_train.evaluation.in_loop import Evaluation
+from univg_train.runs.saving import read_note
 
 __all__ = ["EvaluationPlan", "evaluated", "plan_evaluation"]
 
@@ -52,8 +50,8 @@ class EvaluationPlan:
 
     Attributes:
         settings: checked ones.
-        questions: what is asked.
-        asking: how.
+        chosen: the samples.
+        prompting: how the model is prompted and read.
         limits: pixel limits of the processor, None where it has none.
         base: the model that the run starts from.
         output_dir: the folder of the run.
@@ -63,8 +61,8 @@ class EvaluationPlan:
     """
 
     settings: EvaluationSettings
-    questions: Questions
-    asking: Asking
+    chosen: EvaluationSet
+    prompting: Prompting
     limits: Mapping[str, int | None]
     base: str
     output_dir: Path
@@ -104,7 +102,7 @@ class EvaluationPlan:
         """Take in what was written before the run was stopped.
 
         Raises:
-            UserError: a record is damaged, or of other questions; or what lies in the place of the
+            UserError: a record is damaged, or of other samples; or what lies in the place of the
                 best model is none.
         """
         self.kept = read_note(self.best_folder)
@@ -113,11 +111,11 @@ class EvaluationPlan:
             if not number.isdecimal():
                 continue
             record = load_run(path)
-            ids = [sample.id for sample in self.questions.samples]
-            asked = record.manifest["dataset"]["fingerprint"], [s["id"] for s in record.scores]
-            if asked != (self.questions.fingerprint, ids):
+            ids = [sample.id for sample in self.chosen.samples]
+            scored = record.manifest["dataset"]["fingerprint"], [s["id"] for s in record.scores]
+            if scored != (self.chosen.fingerprint, ids):
                 raise UserError(
-                    f"{path} is of other questions than {self.settings.benchmark!r} has now; "
+                    f"{path} is of other samples than {self.settings.benchmark!r} has now; "
                     "prepare the set that the run began with, or name another trainer.output_dir"
                 )
             self.done[int(number)] = record.manifest["results"]
@@ -128,16 +126,16 @@ class EvaluationPlan:
 
         Args:
             step: of the training.
-            evaluation: of all questions.
+            evaluation: of all samples.
             model: further keys of ``model.args``, and of these apart ``config``: the text of its
                 config.json, and perhaps ``generation_config``.
         """
         apart = ("config", "generation_config")
         details = {name: value for name, value in model.items() if name not in apart}
         settings: dict[str, list[Any]] = {
-            "dialect": [self.asking.dialect.name, SETTINGS_SOURCE],
-            "prompt": [self.asking.style, self.style_source],
-            "protocol": [self.asking.protocol, SETTINGS_SOURCE],
+            "dialect": [self.prompting.dialect.name, SETTINGS_SOURCE],
+            "prompt": [self.prompting.style, self.style_source],
+            "protocol": [self.prompting.protocol, SETTINGS_SOURCE],
         }
         for name, value in self.limits.items():
             source = "not known" if value is None else "processor of the training run"
@@ -152,23 +150,23 @@ class EvaluationPlan:
                 "config_sha256": hashlib.sha256(model["config"].encode()).hexdigest(),
             },
             "settings": settings,
-            "prompt_sha256": prompt_hash(self.asking.dialect, self.asking.style),
-            "generation": self.asking.generation
+            "prompt_sha256": prompt_hash(self.prompting.dialect, self.prompting.style),
+            "generation": self.prompting.generation
             | {name: model[name] for name in apart[1:] if name in model},
             "dataset": {
                 "benchmark": benchmark,
                 "prepared_benchmark": benchmark,
                 "control": NO_CONTROL,
                 "media": "images",
-                "fingerprint": self.questions.fingerprint,
-                "n": self.questions.n,
+                "fingerprint": self.chosen.fingerprint,
+                "n": self.chosen.n,
                 "left_out": 0,
-                "skipped": self.questions.skipped,
-                "revision": self.questions.revision,
+                "skipped": self.chosen.skipped,
+                "revision": self.chosen.revision,
             },
-            "evaluation": self.settings.to_dict(),
+            "evaluation": self.settings.model_dump(),
             "n": len(evaluation.scores),
-            "complete": self.questions.complete,
+            "complete": self.chosen.complete,
             "excluded": sum(score.excluded for score in evaluation.scores),
             "results": evaluation.results,
             "wall_time_s": evaluation.wall_time_s,
@@ -201,9 +199,9 @@ class EvaluationPlan:
         """All steps with their results, and the best."""
         return {
             "benchmark": self.settings.benchmark,
-            "fingerprint": self.questions.fingerprint,
-            "n": len(self.questions.samples),
-            "complete": self.questions.complete,
+            "fingerprint": self.chosen.fingerprint,
+            "n": len(self.chosen.samples),
+            "complete": self.chosen.complete,
             "best": self.best(),
             "steps": [
                 {"step": step, "record": self.record_path(step).name, **results}
@@ -221,7 +219,7 @@ def plan_evaluation(
     style: str | None,
     output_dir: Path,
 ) -> EvaluationPlan | None:
-    """Open the questions and what was asked before; no model is needed.
+    """Open the samples and the records of earlier steps; no model is needed.
 
     Args:
         settings: of the run; None: no evaluation.
@@ -232,14 +230,19 @@ def plan_evaluation(
         output_dir: the folder of the run.
 
     Raises:
-        UserError: see `open_questions` and `EvaluationPlan.read_records`; or a question cannot be
+        UserError: see `open_samples` and `EvaluationPlan.read_records`; or a prompt cannot be
             written in the dialect.
     """
     if settings is None:
         return None
-    limits = _area_limits(processor)
+    # Sizes of other families are lengths, not areas.
+    areas = "Qwen" in type(processor.image_processor).__name__
+    limits = {
+        name: pixel_limit(processor, name) if areas else None
+        for name in ("min_pixels", "max_pixels")
+    }
     known = get_dialect(dialect, **limits)
-    asking = Asking(
+    prompting = Prompting(
         dialect=known,
         style=default_prompt_style(dialect) if style is None else style,
         protocol=settings.protocol,
@@ -247,13 +250,13 @@ def plan_evaluation(
         batch_size=settings.batch_size,
         max_new_tokens=settings.max_new_tokens,
     )
-    questions = open_questions(settings, known)
-    for sample in questions.samples:
-        asking.prompt(sample)
+    chosen = open_samples(settings, known)
+    for sample in chosen.samples:
+        prompting.prompt(sample)
     plan = EvaluationPlan(
         settings=settings,
-        questions=questions,
-        asking=asking,
+        chosen=chosen,
+        prompting=prompting,
         limits=limits,
         base=model,
         output_dir=output_dir,
@@ -261,12 +264,3 @@ def plan_evaluation(
     )
     plan.read_records()
     return plan
-
-
-def _area_limits(processor: Any) -> dict[str, int | None]:
-    """Pixel limits of a processor; None for each where its sizes are lengths, not areas."""
-    areas = "Qwen" in type(processor.image_processor).__name__
-    return {
-        name: pixel_limit(processor, name) if areas else None
-        for name in ("min_pixels", "max_pixels")
-    }

@@ -1,17 +1,26 @@
-"""How many rollouts a GRPO run generates together, and how many steps it takes: as TRL counts."""
+"""How many rollouts a GRPO run generates together, and how many steps it takes: as TRL counts.
+
+Without the model, and for a run that another machine may do.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from univg_eval.errors import UserError
+from univg_train.grpo.settings import GrpoSettings
+from univg_train.runs.training import trainer_arguments
 
-if TYPE_CHECKING:
-    from univg_train.grpo.settings import GrpoSettings
-
-__all__ = ["StepCount", "check_batch", "count_steps", "passes_of_batch", "rollout_batch"]
+__all__ = [
+    "StepCount",
+    "check_batch",
+    "count_steps",
+    "passes_of_batch",
+    "planned_arguments",
+    "rollout_batch",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +54,18 @@ def check_batch(settings: GrpoSettings, processes: int) -> None:
             "ways; leave one of them away"
         )
     batch, one_pass = rollout_batch(settings, processes), _pass(settings, processes)
+    each = f"per_device_train_batch_size={one_pass // processes} x {processes} processes"
     if batch % one_pass:
         raise UserError(
             f"trainer.generation_batch_size={batch} is no multiple of the {one_pass} rollouts of a "
-            f"pass (per_device_train_batch_size={settings.argument('per_device_train_batch_size')} "
-            f"x {processes} processes); change one of them"
+            f"pass ({each}); change one of them"
         )
     if batch % n:
+        factors = "generation_batch_size" if given else f"{each} x {batch // one_pass} passes"
         raise UserError(
             f"trainer.num_generations={n} does not divide the {batch} rollouts that are generated "
-            f"together ({_factors(settings, processes)}); change one of them so that every prompt "
-            "has all its rollouts in one batch"
+            f"together ({factors}); change one of them so that every prompt has all its rollouts "
+            "in one batch"
         )
 
 
@@ -109,18 +119,18 @@ def count_steps(settings: GrpoSettings, rows: int, processes: int) -> StepCount:
     return StepCount(per_epoch, steps, epochs * (rows // prompts) + last)
 
 
+def planned_arguments(settings: GrpoSettings, processes: int) -> Any:
+    """The trainer's arguments of a run that another machine will do on `processes` devices.
+
+    Raises:
+        UserError: TRL refuses a value.
+    """
+    batch = rollout_batch(settings, processes)
+    planned = {"generation_batch_size": batch, "steps_per_generation": None}
+    arguments = trainer_arguments(settings, use_cpu=True, **planned)
+    arguments.steps_per_generation = batch // _pass(settings, processes)  # TRL has counted one
+    return arguments
+
+
 def _pass(settings: GrpoSettings, processes: int) -> int:
     return int(settings.argument("per_device_train_batch_size") * processes)
-
-
-def _factors(settings: GrpoSettings, processes: int) -> str:
-    if settings.argument("generation_batch_size") is not None:
-        return "generation_batch_size"
-    name = "gradient_accumulation_steps"
-    if settings.argument("steps_per_generation") is not None:
-        name = "steps_per_generation"
-    batch = settings.argument("per_device_train_batch_size")
-    return (
-        f"per_device_train_batch_size={batch} x {processes} processes x "
-        f"{name}={settings.argument(name)}"
-    )

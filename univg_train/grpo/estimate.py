@@ -35,25 +35,22 @@ context, fragmentation, and vLLM's own share: leave a fifth of the memory free.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from univg_eval.dialects import smart_resize_wh
 from univg_eval.errors import UserError
 from univg_train.grpo.batches import count_steps, rollout_batch
 from univg_train.grpo.settings import GrpoSettings
-from univg_train.runs.pretrained import empty_model, lora_config, vision_tower
+from univg_train.runs.pretrained import empty_model, vision_tower
+from univg_train.runs.training import CheckedRun, adapter_config
 
-if TYPE_CHECKING:
-    from univg_train.grpo.run import CheckedRun
+__all__ = ["Estimate", "Memory", "estimate_run"]
 
-__all__ = ["SHARDINGS", "Estimate", "Memory", "estimate_run"]
-
-SHARDINGS = ("none", "zero3", "fsdp2")
 ROWS_MEASURED = 1000
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
     """Bytes on one device; see the module."""
 
@@ -62,9 +59,9 @@ class Memory:
     optimizer: int
     reference: int
     activations: int
-    cache: int
-    gathered: int
-    whole_reference: int
+    cache: int = 0
+    gathered: int = 0
+    whole_reference: int = 0
 
     @property
     def total(self) -> int:
@@ -79,7 +76,7 @@ class Estimate:
 
     Attributes:
         parameters, trained: of the model, with its adapter.
-        rows: questions to train on.
+        rows: to train on.
         prompt_tokens: of the longest prompt among the first thousand rows, as TRL writes it:
             image tokens by the resize rule, text by the tokenizer.
         steps_per_epoch, steps: optimiser steps.
@@ -106,16 +103,23 @@ class Estimate:
 def estimate_run(
     settings: GrpoSettings, checked: CheckedRun, *, processes: int, sharding: str
 ) -> Estimate:
-    """Estimate a run on `processes` devices.
+    """Estimate a run on `processes` devices, sharded by ``none``, ``zero3`` or ``fsdp2``.
 
     Raises:
         UserError: there are too few rows, or the model's image tokens are not known.
     """
-    if sharding not in SHARDINGS:
-        raise UserError(f"unknown sharding {sharding!r}; expected one of: {', '.join(SHARDINGS)}")
     parameters, trained = _count_parameters(settings, checked.config)
     tokens = _prompt_tokens(checked)
     count = count_steps(settings, len(checked.data), processes)
+    together = rollout_batch(settings, processes)
+    state = _state(settings, checked.config, parameters, trained, sharding)
+    parts = 1 if sharding == "none" else processes
+    memory = Memory(
+        **{name: size // parts for name, size in state.items()},
+        **_passing(settings, checked.config, tokens, -(-together // processes)),
+        gathered=2 * parameters if _gathers(settings, sharding) else 0,
+        whole_reference=state["reference"] if sharding == "fsdp2" else 0,
+    )
     return Estimate(
         parameters=parameters,
         trained=trained,
@@ -123,8 +127,8 @@ def estimate_run(
         prompt_tokens=tokens,
         steps_per_epoch=count.per_epoch,
         steps=count.steps,
-        rollouts=count.batches * rollout_batch(settings, processes),
-        memory=_memory(settings, checked.config, parameters, trained, tokens, processes, sharding),
+        rollouts=count.batches * together,
+        memory=memory,
     )
 
 
@@ -132,11 +136,9 @@ def _count_parameters(settings: GrpoSettings, config: Any) -> tuple[int, int]:
     import torch
 
     model = empty_model(config)
-    if settings.lora is not None:
+    if (lora := adapter_config(settings, model)) is not None:
         from peft import get_peft_model
 
-        tower = vision_tower(model)[1] if settings.freeze_vision else None
-        lora = lora_config(settings.lora, tower)
         with torch.device("meta"):
             model = get_peft_model(model, lora)
     elif settings.freeze_vision:
@@ -152,7 +154,7 @@ def _prompt_tokens(checked: CheckedRun) -> int:
     if not isinstance(patch, int) or not isinstance(merge, int):
         raise UserError(
             f"the number of image tokens of a {config.model_type!r} is not known here, so its "
-            "memory cannot be told beforehand; the estimate knows the Qwen-VL families"
+            "memory cannot be estimated; the estimate knows the Qwen-VL families"
         )
     factor = patch * merge
     low, high = images.size["shortest_edge"], images.size["longest_edge"]
@@ -168,25 +170,13 @@ def _prompt_tokens(checked: CheckedRun) -> int:
     return longest
 
 
-def _memory(
-    settings: GrpoSettings,
-    config: Any,
-    parameters: int,
-    trained: int,
-    prompt_tokens: int,
-    processes: int,
-    sharding: str,
-) -> Memory:
-    options = settings.argument("model_init_kwargs") or {}
-    name = str(options.get("dtype", "float32"))
-    if name == "auto":
-        name = str(config.dtype or "float32").removeprefix("torch.")
-    size = _BYTES[name]
-    half = settings.argument("fp16") or settings.argument("bf16") is not False
-    number = 2 if half else size
+def _state(
+    settings: GrpoSettings, config: Any, parameters: int, trained: int, sharding: str
+) -> dict[str, int]:
+    """What is there all the time, on all devices together: the table at the head."""
+    size = _loaded_bytes(settings, config)
     if settings.lora is not None:
-        adapter = trained
-        weights = (parameters - adapter) * size + adapter * 4
+        weights = (parameters - trained) * size + trained * 4
         gradients, optimizer = 4 * trained, 8 * trained
     elif sharding == "zero3":
         weights, gradients, optimizer = 2 * parameters, 2 * trained, 12 * trained
@@ -198,34 +188,41 @@ def _memory(
     reference = 0
     if settings.argument("beta") and settings.lora is None:
         reference = parameters * (2 if sharding == "zero3" else size)
-    parts = 1 if sharding == "none" else processes
+    return {
+        "weights": weights, "gradients": gradients, "optimizer": optimizer, "reference": reference,
+    }  # fmt: skip
 
+
+def _passing(
+    settings: GrpoSettings, config: Any, prompt_tokens: int, generated_together: int
+) -> dict[str, int]:
+    """Activations of training and the cache of generation, on each device."""
+    half = settings.argument("fp16") or settings.argument("bf16") is not False
+    number = 2 if half else _loaded_bytes(settings, config)
     text = config.get_text_config()
     batch = settings.argument("per_device_train_batch_size")
     length = prompt_tokens + settings.argument("max_completion_length")
-    layer = 17 * number * batch * length * text.hidden_size
+    inputs = number * batch * length * text.hidden_size  # of one layer
     layers = text.num_hidden_layers
     checkpointing = settings.argument("activation_checkpointing")
     if checkpointing is None:
         checkpointing = settings.argument("gradient_checkpointing")
-    if checkpointing:
-        activations = number * batch * length * text.hidden_size * layers + layer
-    else:
-        activations = layer * layers
-    cache = gathered = 0
-    if not settings.argument("use_vllm"):
-        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        together = -(-rollout_batch(settings, processes) // processes)
-        cache = 2 * layers * text.num_key_value_heads * head * number * length * together
-        if sharding == "zero3" and settings.argument("ds3_gather_for_generation"):
-            gathered = 2 * parameters
-    return Memory(
-        weights=weights // parts,
-        gradients=gradients // parts,
-        optimizer=optimizer // parts,
-        reference=reference // parts,
-        activations=activations,
-        cache=cache,
-        gathered=gathered,
-        whole_reference=reference if sharding == "fsdp2" else 0,
-    )
+    activations = inputs * (layers + 17 if checkpointing else 17 * layers)
+    if settings.argument("use_vllm"):
+        return {"activations": activations}
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    a_token = 2 * layers * text.num_key_value_heads * head * number
+    return {"activations": activations, "cache": a_token * length * generated_together}
+
+
+def _loaded_bytes(settings: GrpoSettings, config: Any) -> int:
+    name = str(settings.model_options.get("dtype", "float32"))
+    if name == "auto":
+        name = str(config.dtype or "float32").removeprefix("torch.")
+    return _BYTES[name]
+
+
+def _gathers(settings: GrpoSettings, sharding: str) -> bool:
+    """Whether all weights are on every device while transformers generates."""
+    gathers = settings.argument("ds3_gather_for_generation")
+    return bool(sharding == "zero3" and gathers and not settings.argument("use_vllm"))

@@ -13,13 +13,11 @@ from univg_eval.files import write_text_atomically
 
 __all__ = [
     "ADAPTER_FOLDER",
-    "FREE_ARGUMENTS",
     "MODEL_FOLDER",
     "differences",
     "find_checkpoint",
     "read_record",
     "require_same_rows",
-    "rows_record",
     "write_record",
 ]
 
@@ -29,15 +27,6 @@ MODEL_FOLDER = "model"
 ADAPTER_FOLDER = "adapter"
 """What was trained of it, where that is an adapter."""
 
-FREE_ARGUMENTS = frozenset(
-    {
-        "logging_steps", "logging_first_step", "report_to", "run_name", "disable_tqdm",
-        "save_steps", "save_total_limit", "dataloader_num_workers", "dataloader_prefetch_factor",
-        "torch_empty_cache_steps",
-    }
-)  # fmt: skip
-"""Arguments of a trainer that do not change what is computed: a run may go on with others."""
-
 _logger = logging.getLogger(__name__)
 
 
@@ -46,12 +35,9 @@ def find_checkpoint(folder: Path) -> Path | None:
 
     ``trainer_state.json`` is written last: a process that dies before leaves none, or a part.
     """
-    numbered = []
-    for path in folder.glob("checkpoint-*"):
-        number = path.name.removeprefix("checkpoint-")
-        if number.isdecimal():
-            numbered.append((int(number), path))
-    for step, path in sorted(numbered, reverse=True):
+    numbers = (path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*"))
+    for step in sorted((int(n) for n in numbers if n.isdecimal()), reverse=True):
+        path = folder / f"checkpoint-{step}"
         try:
             state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -81,23 +67,13 @@ def differences(before: Any, now: Any, free: Collection[str] = (), prefix: str =
     return [] if before == now else [f"{prefix} was {before!r} and is {now!r}"]
 
 
-def rows_record(data: Any, count: int) -> dict[str, Any]:
-    """What the record of a run says of its rows.
-
-    Args:
-        data: a `univg_train.data.TrainingData`.
-        count: how many of its rows are trained on.
-    """
-    return {"rows": count, "data_fingerprint": data.fingerprint}
-
-
 def require_same_rows(folder: Path, before: dict[str, Any] | None, now: dict[str, Any]) -> None:
     """Refuse to go on with a run on other rows.
 
     Args:
         folder: of the run.
         before: the run's record; None for a new run.
-        now: `rows_record`.
+        now: ``rows``, their number, and ``data_fingerprint``.
 
     Raises:
         UserError: the number of rows, or what stands in them, has changed.
@@ -133,6 +109,14 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def write_record(path: Path, value: dict[str, Any]) -> None:
-    """Write a record as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(path, [json.dumps(value, ensure_ascii=False, indent=2), "\n"])
+    """Write a record as a whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        write_text_atomically(path, [json.dumps(value, ensure_ascii=False, indent=2), "\n"])
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; name another folder"
+        ) from error

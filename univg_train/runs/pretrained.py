@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from univg_eval.errors import UserError
-from univg_train.runs.settings import unknown_keys
+from univg_train.runs.yaml_settings import argument_problems
 
 __all__ = [
     "empty_model",
@@ -58,8 +58,6 @@ def load_processor(
     """
     from transformers import AutoProcessor
 
-    if min_pixels is not None and max_pixels is not None and min_pixels > max_pixels:
-        raise UserError(f"min_pixels={min_pixels} is above max_pixels={max_pixels}")
     given = {"min_pixels": min_pixels, "max_pixels": max_pixels}
     limits = {name: value for name, value in given.items() if value is not None}
     load: Any = AutoProcessor.from_pretrained
@@ -139,8 +137,8 @@ def lora_config(lora: Mapping[str, Any], tower: str | None) -> Any:
         from peft import LoraConfig
     except ModuleNotFoundError as error:
         raise UserError("lora needs the package 'peft'; install it: pip install peft") from error
-    known = dict.fromkeys(entry.name for entry in dataclasses.fields(LoraConfig) if entry.init)
-    if unknown := unknown_keys(lora, known, "lora."):
+    names = [field.name for field in dataclasses.fields(LoraConfig)]
+    if unknown := argument_problems(LoraConfig, lora, "lora.", dict.fromkeys(names, Any)):
         raise UserError("; ".join(unknown))
     values = {"task_type": "CAUSAL_LM", "target_modules": "all-linear", **lora}
     start = str(values.get("init_lora_weights"))

@@ -1,20 +1,48 @@
-"""The folder of a trained model: whole weights, processor, how it is to be asked and read.
+"""The folder of a trained model: whole weights, processor, how it is to be prompted and read.
 
 One way for the last model of supervised fine-tuning and of GRPO and for the best one on the way, so
-that the next stage and the evaluation load any of them. A folder is there only when it is whole.
+that the next stage and the evaluation load any of them. A folder is there only when it is whole:
+processes write into it together, under a name that all of them know, and it is renamed at the end.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from univg_train.evaluation.generation import weights_are_spread
+from univg_eval.errors import UserError
+from univg_eval.files import write_text_atomically
 from univg_train.runs.folder import ADAPTER_FOLDER, MODEL_FOLDER
 
-__all__ = ["put_aside", "save_model", "save_result", "unfinished"]
+__all__ = [
+    "finish_replacement",
+    "keep_model",
+    "model_config",
+    "read_note",
+    "save_result",
+    "weights_are_spread",
+]
+
+NOTE = "evaluation.json"
+
+
+def weights_are_spread(accelerator: Any) -> bool:
+    """Whether each process holds a part of the weights, so that all have to take every step.
+
+    In `generate`, transformers recognises ZeRO-3 by itself, and FSDP only where it does the
+    wrapping.
+    """
+    plugin = accelerator.state.deepspeed_plugin
+    zero3 = plugin is not None and plugin.zero_stage == 3
+    return zero3 or getattr(accelerator.state, "fsdp_plugin", None) is not None
+
+
+def model_config(model: Any) -> Any:
+    """The configuration of a model, also of one with adapters."""
+    return (model.get_base_model() if hasattr(model, "get_base_model") else model).config
 
 
 def save_result(
@@ -27,26 +55,69 @@ def save_result(
         processor: of the model.
         output_dir: the folder of the run. ``model`` in it is a whole model; with adapters,
             ``adapter`` holds them alone.
-        finish: see `save_model`.
+        finish: writes what else belongs into the folder; called last, by the main process.
 
     Returns:
         ``model``; ``adapter`` where the weights that it belongs to are spread over processes, and
         so there is no ``model``.
     """
-    adapter = output_dir / ADAPTER_FOLDER
-    if not _has_adapters(trainer):
-        folder, adapter_folder = output_dir / MODEL_FOLDER, None
-    elif weights_are_spread(trainer.accelerator):
-        folder, adapter_folder = adapter, None
-    else:
-        folder, adapter_folder = output_dir / MODEL_FOLDER, adapter
-    save_model(trainer, processor, folder, adapter=adapter_folder, finish=finish)
+    folder, adapter = output_dir / MODEL_FOLDER, output_dir / ADAPTER_FOLDER
+    if _has_adapters(trainer) and weights_are_spread(trainer.accelerator):
+        folder = adapter
+    _save_model(trainer, processor, folder, adapter=adapter, finish=finish)
     if trainer.args.push_to_hub:
         trainer.push_to_hub(commit_message="Model save", revision=trainer.args.hub_revision)
     return folder
 
 
-def save_model(
+def keep_model(trainer: Any, processor: Any, folder: Path, note: Mapping[str, Any]) -> None:
+    """Save the model of a trainer in the place of the one that was kept.
+
+    The folder is there whole, old or new; all processes have to come here together.
+
+    Args:
+        trainer: of transformers or TRL.
+        processor: of the model.
+        folder: for the model.
+        note: written beside it, as ``evaluation.json``: step, metric, value and more.
+    """
+    text = json.dumps(dict(note), ensure_ascii=False, indent=2) + "\n"
+
+    def finish(new: Path) -> None:
+        write_text_atomically(new / NOTE, [text])  # last: it says that all is there
+
+    _save_model(trainer, processor, folder, finish=finish)
+
+
+def read_note(folder: Path) -> dict[str, Any] | None:
+    """What was noted with the model that is kept there; None if there is none.
+
+    Raises:
+        UserError: the folder is there and was not written by `keep_model`.
+    """
+    if not folder.exists():
+        return None
+    try:
+        note: dict[str, Any] = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        _ = note["step"], note["metric"], note["value"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder} is not the best model of this run: {NOTE} cannot be read in it; move the "
+            "folder away, or name another trainer.output_dir"
+        ) from error
+    return note
+
+
+def finish_replacement(folder: Path) -> None:
+    """Finish what a process that died between the renamings of `keep_model` has begun."""
+    new, old = _unfinished(folder), _put_aside(folder)
+    if not folder.exists() and (new / NOTE).is_file():
+        new.rename(folder)
+    if folder.exists() and old.exists():
+        shutil.rmtree(old)
+
+
+def _save_model(
     trainer: Any,
     processor: Any,
     folder: Path,
@@ -56,20 +127,17 @@ def save_model(
 ) -> None:
     """Save the model of a trainer, in the place of what the folder held before.
 
-    All processes have to come here together; nothing is uploaded. Adapters are merged on the CPU
-    into the weights that the run began with, in the type that the model is trained in; the model in
-    training is not touched. Where the weights are spread over processes, the adapters alone are
-    saved.
+    Nothing is uploaded. Adapters are merged on the CPU into the weights that the run began with, in
+    the type that the model is trained in; the model in training is not touched. Where the weights
+    are spread over processes, the adapters alone are saved.
 
     Args:
-        trainer: of transformers or TRL.
-        processor: of the model.
+        trainer, processor, finish: as for `save_result`.
         folder: for the model.
         adapter: folder for the adapters that were merged; None: they are not kept.
-        finish: writes what else belongs into the folder; called last, by the main process.
     """
     accelerator = trainer.accelerator
-    new = unfinished(folder)
+    new = _unfinished(folder)
     main = accelerator.is_main_process
     if main and new.exists():
         shutil.rmtree(new)
@@ -92,12 +160,12 @@ def save_model(
     accelerator.wait_for_everyone()
 
 
-def unfinished(folder: Path) -> Path:
+def _unfinished(folder: Path) -> Path:
     """Where a folder is written before it is put in its place."""
     return folder.with_name(f".{folder.name}-new")
 
 
-def put_aside(folder: Path) -> Path:
+def _put_aside(folder: Path) -> Path:
     """Where the old folder is while the new one is put in its place."""
     return folder.with_name(f".{folder.name}-old")
 
@@ -107,7 +175,7 @@ def _has_adapters(trainer: Any) -> bool:
 
 
 def _replace(folder: Path, new: Path) -> None:
-    old = put_aside(folder)
+    old = _put_aside(folder)
     if old.exists():
         shutil.rmtree(old)
     if folder.exists():

@@ -1,212 +1,218 @@
-"""Settings of a training run: a YAML file, changed on the command line, every key known."""
+"""The settings that every training run has: model, data, trainer, evaluation."""
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Collection, Iterable, Mapping
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from univg_eval.errors import UserError
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-__all__ = [
-    "fits",
-    "load_yaml",
-    "override",
-    "unknown_keys",
-    "with_new_names",
-    "wrong_values",
-]
+from univg_eval.prompts import default_prompt_style
+from univg_train.evaluation.settings import EvaluationSettings
+from univg_train.runs.yaml_settings import Section, argument_problems
 
-Known = Mapping[str, Any]
+if TYPE_CHECKING:
+    from univg_train.data import Rendering
 
-_NEW_NAMES = {
-    "gradient_checkpointing": "activation_checkpointing",
-    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+__all__ = ["DataSettings", "RunSettings"]
+
+_NO_EVALUATION_DATA = "there is no evaluation data; `evaluation` evaluates on a benchmark instead"
+_NEVER = {
+    "resume_from_checkpoint": "a run goes on by itself from its last whole checkpoint",
+    "save_only_model": "a run could not go on without the optimiser's state",
 }
+_OFF = {
+    "remove_unused_columns": "every column is needed",
+    "load_best_model_at_end": "the last model is the result",
+    "do_eval": _NO_EVALUATION_DATA,
+}
+_DTYPES = ("float32", "bfloat16", "float16", "auto")
+Area = Annotated[int, Field(ge=1)]
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+class DataSettings(Section):
+    """What is learned; see `univg_train.data.open_training_data` and `make_rendering`.
 
-    Raises:
-        UserError: the file cannot be read, is no YAML, no mapping, or has a key twice.
+    Attributes:
+        form: one of `univg_train.data.FORMS`.
+        file: the file; the benchmark's name in the form ``samples``.
+        images: the folder of images.
+        space: what the boxes are, for ``vlm_r1``.
+        root: the data root.
+        history: earlier turns of a conversation are part of the prompt.
+        single_images_direct: simple references in one image are answered without thinking.
+        on_bad: ``stop`` at a faulty row, or ``skip`` them.
+        check_leaks: prepared benchmarks that the rows must not share anything with; None: all that
+            are prepared.
+        leak_kinds: what is compared; None: the default of `index_benchmarks`.
+        on_leak: ``refuse``, ``skip`` or ``allow``.
     """
-    import yaml
 
-    class Loader(yaml.SafeLoader):
-        """Numbers such as 1e-6 are numbers, as in JSON; a key that stands twice is an error."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-            if twice:
-                raise UserError(f"{path}: the key {twice[0]!r} stands twice in one section")
-            return super().construct_mapping(node, deep)
-
-    _add_floats(Loader)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"cannot read {path}: {reason}; `univg-train configs` lists the files that come along"
-        ) from error
-    try:
-        content = yaml.load(text, Loader=Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds {type(content).__name__}; expected keys with values")
-    return content
+    form: str = Field(description="a form of docs/training_data.md")
+    file: str = Field(description="a path, or a benchmark's name with the form samples")
+    images: str | None = None
+    space: str | None = None
+    root: str | None = None
+    history: bool = False
+    single_images_direct: bool = True
+    on_bad: str = "stop"
+    check_leaks: list[str] | None = None
+    leak_kinds: list[str] | None = None
+    on_leak: str = "refuse"
 
 
-def override(settings: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:
-    """Settings after ``section.key=value`` changes; the value is read as YAML.
+class RunSettings(Section):
+    """One training run.
 
-    Raises:
-        UserError: a change is not of that form, or goes into something that is no section.
+    Attributes:
+        model: folder or hub name of a vision-language model.
+        dialect: how the model shall write boxes.
+        data: what is learned.
+        trainer: arguments of `trainer_class`; ``output_dir`` is the folder of the run.
+        style: ``think`` or ``direct``; None: the dialect's own.
+        min_pixels: smallest area of an image as the model sees it; None: the processor's own.
+        max_pixels: largest area, likewise.
+        freeze_vision: the vision tower, with the layer that joins it to the language model where
+            they are one module (as in Qwen2-VL), is not trained.
+        lora: arguments of `peft.LoraConfig`; None: all weights are trained.
+        evaluation: what the model is evaluated on while it trains; None: nothing.
     """
-    import yaml
 
-    changed: dict[str, Any] = json.loads(json.dumps(settings, default=str))
-    for change in changes:
-        name, equals, text = change.partition("=")
-        keys = name.split(".")
-        if not equals or not all(keys):
-            raise UserError(f"{change!r} is no key=value; expected such as trainer.max_steps=100")
-        try:
-            value = load_value(text)
-        except yaml.YAMLError as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{change!r}: the value is no YAML: {reason}") from error
-        section = changed
-        for depth, key in enumerate(keys[:-1], start=1):
-            if section.get(key) is None:
-                section[key] = {}
-            section = section[key]
-            if not isinstance(section, dict):
-                where = ".".join(keys[:depth])
-                raise UserError(f"{change!r}: {where} is {section!r}, which has no keys")
-        section[keys[-1]] = value
-    return changed
+    model: str = Field(min_length=1, description="a folder or a name of the Hub")
+    dialect: str = Field(description="how the model writes boxes, see `univg dialects`")
+    data: DataSettings
+    trainer: dict[str, Any]
+    style: str | None = None
+    min_pixels: Area | None = None
+    max_pixels: Area | None = None
+    freeze_vision: bool = True
+    lora: dict[str, Any] | None = None
+    evaluation: EvaluationSettings | None = None
 
+    purpose: ClassVar[Literal["sft", "grpo"]]
+    never: ClassVar[Mapping[str, str]] = {}
+    """Arguments of the trainer that are not the user's to set, and why."""
+    off: ClassVar[Mapping[str, str]] = {}
+    """Arguments that must keep a value that is not true, and why."""
+    argument_types: ClassVar[Mapping[str, Any]] = {}
+    """Types of arguments that the trainer's own annotations leave too wide."""
 
-def load_value(text: str) -> Any:
-    """One value, read as the files are."""
-    import yaml
+    @classmethod
+    def trainer_class(cls) -> type[Any]:
+        """The class of the trainer's arguments; imports TRL."""
+        raise NotImplementedError
 
-    class Loader(yaml.SafeLoader):
-        """See `load_yaml`."""
+    @property
+    def output_dir(self) -> Path:
+        """The folder of the run."""
+        return Path(self.trainer["output_dir"]).expanduser()
 
-    _add_floats(Loader)
-    return yaml.load(text, Loader=Loader)
+    @property
+    def prompt_style(self) -> str:
+        """``think`` or ``direct``."""
+        return default_prompt_style(self.dialect) if self.style is None else self.style
 
+    @property
+    def source(self) -> dict[str, Any]:
+        """Which version of the model, and whether its own code is run."""
+        return {
+            "revision": self.model_options.get("revision"),
+            "trust_remote_code": self.argument("trust_remote_code"),
+        }
 
-def with_new_names(arguments: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a trainer without the names that transformers has replaced.
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """What the model is loaded with."""
+        return dict(self.argument("model_init_kwargs") or {})
 
-    Its version 5.23 warns of them, even of TRL's own default.
+    def argument(self, name: str) -> Any:
+        """A key of ``trainer``, or TRL's default."""
+        return self.trainer[name] if name in self.trainer else self.argument_defaults()[name]
 
-    Args:
-        arguments: as the user names them; a new name goes before an old one.
-        defaults: of all arguments that the trainer knows.
-    """
-    renamed = dict(arguments)
-    for old, new in _NEW_NAMES.items():
-        value = renamed.get(old, defaults.get(old))
-        if new in defaults and renamed.get(new) is None and value is not None:
-            renamed.pop(old, None)
-            renamed[new] = value
-    return renamed
+    @classmethod
+    def argument_defaults(cls) -> dict[str, Any]:
+        """TRL's defaults of all arguments."""
+        return {
+            field.name: field.default
+            if field.default_factory is dataclasses.MISSING
+            else field.default_factory()
+            for field in dataclasses.fields(cls.trainer_class())
+        }
 
+    def rendering(self, *, min_pixels: int | None, max_pixels: int | None) -> Rendering:
+        """How rows are written.
 
-def unknown_keys(settings: Mapping[str, Any], known: Known, prefix: str = "") -> list[str]:
-    """What is wrong with the keys: unknown ones, each with the known one that is nearest.
+        Args:
+            min_pixels: of the model's resize, which boxes of some dialects depend on; None: the
+                dialect's own.
+            max_pixels: likewise.
 
-    Args:
-        settings: one section.
-        known: its keys; the value is None for a plain key, a table or collection of keys for a
-            section.
-        prefix: names of the sections around it, each with a dot.
-    """
-    problems = []
-    for key, value in settings.items():
-        if key not in known:
-            problems.append(f"unknown key {prefix + str(key)!r}{_nearest(str(key), known, prefix)}")
-            continue
-        inner = known[key]
-        if inner is None or value is None:
-            continue
-        if not isinstance(value, Mapping):
-            problems.append(f"{prefix}{key} is {value!r}; expected keys with values")
-            continue
-        table = inner if isinstance(inner, Mapping) else dict.fromkeys(inner)
-        problems += unknown_keys(value, table, f"{prefix}{key}.")
-    return problems
+        Raises:
+            UserError: an unknown name, a dialect without boxes, impossible limits.
+        """
+        from univg_train.data import make_rendering
 
+        return make_rendering(
+            self.dialect,
+            style=self.style,
+            purpose=self.purpose,
+            history=self.data.history,
+            single_images_direct=self.data.single_images_direct,
+            min_pixels=min_pixels,
+            max_pixels=max_pixels,
+        )
 
-def wrong_values(
-    settings: Mapping[str, Any], types: Mapping[str, str], prefix: str = ""
-) -> list[str]:
-    """What is wrong with the values of known keys; see `fits`.
+    @model_validator(mode="before")
+    @classmethod
+    def _evaluate_on_same_root(cls, values: Any) -> Any:
+        data, evaluation = (values.get(name) for name in ("data", "evaluation"))
+        if isinstance(data, Mapping) and isinstance(evaluation, Mapping):
+            root = evaluation.get("root") or data.get("root")
+            return {**values, "evaluation": {**evaluation, "root": root}}
+        return values
 
-    Args:
-        settings: one section.
-        types: annotations of its keys; those without one are not looked at.
-        prefix: names of the sections around it, each with a dot.
-    """
-    return [
-        f"{prefix}{name} is {value!r}; expected {_WORDS.get(types[name], types[name])}"
-        for name, value in settings.items()
-        if name in types and not fits(value, types[name])
-    ]
+    @field_validator("trainer")
+    @classmethod
+    def _check_trainer(cls, trainer: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        never, off = {**_NEVER, **cls.never}, {**_OFF, **cls.off}
+        evaluating = [n for n in trainer if n.startswith(("eval_", "per_device_eval_"))]
+        off |= dict.fromkeys(evaluating, _NO_EVALUATION_DATA)
+        problems = [
+            f"trainer.{name} is not to be set: {why}"
+            for name, why in never.items()
+            if name in trainer
+        ]
+        problems += [
+            f"trainer.{name}={trainer[name]!r}: {why}; leave it out"
+            for name, why in off.items()
+            if trainer.get(name)
+        ]
+        options = trainer.get("model_init_kwargs")
+        options = options if isinstance(options, Mapping) else {}
+        if "torch_dtype" in options:
+            problems.append("trainer.model_init_kwargs.torch_dtype: its name is dtype")
+        if options.get("dtype", "auto") not in _DTYPES:
+            problems.append(
+                f"trainer.model_init_kwargs.dtype is {options['dtype']!r}; expected one of: "
+                f"{', '.join(_DTYPES)}"
+            )
+        if not isinstance(trainer.get("output_dir"), str):
+            problems.append("trainer.output_dir is missing: the folder of the run")
+        if not (info.context or {}).get("without_trl"):
+            types = {"model_init_kwargs": dict[str, Any] | None, **cls.argument_types}
+            problems += argument_problems(cls.trainer_class(), trainer, "trainer.", types)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return trainer
 
-
-_WORDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text"}
-
-
-def fits(value: Any, annotation: str) -> bool:
-    """Whether a value from YAML is of the type that a field is annotated with.
-
-    A whole number is a float too; true and false are no numbers. Types that YAML has not, such as
-    an enumeration, fit every value: whoever takes it knows its own.
-    """
-    return any(_fits_one(value, name) for name in annotation.split(" | "))
-
-
-def _fits_one(value: Any, name: str) -> bool:
-    if name == "None":
-        return value is None
-    if name == "bool":
-        return isinstance(value, bool)
-    if name in ("int", "float"):
-        kinds = (int,) if name == "int" else (int, float)
-        return isinstance(value, kinds) and not isinstance(value, bool)
-    if name == "str":
-        return isinstance(value, str)
-    if name == "list[str]":
-        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-    if name == "dict" or name.startswith("dict["):
-        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
-    return True
-
-
-def _nearest(key: str, known: Collection[str], prefix: str) -> str:
-    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {prefix + near[0]!r}?"
-    shown = sorted(known)
-    return f"; expected one of: {', '.join(shown)}" if len(shown) <= 20 else ""
-
-
-def _add_floats(loader: Any) -> None:
-    import re
-
-    # YAML 1.1 reads 1e-6, without a point, as a text.
-    loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"),
-        list("-+0123456789"),
-    )
+    @model_validator(mode="after")
+    def _check_limits(self) -> Self:
+        low, high = self.min_pixels, self.max_pixels
+        if low is not None and high is not None and low > high:
+            raise ValueError(
+                f"min_pixels is {low} and max_pixels {high}; expected min_pixels <= max_pixels"
+            )
+        self.rendering(min_pixels=None, max_pixels=None)  # names that do not exist
+        return self

@@ -34,7 +34,7 @@ from univg_eval.analysis.stats import wilson_interval
 from univg_eval.errors import UserError
 from univg_eval.files import write_text_atomically
 from univg_eval.runs.record import environment
-from univg_train.evaluation.in_loop import evaluate
+from univg_train.evaluation.generation import evaluate
 from univg_train.evaluation.plan import EvaluationPlan, plan_evaluation
 from univg_train.evaluation.settings import EvaluationSettings
 from univg_train.runs.folder import differences, read_record, write_record
@@ -377,7 +377,7 @@ class _Stages:
         _logger.info("evaluating the model of %s", name)
         model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
-        result = evaluate(model, processor, plan.questions.samples, plan.asking)
+        result = evaluate(model, processor, plan.chosen.samples, plan.prompting)
         config = (folder / "config.json").read_text(encoding="utf-8")
         plan.write_record(steps, result, {"config": config})
 

@@ -2,7 +2,7 @@
 
 All rollouts of a prompt share its images and question. TRL runs these once a rollout; here they
 run once a prompt, in generation by a repeated cache, in training by the packed rows of
-`univg_train.tiny.model`. The numbers are the same (tests/test_difficulty_experiment.py).
+`univg_train.tiny.model`. The numbers are the same (tests/test_results_difficulty.py).
 """
 
 from __future__ import annotations

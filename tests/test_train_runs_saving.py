@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,14 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer
 
 from univg_eval.dialects import declared_settings
 from univg_train.cli import main
-from univg_train.runs import saving as model_folder
+from univg_train.runs import saving
 from univg_train.sft.run import train_sft
 from univg_train.sft.settings import load_settings
 
 LORA = "lora={r: 2, lora_alpha: 4}"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +72,13 @@ def test_merged_weights_answer_as_base_and_adapter(
 ) -> None:
     """And they are those of the trained model, merged where it was trained."""
     trained: list[Any] = []
-    save = model_folder._save_merged
+    save = saving._save_merged
 
     def saved(adapted: Any, adapter: Path, folder: Path) -> None:
         save(adapted, adapter, folder)
         trained.append(copy.deepcopy(adapted).merge_and_unload().state_dict())
 
-    monkeypatch.setattr(model_folder, "_save_merged", saved)
+    monkeypatch.setattr(saving, "_save_merged", saved)
     run = tmp_path / "run"
     train_sft(load_settings(config, [lora, f"trainer.output_dir={run}"]))
     found = load(run / "model").state_dict()
@@ -152,7 +146,7 @@ def test_a_run_that_dies_while_merging_leaves_no_model(
 
     settings = load_settings(config, [LORA, f"trainer.output_dir={tmp_path / 'run'}"])
     with monkeypatch.context() as patched, pytest.raises(InterruptedError):
-        patched.setattr(model_folder, "_save_merged", dies)
+        patched.setattr(saving, "_save_merged", dies)
         train_sft(settings)
     assert not (tmp_path / "run" / "model").exists()
     assert not (tmp_path / "run" / "summary.json").exists()
@@ -174,7 +168,7 @@ def test_a_run_that_dies_while_merging_leaves_no_model(
 def test_spread_weights_leave_the_adapter_alone(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(model_folder, "weights_are_spread", lambda accelerator: True)
+    monkeypatch.setattr(saving, "weights_are_spread", lambda accelerator: True)
     run = tmp_path / "run"
     summary = train_sft(load_settings(config, [LORA, f"trainer.output_dir={run}"]))
     assert summary["model"] == str(run / "adapter")

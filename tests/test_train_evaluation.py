@@ -6,64 +6,52 @@ import copy
 import dataclasses
 import hashlib
 import json
-import os
 import random
 import re
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import evaluation_data
 import numpy as np
 import pytest
+import torch
+from evaluation_data import PIXELS, TASKS, TINY, grpo_values, sft_values, write
+from lmms_data import REPO, make_checkpoint, make_sample, write_images
+from processes import run_two
+from safetensors.torch import load_file
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
 
-torch = pytest.importorskip("torch", reason="training needs torch (extra train)")
-pytest.importorskip("trl", reason="training needs trl (extra train)")
-
-import evaluation_data  # noqa: E402
-from evaluation_data import PIXELS, TASKS, TINY, grpo_values, sft_values, write  # noqa: E402
-from lmms_data import REPO, make_checkpoint, make_sample, write_images  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
-from tokenizers.processors import TemplateProcessing  # noqa: E402
-from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback  # noqa: E402
-
-from univg_eval.benchmarks.synthetic.mini import ensure  # noqa: E402
-from univg_eval.dialects import get_dialect  # noqa: E402
-from univg_eval.errors import UserError  # noqa: E402
-from univg_eval.images.reading import open_images  # noqa: E402
-from univg_eval.runs.record import load_run  # noqa: E402
-from univg_eval.samples import fingerprint, load_samples, write_benchmark  # noqa: E402
-from univg_eval.scoring import score_sample  # noqa: E402
-from univg_train.cli import main  # noqa: E402
-from univg_train.evaluation import callback as evaluation_callback  # noqa: E402
-from univg_train.evaluation import in_loop as evaluation  # noqa: E402
-from univg_train.evaluation.callback import EvaluationCallback  # noqa: E402
-from univg_train.evaluation.generation import generating, undisturbed  # noqa: E402
-from univg_train.evaluation.in_loop import Asking, answer_samples, evaluate  # noqa: E402
-from univg_train.evaluation.plan import plan_evaluation  # noqa: E402
-from univg_train.evaluation.settings import (  # noqa: E402
-    EvaluationSettings,
-    make_evaluation_settings,
-    open_questions,
+from univg_eval.benchmarks.synthetic.mini import ensure
+from univg_eval.dialects import get_dialect
+from univg_eval.errors import UserError
+from univg_eval.images.reading import open_images
+from univg_eval.runs.record import load_run
+from univg_eval.samples import fingerprint, load_samples, write_benchmark
+from univg_eval.scoring import score_sample
+from univg_train.cli import main
+from univg_train.evaluation import callback as evaluation_callback
+from univg_train.evaluation import generation
+from univg_train.evaluation.callback import EvaluationCallback
+from univg_train.evaluation.generation import (
+    Prompting,
+    evaluate,
+    generate_responses,
+    generating,
+    undisturbed,
 )
-from univg_train.grpo.run import train_grpo  # noqa: E402
-from univg_train.grpo.settings import load_grpo_settings  # noqa: E402
-from univg_train.runs.best_model import NOTE, finish_replacement, read_note  # noqa: E402
-from univg_train.sft.run import train_sft  # noqa: E402
-from univg_train.sft.settings import load_settings  # noqa: E402
+from univg_train.evaluation.plan import plan_evaluation
+from univg_train.evaluation.samples import open_samples
+from univg_train.evaluation.settings import EvaluationSettings
+from univg_train.grpo.run import train_grpo
+from univg_train.grpo.settings import load_grpo_settings
+from univg_train.runs.saving import NOTE, finish_replacement, read_note
+from univg_train.sft.run import train_sft
+from univg_train.sft.settings import load_settings
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 QWEN2 = get_dialect("qwen2_vl")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +77,9 @@ def processor() -> Any:
     return AutoProcessor.from_pretrained(TINY, min_pixels=PIXELS, max_pixels=PIXELS)
 
 
-def asking(root: Path, **changes: Any) -> Asking:
+def prompting(root: Path, **changes: Any) -> Prompting:
     values = {"dialect": QWEN2, "style": "direct", "root": root, "max_new_tokens": 24}
-    return Asking(**(values | changes))
+    return Prompting(**(values | changes))
 
 
 def as_settings(values: dict[str, Any]) -> Any:
@@ -136,7 +124,7 @@ def test_answers_are_what_generate_gives_one_by_one(
     tiny.generation_config = copy.deepcopy(own)
     tiny.generation_config.update(do_sample=True, temperature=5.0, num_beams=2, max_new_tokens=1)
     try:
-        answers = answer_samples(tiny, processor, samples, asking(root, batch_size=3))
+        answers = generate_responses(tiny, processor, samples, prompting(root, batch_size=3))
     finally:
         tiny.generation_config = own
     assert sorted(answers) == list(range(len(samples)))
@@ -158,14 +146,14 @@ def test_shares_of_processes_are_all_questions(
     root: Path, samples: list[Any], tiny: Any, processor: Any
 ) -> None:
     """Two processes, the second without a question of its own in the second batch."""
-    how = asking(root, batch_size=1)
-    whole = answer_samples(tiny, processor, samples, how)
+    how = prompting(root, batch_size=1)
+    whole = generate_responses(tiny, processor, samples, how)
     passes: list[int] = []
     forward = tiny.generate
     tiny.generate = lambda **inputs: passes.append(1) or forward(**{**inputs, "synced_gpus": False})
     try:
         parts = [
-            answer_samples(tiny, processor, samples, how, process=(rank, 2), in_step=True)
+            generate_responses(tiny, processor, samples, how, process=(rank, 2), in_step=True)
             for rank in range(2)
         ]
     finally:
@@ -182,7 +170,7 @@ def test_nothing_is_left_changed(root: Path, samples: list[Any], tiny: Any, proc
     side, cache = processor.tokenizer.padding_side, tiny.config.text_config.use_cache
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
     with undisturbed(tiny):
-        evaluate(tiny, processor, samples[:1], asking(root))
+        evaluate(tiny, processor, samples[:1], prompting(root))
         tiny.eval()
         torch.rand(3), random.random(), np.random.random()
     assert torch.equal(before[0], torch.get_rng_state())
@@ -201,11 +189,11 @@ def test_pixels_of_the_resized_image(tmp_path: Path) -> None:
     write_images(tmp_path, "toy")
     sample = make_sample("toy", "find", 0)
     limits = {"min_pixels": 784, "max_pixels": 3136}  # of the checkpoint
-    how = asking(tmp_path, dialect=get_dialect("qwen2_5_vl", **limits), max_new_tokens=2)
+    how = prompting(tmp_path, dialect=get_dialect("qwen2_5_vl", **limits), max_new_tokens=2)
     result = evaluate(model, processor, [sample], how)
     # Of 64x48 and 128x96: multiples of 28, the second made smaller until its area is 3136.
     assert result.responses[0].input_sizes == [(56, 56), (56, 28)]
-    other = asking(tmp_path, dialect=get_dialect("qwen2_5_vl", max_pixels=12544))
+    other = prompting(tmp_path, dialect=get_dialect("qwen2_5_vl", max_pixels=12544))
     with pytest.raises(UserError, match="to be resized to"):
         evaluate(model, processor, [sample], other)
 
@@ -228,7 +216,7 @@ def test_the_beginning_of_a_text_stands_once(
     given: list[Any] = []
     tiny.generate = lambda **inputs: given.append(inputs["input_ids"]) or inputs["input_ids"]
     try:
-        answer_samples(tiny, processor, samples[:1], asking(root))
+        generate_responses(tiny, processor, samples[:1], prompting(root))
     finally:
         del tiny.generate
     assert given[0][0].tolist().count(number) == 1 and given[0][0, 0] == number
@@ -280,14 +268,14 @@ def test_what_one_process_cannot_read_is_told_by_all(
         return [*own, *others.pop(0)]
 
     monkeypatch.setattr("accelerate.utils.gather_object", gather)
-    monkeypatch.setattr(evaluation, "answer_samples", answered)
+    monkeypatch.setattr(generation, "generate_responses", answered)
     others: list[list[Any]] = [[(1, "")], ["sample 'b': no such file"]]
     with pytest.raises(UserError, match="sample 'b'"):
-        evaluate(None, None, samples[:2], asking(root), accelerator=two)
-    monkeypatch.setattr(evaluation, "answer_samples", fails)
+        evaluate(None, None, samples[:2], prompting(root), accelerator=two)
+    monkeypatch.setattr(generation, "generate_responses", fails)
     others, gathered[:] = [[(1, "")], []], []
     with pytest.raises(UserError, match="sample 'a'"):
-        evaluate(None, None, samples[:2], asking(root), accelerator=two)
+        evaluate(None, None, samples[:2], prompting(root), accelerator=two)
     assert gathered == [[], ["sample 'a': no such file"]]
 
 
@@ -366,7 +354,7 @@ def test_the_best_model_is_kept(
     assert model.config.univg == {"dialect": "qwen2_vl", "prompt": "direct"}
     own = AutoProcessor.from_pretrained(run.out / "best")
     assert own.image_processor.size == processor.image_processor.size
-    again = answer_samples(model, own, samples, asking(root, batch_size=3))
+    again = generate_responses(model, own, samples, prompting(root, batch_size=3))
     assert [again[i] for i in range(len(samples))] == [
         row["response"] for row in found[best].responses
     ]
@@ -466,7 +454,8 @@ def test_a_folder_of_something_else_is_not_replaced(root: Path, tmp_path: Path) 
     best.mkdir(parents=True)
     values = sft_values(root, tmp_path / "out")
     write(
-        tmp_path / "out" / "sft.json", {"settings": as_settings(values).to_dict(), "processes": 1}
+        tmp_path / "out" / "sft.json",
+        {"settings": as_settings(values).model_dump(), "processes": 1},
     )
     for note in (None, "[]", '{"step": 3}'):
         if note is not None:
@@ -516,10 +505,10 @@ def test_adapters_are_merged_into_the_best_model(
     assert not list(folder.glob("**/adapter*"))
     model = AutoModelForImageTextToText.from_pretrained(folder)
     assert model.config.univg == {"dialect": "qwen2_vl", "prompt": "direct"}
-    answers = answer_samples(model, processor, samples, asking(root, batch_size=2))
+    answers = generate_responses(model, processor, samples, prompting(root, batch_size=2))
     recorded = [row["response"] for row in records(tmp_path / "out")[best["step"]].responses]
     assert [answers[i] for i in range(len(samples))] == recorded
-    first = answer_samples(tiny, processor, samples, asking(root, batch_size=2))
+    first = generate_responses(tiny, processor, samples, prompting(root, batch_size=2))
     assert [first[i] for i in range(len(samples))] != recorded
 
 
@@ -537,8 +526,7 @@ def test_evaluations_of_another_run_are_not_taken_for_ones_own(
     config = write(tmp_path / "run.yaml", values)
     with pytest.raises(UserError, match="holds evaluations"):
         begin(settings(config))
-    before = json.loads(json.dumps(settings(config).to_dict() if method == "sft" else values))
-    write(out / f"{method}.json", {"settings": before, "processes": 1})
+    write(out / f"{method}.json", {"settings": values, "processes": 1})
     with pytest.raises(UserError, match=r"trainer\.learning_rate was 0\.001 and is 0\.1"):
         begin(settings(config, ["trainer.learning_rate=0.1"]))
 
@@ -551,45 +539,15 @@ def test_records_of_other_questions_are_refused(
     plan = {"model": "", "processor": processor, "dialect": "qwen2_vl", "style": None}
     same = plan_evaluation(settings, output_dir=tmp_path, **plan)
     assert list(same.done) == [0, 2, 3] and same.style_source == "default of the dialect"
-    other = dataclasses.replace(settings, tasks=TASKS[:2])
-    with pytest.raises(UserError, match="step-000000 is of other questions than 'univg_mini'"):
+    other = settings.model_copy(update={"tasks": TASKS[:2]})
+    with pytest.raises(UserError, match="step-000000 is of other samples than 'univg_mini'"):
         plan_evaluation(other, output_dir=tmp_path, **plan)
 
 
 def test_two_processes_answer_as_one(run: SimpleNamespace, root: Path, tmp_path: Path) -> None:
     values = sft_values(root, tmp_path / "out", max_steps=1, per_device_train_batch_size=1)
     config = write(tmp_path / "run.yaml", values)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": str(REPO),
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, evaluation_data.__file__, str(config)],
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in processes:
-            output, _ = process.communicate(timeout=240)
-            assert process.returncode == 0, output[-3000:]
-    finally:
-        for process in processes:
-            process.kill()
+    run_two(evaluation_data.__file__, str(config), cwd=tmp_path)
     found = records(tmp_path / "out")
     assert list(found) == [0, 1]
     assert found[0].responses == records(run.out)[0].responses
@@ -609,7 +567,7 @@ def test_two_processes_answer_as_one(run: SimpleNamespace, root: Path, tmp_path:
         ("evaluation.evry=2", "did you mean 'evaluation.every'"),
         ("evaluation={benchmark: univg_mini}", "evaluation.every is missing"),
         ("evaluation=univg_mini", "evaluation is 'univg_mini'; expected"),
-        ("evaluation.tasks=[]", "evaluation.tasks is []; name some"),
+        ("evaluation.tasks=[]", "evaluation.tasks is []; expected names of tasks"),
         ("evaluation.protocol=univg_r1", "expected one of: univg, univg-r1"),
         ("evaluation.tasks=[lisa, diff]", "names 'lisa'; 'univg_mini' has: "),
         ("evaluation.metric=acc@0.4", "evaluation.metric is 'acc@0.4'"),
@@ -653,32 +611,32 @@ def test_the_questions_are_the_first_of_each_task(tmp_path: Path) -> None:
         ({"split": "test", "tasks": ["a"], "per_task": 5}, 3, False),
     ]
     for change, n, complete in table:
-        questions = open_questions(make_evaluation_settings(chosen | change), QWEN2)
+        questions = open_samples(EvaluationSettings(**chosen | change), QWEN2)
         assert (len(questions.samples), questions.complete) == (n, complete)
         assert questions.fingerprint == fingerprint(rows)
-    first = open_questions(make_evaluation_settings(chosen | {"per_task": 1}), QWEN2)
+    first = open_samples(EvaluationSettings(**chosen | {"per_task": 1}), QWEN2)
     assert [s.id for s in first.samples] == ["toy-a-test-0", "toy-b-test-0"]
 
 
 def test_questions_that_cannot_be_asked_are_told_before_a_model_is_loaded(tmp_path: Path) -> None:
     write_images(tmp_path, "toy")
     rows = [make_sample("toy", "a", i) for i in range(2)]
-    settings = make_evaluation_settings({"benchmark": "toy", "every": 1, "root": str(tmp_path)})
+    settings = EvaluationSettings(benchmark="toy", every=1, root=str(tmp_path))
     write_benchmark(rows, benchmark="toy", root=tmp_path)
-    assert len(open_questions(settings, QWEN2).samples) == 2
+    assert len(open_samples(settings, QWEN2).samples) == 2
     wide = dataclasses.replace(rows[1], widths=tuple(width + 1 for width in rows[1].widths))
     write_benchmark([rows[0], wide], benchmark="toy", root=tmp_path)
     with pytest.raises(UserError, match=r"'toy-a-test-1': .* pixels, the sample says"):
-        open_questions(settings, QWEN2)
+        open_samples(settings, QWEN2)
     unknown = [dataclasses.replace(row, widths=(), heights=()) for row in rows]
     write_benchmark(unknown, benchmark="toy", root=tmp_path)
-    assert len(open_questions(settings, QWEN2).samples) == 2
+    assert len(open_samples(settings, QWEN2).samples) == 2
     with pytest.raises(UserError, match="the size of its images is not known"):
-        open_questions(settings, get_dialect("qwen2_5_vl"))
+        open_samples(settings, get_dialect("qwen2_5_vl"))
     for name in dict.fromkeys(rows[0].images):
         (tmp_path / name).unlink()
     with pytest.raises(UserError, match="does not exist"):
-        open_questions(settings, QWEN2)
+        open_samples(settings, QWEN2)
 
 
 def test_univg_mini_is_generated_where_there_is_none_of_this_version(
@@ -694,13 +652,13 @@ def test_univg_mini_is_generated_where_there_is_none_of_this_version(
 
     monkeypatch.setattr(mini, "ensure", one_each)
     raw = {"benchmark": "univg_mini", "every": 1, "root": str(tmp_path)}
-    made = open_questions(make_evaluation_settings(raw), QWEN2)
+    made = open_samples(EvaluationSettings(**raw), QWEN2)
     assert len(made.samples) == 15 and asked == [{}]
     older = [dataclasses.replace(sample, instruction="Where?") for sample in made.samples]
     manifest = json.loads((tmp_path / "univg_mini" / "manifest.json").read_text("utf-8"))
     made_by = {"generator": manifest["generator"] | {"version": 0}}
     write_benchmark(older, benchmark="univg_mini", root=tmp_path, manifest_extra=made_by)
-    again = open_questions(make_evaluation_settings(raw), QWEN2)
+    again = open_samples(EvaluationSettings(**raw), QWEN2)
     assert again.fingerprint == made.fingerprint
     assert asked[1] == {"n": 1, "seed": manifest["generator"]["seed"]}
 
@@ -718,7 +676,7 @@ def test_the_page_names_every_key() -> None:
         if row
         for name in re.findall(r"`(\w+)`", row.split("|")[1])
     }
-    assert named == {field.name for field in dataclasses.fields(EvaluationSettings)}
+    assert named == set(EvaluationSettings.model_fields)
 
 
 def test_the_example_of_the_page(

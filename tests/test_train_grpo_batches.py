@@ -1,4 +1,4 @@
-"""Steps and rollouts told beforehand are those that TRL takes."""
+"""Steps and rollouts computed beforehand are those that TRL takes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,27 @@ import pytest
 
 pytest.importorskip("trl")
 
-import torch
 from grpo_data import GROUP, KnownRollouts, make_text_checkpoint, make_trainer
 
 from univg_train.difficulty import DifficultyWeight
 from univg_train.grpo.batches import count_steps, passes_of_batch
-from univg_train.grpo.settings import make_grpo_settings
+from univg_train.grpo.settings import GrpoSettings
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_text_checkpoint(tmp_path_factory.mktemp("model"))
+
+
+def settings(**trainer: Any) -> GrpoSettings:
+    return GrpoSettings(
+        model="m",
+        dialect="norm1",
+        data={"form": "custom", "file": "rows.jsonl"},
+        trainer={"output_dir": "o", **trainer},
+    )
 
 
 # Four rows, rollouts in groups of four.
@@ -47,16 +57,8 @@ def test_as_trl_counts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trainer = {"num_train_epochs": 2, **trainer}
-    raw = {
-        "model": str(model),
-        "dialect": "norm1",
-        "data": {"form": "custom", "file": "rows.jsonl"},
-        "trainer": {
-            "output_dir": str(tmp_path), "num_generations": GROUP,
-            "per_device_train_batch_size": GROUP, **trainer,
-        },
-    }  # fmt: skip
-    count = count_steps(make_grpo_settings(raw), 4, 1)
+    group = {"num_generations": GROUP, "per_device_train_batch_size": GROUP}
+    count = count_steps(settings(**group, **trainer), 4, 1)
     assert (count.per_epoch, count.steps, count.batches) == expected
 
     batches = []
@@ -67,30 +69,21 @@ def test_as_trl_counts(
         return generate(self, inputs)
 
     monkeypatch.setattr(KnownRollouts, "_generate_and_score_completions", counted)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        run = make_trainer(
-            model, tmp_path, DifficultyWeight(), per_device_train_batch_size=GROUP, **trainer
-        )
-        run.train()
-    finally:
-        torch.set_num_threads(threads)
+    run = make_trainer(
+        model, tmp_path, DifficultyWeight(), per_device_train_batch_size=GROUP, **trainer
+    )
+    run.train()
     assert (run.state.global_step, len(batches)) == expected[1:]
 
 
 def test_on_several_processes() -> None:
     """The release: 8 devices with one prompt each, twice a step."""
-    raw = {
-        "model": "m",
-        "dialect": "norm1",
-        "data": {"form": "custom", "file": "rows.jsonl"},
-        "trainer": {
-            "output_dir": "o", "num_generations": 8, "per_device_train_batch_size": 8,
-            "gradient_accumulation_steps": 2, "num_train_epochs": 1,
-        },
-    }  # fmt: skip
-    settings = make_grpo_settings(raw)
-    assert passes_of_batch(settings, 8) == 2
-    count = count_steps(settings, 10_000, 8)
+    released = settings(
+        num_generations=8,
+        per_device_train_batch_size=8,
+        gradient_accumulation_steps=2,
+        num_train_epochs=1,
+    )
+    assert passes_of_batch(released, 8) == 2
+    count = count_steps(released, 10_000, 8)
     assert (count.per_epoch, count.steps, count.batches) == (625, 625, 625)

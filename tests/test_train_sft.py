@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +22,28 @@ from lmms_data import REPO
 from safetensors.torch import load_file
 from sft_data import ANSWERS, make_config
 from training_forms import MGROUNDING_SIZES, draw, mgrounding_row, stage1_row, write_list
-from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    CLIPImageProcessor,
+    TrainerCallback,
+)
 
 from univg_eval.errors import UserError
 from univg_train.cli import main
 from univg_train.runs.folder import find_checkpoint
+from univg_train.runs.training import count_parameters
 from univg_train.sft.run import (
-    count_parameters,
-    load_data,
-    load_processor,
+    check_sft,
     make_trainer,
     row_length,
+    row_text,
+    sft_arguments,
     train_sft,
-    trainer_arguments,
 )
 from univg_train.sft.settings import load_settings
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +64,27 @@ def config(model: Path, rows: Path, tmp_path: Path) -> Path:
 def prepared(config: Path, *overrides: str) -> tuple[Any, Any, Any]:
     """Trainer, processor and dataset as `train_sft` makes them."""
     settings = load_settings(config, overrides)
-    arguments = trainer_arguments(settings)
-    processor = load_processor(settings, arguments)
-    _, dataset = load_data(settings, processor, arguments.max_length)
-    return make_trainer(settings, arguments, processor, dataset), processor, dataset
+    arguments = sft_arguments(settings)
+    checked = check_sft(settings, arguments.max_length)
+    trainer = make_trainer(settings, arguments, checked)
+    return trainer, checked.processor, checked.dataset
+
+
+def lengths(checked: Any) -> list[int]:
+    rows = [checked.data.columns(i) for i in range(len(checked.data))]
+    processor = checked.processor
+    return [row_length(row, row_text(row, processor), processor, {}) for row in rows]
+
+
+class Stopped(TrainerCallback):
+    """Raises at the end of a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            raise InterruptedError
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -150,29 +166,25 @@ def test_lengths_are_those_of_the_trainer(config: Path, rows: Path) -> None:
     row = json.loads(rows.read_text())[0]
     twice = row | {"images": [row["images"][1]] * 2}
     file = write_list(rows.parent / "twice.json", [row, twice])
-    settings = load_settings(config, [f"data.file={file}"])
-    processor = load_processor(settings, trainer_arguments(settings))
-    data, _ = load_data(settings, processor, None)
+    checked = check_sft(load_settings(config, [f"data.file={file}"]), None)
     trainer, _, dataset = prepared(config, f"data.file={file}", "trainer.max_length=null")
-    for i in range(2):
-        batch = trainer.data_collator([dataset[i]])
-        assert row_length(data.columns(i), processor, {}) == batch["input_ids"].shape[1]
+    batches = [trainer.data_collator([dataset[i]]) for i in range(2)]
+    assert lengths(checked) == [batch["input_ids"].shape[1] for batch in batches]
 
 
 def test_rows_that_are_too_long(config: Path) -> None:
     settings = load_settings(config)
-    processor = load_processor(settings, trainer_arguments(settings))
-    data, _ = load_data(settings, processor, None)
-    lengths = [row_length(data.columns(i), processor, {}) for i in range(3)]
-    limit = max(lengths) - 1
+    found = lengths(check_sft(settings, None))
+    limit = max(found) - 1
     with pytest.raises(UserError, match=rf"1 of 3 rows have more than max_length={limit} tokens"):
-        load_data(settings, processor, limit)
-    assert len(load_data(settings, processor, max(lengths))[1]) == 3
-    _, dataset = load_data(load_settings(config, ["data.on_long=skip"]), processor, limit)
-    kept = {i for i, length in enumerate(lengths) if length <= limit}
-    assert {int(row["id"][-6:]) for row in dataset} == kept and len(kept) == 2
+        check_sft(settings, limit)
+    assert len(check_sft(settings, max(found)).dataset) == 3
+    skipping = load_settings(config, ["data.on_long=skip"])
+    kept = {i for i, length in enumerate(found) if length <= limit}
+    assert {int(row["id"][-6:]) for row in check_sft(skipping, limit).dataset} == kept
+    assert len(kept) == 2
     with pytest.raises(UserError, match="all 3 rows have more than max_length=9 tokens"):
-        load_data(load_settings(config, ["data.on_long=skip"]), processor, 9)
+        check_sft(skipping, 9)
 
 
 def test_the_vision_tower_is_frozen_or_not(config: Path, model: Path, tmp_path: Path) -> None:
@@ -224,8 +236,8 @@ def test_killed_and_begun_again(
     assert find_checkpoint(run) == run / "checkpoint-2"
     capsys.readouterr()
     assert main(["sft", "--config", str(config), "trainer.logging_steps=2"]) == 0  # may change
-    (told,) = capsys.readouterr().out.splitlines()
-    assert told.startswith("5 steps on 3 rows; ")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("5 steps on 3 rows; ")
     one, other = weights(run / "model"), weights(Path(whole["model"]))
     assert all(torch.equal(one[name], other[name]) for name in other)
     capsys.readouterr()
@@ -233,7 +245,7 @@ def test_killed_and_begun_again(
     assert json.loads(capsys.readouterr().out)["steps"] == 5
     monkeypatch.setenv("RANK", "1")
     assert main(["sft", "--config", str(config), "--json"]) == 0
-    assert capsys.readouterr().out == ""  # of several processes, the first tells
+    assert capsys.readouterr().out == ""  # of several processes, the first reports
     assert main(["sft", "--config", str(config), "trainer.max_steps=7"]) == 2
     assert "holds a run with other settings: trainer.max_steps was 5 and is 7" in (
         capsys.readouterr().err
@@ -243,14 +255,9 @@ def test_killed_and_begun_again(
 
 
 def test_a_stopped_lora_run_goes_on(config: Path, tmp_path: Path) -> None:
-    class Stopped(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == 3:
-                raise InterruptedError
-
     lora = "lora={r: 2, lora_dropout: 0.5}"
     with pytest.raises(InterruptedError):
-        train_sft(load_settings(config, [lora]), callbacks=[Stopped()])
+        train_sft(load_settings(config, [lora]), callbacks=[Stopped(3)])
     one, other = (
         train_sft(load_settings(config, [lora, *place]))
         for place in ([], [f"trainer.output_dir={tmp_path / 'whole'}"])
@@ -258,6 +265,24 @@ def test_a_stopped_lora_run_goes_on(config: Path, tmp_path: Path) -> None:
     assert one["steps"] == other["steps"] == 5
     merged = [weights(Path(result["model"])) for result in (one, other)]
     assert all(torch.equal(merged[0][name], merged[1][name]) for name in merged[1])
+
+
+def test_no_step_after_the_last(config: Path, tmp_path: Path) -> None:
+    """Three rows, two a step: an epoch is two steps, and three end within the second.
+
+    transformers looks whether all steps are taken only after one more.
+    """
+    settings = load_settings(config, ["trainer.max_steps=3"])
+    run = tmp_path / "run"
+    assert train_sft(settings)["steps"] == 3
+    first = weights(run / "model")
+    shutil.rmtree(run / "model")
+    (run / "summary.json").unlink()
+    assert (run / "checkpoint-3").is_dir()
+    summary = train_sft(settings)
+    assert summary["steps"] == 3 and summary["loss"] is not None
+    again = weights(run / "model")
+    assert all(torch.equal(again[name], first[name]) for name in first)
 
 
 def test_a_checkpoint_that_was_not_written_to_its_end(tmp_path: Path) -> None:
@@ -275,35 +300,24 @@ def test_a_checkpoint_that_was_not_written_to_its_end(tmp_path: Path) -> None:
     ("changes", "match"),
     [
         ({"rows": 4}, "holds a run on 4 rows, and the file has 3 now"),
-        ({"rows": 3}, "holds a run on 3 rows that are others now: a text, box or image"),
-        ({"processes": 8}, "holds a run of 8 processes, and there are 1 now"),
+        ({"rows": 3}, "on 3 rows that are others now"),
+        ({"processes": 8}, "other settings: processes was 8 and is 1"),
+        (None, r"holds checkpoint-2 without sft\.json"),
     ],
 )
 def test_a_run_on_something_else(
-    changes: dict[str, Any], match: str, config: Path, tmp_path: Path
+    changes: dict[str, Any] | None, match: str, config: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    record = {"settings": load_settings(config).to_dict(), "processes": 1, "data_fingerprint": "0"}
-    (run / "sft.json").write_text(json.dumps(record | changes))
+    checkpoint = tmp_path / "run" / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text('{"global_step": 2}')
+    settings = load_settings(config)
+    if changes is not None:
+        # As older versions wrote them: without the keys that were not given.
+        written = settings.model_dump(exclude_unset=True)
+        record = {"settings": written, "processes": 1, "data_fingerprint": "0"}
+        (tmp_path / "run" / "sft.json").write_text(json.dumps(record | changes))
     with pytest.raises(UserError, match=match):
-        train_sft(load_settings(config))
-
-
-def test_a_text_that_changed_in_between(config: Path, tmp_path: Path) -> None:
-    """The number of rows is the same, and so are all settings."""
-
-    class Stopped(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            raise InterruptedError
-
-    own = tmp_path / "own"
-    file = sft_data.make_rows(own)
-    settings = load_settings(config, [f"data.file={file}"])
-    with pytest.raises(InterruptedError):
-        train_sft(settings, callbacks=[Stopped()])
-    file.write_text(file.read_text().replace("(100,200)", "(101,200)"))
-    with pytest.raises(UserError, match="on 3 rows that are others now"):
         train_sft(settings)
 
 
@@ -312,14 +326,6 @@ def test_parameters_that_are_spread_over_processes_are_counted() -> None:
     layer.bias.requires_grad_(False)
     layer.weight.ds_numel = 600  # what DeepSpeed says of a weight of which only a part is here
     assert count_parameters(layer) == (600, 602)
-
-
-def test_checkpoints_of_something_else(config: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run" / "checkpoint-2"
-    folder.mkdir(parents=True)
-    (folder / "trainer_state.json").write_text('{"global_step": 2}')
-    with pytest.raises(UserError, match=r"holds checkpoint-2 without sft\.json"):
-        train_sft(load_settings(config))
 
 
 @pytest.mark.parametrize(
@@ -341,36 +347,30 @@ def test_renamed_arguments_are_passed_on_without_a_warning(
     settings.trainer.update(yaml.safe_load(given) or {})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        arguments = trainer_arguments(settings)
+        arguments = sft_arguments(settings)
     assert arguments.gradient_checkpointing is arguments.activation_checkpointing is expected
     assert (arguments.activation_checkpointing_kwargs is None) is ("kwargs" not in given)
 
 
 def test_pixel_limits_reach_the_processor(config: Path) -> None:
-    limits = ("min_pixels=784", "max_pixels=1568")
-    _, processor, dataset = prepared(config, *limits)
-    sizes = processor(images=dataset[2]["images"], text=["<|image_pad|>"] * 2)["image_grid_thw"]
+    checked = check_sft(load_settings(config, ["min_pixels=784", "max_pixels=1568"]), None)
+    images = checked.dataset[2]["images"]
+    sizes = checked.processor(images=images, text=["<|image_pad|>"] * 2)["image_grid_thw"]
     assert all(14 * height * 14 * width <= 1568 for _, height, width in sizes)
 
 
-def test_boxes_in_pixels_are_those_of_the_processor(config: Path, tmp_path: Path) -> None:
+def test_boxes_in_pixels_are_those_of_the_processor(config: Path) -> None:
     """A box of 0-1000 becomes pixels of the image as the processor resizes it."""
-    overrides = ["dialect=qwen2_5_vl", "style=think", "max_pixels=1568"]
-    settings = load_settings(config, overrides)
-    processor = load_processor(settings, trainer_arguments(settings))
-    _, dataset = load_data(settings, processor, None)
-    row = dataset[0]  # its box lies on the second image, of 90 x 70 pixels
-    _, height, width = processor.image_processor(images=[row["images"][1]])["image_grid_thw"][0]
+    settings = load_settings(config, ["dialect=qwen2_5_vl", "style=think", "max_pixels=1568"])
+    checked = check_sft(settings, None)
+    row = checked.dataset[0]  # its box lies on the second image, of 90 x 70 pixels
+    grid = checked.processor.image_processor(images=[row["images"][1]])["image_grid_thw"]
+    _, height, width = grid[0]
     expected = [0.1 * 14 * int(width), 0.2 * 14 * int(height)]
     text = row["completion"][0]["content"][0]["text"]
     found = re.search(r"\[(\d+), ?(\d+),", text)
     assert found is not None, text
-    numbers = [int(number) for number in found.groups()]
-    assert numbers == pytest.approx(expected, abs=1)
-    processor.image_processor.patch_size = 16
-    settings = load_settings(config, [*overrides, "data.file=/nowhere"])  # told before it is read
-    with pytest.raises(UserError, match=r"'qwen2_5_vl' takes an image of \(56, 28\) pixels"):
-        load_data(settings, processor, None)
+    assert [int(number) for number in found.groups()] == pytest.approx(expected, abs=1)
 
 
 @pytest.mark.parametrize(
@@ -384,21 +384,24 @@ def test_boxes_in_pixels_are_those_of_the_processor(config: Path, tmp_path: Path
         (["trainer.learning_rate=high"], "trainer.learning_rate is 'high'; expected a number"),
         (["trainer.learning_rate='1e-3'"], "trainer.learning_rate is '1e-3'; expected a number"),
         (["trainer.max_steps=ten"], "trainer.max_steps is 'ten'; expected a whole number"),
-        (["trainer.bf16=no thanks"], "trainer.bf16 is 'no thanks'; expected bool | None"),
-        (["trainer.loss_type=l2"], "trainer.loss_type is 'l2'; expected one of: nll, dft"),
-        (["trainer.eval_strategy=steps"], "trainer.eval_strategy: there is no evaluation data"),
-        (["trainer.train_sampling_strategy=group_by_length"], "expected one of: random, sequent"),
-        (["trainer.chat_template_path=x"], "trainer.chat_template_path: the model's own template"),
+        (["trainer.bf16=no thanks"], "trainer.bf16 is 'no thanks'; expected true or false"),
+        (["trainer.loss_type=l2"], "trainer.loss_type is 'l2'; expected 'nll', 'dft'"),
+        (
+            ["trainer.eval_strategy=steps"],
+            "trainer.eval_strategy='steps': there is no evaluation data",
+        ),
+        (["trainer.train_sampling_strategy=group_by_length"], "expected 'random' or 'sequential'"),
+        (["trainer.chat_template_path=x"], "trainer.chat_template_path is not to be set"),
         (["trainer.model_init_kwargs={torch_dtype: bfloat16}"], "its name is dtype"),
-        (["trainer.save_strategy=never"], "trainer: never is not a valid SaveStrategy"),
+        (["trainer.save_strategy=never"], "never is not a valid SaveStrategy"),
         (["freeze_visio=true"], "unknown key 'freeze_visio'; did you mean 'freeze_vision'?"),
-        (["max_pixels=big"], "max_pixels is 'big'; expected int | None"),
-        (["min_pixels=2000", "max_pixels=1000"], "min_pixels=2000 is above max_pixels=1000"),
-        (["data=null"], "data.form is missing; data.file is missing"),
+        (["max_pixels=big"], "max_pixels is 'big'; expected a whole number"),
+        (["min_pixels=2000", "max_pixels=1000"], "expected min_pixels <= max_pixels"),
+        (["data=null"], "data is None; expected keys with values"),
         (["data=3"], "data is 3; expected keys with values"),
-        (["data.check_leaks=mig_bench"], "data.check_leaks is 'mig_bench'; expected list[str]"),
+        (["data.check_leaks=mig_bench"], "data.check_leaks is 'mig_bench'; expected a list"),
         (["data.file=nowhere.json"], "cannot read nowhere.json: No such file"),
-        (["data.on_long=cut"], "data.on_long is 'cut'; expected one of: stop, skip"),
+        (["data.on_long=cut"], "data.on_long is 'cut'; expected 'stop' or 'skip'"),
         (["style=talk"], "unknown prompt style 'talk'"),
         (["lora={rank: 2}"], "unknown key 'lora.rank'"),
         (["lora={r: 0}"], "lora: `r` should be a positive integer"),
@@ -409,22 +412,22 @@ def test_boxes_in_pixels_are_those_of_the_processor(config: Path, tmp_path: Path
         (["model.name=x"], "'model.name=x': model is "),
     ],
 )
-def test_mistakes_are_told_in_one_message(
+def test_mistakes_are_reported_in_one_message(
     overrides: list[str],
     match: str,
     config: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["sft", "--config", str(config), *overrides]) == 2
-    told = capsys.readouterr()
-    (line,) = [line for line in told.err.splitlines() if line.startswith("univg-train sft: ")]
-    assert match in line and told.out == ""
+    printed = capsys.readouterr()
+    (line,) = [line for line in printed.err.splitlines() if line.startswith("univg-train sft: ")]
+    assert match in line and printed.out == ""
 
 
-def test_all_mistakes_of_a_file_are_told_together(tmp_path: Path) -> None:
+def test_all_mistakes_of_a_file_are_reported_together(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("modell: x\ndata: {form: 3}\ntrainer: {packing: true}\n")
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as raised:
         load_settings(path)
     for part in (
         "'modell'; did you mean 'model'?",
@@ -434,11 +437,11 @@ def test_all_mistakes_of_a_file_are_told_together(tmp_path: Path) -> None:
         "trainer.packing",
         "trainer.output_dir is missing",
     ):
-        assert part in str(told.value)
+        assert part in str(raised.value)
     for text, match in (
         ("[1", "is no YAML"),
         ("- 1", "holds list; expected keys with values"),
-        ("model: a\nmodel: b\n", "the key 'model' stands twice"),
+        ("model: a\nmodel: b\n", "duplicate key 'model'"),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=match):
@@ -459,28 +462,27 @@ def test_leaks_are_looked_for_by_default(
 
 
 @pytest.mark.parametrize("drop", ["<think>", "<answer>"])
-def test_a_template_that_drops_a_part_of_the_answer(config: Path, drop: str) -> None:
-    settings = load_settings(config)
-    processor = load_processor(settings, trainer_arguments(settings))
+def test_a_template_that_drops_a_part_of_the_answer(
+    model: Path, config: Path, drop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor = AutoProcessor.from_pretrained(model)
     processor.chat_template = sft_data.TEMPLATE.replace(
         "{{ part['text'] }}", f"{{{{ part['text'].split('{drop}')[-1] }}}}"
     )
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", lambda *_, **__: processor)
     with pytest.raises(UserError, match="chat template does not keep its answer as it is"):
-        load_data(settings, processor, None)
+        check_sft(load_settings(config), None)
 
 
 def test_a_processor_without_limits_of_areas(
     model: Path, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A family whose images have one edge: the limit would stay an attribute that nobody reads."""
-    from transformers import AutoProcessor, CLIPImageProcessor
-
     processor = AutoProcessor.from_pretrained(model)
     processor.image_processor = CLIPImageProcessor(max_pixels=1568)
     monkeypatch.setattr(AutoProcessor, "from_pretrained", lambda *_, **__: processor)
-    settings = load_settings(config, ["max_pixels=1568"])
     with pytest.raises(UserError, match=r"max_pixels=1568: the processor of .* no such limit"):
-        load_processor(settings, trainer_arguments(settings))
+        check_sft(load_settings(config, ["max_pixels=1568"]), None)
 
 
 def test_rows_without_images(config: Path, tmp_path: Path) -> None:

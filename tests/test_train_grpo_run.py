@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,16 +24,24 @@ pytest.importorskip("trl")
 
 import torch
 import yaml
+from accelerate.data_loader import prepare_data_loader
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader
+from transformers import Qwen2VLConfig
+from trl.trainer.utils import RepeatSampler
+
+from univg_eval.dialects import declared_settings
+from univg_train.grpo.estimate import estimate_run
+from univg_train.grpo.settings import load_grpo_settings
+from univg_train.runs.pretrained import load_config
+from univg_train.runs.resume import DrawPastOrders
+from univg_train.runs.training import check_run
 
 SIZES = {"MGrounding-630k/a.png": (56, 56), "MGrounding-630k/b.png": (84, 56)}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +104,11 @@ def refusal(
 
     monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", loaded)
     assert grpo(config, *more) == 2
-    told = capsys.readouterr()
-    assert told.out == "" and "Traceback" not in told.err
-    assert told.err.splitlines()[-1].startswith("univg-train grpo: ")
-    assert "Warning" not in told.err
-    return told.err
+    printed = capsys.readouterr()
+    assert printed.out == "" and "Traceback" not in printed.err
+    assert printed.err.splitlines()[-1].startswith("univg-train grpo: ")
+    assert "Warning" not in printed.err
+    return printed.err
 
 
 @pytest.mark.parametrize(
@@ -111,11 +120,11 @@ def refusal(
         ("data.fil=x", "did you mean 'data.file'"),
         ("difficulty.from=exp", "did you mean 'difficulty.form'"),
         ("lora.rr=8", "unknown key 'lora.rr'"),
-        ("model=[1]", "model is [1]; expected a text"),
-        ("model=''", "model is missing"),
+        ("model=[1]", "model is [1]; expected a folder"),
+        ("model=''", "model is ''; expected a folder"),
         ("dialect=univg_r2", "univg_r2"),
         ("dialect=molmo", "gives points"),
-        ("data.check_leaks=mig_bench", "data.check_leaks is 'mig_bench'; expected list"),
+        ("data.check_leaks=mig_bench", "data.check_leaks is 'mig_bench'; expected a list"),
         ("lora=8", "lora is 8; expected keys"),
         ("max_pixels=10", "max_pixels"),
         ("rewards.length=[9]", "expected two numbers of tokens"),
@@ -127,14 +136,14 @@ def refusal(
         ("trainer.per_device_train_batch_size=two", "expected a whole number"),
         ("trainer.lr_scheduler_type=cosinus", "refuses its settings"),  # TRL's own words
         ("trainer.lr_scheduler_type=cosinus --dry-run", "refuses its settings"),
-        ("trainer.loss_type=gspo", "trainer.loss_type is 'gspo'; expected one of: 'grpo'"),
+        ("trainer.loss_type=gspo", "trainer.loss_type is 'gspo'; expected 'grpo', 'bnpo'"),
         ("trainer.save_strategy=no", "trainer.save_strategy is False"),
-        ("trainer.save_strategy=best", "expected one of: 'steps', 'epoch', 'no'"),
+        ("trainer.save_strategy=best", "expected 'steps', 'epoch' or 'no'"),
         ("trainer.learning_rate=fast", "trainer.learning_rate is 'fast'; expected a number"),
-        ("trainer.temperature=0", "above 0"),
-        ("trainer.eval_steps=3", "trainer.eval_steps is not to be set"),
+        ("trainer.temperature=0", "expected a number above 0"),
+        ("trainer.eval_steps=3", "trainer.eval_steps=3: there is no evaluation data"),
         ("trainer.ignore_data_skip=true", "would see rows twice"),
-        ("trainer.steps_per_generation=0", "expected a positive whole number"),
+        ("trainer.steps_per_generation=0", "steps_per_generation is 0; expected at least 1"),
         ("trainer.generation_batch_size=5", "no multiple of the 2 rollouts of a pass"),
         ("trainer.generation_batch_size=8 trainer.steps_per_generation=2", "in two ways"),
         ("trainer.gradient_accumulation_steps=16", "takes 16 prompts: there is no whole batch"),
@@ -145,17 +154,18 @@ def refusal(
         ("trainer.model_init_kwargs.attn_implementation=flash_attention_2", "flash-attn"),
         ("trainer.use_vllm=true", "needs the package 'vllm'"),
         ("trainer.report_to=[no_such_thing]", "no_such_thing, which is not installed"),
-        ("trainer.output_dir=/proc/none", "cannot write to /proc/none"),
+        ("trainer.output_dir=/proc/none", "cannot write /proc/none"),
         ("difficulty.form=log trainer.num_iterations=2 --dry-run", "more than one update"),
         ("lora.r=2 lora.target_modules=[nope]", "No modules were targeted"),
         ("min_pixels=many", "min_pixels is 'many'"),
         ("min_pixels=5000", "expected min_pixels <= max_pixels"),
         ("data.images=5", "data.images is 5"),
         ("data.decode=5", "data.decode is 5"),
-        ("dialect=null", "dialect is missing; expected how the model writes boxes"),
+        ("dialect=null", "dialect is None; expected how the model writes boxes"),
         ("dialect=qwen2_5_vl model=WIDE", "makes it"),
         ("model=/nowhere/at/all", "cannot load the model"),
         ("data.file=/nowhere.json", "cannot read"),
+        ("dialect=qwen2_5_vl min_pixels=null", "set min_pixels and max_pixels"),
         ("nonsense", "is no key=value"),
         ("model.x=1", "which has no keys"),
     ],
@@ -189,8 +199,8 @@ def test_a_folder_in_which_nothing_was_kept_takes_other_settings(
     """A run that died before its first checkpoint leaves its settings alone."""
     (config.parent / "run").mkdir()
     (config.parent / "run" / "grpo.json").write_text('{"settings": {"model": "other"}}')
-    told = refusal(capsys, monkeypatch, config, "trainer.report_to=[no_such_thing]")
-    assert "holds a run" not in told and "no_such_thing" in told
+    message = refusal(capsys, monkeypatch, config, "trainer.report_to=[no_such_thing]")
+    assert "holds a run" not in message and "no_such_thing" in message
 
 
 @pytest.mark.parametrize(
@@ -219,30 +229,15 @@ def test_leaks_are_looked_for_by_default(
     root = config.parent / "root"
     monkeypatch.setenv("UNIVG_DATA", str(root))
     by_default = ("--set", "data.check_leaks=null")
-    told = refusal(capsys, monkeypatch, config, *by_default)
-    assert "no benchmark is prepared" in told and "data.check_leaks: []" in told
+    message = refusal(capsys, monkeypatch, config, *by_default)
+    assert "no benchmark is prepared" in message and "data.check_leaks: []" in message
     draw(root, {"b/MGrounding-630k/a.png": (56, 56)})
     sample = make_sample(
         benchmark="b", images=("b/MGrounding-630k/a.png",), widths=(56,), heights=(56,), targets=()
     )
     write_benchmark([sample], root=root, benchmark="b", manifest_extra={})
-    told = refusal(capsys, monkeypatch, config, *by_default)
-    assert "show what an evaluation set asks" in told
-
-
-def test_pixels_of_the_resized_image_need_its_limits(
-    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    changes = ("dialect=qwen2_5_vl", "min_pixels=null")
-    told = refusal(capsys, monkeypatch, config, *changes)
-    assert "set min_pixels and max_pixels" in told
-
-
-def test_a_file_with_a_key_twice(
-    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config.write_text(config.read_text(encoding="utf-8") + "\nstyle: think\nstyle: direct\n")
-    assert "'style' stands twice" in refusal(capsys, monkeypatch, config)
+    message = refusal(capsys, monkeypatch, config, *by_default)
+    assert "show what an evaluation set asks" in message
 
 
 def test_the_dry_run_loads_no_weights(
@@ -251,19 +246,18 @@ def test_the_dry_run_loads_no_weights(
     bare = tmp_path / "bare"
     shutil.copytree(model, bare, ignore=shutil.ignore_patterns("*.safetensors"))
     assert grpo(config, f"model={bare}", "--dry-run", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    from safetensors import safe_open
+    found = json.loads(capsys.readouterr().out)
 
     with safe_open(model / "model.safetensors", "pt") as weights:
         sizes = {name: weights.get_tensor(name).numel() for name in weights.keys()}  # noqa: SIM118
     trained = sum(n for name, n in sizes.items() if not name.startswith("visual."))
-    assert (told["parameters"], told["trained"]) == (sum(sizes.values()), trained)
+    assert (found["parameters"], found["trained"]) == (sum(sizes.values()), trained)
     # 4 rows, 2 rollouts each, 4 together: 2 batches of 2 passes each; 2 passes make a step.
-    assert (told["rows"], told["steps"], told["rollouts"]) == (4, 2, 8)
-    assert told["prompt_tokens"] == longest_prompt(config)
-    memory = told["memory"]
-    assert memory["weights"] == 4 * told["parameters"] == memory["reference"]
-    assert memory["optimizer"] == 8 * told["trained"] == 2 * memory["gradients"]
+    assert (found["rows"], found["steps"], found["rollouts"]) == (4, 2, 8)
+    assert found["prompt_tokens"] == longest_prompt(config)
+    memory = found["memory"]
+    assert memory["weights"] == 4 * found["parameters"] == memory["reference"]
+    assert memory["optimizer"] == 8 * found["trained"] == 2 * memory["gradients"]
     assert not (tmp_path / "run").exists()
     assert grpo(config, "--dry-run", "--processes", "3", "trainer.num_generations=4") == 0
     assert "memory on each of 3 devices" in capsys.readouterr().out
@@ -271,26 +265,16 @@ def test_the_dry_run_loads_no_weights(
 
 def longest_prompt(config: Path) -> int:
     """Tokens as TRL makes them, of real images."""
-    from univg_train.grpo.run import load_processor, open_data
-    from univg_train.grpo.settings import load_grpo_settings
-
-    settings = load_grpo_settings(config)
-    processor, lengths = load_processor(settings), []
-    for row in open_data(settings):
-        text = processor.apply_chat_template(row["prompt"], add_generation_prompt=True)
-        ids = processor(images=row["images"], text=text, add_special_tokens=False)["input_ids"]
-        lengths.append(len(ids[0]))
+    checked, lengths = check_run(load_grpo_settings(config)), []
+    for row in checked.data:
+        text = checked.processor.apply_chat_template(row["prompt"], add_generation_prompt=True)
+        inputs = checked.processor(images=row["images"], text=text, add_special_tokens=False)
+        lengths.append(len(inputs["input_ids"][0]))
     return max(lengths)
 
 
 def test_the_memory_of_a_7b(config: Path, tmp_path: Path) -> None:
     """Against the published size, and figures worked out by hand from the module's table."""
-    from transformers import Qwen2VLConfig
-
-    from univg_train.grpo.estimate import estimate_run
-    from univg_train.grpo.run import CheckedRun, load_config, load_processor, open_data
-    from univg_train.grpo.settings import load_grpo_settings
-
     big = tmp_path / "7b"
     text = {
         "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944,
@@ -304,8 +288,9 @@ def test_the_memory_of_a_7b(config: Path, tmp_path: Path) -> None:
     changes = [f"model={big}", "trainer.per_device_train_batch_size=2"]
     changes += ["trainer.model_init_kwargs.dtype=bfloat16", "trainer.gradient_checkpointing=true"]
     settings = load_grpo_settings(config, changes)
-    data, processor = open_data(settings), load_processor(load_grpo_settings(config))
-    checked = CheckedRun(load_config(settings), processor, data, data.as_dataset())
+    checked = dataclasses.replace(
+        check_run(load_grpo_settings(config)), config=load_config(str(big))
+    )
     found = estimate_run(settings, checked, processes=2, sharding="zero3")
     total = 8_291_375_616
     assert found.parameters == total
@@ -346,16 +331,12 @@ sys.exit(main(sys.argv[1:]))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
     return load_file(folder / "model.safetensors")
 
 
 def test_a_killed_run_goes_on_to_the_same_end(
     config: Path, repo_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from univg_eval.dialects import declared_settings
-
     # Its rollouts hit and miss, so that there is something to learn in two steps.
     model = repo_root / "univg_eval" / "models" / "tiny"
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
@@ -384,7 +365,8 @@ def test_a_killed_run_goes_on_to_the_same_end(
     assert "trainer.max_steps was None and is 9" in capsys.readouterr().err
     assert grpo(config, "--json") == 0
     summary = json.loads(capsys.readouterr().out)
-    assert summary == {"model": str(run / "model"), "rows": 4, "steps": 2}
+    assert (summary["model"], summary["rows"], summary["steps"]) == (str(run / "model"), 4, 2)
+    assert 0 < summary["trainable_parameters"] < summary["parameters"]
     for folder in (run / "checkpoint-1", run / "model"):
         assert declared_settings(folder) == {"dialect": "qwen2_vl", "prompt": "direct"}
     saved = json.loads((run / "model" / "processor_config.json").read_text(encoding="utf-8"))
@@ -403,7 +385,7 @@ def test_a_killed_run_goes_on_to_the_same_end(
         assert changed and not any("visual" in name for name in changed)
 
     mark = (run / "model" / "config.json").stat().st_mtime_ns
-    assert grpo(config, "--json") == 0  # finished: told again, nothing trained
+    assert grpo(config, "--json") == 0  # finished: nothing is trained
     assert '"steps": 2' in capsys.readouterr().out
     assert (run / "model" / "config.json").stat().st_mtime_ns == mark
 
@@ -416,13 +398,6 @@ def test_a_killed_run_goes_on_to_the_same_end(
 @pytest.mark.parametrize(("processes", "steps"), [(1, 4), (1, 7), (2, 2), (2, 3)])
 def test_the_order_of_prompts_goes_on_in_a_later_epoch(processes: int, steps: int) -> None:
     """A new loader, brought to the step, takes the order that the old one has in its epoch."""
-    from types import SimpleNamespace
-
-    from accelerate.data_loader import prepare_data_loader
-    from torch.utils.data import DataLoader
-    from trl.trainer.utils import RepeatSampler
-
-    from univg_train.runs.resume import DrawPastOrders
 
     def loader() -> Any:  # four or two passes an epoch
         sampler = RepeatSampler(range(8), mini_repeat_count=2, batch_size=2, seed=3)
@@ -446,9 +421,6 @@ def test_the_order_of_prompts_goes_on_in_a_later_epoch(processes: int, steps: in
 def test_an_adapter_is_merged_into_the_model_folder(
     config: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("peft")
-    from univg_eval.dialects import declared_settings
-
     changes = ["lora.r=2", "trainer.max_steps=1"]
     assert grpo(config, *changes, "--json") == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 1
@@ -458,6 +430,7 @@ def test_an_adapter_is_merged_into_the_model_folder(
 
     # Killed after its last checkpoint, in the middle of an epoch: no step is taken once more.
     (tmp_path / "run" / "model").rename(tmp_path / "run" / ".model-new")
+    (tmp_path / "run" / "summary.json").unlink()
     assert grpo(config, *changes, "--json") == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 1
     again = weights(tmp_path / "run" / "model")

@@ -7,6 +7,7 @@ import math
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError
 from univg_train.cli import main
 from univg_train.sft.llamafactory import sharegpt_row, translate
-from univg_train.sft.settings import load_settings
+from univg_train.sft.settings import SftSettings
+from univg_train.sft.settings import load_settings as load_with_trl
 
 STAGE1 = {  # as published
     "model": "Qwen/Qwen2-VL-7B-Instruct",
@@ -48,6 +50,10 @@ STAGE1 = {  # as published
         "max_length": 6000,
     },
 }
+
+
+def load_settings(path: Path, overrides: Iterable[str] = ()) -> SftSettings:
+    return load_with_trl(path, overrides, with_trl=False)
 
 
 @pytest.fixture

@@ -7,10 +7,7 @@ import importlib.metadata
 import inspect
 import json
 import math
-import os
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import grpo_data
 import pytest
 import torch
 from grpo_data import GROUP, ROLLOUTS, first_batch, loss_and_gradients, make_trainer, shake
+from processes import run_two
 from trl import GRPOConfig, GRPOTrainer
 
 from univg_eval.errors import UserError
@@ -35,12 +33,7 @@ IOUS = [[h or 0.0 for h in rollouts] for rollouts in ROLLOUTS]
 MEANS = [statistics.fmean(ious) for ious in IOUS]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -154,40 +147,9 @@ FORMS = ["exp", "power", "log"]
 
 def in_two_processes(checkpoint: Path, folder: Path, cases: dict[str, Any]) -> dict[str, Any]:
     """The reports of `grpo_data` from two processes that talk over gloo."""
-    # They meet at a store of this process, which has its port already: nobody can take it.
-    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    arguments = [str(checkpoint), str(folder / "report.json"), json.dumps(cases)]
-    shared = {
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(store.port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "TORCHELASTIC_RESTART_COUNT": "0",
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": str(Path(grpo.__file__).parents[2]),
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, grpo_data.__file__, *arguments],
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in processes:
-            output, _ = process.communicate(timeout=240)
-            assert process.returncode == 0, output[-3000:]
-    finally:
-        for process in processes:
-            process.kill()
-    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report = folder / "report.json"
+    run_two(grpo_data.__file__, str(checkpoint), str(report), json.dumps(cases), cwd=folder)
+    return json.loads(report.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

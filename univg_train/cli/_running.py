@@ -1,0 +1,68 @@
+"""What ``univg-train sft`` and ``univg-train grpo`` share."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from univg_eval.errors import UserError
+
+__all__ = ["add_overrides", "extra_needed", "report_once", "run_and_report"]
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """The changes behind the file of settings, and how the result is printed."""
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="settings beside or instead of the file's, such as trainer.max_steps=10",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+@contextmanager
+def extra_needed() -> Iterator[None]:
+    """Turn a missing package into the command that installs the extra.
+
+    Raises:
+        UserError: a package is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"training needs the package {error.name!r}, which is not installed; "
+            "install the extra: pip install 'univg[train]'"
+        ) from error
+
+
+def run_and_report(train: Callable[[], dict[str, Any]], as_json: bool) -> int:
+    """Train, and print the summary; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    with contextlib.redirect_stdout(sys.stderr):  # where TRL prints its figures
+        summary = train()
+    text = (
+        f"{summary['steps']} steps on {summary['rows']} rows; "
+        f"{summary['trainable_parameters']} of {summary['parameters']} parameters trained; "
+        f"model folder: {summary['model']}"
+    )
+    if best := summary.get("best"):
+        text += (
+            f"; best: step {best['step']}, {best['metric']} {best['value']:.3f}, in {best['model']}"
+        )
+    report_once(summary, text, as_json)
+    return 0
+
+
+def report_once(values: dict[str, Any], text: str, as_json: bool) -> None:
+    """Print from the first of several processes."""
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(values, ensure_ascii=False, indent=2) if as_json else text)
