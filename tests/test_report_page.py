@@ -20,7 +20,7 @@ from PIL import Image
 from univg_eval.errors import UserError
 from univg_eval.report import Card, DrawnBox, Page, Panel, Section, draw_boxes, write_page
 from univg_eval.report import page as page_module
-from univg_eval.report.drawing import _STYLES, VIEW_SIDE, _labels, _View, draw_panel
+from univg_eval.report.drawing import _STYLES, VIEW_SIDE, _labels, _placed, draw_panel
 from univg_eval.report.page import asset, templates
 from univg_eval.report.text import printable
 
@@ -235,17 +235,18 @@ def test_a_box_is_painted_where_it_is(style):
 )
 def test_labels_stay_in_the_view(boxes):
     drawn = [DrawnBox(tuple(box), f"box {i}", style) for i, (*box, style) in enumerate(boxes)]
-    view = _View.of((300, 400), drawn, VIEW_SIDE)
-    places = _labels(view, drawn, lambda text: 7.0 * len(text))
+    placed = [_placed(one.box, 300, 400) for one in drawn]
+    places = _labels(drawn, placed, (300, 400), lambda text: 7.0 * len(text))
     assert len(places) == len(boxes)
     for _, (x, y, width) in places:
-        assert x >= 0 and x + width <= view.width + 0.1
-        assert 0 <= y <= view.height - 16 + 0.1
+        assert x >= 0 and x + width <= 300
+        assert 0 <= y <= 400 - 16
 
 
 def test_labels_of_one_place_do_not_cover_each_other():
     boxes = [DrawnBox((0.2, 0.4, 0.6, 0.8), f"box {i}", "truth") for i in range(4)]
-    places = _labels(_View.of((300, 400), boxes, VIEW_SIDE), boxes, lambda _: 40.0)
+    placed = [_placed(one.box, 300, 400) for one in boxes]
+    places = _labels(boxes, placed, (300, 400), lambda _: 40.0)
     tops = sorted(y for _, (_, y, _) in places)
     assert all(b - a >= 16 for a, b in itertools.pairwise(tops))
 

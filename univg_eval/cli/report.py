@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from univg_eval.cli._progress import progress_bars
 from univg_eval.cli._runs import add_runs, read_runs
 from univg_eval.errors import UserError
 
@@ -93,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out.is_dir():
         raise UserError(f"{args.out} is a folder; name a file, e.g. {args.out / 'report.html'}")
     data = collect(read_runs(args.runs), benchmark=args.benchmark, root=args.root)
-    with _bar() as progress:
+    with progress_bars() as progress:
         page = write_run_page(
             data,
             args.out,
@@ -101,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
             thumbnail_side=args.thumbnail_side,
             root=args.root,
             footer=_footer(),
-            progress=progress,
+            progress=lambda done, total: progress("images", done, total),
         )
     drawn = [] if args.figures is None else write_figures(data, args.figures)
     if args.json:
@@ -137,15 +135,3 @@ def _footer() -> str:
 
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return f"Made by univg report, version {version('univg')}, {now}."
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error while images are read."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-
-    columns = ("images", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
-        bar = bars.add_task("images", total=None)
-        yield lambda done, total: bars.update(bar, completed=done, total=total)

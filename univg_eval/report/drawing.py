@@ -195,66 +195,43 @@ def draw_boxes(
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    view = _View.of(image.size, boxes, longest_side)
-    painted = Image.new("RGB", (max(1, round(view.width)), max(1, round(view.height))), _GREY)
-    scaled = image.convert("RGB").resize(
-        (round(view.image_width), round(view.image_height)), reducing_gap=2
-    )
-    painted.paste(scaled, (round(-view.left), round(-view.top)))
-    draw = ImageDraw.Draw(painted)
+    scale = min(max(*image.size, SHORTEST_VIEW), longest_side) / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
     finite = [drawn for drawn in boxes if _is_finite(drawn.box)]
-    for drawn in finite:
+    placed = [_placed(drawn.box, width, height) for drawn in finite]
+    left, top = (round(min([0.0, *(box[side] for box in placed)])) for side in (0, 1))
+    right, bottom = (
+        round(max([float(end), *(box[side] for box in placed)]))
+        for side, end in ((2, width), (3, height))
+    )
+    painted = Image.new("RGB", (right - left, bottom - top), _GREY)
+    scaled = image.convert("RGB").resize((width, height), reducing_gap=2)
+    painted.paste(scaled, (-left, -top))
+    draw = ImageDraw.Draw(painted)
+    placed = [(x1 - left, y1 - top, x2 - left, y2 - top) for x1, y1, x2, y2 in placed]
+    for drawn, (x1, y1, x2, y2) in zip(finite, placed, strict=True):
         style = _STYLES[drawn.style]
-        x1, y1, x2, y2 = view.place(drawn.box)
         corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
         draw.line(corners, fill="#ffffff", width=5, joint="curve")
         for piece in _dashes(corners, style.dashes):
             draw.line(piece, fill=style.line, width=3)
     font = ImageFont.load_default(_FONT)
-    for drawn, (x, y, width) in _labels(view, finite, font.getlength):
+    for drawn, (x, y, wide) in _labels(finite, placed, painted.size, font.getlength):
         style = _STYLES[drawn.style]
-        draw.rectangle((x, y, x + width, y + _LABEL_HEIGHT), fill=style.line)
+        draw.rectangle((x, y, x + wide, y + _LABEL_HEIGHT), fill=style.line)
         draw.text((x + 4, y + 1), _cut(drawn.label), fill=style.text, font=font)
     return painted
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
-    """What is painted, in pixels; `left` and `top` <= 0 are where it begins beside the image."""
-
-    image_width: float
-    image_height: float
-    left: float
-    top: float
-    width: float
-    height: float
-
-    @classmethod
-    def of(cls, image_wh: tuple[int, int], boxes: Sequence[DrawnBox], longest_side: int) -> _View:
-        longest = max(image_wh)
-        scale = min(max(longest, SHORTEST_VIEW), longest_side) / longest
-        width, height = (max(1.0, side * scale) for side in image_wh)
-        finite = [drawn.box for drawn in boxes if _is_finite(drawn.box)]
-        xs = [0.0, 1.0, *(_limit(v) for box in finite for v in (box[0], box[2]))]
-        ys = [0.0, 1.0, *(_limit(v) for box in finite for v in (box[1], box[3]))]
-        return cls(
-            image_width=width,
-            image_height=height,
-            left=min(xs) * width,
-            top=min(ys) * height,
-            width=(max(xs) - min(xs)) * width,
-            height=(max(ys) - min(ys)) * height,
-        )
-
-    def place(self, box: Box) -> Box:
-        """A box on [0, 1] in pixels of the view; corners in order, and not beyond the view."""
-        x1, y1, x2, y2 = (_limit(value) for value in box)
-        return (
-            min(x1, x2) * self.image_width - self.left,
-            min(y1, y2) * self.image_height - self.top,
-            max(x1, x2) * self.image_width - self.left,
-            max(y1, y2) * self.image_height - self.top,
-        )
+def _placed(box: Box, width: int, height: int) -> Box:
+    """A box on [0, 1] in pixels; corners in order, not farther outside than is drawn."""
+    x1, y1, x2, y2 = (_limit(value) for value in box)
+    return (
+        min(x1, x2) * width,
+        min(y1, y2) * height,
+        max(x1, x2) * width,
+        max(y1, y2) * height,
+    )
 
 
 def _limit(value: float) -> float:
@@ -290,32 +267,33 @@ def _cut(label: str) -> str:
 
 
 def _labels(
-    view: _View, boxes: Sequence[DrawnBox], length: Callable[[str], float]
+    boxes: Sequence[DrawnBox],
+    placed: Sequence[Box],
+    size: tuple[int, int],
+    length: Callable[[str], float],
 ) -> list[tuple[DrawnBox, tuple[float, float, float]]]:
-    """(left, top, width) of the labels: beside their boxes, in the view, not overlapping."""
-    placed: list[tuple[DrawnBox, tuple[float, float, float]]] = []
-    lowest = view.height - _LABEL_HEIGHT
-    for drawn in boxes:
+    """(left, top, width) of the labels: beside their boxes, in the image, not overlapping."""
+    found: list[tuple[DrawnBox, tuple[float, float, float]]] = []
+    lowest = size[1] - _LABEL_HEIGHT
+    for drawn, (x1, y1, _, y2) in zip(boxes, placed, strict=True):
         if not drawn.label:
             continue
-        x1, y1, _, y2 = view.place(drawn.box)
         width = 8 + length(_cut(drawn.label))
-        x = max(0.0, min(x1 - 1, view.width - width))
+        x = max(0.0, min(x1 - 1, size[0] - width))
         at_bottom = _STYLES[drawn.style].at_bottom
         y = min(max(y2 + 2 if at_bottom else y1 - _LABEL_HEIGHT - 2, 0.0), max(0.0, lowest))
         step = (_LABEL_HEIGHT + 1) * (-1 if at_bottom and y2 + 2 > lowest else 1)
-        while (
-            any(
-                abs(y - other_y) < _LABEL_HEIGHT
-                and x < other_x + other_width
-                and other_x < x + width
-                for _, (other_x, other_y, other_width) in placed
+
+        def is_taken(x: float, y: float, width: float) -> bool:
+            return any(
+                abs(y - b) < _LABEL_HEIGHT and x < a + other and a < x + width
+                for _, (a, b, other) in found
             )
-            and 0 <= y + step <= lowest
-        ):
+
+        while is_taken(x, y, width) and 0 <= y + step <= lowest:
             y += step
-        placed.append((drawn, (x, y, width)))
-    return placed
+        found.append((drawn, (x, y, width)))
+    return found
 
 
 def _dashes(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from univg_eval.analysis.failures import FAILURES
+from univg_eval.analysis.failures import FAILURES, FailureKind, FailureShares
 from univg_eval.leaderboard import MEANINGS, Estimate, Mark
 from univg_eval.report.drawing import run_style
 from univg_eval.report.figures import (
@@ -26,7 +26,7 @@ from univg_eval.report.figures import (
     figures_of,
 )
 from univg_eval.report.page import asset, render, write_page
-from univg_eval.report.run_data import HIT_IOU, Outcome, ReportData, fold, headline, is_hit
+from univg_eval.report.run_data import Outcome, ReportData, fold, headline, is_hit
 from univg_eval.report.text import printable_tree, without_secrets
 from univg_eval.report.thumbnails import Thumbnail, make_thumbnails
 from univg_eval.samples import GroundingSample
@@ -65,20 +65,6 @@ class RunPage:
     problems: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Chart:
-    """A figure on the page, with its numbers as a table."""
-
-    name: str
-    title: str
-    text: str
-    spoken: str
-    caption: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    meanings: Mapping[str, str]
-
-
 def write_run_page(
     data: ReportData,
     path: str | os.PathLike[str],
@@ -113,7 +99,6 @@ def write_run_page(
         progress=None if progress is None else lambda done: progress(done, len(wanted)),
     )
     index = {name: i for i, name in enumerate(thumbnails)}
-    charts = _charts(data, numbers)
     script = "\n".join(asset(name) for name in _SCRIPTS)
     pieces = render(
         "run.html",
@@ -132,8 +117,9 @@ def write_run_page(
         meanings=MEANINGS,
         marks=[mark for mark in Mark if any(mark in one.marks for one in numbers)],
         provenance=_provenance(data),
-        charts=[charts[name] for name in drawn],
-        svgs={name: as_svg(figure, name, charts[name].spoken) for name, figure in drawn.items()},
+        charts={name: as_svg(figure, name, _CHARTS[name]) for name, figure in drawn.items()},
+        tables=_tables(data, numbers),
+        classes={_words(kind): FAILURES[kind] for kind in data.failures},
         percent=_percent,
         limits=_limits,
         count=_count,
@@ -209,97 +195,62 @@ def _provenance(data: ReportData) -> list[tuple[str, list[str]]]:
 # --- figures -------------------------------------------------------------------------------------
 
 
-def _charts(data: ReportData, numbers: Sequence[RunFigures]) -> dict[str, _Chart]:
-    """What stands beside each figure."""
+_CHARTS = {
+    "curves": "Accuracy by IoU threshold, one line a run",
+    "misses": "Share of samples that fail, by class, one bar a run",
+    "tasks": "Score by task with its interval, one bar a run",
+    "iou": "Samples by IoU, one histogram a run",
+    "profiles": "Radar of the score by task, one line a run",
+}
+"""Each figure in words, for those who do not see it."""
+
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+
+
+def _tables(data: ReportData, numbers: Sequence[RunFigures]) -> dict[str, Table]:
+    """The numbers of each figure: head and rows."""
     names = [f"{run.letter} {run.label}" for run in data.runs]
     classified = [
         (name, run.failures.total)
         for name, run in zip(names, data.runs, strict=True)
         if run.failures is not None
     ]
-    charts = [
-        _Chart(
-            "curves",
-            "Accuracy by IoU threshold",
-            "Share of samples whose box reaches the IoU threshold, in %; unweighted mean of the "
-            "tasks. Samples with one object only.",
-            "Accuracy by IoU threshold, one line a run",
-            "Accuracy by threshold",
+
+    def curve(i: int) -> list[str]:
+        return [_percent(one.curve[i] if one.curve else None) for one in numbers]
+
+    def share(kind: FailureKind, total: FailureShares) -> str:
+        return f"{total.kinds[kind]:,} ({_percent(total.share(kind))})" if total.n else "–"
+
+    def task(estimate: Estimate | None) -> str:
+        if estimate is None:
+            return "–"
+        return f"{_percent(estimate.value)} ({_limits(estimate)}), n = {estimate.n:,}"
+
+    return {
+        "curves": (
             ["IoU ≥", *names],
-            [
-                [f"{t:.2f}", *(_percent(one.curve[i] if one.curve else None) for one in numbers)]
-                for i, t in enumerate(CURVE_THRESHOLDS)
-            ],
-            {},
+            [[f"{t:.2f}", *curve(i)] for i, t in enumerate(CURVE_THRESHOLDS)],
         ),
-        _Chart(
-            "misses",
-            "Why boxes miss",
-            f"Samples with IoU below {HIT_IOU:g}, each in one class, as a share of the samples; "
-            "what a bar leaves free was answered right.",
-            "Share of samples that fail, by class, one bar a run",
-            "Misses by class, number and %",
+        "misses": (
             ["Class", *(name for name, _ in classified)],
             [
-                [
-                    _words(kind),
-                    *(
-                        f"{total.kinds[kind]:,} ({_percent(total.share(kind))})" if total.n else "–"
-                        for _, total in classified
-                    ),
-                ]
+                [_words(kind), *(share(kind, total) for _, total in classified)]
                 for kind in data.failures
             ],
-            {_words(kind): FAILURES[kind] for kind in data.failures},
         ),
-        _Chart(
-            "tasks",
-            "Tasks",
-            "Acc@0.5 in % with 95 % intervals (of tasks without a single object: their own score).",
-            "Score by task, one bar a run",
-            "Score by task, with 95 % interval",
+        "tasks": (
             ["Task", *names],
-            [
-                [
-                    task,
-                    *(
-                        f"{_percent(e.value)} ({_limits(e)}), n = {e.n:,}"
-                        if (e := one.tasks.get(task)) is not None
-                        else "–"
-                        for one in numbers
-                    ),
-                ]
-                for task in data.tasks
-            ],
-            {},
+            [[name, *(task(one.tasks.get(name)) for one in numbers)] for name in data.tasks],
         ),
-        _Chart(
-            "iou",
-            "IoU of the boxes",
-            "Samples by IoU; apart from them those without a readable box, and boxes that do not "
-            "touch the object.",
-            "Histograms of the IoU, one a run",
-            "Samples by IoU",
+        "iou": (
             ["IoU", *names],
             [
                 [name, *(f"{one.histogram[i]:,}" for one in numbers)]
                 for i, name in enumerate(HISTOGRAM_BINS)
             ],
-            {},
         ),
-        _Chart(
-            "profiles",
-            "Profiles",
-            "Score by task in %, an axis a task. The area means nothing: it depends on the order "
-            "of the tasks.",
-            "Radar of the score by task, one line a run",
-            "",
-            [],
-            [],
-            {},
-        ),
-    ]
-    return {chart.name: chart for chart in charts}
+    }
 
 
 def _words(failure: str) -> str:
