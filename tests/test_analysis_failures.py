@@ -509,7 +509,7 @@ def test_a_record_of_answers_whose_faults_are_known(rows: list[GroundingSample])
     assert {name: failure.kind for name, failure in found.failures.items()} == expected
     assert list(found.tasks) == ["lisa_val", "revos"]
     assert found.total.n == 12
-    results = record.manifest["results"]["tasks"]
+    results = record.manifest.results.tasks
     assert found.total.misses == 12 - sum(
         round(results[task]["acc@0.5"] * 6) for task in found.tasks
     )

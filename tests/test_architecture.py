@@ -154,7 +154,10 @@ def test_there_is_one_iou() -> None:
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("univg_eval.cli", HEAVY | {"numpy", "PIL", "pandas", "scipy", "rich", "matplotlib"}),
+        (
+            "univg_eval.cli",
+            HEAVY | {"numpy", "PIL", "pandas", "pydantic", "scipy", "rich", "matplotlib"},
+        ),
         ("univg_train.cli", HEAVY),
     ],
 )

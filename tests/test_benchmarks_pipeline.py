@@ -291,7 +291,7 @@ def test_a_record_of_a_real_set_rescores_to_the_same(prepared: Prepared, tmp_pat
     results = evaluate("univg_baseline", "kind=noisy,p=0.5", names).results
     folders = write_records(results, tmp_path)
     assert sorted(folder.name for folder in folders) == ["lisa", "revos+video"]
-    manifest = load_run(tmp_path / "lisa").manifest
+    manifest = load_run(tmp_path / "lisa").manifest.to_dict()
     assert manifest["complete"] is True
     assert manifest["dataset"]["fingerprint"] == load_manifest("lisa", prepared.root)["fingerprint"]
 
@@ -324,7 +324,7 @@ def test_what_was_prepared_without_its_faulty_items_says_so_in_results_and_recor
     assert [line[: len(words)] for line in said if "not complete" in line] == [words]
     assert results["configs"]["univg_reasonvos"]["metadata"]["skipped"] == lost
     (folder,) = write_records(results, tmp_path / "records")
-    manifest = load_run(folder).manifest
+    manifest = load_run(folder).manifest.to_dict()
     assert (manifest["complete"], manifest["dataset"]["skipped"]) == (False, lost)
 
 

@@ -77,11 +77,11 @@ def test_the_baselines_score_what_they_promise(demo: Demo) -> None:
 def test_every_run_is_recorded(demo: Demo) -> None:
     for name in COLUMNS:
         record = load_run(demo.folder / "out" / name / "univg_mini")
-        manifest = record.manifest
+        manifest = record.manifest.to_dict()
         assert (manifest["n"], manifest["complete"]) == (15 * N, True)
         assert manifest["results"]["macro"]["acc@0.5"] == demo.runs[name]["macro"]["acc@0.5"]
         assert manifest["wall_time_s"] > 0
-    tiny = load_run(demo.folder / "out" / "tiny" / "univg_mini").manifest
+    tiny = load_run(demo.folder / "out" / "tiny" / "univg_mini").manifest.to_dict()
     assert tiny["model"]["id"] == str(demo.checkpoint)
     assert len(tiny["model"]["config_sha256"]) == 64
     assert tiny["settings"]["dialect"][0] == "qwen2_vl"

@@ -208,7 +208,7 @@ def test_the_column_of_a_sample(sample_id: tuple[str, str, str], expected: str) 
 
 def test_records_of_one_label_form_a_row_of_the_zero_shot_table() -> None:
     lisa = record("m", {"lisa": [1.0, 0.0]}, benchmark="lisa", ids="lisa-{number:d}").manifest
-    assert lisa["dataset"]["benchmark"] == "lisa"
+    assert lisa.dataset.benchmark == "lisa"
     records = [
         record("m", {"lisa": [1.0, 0.0]}, benchmark="lisa", ids="lisa-val-{number:05d}"),
         record("m", {"llmseg": [1.0, 1.0]}, benchmark="llmseg"),
@@ -277,7 +277,7 @@ def test_marks_of_a_run(changes: dict[str, Any], mark: Mark, comparable: bool) -
 
 
 def test_code_that_was_not_committed_is_told() -> None:
-    versions = dict(REFERENCE.manifest["versions"]) | {"commit": "0" * 40 + "-dirty"}
+    versions = dict(REFERENCE.manifest.versions) | {"commit": "0" * 40 + "-dirty"}
     assert Mark.DIRTY_CODE in one([record("m", TASKS, versions=versions)]).rows[0].marks
 
 

@@ -40,7 +40,7 @@ from univg_eval.leaderboard.formats import (
     visible,
 )
 from univg_eval.leaderboard.published import load_counts, load_published
-from univg_eval.runs.record import RunRecord, load_run, write_run
+from univg_eval.runs.record import RunRecord, load_run
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -399,7 +399,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def save(path: Path, run: RunRecord) -> Path:
-    return write_run(path, manifest=run.manifest, responses=run.responses, scores=run.scores)
+    return run.write(path)
 
 
 @pytest.mark.parametrize(

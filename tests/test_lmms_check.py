@@ -97,10 +97,10 @@ def test_answers_in_a_wrong_scale_are_found_and_the_right_one_is_named(
     assert "as qwen3_vl" in page
     assert page.count("<article") >= SAMPLES == report["n"]
     record = load_run(report["records"]["declared"][0])
-    assert record.manifest["settings"]["dialect"][0] == "qwen2_5_vl"
+    assert record.manifest.settings.dialect.value == "qwen2_5_vl"
     assert report["settings"]["dialect"] == ["qwen2_5_vl", "--dialect"]
     assert (tmp_path / "out" / "lmms-eval.log").is_file()
-    assert record.manifest["n"] == report["n"]
+    assert record.manifest.n == report["n"]
     assert "UNIVG_DIALECT" not in os.environ
 
 
@@ -280,8 +280,8 @@ def test_a_sweep_tries_every_offered_form(check) -> None:
         dialect, style = name.split(", ")
         (path,) = report["records"][name]
         record = load_run(path)
-        assert record.manifest["settings"]["dialect"][0] == dialect
-        assert record.manifest["settings"]["prompt"][0] == style
+        assert record.manifest.settings.dialect.value == dialect
+        assert record.manifest.settings.prompt.value == style
         assert record.responses[0]["prompt"].endswith("tags.") == (style == "think")
     assert report["settings"]["dialect"][0] == "qwen2_vl"
 
@@ -350,7 +350,7 @@ def test_the_tiny_model_end_to_end(data: Path, tmp_path: Path) -> None:
         assert table in text
     assert (tmp_path / "out" / "check.html").is_file()
     record = load_run(tmp_path / "out" / "records" / "declared" / "photos")
-    assert record.manifest["settings"]["max_pixels"] == [12544, "max_pixels of model_args"]
+    assert record.manifest.settings.max_pixels == (12544, "max_pixels of model_args")
     blank = load_run(tmp_path / "out" / "records" / "blank" / "photos+blank")
     said = {row["id"]: row["response"] for row in record.responses}
     assert any(row["response"] != said[row["id"]] for row in blank.responses)

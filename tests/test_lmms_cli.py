@@ -185,18 +185,18 @@ def test_a_record_is_made_of_the_stock_commands_files(runs: Runs, tmp_path: Path
     (path,) = write_records(read_output(file), tmp_path)
     record = load_run(path)
     assert path == tmp_path / "univg_mini"
-    assert (record.manifest["n"], record.manifest["complete"]) == (15 * N, True)
-    assert record.manifest["model"]["id"] == "univg_baseline:noisy"
-    assert record.manifest["dataset"]["benchmark"] == "univg_mini"
+    assert (record.manifest.n, record.manifest.complete) == (15 * N, True)
+    assert record.manifest.model.id == "univg_baseline:noisy"
+    assert record.manifest.dataset.benchmark == "univg_mini"
     shown = json.loads(file.read_text())["groups"]["univg_mini"]
-    assert record.manifest["results"]["macro"]["acc@0.5"] == pytest.approx(shown["acc@0.5,none"])
+    assert record.manifest.results.macro["acc@0.5"] == pytest.approx(shown["acc@0.5,none"])
 
     # The folder itself can be named wherever a record can.
     (read,) = read_runs([str(runs.noisy)])
     assert (read.responses, read.scores) == (record.responses, record.scores)
     unknown = {"created", "versions", "hardware"}
-    assert {k: v for k, v in read.manifest.items() if k not in unknown} == {
-        k: v for k, v in record.manifest.items() if k not in unknown
+    assert {k: v for k, v in read.manifest.to_dict().items() if k not in unknown} == {
+        k: v for k, v in record.manifest.to_dict().items() if k not in unknown
     }
     (replayed,) = read_runs([f"replayed={runs.replay}"])
     assert replayed.label == "replayed"
@@ -233,7 +233,7 @@ def test_univg_eval_writes_a_record(runs: Runs, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     (told,) = re.findall(r"^run record: (.*)$", done.stdout, flags=re.M)
     record = load_run(tmp_path / told)
-    manifest = record.manifest
+    manifest = record.manifest.to_dict()
     assert (tmp_path / told).parent.parent == tmp_path / "o" / "records"
     assert {name: value for name, (value, _) in manifest["settings"].items()} == {
         "dialect": "qwen2_vl",
@@ -373,7 +373,7 @@ def test_eval_asks_again_under_controls_and_keeps_the_records_apart(tmp_path: Pa
     assert done.returncode == 0, done.stderr[-3000:]
     assert "the control permuted cannot be applied to univg_mini_llmseg" in done.stderr
     records = {path.name: load_run(path).manifest for path in (tmp_path / "records").glob("*/*")}
-    assert {name: manifest["tasks"] for name, manifest in records.items()} == {
+    assert {name: manifest.tasks for name, manifest in records.items()} == {
         "univg_mini": ["univg_mini_diff", "univg_mini_llmseg"],
         "univg_mini+permuted": ["univg_mini_diff"],
     }

@@ -687,7 +687,7 @@ def test_a_run_with_controls_leaves_a_record_for_each(
         ),
     )
     folders = write_records(results, tmp_path / "records")
-    manifests = {folder.name: load_run(folder).manifest for folder in folders}
+    manifests = {folder.name: load_run(folder).manifest.to_dict() for folder in folders}
     assert {name: manifest["n"] for name, manifest in manifests.items()} == {
         "own": 4,
         "own+blank": 4,

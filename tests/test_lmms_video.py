@@ -387,17 +387,17 @@ def test_oracle_and_record_of_a_video_run_stand_apart(revos: Path, tmp_path: Pat
     folders = write_records(found.results, tmp_path / "records")
     assert sorted(folder.name for folder in folders) == ["revos", "revos+video"]
     record = load_run(tmp_path / "records" / "revos+video")
-    dataset = record.manifest["dataset"]
+    dataset = record.manifest.to_dict()["dataset"]
     assert (dataset["benchmark"], dataset["media"], dataset["control"]) == (
         "revos+video",
         "video",
         "none",
     )
-    assert record.manifest["settings"]["media"] == [
+    assert list(record.manifest.settings.media) == [
         "video",
         "metadata key media of the task's YAML",
     ]
-    assert record.manifest["complete"] is True
+    assert record.manifest.complete is True
     assert {row["benchmark"] for row in record.responses} == {"revos+video"}
     # Scored again, the questions are those about the video: its asked frame is the only image.
     again, changed = tmp_path / "again", tmp_path / "changed"
@@ -405,7 +405,7 @@ def test_oracle_and_record_of_a_video_run_stand_apart(revos: Path, tmp_path: Pat
     assert main([*command, str(again)]) == 0
     assert (again / "scores.jsonl").read_bytes() == (record.path / "scores.jsonl").read_bytes()
     assert main([*command, str(changed), "--dialect", "pixels"]) == 0
-    assert load_run(changed).manifest["results"]["macro"]["acc@0.5"] == 0.0
+    assert load_run(changed).manifest.results.macro["acc@0.5"] == 0.0
     assert "in frame 3" in record.responses[0]["prompt"]
 
 

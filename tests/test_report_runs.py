@@ -59,7 +59,8 @@ from univg_eval.report.run_data import (
 from univg_eval.report.run_page import write_run_page
 from univg_eval.report.text import printable_tree, without_secrets
 from univg_eval.report.thumbnails import make_thumbnails
-from univg_eval.runs.record import RunRecord, write_run
+from univg_eval.runs.manifest import Manifest
+from univg_eval.runs.record import RunRecord
 from univg_eval.samples import GroundingSample, write_benchmark
 from univg_eval.scoring import SampleScore
 
@@ -85,8 +86,7 @@ def data(records: list[RunRecord], root: Path) -> ReportData:
 
 
 def stored(record: RunRecord, folder: Path) -> Path:
-    manifest = {k: v for k, v in record.manifest.items() if k not in ("schema", "created")}
-    return write_run(folder, manifest=manifest, responses=record.responses, scores=record.scores)
+    return record.write(folder)
 
 
 # --- samples and runs ----------------------------------------------------------------------------
@@ -120,9 +120,9 @@ def test_an_empty_run_is_told(records: list[RunRecord], root: Path, tmp_path: Pa
 
 
 def test_runs_of_several_benchmarks_need_a_choice(records: list[RunRecord], root: Path) -> None:
-    manifest = json.loads(json.dumps(records[1].manifest))
+    manifest = records[1].manifest.to_dict()
     manifest["dataset"] |= {"benchmark": "toy+blank", "control": "blank"}
-    blank = replace(records[1], manifest=manifest)
+    blank = replace(records[1], manifest=Manifest.read(manifest))
     with pytest.raises(UserError, match=r"2 benchmarks: toy \(1 run\), toy\+blank \(1 run\)"):
         collect([records[0], blank], root=root)
     data = collect([records[0], blank], benchmark="toy+blank", root=root)
@@ -152,10 +152,10 @@ def test_samples_without_a_response_are_told(data: ReportData) -> None:
 
 
 def test_another_revision_is_refused(records: list[RunRecord], root: Path) -> None:
-    manifest = json.loads(json.dumps(records[0].manifest))
+    manifest = records[0].manifest.to_dict()
     manifest["dataset"]["fingerprint"] = "f" * 64
     with pytest.raises(UserError, match="with fingerprint ffffffffffff…, but those prepared here"):
-        collect([replace(records[0], manifest=manifest)], root=root)
+        collect([replace(records[0], manifest=Manifest.read(manifest))], root=root)
 
 
 def test_a_benchmark_that_is_not_prepared(records: list[RunRecord], tmp_path: Path) -> None:
@@ -512,9 +512,10 @@ def test_no_secret_of_a_manifest_is_on_the_page(
     record = record_of(samples, {"toy-000": HIT, "toy-003": None})
     message = "[LMMS_EVAL_REQUEST_FAILED after 5 retries] 401, api_key=hunter2, sorry <b>"
     record.responses[1]["error"] = message
-    record.manifest["model"] |= {"id": "https://me:hunter2@host/m", "args": {"api_key": "hunter2"}}
-    record.manifest["generation"] = {"max_new_tokens": 512, "api_key": "hunter2"}
-    data = collect([record], root=root)
+    manifest = record.manifest.to_dict()
+    manifest["model"] |= {"id": "https://me:hunter2@host/m", "args": {"api_key": "hunter2"}}
+    manifest["generation"] = {"max_new_tokens": 512, "api_key": "hunter2"}
+    data = collect([replace(record, manifest=Manifest.read(manifest))], root=root)
     assert data.runs[0].outcomes["toy-003"].error == message
     page = write_run_page(data, tmp_path / "page.html", images="none")
     text = page.path.read_text(encoding="utf-8")
@@ -633,9 +634,9 @@ def test_a_failed_write_leaves_the_old_page(data: ReportData, tmp_path: Path) ->
 
 def test_a_dialect_that_is_not_known_here(data: ReportData, root: Path) -> None:
     record = data.runs[0].record
-    manifest = json.loads(json.dumps(record.manifest))
+    manifest = record.manifest.to_dict()
     manifest["settings"]["dialect"] = ["my_own", "given"]
-    found = collect([replace(record, manifest=manifest)], root=root)
+    found = collect([replace(record, manifest=Manifest.read(manifest))], root=root)
     assert any("misses of run A (first) have no classes: " in note for note in found.notes)
     assert found.runs[0].failures is None
     assert found.failures == []

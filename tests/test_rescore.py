@@ -16,6 +16,7 @@ from univg_eval.cli import main
 from univg_eval.errors import UserError
 from univg_eval.images.controls import under_control
 from univg_eval.protocols import list_protocols
+from univg_eval.runs.manifest import json_schemas
 from univg_eval.runs.record import (
     RunRecord,
     environment,
@@ -25,7 +26,6 @@ from univg_eval.runs.record import (
     write_run,
 )
 from univg_eval.runs.rescoring import rescore
-from univg_eval.runs.schemas import load_schema
 from univg_eval.samples import GroundingSample, Target, fingerprint, write_benchmark
 from univg_eval.scoring import Response, aggregate, score_samples
 
@@ -139,7 +139,7 @@ def test_the_same_settings_give_the_same_bytes(root: Path, capsys) -> None:
     for name in ("responses.jsonl", "scores.jsonl"):
         assert (root / "new" / name).read_bytes() == (path / name).read_bytes()
     assert changes_of(root / "new") == []
-    assert record.manifest["results"] == load_run(path).manifest["results"]
+    assert record.manifest.results == load_run(path).manifest.results
     said = capsys.readouterr().out
     assert "the same settings" in said
     assert "changed: 0 samples" in said
@@ -148,8 +148,8 @@ def test_the_same_settings_give_the_same_bytes(root: Path, capsys) -> None:
 
 def test_a_record_says_where_it_comes_from(root: Path) -> None:
     path = make_run(root, versions=environment()["versions"] | {"torch": "1.2.3"})
-    old = load_run(path).manifest
-    new = again(path, root / "new", "--protocol", "univg-r1").manifest
+    old = load_run(path).manifest.to_dict()
+    new = again(path, root / "new", "--protocol", "univg-r1").manifest.to_dict()
     changed = {"created", "settings", "excluded", "failed_requests", "results", "rescored"}
     assert {name: value for name, value in new.items() if name not in changed} == {
         name: value for name, value in old.items() if name not in changed
@@ -169,7 +169,7 @@ def test_a_record_says_where_it_comes_from(root: Path) -> None:
     assert step["changed"] == {"protocol": ["univg", "univg-r1"]}
     assert step["versions"] == environment()["versions"]
     assert new["settings"] == old["settings"] | {"protocol": ["univg-r1", "rescore"]}
-    jsonschema.validate(new, load_schema("run_manifest"))
+    jsonschema.validate(new, json_schemas()["run_manifest"])
 
 
 def test_a_chain_is_kept_and_the_way_back_leads_to_the_same_scores(root: Path) -> None:
@@ -177,11 +177,11 @@ def test_a_chain_is_kept_and_the_way_back_leads_to_the_same_scores(root: Path) -
     again(path, root / "b", "--protocol", "migician", "--dialect", "pixels")
     again(root / "b", root / "c", "--protocol", "univg", "--dialect", "norm1000")
     record = load_run(root / "c")
-    assert [step["changed"] for step in record.manifest["rescored"]] == [
+    assert [step.changed for step in record.manifest.rescored] == [
         {"dialect": ["norm1000", "pixels"], "protocol": ["univg", "migician"]},
         {"dialect": ["pixels", "norm1000"], "protocol": ["migician", "univg"]},
     ]
-    assert record.manifest["rescored"][1]["from"]["folder"] == "b"
+    assert record.manifest.rescored[1].source.folder == "b"
     assert (root / "c" / "scores.jsonl").read_bytes() == (path / "scores.jsonl").read_bytes()
 
 
@@ -209,7 +209,7 @@ def test_another_dialect_and_what_it_changes(root: Path, capsys) -> None:
     assert flips == {"thousandths": "lost", "pixels": "gained", "two": "lost"}
     assert changes_of(root / "new") == told["samples"]
     for row in told["samples"]:
-        jsonschema.validate(row, load_schema("run_change"))
+        jsonschema.validate(row, json_schemas()["run_change"])
     gained = told["samples"][1]
     assert gained["before"]["box"] == [0.02, 0.02, 0.1, 0.09]
     assert gained["after"]["box"] == [0.1, 0.2, 0.5, 0.9]
@@ -248,16 +248,16 @@ def test_a_protocol_that_keeps_invalid_truths_changes_the_denominator(root: Path
     rows = [sample("sound"), sample("faulty", targets=(Target(0, (0.5, 0.2, 0.1, 0.9)),))]
     texts: dict[str, str | None] = dict.fromkeys(("sound", "faulty"), "[100, 200, 500, 900]")
     path = make_run(root, texts, samples=rows)
-    assert load_run(path).manifest["excluded"] == 1
+    assert load_run(path).manifest.excluded == 1
     record = again(path, root / "new", "--protocol", "univg-r1", "--json")
     told = json.loads(capsys.readouterr().out)
-    assert record.manifest["excluded"] == 0
+    assert record.manifest.excluded == 0
     assert told["changed"]["excluded"] == 1
     assert (told["gained"], told["lost"]) == (0, 0)
     assert [told["tasks"]["t"][side]["n"] for side in ("before", "after")] == [1, 2]
     assert told["tasks"]["t"]["after"]["acc@0.5"] == 0.5
     back = again(root / "new", root / "back", "--protocol", "univg", "--json")
-    assert back.manifest["excluded"] == 1
+    assert back.manifest.excluded == 1
     told = json.loads(capsys.readouterr().out)
     assert (told["gained"], told["lost"]) == (0, 0)  # what is left out is not lost
 
@@ -307,7 +307,7 @@ def test_pixel_limits_decide_what_a_pixel_is(
     )
     assert {row["input_sizes"][0][0] for row in record.responses} == {side}
     assert {name for name, (_, iou) in read(record).items() if iou == 1.0} == {right}
-    assert record.manifest["settings"]["min_pixels"] == [int(limits[0]), "rescore"]
+    assert record.manifest.settings.min_pixels == (int(limits[0]), "rescore")
     # Sizes of the record are kept as long as dialect and limits are.
     kept = again(root / "new", root / "kept", "--protocol", "univg-r1")
     assert [row["input_sizes"] for row in kept.responses] == [
@@ -332,11 +332,11 @@ def test_one_limit_alone_changes_the_sizes(root: Path, limit: str, value: str, s
     second = again(root / "a", root / "b", limit, value)
     assert second.responses[0]["input_sizes"] == [[side, side]]
     name = limit[2:].replace("-", "_")
-    assert second.manifest["settings"][name] == [int(value), "rescore"]
+    assert getattr(second.manifest.settings, name) == (int(value), "rescore")
     # Another value that is given again changes nothing, the source included.
     third = again(root / "b", root / "c", limit, value)
-    assert third.manifest["settings"] == second.manifest["settings"]
-    assert third.manifest["rescored"][-1]["changed"] == {}
+    assert third.manifest.settings == second.manifest.settings
+    assert third.manifest.rescored[-1].changed == {}
 
 
 def test_stored_input_sizes_go_before_the_rule(root: Path) -> None:
@@ -369,7 +369,7 @@ def test_stored_input_sizes_go_before_the_rule(root: Path) -> None:
 def test_limits_under_another_dialect(root: Path, before: list[Any], after: list[Any]) -> None:
     path = pixel_run(root, max_pixels=before)
     record = again(path, root / "new", "--dialect", "qwen2_5_vl")
-    assert record.manifest["settings"]["max_pixels"] == after
+    assert record.manifest.settings.max_pixels == tuple(after)
 
 
 @pytest.mark.parametrize(
@@ -378,8 +378,8 @@ def test_limits_under_another_dialect(root: Path, before: list[Any], after: list
 def test_limits_stay_under_the_same_dialect(root: Path, limits: list[Any]) -> None:
     path = pixel_run(root, dialect=["qwen2_5_vl", "x"], min_pixels=[784, "x"], max_pixels=limits)
     record = again(path, root / "new", "--dialect", "qwen2_5_vl", "--protocol", "univg-r1")
-    assert record.manifest["settings"]["max_pixels"] == limits
-    assert record.manifest["settings"]["dialect"] == ["qwen2_5_vl", "x"]
+    assert record.manifest.settings.max_pixels == tuple(limits)
+    assert record.manifest.settings.dialect == ("qwen2_5_vl", "x")
     assert record.responses == load_run(path).responses
 
 

@@ -16,10 +16,17 @@ from typing import Any
 import jsonschema
 import pytest
 
+import univg_eval
 from univg_eval.answers import Status
 from univg_eval.errors import UserError
+from univg_eval.runs.manifest import (
+    Manifest,
+    ResponseLine,
+    ScoreLine,
+    faults,
+    json_schemas,
+)
 from univg_eval.runs.record import (
-    RunRecord,
     environment,
     lines_sha256,
     load_run,
@@ -28,11 +35,8 @@ from univg_eval.runs.record import (
     unknown_environment,
     write_run,
 )
-from univg_eval.runs.schemas import faults, load_schema
 from univg_eval.samples import GroundingSample, Target, fingerprint, write_benchmark
 from univg_eval.scoring import SampleScore, score_sample
-
-KINDS = ("run_manifest", "run_response", "run_score", "run_change")
 
 
 def response(sample_id: str, text: str | None, **changes: Any) -> dict[str, Any]:
@@ -104,7 +108,7 @@ MANIFEST: dict[str, Any] = {
     "wall_time_s": 1.5,
     **environment(),
 }
-REQUIRED = load_schema("run_manifest")["required"]
+REQUIRED = json_schemas()["run_manifest"]["required"]
 
 
 def manifest(**changes: Any) -> dict[str, Any]:
@@ -138,8 +142,8 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     record = load_run(path)
     assert record.responses == RESPONSES
     assert record.scores == SCORES
-    assert record.manifest["schema"] == 1
-    assert {key: record.manifest[key] for key in MANIFEST} == MANIFEST
+    assert record.manifest.schema_version == 1
+    assert {key: record.manifest.to_dict()[key] for key in MANIFEST} == MANIFEST
     assert (record.label, record.benchmark) == ("m", "own")
     assert sorted(p.name for p in path.iterdir()) == [
         "checksums.json",
@@ -201,33 +205,47 @@ def test_scores_are_read_as_the_scores_they_were(tmp_path: Path) -> None:
     assert [asdict(s) | {"id": "a"} for s in read] == [asdict(s) for s in scores]
     later = rewritten(path, "scores.jsonl", lambda rows: [row.update(new=1) for row in rows])
     assert load_run(later).sample_scores() == read
-    broken = RunRecord(path, {}, [], [{"id": "a", "task": "t"}])
-    with pytest.raises(UserError, match=r"scores\.jsonl:1: cluster is missing"):
-        broken.sample_scores()
 
 
-# The schema files
+# The definition
 
 
-def test_the_schemas_are_json_schema() -> None:
-    for kind in KINDS:
-        jsonschema.Draft202012Validator.check_schema(load_schema(kind))
+def committed(name: str) -> dict[str, Any]:
+    file = Path(univg_eval.__file__).parent / "runs" / "schemas" / f"{name}.json"
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
-def test_records_fit_the_schemas(tmp_path: Path) -> None:
-    record = load_run(write(tmp_path / "run"))
-    rows = {"run_manifest": [record.manifest], "run_response": record.responses}
-    for kind, values in (rows | {"run_score": record.scores}).items():
-        for value in values:
-            jsonschema.validate(value, load_schema(kind), jsonschema.Draft202012Validator)
+@pytest.mark.parametrize("name", list(json_schemas()))
+def test_the_schema_files_are_those_of_the_models(name: str) -> None:
+    schema = json_schemas()[name]
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert committed(name) == schema, "run: python -m univg_eval.runs.manifest"
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_cot", "tiny_direct", "tiny_grpo"])
+def test_committed_records_are_read_and_written_as_they_are(
+    repo_root: Path, tmp_path: Path, name: str
+) -> None:
+    path = repo_root / "results" / "runs" / name
+    record = load_run(path)
+    for kind, rows in (
+        ("run_manifest", [record.manifest.to_dict()]),
+        ("run_response", record.responses),
+        ("run_score", record.scores),
+    ):
+        validator = jsonschema.Draft202012Validator(committed(kind))
+        assert not [error for row in rows for error in validator.iter_errors(row)]
+    again = record.write(tmp_path / name)
+    for file in again.iterdir():
+        assert file.read_bytes() == (path / file.name).read_bytes()
 
 
 def test_the_schema_of_scores_is_that_of_the_code() -> None:
-    schema = load_schema("run_score")
+    schema = json_schemas()["run_score"]
     names = [field.name for field in fields(SampleScore)]
     assert sorted(schema["properties"]) == sorted(schema["required"]) == sorted(names)
     assert schema["properties"]["status"]["enum"] == list(typing.get_args(Status))
-    reading = load_schema("run_change")["properties"]["before"]
+    reading = json_schemas()["run_change"]["$defs"]["_Reading"]
     assert reading["properties"] == {
         name: schema["properties"][name] for name in names if name not in ("id", "task", "cluster")
     }
@@ -238,7 +256,7 @@ def test_versions_and_hardware_are_all_known_or_all_unknown() -> None:
     for part in ("versions", "hardware"):
         assert sorted(known[part]) == sorted(unknown[part])
         assert set(unknown[part].values()) == {None}
-        assert sorted(load_schema("run_manifest")["properties"][part]["required"]) == sorted(
+        assert set(json_schemas()["run_manifest"]["$defs"][part.title()]["required"]) == set(
             known[part]
         )
 
@@ -259,75 +277,59 @@ def set_at(value: Any, path: str, new: Any) -> Any:
 
 
 FAULTS = [
-    ("run_manifest", "n", 0, "n is 0; expected at least 1"),
-    ("run_manifest", "n", True, "n is True; expected integer"),
-    ("run_manifest", "n", "2", "n is '2'; expected integer"),
-    ("run_manifest", "model/id", "", "model.id is empty"),
-    ("run_manifest", "model/id", object, "model.id is missing"),
-    ("run_manifest", "model", "x", "model is 'x'; expected object"),
-    ("run_manifest", "settings/dialect", object, "settings.dialect is missing"),
-    ("run_manifest", "settings/dialect", "qwen", "settings.dialect is 'qwen'; expected array"),
-    ("run_manifest", "settings/dialect", ["qwen"], "settings.dialect has 1 items; expected 2"),
-    ("run_manifest", "settings/dialect/1", None, "settings.dialect[1] is None; expected string"),
-    ("run_manifest", "settings/dialect/0", None, "settings.dialect[0] is None; expected string"),
-    ("run_manifest", "settings/max_pixels/0", "9", "settings.max_pixels[0] is '9'; expected int"),
-    ("run_manifest", "settings/max_pixels/0", 0, "settings.max_pixels[0] is 0; expected at least"),
-    ("run_manifest", "settings/other", [1], "settings.other has 1 items; expected 2"),
-    ("run_manifest", "dataset/fingerprint", object, "dataset.fingerprint is missing"),
-    ("run_manifest", "results/tasks/t/n", object, "results.tasks.t.n is missing"),
-    ("run_manifest", "results/tasks/t/miou", 1.5, "results.tasks.t.miou is 1.5; expected 0 to 1"),
-    ("run_manifest", "results/macro/miou", None, "results.macro.miou is None; expected number"),
-    ("run_manifest", "versions/torch", 2, "versions.torch is 2; expected string or null"),
-    ("run_manifest", "hardware/accelerators", [1], "hardware.accelerators[0] is 1; expected"),
-    ("run_response", "response", 3, "response is 3; expected string or null"),
-    ("run_response", "image_sizes", [[0, 4]], "image_sizes[0][0] is 0; expected at least 1"),
-    ("run_response", "image_sizes", [[4]], "image_sizes[0] has 1 items; expected 2"),
-    ("run_response", "prompt", object, "prompt is missing"),
-    ("run_score", "status", "fine", "status is 'fine'; expected one of: ok, no_box"),
-    ("run_score", "iou", 1.01, "iou is 1.01; expected 0 to 1"),
-    ("run_score", "iou", float("nan"), "iou is nan; expected a finite number"),
-    ("run_score", "box", [1, 2, 3, float("inf")], "box[3] is inf; expected a finite number"),
-    ("run_score", "box", [1, 2, 3], "box has 3 items; expected 4"),
-    ("run_score", "box", [1, 2, 3, "4"], "box[3] is '4'; expected number"),
-    ("run_score", "excluded", 1, "excluded is 1; expected boolean"),
+    (Manifest, "n", 0, r"n is 0: expected .*1"),
+    (Manifest, "n", True, "n is True: expected .*integer"),
+    (Manifest, "n", "2", "n is '2': expected .*integer"),
+    (Manifest, "model/id", "", "model.id is ''"),
+    (Manifest, "model/id", object, "model.id is missing"),
+    (Manifest, "model", "x", "model is 'x': expected .*dictionary"),
+    (Manifest, "settings/dialect", object, "settings.dialect is missing"),
+    (Manifest, "settings/dialect", "qwen", "settings.dialect is 'qwen': expected .*list"),
+    (Manifest, "settings/dialect", ["qwen"], r"settings.dialect\[1\] is missing"),
+    (Manifest, "settings/dialect/1", None, r"settings.dialect\[1\] is None: expected .*string"),
+    (Manifest, "settings/dialect/0", None, r"settings.dialect\[0\] is None: expected .*string"),
+    (Manifest, "settings/max_pixels/0", "9", r"max_pixels\[0\] is '9': expected .*integer"),
+    (Manifest, "settings/max_pixels/0", 0, r"max_pixels\[0\] is 0: expected .*1"),
+    (Manifest, "settings/other", [1], r"settings.other\[1\] is missing"),
+    (Manifest, "dataset/fingerprint", object, "dataset.fingerprint is missing"),
+    (Manifest, "results/tasks/t/n", object, "results.tasks.t .*n is missing"),
+    (Manifest, "results/tasks/t/miou", 1.5, "miou is 1.5; expected 0 to 1"),
+    (Manifest, "results/tasks/t/n", 1.5, "n is 1.5; expected an integer"),
+    (Manifest, "results/macro/miou", None, "results.macro.miou is None: expected .*number"),
+    (Manifest, "versions/torch", 2, "versions.torch is 2: expected .*string"),
+    (Manifest, "hardware/accelerators", [1], r"hardware.accelerators\[0\] is 1: expected"),
+    (ResponseLine, "response", 3, "response is 3: expected .*string"),
+    (ResponseLine, "image_sizes", [[0, 4]], r"image_sizes\[0\]\[0\] is 0: expected .*1"),
+    (ResponseLine, "image_sizes", [[4]], r"image_sizes\[0\] is \[4\]: .* at least 2"),
+    (ResponseLine, "prompt", object, "prompt is missing"),
+    (ScoreLine, "status", "fine", "status is 'fine': expected 'ok', 'no_box'"),
+    (ScoreLine, "iou", 1.01, "iou is 1.01: expected .*1"),
+    (ScoreLine, "iou", float("nan"), "iou is nan: expected a finite number"),
+    (ScoreLine, "box", [1, 2, 3, float("inf")], r"box\[3\] is inf: expected a finite number"),
+    (ScoreLine, "box", [1, 2, 3], r"box is \[1, 2, 3\]: .* at least 4"),
+    (ScoreLine, "box", [1, 2, 3, "4"], r"box\[3\] is '4': expected .*number"),
+    (ScoreLine, "excluded", 1, "excluded is 1: expected .*boolean"),
 ]
+SOUND: dict[Any, Any] = {
+    Manifest: {"schema": 1, "created": "2026-01-01"} | MANIFEST,
+    ResponseLine: RESPONSES[0],
+    ScoreLine: SCORES[0],
+}
+SCHEMA_OF = {Manifest: "run_manifest", ResponseLine: "run_response", ScoreLine: "run_score"}
 
 
 @pytest.mark.parametrize(("kind", "path", "new", "words"), FAULTS)
-def test_a_fault_is_told_where_a_validator_finds_one(
-    kind: str, path: str, new: Any, words: str
+def test_a_fault_is_named_where_a_validator_finds_one(
+    kind: Any, path: str, new: Any, words: str
 ) -> None:
-    sound = {
-        "run_manifest": {"schema": 1, "created": "2026-01-01"} | MANIFEST,
-        "run_response": RESPONSES[0],
-        "run_score": SCORES[0],
-    }[kind]
-    schema = load_schema(kind)
-    assert list(faults(sound, schema)) == []
-    wrong = set_at(sound, path, new)
-    (told,) = faults(wrong, schema)
-    assert told.startswith(words)
+    assert faults(SOUND[kind], kind) == []
+    wrong = set_at(SOUND[kind], path, new)
+    (fault,) = faults(wrong, kind)
+    assert re.search(words, fault), fault
     # NaN and Infinity are no JSON, and the library finds no fault in them.
     if "nan" not in repr(new) and "inf" not in repr(new):
-        found = list(jsonschema.Draft202012Validator(schema).iter_errors(wrong))
-        assert len(found) == 1
-
-
-def keywords(schema: Any) -> set[str]:
-    """All keywords of a schema and the schemas inside it."""
-    if not isinstance(schema, dict):
-        return set()
-    found = set(schema)
-    inner = [*schema.get("properties", {}).values(), *schema.get("prefixItems", ())]
-    inner += [schema[key] for key in ("items", "additionalProperties") if key in schema]
-    return found.union(*map(keywords, inner))
-
-
-def test_the_files_use_no_keyword_that_is_not_checked() -> None:
-    checked = {"type", "enum", "minimum", "maximum", "minLength", "required", "properties"}
-    checked |= {"additionalProperties", "items", "prefixItems", "minItems", "maxItems"}
-    for kind in KINDS:
-        assert keywords(load_schema(kind)) <= checked | {"$schema", "title", "description"}
+        schema = json_schemas()[SCHEMA_OF[kind]]
+        assert not jsonschema.Draft202012Validator(schema).is_valid(wrong)
 
 
 # What is no record
@@ -398,7 +400,7 @@ def test_another_schema_is_refused(tmp_path: Path, schema: Any, words: str) -> N
 @pytest.mark.parametrize("key", sorted(set(REQUIRED) - {"schema", "created"}))
 def test_a_manifest_without_provenance_is_not_written(tmp_path: Path, key: str) -> None:
     lacking = {name: value for name, value in manifest().items() if name != key}
-    with pytest.raises(ValueError, match=rf"manifest\.json: {key} is missing"):
+    with pytest.raises(UserError, match=rf"manifest\.json: {key} is missing"):
         write(tmp_path / "run", manifest=lacking)
     assert list(tmp_path.iterdir()) == []
 
@@ -411,7 +413,7 @@ DAMAGED = [
     ("scores.jsonl", lambda rows: rows.pop(), r"different ids at line 2: 'b' and None"),
     ("scores.jsonl", lambda rows: rows.reverse(), r"different ids at line 1: 'a' and 'b'"),
     ("scores.jsonl", lambda rows: rows[1].pop("iou"), r"scores\.jsonl:2: iou is missing"),
-    ("scores.jsonl", lambda rows: rows.insert(0, 7), r"scores\.jsonl:1: the value is 7; expected"),
+    ("scores.jsonl", lambda rows: rows.insert(0, 7), r"scores\.jsonl:1: the value is 7: expected"),
     ("scores.jsonl", empty, r"different ids at line 1: 'a' and None"),
     ("responses.jsonl", lambda rows: rows[0].pop("id"), r"responses\.jsonl:1: id is missing"),
     ("manifest.json", lambda m: m.pop("dataset"), r"manifest\.json: dataset is missing"),
@@ -432,12 +434,12 @@ def test_a_record_that_contradicts_itself_is_refused(
 
 
 def test_a_doubled_id_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the id 'a' stands twice"):
+    with pytest.raises(UserError, match="duplicate id 'a'"):
         write(tmp_path / "run", responses=RESPONSES[:1] * 2, scores=SCORES[:1] * 2)
 
 
 def test_an_empty_run_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the run holds no sample"):
+    with pytest.raises(UserError, match="holds no sample"):
         write(tmp_path / "run", responses=[], scores=[])
     path = write(tmp_path / "run")
     for name in ("responses.jsonl", "scores.jsonl"):
@@ -464,7 +466,8 @@ def test_files_that_are_no_json_are_told(tmp_path: Path) -> None:
 
 
 def test_changes_belong_to_the_record(tmp_path: Path) -> None:
-    path = write(tmp_path / "run", changes=[{"id": "a"}])
+    record = make_record("x", manifest=manifest(), responses=RESPONSES, scores=SCORES)
+    path = record.write(tmp_path / "run", changes=[{"id": "a"}])
     assert json.loads((path / "changes.jsonl").read_text()) == {"id": "a"}
     load_run(path)
     with (path / "changes.jsonl").open("a") as file:
@@ -514,7 +517,7 @@ def test_nothing_stays_of_a_failed_write(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="disk on fire"):
         write(tmp_path / "run", responses=breaks())
-    with pytest.raises(ValueError, match="different ids"):
+    with pytest.raises(UserError, match="different ids"):
         write(tmp_path / "run", scores=SCORES[:1])
     with pytest.raises(ValueError, match="Out of range float"):
         write(tmp_path / "run", manifest=manifest(generation={"top_p": float("nan")}))
@@ -609,7 +612,7 @@ def test_odd_words_in_a_manifest_are_read_back(tmp_path: Path) -> None:
     # A path that is no UTF-8 comes from the command line with halves of surrogate pairs.
     model = {"id": "modèle-\udce9", "backend": "b", "args": "a=\u2028日本", "config_sha256": None}
     record = load_run(write(tmp_path / "run", manifest=manifest(model=model)))
-    assert record.manifest["model"] == model
+    assert record.manifest.to_dict()["model"] == model
 
 
 @pytest.mark.parametrize(
@@ -646,7 +649,7 @@ def page(repo_root: Path) -> str:
 def test_the_page_names_every_key_of_the_manifest(repo_root: Path) -> None:
     text = page(repo_root)
     missing = [
-        name for name in load_schema("run_manifest")["properties"] if f"`{name}`" not in text
+        name for name in json_schemas()["run_manifest"]["properties"] if f"`{name}`" not in text
     ]
     assert missing == []
 

@@ -138,21 +138,21 @@ def test_a_folder_is_read_without_the_backend(root: Path) -> None:
         assert (record.label, record.path, record.benchmark) == ("Model-7B", file, "own")
         # Scored anew: what the log says of box and IoU does not count.
         assert [(s.status, s.iou) for s in record.sample_scores()] == READ
-    assert record.manifest["results"]["tasks"]["t"]["acc@0.5"] == 2 / 3
-    assert record.manifest["model"] == {
+    assert record.manifest.results.tasks["t"]["acc@0.5"] == 2 / 3
+    assert record.manifest.to_dict()["model"] == {
         "id": "org/Model-7B",
         "backend": "lmms_eval.models.chat.vllm.VLLM (chat)",
         "args": "model=org/Model-7B,tensor_parallel_size=2",
         "config_sha256": None,
     }
-    assert record.manifest["created"] == "2026-01-02T03:04:05+08:00"
-    assert record.manifest["wall_time_s"] == 12.5
+    assert record.manifest.created == "2026-01-02T03:04:05+08:00"
+    assert record.manifest.wall_time_s == 12.5
     # The log does not say where it ran; this machine's own versions would be a lie.
     for name, value in unknown_environment().items():
-        assert record.manifest[name] == value
-    assert record.manifest["settings"] == SETTINGS
-    assert (record.manifest["n"], record.manifest["complete"]) == (3, False)
-    assert record.manifest["dataset"]["fingerprint"] == fingerprint(SAMPLES)
+        assert record.manifest.to_dict()[name] == value
+    assert record.manifest.to_dict()["settings"] == SETTINGS
+    assert (record.manifest.n, record.manifest.complete) == (3, False)
+    assert record.manifest.dataset.fingerprint == fingerprint(SAMPLES)
     assert record.responses[1] == response(
         "own-t-1",
         TEXTS[1],
@@ -220,7 +220,7 @@ def test_one_evaluation_may_hold_several_benchmarks_and_tasks(root: Path) -> Non
     assert plain.label == blank.label == "Model-7B"
     assert [row["id"] for row in plain.scores] == ["own-t-0", "own-u-0"]
     assert [row["id"] for row in blank.scores] == ["own-t-1"]
-    assert blank.manifest["dataset"]["prepared_benchmark"] == "own"
+    assert blank.manifest.dataset.prepared_benchmark == "own"
 
 
 @pytest.mark.parametrize(
@@ -254,8 +254,8 @@ def test_the_date_has_the_time_zone_of_the_log(
     config = {"model": "univg_baseline", "model_args": "kind=noisy"} | changes["config"]
     write_output(root / "out", config=config)
     (record,) = read_runs([str(root / "out")])
-    assert record.manifest["created"] == created
-    assert (record.label, record.manifest["model"]["backend"]) == (
+    assert record.manifest.created == created
+    assert (record.label, record.manifest.model.backend) == (
         "univg_baseline:noisy",
         "univg_baseline",
     )
@@ -304,8 +304,8 @@ def test_an_output_folder_is_rescored(root: Path, capsys: pytest.CaptureFixture[
     new = root / "new"
     assert main(["rescore", str(root / "out"), "--protocol", "univg-r1", "-o", str(new)]) == 0
     record = load_run(new)
-    assert record.manifest["rescored"][0]["from"]["folder"] == file.name
-    assert record.manifest["rescored"][0]["from"]["created"] == "2026-01-02T03:04:05+08:00"
+    assert record.manifest.rescored[0].source.folder == file.name
+    assert record.manifest.rescored[0].source.created == "2026-01-02T03:04:05+08:00"
     assert [score.iou for score in record.sample_scores()] == [1.0, 0.5, 0.0]
     assert "univg → univg-r1" in capsys.readouterr().out
 
@@ -330,11 +330,11 @@ FAULTY = [
     ({"id": "own-t-9"}, r"sample 'own-t-9' is none of 'own' \(1 in all\)"),
     ({"univg_settings": {"dialect": ["norm1000", "x"]}}, "the logged univg_settings are"),
     ({"univg_settings": 7}, "the logged univg_settings are 7; expected an object"),
-    ({"input_sizes": [[4, 0]]}, r"input_sizes\[0\]\[1\] is 0; expected at least 1"),
-    ({"input_sizes": [[4]]}, r"samples_t\.jsonl:1: input_sizes\[0\] has 1 items; expected 2"),
-    ({"input_sizes": 4}, r"samples_t\.jsonl:1: input_sizes is 4; expected array or null"),
-    ({"id": ["own-t-0"]}, r"samples_t\.jsonl:1: id is \['own-t-0'\]; expected string"),
-    ({"id": None}, r"samples_t\.jsonl:1: id is None; expected string"),
+    ({"input_sizes": [[4, 0]]}, r"input_sizes\[0\]\[1\] is 0: expected .*1"),
+    ({"input_sizes": [[4]]}, r"samples_t\.jsonl:1: input_sizes\[0\] is \[4\]: .*at least 2"),
+    ({"input_sizes": 4}, r"samples_t\.jsonl:1: input_sizes is 4: expected .*list"),
+    ({"id": ["own-t-0"]}, r"samples_t\.jsonl:1: id is \['own-t-0'\]: expected .*string"),
+    ({"id": None}, r"samples_t\.jsonl:1: id is None: expected .*string"),
 ]
 
 
@@ -395,9 +395,7 @@ def test_tasks_that_differ_in_more_than_their_samples_are_told(root: Path) -> No
 
 def test_a_sample_that_was_logged_twice_is_told(root: Path) -> None:
     write_output(root / "out", tasks={"t": [ROW, ROW]})
-    with pytest.raises(
-        UserError, match=r"the id 'own-t-0' stands twice\. To repair: evaluate again"
-    ):
+    with pytest.raises(UserError, match=r"duplicate id 'own-t-0'.*evaluate again"):
         read_runs([str(root / "out")])
 
 
@@ -460,8 +458,8 @@ def test_a_time_that_is_none_is_not_known(
     config = {"model": "vllm", "model_args": None, "resolved_cli_args": None}
     write_output(root / "out", config=config, **changes)
     (record,) = read_runs([str(root / "out")])
-    assert record.manifest["wall_time_s"] == seconds
-    assert record.manifest["created"] == "2026-01-02T03:04:05"
+    assert record.manifest.wall_time_s == seconds
+    assert record.manifest.created == "2026-01-02T03:04:05"
 
 
 def test_the_prompt_of_a_log_is_kept_where_there_is_one(root: Path) -> None:

@@ -303,7 +303,7 @@ def test_the_scores_are_those_of_the_stored_responses(
             "miou": np.mean([s.iou for s in scores]),
             "answered": np.mean([s.status == "ok" for s in scores]),
         }
-        macro = record.manifest["results"]["macro"]
+        macro = record.manifest.results.macro
         for name, value in expected.items():
             assert macro[name] == pytest.approx(value) == line[f"eval_univg_mini/{name}"]
     losses = [line for line in run.log if "loss" in line]
@@ -312,7 +312,7 @@ def test_the_scores_are_those_of_the_stored_responses(
 
 def test_a_record_says_what_was_asked(run: SimpleNamespace, root: Path) -> None:
     everything = load_samples("univg_mini", root=root)
-    manifest = records(run.out)[2].manifest
+    manifest = records(run.out)[2].manifest.to_dict()
     assert manifest["complete"] is False and manifest["n"] == 3
     assert manifest["dataset"]["fingerprint"] == fingerprint(everything)
     assert manifest["dataset"]["n"] == len(everything)
@@ -340,7 +340,7 @@ def test_the_best_model_is_kept(
 ) -> None:
     """It loads, says how it is asked, and gives the very answers of its step's record."""
     found = records(run.out)
-    values = {step: r.manifest["results"]["macro"]["miou"] for step, r in found.items()}
+    values = {step: r.manifest.results.macro["miou"] for step, r in found.items()}
     best = max(values, key=lambda step: (values[step], -step))
     assert len(set(values.values())) > 1
     assert run.summary["best"]["step"] == best
@@ -360,7 +360,7 @@ def test_the_best_model_is_kept(
     ]
     assert read_note(run.out / "best")["step"] == best
     config = (run.out / "best" / "config.json").read_bytes()
-    assert found[best].manifest["model"]["config_sha256"] == hashlib.sha256(config).hexdigest()
+    assert found[best].manifest.model.config_sha256 == hashlib.sha256(config).hexdigest()
 
 
 def test_training_is_the_same_without(
@@ -551,7 +551,7 @@ def test_two_processes_answer_as_one(run: SimpleNamespace, root: Path, tmp_path:
     found = records(tmp_path / "out")
     assert list(found) == [0, 1]
     assert found[0].responses == records(run.out)[0].responses
-    assert found[0].manifest["model"]["args"]["processes"] == 2
+    assert found[0].manifest.model.args["processes"] == 2
     assert read_note(tmp_path / "out" / "best") is not None
 
 

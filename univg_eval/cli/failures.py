@@ -80,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
     prepared: dict[tuple[str, str], Any] = {}
     pairs = []
     for record in read_runs(args.runs):
-        dataset = record.manifest["dataset"]
-        key = (dataset["prepared_benchmark"], dataset["fingerprint"])
+        dataset = record.manifest.dataset
+        key = (dataset.prepared_benchmark, dataset.fingerprint)
         if key not in prepared:
             prepared[key] = prepared_samples(record)
         pairs.append((record, classify_run(record, prepared[key], threshold=args.threshold)))

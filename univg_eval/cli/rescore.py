@@ -126,7 +126,7 @@ def _shown_samples(record: RunRecord) -> list[GroundingSample]:
     from univg_eval.runs.record import prepared_samples
 
     samples = prepared_samples(record)
-    control, media = (record.manifest["dataset"][name] for name in ("control", "media"))
+    control, media = record.manifest.dataset.control, record.manifest.dataset.media
     if media == "images":
         return under_control(control, samples).samples
     from univg_eval.lmms.extra import require_lmms_eval
@@ -144,7 +144,8 @@ def _as_json(rescored: Rescored, written: Path) -> dict[str, Any]:
         "record": str(written),
         "benchmark": rescored.record.benchmark,
         "label": rescored.record.label,
-        "from": {"path": str(rescored.old.path)} | rescored.record.manifest["rescored"][-1]["from"],
+        "from": {"path": str(rescored.old.path)}
+        | rescored.record.manifest.rescored[-1].source.model_dump(),
         **rescored.summary(),
         "samples": [change.to_dict() for change in rescored.changes],
     }

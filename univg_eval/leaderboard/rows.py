@@ -23,6 +23,7 @@ from univg_eval.errors import UserError
 from univg_eval.leaderboard.marks import Mark
 from univg_eval.leaderboard.published import UNKNOWN, Counts, PublishedTable, Reproductions
 from univg_eval.leaderboard.published_checks import check_table, row_fits
+from univg_eval.runs.manifest import Manifest
 from univg_eval.runs.record import RunRecord
 from univg_eval.scoring import sample_metrics
 
@@ -265,7 +266,7 @@ def entry_of_runs(records: Sequence[RunRecord], metric: str) -> Entry | None:
     counts: dict[str, frozenset[int]] = {}
     n_excluded = n_truncated = n_all = 0
     for record in records:
-        prepared = str(record.manifest["dataset"]["prepared_benchmark"])
+        prepared = record.manifest.dataset.prepared_benchmark
         values: dict[str, list[float]] = {}
         clusters: dict[str, list[Hashable]] = {}
         ids: dict[str, set[str]] = {}
@@ -282,7 +283,7 @@ def entry_of_runs(records: Sequence[RunRecord], metric: str) -> Entry | None:
         for column, own in values.items():
             estimate = task_estimate(own, clusters[column], share=is_share(metric))
             columns[column] = Column(estimate, own, clusters[column], frozenset(ids[column]))
-            if record.manifest["complete"]:
+            if record.manifest.complete:
                 counts[column] = frozenset({len(ids[column])})
     if not columns:
         return None
@@ -295,25 +296,20 @@ def entry_of_runs(records: Sequence[RunRecord], metric: str) -> Entry | None:
     ):
         if n:
             marks[mark] = f"{n} of {n_all} {what}"
-    datasets = [record.manifest["dataset"] for record in records]
-    revisions = {dataset.get("revision") for dataset in datasets}
+    datasets = [record.manifest.dataset for record in records]
+    revisions = {dataset.revision for dataset in datasets}
     return Entry(
         label=label,
         kind="run",
         source="run",
         columns=columns,
-        protocol=_joined(_setting(record, "protocol") for record in records),
-        fingerprints={str(d["prepared_benchmark"]): str(d["fingerprint"]) for d in datasets},
+        protocol=_joined(record.manifest.settings.protocol.value for record in records),
+        fingerprints={d.prepared_benchmark: d.fingerprint for d in datasets},
         revisions=frozenset(map(str, revisions - {None})) if len(revisions) == 1 else frozenset(),
         counts=counts,
         marks=marks,
         paths=tuple(str(record.path) for record in records),
     )
-
-
-def _setting(record: RunRecord, name: str) -> Any:
-    value, _ = record.manifest["settings"].get(name) or (None, None)
-    return value
 
 
 def _joined(words: Iterable[Any]) -> str | None:
@@ -324,33 +320,34 @@ def _joined(words: Iterable[Any]) -> str | None:
 def _marks_of_records(records: Sequence[RunRecord]) -> dict[Mark, str]:
     marks: dict[Mark, str] = {}
     manifests = [record.manifest for record in records]
-    facts = {
-        "model": [m["model"].get("id") for m in manifests],
-        "configuration": [m["model"].get("config_sha256") for m in manifests],
-        "prompt": [m["prompt_sha256"] for m in manifests],
-        "generation": [m["generation"] for m in manifests],
-        **{
-            name: [_setting(record, name) for record in records]
-            for name in ("dialect", "protocol", "min_pixels", "max_pixels")
-        },
+    facts: dict[str, list[Any]] = {
+        "model": [m.model.id for m in manifests],
+        "configuration": [m.model.config_sha256 for m in manifests],
+        "prompt": [m.prompt_sha256 for m in manifests],
+        "generation": [m.generation for m in manifests],
+        "dialect": [m.settings.dialect.value for m in manifests],
+        "protocol": [m.settings.protocol.value for m in manifests],
+        "min_pixels": [m.settings.min_pixels.value for m in manifests],
+        "max_pixels": [m.settings.max_pixels.value for m in manifests],
     }
     different = sorted(name for name, found in facts.items() if any(v != found[0] for v in found))
     if different:
         marks[Mark.MIXED_SETTINGS] = "the records differ in " + ", ".join(different)
-    incomplete = [_how_incomplete(m) for m in manifests if not m["complete"]]
+    incomplete = [_how_incomplete(m) for m in manifests if not m.complete]
     if incomplete:
         marks[Mark.INCOMPLETE] = "; ".join(incomplete)
-    datasets = [m["dataset"] for m in manifests]
-    for mark, key, usual in ((Mark.CONTROL, "control", "none"), (Mark.VIDEO, "media", "images")):
-        shown = _joined(d.get(key) for d in datasets if d.get(key, usual) != usual)
-        if shown:
-            marks[mark] = shown
-    kinds = {str(m["model"]["id"]).partition(":")[0] for m in manifests}
-    dirty = any(str(m["versions"].get("commit") or "").endswith("-dirty") for m in manifests)
+    control = _joined(m.dataset.control for m in manifests if m.dataset.control != "none")
+    if control:
+        marks[Mark.CONTROL] = control
+    media = _joined(m.dataset.media for m in manifests if m.dataset.media != "images")
+    if media:
+        marks[Mark.VIDEO] = media
+    kinds = {m.model.id.partition(":")[0] for m in manifests}
+    dirty = any((m.versions.commit or "").endswith("-dirty") for m in manifests)
     for mark, found in (
         (Mark.BASELINE, BASELINE in kinds),
         (Mark.REPLAYED, REPLAY in kinds),
-        (Mark.RESCORED, any(m.get("rescored") for m in manifests)),
+        (Mark.RESCORED, any(m.rescored for m in manifests)),
         (Mark.DIRTY_CODE, dirty),
     ):
         if found:
@@ -358,11 +355,10 @@ def _marks_of_records(records: Sequence[RunRecord]) -> dict[Mark, str]:
     return marks
 
 
-def _how_incomplete(manifest: Mapping[str, Any]) -> str:
-    dataset = manifest["dataset"]
-    text = f"{manifest['n']} of {dataset['n']} samples of {dataset['benchmark']}"
-    skipped = dataset.get("skipped")
-    return f"{text}, which lacks {skipped} faulty items" if skipped else text
+def _how_incomplete(manifest: Manifest) -> str:
+    dataset = manifest.dataset
+    text = f"{manifest.n} of {dataset.n} samples of {dataset.benchmark}"
+    return f"{text}, which lacks {dataset.skipped} faulty items" if dataset.skipped else text
 
 
 _MARK_OF_KIND = {

@@ -46,7 +46,7 @@ from univg_eval.lmms.task import GroundingTask
 from univg_eval.lmms.task_files import task_folder
 from univg_eval.lmms.watch import counting, quiet
 from univg_eval.prompts import PROMPT_STYLES
-from univg_eval.runs.record import RunRecord, load_run
+from univg_eval.runs.record import RunRecord, load_run, response_of
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, SampleScore, aggregate, sample_metrics
 
@@ -165,11 +165,11 @@ class _Run:
         """What counts in a comparison: no samples with a faulty truth."""
         found = []
         for record in self.records:
-            for line, row in zip(record.responses, record.scores, strict=True):
-                value = headline(sample_metrics(SampleScore(**row)))
+            for line, score in zip(record.responses, record.sample_scores(), strict=True):
+                value = headline(sample_metrics(score))
                 if value is not None:
                     text = line["response"] or ""
-                    found.append(SampleValue(row["id"], row["task"], row["cluster"], value, text))
+                    found.append(SampleValue(score.id, score.task, score.cluster, value, text))
         return found
 
 
@@ -414,14 +414,10 @@ def _result(
     declared, *others = runs
     lines = [row for record in declared.records for row in record.responses]
     samples = [rows[line["id"]] for line in lines]
-    responses = [
-        Response(line["response"], _sizes(line["image_sizes"]), _sizes(line["input_sizes"]),
-                 line["prompt"])
-        for line in lines
-    ]  # fmt: skip
+    responses = [response_of(line)[0] for line in lines]
     counts = _output_tokens(declared.results, tokenizer)
     tokens = [counts.get(sample.id) for sample in samples]
-    limit = declared.records[0].manifest["generation"].get("max_new_tokens")
+    limit = declared.records[0].manifest.generation.get("max_new_tokens")
     diagnosis = diagnose(
         samples,
         responses,
@@ -468,10 +464,6 @@ def declared_words(settings: RunSettings) -> str:
     return f"{settings.dialect.value}, {settings.prompt.value}"
 
 
-def _sizes(rows: Sequence[Sequence[int]] | None) -> list[tuple[int, int]] | None:
-    return [(int(width), int(height)) for width, height in rows] if rows else None
-
-
 def _output_tokens(results: Mapping[str, Any], tokenizer: Any) -> dict[str, int]:
     """Generated tokens by sample id: as the backend counted them, else counted in the text.
 
@@ -515,7 +507,7 @@ def _failed_requests(records: Sequence[RunRecord]) -> list[CheckFinding]:
     if not n_failed:
         return []
     n = sum(len(record.responses) for record in records)
-    first = next(row["error"] for one in records for row in one.responses if row.get("error"))
+    first = next(message for one in records for message in one.errors.values())
     finding = CheckFinding(
         kind="failed_requests",
         severity="problem",

@@ -141,7 +141,7 @@ def _evaluate(args: argparse.Namespace, records: Path, planned: argparse.Namespa
 def _tell_failed_requests(records: Sequence[RunRecord], n_failed: int, cache: str | None) -> None:
     """Say how many requests failed, and see to it that the next call can ask them again."""
     n = sum(len(record.responses) for record in records)
-    first = next(row["error"] for one in records for row in one.responses if row.get("error"))
+    first = next(message for one in records for message in one.errors.values())
     if cache:
         forget_failed_requests(cache)
         remedy = f"Run the same command again: the cache {cache} gives the answers that it has, "

@@ -174,19 +174,19 @@ def _report(progress: Callable[[str, int, int], None], name: str, total: int, do
 
 
 def _summary(name: str, record: RunRecord) -> DemoRun:
-    results = record.manifest["results"]
+    results = record.manifest.results
     values: dict[str, list[float]] = {}
     clusters: dict[str, list[str]] = {}
-    for score in record.scores:
-        if not score["excluded"]:
-            values.setdefault(score["task"], []).append(float(score["iou"] >= 0.5))
-            clusters.setdefault(score["task"], []).append(score["cluster"])
+    for score in record.sample_scores():
+        if score.iou is not None and not score.excluded:
+            values.setdefault(score.task, []).append(float(score.iou >= 0.5))
+            clusters.setdefault(score.task, []).append(score.cluster)
     tasks = {
         task: {**metrics, f"{METRIC}_interval": _wilson(values[task])}
-        for task, metrics in results["tasks"].items()
+        for task, metrics in results.tasks.items()
     }
     interval = macro_bootstrap(values, clusters)
-    macro = {**results["macro"], f"{METRIC}_interval": [interval.low, interval.high]}
+    macro = {**results.macro, f"{METRIC}_interval": [interval.low, interval.high]}
     return DemoRun(name, record, tasks, macro)
 
 

@@ -20,7 +20,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
 from univg_eval.errors import UserError
 from univg_eval.files import iter_json_lines
@@ -35,6 +38,7 @@ from univg_eval.lmms.settings import (
     variant_of,
 )
 from univg_eval.runs.failed_requests import split_response
+from univg_eval.runs.manifest import Size, Text, faults
 from univg_eval.runs.record import (
     RunRecord,
     environment,
@@ -42,9 +46,7 @@ from univg_eval.runs.record import (
     require_fingerprint,
     response_line,
     unknown_environment,
-    write_run,
 )
-from univg_eval.runs.schemas import faults
 from univg_eval.samples import GroundingSample, fingerprint, load_samples, n_skipped
 from univg_eval.scoring import Response, aggregate, score_samples
 
@@ -59,22 +61,14 @@ __all__ = [
 Results = Mapping[str, Any]
 _RESULTS_SUFFIX = "_results.json"
 _DATE = "%Y%m%d_%H%M%S"
-# What is read of a logged line, as JSON Schema.
-_LOGGED: Mapping[str, Any] = {
-    "type": "object",
-    "properties": {
-        "id": {"type": "string", "minLength": 1},
-        "input_sizes": {
-            "type": ["array", "null"],
-            "items": {
-                "type": "array",
-                "minItems": 2,
-                "maxItems": 2,
-                "items": {"type": "integer", "minimum": 1},
-            },
-        },
-    },
-}
+
+
+@with_config(ConfigDict(strict=True, extra="allow"))
+class _LoggedLine(TypedDict):
+    """What is read of a logged line besides its settings."""
+
+    id: Text
+    input_sizes: NotRequired[list[Size] | None]
 
 
 def read_output(results_file: str | os.PathLike[str]) -> dict[str, Any]:
@@ -126,9 +120,9 @@ def read_output(results_file: str | os.PathLike[str]) -> dict[str, Any]:
                     f"{file}:{number} lacks {' and '.join(lacking)}, which the tasks of univg log; "
                     'evaluate again with `--include_path "$(univg tasks)"`'
                 )
-            wrong = next(faults(row, _LOGGED), None)
-            if wrong is not None:
-                raise UserError(f"{file}:{number}: {wrong}; evaluate again")
+            wrong = faults(row, _LoggedLine)
+            if wrong:
+                raise UserError(f"{file}:{number}: {wrong[0]}; evaluate again")
             samples[task].append(row)
         asked = _n_asked(results, task)
         if asked not in (None, len(samples[task])):
@@ -194,7 +188,7 @@ def write_records(
         folder: parent of the records.
         model_args: as given; those of `results` if None (lmms-eval hides secrets there).
         wall_time_s: of the evaluation; what lmms-eval measured if None.
-        replace: see `univg_eval.runs.record.write_run`.
+        replace: see `univg_eval.runs.record.RunRecord.write`.
 
     Returns:
         The folders of the records, in the order of the tasks.
@@ -212,16 +206,7 @@ def write_records(
         **environment(),
     }
     records = _records(results, Path(folder), described, wall_time_s=wall_time_s)
-    return [
-        write_run(
-            record.path / record.benchmark,
-            manifest=record.manifest,
-            responses=record.responses,
-            scores=record.scores,
-            replace=replace,
-        )
-        for record in records
-    ]
+    return [record.write(record.path / record.benchmark, replace=replace) for record in records]
 
 
 def read_records(results_file: str | os.PathLike[str], label: str | None = None) -> list[RunRecord]:

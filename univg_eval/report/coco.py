@@ -113,7 +113,7 @@ def export_coco(
             info = {
                 "description": f"{data.benchmark}, written by univg {version('univg')}",
                 "benchmark": data.benchmark,
-                "fingerprint": data.runs[0].record.manifest["dataset"]["fingerprint"],
+                "fingerprint": data.runs[0].record.manifest.dataset.fingerprint,
             }
             truth = {
                 "info": info,

@@ -20,10 +20,9 @@ from univg_eval.dialects import Dialect, get_dialect, sections
 from univg_eval.errors import UserError
 from univg_eval.images.controls import CONTROLS, NO_CONTROL, require_control, under_control
 from univg_eval.protocols import parse_answer
-from univg_eval.runs.failed_requests import split_response
-from univg_eval.runs.record import RunRecord
+from univg_eval.runs.record import RunRecord, response_of
 from univg_eval.samples import GroundingSample, fingerprint, load_samples
-from univg_eval.scoring import SampleScore, sample_metrics
+from univg_eval.scoring import Response, SampleScore, sample_metrics
 
 __all__ = [
     "HEADLINES",
@@ -119,9 +118,8 @@ class ReportRun:
         return [outcome.score for outcome in self.outcomes.values()]
 
     def setting(self, name: str) -> Any:
-        """The value of a setting of the record, None where the record has none."""
-        value = self.record.manifest.get("settings", {}).get(name)
-        return value[0] if isinstance(value, list) and value else value
+        """The value of a setting of the record."""
+        return getattr(self.record.manifest.settings, name).value
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +171,7 @@ def collect(
     """
     chosen = _of_one_benchmark(records, benchmark)
     name = chosen[0].benchmark
-    prepared = str(chosen[0].manifest["dataset"].get("prepared_benchmark") or name.split("+")[0])
+    prepared = chosen[0].manifest.dataset.prepared_benchmark
     everything = load_samples(prepared, root=root)
     _require_same_samples(chosen, prepared, everything)
     under = under_control(_control(chosen[0]), everything).samples
@@ -193,7 +191,7 @@ def collect(
 
 
 def _control(record: RunRecord) -> str:
-    return require_control(record.manifest["dataset"].get("control") or NO_CONTROL)
+    return require_control(record.manifest.dataset.control)
 
 
 def _of_one_benchmark(records: Sequence[RunRecord], benchmark: str | None) -> list[RunRecord]:
@@ -219,11 +217,11 @@ def _require_same_samples(
     here = fingerprint(samples)
     known = {sample.id for sample in samples}
     for record in records:
-        recorded = record.manifest["dataset"].get("fingerprint")
+        recorded = record.manifest.dataset.fingerprint
         if recorded != here:
             raise UserError(
                 f"the run {record.label!r} ({record.path}) was asked the samples of {prepared!r} "
-                f"with fingerprint {str(recorded)[:12]}…, but those prepared here have "
+                f"with fingerprint {recorded[:12]}…, but those prepared here have "
                 f"{here[:12]}…: its boxes belong to another revision. Prepare that revision, or "
                 "set UNIVG_DATA to the folder that holds it"
             )
@@ -242,7 +240,7 @@ def _run(
     by_id: Mapping[str, GroundingSample],
     notes: list[str],
 ) -> ReportRun:
-    responses = {row["id"]: row for row in record.responses}
+    responses = {row["id"]: response_of(row) for row in record.responses}
     failures = None
     try:
         failures = classify_run(record, samples)
@@ -253,15 +251,13 @@ def _run(
     dialect = _dialect(run)
     outcomes = {}
     for score in record.sample_scores():
-        row = responses.get(score.id, {})
+        response, message = responses[score.id]
         failure = failures.failures.get(score.id) if failures is not None else None
-        # A record of an older version has the message for a response.
-        response, message = split_response(row.get("response"))
         outcomes[score.id] = Outcome(
             score=score,
-            response=response,
-            error=row.get("error") or message or "",
-            boxes=_boxes(by_id[score.id], score, row, run, dialect),
+            response=response.text,
+            error=message or "",
+            boxes=_boxes(by_id[score.id], score, response, run, dialect),
             failure=failure.kind if failure is not None else "",
             hints=failure.hints if failure is not None else (),
         )
@@ -283,26 +279,26 @@ def _dialect(run: ReportRun) -> Dialect | None:
 def _boxes(
     sample: GroundingSample,
     score: SampleScore,
-    row: Mapping[str, Any],
+    response: Response,
     run: ReportRun,
     dialect: Dialect | None,
 ) -> tuple[tuple[int | None, Box], ...]:
     given = {target.image for target in sample.targets}
     default = next(iter(given)) if len(given) == 1 else 0 if len(sample.images) == 1 else None
-    if len(sample.targets) == 1 or not isinstance(row.get("response"), str):
+    if len(sample.targets) == 1 or response.text is None:
         if score.box is None:
             return ()
         named = None if sample.image_is_given else score.image_index
         return ((_on(sample, named, default), score.box),)
     try:
         answer = parse_answer(
-            row["response"],
+            response.text,
             dialect,
-            image_sizes=row.get("image_sizes") or sample.image_sizes,
-            input_sizes=row.get("input_sizes"),
+            image_sizes=response.image_sizes or sample.image_sizes,
+            input_sizes=response.input_sizes,
             target_image=default if sample.image_is_given and len(given) == 1 else None,
-            prompt=row.get("prompt"),
-            protocol=run.setting("protocol") or "univg",
+            prompt=response.prompt,
+            protocol=run.setting("protocol"),
         )
     except UserError:
         # Without the dialect, or sizes that it needs, the record's box is left.
@@ -357,7 +353,7 @@ def _notes(runs: Sequence[ReportRun], n_union: int, n_common: int) -> list[str]:
             f"These runs were made under the control {control!r} ({CONTROLS[control]}): {seen}; "
             "the truth is that of the benchmark."
         )
-    if runs[0].record.manifest["dataset"].get("media") == "video":
+    if runs[0].record.manifest.dataset.media == "video":
         notes.append("The models were shown whole videos; below are the frames of the benchmark.")
     return notes
 

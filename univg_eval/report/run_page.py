@@ -170,19 +170,19 @@ def _provenance(data: ReportData) -> list[tuple[str, list[str]]]:
     """How each run was made, a row a fact, so that a number on this page can be traced."""
     manifests = [run.record.manifest for run in data.runs]
     facts: dict[str, list[Any]] = {
-        "model": [m["model"].get("id") for m in manifests],
-        "backend": [m["model"].get("backend") for m in manifests],
+        "model": [m.model.id for m in manifests],
+        "backend": [m.model.backend for m in manifests],
     }
     for name in ("dialect", "prompt", "protocol", "min_pixels", "max_pixels"):
         facts[name.replace("_", " ")] = [run.setting(name) for run in data.runs]
     facts["generation"] = [
-        ", ".join(f"{k}={without_secrets(v, k)}" for k, v in (m["generation"] or {}).items())
+        ", ".join(f"{k}={without_secrets(v, k)}" for k, v in m.generation.items())
         for m in manifests
     ]
-    facts["made"] = [m.get("created") for m in manifests]
-    for name in ("univg", "commit"):
-        facts[name] = [m.get("versions", {}).get(name) for m in manifests]
-    facts["samples' fingerprint"] = [m["dataset"].get("fingerprint") for m in manifests]
+    facts["made"] = [m.created for m in manifests]
+    facts["univg"] = [m.versions.univg for m in manifests]
+    facts["commit"] = [m.versions.commit for m in manifests]
+    facts["samples' fingerprint"] = [m.dataset.fingerprint for m in manifests]
     facts["record"] = [run.record.path for run in data.runs]
     empty: tuple[Any, ...] = (None, "", {})
     return [

@@ -8,8 +8,8 @@ changes.jsonl      in a record that was scored again: the samples whose score ch
 checksums.json     SHA-256 of the others
 =================  =====================================================================
 
-The JSON Schema files in `univg_eval.runs.schemas` define them: ``run_manifest``, ``run_response``,
-``run_score``, ``run_change``. A record is checked against them when it is written and read.
+`univg_eval.runs.manifest` defines them, and the JSON Schema files in ``runs/schemas`` are made of
+it. A record is checked against it when it is written and read.
 
 A record is written beside its place and renamed, so it is there whole or not at all, and it is
 never changed afterwards.
@@ -24,7 +24,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -35,9 +34,9 @@ from typing import Any
 
 import univg_eval
 from univg_eval.errors import UserError
-from univg_eval.files import iter_json_lines, refuse_nan
+from univg_eval.files import iter_json_lines, refuse_nan, whole_folder
 from univg_eval.runs.failed_requests import split_response
-from univg_eval.runs.schemas import faults, load_schema
+from univg_eval.runs.manifest import SCHEMA, Manifest, ResponseLine, ScoreLine, faults
 from univg_eval.samples import GroundingSample, fingerprint, load_samples
 from univg_eval.scoring import Response, SampleScore
 
@@ -52,11 +51,11 @@ __all__ = [
     "prepared_samples",
     "require_fingerprint",
     "response_line",
+    "response_of",
     "unknown_environment",
     "write_run",
 ]
 
-SCHEMA = 1
 MANIFEST, RESPONSES, SCORES, CHANGES, CHECKSUMS = (
     "manifest.json",
     "responses.jsonl",
@@ -75,31 +74,32 @@ class RunRecord:
 
     Attributes:
         path: its folder, or the file that it was read from.
-        manifest, responses, scores: as the schemas define them, the lines in file order.
+        manifest: what ran on what.
+        responses, scores: one mapping a line, in file order.
         label: what tables and pages call the run; not stored in the record.
     """
 
     path: Path
-    manifest: dict[str, Any]
-    responses: list[dict[str, Any]]
-    scores: list[dict[str, Any]]
+    manifest: Manifest
+    responses: list[ResponseLine]
+    scores: list[ScoreLine]
     label: str = ""
 
     @property
     def benchmark(self) -> str:
         """What ran: a benchmark, or ``<benchmark>+<variant>`` under a control or on videos."""
-        return str(self.manifest["dataset"]["benchmark"])
+        return self.manifest.dataset.benchmark
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """Sample → the message that came instead of a response, where the request failed."""
+        read = ((row["id"], response_of(row)[1]) for row in self.responses)
+        return {name: error for name, error in read if error is not None}
 
     @property
     def failed_requests(self) -> int:
-        """Number of samples whose request failed, so that there is no response of the model.
-
-        Counted in the responses: a record of an older version has the message for a response.
-        """
-        return sum(
-            row.get("error") is not None or split_response(row["response"])[1] is not None
-            for row in self.responses
-        )
+        """Number of samples whose request failed."""
+        return len(self.errors)
 
     def sample_scores(self) -> list[SampleScore]:
         """The lines of scores.jsonl as scores, in file order; keys of later versions are left.
@@ -107,17 +107,67 @@ class RunRecord:
         Raises:
             UserError: a line is no score.
         """
-        schema = load_schema("run_score")
         found = []
         for number, row in enumerate(self.scores, start=1):
-            wrong = next(faults(row, schema), None)
-            if wrong is not None:
-                raise UserError(f"{self.path / SCORES}:{number}: {wrong}; {_REMEDY}")
-            values = {name: row[name] for name in _SCORE_FIELDS}
+            wrong = faults(row, ScoreLine)
+            if wrong:
+                raise UserError(f"{self.path / SCORES}:{number}: {wrong[0]}; {_REMEDY}")
+            values: dict[str, Any] = {
+                name: value for name, value in row.items() if name in _SCORE_FIELDS
+            }
             if values["box"] is not None:
                 values["box"] = tuple(values["box"])
             found.append(SampleScore(**values))
         return found
+
+    def write(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        changes: Iterable[Mapping[str, Any]] | None = None,
+        replace: bool = False,
+    ) -> Path:
+        """Write the record into a folder, which is there whole or not at all.
+
+        Args:
+            path: the folder, which must not exist yet.
+            changes: one mapping a changed sample, of a record that was scored again.
+            replace: put the record in the place of an older one.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UserError: the folder exists and `replace` is False, or it is no run record, or it
+                cannot be written.
+        """
+        path = Path(path)
+        if os.path.lexists(path):
+            if not replace:
+                raise UserError(f"{path} exists; choose another folder or remove it")
+            path = path.resolve()
+            if path.exists() and not (path / CHECKSUMS).is_file():
+                raise UserError(f"{path} exists and is no run record; choose another folder")
+        files: dict[str, Iterable[str]] = {
+            MANIFEST: [_json_text(self.manifest.to_dict(), indent=2) + "\n"],
+            RESPONSES: map(_line, self.responses),
+            SCORES: map(_line, self.scores),
+        }
+        if changes is not None:
+            files[CHANGES] = map(_line, changes)
+        try:
+            with whole_folder(path) as folder:
+                for name, chunks in files.items():
+                    with (folder / name).open("w", encoding="utf-8") as file:
+                        file.writelines(chunks)
+                sums = {name: _sha256(folder / name) for name in files}
+                (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", "utf-8")
+        except OSError as error:
+            raise UserError(
+                f"cannot write a run record into {path.parent}: {error.strerror or error}; choose "
+                "another folder"
+            ) from error
+        return path
 
 
 _REMEDY = "score the run again: `univg score --responses` takes its responses.jsonl"
@@ -140,14 +190,13 @@ def make_record(
         label: see `load_run`.
 
     Raises:
-        UserError: something does not fit the schemas, there is no sample, or responses and
-            scores are of different samples.
+        UserError: something does not fit `univg_eval.runs.manifest`, there is no sample, or
+            responses and scores are of different samples.
     """
-    path = Path(path)
-    whole = _plain({**_stamp(), **manifest})
+    stamp = {"schema": SCHEMA, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    whole = _plain({**stamp, **manifest})
     answers, results = ([_plain(row) for row in rows] for rows in (responses, scores))
-    _require_sound(path, whole, answers, results, "evaluate again")
-    return RunRecord(path, whole, answers, results, label or _model_name(whole["model"]["id"]))
+    return _checked(Path(path), whole, answers, results, label, "evaluate again")
 
 
 def write_run(
@@ -156,88 +205,11 @@ def write_run(
     manifest: Mapping[str, Any],
     responses: Iterable[Mapping[str, Any]],
     scores: Iterable[Mapping[str, Any]],
-    changes: Iterable[Mapping[str, Any]] | None = None,
     replace: bool = False,
 ) -> Path:
-    """Write a record.
-
-    Args:
-        path: its folder, which must not exist yet.
-        manifest: ``schema`` and ``created`` are added where they are missing.
-        responses, scores: one mapping a sample, in the same order.
-        changes: one mapping a changed sample, of a record that was scored again.
-        replace: put the record in the place of an older one.
-
-    Returns:
-        The folder.
-
-    Raises:
-        UserError: the folder exists and `replace` is False, or it is no run record, or its
-            parent cannot be written to.
-        ValueError: something does not fit the schemas, there is no sample, or responses and
-            scores are of different samples.
-    """
-    path = Path(path)
-    if os.path.lexists(path):
-        if not replace:
-            raise UserError(f"{path} exists; choose another folder or remove it")
-        path = path.resolve()
-        if path.exists() and not (path / CHECKSUMS).is_file():
-            raise UserError(f"{path} exists and is no run record; choose another folder")
-    whole = {**_stamp(), **manifest}
-    files: dict[str, list[Mapping[str, Any]]] = {
-        RESPONSES: list(responses),
-        SCORES: list(scores),
-    }
-    wrong = list(islice(_faults(whole, files[RESPONSES], files[SCORES]), _SHOWN_FAULTS))
-    if wrong:
-        raise ValueError(f"not written to {path}: {'; '.join(wrong)}")
-    if changes is not None:
-        files[CHANGES] = list(changes)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        try:
-            _write_files(folder, whole, files)
-            _put_in_place(folder, path)
-        finally:
-            if folder.exists():
-                shutil.rmtree(folder)
-    except OSError as error:
-        raise UserError(
-            f"cannot write a run record into {path.parent}: {error.strerror or error}; choose "
-            "another folder"
-        ) from error
-    return path
-
-
-def _write_files(
-    folder: Path, manifest: Mapping[str, Any], files: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> None:
-    (folder / MANIFEST).write_text(_json_text(manifest, indent=2) + "\n", encoding="utf-8")
-    for name, rows in files.items():
-        with (folder / name).open("w", encoding="utf-8") as file:
-            file.writelines(map(_line, rows))
-    sums = {name: _sha256(folder / name) for name in (MANIFEST, *files)}
-    (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
-    umask = os.umask(0)
-    os.umask(umask)
-    folder.chmod(0o777 & ~umask)
-
-
-def _put_in_place(folder: Path, path: Path) -> None:
-    """Rename `folder` to `path`; an older record there goes once the new one is in its place."""
-    if not path.exists():
-        folder.rename(path)
-        return
-    older = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    path.rename(older)
-    try:
-        folder.rename(path)
-    except OSError:
-        older.rename(path)
-        raise
-    shutil.rmtree(older)
+    """`make_record` and `RunRecord.write` in one."""
+    record = make_record(path, manifest=manifest, responses=responses, scores=scores)
+    return record.write(path, replace=replace)
 
 
 def response_line(
@@ -263,8 +235,18 @@ def response_line(
     return line if error is None else line | {"error": error}
 
 
-def _stamp() -> dict[str, Any]:
-    return {"schema": SCHEMA, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+def response_of(line: ResponseLine) -> tuple[Response, str | None]:
+    """The response that a line of responses.jsonl holds, and what came instead if there is none.
+
+    A record of an older version has the message of a failed request for a response.
+    """
+    error = line.get("error")
+    text, message = split_response(line["response"])
+    image_sizes, input_sizes = (
+        None if sizes is None else [(width, height) for width, height in sizes]
+        for sizes in (line["image_sizes"], line["input_sizes"])
+    )
+    return Response(text, image_sizes, input_sizes, line["prompt"]), error or message
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -279,15 +261,12 @@ def _faults(
     scores: Sequence[Any],
 ) -> Iterator[str]:
     """Everything that makes this no record, in words."""
-    for wrong in faults(manifest, load_schema("run_manifest")):
+    for wrong in faults(manifest, Manifest):
         yield f"{MANIFEST}: {wrong}"
-    if not responses and not scores:
-        yield f"{RESPONSES} is empty: the run holds no sample"
     sound = True
-    for name, rows, kind in ((RESPONSES, responses, "response"), (SCORES, scores, "score")):
-        schema = load_schema(f"run_{kind}")
+    for name, rows, kind in ((RESPONSES, responses, ResponseLine), (SCORES, scores, ScoreLine)):
         for number, row in enumerate(rows, start=1):
-            for wrong in faults(row, schema):
+            for wrong in faults(row, kind):
                 sound = False
                 yield f"{name}:{number}: {wrong}"
     if not sound:
@@ -303,7 +282,7 @@ def _faults(
     seen: set[str] = set()
     for number, row in enumerate(responses, start=1):
         if row["id"] in seen:
-            yield f"{RESPONSES}:{number}: the id {row['id']!r} stands twice"
+            yield f"{RESPONSES}:{number}: duplicate id {row['id']!r}"
         seen.add(row["id"])
         if row.get("error") is not None and row["response"] is not None:
             yield f"{RESPONSES}:{number}: has a response and an error; expected one of them"
@@ -318,21 +297,24 @@ def _faults(
         )
 
 
-def _require_sound(
+def _checked(
     path: Path,
-    manifest: Mapping[str, Any],
-    responses: Sequence[Any],
-    scores: Sequence[Any],
+    manifest: dict[str, Any],
+    responses: list[Any],
+    scores: list[Any],
+    label: str | None,
     remedy: str,
-) -> None:
-    wrong = list(islice(_faults(manifest, responses, scores), _SHOWN_FAULTS))
-    if wrong and not responses and not scores:
+) -> RunRecord:
+    if not responses and not scores:
         raise UserError(
             f"{path} holds no sample: the evaluation was broken off or had nothing to ask; "
             "evaluate again"
         )
+    wrong = list(islice(_faults(manifest, responses, scores), _SHOWN_FAULTS))
     if wrong:
         raise UserError(f"{path} is no sound run record: {'; '.join(wrong)}. To repair: {remedy}")
+    read = Manifest.read(manifest)
+    return RunRecord(path, read, responses, scores, label or _model_name(read.model.id))
 
 
 def _json_text(row: Mapping[str, Any], indent: int | None = None) -> str:
@@ -401,14 +383,7 @@ def _read_run(path: Path, label: str | None) -> RunRecord:
     responses, scores = (
         [row for _, row in iter_json_lines(path / name, nan=False)] for name in (RESPONSES, SCORES)
     )
-    _require_sound(path, manifest, responses, scores, _REMEDY)
-    return RunRecord(
-        path=path,
-        manifest=manifest,
-        responses=responses,
-        scores=scores,
-        label=label or _model_name(manifest["model"]["id"]),
-    )
+    return _checked(path, manifest, responses, scores, label, _REMEDY)
 
 
 def _require_known_schema(path: Path, manifest: Mapping[str, Any]) -> None:
@@ -442,10 +417,9 @@ def prepared_samples(record: RunRecord) -> list[GroundingSample]:
     Raises:
         UserError: the benchmark is not prepared, or it is another set than the one that ran.
     """
-    dataset = record.manifest["dataset"]
-    benchmark = dataset["prepared_benchmark"]
-    samples = load_samples(benchmark)
-    require_fingerprint(benchmark, fingerprint(samples), dataset["fingerprint"])
+    dataset = record.manifest.dataset
+    samples = load_samples(dataset.prepared_benchmark)
+    require_fingerprint(dataset.prepared_benchmark, fingerprint(samples), dataset.fingerprint)
     return samples
 
 

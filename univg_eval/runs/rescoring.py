@@ -23,7 +23,6 @@ from univg_eval.runs.record import (
     lines_sha256,
     make_record,
     response_line,
-    write_run,
 )
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, SampleScore, aggregate, sample_metrics, score_samples
@@ -123,7 +122,7 @@ class Rescored:
         pairs = [(change.before, change.after) for change in self.changes]
         moves = Counter((b.status, a.status) for b, a in pairs if b.status != a.status)
         flips = Counter(change.flip for change in self.changes)
-        old, new = (record.manifest["results"] for record in (self.old, self.record))
+        old, new = (record.manifest.results for record in (self.old, self.record))
         return {
             "settings": {name: list(values) for name, values in self.changed_settings.items()},
             "n": len(self.record.scores),
@@ -141,10 +140,10 @@ class Rescored:
                 for (before, after), n in moves.most_common()
             ],
             "tasks": {
-                task: {"before": old["tasks"].get(task), "after": new["tasks"][task]}
-                for task in new["tasks"]
+                task: {"before": old.tasks.get(task), "after": figures}
+                for task, figures in new.tasks.items()
             },
-            "macro": {"before": old["macro"], "after": new["macro"]},
+            "macro": {"before": old.macro, "after": new.macro},
         }
 
 
@@ -180,7 +179,8 @@ def rescore(
             whose boxes depend on no resize; a sample is missing; or see
             `univg_eval.scoring.score_samples`.
     """
-    old_settings: Settings = record.manifest["settings"]
+    old_manifest = record.manifest.to_dict()
+    old_settings: Settings = old_manifest["settings"]
     settings = _new_settings(
         old_settings,
         protocol=protocol,
@@ -210,18 +210,18 @@ def rescore(
     ]
     scores = score_samples(shown, responses, reader, protocol=settings["protocol"][0])
     old_scores = record.sample_scores()
-    manifest = {key: value for key, value in record.manifest.items() if key != "created"} | {
+    manifest = {key: value for key, value in old_manifest.items() if key != "created"} | {
         "settings": settings,
         "excluded": sum(score.excluded for score in scores),
         "failed_requests": sum(error is not None for _, error in texts),
         "results": aggregate(scores),
         "rescored": [
-            *record.manifest.get("rescored", []),
+            *old_manifest.get("rescored", []),
             {
                 "from": {
                     "folder": record.path.resolve().name,
-                    "created": record.manifest["created"],
-                    "model": record.manifest["model"]["id"],
+                    "created": record.manifest.created,
+                    "model": record.manifest.model.id,
                     "responses_sha256": lines_sha256(record.responses),
                     "scores_sha256": lines_sha256(record.scores),
                 },
@@ -259,16 +259,9 @@ def write_rescored(path: str | Path, rescored: Rescored) -> Path:
         Its folder.
 
     Raises:
-        UserError: see `univg_eval.runs.record.write_run`.
+        UserError: see `RunRecord.write`.
     """
-    record = rescored.record
-    return write_run(
-        path,
-        manifest=record.manifest,
-        responses=record.responses,
-        scores=record.scores,
-        changes=[change.to_dict() for change in rescored.changes],
-    )
+    return rescored.record.write(path, changes=[one.to_dict() for one in rescored.changes])
 
 
 def _new_settings(

@@ -112,13 +112,13 @@ class EvaluationPlan:
                 continue
             record = load_run(path)
             ids = [sample.id for sample in self.chosen.samples]
-            scored = record.manifest["dataset"]["fingerprint"], [s["id"] for s in record.scores]
+            scored = record.manifest.dataset.fingerprint, [s["id"] for s in record.scores]
             if scored != (self.chosen.fingerprint, ids):
                 raise UserError(
                     f"{path} is of other samples than {self.settings.benchmark!r} has now; "
                     "prepare the set that the run began with, or name another trainer.output_dir"
                 )
-            self.done[int(number)] = record.manifest["results"]
+            self.done[int(number)] = record.manifest.results.model_dump()
         self.done = dict(sorted(self.done.items()))
 
     def write_record(self, step: int, evaluation: Evaluation, model: Mapping[str, Any]) -> None:

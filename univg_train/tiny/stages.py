@@ -418,7 +418,7 @@ class _Stages:
 
         steps = 0 if name == "start" else self._record(name)["result"]["steps"]
         record = load_run(self.out / name / "evaluations" / f"step-{steps:06d}")
-        by_task = record.manifest["results"]["tasks"]
+        by_task = record.manifest.results.tasks
         tasks = by_task.values()
         n = sum(task["n"] for task in tasks)
 
@@ -434,7 +434,7 @@ class _Stages:
             "miou": share("miou"),
             "answered": share("answered"),
             "tasks": {name: task["acc@0.5"] for name, task in by_task.items()},
-            "wall_time_s": record.manifest["wall_time_s"],
+            "wall_time_s": record.manifest.wall_time_s,
             "record": str(record.path),
         }
 

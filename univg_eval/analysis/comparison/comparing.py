@@ -9,6 +9,7 @@ from typing import Any
 from univg_eval.analysis.comparison.words import Conclusion, conclude
 from univg_eval.analysis.stats import Difference, PairCounts, TaskComparison, compare_pairs
 from univg_eval.errors import UserError
+from univg_eval.runs.manifest import Manifest
 from univg_eval.runs.record import RunRecord
 from univg_eval.scoring import SampleScore, sample_metrics
 
@@ -159,7 +160,7 @@ def compare_runs(
     sides = tuple(
         Side(
             label=run.label,
-            model=str(run.manifest["model"]["id"]),
+            model=run.manifest.model.id,
             benchmark=run.benchmark,
             n=len(own),
             alone=len(own) - len(common),
@@ -196,8 +197,7 @@ def compare_runs(
 
 
 def _prepared(run: RunRecord) -> str:
-    dataset = run.manifest["dataset"]
-    return str(dataset.get("prepared_benchmark") or dataset["benchmark"])
+    return run.manifest.dataset.prepared_benchmark
 
 
 def _require_same_benchmark(a: RunRecord, b: RunRecord) -> None:
@@ -206,8 +206,8 @@ def _require_same_benchmark(a: RunRecord, b: RunRecord) -> None:
             f"{a.label} ran on {a.benchmark} and {b.label} on {b.benchmark}; expected two runs on "
             "the samples of one benchmark (another revision is another benchmark)"
         )
-    prints = [run.manifest["dataset"].get("fingerprint") for run in (a, b)]
-    if None not in prints and prints[0] != prints[1]:
+    prints = [run.manifest.dataset.fingerprint for run in (a, b)]
+    if prints[0] != prints[1]:
         raise UserError(
             f"{a.label} and {b.label} ran on different versions of {_prepared(a)} (fingerprints "
             f"{prints[0][:12]}… and {prints[1][:12]}…), so instructions, true boxes or images "
@@ -244,7 +244,7 @@ def _flip(a: SampleScore, b: SampleScore, value_a: float, value_b: float) -> Fli
     return Flip(a.id, a.task, a.status, b.status, a.iou, b.iou, float(value_a), float(value_b))
 
 
-def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def _differing(a: Manifest, b: Manifest) -> dict[str, tuple[Any, Any]]:
     """Settings, generation arguments, backend, versions and hardware that are not the same."""
     left, right = _provenance(a), _provenance(b)
     return {
@@ -254,18 +254,18 @@ def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[An
     }
 
 
-def _provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    versions = manifest["versions"]
+def _provenance(manifest: Manifest) -> dict[str, Any]:
     return {
-        **{name: value for name, (value, _) in manifest["settings"].items()},
-        "prompt text (SHA-256)": manifest["prompt_sha256"],
-        **{f"generation {name}": value for name, value in (manifest["generation"] or {}).items()},
-        "backend": manifest["model"].get("backend"),
+        **{name: setting.value for name, setting in manifest.settings},
+        "prompt text (SHA-256)": manifest.prompt_sha256,
+        **{f"generation {name}": value for name, value in manifest.generation.items()},
+        "backend": manifest.model.backend,
         **{
             "commit of univg" if name == "commit" else f"version of {name}": value
-            for name, value in (versions or {}).items()
+            for name, value in manifest.versions
         },
-        **{name: (manifest["hardware"] or {}).get(name) for name in ("cpu", "accelerators")},
+        "cpu": manifest.hardware.cpu,
+        "accelerators": manifest.hardware.accelerators,
     }
 
 
@@ -305,12 +305,6 @@ def _notes_on_runs(a: RunRecord, b: RunRecord, differing: Mapping[str, Any]) -> 
             "Requests that failed count as unanswered: "
             + ", ".join(f"{run.failed_requests} of {run.label}" for run in failed)
             + "; evaluate these runs again to compare the models."
-        )
-    unknown = [run.label for run in (a, b) if not run.manifest["dataset"].get("fingerprint")]
-    if unknown:
-        yield (
-            f"The fingerprint of {' and '.join(unknown)} is not known, so it was not checked that "
-            "the samples are the same."
         )
 
 

@@ -16,7 +16,7 @@ from univg_eval.dialects import Dialect, get_dialect
 from univg_eval.errors import UserError
 from univg_eval.images.controls import NO_CONTROL
 from univg_eval.protocols import Protocol, get_protocol
-from univg_eval.runs.record import RunRecord, prepared_samples, require_fingerprint
+from univg_eval.runs.record import RunRecord, prepared_samples, require_fingerprint, response_of
 from univg_eval.samples import GroundingSample, fingerprint
 from univg_eval.scoring import Response, SampleScore
 
@@ -152,28 +152,24 @@ def classify_run(
         UserError: the benchmark is not prepared, or is another one than the record's; see
             `analyse`.
     """
-    dataset = record.manifest["dataset"]
+    dataset = record.manifest.dataset
     if samples is None:
         samples = prepared_samples(record)
     else:
-        require_fingerprint(
-            dataset["prepared_benchmark"], fingerprint(samples), dataset["fingerprint"]
-        )
-    settings = {name: entry[0] for name, entry in record.manifest["settings"].items()}
-    dialect = None
-    if settings.get("dialect") is not None:
-        limits = {name: settings.get(name) for name in ("min_pixels", "max_pixels")}
-        dialect = get_dialect(settings["dialect"], **limits)
-    responses = {
-        row["id"]: Response(row["response"], row["image_sizes"], row["input_sizes"], row["prompt"])
-        for row in record.responses
-    }
+        require_fingerprint(dataset.prepared_benchmark, fingerprint(samples), dataset.fingerprint)
+    settings = record.manifest.settings
+    dialect = get_dialect(
+        settings.dialect.value,
+        min_pixels=settings.min_pixels.value,
+        max_pixels=settings.max_pixels.value,
+    )
+    responses = {row["id"]: response_of(row)[0] for row in record.responses}
     # Under the other controls other images were shown than those that the objects are known on.
     objects: dict[str, tuple[KnownObject, ...]] = {}
-    if settings.get("control", NO_CONTROL) in (NO_CONTROL, "cut"):
+    if settings.control.value in (NO_CONTROL, "cut"):
         objects = known_objects(samples, responses.keys())
     by_id = {sample.id: sample for sample in samples}
-    if settings.get("media") == "video":
+    if settings.media.value == "video":
         objects = {name: _on_target_frame(by_id[name], known) for name, known in objects.items()}
         by_id = {name: _target_frame(by_id[name], response) for name, response in responses.items()}
     found = analyse(
@@ -181,15 +177,15 @@ def classify_run(
         record.sample_scores(),
         responses,
         dialect,
-        str(settings.get("protocol", "univg")),
+        settings.protocol.value,
         threshold=threshold,
         objects=objects,
     )
     failures = dict(found.failures)
-    for row in record.responses:
-        if row.get("error") and (failure := failures.get(row["id"])):
-            hint = f"The request failed: {row['error']}"
-            failures[row["id"]] = replace(failure, hints=(hint, *failure.hints))
+    for name, message in record.errors.items():
+        if failure := failures.get(name):
+            hint = f"The request failed: {message}"
+            failures[name] = replace(failure, hints=(hint, *failure.hints))
     return replace(found, failures=failures)
 
 
