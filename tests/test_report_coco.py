@@ -21,7 +21,6 @@ from univg_eval.images.reading import load_image
 from univg_eval.report import coco
 from univg_eval.report.coco import CocoExport, export_coco
 from univg_eval.report.run_data import ReportData, collect
-from univg_eval.runs.record import write_run
 from univg_eval.samples import GroundingSample, Target, write_benchmark
 
 MASK = {"size": [48, 64], "counts": [100, 10, 38, 12, 2912]}
@@ -307,9 +306,7 @@ def test_frames_of_a_video_become_images(tmp_path: Path) -> None:
 
 def test_the_command(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = record_of(SAMPLES, TEXTS)
-    write_run(
-        tmp_path / "run", manifest=record.manifest, responses=record.responses, scores=record.scores
-    )
+    record.write(tmp_path / "run")
     usual = ["export", str(tmp_path / "run"), "--format", "coco", "--root", str(root), "-o"]
     assert main([*usual, str(tmp_path / "coco"), "--json"]) == 0
     written = json.loads(capsys.readouterr().out)

@@ -420,7 +420,7 @@ class _Stages:
         record = load_run(self.out / name / "evaluations" / f"step-{steps:06d}")
         by_task = record.manifest.results.tasks
         tasks = by_task.values()
-        n = sum(task["n"] for task in tasks)
+        n = int(sum(task["n"] for task in tasks))
 
         def share(metric: str) -> float:
             return float(sum(task["n"] * task[metric] for task in tasks) / n)
