@@ -1,4 +1,4 @@
-"""docs/training_data.md tells all forms, kinds and columns, and its example runs."""
+"""docs/training_data.md names all forms, kinds and columns, and its example runs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def page(repo_root: Path) -> str:
     return (repo_root / "docs" / "training_data.md").read_text(encoding="utf-8")
 
 
-def test_all_forms_kinds_and_reasons_are_told(page: str) -> None:
-    told = re.findall(r"^\| `(\w+)` \|", page, re.M)
-    assert set(told) >= {*FORMS, *LEAK_KINDS, *LEFT_OUT}
+def test_all_forms_kinds_and_reasons_are_named(page: str) -> None:
+    named = re.findall(r"^\| `(\w+)` \|", page, re.M)
+    assert set(named) >= {*FORMS, *LEAK_KINDS, *LEFT_OUT}
 
 
-def test_the_example_runs_and_its_columns_are_told(
+def test_the_example_runs_and_its_columns_are_named(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("datasets")

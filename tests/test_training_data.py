@@ -447,7 +447,7 @@ BAD_CHATS = [
     (
         chat("Where?", "(1,2),(30,40)", "<image>And now?", "(1,2),(30,40)"),
         "invalid_row",
-        "question 0: is asked before any image is shown",
+        "question 0: comes before any image",
     ),
     (chat("<image>Where?", "(30,20),(3,4)"), "invalid_box", "x2 is not larger than x1"),
     (chat("<image>Where?", "(1,2),(3,2)"), "invalid_box", "y2 is not larger than y1"),
@@ -648,7 +648,7 @@ def test_bad_rows_of_prepared_samples_and_of_ones_own(tmp_path: Path) -> None:
     marked = make_sample(0, instruction="Is <image> it?")
     draw(tmp_path / "toy" / "images", {"b.png": (320, 240)})
     write_benchmark([marked], root=tmp_path, benchmark="toy", manifest_extra={})
-    with pytest.raises(RowError, match=r"samples.jsonl:1: 2 images and 1 marks <image> in what"):
+    with pytest.raises(RowError, match=r"samples.jsonl:1: 2 images and 1 marks <image> in the question"):
         open_rows("toy", "samples", root=tmp_path)
     with pytest.raises(UserError, match=r"benchmark 'nope' is not prepared"):
         open_rows("nope", "samples", root=tmp_path)

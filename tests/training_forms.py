@@ -1,4 +1,4 @@
-"""Training files in the exact forms of the releases, with pictures, for tests."""
+"""Training files in the exact forms of the releases, with measured, for tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ THINK = (
 
 
 def draw(folder: Path, sizes: dict[str, tuple[int, int]]) -> Path:
-    """Pictures of these sizes below a folder, each of other pixels."""
+    """MeasuredImages of these sizes below a folder, each of other pixels."""
     for number, (name, size) in enumerate(sizes.items()):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

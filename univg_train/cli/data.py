@@ -38,7 +38,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "data",
         help="check a file of training data: rows, boxes, images, leaks",
-        description="Read a file of training data through, images included, and tell what it "
+        description="Read a file of training data through, images included, and report what it "
         "holds: questions by source, what is left out and why, bad rows, and what it shares with "
         "evaluation sets.",
         epilog=_EPILOG.format(forms=forms),

@@ -37,7 +37,7 @@ from univg_eval.dialects import Dialect, get_dialect
 from univg_eval.dialects.image_names import find_image_names
 from univg_eval.dialects.sections import split_response
 from univg_eval.prompts import THINK_SUFFIX
-from univg_train.data.pictures import Pictures
+from univg_train.data.images import MeasuredImages
 from univg_train.data.rows import IMAGE_MARK, RowError, RowTarget, Size, TrainingRow, Turn
 
 __all__ = [
@@ -68,7 +68,7 @@ class ConversationReader:
 
     Attributes:
         form: begins the rows' ids and source.
-        pictures: the images.
+        image_folder: the images.
         space: what the numbers of boxes are: ``norm1000``, ``pixels`` of the image, ``norm1``.
         keeps_answers: the released answers are training text, on 0-1000.
         simple_paths: rows with UniVG-R1's COCO path are simple references.
@@ -78,7 +78,7 @@ class ConversationReader:
     """
 
     form: str
-    pictures: Pictures
+    image_folder: MeasuredImages
     space: str = "norm1000"
     keeps_answers: bool = True
     simple_paths: bool = False
@@ -96,7 +96,7 @@ class ConversationReader:
         released = image_references(value, where)
         pairs = _pairs(value, where)
         places = _places([question for question, _ in pairs], len(released), where)
-        looked = [self.pictures.look(reference, where) for reference in released]
+        located = [self.image_folder.locate(reference, where) for reference in released]
         kind = value.get("type", value.get("source", value.get("task")))
         source = f"{self.form}/{kind}" if isinstance(kind, str) and kind.strip() else self.form
         id_ = f"{self.form}-{number:06d}"
@@ -111,7 +111,7 @@ class ConversationReader:
             shown += before + inside
             at = where if len(pairs) == 1 else f"{where}: question {part}"
             if not shown:
-                raise RowError("invalid_row", f"{at}: is asked before any image is shown")
+                raise RowError("invalid_row", f"{at}: comes before any image")
             bare = bare_question(question)
             if not bare.replace(IMAGE_MARK, "").strip():
                 raise RowError("invalid_row", f"{at}: the question holds no words")
@@ -119,7 +119,7 @@ class ConversationReader:
                 self._row(
                     id_=id_ + (f"-{part}" if len(pairs) > 1 else ""),
                     source=source,
-                    looked=looked[:shown],
+                    located=located[:shown],
                     simple=is_single_image(value, released, question, self.simple_paths, where),
                     question=bare,
                     answer=answer,
@@ -135,14 +135,14 @@ class ConversationReader:
         *,
         id_: str,
         source: str,
-        looked: Sequence[tuple[str, Size]],
+        located: Sequence[tuple[str, Size]],
         simple: bool,
         question: str,
         answer: str,
         history: tuple[Turn, ...],
         where: str,
     ) -> TrainingRow:
-        sizes = tuple(size for _, size in looked)
+        sizes = tuple(size for _, size in located)
         split = split_response(answer)
         if self.written_in is None:
             targets, nothing = self._targets(split.section, sizes, where)
@@ -165,7 +165,7 @@ class ConversationReader:
         return TrainingRow(
             id=id_,
             source=source,
-            images=tuple(reference for reference, _ in looked),
+            images=tuple(reference for reference, _ in located),
             image_sizes=sizes,
             question=question,
             targets=tuple(targets),
@@ -281,7 +281,7 @@ def is_single_image(
 
 
 def named_image(question: str, targets: Sequence[RowTarget], n_images: int) -> int | None:
-    """The image that a question asks about: the only one, or the one that it names last.
+    """The image that a question is about: the only one, or the one that it names last.
 
     None if it names none, or if the answer names another or several: then the model has to find
     the image. Of MIG-Bench's questions, the one named last is the one with the answer.
@@ -391,6 +391,6 @@ def require_marks(marks: int, n_images: int, where: str) -> None:
     if marks not in (0, n_images):
         raise RowError(
             "invalid_row",
-            f"{where}: {n_images} images and {marks} marks {IMAGE_MARK} in what is asked; expected "
+            f"{where}: {n_images} images and {marks} marks {IMAGE_MARK} in the question; expected "
             "one mark an image, or none",
         )

@@ -108,7 +108,7 @@ class _Choices:
 
 
 class TrainingData(Sequence[dict[str, Any]]):
-    """Rows of a file in the columns that TRL takes, read when they are asked for.
+    """Rows of a file in the columns that TRL takes, read on access.
 
     A map-style dataset: it has a length, and ``data[i]`` is a dict with the columns of
     `render.render` and ``images``, a list of PIL images opened for this call. `as_dataset` wraps
@@ -191,7 +191,7 @@ class _Fetch:
         self._data = data
 
     def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        # GRPO asks for each prompt once a rollout: its images are decoded once.
+        # GRPO fetches each prompt once a rollout: its images are decoded once.
         fetched = {number: self._data[number] for number in dict.fromkeys(batch["row"])}
         rows = [dict(fetched[number]) for number in batch["row"]]
         return {name: [row[name] for row in rows] for name in rows[0]}
@@ -271,7 +271,7 @@ def check_training_data(
     root: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> DataReport:
-    """Read a file through and tell what it holds; neither faults nor leaks end it.
+    """Read a file through and report what it holds; neither faults nor leaks end it.
 
     Arguments as for `open_training_data`. Leaking questions do not count among the sources.
 
@@ -339,7 +339,7 @@ def _leak_text(path: Path, report: DataReport) -> str:
         for id_, leak in report.leaking[:5]
     )
     return (
-        f"{path}: {report.n_leaking} questions show what an evaluation set asks ({kinds}). First: "
+        f"{path}: {report.n_leaking} questions are in an evaluation set ({kinds}). First: "
         f"{first}. A score on it would not be one of new data: leave these questions out "
         "(on_leak='skip'), compare fewer kinds, or allow them"
     )

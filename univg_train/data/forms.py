@@ -32,7 +32,7 @@ from univg_train.data.conversations import (
     require_marks,
     sound_text,
 )
-from univg_train.data.pictures import Pictures
+from univg_train.data.images import MeasuredImages
 from univg_train.data.rows import IMAGE_MARK, BadKind, RowError, RowTarget, TrainingRow
 from univg_train.data.stream import iter_elements
 
@@ -90,7 +90,7 @@ def open_form(
         form: one of `FORMS`.
         file: the file; the benchmark's name in the form ``samples``.
         images: the folder of images; None: the file's own folder, or the one that the run of
-            ``cot`` tells. Not for ``samples``.
+            ``cot`` recorded. Not for ``samples``.
         space: only for ``vlm_r1``: what its boxes are, ``pixels`` (None: the same), ``norm1000``
             (its files for InternVL) or ``norm1``.
         decode: decode every image while the rows are checked, not only its header.
@@ -117,17 +117,19 @@ def open_form(
         return _CustomFile(path, images, decode)
     if form == "cot":
         return _cot(path, images, decode)
-    pictures = Pictures(Path(images) if images is not None else path.parent, decode=decode)
+    image_folder = MeasuredImages(
+        Path(images) if images is not None else path.parent, decode=decode
+    )
     if form == "univg_r1_stage2":
-        return _JsonFile(path, pictures, _Stage2(pictures).rows)
+        return _JsonFile(path, image_folder, _Stage2(image_folder).rows)
     reader = ConversationReader(
         form,
-        pictures,
+        image_folder,
         space=(space or "pixels") if form == "vlm_r1" else "norm1000",
         keeps_answers=form != "vlm_r1",
         simple_paths=form == "univg_r1_stage1",
     )
-    return _JsonFile(path, pictures, reader.rows)
+    return _JsonFile(path, image_folder, reader.rows)
 
 
 class _JsonFile:
@@ -136,11 +138,11 @@ class _JsonFile:
     def __init__(
         self,
         path: Path,
-        pictures: Pictures,
+        image_folder: MeasuredImages,
         convert: Callable[[Any, int, str], list[TrainingRow]],
     ) -> None:
         self.path = path
-        self.folder = pictures.folder
+        self.folder = image_folder.folder
         self._convert = convert
         try:
             self._state = _state(path.stat())
@@ -195,7 +197,7 @@ class _Stage2:
     all images before it.
     """
 
-    pictures: Pictures
+    image_folder: MeasuredImages
 
     def rows(self, value: Any, number: int, where: str) -> list[TrainingRow]:
         if not isinstance(value, Mapping):
@@ -205,8 +207,8 @@ class _Stage2:
         require_marks(question.count(IMAGE_MARK), len(released), where)
         if "answer" not in value:
             raise RowError("invalid_row", f"{where}: no field 'answer'; it is {describe(value)}")
-        looked = [self.pictures.look(reference, where) for reference in released]
-        sizes = tuple(size for _, size in looked)
+        located = [self.image_folder.locate(reference, where) for reference in released]
+        sizes = tuple(size for _, size in located)
         box = norm_box(value["answer"], "norm1000", sizes[0], where)
         simple = is_single_image(value, released, question, True, where)
         question = bare_question(question.replace(IMAGE_MARK, ""))
@@ -217,7 +219,7 @@ class _Stage2:
             TrainingRow(
                 id=f"univg_r1_stage2-{number:06d}",
                 source="univg_r1_stage2",
-                images=tuple(reference for reference, _ in looked),
+                images=tuple(reference for reference, _ in located),
                 image_sizes=sizes,
                 question=question,
                 targets=(RowTarget(image, box),),
@@ -229,11 +231,11 @@ class _Stage2:
 
 
 def _cot(path: Path, images: str | os.PathLike[str] | None, decode: bool) -> _JsonFile:
-    """What ``univg-train cot`` built; its manifest tells the dialect and where the images are."""
+    """What ``univg-train cot`` built; its manifest holds the dialect and the image folder."""
     manifest = path.parent / "manifest.json"
     try:
-        told = parse_json(manifest.read_text(encoding="utf-8"))
-        settings, image_root = told["settings"], told["input"]["image_root"]
+        written_by = parse_json(manifest.read_text(encoding="utf-8"))
+        settings, image_root = written_by["settings"], written_by["input"]["image_root"]
         written = get_dialect(
             settings["dialect"],
             min_pixels=settings["min_pixels"],
@@ -251,39 +253,41 @@ def _cot(path: Path, images: str | os.PathLike[str] | None, decode: bool) -> _Js
         raise UserError(
             f"{manifest} is no manifest of `univg-train cot` ({error}); run that command again"
         ) from error
-    pictures = Pictures(folder, decode=decode)
-    reader = ConversationReader("cot", pictures, written_in=written, own_ids=True)
-    return _JsonFile(path, pictures, reader.rows)
+    image_folder = MeasuredImages(folder, decode=decode)
+    reader = ConversationReader("cot", image_folder, written_in=written, own_ids=True)
+    return _JsonFile(path, image_folder, reader.rows)
 
 
 def _samples(benchmark: str, root: str | os.PathLike[str] | None, decode: bool) -> _JsonFile:
     load_manifest(benchmark, root)  # says how to prepare it
-    pictures = Pictures(data_root(root), decode=decode)
+    image_folder = MeasuredImages(data_root(root), decode=decode)
     path = benchmark_dir(benchmark, root) / SAMPLES_FILE
-    return _JsonFile(path, pictures, _Samples(pictures).rows)
+    return _JsonFile(path, image_folder, _Samples(image_folder).rows)
 
 
 @dataclass(frozen=True, slots=True)
 class _Samples:
     """Rows of a prepared benchmark."""
 
-    pictures: Pictures
+    image_folder: MeasuredImages
 
     def rows(self, value: Any, number: int, where: str) -> list[TrainingRow]:
         try:
             sample = GroundingSample.from_dict(value, where=where)
         except UserError as error:
             raise RowError("invalid_row", str(error)) from error
-        return [_row_of_sample(sample, self.pictures, where)]
+        return [_row_of_sample(sample, self.image_folder, where)]
 
 
-def _row_of_sample(sample: GroundingSample, pictures: Pictures, where: str) -> TrainingRow:
+def _row_of_sample(
+    sample: GroundingSample, image_folder: MeasuredImages, where: str
+) -> TrainingRow:
     """The training row of a sample; each image is measured, and has the size the sample says.
 
     Raises:
         RowError: an image is missing, unreadable or of another size, or a box is invalid.
     """
-    sizes = [pictures.measure(reference, where) for reference in sample.images]
+    sizes = [image_folder.measure(reference, where) for reference in sample.images]
     if sample.image_sizes is not None and sample.image_sizes != sizes:
         raise RowError(
             "unreadable_image",
@@ -320,10 +324,10 @@ class _CustomFile:
         release = open_custom(path, images=images)
         self.path = path
         self.folder = release.links["images"]
-        pictures = Pictures(self.folder, decode=decode)
+        image_folder = MeasuredImages(self.folder, decode=decode)
         self._names = [f"{path.name}: {item.key}" for item in release.items]
         self._rows = [
-            _converted(item, pictures, name)
+            _converted(item, image_folder, name)
             for item, name in zip(release.items, self._names, strict=True)
         ]
 
@@ -338,11 +342,15 @@ class _CustomFile:
         return rows
 
 
-def _converted(item: Item, pictures: Pictures, where: str) -> list[TrainingRow] | RowError:
+def _converted(
+    item: Item, image_folder: MeasuredImages, where: str
+) -> list[TrainingRow] | RowError:
     """The rows of an item, their images named below the folder, or what is wrong with it."""
     try:
         return [
-            _row_of_sample(replace(sample, images=tuple(sample.source["images"])), pictures, where)
+            _row_of_sample(
+                replace(sample, images=tuple(sample.source["images"])), image_folder, where
+            )
             for sample in item.convert()
         ]
     except ItemError as error:

@@ -45,7 +45,7 @@ _BLOCK = 1 << 20
 
 
 class LeakError(UserError):
-    """Training rows show what an evaluation set asks."""
+    """Training rows that are in an evaluation set."""
 
 
 @dataclass(frozen=True, slots=True)

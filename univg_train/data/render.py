@@ -27,7 +27,7 @@ LEFT_OUT: Mapping[str, str] = {
     "several_targets": "several true boxes, and the reward (or a completion written here) has one",
     "no_box": "the answer is a text without a box",
     "no_chain": "reasoning is to be learned, and the row has no chain of thought",
-    "unknown_image": "the dialect writes pixels, and the row does not tell of which image",
+    "unknown_image": "the dialect writes pixels, and the row does not say of which image",
 }
 NOTHING = "There is no such object."
 
@@ -49,7 +49,7 @@ class Rendering:
         style: ``think`` or ``direct``, see `univg_eval.prompts`.
         purpose: ``sft`` (prompt and completion) or ``grpo`` (prompt alone).
         history: earlier turns of a conversation are part of the prompt.
-        single_images_direct: simple references in one image are asked without thinking.
+        single_images_direct: simple references in one image are prompted without thinking.
     """
 
     dialect: Dialect
@@ -150,7 +150,7 @@ def _other_dialect(row: TrainingRow, how: Rendering) -> str:
         names.append(dialect.name + (f" with {limits[0]} to {limits[1]} pixels" if limits else ""))
     return (
         f"row {row.id!r} is written in {names[0]}, and the model to be trained is to write "
-        f"{names[1]}; run `univg-train cot` again with that dialect and these limits (it asks "
+        f"{names[1]}; run `univg-train cot` again with that dialect and these limits (it requests "
         "nothing again), or train with the row's own"
     )
 
@@ -158,7 +158,7 @@ def _other_dialect(row: TrainingRow, how: Rendering) -> str:
 def _prompt(
     row: TrainingRow, how: Rendering, single: bool, input_sizes: list[Size] | None
 ) -> list[dict[str, Any]]:
-    asked = _question(row, how, single, input_sizes)
+    prompted = _question(row, how, single, input_sizes)
     messages: list[dict[str, Any]] = []
     shown = 0
     for turn in row.history if how.history else ():
@@ -168,8 +168,8 @@ def _prompt(
         messages.append({"role": "user", "content": content})
         answer = _rewritten(turn.answer, row, how, input_sizes)
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    before = len(row.images) - shown - asked.count(IMAGE_MARK)
-    messages.append({"role": "user", "content": _content(before, asked)})
+    before = len(row.images) - shown - prompted.count(IMAGE_MARK)
+    messages.append({"role": "user", "content": _content(before, prompted)})
     return messages
 
 

@@ -43,7 +43,7 @@ class RowTarget(NamedTuple):
     """A true object.
 
     Attributes:
-        image: 0-based; None where neither question nor answer tells.
+        image: 0-based; None where neither question nor answer says.
         box: xyxy_norm, valid.
     """
 

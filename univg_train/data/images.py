@@ -10,7 +10,7 @@ from univg_eval.errors import UserError
 from univg_eval.images.reading import ImageError, image_header, load_reference, split_reference
 from univg_train.data.rows import BadKind, RowError
 
-__all__ = ["Pictures"]
+__all__ = ["MeasuredImages"]
 
 _REMEMBERED = 1 << 16  # images; a row's own and those of the rows near it
 _KINDS: dict[str, BadKind] = {
@@ -19,7 +19,7 @@ _KINDS: dict[str, BadKind] = {
 }
 
 
-class Pictures:
+class MeasuredImages:
     """Images below a folder.
 
     A file names its images relative to a folder of its authors' machine, or absolutely. The
@@ -53,11 +53,11 @@ class Pictures:
     def __setstate__(self, state: tuple[Path, bool]) -> None:
         self.__init__(state[0], decode=state[1])  # type: ignore[misc]
 
-    def look(self, released: str, where: str) -> tuple[str, tuple[int, int]]:
+    def locate(self, released: str, where: str) -> tuple[str, tuple[int, int]]:
         """The reference below the folder, and (width, height) as displayed in pixels.
 
         Args:
-            released: the path as the file writes it; ``clip.mp4#frame=12`` is a frame of a film.
+            released: the path as the file writes it; ``clip.mp4#frame=12`` is a frame of a video.
             where: names the row in an error.
 
         Raises:
