@@ -648,9 +648,7 @@ def test_bad_rows_of_prepared_samples_and_of_ones_own(tmp_path: Path) -> None:
     marked = make_sample(0, instruction="Is <image> it?")
     draw(tmp_path / "toy" / "images", {"b.png": (320, 240)})
     write_benchmark([marked], root=tmp_path, benchmark="toy", manifest_extra={})
-    with pytest.raises(
-        RowError, match=r"samples.jsonl:1: 2 images and 1 marks <image> in the "
-    ):
+    with pytest.raises(RowError, match=r"samples.jsonl:1: 2 images and 1 marks <image> in the "):
         open_rows("toy", "samples", root=tmp_path)
     with pytest.raises(UserError, match=r"benchmark 'nope' is not prepared"):
         open_rows("nope", "samples", root=tmp_path)
