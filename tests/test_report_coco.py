@@ -113,12 +113,12 @@ def test_which_images_of_a_sample_are_there(exported: CocoExport) -> None:
     ]
     assert [image["id"] for image in images] == list(range(1, 9))
     assert len({image["file_name"].lower() for image in images}) == len(images)
-    assert exported.excluded == ("toy-00006",)
+    assert exported.excluded == ["toy-00006"]
     assert set(exported.unreadable) == {"toy-00004", "toy-00008"}
     files = {path.name for path in (exported.folder / "images").iterdir()}
     assert files == {Path(image["file_name"]).name for image in images}
     assert images[4]["label"] == "cup" and images[1]["image_is_given"] is False
-    counts = exported.n_samples, exported.n_images, exported.n_annotations, exported.n_results
+    counts = exported.samples, exported.images, exported.annotations, exported.results
     assert counts == (6, 8, 6, 5)
 
 
@@ -194,7 +194,7 @@ def test_supervision_reads_it(exported: CocoExport) -> None:
         annotations_path=str(exported.folder / "annotations.json"),
     )
     assert dataset.classes == ["object"]
-    assert len(dataset) == exported.n_images
+    assert len(dataset) == exported.images
     boxes = {Path(path).name: detections.xyxy.tolist() for path, _, detections in dataset}
     assert boxes["000001_toy-00000_2.png"] == [pytest.approx([3.2, 4.8, 9.6, 14.4], abs=1e-4)]
     assert boxes["000004_toy-00002_1.png"] == []
@@ -262,7 +262,7 @@ def test_a_folder_with_something_in_it_is_left_alone(
             export_coco(data, path, root=root)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     (tmp_path / "empty").mkdir()
-    assert export_coco(data, tmp_path / "empty", root=root).n_samples == 6
+    assert export_coco(data, tmp_path / "empty", root=root).samples == 6
 
 
 def test_nothing_stays_of_an_export_that_fails(

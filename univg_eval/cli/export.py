@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from univg_eval.cli._runs import add_runs, read_runs
@@ -61,21 +62,11 @@ def run(args: argparse.Namespace) -> int:
     data = collect(read_runs(args.runs), benchmark=args.benchmark, root=args.root)
     export = export_coco(data, args.out, root=args.root)
     if args.json:
-        written = {
-            "folder": str(export.folder),
-            "benchmark": data.benchmark,
-            "samples": export.n_samples,
-            "images": export.n_images,
-            "annotations": export.n_annotations,
-            "results": export.n_results,
-            "excluded": list(export.excluded),
-            "unreadable": dict(export.unreadable),
-        }
-        print(json.dumps(written, indent=2))
+        print(json.dumps(asdict(export), indent=2, default=str))
         return 0
     print(
-        f"{export.folder}: {export.n_samples:,} samples, {export.n_images:,} images, "
-        f"{export.n_annotations:,} true boxes, {export.n_results:,} predicted boxes"
+        f"{export.folder}: {export.samples:,} samples, {export.images:,} images, "
+        f"{export.annotations:,} true boxes, {export.results:,} predicted boxes"
     )
     for note in data.notes:
         print(printable(f"Note: {note}"))

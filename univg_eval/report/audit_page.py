@@ -49,6 +49,10 @@ def audit_page(
     cases = f"{n:,} case{'' if n == 1 else 's'}"
     kinds = f"{len(report.findings)} kind{'' if len(report.findings) == 1 else 's'}"
     verdict = f"Found: {cases} of {kinds}." if n else "Nothing was found."
+    notes = []
+    if report.notes:
+        rows_of_notes = [(name, count, NOTES[name]) for name, count in report.notes.items()]
+        notes = [Section("Notes, not faults", head=("note", "rows", "meaning"), rows=rows_of_notes)]
     return Page(
         title=f"Audit of {report.benchmark}",
         lead=f"{report.n:,} rows on {report.n_images:,} images in {report.n_clusters:,} clusters "
@@ -61,23 +65,11 @@ def audit_page(
         ],
         sections=[
             *(_section(finding, rows, locate, cards_per_kind) for finding in report.findings),
-            *_notes(report),
+            *notes,
             Section("Rows per task", head=("task", "rows"), rows=list(report.tasks.items())),
         ],
         footer=footer,
     )
-
-
-def _notes(report: AuditReport) -> list[Section]:
-    if not report.notes:
-        return []
-    return [
-        Section(
-            "Notes, not faults",
-            head=("note", "rows", "meaning"),
-            rows=[(name, count, NOTES[name]) for name, count in report.notes.items()],
-        )
-    ]
 
 
 def _section(
@@ -106,10 +98,10 @@ def _card(kind: str, case: Case, rows: Mapping[str, GroundingSample], locate: Lo
         others = ", ".join(case.samples[1 : 1 + _SHOWN_IDS])
         more = len(case.samples) - 1 - _SHOWN_IDS
         lines.append(("also in", others + (f" and {more:,} more" if more > 0 else "")))
-    lines.append(("question", sample.instruction))
+    lines.append(("instruction", sample.instruction))
     earlier = rows.get(case.other or "")
     if earlier is not None:
-        lines.append((f"question of {earlier.id}", earlier.instruction))
+        lines.append((f"instruction of {earlier.id}", earlier.instruction))
     return Card(
         title=title,
         images=_panels(kind, sample, earlier, case.file, locate),

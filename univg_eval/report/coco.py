@@ -43,19 +43,20 @@ class CocoExport:
 
     Attributes:
         folder: with the files.
-        n_samples: samples in them.
-        n_images, n_annotations, n_results: entries of the files.
+        benchmark: what ran.
+        samples, images, annotations, results: how many are in the files.
         excluded: ids of samples left out for an invalid true box, as in the score.
         unreadable: id of a sample left out → why one of its images cannot be read.
     """
 
     folder: Path
-    n_samples: int
-    n_images: int
-    n_annotations: int
-    n_results: int
-    excluded: tuple[str, ...]
-    unreadable: Mapping[str, str]
+    benchmark: str
+    samples: int
+    images: int
+    annotations: int
+    results: int
+    excluded: list[str]
+    unreadable: dict[str, str]
 
 
 def export_coco(
@@ -87,8 +88,8 @@ def export_coco(
         raise UserError(f"{len(data.runs)} runs of {data.benchmark}; an export is of one run")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not empty; choose another folder or remove it")
-    excluded, unreadable = [], {}
-    n_samples = 0
+    excluded: list[str] = []
+    unreadable: dict[str, str] = {}
     try:
         with whole_folder(folder) as new:
             files = _Files(data_root(root), new)
@@ -106,7 +107,6 @@ def export_coco(
                 except UserError as error:
                     unreadable[sample.id] = str(error)
                     continue
-                n_samples += 1
                 images += added
                 annotations += _annotations(sample, added, len(annotations))
                 results += _results(sample, outcome, added)
@@ -129,13 +129,15 @@ def export_coco(
         raise UserError(
             f"cannot write {folder}: {error.strerror or error}; choose another folder"
         ) from error
+    left_out = len(excluded) + len(unreadable)
     return CocoExport(
         folder=folder,
-        n_samples=n_samples,
-        n_images=len(images),
-        n_annotations=len(annotations),
-        n_results=len(results),
-        excluded=tuple(excluded),
+        benchmark=data.benchmark,
+        samples=len(data.samples) - left_out,
+        images=len(images),
+        annotations=len(annotations),
+        results=len(results),
+        excluded=excluded,
         unreadable=unreadable,
     )
 

@@ -21,7 +21,7 @@ from univg_eval.leaderboard import Estimate, Mark, macro_estimate, task_estimate
 from univg_eval.leaderboard.rows import Entry, entry_of_runs
 from univg_eval.leaderboard.table import relative_marks
 from univg_eval.report.drawing import run_style
-from univg_eval.report.run_data import HEADLINES, ReportData, ReportRun, headline, is_hit
+from univg_eval.report.run_data import HEADLINES, ReportData, ReportRun, headline
 from univg_eval.report.text import printable
 from univg_eval.scoring import SampleScore
 
@@ -59,8 +59,6 @@ class RunFigures:
 
     Attributes:
         n: samples that count, of every kind.
-        excluded: samples left out for an invalid truth.
-        misses: samples that count and are not answered right.
         answered: share of the samples with one target that have a readable box.
         macro: unweighted mean over tasks of the headline number.
         micro: mean over samples of it.
@@ -68,14 +66,10 @@ class RunFigures:
         tasks: the headline number of each task.
         curve: unweighted mean over tasks of Acc at each of `CURVE_THRESHOLDS`.
         histogram: samples with one target in each of `HISTOGRAM_BINS`.
-        failures: misses by class, None where the classes cannot be told; their number is a
-            little smaller than `misses` where questions have several targets.
         marks: the leaderboard's, each with what there is to say, possibly nothing.
     """
 
     n: int
-    excluded: int
-    misses: int
     answered: float | None
     macro: Estimate | None
     micro: Estimate | None
@@ -83,13 +77,15 @@ class RunFigures:
     tasks: Mapping[str, Estimate]
     curve: Sequence[float]
     histogram: Sequence[int]
-    failures: Mapping[str, int] | None
     marks: Mapping[Mark, str]
 
 
 def figures_of(data: ReportData) -> list[RunFigures]:
     """The numbers of each run, in order."""
-    entries = [_entry(run) for run in data.runs]
+    entries = [
+        next(filter(None, (entry_of_runs([run.record], name) for name in HEADLINES)), None)
+        for run in data.runs
+    ]
     return [
         _figures(run, data.tasks, _marks(entry, entries[0]))
         for run, entry in zip(data.runs, entries, strict=True)
@@ -106,54 +102,40 @@ def _figures(run: ReportRun, tasks: Sequence[str], marks: Mapping[Mark, str]) ->
     shares = {task: all(value in (0.0, 1.0) for value in values[task]) for task in values}
     pooled = [value for task in values for value in values[task]]
     groups = [cluster for task in clusters for cluster in clusters[task]]
+    ious = {task: [s.iou or 0.0 for s in single if s.task == task] for task in tasks}
+
+    def macro(value: Callable[[float], float]) -> float | None:
+        return _mean([_mean(list(map(value, found))) or 0.0 for found in ious.values() if found])
+
+    def accuracy(threshold: float) -> float:
+        return macro(lambda iou: float(iou >= threshold)) or 0.0
+
     return RunFigures(
         n=len(counted),
-        excluded=sum(score.excluded for score in run.scores),
-        misses=sum(is_hit(score) is False for score in counted),
         answered=_mean([float(score.status == "ok") for score in single]),
         macro=macro_estimate(values, clusters) if values else None,
         micro=task_estimate(pooled, groups, share=all(shares.values())) if pooled else None,
-        miou=_macro(single, lambda score: score.iou or 0.0),
+        miou=macro(lambda iou: iou),
         tasks={
             task: task_estimate(values[task], clusters[task], share=shares[task]) for task in values
         },
-        curve=[_macro(single, _reaches(t)) or 0.0 for t in CURVE_THRESHOLDS] if single else [],
+        curve=[accuracy(t) for t in CURVE_THRESHOLDS] if single else [],
         histogram=_histogram(single),
-        failures=None
-        if run.failures is None
-        else {kind: n for kind, n in run.failures.total.kinds.items() if n},
         marks=marks,
     )
-
-
-def _reaches(threshold: float) -> Callable[[SampleScore], float]:
-    return lambda score: float((score.iou or 0.0) >= threshold)
 
 
 def _mean(values: Sequence[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
 
 
-def _macro(scores: Sequence[SampleScore], value: Callable[[SampleScore], float]) -> float | None:
-    """Unweighted mean over tasks of the mean of `value` over their scores."""
-    by_task: dict[str, list[float]] = {}
-    for score in scores:
-        by_task.setdefault(score.task, []).append(value(score))
-    means = [math.fsum(values) / len(values) for values in by_task.values()]
-    return _mean(means)
-
-
 def _histogram(scores: Sequence[SampleScore]) -> list[int]:
     counts = [0] * len(HISTOGRAM_BINS)
     for score in scores:
         iou = score.iou or 0.0
-        if score.status != "ok":
-            counts[0] += 1
-        elif iou == 0:
-            counts[1] += 1
-        else:
-            # Thousandths first: 0.3 / 0.1 is less than 3 in floats.
-            counts[2 + min(9, math.floor(round(iou * 10, 9)))] += 1
+        # Thousandths first: 0.3 / 0.1 is less than 3 in floats.
+        tenth = 2 + min(9, math.floor(round(iou * 10, 9)))
+        counts[0 if score.status != "ok" else 1 if iou == 0 else tenth] += 1
     return counts
 
 
@@ -161,16 +143,9 @@ def _marks(entry: Entry | None, reference: Entry | None) -> dict[Mark, str]:
     """The leaderboard's marks of a run, held against the first run; what is usual is left out."""
     if entry is None:
         return {}
-    marks = dict(entry.marks)
-    if reference is not None:
-        marks |= relative_marks(entry, reference)
+    marks = {**entry.marks, **(relative_marks(entry, reference) if reference is not None else {})}
     usual = (Mark.REFERENCE, Mark.SAME_FINGERPRINT, Mark.SAME_PROTOCOL)
     return {mark: words for mark, words in marks.items() if mark not in usual}
-
-
-def _entry(run: ReportRun) -> Entry | None:
-    entries = (entry_of_runs([run.record], metric) for metric in HEADLINES)
-    return next((entry for entry in entries if entry is not None), None)
 
 
 # --- drawn ---------------------------------------------------------------------------------------
