@@ -6,10 +6,9 @@ partitions that are reported are UNC's of RefCOCO and RefCOCO+ (val, testA, test
 RefCOCOg (val, test); `EXPRESSIONS` says how many expressions each has.
 
 The sets travel in several forms, and the same four numbers mean corners in one and a corner with
-width and height in another. `FORMS` lists those that are read, each with its fields and its
-convention of boxes; which one a file has must be said. The original release is a Python pickle
-(``refs(unc).p``): reading one runs whatever code stands in it, so it is refused and never opened;
-``docs/refcoco.md`` shows how to convert it safely.
+width and height in another. `FORMS` lists those that are read; which one a file has must be given.
+The original release is a Python pickle (``refs(unc).p``): reading one runs whatever code is in it,
+so it is refused and never opened; ``docs/refcoco.md`` shows how to convert it safely.
 """
 
 from __future__ import annotations
@@ -18,12 +17,10 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import accumulate
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +28,7 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     chosen_splits,
     describe,
     file_sha256,
+    listing,
     parse_json,
 )
 from univg_eval.benchmarks.readers.common.entry import ByHand, CatalogEntry
@@ -42,14 +40,15 @@ from univg_eval.benchmarks.readers.common.release import (
     image_instruction,
     size_of,
 )
-from univg_eval.boxes import Box
+from univg_eval.boxes import Box, four_numbers
 from univg_eval.errors import UserError
+from univg_eval.files import whole_file
 from univg_eval.samples import GroundingSample, Target
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
-__all__ = ["DATASETS", "ENTRIES", "EXPRESSIONS", "FORMS", "Form", "benchmark_name", "open_refcoco"]
+__all__ = ["DATASETS", "ENTRIES", "EXPRESSIONS", "FORMS", "Form", "open_refcoco"]
 
 DATASETS: Mapping[str, str] = {
     "refcoco": "refcoco",
@@ -67,38 +66,42 @@ EXPRESSIONS: Mapping[str, Mapping[str, int]] = {
 
 EMBEDDED = "embedded"
 _SLACK = 1.0  # pixels that a box may reach outside its image: rounding, and inclusive corners
+_LARGEST = 1e6
+_CONVENTIONS = {"xyxy": "x1, y1, x2, y2", "xywh": "x, y, width, height"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
     """One of the forms in which the sets are passed around.
 
     Attributes:
         name: what ``--form`` takes.
         published: where it is found.
-        kind: ``parquet`` or ``json`` (JSON Lines, or one JSON list).
-        fields: that a row must have.
-        box_field: the field with the box, absolute pixels.
-        box: ``xyxy`` (two corners) or ``xywh`` (a corner, width and height).
-        image_field: names the image.
-        expression_field: the expression, or a list of them, or of objects with ``sent``.
-        embedded: whether the image stands in the file.
-        several: whether a row holds several expressions of its object.
-        file_name: pattern of the file names, with the groups `split` and, where the name tells
-            it, `dataset`.
+        kind: ``parquet``, several expressions of one object a row, or ``json`` (JSON Lines, or one
+            JSON list), one expression a row.
+        file_name: pattern of the file names, with the group `split`, and `dataset` where it has it.
+        image, expression, box: the fields with the image's name, the expressions, and the box in
+            absolute pixels.
+        convention: of the box: ``xyxy`` (two corners) or ``xywh`` (a corner, width and height).
+        others: further fields that a row must have.
+        embedded: whether the file holds the images, in a field ``image``.
     """
 
     name: str
     published: str
     kind: Literal["parquet", "json"]
-    fields: tuple[str, ...]
-    box_field: str
-    box: Literal["xyxy", "xywh"]
-    image_field: str
-    expression_field: str
-    embedded: bool
-    several: bool
-    file_name: re.Pattern[str]
+    file_name: str
+    image: str
+    expression: str
+    box: str = "bbox"
+    convention: Literal["xyxy", "xywh"] = "xyxy"
+    others: tuple[str, ...] = ("height", "width")
+    embedded: bool = False
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that a row must have."""
+        return (self.image, self.expression, self.box, *self.others)
 
 
 _SHARD = r"(?:-\d{5}-of-\d{5}(?:-[0-9a-f]+)?)?\.parquet"
@@ -109,87 +112,50 @@ FORMS: Mapping[str, Form] = {
             name="lmms_lab",
             published="Hub datasets lmms-lab/RefCOCO, lmms-lab/RefCOCOplus, lmms-lab/RefCOCOg",
             kind="parquet",
-            fields=("question_id", "image", "answer", "bbox", "file_name"),
-            box_field="bbox",
-            box="xywh",
-            image_field="file_name",
-            expression_field="answer",
+            file_name=rf"(?P<split>val|testA|testB|test){_SHARD}",
+            image="file_name",
+            expression="answer",
+            convention="xywh",
+            others=("question_id", "image"),
             embedded=True,
-            several=True,
-            file_name=re.compile(r"(?P<split>val|testA|testB|test)" + _SHARD),
         ),
         Form(
             name="jxu124",
             published="Hub datasets jxu124/refcoco, jxu124/refcocoplus, jxu124/refcocog",
             kind="parquet",
-            fields=(
-                *("bbox", "image_path", "sentences", "split"),
-                *("raw_anns", "raw_image_info", "ref_id", "ann_id"),
-            ),
-            box_field="bbox",
-            box="xyxy",
-            image_field="image_path",
-            expression_field="sentences",
-            embedded=False,
-            several=True,
-            file_name=re.compile(r"(?P<split>validation|testA|testB|test)" + _SHARD),
+            file_name=rf"(?P<split>validation|testA|testB|test){_SHARD}",
+            image="image_path",
+            expression="sentences",
+            others=("split", "raw_anns", "raw_image_info", "ref_id", "ann_id"),
         ),
         Form(
             name="shikra",
             published="the annotation archive of github.com/shikras/shikra: REC_refcoco_unc_val…",
             kind="json",
-            fields=("img_path", "expression", "bbox", "height", "width"),
-            box_field="bbox",
-            box="xyxy",
-            image_field="img_path",
-            expression_field="expression",
-            embedded=False,
-            several=False,
-            file_name=re.compile(
-                r"REC_(?P<dataset>refcoco\+?|refcocog)_(?:unc|umd)_"
-                r"(?P<split>val|testA|testB|test)\.jsonl"
-            ),
+            file_name=r"REC_(?P<dataset>refcoco\+?|refcocog)_(?:unc|umd)_"
+            r"(?P<split>val|testA|testB|test)\.jsonl",
+            image="img_path",
+            expression="expression",
         ),
         Form(
             name="qwen_vl",
             published="the evaluation data of github.com/QwenLM/Qwen-VL: refcoco_val.jsonl…",
             kind="json",
-            fields=("image", "sent", "bbox", "height", "width"),
-            box_field="bbox",
-            box="xyxy",
-            image_field="image",
-            expression_field="sent",
-            embedded=False,
-            several=False,
-            file_name=re.compile(
-                r"(?P<dataset>refcoco\+?|refcocog)_(?P<split>val|testA|testB|test)\.jsonl"
-            ),
+            file_name=r"(?P<dataset>refcoco\+?|refcocog)_(?P<split>val|testA|testB|test)\.jsonl",
+            image="image",
+            expression="sent",
         ),
         Form(
             name="vlm_r1",
             published="rec_jsons_processed.zip of the Hub dataset omlab/VLM-R1: refcoco_val.json…",
             kind="json",
-            fields=("image", "normal_caption", "solution", "height", "width"),
-            box_field="solution",
-            box="xyxy",
-            image_field="image",
-            expression_field="normal_caption",
-            embedded=False,
-            several=False,
-            file_name=re.compile(
-                r"(?P<dataset>refcocop?|refcocog)_(?P<split>val|testA|testB|test)\.jsonl?"
-            ),
+            file_name=r"(?P<dataset>refcocop?|refcocog)_(?P<split>val|testA|testB|test)\.jsonl?",
+            image="image",
+            expression="normal_caption",
+            box="solution",
         ),
     )
 }
-_CONVENTIONS = {"xyxy": "x1, y1, x2, y2", "xywh": "x, y, width, height"}
-
-
-def benchmark_name(dataset: str) -> str:
-    """``refcoco``, ``refcoco_plus`` or ``refcocog``; UserError listing the known sets."""
-    if dataset not in DATASETS:
-        raise UserError(f"unknown set {dataset!r}; expected one of: {', '.join(DATASETS)}")
-    return DATASETS[dataset]
 
 
 def open_refcoco(
@@ -204,16 +170,14 @@ def open_refcoco(
     """Open one of the three sets in one of `FORMS`.
 
     Args:
-        source: the folder with the form's files, under the names they are published with (or its
-            folder ``data``), or one file; a file of another name needs exactly one split.
+        source: the folder with the form's files under their published names (or its folder
+            ``data``), or one file; a file of another name needs exactly one split.
         images: the folder with COCO's train2014 images. Forms that hold their images do without.
-        splits: some of ``val``, ``testA``, ``testB`` (RefCOCO, RefCOCO+) or ``val``, ``test``
-            (RefCOCOg); None: those that are there.
-        form: a name of `FORMS`; it has to be said.
+        splits: some of the set's splits; None: those that are there.
+        form: a name of `FORMS`; it has to be given.
         dataset: ``refcoco``, ``refcoco+`` or ``refcocog``.
-        workspace: the benchmark's own folder below the data root. Images that stand in the files
-            are written there, below ``embedded/``, named after their content; needed for these
-            forms without `images`.
+        workspace: the benchmark's folder below the data root. Without `images`, those that the
+            files hold are written there, below ``embedded/``, named after their content.
 
     Returns:
         One item a row. A sample is an expression: ``refcoco-testA-00017`` is that of row 17
@@ -225,39 +189,34 @@ def open_refcoco(
             the form's files, has fields of another form, or has more expressions in a split than
             the reported partition; a folder of images is needed.
     """
-    benchmark = benchmark_name(dataset)
+    if dataset not in DATASETS:
+        raise UserError(f"unknown set {dataset!r}; expected one of: {', '.join(DATASETS)}")
+    benchmark = DATASETS[dataset]
     path = Path(source).expanduser()
-    _refuse_pickle(path)
+    if path.suffix in _PICKLE_NAMES:
+        raise UserError(f"{path} is {_PICKLE_REMEDY}")
     shape = _get_form(form)
     known = list(EXPRESSIONS[dataset])
     wanted = chosen_splits(benchmark, known, splits) or known
-    files = _find_files(path, shape, dataset, wanted, asked=splits is not None)
+    found = _find_files(path, shape, dataset, wanted, requested=splits is not None)
     folder = ImageFolder(images, unique_names=True) if images is not None else None
-    if folder is None and not shape.embedded:
+    if folder is None and (workspace is None or not shape.embedded):
         raise UserError(
-            f"form {shape.name!r} names COCO's photographs and does not hold them; give the folder "
-            "of train2014 (13 GB, cocodataset.org) with --images"
+            f"form {shape.name!r} needs the folder of COCO's train2014 (13 GB, cocodataset.org); "
+            "give it with --images"
         )
-    if folder is None and workspace is None:
-        raise UserError(
-            f"form {shape.name!r} holds its images, and they have to be written somewhere; give a "
-            "workspace, or the folder of COCO's train2014 with images"
-        )
-    place = None if folder is not None or workspace is None else Path(workspace)
-    tables = {split: _open_table(split_files, shape) for split, split_files in files.items()}
+    reader = _Reader(benchmark, dataset, shape, folder, Path(workspace or "."))
+    files = {split: [_File(path, shape) for path in paths] for split, paths in found.items()}
     counts = {
-        split: _require_reported_size(table, shape, dataset, split)
-        for split, table in tables.items()
+        split: _require_reported_size(of_split, shape, dataset, split)
+        for split, of_split in files.items()
     }
-    reader = _Reader(benchmark, dataset, shape, folder, place)
-    items = [
-        Item(
-            key=f"{split}/{number:05d}",
-            convert=_Conversion(reader, table, split, number),
-        )
-        for split, table in tables.items()
-        for number in range(table.n)
-    ]
+    items = []
+    for split, of_split in files.items():
+        rows = [(file, row) for file in of_split for row in range(len(file.rows))]
+        for number, (file, row) in enumerate(rows):
+            convert = partial(reader.convert, file, row, split, number)
+            items.append(Item(key=f"{split}/{number:05d}", convert=convert))
     return Release(
         benchmark=benchmark,
         items=items,
@@ -267,72 +226,73 @@ def open_refcoco(
             "form": shape.name,
             "revision": shape.name,
             "dataset": dataset,
-            "box": shape.box,
+            "box": shape.convention,
             "images": "folder" if folder is not None else EMBEDDED,
             "files": [
-                {"file": file.name, "sha256": file_sha256(file), "split": split}
-                for split, split_files in files.items()
-                for file in split_files
+                {"file": path.name, "sha256": file_sha256(path), "split": split}
+                for split, paths in found.items()
+                for path in paths
             ],
             "expressions": {
-                split: {"found": counts[split], "reported": EXPRESSIONS[dataset][split]}
-                for split in tables
+                split: {"found": n, "reported": EXPRESSIONS[dataset][split]}
+                for split, n in counts.items()
             },
         },
     )
 
 
 def _get_form(name: str | None) -> Form:
-    if name is None or name not in FORMS:
-        received = "no form is given" if name is None else f"unknown form {name!r}"
-        raise UserError(
-            f"{received}; the boxes of the forms are written differently, so it is never guessed. "
-            "Give --form with one of: "
-            + "; ".join(f"{form.name} ({form.published})" for form in FORMS.values())
-        )
-    return FORMS[name]
+    if name is not None and name in FORMS:
+        return FORMS[name]
+    received = "no form is given" if name is None else f"unknown form {name!r}"
+    raise UserError(
+        f"{received}; the boxes of the forms are written differently, so it is never guessed. Give "
+        "--form with one of: "
+        + "; ".join(f"{form.name} ({form.published})" for form in FORMS.values())
+    )
 
 
 _PICKLE_NAMES = (".p", ".pkl", ".pickle")
-_PICKLE_BEGINS = (b"\x80", b"(lp", b"(dp")
 _PICKLE_REMEDY = (
-    "Reading a pickle runs whatever code stands in it, so it is never opened here. Take another "
-    "form (jxu124 has the same annotations as Parquet), or convert it with the script in "
-    "docs/refcoco.md, which runs none"
+    "a Python pickle; reading one runs whatever code is in it, so it is never opened. Take another "
+    "form (jxu124 has the same annotations), or convert it with the script in docs/refcoco.md"
 )
-
-
-def _refuse_pickle(path: Path) -> None:
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        begins = file.read(3)
-    if path.suffix in _PICKLE_NAMES or begins.startswith(_PICKLE_BEGINS):
-        raise UserError(f"{path} is a Python pickle. {_PICKLE_REMEDY}")
 
 
 # Files
 
 
 def _split_and_set(form: Form, name: str, dataset: str) -> tuple[str, str] | None:
-    """(split, set) that a file's name tells in this form; None if it is no name of the form."""
-    match = form.file_name.fullmatch(name)
+    """(split, set) by a file's name in this form; None if it is no name of the form."""
+    match = re.fullmatch(form.file_name, name)
     if match is None:
         return None
-    said = match.groupdict()
-    split = said["split"].replace("validation", "val")
+    split = match["split"].replace("validation", "val")
     if form.name == "jxu124" and split == "test" and dataset != "refcocog":
-        split = "testA"  # this form calls it so; the rows say testA
-    of = said.get("dataset") or dataset
+        split = "testA"  # this form calls it so; the rows have testA
+    of = match.groupdict().get("dataset") or dataset
     return split, {"refcocop": "refcoco+"}.get(of, of)
 
 
 def _find_files(
-    path: Path, form: Form, dataset: str, wanted: Sequence[str], *, asked: bool
+    path: Path, form: Form, dataset: str, wanted: Sequence[str], *, requested: bool
 ) -> dict[str, list[Path]]:
     """Split → its files in the order of their rows."""
     if path.is_file():
-        return {_split_of_file(path, form, dataset, wanted, asked=asked): [path]}
+        named = _split_and_set(form, path.name, dataset)
+        if named is None and requested and len(wanted) == 1:
+            named = (wanted[0], dataset)
+        if named is None:
+            raise UserError(
+                f"the name of {path} does not name its split, as those of form {form.name!r} do; "
+                "give exactly one with --split"
+            )
+        if named[1] != dataset or named[0] not in wanted:
+            raise UserError(
+                f"{path} holds split {named[0]!r} of {named[1]} by its name; expected "
+                f"{', '.join(wanted)} of {dataset}: give the right file, set or split"
+            )
+        return {named[0]: [path]}
     if not path.is_dir():
         raise UserError(
             f"{path} does not exist; give the folder with the files of form {form.name!r} "
@@ -341,132 +301,67 @@ def _find_files(
     found: dict[str, list[Path]] = {}
     for folder in (path, path / "data", path / dataset):
         for file in sorted(folder.iterdir()) if folder.is_dir() else []:
-            told = _split_and_set(form, file.name, dataset)
-            if told is not None and told[1] == dataset and told[0] in wanted and file.is_file():
-                found.setdefault(told[0], []).append(file)
+            named = _split_and_set(form, file.name, dataset)
+            if named is not None and named[1] == dataset and named[0] in wanted and file.is_file():
+                found.setdefault(named[0], []).append(file)
     missing = [split for split in wanted if split not in found]
-    if not found or (asked and missing):
+    if not found or (requested and missing):
         raise UserError(_no_files(path, form, dataset, missing))
     for files in found.values():
         _require_one_set_of_shards(files, form)
     return {split: found[split] for split in wanted if split in found}
 
 
-def _split_of_file(
-    path: Path, form: Form, dataset: str, wanted: Sequence[str], *, asked: bool
-) -> str:
-    told = _split_and_set(form, path.name, dataset)
-    if told is None:
-        if not asked or len(wanted) != 1:
-            raise UserError(
-                f"the name of {path} does not tell its split, as the names of form {form.name!r} "
-                "do; give exactly one with --split"
-            )
-        return wanted[0]
-    split, of = told
-    if of != dataset or split not in wanted:
-        raise UserError(
-            f"{path} holds split {split!r} of {of} by its name; {', '.join(wanted)} of {dataset} "
-            "was asked for: give the right file, set or split"
-        )
-    return split
-
-
 def _no_files(path: Path, form: Form, dataset: str, missing: Sequence[str]) -> str:
-    names = sorted(file.name for file in path.iterdir())
+    names = [file.name for file in path.iterdir()]
     if any(name.startswith("refs(") and name.endswith(_PICKLE_NAMES) for name in names):
-        return f"{path} is the original release, with its references in a Python pickle. " + (
-            _PICKLE_REMEDY
-        )
+        return f"{path} is the original release, its references {_PICKLE_REMEDY}"
     alike = [
         other.name
         for other in FORMS.values()
-        if other is not form and any(other.file_name.fullmatch(name) for name in names)
+        if other is not form and any(re.fullmatch(other.file_name, name) for name in names)
     ]
     return (
         f"{path} has no files of {dataset} ({', '.join(missing)}) in form {form.name!r} "
-        f"({form.published}); it holds: {', '.join(names[:8]) or 'nothing'}"
-        + (", …" if len(names) > 8 else "")
+        f"({form.published}); it holds: {listing(path)}"
         + (f". Those names look like form {' or '.join(alike)}" if alike else "")
     )
 
 
-_SHARD_NUMBERS = re.compile(r"-(\d{5})-of-(\d{5})")
-
-
 def _require_one_set_of_shards(files: Sequence[Path], form: Form) -> None:
-    numbers = [_SHARD_NUMBERS.search(file.name) for file in files]
-    if len(files) == 1 and numbers[0] is None:
-        return
-    parts = [int(match[1]) for match in numbers if match is not None]
-    totals = {int(match[2]) for match in numbers if match is not None}
-    if len(parts) == len(files) and len(totals) == 1 and parts == list(range(max(totals))):
-        return
-    raise UserError(
-        f"{files[0].parent}: the files {', '.join(file.name for file in files)} are not the parts "
-        f"of one split, each once; download form {form.name!r} again, or give one file"
-    )
+    """Refuse files of one split that are not its numbered parts, each once."""
+    matches = [re.search(r"-(\d{5})-of-(\d{5})", file.name) for file in files]
+    numbers = [(int(match[1]), int(match[2])) for match in matches if match is not None]
+    if numbers != [(k, len(files)) for k in range(len(files))] and (numbers or len(files) > 1):
+        raise UserError(
+            f"{files[0].parent}: the files {', '.join(file.name for file in files)} are not the "
+            f"parts of one split, each once; download form {form.name!r} again, or give one file"
+        )
 
 
 # Rows
 
 
-class _Table:
-    """The rows of one split, and the images that stand beside them."""
+class _File:
+    """A file's rows, as they are, and the images it holds."""
 
-    def __init__(self, files: Sequence[Path], rows: Sequence[Any], offsets: Sequence[int]) -> None:
-        """Take rows (dicts, or a text that says what is wrong) and where each file begins."""
-        self.files = list(files)
-        self.n = len(rows)
-        self._rows = rows
-        self._offsets = offsets
-        # Rows are converted in order: one group of rows of one file is in memory at a time.
-        self._group = lru_cache(maxsize=1)(_image_column)
-        self._group_ends = lru_cache(maxsize=None)(_group_ends)
+    def __init__(self, path: Path, form: Form) -> None:
+        self.path = path
+        self.rows = _parquet_rows(path, form) if form.kind == "parquet" else _json_rows(path, form)
+        self._group = range(0)
+        self._images: list[Any] = []
 
-    def where(self, number: int) -> str:
-        """File and row within it, for messages."""
-        file, row = self._place(number)
-        return f"{file.name} row {row}"
-
-    def file(self, number: int) -> Path:
-        """The file that holds a row."""
-        return self._place(number)[0]
-
-    def row(self, number: int) -> Any:
-        """What the file says in a row, images left out."""
-        return self._rows[number]
-
-    def image(self, number: int) -> Any:
-        """The ``image`` column of a row."""
-        file, row = self._place(number)
-        ends = self._group_ends(file)
-        group = next(i for i, end in enumerate(ends) if row < end)
-        return self._group(file, group)[row - (ends[group - 1] if group else 0)]
-
-    def _place(self, number: int) -> tuple[Path, int]:
-        index = max(i for i, offset in enumerate(self._offsets) if offset <= number)
-        return self.files[index], number - self._offsets[index]
-
-
-def _open_table(files: Sequence[Path], form: Form) -> _Table:
-    rows: list[Any] = []
-    offsets = []
-    for file in files:
-        offsets.append(len(rows))
-        rows += (_parquet_rows if form.kind == "parquet" else _json_rows)(file, form)
-    return _Table(files, rows, offsets)
-
-
-def _require_fields(file: Path, names: Sequence[str], form: Form) -> None:
-    missing = [name for name in form.fields if name not in names]
-    if not missing:
-        return
-    alike = [other.name for other in FORMS.values() if set(other.fields) <= set(names)]
-    raise UserError(
-        f"{file} is not of form {form.name!r}: it has no {', '.join(missing)}; its fields are: "
-        f"{', '.join(names)}" + (f". They are those of form {' or '.join(alike)}" if alike else "")
-    )
+    def image(self, row: int) -> Any:
+        """The ``image`` column of a row; rows are taken in order, a row group at a time."""
+        if row not in self._group:
+            with _parquet(self.path) as table:
+                first = group = 0
+                while row >= first + table.metadata.row_group(group).num_rows:
+                    first += table.metadata.row_group(group).num_rows
+                    group += 1
+                self._images = table.read_row_group(group, columns=["image"])["image"].to_pylist()
+            self._group = range(first, first + len(self._images))
+        return self._images[row - self._group.start]
 
 
 @contextmanager
@@ -484,8 +379,8 @@ def _parquet(file: Path) -> Iterator[ParquetFile]:
             yield opened
     except (OSError, pyarrow.ArrowInvalid) as error:
         raise UserError(
-            f"cannot read {file} as Parquet: {error}; a download that broke off looks like this "
-            "(and so does a Git LFS pointer): download it again"
+            f"cannot read {file} as Parquet: {error}; a download that broke off (or a Git LFS "
+            "pointer) looks like this: download it again"
         ) from error
 
 
@@ -497,39 +392,22 @@ def _parquet_rows(file: Path, form: Form) -> list[Any]:
     return rows
 
 
-def _group_ends(file: Path) -> list[int]:
-    """The number of rows up to the end of each group of rows."""
-    with _parquet(file) as table:
-        metadata = table.metadata
-        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-    return list(accumulate(sizes))
-
-
-def _image_column(file: Path, group: int) -> list[Any]:
-    with _parquet(file) as table:
-        images: list[Any] = table.read_row_group(group, columns=["image"])["image"].to_pylist()
-    return images
-
-
 def _json_rows(file: Path, form: Form) -> list[Any]:
+    """The values of a JSON list or of JSON Lines; of a line that is no JSON its fault."""
     try:
         raw = file.read_bytes()
+        is_list = raw.lstrip().startswith(b"[")
+        lines = [line for line in raw.split(b"\n") if line.strip()]
+        rows = parse_json(raw) if is_list else [_parsed_line(line) for line in lines]
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}") from error
-    if raw.startswith(b"PAR1"):
-        parquet = [other.name for other in FORMS.values() if other.kind == "parquet"]
-        raise UserError(
-            f"{file} is a Parquet file, and form {form.name!r} is JSON; the forms in Parquet are "
-            f"{' and '.join(parquet)}"
-        )
-    rows = _json_list(file, raw) if raw.lstrip().startswith(b"[") else _json_lines(raw)
+    except ValueError as error:
+        raise UserError(f"{file}: {error}; if its download broke off, fetch it again") from error
     objects = [row for row in rows if isinstance(row, dict)]
     if not objects:
         raise UserError(
-            f"{file}: holds no rows"
-            + (f" (the first entry {rows[0]})" if rows else "")
-            + "; expected a JSON list of objects, or one object a line, with the fields of form "
-            f"{form.name!r}: {', '.join(form.fields)}"
+            f"{file}: holds no JSON objects; expected a list of them, or one a line, with the "
+            f"fields of form {form.name!r}: {', '.join(form.fields)}"
         )
     # A faulty row does not make a file one of another form.
     typical = next((row for row in objects if set(form.fields) <= row.keys()), objects[0])
@@ -537,47 +415,36 @@ def _json_rows(file: Path, form: Form) -> list[Any]:
     return rows
 
 
-def _json_list(file: Path, raw: bytes) -> list[Any]:
+def _parsed_line(line: bytes) -> Any:
     try:
-        rows = parse_json(raw.decode("utf-8"))
+        return parse_json(line)
     except ValueError as error:
-        raise UserError(
-            f"{file}: {error}; a download that broke off looks like this: download it again"
-        ) from error
-    return [_object_or_fault(row) for row in rows]
+        return _fault(f"is no JSON object ({error})")
 
 
-def _json_lines(raw: bytes) -> list[Any]:
-    rows: list[Any] = []
-    for line in raw.split(b"\n"):
-        if not line.strip():
-            continue
-        try:
-            value = parse_json(line.decode("utf-8"))
-        except ValueError as error:
-            rows.append(f"is no JSON object ({error})")
-        else:
-            rows.append(_object_or_fault(value))
-    return rows
-
-
-def _object_or_fault(value: Any) -> Any:
-    """A row, or a text that says what is wrong with it."""
-    return value if isinstance(value, dict) else f"is {describe(value)}; expected an object"
+def _require_fields(file: Path, names: Sequence[str], form: Form) -> None:
+    missing = [name for name in form.fields if name not in names]
+    if not missing:
+        return
+    alike = [other.name for other in FORMS.values() if set(other.fields) <= set(names)]
+    raise UserError(
+        f"{file} is not of form {form.name!r}: it has no {', '.join(missing)}; its fields are: "
+        f"{', '.join(names)}" + (f". They are those of form {' or '.join(alike)}" if alike else "")
+    )
 
 
 def _expressions(row: Any, form: Form) -> list[Any]:
-    value = row.get(form.expression_field) if isinstance(row, dict) else None
-    if not form.several:
+    value = row.get(form.expression) if isinstance(row, dict) else None
+    if form.kind == "json":
         return [value]
     if not isinstance(value, list):
         return []
     return [entry.get("sent") if isinstance(entry, dict) else entry for entry in value]
 
 
-def _require_reported_size(table: _Table, form: Form, dataset: str, split: str) -> int:
+def _require_reported_size(files: Sequence[_File], form: Form, dataset: str, split: str) -> int:
     """How many expressions a split has; UserError if they are more than the partition's."""
-    count = sum(len(_expressions(table.row(number), form)) for number in range(table.n))
+    count = sum(len(_expressions(row, form)) for file in files for row in file.rows)
     reported = EXPRESSIONS[dataset][split]
     others = [
         name
@@ -586,17 +453,16 @@ def _require_reported_size(table: _Table, form: Form, dataset: str, split: str) 
     ]
     if count <= reported and not others:
         return count
-    names = ", ".join(file.name for file in table.files)
     if others:
         reason = f"that is {others[0]}: prepare it as {DATASETS[others[0]]!r}"
     elif form.name == "lmms_lab" and split == "val":
         reason = (
-            "by its row counts this form's val of RefCOCO and RefCOCOg holds Google's partition "
-            "too, so its scores do not compare with published ones; take val from another form, "
-            "such as jxu124, and the other splits with --split"
+            "this form's val of RefCOCO and RefCOCOg holds Google's partition too, so its scores "
+            "do not compare with published ones; take val from another form, such as jxu124"
         )
     else:
         reason = "these are not the rows of that partition; get the files of the form again"
+    names = ", ".join(file.path.name for file in files)
     raise UserError(
         f"{names}: {count:,} expressions, but {split} of {dataset} has {reported:,}; {reason}"
     )
@@ -604,55 +470,59 @@ def _require_reported_size(table: _Table, form: Form, dataset: str, split: str) 
 
 # Converting a row
 
-
-@dataclass(frozen=True, slots=True)
-class _Conversion:
-    """Makes one row's samples when it is called."""
-
-    reader: _Reader
-    table: _Table
-    split: str
-    number: int
-
-    def __call__(self) -> list[GroundingSample]:
-        where = self.table.where(self.number)
-        try:
-            return self.reader.samples(self.table, self.split, self.number)
-        except ItemError as error:
-            raise ItemError(error.kind, f"{where}: {error}") from error
+_SPLIT_NAMES = {"val": ("val", "validation"), "testA": ("testA", "test")}
+# The original release appends the object's number to COCO's own name of an image.
+_OBJECT_NUMBER = re.compile(r"(COCO_(?:train|val)2014_\d{12})_\d+(?=\.jpg$)")
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Makes samples of rows."""
+    """Makes samples of rows; `workspace` counts where there is no `folder` of images."""
 
     benchmark: str
     dataset: str
     form: Form
     folder: ImageFolder | None
-    workspace: Path | None
+    workspace: Path
 
-    def samples(self, table: _Table, split: str, number: int) -> list[GroundingSample]:
-        row = table.row(number)
-        if isinstance(row, str):
-            raise _fault(row)
+    def convert(self, file: _File, row: int, split: str, number: int) -> list[GroundingSample]:
+        """The samples of a row of a file, which is `number` in its split."""
+        try:
+            return self._samples(file, row, split, number)
+        except ItemError as error:
+            raise ItemError(error.kind, f"{file.path.name} row {row}: {error}") from error
+
+    def _samples(self, file: _File, place: int, split: str, number: int) -> list[GroundingSample]:
+        form = self.form
+        row = file.rows[place]
+        if isinstance(row, ItemError):
+            raise row
+        if not isinstance(row, dict):
+            raise _fault(f"is {describe(row)}; expected an object")
         self._require_this_set(row, split)
-        expressions = _checked_expressions(row, self.form)
-        released = _released_name(row, self.form)
-        photograph = _photograph(released)
-        image, size = self._image(table, number, photograph)
-        _require_size(_declared_size(row, self.form), size, released)
-        box = _box_norm(row[self.form.box_field], self.form, size)
-        _require_agreement(row, self.form, box, size)
+        expressions = _checked_expressions(row, form)
+        released = row[form.image]
+        if not isinstance(released, str) or not released:
+            raise _fault(f"field {form.image!r} is {describe(released)}; expected an image's path")
+        photograph = _OBJECT_NUMBER.sub(r"\1", released)
+        if self.folder is not None:
+            found = self.folder.find(photograph)
+            image, size = f"images/{found}", size_of(self.folder.folder / found)
+        else:
+            image = f"{EMBEDDED}/{_store(file.image(place), self.workspace / EMBEDDED)}"
+            size = size_of(self.workspace / image)
+        _require_size(row, form, size, released)
+        box = _box_norm(row[form.box], form, size)
+        _require_agreement(row, form, box, size)
         base = f"{self.benchmark}-{split}-{number:05d}"
         facts = {key: row[key] for key in ("question_id", "ref_id", "ann_id") if key in row}
         return [
             GroundingSample(
-                id=f"{base}-{k}" if self.form.several else base,
+                id=base if form.kind == "json" else f"{base}-{k}",
                 benchmark=self.benchmark,
                 task=self.benchmark,
                 split=split,
-                images=(image,),
+                images=(f"{self.benchmark}/{image}",),
                 widths=(size[0],),
                 heights=(size[1],),
                 instruction=image_instruction(expression),
@@ -660,8 +530,8 @@ class _Reader:
                 image_is_given=True,
                 cluster=f"{self.benchmark}-{PurePosixPath(photograph).stem}",
                 source={
-                    "file": table.file(number).name,
-                    "revision": self.form.name,
+                    "file": file.path.name,
+                    "revision": form.name,
                     "row": number,
                     "images": [released],
                 },
@@ -671,38 +541,14 @@ class _Reader:
         ]
 
     def _require_this_set(self, row: Mapping[str, Any], split: str) -> None:
-        """Check what a row says of itself against what was asked for."""
+        """Compare the set and split that a row names with those of its file."""
         name = row.get("dataset_name")
-        said = _SET_NAMES.get(str(name).rpartition("/")[2].lower())
-        if said is not None and said != self.dataset:
+        named = str(name).rpartition("/")[2].lower()
+        named = {"refcocop": "refcoco+", "refcocoplus": "refcoco+"}.get(named, named)
+        if named in DATASETS and named != self.dataset:
             raise _fault(f"field 'dataset_name' is {name!r}; expected {self.dataset!r}")
-        if self.form.name == "jxu124" and row["split"] not in _SPLIT_NAMES[split]:
+        if self.form.name == "jxu124" and row["split"] not in _SPLIT_NAMES.get(split, (split,)):
             raise _fault(f"field 'split' is {row['split']!r}, but the file is that of {split!r}")
-
-    def _image(self, table: _Table, number: int, name: str) -> tuple[str, tuple[int, int]]:
-        """Path below the data root and (width, height) of a row's image."""
-        if self.folder is not None:
-            found = self.folder.find(name)
-            return f"{self.benchmark}/images/{found}", size_of(self.folder.folder / found)
-        assert self.workspace is not None
-        found = _store(table.image(number), self.workspace / EMBEDDED)
-        path = f"{EMBEDDED}/{found}"
-        return f"{self.benchmark}/{path}", size_of(self.workspace / path)
-
-
-_SPLIT_NAMES = {
-    "val": ("val", "validation"),
-    "testA": ("testA", "test"),
-    "testB": ("testB",),
-    "test": ("test",),
-}
-_SET_NAMES = {
-    "refcoco": "refcoco",
-    "refcoco+": "refcoco+",
-    "refcocop": "refcoco+",
-    "refcocoplus": "refcoco+",
-    "refcocog": "refcocog",
-}
 
 
 def _fault(message: str) -> ItemError:
@@ -715,29 +561,13 @@ def _checked_expressions(row: Mapping[str, Any], form: Form) -> list[str]:
         raise _fault(f"has no {', '.join(missing)}; expected: {', '.join(form.fields)}")
     expressions = _expressions(row, form)
     if not expressions or not all(isinstance(text, str) and text.strip() for text in expressions):
-        raise _fault(
-            f"field {form.expression_field!r} is {describe(row[form.expression_field])}; expected "
-            + ("expressions" if form.several else "an expression")
-        )
+        received = describe(row[form.expression])
+        expected = "an expression" if form.kind == "json" else "expressions"
+        raise _fault(f"field {form.expression!r} is {received}; expected {expected}")
     return expressions
 
 
-_OBJECT_NUMBER = re.compile(r"(COCO_(?:train|val)2014_\d{12})_\d+(?=\.jpg$)")
-
-
-def _released_name(row: Mapping[str, Any], form: Form) -> str:
-    name = row.get(form.image_field)
-    if not isinstance(name, str) or not name:
-        raise _fault(f"field {form.image_field!r} is {describe(name)}; expected an image's path")
-    return name
-
-
-def _photograph(released: str) -> str:
-    """COCO's own name of an image: the original release appends the object's number to it."""
-    return _OBJECT_NUMBER.sub(r"\1", released)
-
-
-_BEGINS = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG\r\n", "png"))
+_BEGINS = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n": "png"}
 
 
 def _store(image: Any, folder: Path) -> str:
@@ -745,7 +575,7 @@ def _store(image: Any, folder: Path) -> str:
     data = image.get("bytes") if isinstance(image, dict) else None
     if not isinstance(data, bytes) or not data:
         raise ItemError("missing_image", "field 'image' holds no image")
-    suffix = next((suffix for begins, suffix in _BEGINS if data.startswith(begins)), None)
+    suffix = next((suffix for begins, suffix in _BEGINS.items() if data.startswith(begins)), None)
     if suffix is None:
         raise ItemError(
             "unreadable_image",
@@ -756,7 +586,8 @@ def _store(image: Any, folder: Path) -> str:
     path = folder / name
     if not path.exists():
         try:
-            _write_atomically(path, data)
+            with whole_file(path, "wb") as file:
+                file.write(data)
         except OSError as error:
             raise UserError(
                 f"cannot write the image {path}: {error.strerror or error}; free space, or choose "
@@ -765,62 +596,31 @@ def _store(image: Any, folder: Path) -> str:
     return name
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 # Boxes
 
 
-def _four_numbers(value: Any, name: str) -> tuple[float, float, float, float]:
-    if (
-        not isinstance(value, list)
-        or len(value) != 4
-        or not all(type(v) in (int, float) and -1e6 < v < 1e6 for v in value)
-    ):
+def _corners(value: Any, name: str, convention: str) -> Box:
+    """x1, y1, x2, y2 of a box in pixels written in one of `_CONVENTIONS`."""
+    numbers = four_numbers(value, _LARGEST)
+    if numbers is None:
         raise _fault(f"{name} is {describe(value)}; expected four numbers in pixels")
-    a, b, c, d = value
-    return (a, b, c, d)
-
-
-def _corners(value: Any, name: str, convention: str) -> tuple[float, float, float, float]:
-    """x1, y1, x2, y2 of a box written in one of `_CONVENTIONS`."""
-    x1, y1, x2, y2 = _four_numbers(value, name)
-    if convention == "xywh":
-        x2, y2 = x1 + x2, y1 + y2
-    return (x1, y1, x2, y2)
+    x1, y1, x2, y2 = numbers
+    return (x1, y1, x1 + x2, y1 + y2) if convention == "xywh" else numbers
 
 
 def _box_norm(value: Any, form: Form, image_wh: tuple[int, int]) -> Box:
     """A row's box, in the form's convention, on [0, 1] of its image."""
-    name = f"field {form.box_field!r}"
-    x1, y1, x2, y2 = _corners(value, name, form.box)
+    x1, y1, x2, y2 = _corners(value, f"field {form.box!r}", form.convention)
     width, height = image_wh
     inside = min(x1, y1) >= -_SLACK and x2 <= width + _SLACK and y2 <= height + _SLACK
     if not inside or x1 >= x2 or y1 >= y2:
-        other = "xywh" if form.box == "xyxy" else "xyxy"
+        other = "xywh" if form.convention == "xyxy" else "xyxy"
         raise _fault(
-            f"{name} is {describe(value)}, read as {_CONVENTIONS[form.box]}; it is no box in an "
-            f"image of {width}x{height} pixels. If the file writes {_CONVENTIONS[other]}, it is "
-            f"not of form {form.name!r}"
+            f"field {form.box!r} is {describe(value)}, read as {_CONVENTIONS[form.convention]}; it "
+            f"is no box in an image of {width}x{height} pixels. If the file writes "
+            f"{_CONVENTIONS[other]}, it is not of form {form.name!r}"
         )
-    return (
-        max(x1, 0.0) / width,
-        max(y1, 0.0) / height,
-        min(x2, width) / width,
-        min(y2, height) / height,
-    )
+    return max(x1, 0) / width, max(y1, 0) / height, min(x2, width) / width, min(y2, height) / height
 
 
 def _parsed(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -834,42 +634,37 @@ def _parsed(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value
 
 
-def _declared_size(row: Mapping[str, Any], form: Form) -> tuple[Any, Any] | None:
-    """(width, height) that a row states, if its form does."""
-    if form.name == "jxu124":
-        row = _parsed(row, "raw_image_info")
-    return (row.get("width"), row.get("height")) if "width" in row else None
-
-
 def _require_size(
-    declared: tuple[Any, Any] | None, measured: tuple[int, int], released: str
+    row: Mapping[str, Any], form: Form, measured: tuple[int, int], released: str
 ) -> None:
-    if declared is not None and declared != measured:
+    """Compare the image's size with the one that the row states, if its form does."""
+    stated = _parsed(row, "raw_image_info") if form.name == "jxu124" else row
+    if "width" in stated and (stated["width"], stated.get("height")) != measured:
         raise ItemError(
             "size_mismatch",
             f"image {released!r} is {measured[0]}x{measured[1]} pixels, the row says "
-            f"{declared[0]!r}x{declared[1]!r}; give COCO's train2014 images as they are published",
+            f"{stated['width']!r}x{stated.get('height')!r}; give COCO's train2014 images as they "
+            "are published",
         )
 
 
 def _require_agreement(
     row: Mapping[str, Any], form: Form, box: Box, image_wh: tuple[int, int]
 ) -> None:
-    """Compare the box with what a row says of it a second time."""
+    """Compare the box with a second statement of it in the row."""
     if form.name == "jxu124":
         second = _corners(_parsed(row, "raw_anns").get("bbox"), "raw_anns' bbox", "xywh")
         units, slack = image_wh * 2, 2 * _SLACK
     elif form.name == "vlm_r1" and "normalized_solution" in row:
-        second = _four_numbers(row["normalized_solution"], "field 'normalized_solution'")
+        second = _corners(row["normalized_solution"], "field 'normalized_solution'", "xyxy")
         units, slack = (1000, 1000, 1000, 1000), 2.0
     else:
         return
-    first = tuple(value * unit for value, unit in zip(box, units, strict=True))
-    if max(abs(a - b) for a, b in zip(first, second, strict=True)) > slack:
+    if any(abs(a * unit - b) > slack for a, b, unit in zip(box, second, units, strict=True)):
         raise _fault(
-            f"field {form.box_field!r} is {describe(row[form.box_field])}, but the row's second "
-            f"statement of the box is {describe(list(second))}: they are not the same box, so the "
-            f"file is not of form {form.name!r}"
+            f"field {form.box!r} is {describe(row[form.box])}, but the row's second statement of "
+            f"the box is {describe(list(second))}: they are not the same box, so the file is not "
+            f"of form {form.name!r}"
         )
 
 
