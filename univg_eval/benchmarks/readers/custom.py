@@ -1,4 +1,4 @@
-"""Bring your own: questions and boxes from a JSON Lines file, one question a line.
+"""Bring your own: samples from a JSON Lines file, one a line.
 
 The form is described for its authors, with examples, in ``docs/custom.md``. A file::
 
@@ -22,14 +22,12 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from univg_eval.benchmarks.readers.common.annotation_files import (
-    checked_text,
     chosen_splits,
     describe,
     file_sha256,
@@ -44,7 +42,7 @@ from univg_eval.benchmarks.readers.common.release import (
     shared_image_clusters,
     size_of,
 )
-from univg_eval.boxes import Box
+from univg_eval.boxes import Box, four_numbers
 from univg_eval.errors import UserError
 from univg_eval.images.reading import split_reference
 from univg_eval.images.video import read_frames
@@ -61,17 +59,18 @@ SPACES: Mapping[str, str] = {
 }
 # How far a box may reach outside its image, in the units of its space: rounding, no more.
 _SLACK = {"pixels": 0.5, "norm1": 0.0005, "norm1000": 0.5}
+_LARGEST = 1e9
 
 FIELDS: Mapping[str, str] = {
     "images": "a path, or a list of paths",
-    "instruction": "what to find",
-    "box": "x1, y1, x2, y2; null if there is nothing to find",
-    "boxes": "several boxes, or objects with image and box; [] if there is nothing to find",
-    "space": "pixels, norm1 or norm1000",
+    "instruction": "a text: what to find",
+    "box": "four numbers x1, y1, x2, y2, or null if there is nothing to find",
+    "boxes": "a list of boxes, or of objects with image and box; [] if there is nothing to find",
+    "space": f"one of: {', '.join(SPACES)}",
     "target_image": "the image that the boxes lie on, from 1",
-    "find_image": "true if the model has to find out which image it is",
-    "group": "the task that the row counts in",
-    "id": "a name of your own for the row",
+    "find_image": "true if the model has to find out which image it is, else false",
+    "group": "the row's task: up to 64 letters, digits, '_', '-' and '.', the first no sign",
+    "id": "a name of your own for the row: printable text of up to 200 characters",
     "extra": "an object with columns of your own",
 }
 # What these fields are called elsewhere.
@@ -86,9 +85,25 @@ _ELSEWHERE = {
     "id": ("question_id", "sample_id", "row_id"),
 }
 _INTENDED = {alias: name for name, aliases in _ELSEWHERE.items() for alias in aliases}
-_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_LONGEST_ID = 200
-_FRAME = re.compile(r"#frame=[0-9]+$")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+# Whether a value has the type of its field.
+_CHECKS: Mapping[str, Callable[[Any], bool]] = {
+    "images": lambda v: _is_text(v) or (isinstance(v, list) and v != [] and all(map(_is_text, v))),
+    "instruction": _is_text,
+    "boxes": lambda v: isinstance(v, list) and not (v and type(v[0]) in (int, float)),
+    "space": lambda v: isinstance(v, str) and v in SPACES,
+    "find_image": lambda v: isinstance(v, bool),
+    "group": lambda v: (
+        isinstance(v, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", v) is not None
+    ),
+    "id": lambda v: isinstance(v, str) and v.isprintable() and 0 < len(v) <= 200,
+    "extra": lambda v: isinstance(v, dict),
+}
 
 
 def open_custom(
@@ -126,17 +141,15 @@ def open_custom(
             f"the image folder {folder} does not exist; give with --images the folder that the "
             f"paths in {path} are relative to"
         )
-    clusters = shared_image_clusters([_file_names(row.value, folder) for row in rows])
-    ids = _ids(path, rows)
-    first_line = {id_: row.line for id_, row in reversed(list(zip(ids, rows, strict=True)))}
+    clusters = shared_image_clusters([list(_file_names(value, folder)) for value in rows.values()])
     reader = _Reader(path.name, folder, space)
-    items = [
-        Item(
-            key=f"line-{row.line}",
-            convert=_Conversion(reader, number, row, id_, first_line[id_], cluster),
-        )
-        for number, (row, id_, cluster) in enumerate(zip(rows, ids, clusters, strict=True))
-    ]
+    items = []
+    first_line: dict[Any, int] = {}
+    for number, ((line, value), cluster) in enumerate(zip(rows.items(), clusters, strict=True)):
+        own = value.get("id") if isinstance(value, dict) else None
+        first = first_line.setdefault(own, line) if isinstance(own, str) else line
+        convert = partial(reader.convert, value, line, number, cluster, first)
+        items.append(Item(key=f"line-{line}", convert=convert))
     return Release(
         benchmark=BENCHMARK,
         items=items,
@@ -153,41 +166,18 @@ def open_custom(
 
 # Reading the file
 
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One line with a row: its 1-based number in the file; its value, or why it has none."""
-
-    line: int
-    value: Any = None
-    fault: str | None = None
-
-
-def _parse(raw: bytes) -> tuple[Any, str | None]:
-    """The JSON value of a line, or None and what is wrong with it."""
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return None, f"is not UTF-8 (byte {error.start} is 0x{raw[error.start]:02x})"
-    try:
-        return parse_json(text, allow_nan=False), None
-    except ValueError as error:
-        return None, str(error)
-
-
 _UTF8_MARK = b"\xef\xbb\xbf"  # some editors begin a file with it
+_Rows = Mapping[int, Any]
+"""1-based line number → its value, or the ItemError that it is none."""
 
 
-def _read(path: Path) -> tuple[str | None, list[_Row]]:
+def _read(path: Path) -> tuple[str | None, _Rows]:
     """The space that the first line states for the file, or None, and the rows."""
     try:
         raw = path.read_bytes()
     except OSError as error:
-        if path.is_dir():
-            raise UserError(
-                f"{path} is a folder; give the JSON Lines file itself: --source {path}/NAME.jsonl"
-            ) from error
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        remedy = "; give the JSON Lines file in it" if path.is_dir() else ""
+        raise UserError(f"cannot read {path}: {error.strerror or error}{remedy}") from error
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f"{path}: is UTF-16; save it as UTF-8")
     lines = raw.removeprefix(_UTF8_MARK).split(b"\n")
@@ -197,125 +187,77 @@ def _read(path: Path) -> tuple[str | None, list[_Row]]:
             "no list around them and no commas between them"
         )
     space: str | None = None
-    rows: list[_Row] = []
+    rows: dict[int, Any] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        value, fault = _parse(line)
+        value = _parsed(line)
         if not rows and space is None and isinstance(value, dict) and set(value) == {"space"}:
-            space = _known_space(value["space"], f"{path}:{number}")
+            space = value["space"]
+            if not _CHECKS["space"](space):
+                raise UserError(
+                    f"{path}:{number}: space is {describe(space)}; expected one of: "
+                    + "; ".join(f"{name!r} ({meaning})" for name, meaning in SPACES.items())
+                )
         else:
-            rows.append(_Row(number, value, fault))
+            rows[number] = value
     return space, rows
 
 
-def _known_space(value: Any, where: str) -> str:
-    if not isinstance(value, str) or value not in SPACES:
-        raise UserError(
-            f"{where}: space is {describe(value)}; expected one of: "
-            + "; ".join(f"{name!r} ({meaning})" for name, meaning in SPACES.items())
-        )
-    return value
+def _parsed(line: bytes) -> Any:
+    try:
+        return parse_json(line, allow_nan=False)
+    except ValueError as error:
+        return _fault(f"{error}; expected one JSON object a line")
 
 
-def _require_rows(path: Path, space: str | None, rows: Sequence[_Row]) -> None:
-    objects = [row for row in rows if isinstance(row.value, dict)]
+def _require_rows(path: Path, space: str | None, rows: _Rows) -> None:
+    """Refuse a file that is none of this form as a whole, instead of each of its rows."""
+    objects = {line: value for line, value in rows.items() if isinstance(value, dict)}
     expected = "expected one JSON object a line with the fields images, instruction and box"
     if not rows:
         raise UserError(f"{path}: holds no rows; {expected}")
     if not objects:
-        fault = rows[0].fault or f"is {describe(rows[0].value)}"
+        line, value = next(iter(rows.items()))
+        fault = value if isinstance(value, ItemError) else f"is {describe(value)}"
+        raise UserError(f"{path}: no line is a JSON object; {expected}. Line {line}: {fault}")
+    if not any({"images", "instruction"} & set(row) for row in objects.values()):
+        line, value = next(iter(objects.items()))
         raise UserError(
-            f"{path}: no line of it is a JSON object; {expected}. Line {rows[0].line}: {fault}"
+            f"{path}: no row has 'images' or 'instruction'; line {line} has: "
+            f"{', '.join(value) or 'nothing'}. docs/custom.md shows the form, and how to write it "
+            "from COCO's"
         )
-    if not any({"images", "instruction"} & set(row.value) for row in objects):
-        raise UserError(
-            f"{path}: is no file of this form: no row has 'images' or 'instruction'; line "
-            f"{objects[0].line} has: {', '.join(objects[0].value) or 'nothing'}. docs/custom.md "
-            "shows the form, and how to write it from COCO's"
-        )
-    boxed = any(row.value.get("box") or row.value.get("boxes") for row in objects)
-    if boxed and space is None and not any("space" in row.value for row in objects):
+    boxed = any(row.get("box") or row.get("boxes") for row in objects.values())
+    if boxed and space is None and not any("space" in row for row in objects.values()):
         raise UserError(
             f"{path}: the space of the boxes is stated nowhere, and it is never guessed; put "
             '{"space": "pixels"} into a first line of its own ("norm1" for 0-1, "norm1000" for '
             "0-1000)"
         )
+    own = [line for line, row in objects.items() if "id" in row]
+    if own and len(own) < len(objects):
+        bare = next(line for line, row in objects.items() if "id" not in row)
+        raise UserError(
+            f"{path}: line {own[0]} has an id and line {bare} has none; give every row one, or none"
+        )
 
 
-def _file_names(row: Any, folder: Path) -> list[str]:
-    """The files that a row shows, for telling which rows share one; [] where it is faulty."""
+def _file_names(row: Any, folder: Path) -> Iterator[str]:
+    """The files that a row shows, to find which rows share one; none where it is faulty."""
     images = row.get("images") if isinstance(row, dict) else None
     references = [images] if isinstance(images, str) else images
-    if not isinstance(references, list):
-        return []
-    return [
-        str(PurePosixPath(_FRAME.sub("", reference).removeprefix(f"{folder}/")))
-        for reference in references
-        if isinstance(reference, str)
-    ]
-
-
-def _ids(path: Path, rows: Sequence[_Row]) -> list[str]:
-    """The id of each row, decided for all of them together; "" for what is no id."""
-    own = [isinstance(row.value, dict) and "id" in row.value for row in rows]
-    bare = [isinstance(row.value, dict) and "id" not in row.value for row in rows]
-    if any(own) and any(bare):
-        raise UserError(
-            f"{path}: line {rows[own.index(True)].line} has an id and line "
-            f"{rows[bare.index(True)].line} has none; give every row one, or none"
-        )
-    if not any(own):
-        return [f"{BENCHMARK}-{number:05d}" for number in range(len(rows))]
-    values = [row.value["id"] if has else "" for row, has in zip(rows, own, strict=True)]
-    return [value if isinstance(value, str) else "" for value in values]
+    for reference in references if isinstance(references, list) else ():
+        if isinstance(reference, str):
+            name = re.sub(r"#frame=[0-9]+$", "", reference)
+            yield str(PurePosixPath(name.removeprefix(f"{folder}/")))
 
 
 # Converting a row
 
 
-@dataclass(frozen=True, slots=True)
-class _Conversion:
-    """Makes one row's sample when it is called."""
-
-    reader: _Reader
-    number: int
-    row: _Row
-    id: str
-    first_line_of_id: int
-    cluster: int
-
-    def __call__(self) -> list[GroundingSample]:
-        where = f"{self.reader.file}:{self.row.line}"
-        row = _checked_row(self.row, where)
-        _require_own_id(row, self.id, self.row.line, self.first_line_of_id, where)
-        return [self.reader.sample(row, self.number, self.id, self.cluster, where)]
-
-
-def _checked_row(row: _Row, where: str) -> dict[str, Any]:
-    if row.fault is not None:
-        raise _fault(f"{where}: {row.fault}; expected one JSON object a line")
-    if not isinstance(row.value, dict):
-        raise _fault(f"{where}: is {describe(row.value)}; expected a JSON object")
-    if set(row.value) == {"space"}:
-        raise _fault(
-            f"{where}: states a space for the whole file, which only the first line can; give each "
-            "row its own 'space', or keep files of different spaces apart"
-        )
-    _require_known_fields(row.value, where)
-    return row.value
-
-
-def _require_own_id(
-    row: Mapping[str, Any], id_: str, line: int, first_line: int, where: str
-) -> None:
-    if not id_ or not id_.isprintable() or len(id_) > _LONGEST_ID:
-        raise _fault(
-            f"{where}: field 'id' is {describe(row.get('id'))}; expected a printable text of at "
-            f"most {_LONGEST_ID} characters"
-        )
-    if line != first_line:
-        raise _fault(f"{where}: the id {id_!r} is that of line {first_line} already")
+def _fault(message: str) -> ItemError:
+    return ItemError("invalid_row", message)
 
 
 class _Reader:
@@ -327,31 +269,49 @@ class _Reader:
         self.space = space
         self._size = cache(self._measure)
 
-    def sample(
-        self, row: Mapping[str, Any], number: int, id_: str, cluster: int, where: str
-    ) -> GroundingSample:
-        instruction = _text(row, "instruction", where)
-        references = _references(row, where)
-        paths = [self._path(reference, where) for reference in references]
-        space = self._row_space(row, where)
-        find_image = _find_image(row, len(paths), where)
-        group = _group(row, where)
-        extra = _extra(row, instruction, space, where)
-        wanted = _wanted(row, len(paths), where)
-        sizes = [self._checked_size(path, where) for path in paths]
+    def convert(
+        self, value: Any, line: int, number: int, cluster: int, first_line: int
+    ) -> list[GroundingSample]:
+        """The sample of a row.
+
+        Args:
+            value: of the line, or its fault.
+            line: 1-based, in the file.
+            number: 0-based, of the rows.
+            cluster: number of the first row that shares an image with it.
+            first_line: the first line with the row's id.
+        """
+        try:
+            row = _checked_row(value)
+            if line != first_line:
+                raise _fault(f"the id {row['id']!r} is that of line {first_line} already")
+            return [self._sample(row, number, cluster)]
+        except ItemError as error:
+            raise ItemError(error.kind, f"{self.file}:{line}: {error}") from error
+
+    def _sample(self, row: Mapping[str, Any], number: int, cluster: int) -> GroundingSample:
+        images = row["images"]
+        paths = [self._path(image) for image in ([images] if isinstance(images, str) else images)]
+        find_image = row.get("find_image", False)
+        if find_image and len(paths) == 1:
+            raise _fault("field 'find_image' is true, but the row has one image only")
+        space = row.get("space", self.space)
+        wanted = list(_wanted(row, len(paths)))
+        sizes = [self._size(path) for path in paths]
         targets = tuple(
-            Target(image, to_xyxy_norm(box, space, sizes[image], f"{where}: {name}"))
+            Target(image, to_xyxy_norm(box, space, sizes[image], name))
             for image, box, name in wanted
         )
+        own = {"own": row["extra"]} if row.get("extra") else {}
         return GroundingSample(
-            id=id_,
+            id=row.get("id", f"{BENCHMARK}-{number:05d}"),
             benchmark=BENCHMARK,
-            task=group,
+            task=row.get("group", BENCHMARK),
             split=SPLIT,
             images=tuple(f"{BENCHMARK}/images/{path}" for path in paths),
             widths=tuple(width for width, _ in sizes),
             heights=tuple(height for _, height in sizes),
-            instruction=instruction,
+            instruction=row["instruction"],
             targets=targets,
             image_is_given=not find_image and len({target.image for target in targets}) <= 1,
             cluster=f"{BENCHMARK}-{cluster:05d}",
@@ -361,39 +321,24 @@ class _Reader:
                 "row": number,
                 "images": paths,
             },
-            extra=extra,
+            extra={"expression": row["instruction"], "space": space} | own,
         )
 
-    def _row_space(self, value: Mapping[str, Any], where: str) -> str | None:
-        if "space" not in value:
-            return self.space
-        try:
-            return _known_space(value["space"], where)
-        except UserError as error:
-            raise _fault(str(error)) from error
-
-    def _path(self, reference: str, where: str) -> str:
+    def _path(self, reference: str) -> str:
         """The reference as a path below the image folder, in POSIX form."""
         try:
             name, frame = split_reference(reference)
         except UserError as error:
-            raise _fault(f"{where}: {error}") from error
+            raise _fault(str(error)) from error
         path = PurePosixPath(name)
         if path.is_absolute() and path.is_relative_to(self.folder.as_posix()):
             path = path.relative_to(self.folder.as_posix())
         if path.is_absolute() or ".." in path.parts or "\0" in name or not path.parts:
             raise _fault(
-                f"{where}: image {describe(reference)} does not lie below {self.folder}; write "
-                "paths relative to one folder that holds all images, and give that folder with "
-                "--images"
+                f"image {describe(reference)} does not lie below {self.folder}; write paths "
+                "relative to one folder that holds all images, and give it with --images"
             )
         return path.as_posix() + ("" if frame is None else f"#frame={frame}")
-
-    def _checked_size(self, path: str, where: str) -> tuple[int, int]:
-        try:
-            return self._size(path)
-        except ItemError as error:
-            raise ItemError(error.kind, f"{where}: {error}") from error
 
     def _measure(self, path: str) -> tuple[int, int]:
         name, frame = split_reference(path)
@@ -414,141 +359,82 @@ class _Reader:
         return width, height
 
 
-def _fault(message: str) -> ItemError:
-    return ItemError("invalid_row", message)
-
-
-def _require_known_fields(row: Mapping[str, Any], where: str) -> None:
+def _checked_row(row: Any) -> dict[str, Any]:
+    """A row whose fields are known and have the right types."""
+    if isinstance(row, ItemError):
+        raise row
+    if not isinstance(row, dict):
+        raise _fault(f"is {describe(row)}; expected a JSON object")
+    if set(row) == {"space"}:
+        raise _fault(
+            "states a space for the whole file, which only the first line can; give each row its "
+            "own 'space'"
+        )
     for name in row:
-        if name in FIELDS:
-            continue
-        close = difflib.get_close_matches(name.lower(), FIELDS, n=1, cutoff=0.75)
-        meant = _INTENDED.get(name.lower()) or (close[0] if close else None)
-        raise _fault(
-            f"{where}: field {name!r} is not known"
-            + (f" (did you mean {meant!r}?)" if meant else "")
-            + f"; known are {', '.join(FIELDS)}, and 'extra' holds columns of your own"
-        )
-
-
-def _text(row: Mapping[str, Any], name: str, where: str) -> str:
-    if name not in row:
-        raise _fault(f"{where}: field {name!r} is missing; expected a text")
-    return checked_text(row[name], f"{where}: field {name!r}")
-
-
-def _references(row: Mapping[str, Any], where: str) -> list[str]:
-    value = row.get("images")
-    listed = [value] if isinstance(value, str) else value
-    if (
-        not isinstance(listed, list)
-        or not listed
-        or not all(isinstance(image, str) for image in listed)
-    ):
-        received = f"is {describe(value)}" if "images" in row else "is missing"
-        raise _fault(f"{where}: field 'images' {received}; expected a path or a list of paths")
-    return [checked_text(image, f"{where}: field 'images'") for image in listed]
-
-
-def _find_image(row: Mapping[str, Any], n_images: int, where: str) -> bool:
-    value = row.get("find_image", False)
-    if not isinstance(value, bool):
-        raise _fault(f"{where}: field 'find_image' is {describe(value)}; expected true or false")
-    if value and n_images == 1:
-        raise _fault(f"{where}: field 'find_image' is true, but the row has one image only")
-    return value
-
-
-def _group(row: Mapping[str, Any], where: str) -> str:
-    value = row.get("group", BENCHMARK)
-    if not isinstance(value, str) or not _GROUP.fullmatch(value):
-        raise _fault(
-            f"{where}: field 'group' is {describe(value)}; expected a name of at most 64 letters, "
-            "digits, '_', '-' and '.', that begins with a letter or digit"
-        )
-    return value
-
-
-def _extra(
-    row: Mapping[str, Any], instruction: str, space: str | None, where: str
-) -> dict[str, Any]:
-    own = row.get("extra", {})
-    if not isinstance(own, dict):
-        raise _fault(f"{where}: field 'extra' is {describe(own)}; expected an object")
-    try:
-        text = json.dumps(own, ensure_ascii=False, allow_nan=False)
-    except ValueError as error:
-        raise _fault(f"{where}: field 'extra' cannot be kept: {error}") from error
-    checked_text(text, f"{where}: field 'extra'")
-    return {"expression": instruction, "space": space} | ({"own": own} if own else {})
-
-
-def _wanted(row: Mapping[str, Any], n_images: int, where: str) -> list[tuple[int, Any, str]]:
-    """(0-based image, box as written, name for messages) of every target."""
-    named = _image_number(row["target_image"], n_images, where) if "target_image" in row else None
-    if ("box" in row) == ("boxes" in row):
-        received = "both 'box' and 'boxes'" if "box" in row else "neither 'box' nor 'boxes'"
-        raise _fault(
-            f'{where}: has {received}; expected one of them: "box": [x1, y1, x2, y2], or '
-            '"boxes": [[…], […]] for several objects, or "box": null where there is nothing to find'
-        )
-    if "box" in row:
-        box = row["box"]
-        if isinstance(box, list) and box and all(isinstance(entry, list | dict) for entry in box):
-            raise _fault(f"{where}: field 'box' holds boxes; several belong into 'boxes'")
-        listed, names = ([] if box is None else [box]), ["box"]
-    else:
-        listed = row["boxes"]
-        if not isinstance(listed, list) or (listed and type(listed[0]) in (int, float)):
+        if name not in FIELDS:
+            close = difflib.get_close_matches(name.lower(), FIELDS, n=1, cutoff=0.75)
+            meant = _INTENDED.get(name.lower()) or (close[0] if close else None)
             raise _fault(
-                f"{where}: field 'boxes' is {describe(listed)}; expected a list of boxes, empty "
-                "where there is nothing to find, or 'box' for a single one"
+                f"field {name!r} is not known"
+                + (f" (did you mean {meant!r}?)" if meant else "")
+                + f"; known are {', '.join(FIELDS)}, and 'extra' holds columns of your own"
             )
-        names = [f"boxes[{i}]" for i in range(len(listed))]
-    wanted = []
-    for entry, name in zip(listed, names[: len(listed)], strict=True):
+    for name in ("images", "instruction"):
+        if name not in row:
+            raise _fault(f"field {name!r} is missing; expected {FIELDS[name]}")
+    for name, is_right in _CHECKS.items():
+        if name in row and not is_right(row[name]):
+            raise _fault(f"field {name!r} is {describe(row[name])}; expected {FIELDS[name]}")
+    if ("box" in row) == ("boxes" in row):
+        raise _fault(
+            f"has {'both' if 'box' in row else 'neither'} of 'box' and 'boxes'; expected one: "
+            '"box": [x1, y1, x2, y2], "boxes": [[…], […]], or "box": null where there is nothing '
+            "to find"
+        )
+    try:
+        json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except ValueError as error:  # an infinite number, or half of a surrogate pair
+        raise _fault(f"cannot be written as JSON: {error}") from error
+    return row
+
+
+def _wanted(row: Mapping[str, Any], n_images: int) -> Iterator[tuple[int, Any, str]]:
+    """(0-based image, box as written, name for messages) of every target."""
+    named = None
+    if "target_image" in row:
+        named = _image_number(row["target_image"], n_images, "field 'target_image'")
+    if "boxes" in row:
+        listed = [(entry, f"boxes[{i}]") for i, entry in enumerate(row["boxes"])]
+    else:
+        listed = [] if row["box"] is None else [(row["box"], "box")]
+    for entry, name in listed:
+        image, box = named, entry
         if isinstance(entry, dict):
-            image, box = _placed(entry, named, n_images, f"{where}: {name}")
-        else:
-            image, box = named, entry
+            if "box" not in entry or set(entry) - {"image", "box"}:
+                raise _fault(f"{name} is {describe(entry)}; expected an object with box and image")
+            box = entry["box"]
+            if "image" in entry and named is not None:
+                raise _fault(f"{name} names its image, and so does 'target_image'; expected one")
+            if "image" in entry:
+                image = _image_number(entry["image"], n_images, name)
+        elif name == "box" and isinstance(box, list) and box and isinstance(box[0], list | dict):
+            raise _fault("field 'box' holds boxes; expected one, or 'boxes'")
         if image is None and n_images > 1:
             raise _fault(
-                f"{where}: {name} lies on one of {n_images} images, but which one is not said; "
-                "give 'target_image', 1 for the first"
+                f"{name} lies on one of {n_images} images, but which one is not given; expected "
+                "'target_image', 1 for the first"
             )
-        wanted.append((image or 0, box, name))
-    return wanted
+        yield image or 0, box, name
 
 
-def _placed(
-    entry: Mapping[str, Any], named: int | None, n_images: int, where: str
-) -> tuple[int | None, Any]:
-    """Image and box of ``{"image": 2, "box": […]}``."""
-    if "box" not in entry or set(entry) - {"image", "box"}:
-        raise _fault(
-            f"{where} has the fields {', '.join(entry) or '(none)'}; expected box and image"
-        )
-    if "image" not in entry:
-        return named, entry["box"]
-    if named is not None:
-        raise _fault(f"{where} names its image, and so does 'target_image'; expected one of them")
-    return _image_number(entry["image"], n_images, where), entry["box"]
-
-
-def _image_number(value: Any, n_images: int, where: str) -> int:
+def _image_number(value: Any, n_images: int, name: str) -> int:
     """0-based position of an image that a row names, counting from 1."""
     if type(value) is not int or not 1 <= value <= n_images:
         hint = ". Images count from 1, as in 'the first image'" if value == 0 else ""
         raise _fault(
-            f"{where}: the target image is {describe(value)}; expected 1 to {n_images}{hint}"
+            f"{name}: the target image is {describe(value)}; expected 1 to {n_images}{hint}"
         )
     return value - 1
-
-
-# Boxes
-
-_CORNERS = ("x1", "y1", "x2", "y2")
-_LARGEST = 1e9  # infinity and numbers that are no float fail the comparison with it
 
 
 def to_xyxy_norm(box: Any, space: str | None, image_wh: tuple[int, int], where: str = "box") -> Box:
@@ -565,51 +451,45 @@ def to_xyxy_norm(box: Any, space: str | None, image_wh: tuple[int, int], where: 
         0-1, half a unit of 0-1000) ends at the border.
 
     Raises:
-        ItemError: ``invalid_row``: no such box can stand in an image of this size in this space.
+        ItemError: ``invalid_row``: no such box can be in an image of this size in this space.
     """
-    if (
-        not isinstance(box, list)
-        or len(box) != 4
-        or not all(type(v) in (int, float) and -_LARGEST < v < _LARGEST for v in box)
-    ):
+    written = f"{where} is {describe(box)}"
+    numbers = four_numbers(box, _LARGEST)
+    if numbers is None:
         nothing = "; where there is nothing to find, box is null" if box == [] else ""
-        raise _fault(f"{where} is {describe(box)}; expected four numbers x1, y1, x2, y2{nothing}")
+        raise _fault(f"{written}; expected four numbers x1, y1, x2, y2{nothing}")
     if space is None:
         raise _fault(
-            f"{where} is {describe(box)}, but its space is stated neither in the row nor in the "
-            'file\'s first line; add "space": "pixels", "norm1" or "norm1000"'
+            f"{written}, but its space is stated neither in the row nor in the file's first line; "
+            'add "space": "pixels", "norm1" or "norm1000"'
         )
+    width, height = image_wh
     limits = {"pixels": image_wh, "norm1": (1, 1), "norm1000": (1000, 1000)}[space] * 2
-    for corner, value, limit in zip(_CORNERS, box, limits, strict=True):
-        if not -_SLACK[space] <= value <= limit + _SLACK[space]:
+    slack = _SLACK[space]
+    for corner, value, limit in zip(("x1", "y1", "x2", "y2"), numbers, limits, strict=True):
+        if not -slack <= value <= limit + slack:
+            hint = f" (the image is {width}x{height} pixels as displayed)"
+            if space == "norm1" and max(numbers) > 1.5:
+                hint += "; is the space 'pixels'?"
             raise _fault(
-                f"{where} is {describe(box)} in the space {space!r}, but {corner} = {value:g} lies "
-                f"outside 0 to {limit}{_outside_hint(space, box, image_wh)}"
+                f"{written} in the space {space!r}, but {corner} = {value:g} lies outside 0 to "
+                f"{limit}{hint}"
             )
-    if space != "norm1" and max(box) <= 1 and min(limits) > 2:
+    if space != "norm1" and max(numbers) <= 1 and min(limits) > 2:
         raise _fault(
-            f"{where} is {describe(box)}: in the space {space!r} that would be a single point at "
-            "the image's corner; numbers on 0-1 have the space 'norm1'"
+            f"{written}: in the space {space!r} that would be a single point at the image's "
+            "corner; numbers on 0-1 have the space 'norm1'"
         )
     x1, y1, x2, y2 = (
-        min(max(value, 0), limit) / limit for value, limit in zip(box, limits, strict=True)
+        min(max(value, 0), limit) / limit for value, limit in zip(numbers, limits, strict=True)
     )
     if x1 >= x2 or y1 >= y2:
         low, high = ("x1", "x2") if x1 >= x2 else ("y1", "y2")
         raise _fault(
-            f"{where} is {describe(box)}: {high} is not larger than {low}; expected the corners "
-            "x1, y1, x2, y2 (with x, y, width, height, write x, y, x + width, y + height)"
+            f"{written}: {high} is not larger than {low}; expected the corners x1, y1, x2, y2 "
+            "(with x, y, width, height, write x, y, x + width, y + height)"
         )
     return (x1, y1, x2, y2)
-
-
-def _outside_hint(space: str, box: Sequence[float], image_wh: tuple[int, int]) -> str:
-    width, height = image_wh
-    if space == "pixels":
-        return f" (the image is {width}x{height} pixels as displayed)"
-    if space == "norm1" and max(box[0], box[2]) <= width and max(box[1], box[3]) <= height:
-        return "; it would fit the space 'pixels'" if max(box) > 1.5 else ""
-    return ""
 
 
 ENTRIES = (

@@ -179,13 +179,13 @@ def write_clip(path: Path, frames: int = 20, wh: tuple[int, int] = (64, 48)) -> 
     import av
     import numpy as np
 
-    with av.open(str(path), "w") as film:
-        stream = film.add_stream("libx264", rate=10)
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = *wh, "yuv420p"
         for number in range(frames):
             pixels = np.full((wh[1], wh[0], 3), number * 10, dtype=np.uint8)
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        film.mux(stream.encode())
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        video.mux(stream.encode())
 
 
 def test_an_image_folder_elsewhere(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -211,7 +211,11 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("no JSON", "{nope", "not JSON"),
     ("no object", [1, 2], r"is \[1, 2\]; expected a JSON object"),
     ("NaN", '{"images": "a.png", "instruction": "x", "box": [NaN, 1, 2, 3]}', "NaN is no JSON"),
-    ("doubled", '{"images": "a.png", "instruction": "x", "box": null, "box": [1]}', "stands twice"),
+    (
+        "doubled",
+        '{"images": "a.png", "instruction": "x", "box": null, "box": [1]}',
+        "duplicate key 'box'",
+    ),
     ("typo", ROW | {"bbox": [1, 2, 3, 4]}, r"'bbox' is not known \(did you mean 'box'\?\)"),
     ("typo 2", ROW | {"traget_image": 1}, "did you mean 'target_image'"),
     ("elsewhere", {"image": "a.png", "instruction": "x", "box": None}, "did you mean 'images'"),
@@ -220,13 +224,14 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("no images", {"instruction": "x", "box": None}, "'images' is missing"),
     ("empty images", ROW | {"images": []}, r"'images' is \[\]"),
     ("odd images", ROW | {"images": [3]}, r"'images' is \[3\]"),
+    ("numbered image", ROW | {"images": 3}, "'images' is 3"),
     ("no instruction", {"images": "a.png", "box": None}, "'instruction' is missing"),
     ("blank instruction", ROW | {"instruction": "  "}, "'instruction' is '  '"),
     ("surrogate", ROW | {"instruction": "\ud800"}, "surrogate"),
     (
         "infinite",
         '{"images": "a.png", "instruction": "x", "box": null, "extra": {"a": 1e999}}',
-        "'extra' cannot be kept: Out of range float",
+        "Out of range float",
     ),
     ("surrogate apart", ROW | {"extra": {"a": "\udc00"}}, "surrogate"),
     ("missing file", ROW | {"images": "c.png"}, r"'c\.png' is not in .* --images$"),
@@ -236,17 +241,17 @@ FAULTS: list[tuple[str, Any, str]] = [
     (
         "no boxes",
         {"images": "a.png", "instruction": "x", "boxes": None},
-        "'boxes' is None; expected a list of boxes, empty where there is nothing to find",
+        r"'boxes' is None; expected a list .* \[\] if there is nothing",
     ),
     ("long name", ROW | {"images": "c" * 5000}, "is not in"),
     ("outside", ROW | {"images": "../a.png"}, "does not lie below"),
     ("absolute", ROW | {"images": "/etc/hostname"}, "does not lie below"),
     ("odd frame", ROW | {"images": "clip.mp4#frame=two"}, "'two' is not a whole number"),
     ("no image", ROW | {"images": "my.jsonl"}, r"my\.jsonl as an image"),
-    ("no film", ROW | {"images": "a.png#frame=99"}, "frame"),
-    ("no box", {"images": "a.png", "instruction": "x"}, "neither 'box' nor 'boxes'"),
-    ("both", ROW | {"boxes": []}, "both 'box' and 'boxes'"),
-    ("nested", ROW | {"box": [[1, 2, 3, 4]]}, "several belong into 'boxes'"),
+    ("no video", ROW | {"images": "a.png#frame=99"}, "frame"),
+    ("no box", {"images": "a.png", "instruction": "x"}, "has neither of 'box' and 'boxes'"),
+    ("both", ROW | {"boxes": []}, "has both of 'box' and 'boxes'"),
+    ("nested", ROW | {"box": [[1, 2, 3, 4]]}, "'box' holds boxes"),
     ("flat boxes", {"images": "a.png", "instruction": "x", "boxes": [1, 2, 3, 4]}, "'boxes' is"),
     ("three", ROW | {"box": [1, 2, 3]}, r"box is \[1, 2, 3\]; expected four numbers"),
     ("text", ROW | {"box": "1,2,3,4"}, "expected four numbers"),
@@ -260,15 +265,15 @@ FAULTS: list[tuple[str, Any, str]] = [
     (
         "pixels as 0-1",
         ROW | {"space": "norm1"},
-        r"x1 = 10 lies outside 0 to 1; it would fit the space 'pixels'",
+        "x1 = 10 lies outside 0 to 1 .*the space 'pixels'",
     ),
     ("0-1000 over", ROW | {"space": "norm1000", "box": [0, 0, 1001, 9]}, "outside 0 to 1000"),
     ("0-1 as 0-1000", ROW | {"space": "norm1000", "box": [0, 0, 0.5, 1]}, "the space 'norm1'"),
     ("width, height", ROW | {"box": [100, 50, 40, 30]}, r"x2 is not larger than x1.*x \+ width"),
     ("flat", ROW | {"box": [10, 20, 30, 20]}, "y2 is not larger than y1"),
     ("border", ROW | {"box": [200.1, 20, 200.4, 40]}, "x2 is not larger than x1"),
-    ("odd space", ROW | {"space": "Pixels"}, "space is 'Pixels'; expected one of"),
-    ("which image", PAIR, "lies on one of 2 images, but which one is not said"),
+    ("odd space", ROW | {"space": "Pixels"}, "'space' is 'Pixels'; expected one of"),
+    ("which image", PAIR, "one of 2 images, .* expected 'target_image'"),
     ("image 0", PAIR | {"target_image": 0}, "expected 1 to 2. Images count from 1"),
     ("image 3", PAIR | {"target_image": 3}, "target image is 3; expected 1 to 2"),
     ("image true", PAIR | {"target_image": True}, "target image is True"),
@@ -287,7 +292,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     (
         "odd target",
         {"images": "a.png", "instruction": "x", "boxes": [{"box": [1, 2, 3, 4], "img": 1}]},
-        r"boxes\[0\] has the fields box, img",
+        r"boxes\[0\] is an object with box, img",
     ),
     ("search of one", ROW | {"find_image": True}, "one image only"),
     ("odd search", PAIR | {"target_image": 1, "find_image": "yes"}, "'find_image' is 'yes'"),
@@ -324,7 +329,7 @@ def test_faults_have_their_kind(folder: Path, images: str, kind: str) -> None:
 def test_a_row_that_is_not_utf8(folder: Path) -> None:
     path = write(folder, PIXELS, ROW)
     path.write_bytes(path.read_bytes() + b'{"instruction": "caf\xe9"}\n')
-    with pytest.raises(ItemError, match=r"my\.jsonl:3: is not UTF-8 \(byte 20 is 0xe9\)"):
+    with pytest.raises(ItemError, match=r"my\.jsonl:3: not UTF-8 \(byte 20 is 0xe9\)"):
         convert(open_custom(path))
 
 
@@ -372,7 +377,7 @@ def test_refused_files(folder: Path, content: bytes, message: str) -> None:
 
 
 def test_refused_sources_and_splits(folder: Path) -> None:
-    with pytest.raises(UserError, match="is a folder"):
+    with pytest.raises(UserError, match="Is a directory"):
         open_custom(folder)
     with pytest.raises(UserError, match=r"cannot read .*none\.jsonl"):
         open_custom(folder / "none.jsonl")

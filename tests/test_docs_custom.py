@@ -42,18 +42,18 @@ def write_clip(path: Path) -> None:
     import av
     import numpy as np
 
-    with av.open(str(path), "w") as film:
-        stream = film.add_stream("libx264", rate=10)
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = 192, 128, "yuv420p"
         for number in range(15):
             pixels = np.full((128, 192, 3), number * 15, dtype=np.uint8)
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        film.mux(stream.encode())
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        video.mux(stream.encode())
 
 
 def test_the_fields_are_documented() -> None:
-    told = re.findall(r"^\| `(\w+)` \|", DOC.read_text(encoding="utf-8"), re.M)
-    assert sorted(told) == sorted([*FIELDS, *SPACES])
+    named = re.findall(r"^\| `(\w+)` \|", DOC.read_text(encoding="utf-8"), re.M)
+    assert sorted(named) == sorted([*FIELDS, *SPACES])
 
 
 def test_the_example_prepares_and_the_oracle_reaches_one(
