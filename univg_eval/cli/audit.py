@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.cli import EXIT_FOUND
+from univg_eval.cli._progress import progress_bars
 from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
     from univg_eval.audit import AuditReport
-    from univg_eval.audit.files import Progress
     from univg_eval.benchmarks.readers.mig_bench import Revision
     from univg_eval.samples import GroundingSample
 
@@ -86,9 +86,13 @@ def _run_on_prepared(args: argparse.Namespace) -> int:
     for name in ("images", "revision", "scale"):
         if getattr(args, name) is not None:
             raise UserError(f"--{name} goes with --annotations; a prepared benchmark has its own")
-    with _progress(args.benchmark) as progress:
+    title = f"{args.benchmark}: files"
+    with progress_bars() as progress:
         report = audit_benchmark(
-            args.benchmark, args.root, progress=progress, open_images=not args.quick
+            args.benchmark,
+            args.root,
+            progress=partial(progress, title),
+            open_images=not args.quick,
         )
     head = [f"{report.benchmark} in {benchmark_dir(args.benchmark, args.root)}"]
     samples = [] if args.html is None else load_samples(args.benchmark, root=args.root)
@@ -191,25 +195,6 @@ def _finish(
     if args.html is not None and not args.json:
         print(f"\nPage: {page}")
     return EXIT_FOUND if report.found else 0
-
-
-@contextmanager
-def _progress(benchmark: str) -> Iterator[Progress]:
-    """A progress bar on standard error where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"{benchmark}: files", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _lines(report: AuditReport) -> Iterator[str]:
