@@ -1,7 +1,7 @@
 """From a response to an answer: thinking and answer apart, boxes, the chosen box, a status.
 
 The rule of the protocol ``univg`` (what counts as thinking and as the section:
-`univg_eval.dialects.sections`; as an image's name, `image_names`; as "none", `nothing`):
+`univg_eval.dialects.sections`; as an image's name, `image_names`; as "none", `no_target`):
 
 1. *Thinking* is removed: everything up to the last closing mark of any family's thinking tags;
    then, from an opening mark that was never closed to the next ``<answer>`` or the end.
@@ -31,7 +31,7 @@ from typing import Literal
 from univg_eval.boxes import Box
 from univg_eval.dialects import Dialect
 from univg_eval.dialects.image_names import ImageName, find_image_names
-from univg_eval.dialects.nothing import find_nothing
+from univg_eval.dialects.no_target import find_no_target
 from univg_eval.dialects.sections import split_response
 from univg_eval.errors import UserError
 
@@ -78,11 +78,11 @@ class Answer:
 
 @dataclass(slots=True)
 class _Item:
-    """A box or an explicit nothing in the section.
+    """A box or an explicit none in the section.
 
     Attributes:
         start, end: its span.
-        raw: the numbers as written, None for an explicit nothing.
+        raw: the numbers as written, None for an explicit none.
         value: identity of the JSON value or fence it stands in, 0 outside.
         named: image named last before it or by its JSON object.
         label: image that labels it: by a key, right before it, or at the start of its sentence.
@@ -154,16 +154,16 @@ def _label(section: str, begin: int, end: int, names: list[ImageName]) -> int | 
 
 
 def _items(section: str, dialect: Dialect, n_images: int | None, image_known: bool) -> list[_Item]:
-    """Boxes and explicit nothings of a section with their units and images, in order."""
+    """Boxes and explicit nones of a section with their units and images, in order."""
     items = []
     for start, end, raw, value, image in dialect.scan(section):
         if image is not None and n_images is not None and image >= n_images:
             image = None
         items.append(_Item(start, end, raw, value, image, image))
     names = find_image_names(section, n_images)
-    nothings = _nothings(section, names, image_known)
-    if nothings:
-        items = sorted(items + nothings, key=attrgetter("start"))
+    nones = _no_targets(section, names, image_known)
+    if nones:
+        items = sorted(items + nones, key=attrgetter("start"))
 
     n_names = len(names)
     next_name = 0
@@ -188,20 +188,20 @@ def _items(section: str, dialect: Dialect, n_images: int | None, image_known: bo
     return items
 
 
-def _nothings(section: str, names: list[ImageName], image_known: bool) -> list[_Item]:
+def _no_targets(section: str, names: list[ImageName], image_known: bool) -> list[_Item]:
     """Sentences that say that there is no such object.
 
     One that says which image does not show it counts only where the instruction names the image.
     """
-    nothings = []
-    for start, end in find_nothing(section):
+    nones = []
+    for start, end in find_no_target(section):
         after = bisect_left(names, (end,))
         inside = after > 0 and names[after - 1][0] >= start
         if inside and not image_known:
             continue
         image = names[after - 1][2] if inside else None
-        nothings.append(_Item(start, end, None, 0, image, image))
-    return nothings
+        nones.append(_Item(start, end, None, 0, image, image))
+    return nones
 
 
 def _begins_unit(

@@ -1,8 +1,8 @@
-"""What a model is asked: the question in its own dialect, and the request for an answer.
+"""What a model is prompted with: the question in its own dialect, and the request for an answer.
 
 Two styles:
 
-* ``think``: the sentence that UniVG-R1 was trained and measured with, letter for letter
+* ``think``: the sentence that UniVG-R1 was trained and measured with, word for word
   (AMAP-ML/UniVG-R1, ``eval/MIG_bench``): think first, then the box in ``<answer>`` tags.
 * ``direct``: the question followed by the dialect's own `prompt_suffix`.
 
@@ -40,7 +40,7 @@ THINK_SUFFIX = (
 )
 
 # Trained with the think sentence, and lost without it; models that think by themselves
-# (GLM-V, Kimi-VL-Thinking, MiMo-VL) need no telling.
+# (GLM-V, Kimi-VL-Thinking, MiMo-VL) need no request.
 _THINK_DIALECTS = frozenset({"univg_r1", "vlm_r1"})
 
 _CANONICAL_BOX = re.compile(

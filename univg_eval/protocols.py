@@ -169,12 +169,13 @@ def _read_univg_r1_zero_shot(text: str, prompt: str | None) -> _Reading:
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """A named scoring rule.
+    """A named scoring rule; the defaults are those of the published ones.
 
     Attributes:
         name: as given to ``--protocol`` and `parse_answer`.
         description: one sentence.
         source: where the rule is defined.
+        reader: reads (response, prompt); None: `univg_eval.answers.read_answer` does.
         needs_dialect: reads the response in the model's dialect; the published rules bring their
             own patterns and ignore the dialect.
         needs_prompt: reads the prompt as well as the response.
@@ -188,13 +189,13 @@ class Protocol:
     name: str
     description: str
     source: str
-    needs_dialect: bool
-    needs_prompt: bool
-    reads_image: bool
-    on_all_rows: bool
-    iou_scale: float
-    union_eps: float
     reader: Callable[[str, str | None], _Reading] | None = field(repr=False, compare=False)
+    needs_dialect: bool = False
+    needs_prompt: bool = False
+    reads_image: bool = False
+    on_all_rows: bool = True
+    iou_scale: float = 1.0
+    union_eps: float = 0.0
 
     def iou(self, pred_boxes: npt.ArrayLike, gt_boxes: npt.ArrayLike) -> Any:
         """IoU as this rule computes it.
@@ -212,91 +213,60 @@ class Protocol:
         return box_iou(pred, gt, union_eps=self.union_eps)
 
 
-def _published(
-    name: str,
-    description: str,
-    source: str,
-    reader: Callable[[str, str | None], _Reading],
-    *,
-    iou_scale: float = 1.0,
-    union_eps: float = 0.0,
-    needs_prompt: bool = False,
-) -> Protocol:
-    return Protocol(
-        name=name,
-        description=description,
-        source=source,
-        needs_dialect=False,
-        needs_prompt=needs_prompt,
-        reads_image=False,
-        on_all_rows=True,
-        iou_scale=iou_scale,
-        union_eps=union_eps,
-        reader=reader,
-    )
-
-
 _UNIVG_R1_SOURCE = "AMAP-ML/UniVG-R1 44868ea, eval/MIG_bench"
 _MIGICIAN_SOURCE = "thunlp/Migician 7b868a2, eval"
 
-PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
-    {
-        protocol.name: protocol
-        for protocol in (
-            Protocol(
-                name="univg",
-                description="First box of the last unit of the answer section, in the dialect.",
-                source="this project, docs/protocols.md",
-                needs_dialect=True,
-                needs_prompt=False,
-                reads_image=True,
-                on_all_rows=False,
-                iou_scale=1.0,
-                union_eps=0.0,
-                reader=None,
-            ),
-            _published(
-                "univg-r1",
-                "First box of the first of six patterns found anywhere in the response, integers "
-                "on 0-1000; [0, 0, 0, 0] where nothing is read.",
-                _UNIVG_R1_SOURCE,
-                _read_univg_r1,
-                iou_scale=1000.0,
-            ),
-            _published(
-                "univg-r1+migician-y",
-                "univg-r1 with y1 times 1.05 and y2 times 1.10, which that evaluation gives to "
-                "the model Migician alone.",
-                _UNIVG_R1_SOURCE,
-                _read_univg_r1_migician_y,
-                iou_scale=1000.0,
-            ),
-            _published(
-                "migician",
-                "First box of the first of six patterns found anywhere in the response; each "
-                "value from 1 on divided by 1000, smaller ones kept.",
-                _MIGICIAN_SOURCE,
-                _read_migician,
-            ),
-            _published(
-                "migician+y",
-                "migician with y1 times 1.05 and y2 times 1.10 where the response has one box, "
-                "which that evaluation gives to the model Migician alone.",
-                _MIGICIAN_SOURCE,
-                _read_migician_y,
-            ),
-            _published(
-                "univg-r1-zero-shot",
-                "First (int, int), (int, int) of the prompt and the response together, on "
-                "0-1000; 1e-6 added to the union.",
-                "AMAP-ML/UniVG-R1 44868ea, eval/zero_shot",
-                _read_univg_r1_zero_shot,
-                union_eps=1e-6,
-                needs_prompt=True,
-            ),
-        )
-    }
+_RULES = (
+    Protocol(
+        "univg",
+        "First box of the last unit of the answer section, in the dialect.",
+        "this project, docs/protocols.md",
+        None,
+        needs_dialect=True,
+        reads_image=True,
+        on_all_rows=False,
+    ),
+    Protocol(
+        "univg-r1",
+        "First box of the first of six patterns found anywhere in the response, integers on "
+        "0-1000; [0, 0, 0, 0] where nothing is read.",
+        _UNIVG_R1_SOURCE,
+        _read_univg_r1,
+        iou_scale=1000.0,
+    ),
+    Protocol(
+        "univg-r1+migician-y",
+        "univg-r1 with y1 times 1.05 and y2 times 1.10, which that evaluation gives to the model "
+        "Migician alone.",
+        _UNIVG_R1_SOURCE,
+        _read_univg_r1_migician_y,
+        iou_scale=1000.0,
+    ),
+    Protocol(
+        "migician",
+        "First box of the first of six patterns found anywhere in the response; each value from 1 "
+        "on divided by 1000, smaller ones kept.",
+        _MIGICIAN_SOURCE,
+        _read_migician,
+    ),
+    Protocol(
+        "migician+y",
+        "migician with y1 times 1.05 and y2 times 1.10 where the response has one box, which that "
+        "evaluation gives to the model Migician alone.",
+        _MIGICIAN_SOURCE,
+        _read_migician_y,
+    ),
+    Protocol(
+        "univg-r1-zero-shot",
+        "First (int, int), (int, int) of the prompt and the response together, on 0-1000; 1e-6 "
+        "added to the union.",
+        "AMAP-ML/UniVG-R1 44868ea, eval/zero_shot",
+        _read_univg_r1_zero_shot,
+        union_eps=1e-6,
+        needs_prompt=True,
+    ),
 )
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({rule.name: rule for rule in _RULES})
 """All scoring rules by name; read-only, `univg` first."""
 
 
@@ -379,15 +349,13 @@ def parse_answer(
 
 def _as_answer(text: str, reading: _Reading) -> Answer:
     box = reading.box
-    status: Status
+    status: Status = "invalid_box"
     if reading.failed or box is None:
         status = "no_box"
     elif not all(map(math.isfinite, box)):
-        status, box = "invalid_box", None
+        box = None
     elif box[0] < box[2] and box[1] < box[3]:
         status = "ok"
-    else:
-        status = "invalid_box"
     return Answer(
         status=status,
         box=box,

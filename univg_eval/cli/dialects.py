@@ -16,7 +16,7 @@ the sources support that (form/order/scale). With NAME, everything that is known
 
 A dialect is given by --dialect or UNIVG_DIALECT, or follows from the model's config; it is never
 guessed from a reply, because the same text means different boxes in different families. Families
-whose scale nobody has stated are listed last: tell such a model a scale in the prompt and choose
+whose scale nobody has stated are listed last: name a scale in the prompt of such a model and choose
 norm1000, norm1 or pixels.
 """
 EPILOG = "Example: univg dialects qwen2_5_vl"
@@ -68,12 +68,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _unknown(entry: UnknownScale) -> dict[str, object]:
-    return {
-        "name": entry.name,
-        "families": list(entry.families),
-        "reason": entry.reason,
-        "sources": list(entry.sources),
-    }
+    names = ("name", "families", "reason", "sources")
+    return {name: getattr(entry, name) for name in names}
 
 
 def _confidence(dialect: Dialect) -> str:
@@ -90,7 +86,7 @@ def _print_table(dialects: list[Dialect]) -> None:
 
     table = Table(
         title="Dialects: how model families write boxes",
-        caption="confidence: in form/order/scale; `univg dialects NAME` tells the form in full, "
+        caption="confidence: in form/order/scale; `univg dialects NAME` shows the form in full, "
         "the sources and the traps",
         title_justify="left",
         caption_justify="left",
@@ -114,21 +110,20 @@ def _print_table(dialects: list[Dialect]) -> None:
 
 
 def _describe(dialect: Dialect) -> str:
-    lines = [
-        dialect.name,
-        f"  families     {', '.join(dialect.families)}",
-        f"  form         {dialect.form}",
-        f"  order        {dialect.order}",
-        f"  scale        {dialect.space.describe()}",
-        f"  confidence   form {dialect.confidence.form}, order {dialect.confidence.order}, "
-        f"scale {dialect.confidence.scale}",
-        f"  resize rule  {dialect.resize_rule or 'boxes do not depend on a resize'}",
-        f"  sizes        {_sizes_needed(dialect)}",
-        f"  prompt       {dialect.prompt_suffix or '(nothing is added)'}",
+    form, order, scale = dialect.confidence
+    rows = [
+        ("families", ", ".join(dialect.families)),
+        ("form", dialect.form),
+        ("order", dialect.order),
+        ("scale", dialect.space.describe()),
+        ("confidence", f"form {form}, order {order}, scale {scale}"),
+        ("resize rule", dialect.resize_rule or "boxes do not depend on a resize"),
+        ("sizes", _sizes_needed(dialect)),
+        ("prompt", dialect.prompt_suffix or "(nothing is added)"),
+        *(("note", note) for note in dialect.notes),
+        *(("source", source) for source in dialect.sources),
     ]
-    lines += [f"  note         {note}" for note in dialect.notes]
-    lines += [f"  source       {source}" for source in dialect.sources]
-    return "\n".join(lines)
+    return "\n".join([dialect.name, *(f"  {name:<11}  {text}" for name, text in rows)])
 
 
 def _sizes_needed(dialect: Dialect) -> str:

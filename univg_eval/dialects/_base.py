@@ -32,6 +32,7 @@ class Dialect:
     Attributes:
         name: identifier, as given to ``--dialect``.
         families: model families that write so.
+        model_types: transformers' ``model_type`` of their checkpoints, where it says which it is.
         form: the grammar in words.
         space: what the numbers mean; converts them.
         confidence: how well the sources support form, order and scale.
@@ -53,6 +54,7 @@ class Dialect:
     template: str
     prompt_suffix: str
     grammar: Grammar = field(repr=False)
+    model_types: tuple[str, ...] = field(default=(), repr=False)
     labelled_template: str = ""
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -74,10 +76,7 @@ class Dialect:
 
     @property
     def needs_input_size(self) -> bool:
-        """Whether the numbers are pixels of the image as resized for the model.
-
-        Decoding then needs ``input_wh``, or ``image_wh`` and the resize rule.
-        """
+        """Whether decoding needs ``input_wh``, or ``image_wh`` and the resize rule."""
         return self.space.needs_input_size
 
     @property
@@ -98,25 +97,14 @@ class Dialect:
         )
 
     def input_size(self, image_wh: Size) -> Size:
-        """(width, height) in pixels of the image as the model sees it.
+        """(width, height) in pixels of the image as the model sees it, by the resize rule.
 
-        Args:
-            image_wh: (width, height) of the original in pixels.
-
-        Returns:
-            By the family's resize rule; `image_wh` itself for families whose boxes do not depend
-            on a resize.
-
-        Raises:
-            UserError: the rule refuses the size.
+        That of the original where boxes do not depend on a resize. UserError: see the rule.
         """
         return self.space.input_size(image_wh)
 
     def with_pixel_limits(self, min_pixels: int | None, max_pixels: int | None) -> Dialect:
-        """The same dialect with other limits of the resize rule, where it has one.
-
-        Limits do not matter to families whose boxes do not depend on a resize: the dialect comes
-        back unchanged.
+        """The same dialect with other limits of the resize rule; unchanged where it has none.
 
         Raises:
             UserError: a limit below 1, or the smaller limit above the larger.
@@ -141,10 +129,7 @@ class Dialect:
         return self.grammar.scan(text)
 
     def decode(
-        self,
-        raw: tuple[float, ...],
-        image_wh: Size | None = None,
-        input_wh: Size | None = None,
+        self, raw: tuple[float, ...], image_wh: Size | None = None, input_wh: Size | None = None
     ) -> Box:
         """Numbers as written to a box.
 

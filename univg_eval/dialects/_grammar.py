@@ -94,22 +94,16 @@ LABEL_TEXT = rf"(?:{_LABEL_KEYS})[\"']\s*+:\s*+(?:{_DOUBLE_QUOTED}|{_SINGLE_QUOT
 # Brackets in such a row are no JSON.
 _SKIPPED_BRACKETS = r"[\[{]{9,}+|[\]}]{9,}+"
 _CORNER_NAMES = {
-    "x_min": 0,
-    "y_min": 1,
-    "x_max": 2,
-    "y_max": 3,
-    "xmin": 0,
-    "ymin": 1,
-    "xmax": 2,
-    "ymax": 3,
-    "x1": 0,
-    "y1": 1,
-    "x2": 2,
-    "y2": 3,
-    "left": 0,
-    "top": 1,
-    "right": 2,
-    "bottom": 3,
+    name: i
+    for i, names in enumerate(
+        (
+            ("x_min", "xmin", "x1", "left"),
+            ("y_min", "ymin", "y1", "top"),
+            ("x_max", "xmax", "x2", "right"),
+            ("y_max", "ymax", "y2", "bottom"),
+        )
+    )
+    for name in names
 }
 _NEVER = r"(?!)"
 _NULLS = re.compile(r"(?:[\s,]++|null\b|None\b)*+")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from univg_eval.dialects._registry import DIALECTS, get_dialect
@@ -18,61 +20,15 @@ __all__ = [
     "pixel_limits",
 ]
 
-# model_type of transformers, or of the remote code that the checkpoint ships. It does not tell a
-# fine-tune from its base: UniVG-R1 and Migician are qwen2_vl (same form, same scale), VLM-R1 and
-# MiMo-VL are qwen2_5_vl (likewise).
-MODEL_TYPES = {
-    "qwen_vl": "qwen_vl",
-    "qwen2_vl": "qwen2_vl",
-    "qwen2_5_vl": "qwen2_5_vl",
-    "qwen2_5_omni": "qwen2_5_vl",
-    "qwen2_5_omni_thinker": "qwen2_5_vl",
-    "qwen3_vl": "qwen3_vl",
-    "qwen3_vl_moe": "qwen3_vl",
-    "qwen3_omni_moe": "qwen3_vl",
-    "qwen3_omni_moe_thinker": "qwen3_vl",
-    "qwen3_5": "qwen3_5",
-    "qwen3_5_moe": "qwen3_5",
-    "internvl": "internvl",
-    "internvl_chat": "internvl",
-    "minicpmv": "minicpm_v",
-    "minicpmo": "minicpm_v",
-    "cogvlm": "cogvlm_grounding",
-    "cogagent": "cogvlm_grounding",
-    "glm4v": "glm_v",
-    "glm4v_moe": "glm_v",
-    "glm46v": "glm_v",
-    "deepseek_vl_v2": "deepseek_vl2",
-    "kosmos-2": "kosmos2",
-    "paligemma": "paligemma",
-    "florence2": "florence2",
-    "gemma4": "gemma4",
-    "gemma4_unified": "gemma4",
-    "llava": "llava_1_5",
-    "llava_next": "llava_onevision",
-    "llava_onevision": "llava_onevision",
-    "llava_onevision2": "llava_onevision_2",
-    "shikra": "shikra",
-    "ferret_llama": "ferret",
-    "kimi_vl": "kimi_vl",
-    "mimo_vl": "mimo_vl",
-    "molmo": "molmo",
-    "molmo2": "molmo2",
-    "moondream1": "moondream",
-    "granite_docling": "smoldocling",
-    "gemma3": "gemma3",
-    "gemma3n": "gemma3",
-    "llavaonevision1_5": "llava_onevision_1_5",
-    "ovis2": "ovis2_5",
-    "ovis2_5": "ovis2_5",
-    "mantis": "mantis",
-    "mplugowl3": "mplug_owl3",
-    "phi3_v": "phi_vision",
-    "phi4mm": "phi_vision",
-    "phi4_multimodal": "phi_vision",
-    "mllama": "llama_vision",
-    "llama4": "llama_vision",
-}
+MODEL_TYPES: Mapping[str, str] = MappingProxyType(
+    {model_type: d.name for d in DIALECTS.values() for model_type in d.model_types}
+    | {model_type: u.name for u in UNKNOWN_SCALES.values() for model_type in u.model_types}
+)
+"""Dialect (or family of unknown scale) by transformers' ``model_type``, or that of the remote code
+which the checkpoint ships.
+
+It does not tell a fine-tune from its base: UniVG-R1 and Migician are qwen2_vl, VLM-R1 and MiMo-VL
+are qwen2_5_vl, with the same form and scale."""
 
 _REMEDY = "set UNIVG_DIALECT or --dialect"
 
@@ -86,9 +42,8 @@ def dialect_for_model(model_type_or_config_dir: str | Path) -> str:
             over its ``model_type``.
 
     Returns:
-        The name of a dialect. The base family's where model_type does not tell a fine-tune from
-        its base; those known to us (UniVG-R1, Migician, VLM-R1, MiMo-VL) keep their base's form
-        and scale, so only their prompt differs.
+        The name of a dialect; the base family's where model_type does not tell a fine-tune from
+        its base (see `MODEL_TYPES`).
 
     Raises:
         UserError: no config, an unknown type, or a family without a known scale; the message

@@ -1,8 +1,8 @@
-"""Coordinate spaces: what a family's numbers mean on the image, and the way back.
+"""What the numbers of a box mean: numbers as written to boxes and back.
 
-Every space turns the numbers as written into a box on [0, 1] of the original image
-(``xyxy_norm``, not clipped) and a known box into numbers to write. A box that is not empty stays
-so when written: a side that would round to nothing becomes one step long.
+A space turns numbers as written into a box on [0, 1] of the original image (``xyxy_norm``, not
+clipped) and a known box into numbers to write. A box that is not empty stays so when written: a
+side that would round to nothing becomes one step long.
 """
 
 from __future__ import annotations
@@ -32,17 +32,25 @@ __all__ = [
 
 Size = tuple[int, int]
 Order = Literal["xyxy", "yxyx"]
+Numbers = tuple[float, ...]
 
 
-def _steps(low: float, high: float, smallest: int, largest: int) -> tuple[int, int]:
-    """Two edges in steps, rounded to the nearest and clipped to [smallest, largest]."""
-    a = min(max(math.floor(low + 0.5), smallest), largest)
-    b = min(max(math.floor(high + 0.5), smallest), largest)
+def _steps(low: float, high: float, largest: int) -> tuple[int, int]:
+    """Two edges in steps, rounded to the nearest and clipped to [0, largest]."""
+    a = min(max(math.floor(low + 0.5), 0), largest)
+    b = min(max(math.floor(high + 0.5), 0), largest)
     if low < high and a >= b:
         # Less than a step: the step that holds the middle.
-        a = min(max(math.floor((low + high) / 2), smallest), largest - 1)
+        a = min(max(math.floor((low + high) / 2), 0), largest - 1)
         b = a + 1
     return a, b
+
+
+def _box_steps(box: Box, wh: Size, largest: Size) -> tuple[int, int, int, int]:
+    """A box on [0, 1] in steps, `wh` of them along each axis."""
+    x1, x2 = _steps(box[0] * wh[0], box[2] * wh[0], largest[0])
+    y1, y2 = _steps(box[1] * wh[1], box[3] * wh[1], largest[1])
+    return x1, y1, x2, y2
 
 
 def _size(image_wh: Size | None, what: str) -> Size:
@@ -59,10 +67,8 @@ class Space(ABC):
 
     Attributes:
         kind: short name of the kind, as in ``univg dialects --json``.
-        order: order in which the numbers are written.
         needs_image_size: conversion is impossible without the original image's size.
         needs_input_size: the numbers refer to the image as the model saw it.
-        uses_input_size: that size, where given, is what conversion divides by.
     """
 
     __slots__ = ()
@@ -81,23 +87,33 @@ class Space(ABC):
         """Order of the written numbers."""
         return "xyxy"
 
-    @abstractmethod
     def describe(self) -> str:
         """The scale in a few words."""
+        return self._scale()
 
     def input_size(self, image_wh: Size) -> Size:
         """(width, height) of the image as the model sees it, by the family's rule."""
         return image_wh
 
-    @abstractmethod
     def to_norm(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
         """Numbers as written to xyxy_norm, not clipped."""
+        return self._read(raw, image_wh, input_wh)
+
+    def from_norm(self, box: Box, image_wh: Size | None, input_wh: Size | None) -> Numbers:
+        """A box (xyxy_norm, finite) to the numbers to write, in the written order.
+
+        They are rounded to the family's nearest step and clipped to its range.
+        """
+        return self._write(box, image_wh, input_wh)
 
     @abstractmethod
-    def from_norm(
-        self, box: Box, image_wh: Size | None, input_wh: Size | None
-    ) -> tuple[float, ...]:
-        """A box (xyxy_norm, finite) to the numbers to write, in the written order."""
+    def _scale(self) -> str: ...
+
+    @abstractmethod
+    def _read(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box: ...
+
+    @abstractmethod
+    def _write(self, box: Box, image_wh: Size | None, input_wh: Size | None) -> Numbers: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +137,18 @@ class NormInt(Space):
         """Order of the written numbers."""
         return self.written_order
 
-    def describe(self) -> str:
-        """The scale in a few words."""
+    def _scale(self) -> str:
         return f"value / {self.divisor}"
 
-    def to_norm(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
-        """Numbers as written to xyxy_norm, not clipped."""
+    def _read(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
         a, b, c, d = raw
         k = self.divisor
         if self.written_order == "xyxy":
             return (a / k, b / k, c / k, d / k)
         return (b / k, a / k, d / k, c / k)
 
-    def from_norm(
-        self, box: Box, image_wh: Size | None, input_wh: Size | None
-    ) -> tuple[float, ...]:
-        """Nearest integers, clipped to 0 … `largest`."""
-        k = self.divisor
-        x1, x2 = _steps(box[0] * k, box[2] * k, 0, self.largest)
-        y1, y2 = _steps(box[1] * k, box[3] * k, 0, self.largest)
+    def _write(self, box: Box, image_wh: Size | None, input_wh: Size | None) -> Numbers:
+        x1, y1, x2, y2 = _box_steps(box, (self.divisor,) * 2, (self.largest,) * 2)
         return (x1, y1, x2, y2) if self.written_order == "xyxy" else (y1, x1, y2, x2)
 
 
@@ -151,30 +160,28 @@ class BinCenters(Space):
 
     kind = "bin_center"
 
-    def describe(self) -> str:
-        """The scale in a few words."""
+    def _scale(self) -> str:
         return f"(bin + 0.5) / {self.bins}"
 
-    def to_norm(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
-        """Numbers as written to xyxy_norm, not clipped."""
+    def _read(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
         x1, y1, x2, y2 = raw
         k = self.bins
         return ((x1 + 0.5) / k, (y1 + 0.5) / k, (x2 + 0.5) / k, (y2 + 0.5) / k)
 
-    def from_norm(
-        self, box: Box, image_wh: Size | None, input_wh: Size | None
-    ) -> tuple[float, ...]:
-        """The bins that hold the edges, clipped to 0 … bins - 1."""
+    def _write(self, box: Box, image_wh: Size | None, input_wh: Size | None) -> Numbers:
         k = self.bins
         # The bin that holds v is floor(v * bins): the nearest centre.
-        x1, x2 = _steps(box[0] * k - 0.5, box[2] * k - 0.5, 0, k - 1)
-        y1, y2 = _steps(box[1] * k - 0.5, box[3] * k - 0.5, 0, k - 1)
+        x1, x2 = _steps(box[0] * k - 0.5, box[2] * k - 0.5, k - 1)
+        y1, y2 = _steps(box[1] * k - 0.5, box[3] * k - 0.5, k - 1)
         return (x1, y1, x2, y2)
 
 
 @dataclass(frozen=True, slots=True)
 class PatchGrid(Space):
-    """Two cells of a side x side grid, numbered row by row: upper-left and lower-right."""
+    """Two cells of a side x side grid, numbered row by row: upper-left and lower-right.
+
+    They are read at their centres; at their outer edges where they share a row or a column.
+    """
 
     side: int = 32
 
@@ -185,12 +192,10 @@ class PatchGrid(Space):
         """Order of the written numbers."""
         return "upper-left cell, lower-right cell"
 
-    def describe(self) -> str:
-        """The scale in a few words."""
+    def _scale(self) -> str:
         return f"{self.side} x {self.side} cells"
 
-    def to_norm(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
-        """Centres of the two cells; their outer edges where they share a row or a column."""
+    def _read(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
         upper_left, lower_right = (int(index) for index in raw)
         cell = 1.0 / self.side
         row1, column1 = divmod(upper_left, self.side)
@@ -205,49 +210,32 @@ class PatchGrid(Space):
             row2 * cell + half,
         )
 
-    def from_norm(
-        self, box: Box, image_wh: Size | None, input_wh: Size | None
-    ) -> tuple[float, ...]:
-        """Cell that holds the upper-left corner, last cell that the lower-right corner reaches."""
+    def _write(self, box: Box, image_wh: Size | None, input_wh: Size | None) -> Numbers:
+        # The cell that holds the upper-left corner, the last that the lower-right corner reaches.
         last = self.side - 1
-
-        def cell(position: int) -> int:
-            return min(max(position, 0), last)
-
-        column1, row1 = (cell(math.floor(v * self.side)) for v in box[:2])
-        column2, row2 = (cell(math.ceil(v * self.side - 1)) for v in box[2:])
+        column1, row1 = (min(max(math.floor(v * self.side), 0), last) for v in box[:2])
+        column2, row2 = (min(max(math.ceil(v * self.side - 1), 0), last) for v in box[2:])
         return (row1 * self.side + column1, row2 * self.side + column2)
 
 
 @dataclass(frozen=True, slots=True)
 class NormDecimal(Space):
-    """Decimals on [0, 1] of the original image.
-
-    Attributes:
-        decimals: digits behind the point that the family writes.
-    """
+    """Decimals on [0, 1] of the original image, with `decimals` digits behind the point."""
 
     decimals: int = 3
 
     kind = "norm1"
 
-    def describe(self) -> str:
-        """The scale in a few words."""
+    def _scale(self) -> str:
         return "0-1"
 
-    def to_norm(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
-        """Numbers as written to xyxy_norm, not clipped."""
+    def _read(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
         x1, y1, x2, y2 = raw
         return (x1, y1, x2, y2)
 
-    def from_norm(
-        self, box: Box, image_wh: Size | None, input_wh: Size | None
-    ) -> tuple[float, ...]:
-        """Rounded to `decimals` and clipped to [0, 1]."""
+    def _write(self, box: Box, image_wh: Size | None, input_wh: Size | None) -> Numbers:
         k: int = 10**self.decimals
-        x1, x2 = _steps(box[0] * k, box[2] * k, 0, k)
-        y1, y2 = _steps(box[1] * k, box[3] * k, 0, k)
-        return (x1 / k, y1 / k, x2 / k, y2 / k)
+        return tuple(step / k for step in _box_steps(box, (k, k), (k, k)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,15 +253,16 @@ class PaddedSquare(Space):
     kind = "norm1_padded_square"
     needs_image_size = True
 
-    def describe(self) -> str:
-        """The scale in a few words."""
+    def _scale(self) -> str:
         return "0-1 of the padded square"
 
-    def to_norm(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
-        """Numbers as written to xyxy_norm, not clipped."""
+    def _padding(self, image_wh: Size | None) -> tuple[Size, int, float, float]:
         width, height = _size(image_wh, "fractions of the image padded to a square")
         side = max(width, height)
-        pad_x, pad_y = (side - width) / 2, (side - height) / 2
+        return (width, height), side, (side - width) / 2, (side - height) / 2
+
+    def _read(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
+        (width, height), side, pad_x, pad_y = self._padding(image_wh)
         x1, y1, x2, y2 = raw
         return (
             (x1 * side - pad_x) / width,
@@ -282,23 +271,36 @@ class PaddedSquare(Space):
             (y2 * side - pad_y) / height,
         )
 
-    def from_norm(
-        self, box: Box, image_wh: Size | None, input_wh: Size | None
-    ) -> tuple[float, ...]:
-        """Rounded to `decimals` and clipped to [0, 1] of the square."""
-        width, height = _size(image_wh, "fractions of the image padded to a square")
-        side = max(width, height)
-        pad_x, pad_y = (side - width) / 2, (side - height) / 2
+    def _write(self, box: Box, image_wh: Size | None, input_wh: Size | None) -> Numbers:
+        (width, height), side, pad_x, pad_y = self._padding(image_wh)
         k: int = 10**self.decimals
         x1, x2 = ((v * width + pad_x) / side * k for v in (box[0], box[2]))
         y1, y2 = ((v * height + pad_y) / side * k for v in (box[1], box[3]))
-        x1, x2 = _steps(x1, x2, 0, k)
-        y1, y2 = _steps(y1, y2, 0, k)
-        return (x1 / k, y1 / k, x2 / k, y2 / k)
+        (a, c), (b, d) = _steps(x1, x2, k), _steps(y1, y2, k)
+        return (a / k, b / k, c / k, d / k)
+
+
+class _Pixels(Space):
+    """Pixels of an image whose size the answer itself does not give."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _frame(self, image_wh: Size | None, input_wh: Size | None) -> Size:
+        """(width, height) of the image that the numbers refer to."""
+
+    def _read(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
+        width, height = self._frame(image_wh, input_wh)
+        x1, y1, x2, y2 = raw
+        return (x1 / width, y1 / height, x2 / width, y2 / height)
+
+    def _write(self, box: Box, image_wh: Size | None, input_wh: Size | None) -> Numbers:
+        frame = self._frame(image_wh, input_wh)
+        return _box_steps(box, frame, frame)
 
 
 @dataclass(frozen=True, slots=True)
-class ImagePixels(Space):
+class ImagePixels(_Pixels):
     """Pixels of the image: of the original, or of the image as sent to the model.
 
     Attributes:
@@ -315,8 +317,7 @@ class ImagePixels(Space):
         """Whether a given input size is what conversion divides by."""
         return self.of_sent_image
 
-    def describe(self) -> str:
-        """The scale in a few words."""
+    def _scale(self) -> str:
         return "pixels of the image as sent" if self.of_sent_image else "pixels of the original"
 
     def _frame(self, image_wh: Size | None, input_wh: Size | None) -> Size:
@@ -324,24 +325,9 @@ class ImagePixels(Space):
             return input_wh
         return _size(image_wh, "pixels of the image")
 
-    def to_norm(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
-        """Numbers as written to xyxy_norm, not clipped."""
-        width, height = self._frame(image_wh, input_wh)
-        x1, y1, x2, y2 = raw
-        return (x1 / width, y1 / height, x2 / width, y2 / height)
-
-    def from_norm(
-        self, box: Box, image_wh: Size | None, input_wh: Size | None
-    ) -> tuple[float, ...]:
-        """Nearest whole pixels, clipped to the image."""
-        width, height = self._frame(image_wh, input_wh)
-        x1, x2 = _steps(box[0] * width, box[2] * width, 0, width)
-        y1, y2 = _steps(box[1] * height, box[3] * height, 0, height)
-        return (x1, y1, x2, y2)
-
 
 @dataclass(frozen=True, slots=True)
-class InputPixels(Space):
+class InputPixels(_Pixels):
     """Pixels of the image as resized for the model.
 
     The input size is the recorded one where it is given; else it follows from the original's size
@@ -360,8 +346,7 @@ class InputPixels(Space):
     kind = "abs_input_px"
     needs_input_size = True
 
-    def describe(self) -> str:
-        """The scale in a few words."""
+    def _scale(self) -> str:
         return "pixels of the resized input"
 
     def input_size(self, image_wh: Size) -> Size:
@@ -385,29 +370,10 @@ class InputPixels(Space):
             )
         return self.input_size(image_wh)
 
-    def to_norm(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
-        """Numbers as written to xyxy_norm, not clipped."""
-        width, height = self._frame(image_wh, input_wh)
-        x1, y1, x2, y2 = raw
-        return (x1 / width, y1 / height, x2 / width, y2 / height)
-
-    def from_norm(
-        self, box: Box, image_wh: Size | None, input_wh: Size | None
-    ) -> tuple[float, ...]:
-        """Nearest whole pixels, clipped to the resized image."""
-        width, height = self._frame(image_wh, input_wh)
-        x1, x2 = _steps(box[0] * width, box[2] * width, 0, width)
-        y1, y2 = _steps(box[1] * height, box[3] * height, 0, height)
-        return (x1, y1, x2, y2)
-
 
 @dataclass(frozen=True, slots=True)
 class Points(Space):
-    """Points, not boxes: nothing to decode.
-
-    Attributes:
-        divisor: denominator of a point's coordinates.
-    """
+    """Points (value / divisor), not boxes: nothing to decode."""
 
     divisor: int = 100
 
@@ -418,18 +384,13 @@ class Points(Space):
         """Order of the written numbers."""
         return "x, y"
 
-    def describe(self) -> str:
-        """The scale in a few words."""
+    def _scale(self) -> str:
         return f"points, value / {self.divisor}"
 
-    def to_norm(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
-        """There is no box to read; always a UserError."""
+    def _read(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
         raise UserError("this family points at objects and writes no boxes")
 
-    def from_norm(
-        self, box: Box, image_wh: Size | None, input_wh: Size | None
-    ) -> tuple[float, ...]:
-        """There is no box to write; always a UserError."""
+    def _write(self, box: Box, image_wh: Size | None, input_wh: Size | None) -> Numbers:
         raise UserError(
             "this family points at objects and writes no boxes; score its points against masks "
             "or boxes instead, or choose another model"

@@ -3,13 +3,8 @@
 Medium confidence throughout: a vendor statement read in a quotation.
 """
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._spaces import ImagePixels
+from univg_eval.dialects.family import Confidence, Dialect, ImagePixels
 from univg_eval.dialects.plain import ANY_BRACKETS
-
-__all__ = ["DIALECTS"]
 
 DIALECTS = (
     Dialect(

@@ -1,16 +1,11 @@
 """CogVLM and CogAgent: three-digit integers with leading zeros in double brackets."""
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._grammar import COMMA, four_in, grammar
-from univg_eval.dialects._spaces import NormInt
-
-__all__ = ["DIALECTS"]
+from univg_eval.dialects.family import COMMA, Confidence, Dialect, NormInt, four_in, grammar
 
 DIALECTS = (
     Dialect(
         name="cogvlm_grounding",
+        model_types=("cogvlm", "cogagent"),
         families=("CogVLM-grounding", "CogAgent"),
         form="phrase [[x1,y1,x2,y2]], three digits each; several boxes: [[...;...]]",
         space=NormInt(1000, largest=999),

@@ -1,16 +1,11 @@
 """DeepSeek-VL2: lists between <|det|> tags, on 0-999 of the unpadded original."""
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._grammar import four_in, grammar
-from univg_eval.dialects._spaces import NormInt
-
-__all__ = ["DIALECTS"]
+from univg_eval.dialects.family import Confidence, Dialect, NormInt, four_in, grammar
 
 DIALECTS = (
     Dialect(
         name="deepseek_vl2",
+        model_types=("deepseek_vl_v2",),
         families=("DeepSeek-VL2",),
         form="<|ref|>phrase<|/ref|><|det|>[[x1, y1, x2, y2]]<|/det|>, several lists in one <|det|>",
         space=NormInt(999, largest=999),

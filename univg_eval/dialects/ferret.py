@@ -1,16 +1,11 @@
 """Ferret and Ferret-UI: integer lists on 0-1000."""
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._grammar import four_in, grammar
-from univg_eval.dialects._spaces import NormInt
-
-__all__ = ["DIALECTS"]
+from univg_eval.dialects.family import Confidence, Dialect, NormInt, four_in, grammar
 
 DIALECTS = (
     Dialect(
         name="ferret",
+        model_types=("ferret_llama",),
         families=("Ferret", "Ferret-UI"),
         form="phrase [x1, y1, x2, y2], integers",
         space=NormInt(1000),

@@ -1,16 +1,11 @@
 """Florence-2: four location tokens of 1000 bins, read at the bins' centres."""
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._grammar import grammar
-from univg_eval.dialects._spaces import BinCenters
-
-__all__ = ["DIALECTS"]
+from univg_eval.dialects.family import BinCenters, Confidence, Dialect, grammar
 
 DIALECTS = (
     Dialect(
         name="florence2",
+        model_types=("florence2",),
         families=("Florence-2",),
         form="label<loc_x1><loc_y1><loc_x2><loc_y2>, boxes of one label follow each other",
         space=BinCenters(1000),

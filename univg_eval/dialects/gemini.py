@@ -4,54 +4,42 @@ Only ``box_2d`` and bare lists are read: an answer with another key follows a pr
 of which nobody knows the order.
 """
 
-from __future__ import annotations
+from dataclasses import replace
 
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._grammar import four_in, grammar
-from univg_eval.dialects._spaces import NormInt
+from univg_eval.dialects.family import Confidence, Dialect, NormInt, four_in, grammar
 
-__all__ = ["DIALECTS"]
-
-_GRAMMAR = grammar(four_in("[", "]"), keys=("box_2d",))
-_SUFFIX = (
-    "Return the bounding box as JSON with the key box_2d, [ymin, xmin, ymax, xmax] normalized to "
-    "0-1000."
+_GEMINI = Dialect(
+    name="gemini",
+    families=("Gemini 2.x",),
+    form='```json list of {"box_2d": [ymin, xmin, ymax, xmax], "label": "..."}',
+    space=NormInt(1000, "yxyx"),
+    confidence=Confidence("high", "high", "high"),
+    template='{{"box_2d": [{}, {}, {}, {}]}}',
+    labelled_template='{{"box_2d": [{}, {}, {}, {}], "label": {json_label}}}',
+    prompt_suffix=(
+        "Return the bounding box as JSON with the key box_2d, [ymin, xmin, ymax, xmax] normalized "
+        "to 0-1000."
+    ),
+    grammar=grammar(four_in("[", "]"), keys=("box_2d",)),
+    sources=(
+        "cloud.google.com/vertex-ai/generative-ai/docs/bounding-box-detection",
+        "roboflow/supervision supervision/detection/vlm.py",
+    ),
+    notes=(
+        "y comes first",
+        "under a prompt that dictates another form, choose the plain dialect of that form",
+        "the vendor page names no version",
+    ),
 )
-_FORM = '```json list of {"box_2d": [ymin, xmin, ymax, xmax], "label": "..."}'
-_TEMPLATE = '{{"box_2d": [{}, {}, {}, {}]}}'
-_LABELLED = '{{"box_2d": [{}, {}, {}, {}], "label": {json_label}}}'
 
 DIALECTS = (
-    Dialect(
-        name="gemini",
-        families=("Gemini 2.x",),
-        form=_FORM,
-        space=NormInt(1000, "yxyx"),
-        confidence=Confidence("high", "high", "high"),
-        template=_TEMPLATE,
-        labelled_template=_LABELLED,
-        prompt_suffix=_SUFFIX,
-        grammar=_GRAMMAR,
-        sources=(
-            "cloud.google.com/vertex-ai/generative-ai/docs/bounding-box-detection",
-            "roboflow/supervision supervision/detection/vlm.py",
-        ),
-        notes=(
-            "y comes first",
-            "under a prompt that dictates another form, choose the plain dialect of that form",
-            "the vendor page names no version",
-        ),
-    ),
-    Dialect(
+    _GEMINI,
+    replace(
+        _GEMINI,
         name="gemma4",
+        model_types=("gemma4", "gemma4_unified"),
         families=("Gemma 4",),
-        form=_FORM,
-        space=NormInt(1000, "yxyx"),
         confidence=Confidence("medium", "medium", "medium"),
-        template=_TEMPLATE,
-        labelled_template=_LABELLED,
-        prompt_suffix=_SUFFIX,
-        grammar=_GRAMMAR,
         sources=(
             "ai.google.dev/gemma/docs/capabilities/vision",
             "several independent public users of Gemma 4",

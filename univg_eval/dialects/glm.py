@@ -1,19 +1,14 @@
 """GLM-V: brackets of several styles between <|begin_of_box|> and <|end_of_box|>.
 
-Those marks enclose any final answer, a number or a letter too.
+Those marks enclose any final answer, a number or a choice too.
 """
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._grammar import four_in, grammar
-from univg_eval.dialects._spaces import NormInt
-
-__all__ = ["DIALECTS"]
+from univg_eval.dialects.family import Confidence, Dialect, NormInt, four_in, grammar
 
 DIALECTS = (
     Dialect(
         name="glm_v",
+        model_types=("glm4v", "glm4v_moe", "glm46v"),
         families=("GLM-4.5V", "GLM-4.1V-Thinking", "GLM-4.6V"),
         form=(
             "<|begin_of_box|>[[x1,y1,x2,y2]]<|end_of_box|>; also [], (), <> or JSON with bbox_2d "

@@ -12,30 +12,10 @@ __all__ = ["ImageName", "find_image_names", "read_image_value"]
 ImageName = tuple[int, int, int]
 """(start, end, image): the span of a name in the text and the 0-based image it names."""
 
-_ORDINALS = {
-    "first": 0,
-    "second": 1,
-    "third": 2,
-    "fourth": 3,
-    "fifth": 4,
-    "sixth": 5,
-    "seventh": 6,
-    "eighth": 7,
-    "ninth": 8,
-    "tenth": 9,
-}
-_CARDINALS = {
-    "one": 0,
-    "two": 1,
-    "three": 2,
-    "four": 3,
-    "five": 4,
-    "six": 5,
-    "seven": 6,
-    "eight": 7,
-    "nine": 8,
-    "ten": 9,
-}
+_FIRST_TO_TENTH = "first second third fourth fifth sixth seventh eighth ninth tenth"
+_ORDINALS = {word: i for i, word in enumerate(_FIRST_TO_TENTH.split())}
+_ONE_TO_TEN = "one two three four five six seven eight nine ten"
+_CARDINALS = {word: i for i, word in enumerate(_ONE_TO_TEN.split())}
 _LAST = ("last", "final")
 
 # The noun is searched first: it is rare, and its neighbours are read within a bounded distance.
@@ -53,17 +33,8 @@ _AFTER = re.compile(
 )
 # Parts of the nouns in all their spellings: most texts hold none, and this is the quickest to see.
 _NOUN_PARTS = (
-    "mage",
-    "hoto",
-    "rame",
-    "icture",
-    "img",
-    "Img",
-    "MAGE",
-    "HOTO",
-    "RAME",
-    "ICTURE",
-    "IMG",
+    *("mage", "hoto", "rame", "icture", "img", "Img"),
+    *("MAGE", "HOTO", "RAME", "ICTURE", "IMG"),
 )
 _WORD_CHARACTER = re.compile(r"[A-Za-z]")
 

@@ -4,17 +4,12 @@ The several-box form inside one pair of tags is stated from the data-format page
 (medium confidence); each inner list is read by itself, so nothing depends on it.
 """
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._grammar import four_in, grammar
-from univg_eval.dialects._spaces import NormInt
-
-__all__ = ["DIALECTS"]
+from univg_eval.dialects.family import Confidence, Dialect, NormInt, four_in, grammar
 
 DIALECTS = (
     Dialect(
         name="internvl",
+        model_types=("internvl", "internvl_chat"),
         families=("InternVL-Chat-V1.5", "InternVL2", "InternVL2.5", "InternVL3", "InternVL3.5"),
         form="<ref>phrase</ref><box>[[x1, y1, x2, y2]]</box>, several lists in one <box>",
         space=NormInt(1000),

@@ -1,16 +1,11 @@
 """Kimi-VL: Qwen's key with decimals on [0, 1] (medium confidence: seen by users, not stated)."""
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._grammar import four_in, grammar
-from univg_eval.dialects._spaces import NormDecimal
-
-__all__ = ["DIALECTS"]
+from univg_eval.dialects.family import Confidence, Dialect, NormDecimal, four_in, grammar
 
 DIALECTS = (
     Dialect(
         name="kimi_vl",
+        model_types=("kimi_vl",),
         families=("Kimi-VL",),
         form='{"bbox_2d": [x1, y1, x2, y2]}, decimals',
         space=NormDecimal(3),

@@ -3,19 +3,14 @@
 A cell is 1/32 of a side, so small objects cannot reach a high IoU.
 """
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._grammar import grammar
-from univg_eval.dialects._spaces import PatchGrid
-
-__all__ = ["DIALECTS"]
+from univg_eval.dialects.family import Confidence, Dialect, PatchGrid, grammar
 
 _CELL = r"<patch_index_[0-9]{1,4}+>"
 
 DIALECTS = (
     Dialect(
         name="kosmos2",
+        model_types=("kosmos-2",),
         families=("Kosmos-2",),
         form=(
             "<phrase>text</phrase><object><patch_index_UUUU><patch_index_LLLL></object>; several "

@@ -1,18 +1,21 @@
 """The LLaVA families: decimals of a padded square (1.5), of the image (OneVision), integers (2)."""
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._grammar import four_in, grammar
-from univg_eval.dialects._spaces import NormDecimal, NormInt, PaddedSquare
-
-__all__ = ["DIALECTS"]
+from univg_eval.dialects.family import (
+    Confidence,
+    Dialect,
+    NormDecimal,
+    NormInt,
+    PaddedSquare,
+    four_in,
+    grammar,
+)
 
 _GRAMMAR = grammar(four_in("[", "]"))
 
 DIALECTS = (
     Dialect(
         name="llava_1_5",
+        model_types=("llava",),
         families=("LLaVA-1.5",),
         form="[x1, y1, x2, y2], decimals, usually two digits",
         space=PaddedSquare(2),
@@ -32,6 +35,7 @@ DIALECTS = (
     ),
     Dialect(
         name="llava_onevision",
+        model_types=("llava_next", "llava_onevision"),
         families=("LLaVA-OneVision", "LLaVA-NeXT"),
         form="[x1, y1, x2, y2] or <box>[x1, y1, x2, y2]</box>, decimals",
         space=NormDecimal(3),
@@ -51,6 +55,7 @@ DIALECTS = (
     ),
     Dialect(
         name="llava_onevision_2",
+        model_types=("llava_onevision2",),
         families=("LLaVA-OneVision-2",),
         form="[x1,y1,x2,y2], integers without spaces",
         space=NormInt(1000, largest=999),

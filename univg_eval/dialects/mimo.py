@@ -1,16 +1,12 @@
 """MiMo-VL: Qwen2.5-VL's JSON in pixels of the resized input, after a <think> block."""
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._spaces import InputPixels
+from univg_eval.dialects.family import Confidence, Dialect, InputPixels
 from univg_eval.dialects.qwen import BBOX_2D, BBOX_2D_LABELLED, QWEN_JSON
-
-__all__ = ["DIALECTS"]
 
 DIALECTS = (
     Dialect(
         name="mimo_vl",
+        model_types=("mimo_vl",),
         families=("MiMo-VL-7B", "MiMo-V2"),
         form='```json list of {"bbox_2d": [x1, y1, x2, y2], "label": "..."} after <think>',
         space=InputPixels(28, 3136, 12845056),

@@ -1,16 +1,11 @@
 """MiniCPM-V and MiniCPM-o: four integers separated by spaces between <box> tags."""
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._grammar import bare_line, grammar, in_tags
-from univg_eval.dialects._spaces import NormInt
-
-__all__ = ["DIALECTS"]
+from univg_eval.dialects.family import Confidence, Dialect, NormInt, bare_line, grammar, in_tags
 
 DIALECTS = (
     Dialect(
         name="minicpm_v",
+        model_types=("minicpmv", "minicpmo"),
         families=("MiniCPM-V 4.5", "MiniCPM-o 2.6", "MiniCPM-V 2.6"),
         form="<ref>phrase</ref><box>x1 y1 x2 y2</box>",
         space=NormInt(1000),

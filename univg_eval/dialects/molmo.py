@@ -4,13 +4,7 @@
 masks or as "inside the box", which is another metric than IoU.
 """
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._grammar import grammar
-from univg_eval.dialects._spaces import Points
-
-__all__ = ["DIALECTS"]
+from univg_eval.dialects.family import Confidence, Dialect, Points, grammar
 
 _NO_BOXES = grammar()
 _NOTE = "points only: every reply is no_box, or none where it says so"
@@ -18,6 +12,7 @@ _NOTE = "points only: every reply is no_box, or none where it says so"
 DIALECTS = (
     Dialect(
         name="molmo",
+        model_types=("molmo",),
         families=("Molmo",),
         form='<point x="52.9" y="43.9" alt="...">...</point>, <points x1=... y1=...>',
         space=Points(100),
@@ -30,6 +25,7 @@ DIALECTS = (
     ),
     Dialect(
         name="molmo2",
+        model_types=("molmo2",),
         families=("Molmo2",),
         form='<points coords="1 1 523 417 2 601 422">label</points>: image, then id x y',
         space=Points(1000),

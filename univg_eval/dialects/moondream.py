@@ -1,16 +1,11 @@
 """Moondream: detect() returns objects with named edges on [0, 1]; a reply is their JSON."""
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._grammar import grammar
-from univg_eval.dialects._spaces import NormDecimal
-
-__all__ = ["DIALECTS"]
+from univg_eval.dialects.family import Confidence, Dialect, NormDecimal, grammar
 
 DIALECTS = (
     Dialect(
         name="moondream",
+        model_types=("moondream1",),
         families=("Moondream 2",),
         form='{"objects": [{"x_min": .., "y_min": .., "x_max": .., "y_max": ..}]}',
         space=NormDecimal(3),

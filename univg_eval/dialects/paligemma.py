@@ -1,16 +1,11 @@
 """PaliGemma: four location tokens, y first, 1024 steps from edge to edge."""
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._grammar import grammar
-from univg_eval.dialects._spaces import NormInt
-
-__all__ = ["DIALECTS"]
+from univg_eval.dialects.family import Confidence, Dialect, NormInt, grammar
 
 DIALECTS = (
     Dialect(
         name="paligemma",
+        model_types=("paligemma",),
         families=("PaliGemma", "PaliGemma 2 (mix)"),
         form="<locYYYY><locXXXX><locYYYY><locXXXX> label, several separated by ' ; '",
         space=NormInt(1023, "yxyx", largest=1023),

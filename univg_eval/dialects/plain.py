@@ -4,21 +4,21 @@ These read what a prompt asked for, not what a family learned: choose one togeth
 that names the scale, and record both.
 """
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._grammar import (
+from univg_eval.dialects.family import (
     COMMA,
     NUMBER,
     PAIRS,
     SPACE_OR_COMMA,
+    Confidence,
+    Dialect,
+    ImagePixels,
+    NormDecimal,
+    NormInt,
+    Space,
     bare_line,
     four_in,
     grammar,
 )
-from univg_eval.dialects._spaces import ImagePixels, NormDecimal, NormInt, Space
-
-__all__ = ["ANY_BRACKETS", "DIALECTS"]
 
 _NESTED_PAIRS = (
     rf"\[\s*+\[\s*+{NUMBER}{COMMA}{NUMBER}\s*+\]{COMMA}\[\s*+{NUMBER}{COMMA}{NUMBER}\s*+\]\s*+\]"
@@ -35,7 +35,7 @@ ANY_BRACKETS = grammar(
 _FORM = "four numbers in any brackets, pairs, tags, JSON or alone on a line"
 
 
-def _plain(name: str, space: Space, template: str, suffix: str, note: str) -> Dialect:
+def _plain(name: str, space: Space, template: str, scale: str, note: str = "") -> Dialect:
     return Dialect(
         name=name,
         families=("any model under a prompt that names this scale",),
@@ -43,43 +43,33 @@ def _plain(name: str, space: Space, template: str, suffix: str, note: str) -> Di
         space=space,
         confidence=Confidence("high", "high", "high"),
         template=template,
-        prompt_suffix=suffix,
+        prompt_suffix=f"Answer with the bounding box as [x1, y1, x2, y2]{scale}.",
         grammar=ANY_BRACKETS,
         sources=("a contract between prompt and reader, no family's own form",),
-        notes=(note,),
+        notes=(
+            note
+            or "confidence means the contract; whether a model keeps it is for its results to show",
+        ),
     )
 
 
+_WHOLE = "[{}, {}, {}, {}]"
+_RELATIVE = "relative to the image's width and height"
+
 DIALECTS = (
-    _plain(
-        "norm1000",
-        NormInt(1000),
-        "[{}, {}, {}, {}]",
-        "Answer with the bounding box as [x1, y1, x2, y2], integers from 0 to 1000 relative to "
-        "the image's width and height.",
-        "confidence means the contract; whether a model keeps it is for its results to show",
-    ),
-    _plain(
-        "norm999",
-        NormInt(999, largest=999),
-        "[{}, {}, {}, {}]",
-        "Answer with the bounding box as [x1, y1, x2, y2], integers from 0 to 999 relative to "
-        "the image's width and height.",
-        "confidence means the contract; whether a model keeps it is for its results to show",
-    ),
+    _plain("norm1000", NormInt(1000), _WHOLE, f", integers from 0 to 1000 {_RELATIVE}"),
+    _plain("norm999", NormInt(999, largest=999), _WHOLE, f", integers from 0 to 999 {_RELATIVE}"),
     _plain(
         "norm1",
         NormDecimal(3),
         "[{:.3f}, {:.3f}, {:.3f}, {:.3f}]",
-        "Answer with the bounding box as [x1, y1, x2, y2], decimals from 0 to 1 relative to the "
-        "image's width and height.",
-        "confidence means the contract; whether a model keeps it is for its results to show",
+        f", decimals from 0 to 1 {_RELATIVE}",
     ),
     _plain(
         "pixels",
         ImagePixels(),
-        "[{}, {}, {}, {}]",
-        "Answer with the bounding box as [x1, y1, x2, y2] in pixels of the image.",
+        _WHOLE,
+        " in pixels of the image",
         "pixels of the original image, whatever the model's own resize",
     ),
 )

@@ -4,24 +4,28 @@ Nothing in the text tells the JSON of Qwen2.5-VL (pixels of the resized input) f
 Qwen3-VL (0-1000): the dialect has to be declared.
 """
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._grammar import PAIRS, four_in, grammar
-from univg_eval.dialects._spaces import InputPixels, NormInt
-
-__all__ = ["BBOX_2D", "BBOX_2D_LABELLED", "DIALECTS", "QWEN_JSON", "QWEN_PAIRS"]
+from univg_eval.dialects.family import (
+    PAIRS,
+    Confidence,
+    Dialect,
+    InputPixels,
+    NormInt,
+    four_in,
+    grammar,
+)
 
 QWEN_PAIRS = grammar(PAIRS, keys=None)
 QWEN_JSON = grammar(four_in("[", "]"), PAIRS, keys=("bbox_2d", "bbox", "box", "bounding_box"))
 BBOX_2D = '{{"bbox_2d": [{}, {}, {}, {}]}}'
 BBOX_2D_LABELLED = '{{"bbox_2d": [{}, {}, {}, {}], "label": {json_label}}}'
 
+_JSON = '```json list of {"bbox_2d": [x1, y1, x2, y2], "label": "..."}; a bare object or list'
 _LEGACY = "(x1,y1),(x2,y2) of Qwen2-VL, which fine-tuned models keep, is read on the same scale"
 
 DIALECTS = (
     Dialect(
         name="qwen_vl",
+        model_types=("qwen_vl",),
         families=("Qwen-VL", "Qwen-VL-Chat"),
         form="<ref>phrase</ref><box>(x1,y1),(x2,y2)</box>, one <box> an object",
         space=NormInt(1000, largest=999),
@@ -42,6 +46,7 @@ DIALECTS = (
     ),
     Dialect(
         name="qwen2_vl",
+        model_types=("qwen2_vl",),
         families=("Qwen2-VL", "QVQ"),
         form="<|object_ref_start|>phrase<|object_ref_end|><|box_start|>(x1,y1),(x2,y2)<|box_end|>",
         space=NormInt(1000),
@@ -50,7 +55,7 @@ DIALECTS = (
         labelled_template=(
             "<|object_ref_start|>{label}<|object_ref_end|><|box_start|>({},{}),({},{})<|box_end|>"
         ),
-        # Letter for letter as published with MIG-Bench, misspelling included.
+        # Word for word as published with MIG-Bench, misspelling included.
         prompt_suffix=(
             "Format:<|box_start|>(x1,y1),(x2,y2)<|box_end|>. Don't generate addtional words."
         ),
@@ -67,8 +72,9 @@ DIALECTS = (
     ),
     Dialect(
         name="qwen2_5_vl",
+        model_types=("qwen2_5_vl", "qwen2_5_omni", "qwen2_5_omni_thinker"),
         families=("Qwen2.5-VL", "Qwen2.5-Omni"),
-        form='```json list of {"bbox_2d": [x1, y1, x2, y2], "label": "..."}; a bare object or list',
+        form=_JSON,
         space=InputPixels(28, 3136, 12845056),
         confidence=Confidence("high", "high", "high"),
         template=BBOX_2D,
@@ -90,8 +96,9 @@ DIALECTS = (
     ),
     Dialect(
         name="qwen3_vl",
+        model_types=("qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe", "qwen3_omni_moe_thinker"),
         families=("Qwen3-VL", "Qwen3-Omni"),
-        form='```json list of {"bbox_2d": [x1, y1, x2, y2], "label": "..."}; a bare object or list',
+        form=_JSON,
         space=NormInt(1000),
         confidence=Confidence("high", "high", "high"),
         template=BBOX_2D,
@@ -111,8 +118,9 @@ DIALECTS = (
     ),
     Dialect(
         name="qwen3_5",
+        model_types=("qwen3_5", "qwen3_5_moe"),
         families=("Qwen3.5", "Qwen3.6", "Qwen3.8"),
-        form='```json list of {"bbox_2d": [x1, y1, x2, y2], "label": "..."}; a bare object or list',
+        form=_JSON,
         space=NormInt(1000),
         confidence=Confidence("medium", "medium", "high"),
         template=BBOX_2D,

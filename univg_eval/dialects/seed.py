@@ -1,12 +1,15 @@
 """Seed1.5-VL and Doubao vision: four integers separated by spaces between <bbox> tags."""
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._grammar import SPACE_OR_COMMA, bare_line, four_in, grammar, in_tags
-from univg_eval.dialects._spaces import NormInt
-
-__all__ = ["DIALECTS"]
+from univg_eval.dialects.family import (
+    SPACE_OR_COMMA,
+    Confidence,
+    Dialect,
+    NormInt,
+    bare_line,
+    four_in,
+    grammar,
+    in_tags,
+)
 
 DIALECTS = (
     Dialect(

@@ -1,16 +1,11 @@
 """Shikra: three decimals without spaces, on [0, 1] of the image padded to a square."""
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._grammar import COMMA, four_in, grammar
-from univg_eval.dialects._spaces import PaddedSquare
-
-__all__ = ["DIALECTS"]
+from univg_eval.dialects.family import COMMA, Confidence, Dialect, PaddedSquare, four_in, grammar
 
 DIALECTS = (
     Dialect(
         name="shikra",
+        model_types=("shikra",),
         families=("Shikra",),
         form="phrase [x1,y1,x2,y2], three decimals; several boxes: [...;...]",
         space=PaddedSquare(3),

@@ -4,17 +4,12 @@ The 0-500 grid is not confirmed in the sources read: example values merely stay 
 Idefics3 and SmolVLM models have no box form that could be found.
 """
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._grammar import grammar
-from univg_eval.dialects._spaces import NormInt
-
-__all__ = ["DIALECTS"]
+from univg_eval.dialects.family import Confidence, Dialect, NormInt, grammar
 
 DIALECTS = (
     Dialect(
         name="smoldocling",
+        model_types=("granite_docling",),
         families=("SmolDocling", "Granite-Docling"),
         form="<loc_x1><loc_y1><loc_x2><loc_y2> inside DocTags",
         space=NormInt(500, largest=500),

@@ -4,13 +4,8 @@ model_type alone does not tell these models from Qwen2-VL; form and scale are th
 dialect ``qwen2_vl`` reads them alike. What differs is the prompt.
 """
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._spaces import NormInt
+from univg_eval.dialects.family import Confidence, Dialect, NormInt
 from univg_eval.dialects.qwen import QWEN_PAIRS
-
-__all__ = ["DIALECTS"]
 
 DIALECTS = (
     Dialect(
@@ -41,7 +36,7 @@ DIALECTS = (
         labelled_template=(
             "<|object_ref_start|>{label}<|object_ref_end|><|box_start|>({},{}),({},{})<|box_end|>"
         ),
-        # Letter for letter as published with MIG-Bench, misspelling included.
+        # Word for word as published with MIG-Bench, misspelling included.
         prompt_suffix=(
             "Format:<|box_start|>(x1,y1),(x2,y2)<|box_end|>. Don't generate addtional words."
         ),

@@ -3,13 +3,8 @@
 Its InternVL variant writes bare lists on 0-1000: that is the dialect ``internvl``.
 """
 
-from __future__ import annotations
-
-from univg_eval.dialects._base import Confidence, Dialect
-from univg_eval.dialects._spaces import InputPixels
+from univg_eval.dialects.family import Confidence, Dialect, InputPixels
 from univg_eval.dialects.qwen import BBOX_2D, BBOX_2D_LABELLED, QWEN_JSON
-
-__all__ = ["DIALECTS"]
 
 DIALECTS = (
     Dialect(

@@ -1,7 +1,7 @@
 """Sentences by which a model says that there is no such object: "None.", "There are none."
 
-Only whole sentences count, and only about all that was asked: "None of the others match." is part
-of an answer, and so is what a text inside a JSON object ("label", "reason") says.
+Only whole sentences count, and only about all that was asked for: "None of the others match." is
+part of an answer, and so is what a text inside a JSON object ("label", "reason") says.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 
 from univg_eval.dialects._grammar import LABEL_TEXT
 
-__all__ = ["find_nothing"]
+__all__ = ["find_no_target"]
 
 _NONE = re.compile(
     r"(?i)(?<![a-z0-9_\"'<&|-])(?:"
@@ -47,7 +47,7 @@ _SENTENCE_START = re.compile(
 _LABEL_TEXT = re.compile(rf"[\"']{LABEL_TEXT}")
 
 
-def find_nothing(section: str) -> list[tuple[int, int]]:
+def find_no_target(section: str) -> list[tuple[int, int]]:
     """Spans of the sentences of a text that say that there is no such object, in order."""
     spans: list[tuple[int, int]] = []
     if _MAY_BE_NONE.search(section) is None:

@@ -1,0 +1,49 @@
+"""What the module of a model family is written with: a dialect, its grammar, its space.
+
+A module of this package that defines ``DIALECTS`` is found by itself; see docs/extending.md.
+"""
+
+from univg_eval.dialects._base import Confidence, Dialect
+from univg_eval.dialects._grammar import (
+    COMMA,
+    NUMBER,
+    PAIRS,
+    SPACE_OR_COMMA,
+    bare_line,
+    four_in,
+    grammar,
+    in_tags,
+)
+from univg_eval.dialects._spaces import (
+    BinCenters,
+    ImagePixels,
+    InputPixels,
+    NormDecimal,
+    NormInt,
+    PaddedSquare,
+    PatchGrid,
+    Points,
+    Space,
+)
+
+__all__ = [
+    "COMMA",
+    "NUMBER",
+    "PAIRS",
+    "SPACE_OR_COMMA",
+    "BinCenters",
+    "Confidence",
+    "Dialect",
+    "ImagePixels",
+    "InputPixels",
+    "NormDecimal",
+    "NormInt",
+    "PaddedSquare",
+    "PatchGrid",
+    "Points",
+    "Space",
+    "bare_line",
+    "four_in",
+    "grammar",
+    "in_tags",
+]
