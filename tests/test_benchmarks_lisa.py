@@ -70,11 +70,11 @@ def test_facts_beside_the_box(tmp_path):
     assert samples["lisa_full-val-bus-stop_03-0"].extra["encoding"] == "cp1252"
     assert "encoding" not in second.extra
     mask = read_rle(second.targets[0].mask, "mask")
-    assert mask.size_wh == (101, 75)
-    assert mask.n_pixels() == 40 * 35
+    assert (mask.width, mask.height) == (101, 75)
+    assert mask.to_array().sum() == 40 * 35
     # A hole of 11 x 11 pixels, by the ignored shape.
     street = read_rle(samples["lisa_full-val-street 7-0"].targets[0].mask, "mask")
-    assert street.n_pixels() == 50 * 51 - 11 * 11 + 31 * 40
+    assert street.to_array().sum() == 50 * 51 - 11 * 11 + 31 * 40
 
 
 def test_what_an_archive_of_a_mac_adds_is_passed_over(tmp_path):

@@ -59,11 +59,10 @@ def count_parts(array):
 
 def assert_is(mask, array):
     """The mask is that of the array, in every respect."""
-    assert mask.size_wh == array.shape[::-1]
+    assert (mask.height, mask.width) == array.shape
     np.testing.assert_array_equal(mask.to_array(), array.astype(np.uint8))
     box = extent(array)
     assert mask.box() == (None if box is None else pytest.approx([float(v) for v in box]))
-    assert mask.n_pixels() == int(array.sum())
 
 
 @given(pixels)
@@ -133,7 +132,6 @@ def test_hand_drawn_masks(rows, box, parts):
     mask = read_rle(coco_rle(array), "mask")
     assert mask.box() == (None if box is None else pytest.approx(box))
     assert mask.n_parts() == parts
-    assert mask.n_pixels() == sum(row.count("#") for row in rows)
 
 
 @given(
@@ -150,9 +148,7 @@ def test_a_union_has_every_pixel_of_its_masks(arrays):
 
 def test_masks_of_different_sizes_are_not_united():
     masks = [mask_from_array(np.ones(shape)) for shape in ((3, 4), (3, 4), (4, 3))]
-    with pytest.raises(
-        ItemError, match="frame 3: the masks to unite have different sizes, 4x3 and 3x4"
-    ) as caught:
+    with pytest.raises(ItemError, match="frame 3: .*4x3 and 3x4") as caught:
         unite(masks, "frame 3")
     assert caught.value.kind == "invalid_mask"
 
@@ -160,34 +156,34 @@ def test_masks_of_different_sizes_are_not_united():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, "x: the mask is None; expected run lengths"),
+        (None, "x: the mask is None"),
         ({"counts": [12]}, "expected run lengths"),
         ({"size": [3, 4]}, "expected run lengths"),
         ([12], r"the mask is \[12\]"),
-        ({"size": [3, 4, 1], "counts": [12]}, r"size is \[3, 4, 1\]; expected \[height, width\]"),
+        ({"size": [3, 4, 1], "counts": [12]}, r"size is \[3, 4, 1\]"),
         ({"size": [3, 0], "counts": []}, r"size is \[3, 0\]"),
         ({"size": [-3, -4], "counts": [12]}, r"size is \[-3, -4\]"),
         ({"size": [3.0, 4], "counts": [12]}, r"size is \[3\.0, 4\]"),
         ({"size": [True, 12], "counts": [12]}, r"size is \[True, 12\]"),
         ({"size": [100_000, 100_000], "counts": [10**10]}, "pixels at most"),
         ({"size": "34", "counts": [12]}, "size is '34'"),
-        ({"size": [3, 4], "counts": None}, "counts are None; expected a string or a list"),
-        ({"size": [3, 4], "counts": [12.0]}, r"counts are \[12\.0\]"),
-        ({"size": [3, 4], "counts": [True] * 12}, "expected a string or a list of whole numbers"),
-        ({"size": [3, 4], "counts": [5, -1, 8]}, "run 1 of the mask has length -1; expected 0 or"),
-        ({"size": [3, 4], "counts": [5, 6]}, "add up to 11; its size, 4x3, has 12 pixels"),
-        ({"size": [3, 4], "counts": [5, 8]}, "add up to 13; its size, 4x3, has 12 pixels"),
+        ({"size": [3, 4], "counts": None}, "None: expected a text or a list"),
+        ({"size": [3, 4], "counts": [12.0]}, r"\[12\.0\]: expected a text"),
+        ({"size": [3, 4], "counts": [True] * 12}, "a list of whole numbers"),
+        ({"size": [3, 4], "counts": [5, -1, 8]}, "run 1 has a negative length"),
+        ({"size": [3, 4], "counts": [5, 6]}, "add up to 11, not to 4 times 3"),
+        ({"size": [3, 4], "counts": [5, 8]}, "add up to 13"),
         ({"size": [3, 4], "counts": [2**62, 2**62, 2**62, 2**62 + 12]}, "add up to 1844674407"),
-        ({"size": [3, 4], "counts": [2**64]}, "beyond 64 bits"),
+        ({"size": [3, 4], "counts": [2**64]}, "damaged run lengths"),
         ({"size": [3, 4], "counts": []}, "add up to 0"),
         ({"size": [3, 4], "counts": ""}, "add up to 0"),
         ({"size": [3, 4], "counts": coco_text([5, 6])}, "add up to 11"),
-        ({"size": [3, 4], "counts": coco_text([5, -2, 9])}, "run 1 of the mask has length -2"),
-        ({"size": [3, 4], "counts": "<é"}, "character 1 is not ASCII"),
-        ({"size": [3, 4], "counts": "5 7"}, "character 1, b' ', belongs to no number"),
-        ({"size": [3, 4], "counts": b"5\xff"}, r"character 1, b'\\xff', belongs to no number"),
-        ({"size": [3, 4], "counts": "5p"}, "character 1, b'p', belongs to no number"),
-        ({"size": [3, 4], "counts": "5\0"}, r"character 1, b'\\x00', belongs to no number"),
+        ({"size": [3, 4], "counts": coco_text([5, -2, 9])}, "run 1 has a negative length"),
+        ({"size": [3, 4], "counts": "<é"}, "position 1"),
+        ({"size": [3, 4], "counts": "5 7"}, "character 1, b' '"),
+        ({"size": [3, 4], "counts": b"5\xff"}, r"character 1, b'\\xff'"),
+        ({"size": [3, 4], "counts": "5p"}, "character 1, b'p'"),
+        ({"size": [3, 4], "counts": "5\0"}, r"character 1, b'\\x00'"),
         ({"size": [3, 4], "counts": "5X"}, "breaks off within a number"),
         ({"size": [3, 4], "counts": "PPPPPPP0"}, "a number has 8 characters"),
         # The size is [width, height], as some exporters write it, and the mask is damaged so.
@@ -226,7 +222,7 @@ def test_a_mask_of_another_size_than_its_image(tmp_path):
     Image.new("RGB", (80, 60)).save(tmp_path / "b.jpg")
     with pytest.raises(
         ItemError,
-        match=r"row 3: the mask is 40x30 pixels, its image .*b\.jpg 80x60; expected equal sizes",
+        match=r"row 3: the mask is 40x30 pixels, its image .*b\.jpg 80x60",
     ) as caught:
         require_image_size(mask, (80, 60), tmp_path / "b.jpg", "row 3")
     assert caught.value.kind == "size_mismatch"
@@ -235,7 +231,7 @@ def test_a_mask_of_another_size_than_its_image(tmp_path):
     Image.new("RGB", (40, 30)).save(tmp_path / "c.jpg", exif=exif)
     with pytest.raises(
         ItemError,
-        match=r"c\.jpg 30x40 as displayed \(stored as 40x30 with EXIF orientation 8\); expected",
+        match=r"c\.jpg 30x40 .*stored as 40x30 with EXIF orientation 8",
     ):
         require_image_size(mask, (30, 40), tmp_path / "c.jpg", "row 3")
 
@@ -250,9 +246,7 @@ def test_a_missing_package_is_named_with_the_remedy(monkeypatch, package):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(
-        UserError, match=r"which is not installed: pip install 'univg\[eval\]'"
-    ) as e:
+    with pytest.raises(UserError, match=r"pip install 'univg\[eval\]'") as e:
         paint_shapes([Shape("target", ((1, 1), (2, 2)))], (4, 4), "x")
     # Not a fault of one item: nothing could be converted.
     assert not isinstance(e.value, ItemError)

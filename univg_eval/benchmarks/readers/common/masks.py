@@ -1,17 +1,13 @@
 """From masks and polygons to boxes.
 
-Releases of segmentation sets tell where an object is by a mask: as COCO run lengths (LLM-Seg40K,
-ReVOS), as pictures (ReasonVOS) or as polygons (ReasonSeg). Run lengths are decoded, united and
-boxed by pycocotools; polygons are painted and parts counted by OpenCV, which lmms-eval brings
-along.
-
 The box of a mask is that of its pixels' outer edges, in ``xyxy_norm``: a mask of the one pixel
 (x, y) in an image of width w has x1 = x / w and x2 = (x + 1) / w.
 
-pycocotools reads a run-length string without looking where it ends, so that a damaged string can
-give a wrong mask, or read memory that is not the string's. Every mask is therefore checked here
-first and brought into one canonical form: no run of length zero but the first, lengths that add up
-to the mask's size.
+Run lengths are decoded, united and boxed by pycocotools; polygons are painted and parts counted by
+OpenCV. pycocotools reads a run-length text without looking where it ends, so that a damaged one can
+give a wrong mask, or read memory that is not the text's. Every mask is therefore checked here first
+and brought into one canonical form: no run of length zero but the first, lengths that add up to
+the mask's size.
 """
 
 from __future__ import annotations
@@ -24,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from univg_eval.benchmarks.readers.common.annotation_files import describe
+from univg_eval.benchmarks.readers.common.annotation_files import describe, unexpected
 from univg_eval.benchmarks.readers.common.release import ItemError
 from univg_eval.boxes import Box
 from univg_eval.errors import UserError
@@ -61,11 +57,6 @@ class Mask:
     height: int
     counts: bytes
 
-    @property
-    def size_wh(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-        return self.width, self.height
-
     def box(self) -> Box | None:
         """The smallest box around all its pixels, xyxy_norm; None if it has no pixel."""
         x, y, width, height = (float(value) for value in _coco().toBbox(self._rle()))
@@ -77,10 +68,6 @@ class Mask:
             (x + width) / self.width,
             (y + height) / self.height,
         )
-
-    def n_pixels(self) -> int:
-        """How many pixels belong to it."""
-        return int(_coco().area(self._rle()))
 
     def n_parts(self) -> int:
         """How many parts it has that do not touch, not even at a corner (8-connected)."""
@@ -109,54 +96,55 @@ def read_rle(value: Any, where: str) -> Mask:
     """A mask from COCO run lengths, compressed or not.
 
     Args:
-        value: ``{"size": [height, width], "counts": …}``; the counts are a string (or bytes), or
-            a list of run lengths that begins with the background.
+        value: ``{"size": [height, width], "counts": …}``; the counts are a text (or bytes), or a
+            list of run lengths that begins with the background.
         where: names the mask in an error, e.g. ``validation.json: 000000001.jpg, qa_pairs[2]``.
 
     Raises:
         ItemError: ``invalid_mask``: a field is missing or of a wrong type, a run length is
-            negative, the lengths do not add up to height times width, or the string is damaged.
+            negative, the lengths do not add up to height times width, or the text is damaged.
         UserError: pycocotools is not installed.
     """
     if not isinstance(value, Mapping) or not {"size", "counts"} <= value.keys():
-        raise ItemError(
-            "invalid_mask",
-            f"{where}: the mask is {describe(value)}; expected run lengths "
-            '{"size": [height, width], "counts": …}',
+        raise _unexpected(
+            f"{where}: the mask", value, 'run lengths {"size": [height, width], "counts": …}'
         )
-    height, width = _mask_size(value["size"], where)
-    counts = value["counts"]
-    if isinstance(counts, str | bytes):
-        runs = _runs_of_text(counts, where)
-    elif isinstance(counts, list) and all(type(run) is int for run in counts):
-        try:
+    size, counts = value["size"], value["counts"]
+    if (
+        not isinstance(size, list | tuple)
+        or len(size) != 2
+        or not all(type(side) is int and 0 < side <= LARGEST_SIDE for side in size)
+        or size[0] * size[1] > LARGEST_MASK
+    ):
+        raise _unexpected(
+            f"{where}: the mask's size",
+            size,
+            f"[height, width] in pixels, {LARGEST_MASK} pixels at most",
+        )
+    height, width = size
+    try:
+        if isinstance(counts, str | bytes):
+            runs = _runs_of_text(counts.encode("ascii") if isinstance(counts, str) else counts)
+        elif isinstance(counts, list) and all(type(run) is int for run in counts):
             runs = np.array(counts, dtype=np.int64)
-        except OverflowError as error:
-            raise ItemError(
-                "invalid_mask", f"{where}: a run length of the mask is beyond 64 bits"
-            ) from error
-    else:
+        else:
+            raise ValueError("expected a text or a list of whole numbers")
+        if (runs < 0).any():
+            raise ValueError(f"run {int(np.argmax(runs < 0))} has a negative length")
+        # In Python's numbers, which no damaged length can overflow.
+        total = sum(runs.tolist())
+        if total != height * width:
+            raise ValueError(f"they add up to {total}, not to {width} times {height}")
+    except (ValueError, OverflowError) as error:
         raise ItemError(
-            "invalid_mask",
-            f"{where}: the mask's counts are {describe(counts)}; expected a string or a list of "
-            "whole numbers",
-        )
-    if (runs < 0).any():
-        at = int(np.argmax(runs < 0))
-        raise ItemError(
-            "invalid_mask",
-            f"{where}: run {at} of the mask has length {runs[at]}; expected 0 or more. "
-            "The run lengths are damaged",
-        )
-    # In Python's numbers, which no damaged length can overflow.
-    total = sum(runs.tolist())
-    if total != height * width:
-        raise ItemError(
-            "invalid_mask",
-            f"{where}: the run lengths of the mask add up to {total}; its size, {width}x{height}, "
-            f"has {height * width} pixels",
-        )
-    return _mask_of_runs(_canonical(runs), width, height)
+            "invalid_mask", f"{where}: damaged run lengths {describe(counts)}: {error}"
+        ) from error
+    rle = {"size": size, "counts": _canonical(runs).tolist()}
+    return Mask(width, height, _coco().frPyObjects(rle, height, width)["counts"])
+
+
+def _unexpected(where: str, value: Any, expected: str) -> ItemError:
+    return unexpected(where, value, expected, "invalid_mask")
 
 
 def mask_from_array(pixels: npt.NDArray[Any]) -> Mask:
@@ -167,7 +155,7 @@ def mask_from_array(pixels: npt.NDArray[Any]) -> Mask:
     """
     height, width = pixels.shape
     counts = _coco().encode(np.asfortranarray(pixels != 0, dtype=np.uint8))["counts"]
-    return Mask(width=width, height=height, counts=counts)
+    return Mask(width, height, counts)
 
 
 def unite(masks: Sequence[Mask], where: str) -> Mask:
@@ -182,7 +170,7 @@ def unite(masks: Sequence[Mask], where: str) -> Mask:
     """
     first, *others = masks
     for other in others:
-        if other.size_wh != first.size_wh:
+        if (other.width, other.height) != (first.width, first.height):
             raise ItemError(
                 "invalid_mask",
                 f"{where}: the masks to unite have different sizes, "
@@ -191,7 +179,7 @@ def unite(masks: Sequence[Mask], where: str) -> Mask:
     if not others:
         return first
     merged = _coco().merge([mask._rle() for mask in masks], intersect=False)
-    return Mask(width=first.width, height=first.height, counts=merged["counts"])
+    return Mask(first.width, first.height, merged["counts"])
 
 
 def require_image_size(
@@ -209,22 +197,17 @@ def require_image_size(
         ItemError: ``size_mismatch``, naming both sizes, and the EXIF orientation if there is one.
         ImageError: the image's file went away meanwhile.
     """
-    if mask.size_wh == image_wh:
+    if (mask.width, mask.height) == image_wh:
         return
+    header = image_header(image_path)
+    width, height = header.stored_size
+    stored = f" (stored as {width}x{height} with EXIF orientation {header.orientation})"
     raise ItemError(
         "size_mismatch",
         f"{where}: the mask is {mask.width}x{mask.height} pixels, its image {image_path} "
-        f"{image_wh[0]}x{image_wh[1]}{_orientation_note(image_path)}; expected equal sizes. "
-        "Use the image files that the release was made with, not resized ones",
+        f"{image_wh[0]}x{image_wh[1]} as displayed{stored if header.orientation != 1 else ''}; "
+        "expected equal sizes. Use the image files that the release was made with",
     )
-
-
-def _orientation_note(path: str | os.PathLike[str]) -> str:
-    header = image_header(path)
-    if header.orientation == 1:
-        return ""
-    width, height = header.stored_size
-    return f" as displayed (stored as {width}x{height} with EXIF orientation {header.orientation})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,11 +236,9 @@ def paint_shapes(shapes: Sequence[Shape], image_wh: tuple[int, int], where: str)
     with equal areas the earlier in the file is painted last; upstream leaves their order to an
     unstable sort.
 
-    OpenCV paints here as it does upstream; other libraries rasterise a slanted edge differently,
-    by up to a pixel. Two differences from upstream's pixels are left. Between versions of OpenCV
-    single pixels of slanted edges differ, but not the box of a polygon within the image. And a
-    polygon that reaches outside is painted whole and then cut, while OpenCV, told to paint it into
-    the image, first cuts its edges, which moves some of them, in each version differently.
+    OpenCV paints, as upstream. Between its versions single pixels of slanted edges differ, but not
+    the box of a polygon within the image. A polygon that reaches outside is painted whole and then
+    cut: OpenCV itself cuts its edges first, which moves some, in each version differently.
 
     Args:
         shapes: in the order of the file.
@@ -269,36 +250,28 @@ def paint_shapes(shapes: Sequence[Shape], image_wh: tuple[int, int], where: str)
             further outside the image than the image is large.
         UserError: OpenCV or pycocotools is not installed.
     """
-    layers = [
-        (
-            _IGNORED if "ignore" in shape.label.lower() else _TARGET,
-            _cover(shape, i, image_wh, where),
-        )
-        for i, shape in enumerate(shapes)
-        if shape.label.lower() != "flag"
-    ]
-    areas = [np.count_nonzero(layer.pixels) for _, layer in layers]
+    layers = []
+    for i, shape in enumerate(shapes):
+        label = shape.label.lower()
+        if label != "flag":
+            value = _IGNORED if "ignore" in label else _TARGET
+            layers.append((value, *_cover(shape, i, image_wh, where)))
+    areas = [np.count_nonzero(pixels) for _, _, pixels in layers]
     # Column by column, as run lengths will be counted: turning a large image is slow.
     canvas = np.zeros(image_wh[::-1], dtype=np.uint8, order="F")
     for i in np.argsort(areas, kind="stable")[::-1]:
-        value, layer = layers[i]
-        canvas[layer.rows, layer.columns][layer.pixels] = value
+        value, place, pixels = layers[i]
+        canvas[place][pixels] = value
     return mask_from_array(canvas == _TARGET)
 
 
 _TARGET, _IGNORED = 1, 255
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """The pixels of one shape: those of the image's `rows` and `columns` where `pixels` is set."""
-
-    rows: slice
-    columns: slice
-    pixels: npt.NDArray[np.bool_]
-
-
-def _cover(shape: Shape, number: int, image_wh: tuple[int, int], where: str) -> _Layer:
+def _cover(
+    shape: Shape, number: int, image_wh: tuple[int, int], where: str
+) -> tuple[tuple[slice, slice], npt.NDArray[np.bool_]]:
+    """A rectangle of the image, as rows and columns, and which of its pixels the shape covers."""
     cv2 = _opencv()
     points = _points(shape, number, image_wh, where)
     low, end = points.min(axis=0), points.max(axis=0) + 1
@@ -309,73 +282,52 @@ def _cover(shape: Shape, number: int, image_wh: tuple[int, int], where: str) -> 
     x1, y1 = np.clip(low, 0, image_wh)
     x2, y2 = np.clip(end, 0, image_wh)
     inside = canvas[y1 - low[1] : y2 - low[1], x1 - low[0] : x2 - low[0]]
-    return _Layer(slice(y1, y2), slice(x1, x2), inside.astype(bool))
+    return (slice(y1, y2), slice(x1, x2)), inside.astype(bool)
 
 
 def _points(
     shape: Shape, number: int, image_wh: tuple[int, int], where: str
 ) -> npt.NDArray[np.int32]:
+    at = f"{where}: shapes[{number}] ({shape.label!r})"
     if not shape.points:
-        raise ItemError(
-            "invalid_mask", f"{where}: shapes[{number}] ({shape.label!r}) has no points"
-        )
+        raise ItemError("invalid_mask", f"{at} has no points")
     margin = max(image_wh)
     for point in shape.points:
         # Not "any beyond": that would let NaN pass. In Python's numbers, which do not overflow.
         if not all(-margin <= v <= side + margin for v, side in zip(point, image_wh, strict=True)):
             raise ItemError(
                 "invalid_mask",
-                f"{where}: shapes[{number}] ({shape.label!r}) has the point "
-                f"{describe(point)}, far from its image of "
+                f"{at} has the point {describe(point)}, far from its image of "
                 f"{image_wh[0]}x{image_wh[1]} pixels; expected x, y in pixels of the image",
             )
     return np.array(shape.points, dtype=np.float64).astype(np.int32)
-
-
-def _mask_size(size: Any, where: str) -> tuple[int, int]:
-    if (
-        not isinstance(size, list | tuple)
-        or len(size) != 2
-        or not all(type(side) is int and 0 < side <= LARGEST_SIDE for side in size)
-        or size[0] * size[1] > LARGEST_MASK
-    ):
-        raise ItemError(
-            "invalid_mask",
-            f"{where}: the mask's size is {describe(size)}; expected [height, width] in pixels, "
-            f"{LARGEST_MASK} pixels at most",
-        )
-    return size[0], size[1]
 
 
 _LONGEST_NUMBER = 7
 """Characters of a run length in COCO's text; 32 bits need no more at 5 bits each."""
 
 
-def _runs_of_text(text: str | bytes, where: str) -> Runs:
-    """The numbers of COCO's compressed counts.
+def _runs_of_text(text: bytes) -> Runs:
+    """The numbers of COCO's compressed counts; ValueError if they are damaged.
 
     Each is written in groups of 5 bits, least significant first, two's complement; bit 5 of a
     character's value (its code less 48) says that more follow. From the fourth on, a number is the
     difference to the last but one. (cocodataset/cocoapi, ``common/maskApi.c``, ``rleFrString``)
     """
-    try:
-        raw = text.encode("ascii") if isinstance(text, str) else text
-    except UnicodeEncodeError as error:
-        raise _damaged(text, where, f"character {error.start} is not ASCII") from error
-    digits = np.frombuffer(raw, dtype=np.uint8).astype(np.int64) - 48
+    digits = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
     if not len(digits):
         return np.zeros(0, dtype=np.int64)
     wrong = (digits < 0) | (digits > 63)
     if wrong.any():
         at = int(np.argmax(wrong))
-        raise _damaged(text, where, f"character {at}, {raw[at : at + 1]!r}, belongs to no number")
+        raise ValueError(f"character {at}, {text[at : at + 1]!r}, belongs to no number")
     ends = np.flatnonzero(digits & 32 == 0)
     if not len(ends) or ends[-1] != len(digits) - 1:
-        raise _damaged(text, where, "it breaks off within a number")
+        raise ValueError("the text breaks off within a number")
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts + 1
     if lengths.max() > _LONGEST_NUMBER:
-        raise _damaged(text, where, f"a number has {lengths.max()} characters")
+        raise ValueError(f"a number has {lengths.max()} characters")
     place = np.arange(len(digits)) - np.repeat(starts, lengths)
     runs: Runs = np.add.reduceat((digits & 31) << (5 * place), starts)
     negative = digits[ends] & 16 != 0
@@ -383,14 +335,6 @@ def _runs_of_text(text: str | bytes, where: str) -> Runs:
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
     return runs
-
-
-def _damaged(text: str | bytes, where: str, why: str) -> ItemError:
-    return ItemError(
-        "invalid_mask",
-        f"{where}: the mask's counts {describe(text)} are no run lengths in COCO's text form: "
-        f"{why}",
-    )
 
 
 def _canonical(runs: Runs) -> Runs:
@@ -402,13 +346,6 @@ def _canonical(runs: Runs) -> Runs:
     starts = np.concatenate(([0], np.flatnonzero(np.diff(values)) + 1))
     joined: Runs = np.add.reduceat(runs, starts)
     return np.concatenate(([0], joined)) if values[0] else joined
-
-
-def _mask_of_runs(runs: Runs, width: int, height: int) -> Mask:
-    rle = {"size": [height, width], "counts": runs.tolist()}
-    return Mask(
-        width=width, height=height, counts=_coco().frPyObjects(rle, height, width)["counts"]
-    )
 
 
 def _coco() -> Any:
@@ -428,6 +365,4 @@ def _opencv() -> Any:
 
 
 def _not_installed(package: str) -> UserError:
-    return UserError(
-        f"masks need the package {package}, which is not installed: pip install 'univg[eval]'"
-    )
+    return UserError(f"masks need the package {package}: pip install 'univg[eval]'")
