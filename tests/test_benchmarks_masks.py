@@ -148,7 +148,7 @@ def test_a_union_has_every_pixel_of_its_masks(arrays):
 
 def test_masks_of_different_sizes_are_not_united():
     masks = [mask_from_array(np.ones(shape)) for shape in ((3, 4), (3, 4), (4, 3))]
-    with pytest.raises(ItemError, match="frame 3: .*4x3 and 3x4") as caught:
+    with pytest.raises(ItemError, match=r"frame 3: .*4x3 and 3x4") as caught:
         unite(masks, "frame 3")
     assert caught.value.kind == "invalid_mask"
 

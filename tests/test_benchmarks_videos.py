@@ -74,6 +74,7 @@ def test_every_expression_becomes_the_sample_that_it_says(name, written, tmp_pat
     samples = load_samples(name, root=tmp_path)
     require_equal(samples, truth, name)
     assert [sample.source["row"] for sample in samples] == list(range(len(samples)))
+    assert {sample.source["revision"] for sample in samples} == {"official"}
 
 
 @BOTH

@@ -89,6 +89,7 @@ def test_every_row_becomes_the_sample_that_it_says(name, written):
     assert samples == converted(release)
     assert release.n_items == len(list(release.items)) == len(truth)
     assert release.source["revision"] == "univg-r1-extracted"
+    assert {sample.source["revision"] for sample in samples} == {"univg-r1-extracted"}
     assert release.source["files"][0]["name"] == SETS[name].file
     assert sum(file["rows"] for file in release.source["files"]) == len(truth)
     expected = folder if name == "reasonvos" else folder / SETS[name].images
