@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -81,17 +82,28 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run_page(data, root / "report.html", root=root, footer="made by a test").path
 
 
+Visit = Callable[..., Opened]
+
+
 @pytest.fixture
-def opened(browser, report: Path) -> Iterator[Opened]:
-    yield from _open(browser, report)
+def visit(browser, report: Path) -> Iterator[Visit]:
+    with ExitStack() as stack:
+        yield lambda *args, **kw: stack.enter_context(_open(browser, *(args or (report,)), **kw))
+
+
+@pytest.fixture
+def opened(visit: Visit) -> Opened:
+    return visit()
 
 
 @pytest.fixture(scope="module")
 def one_for_all(browser, report: Path) -> Iterator[Opened]:
     """One page for tests that leave it as they found it."""
-    yield from _open(browser, report)
+    with _open(browser, report) as one:
+        yield one
 
 
+@contextmanager
 def _open(browser, report: Path, fragment: str = "", **options) -> Iterator[Opened]:
     # Without motion a click need not wait until the page has stopped moving.
     usual = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"}
@@ -177,8 +189,8 @@ def test_order(opened: Opened) -> None:
     assert set(numbers[:8]) == {0, 3, 9, 15, 21, 27, 33, 39}
 
 
-def test_a_view_has_an_address(browser, report: Path) -> None:
-    first = next(_open(browser, report, "#task=b&query=number&page=1&open=toy-004"))
+def test_a_view_has_an_address(visit: Visit, report: Path) -> None:
+    first = visit(report, "#task=b&query=number&page=1&open=toy-004")
     assert first.page.locator("#sample").is_visible()
     assert first.page.inner_text("#sample-title") == "toy-004"
     first.page.keyboard.press("Escape")
@@ -187,11 +199,11 @@ def test_a_view_has_an_address(browser, report: Path) -> None:
     first.page.select_option("#f-verdict", "differ")
     first.until("location.hash.includes('verdict=differ')")
     first.until("!location.hash.includes('open')")
-    second = next(_open(browser, report, first.page.evaluate("location.hash")))
+    second = visit(report, first.page.evaluate("location.hash"))
     assert second.count() == first.count()
     assert second.cards() == first.cards()
     # An address of another page: what is not known here is passed over.
-    third = next(_open(browser, report, "#task=nowhere&page=999&open=nothing&other=1"))
+    third = visit(report, "#task=nowhere&page=999&open=nothing&other=1")
     assert third.count() == f"{N} of {N} samples"
     assert third.complaints == []
     # What the address says anew is shown: another sample, then none.
@@ -202,14 +214,12 @@ def test_a_view_has_an_address(browser, report: Path) -> None:
     assert third.count() == f"{N_PLAIN} of {N} samples"
     # Choices that are none, numbers that are none, a sample that the filters leave out.
     wrong = "#verdict=9>9&run=7&sort=__proto__&low=abc&high=NaN&page=-3&status=constructor"
-    fourth = next(_open(browser, report, wrong + "&open=%E0%A4%A"))
+    fourth = visit(report, wrong + "&open=%E0%A4%A")
     assert fourth.count() == f"{N} of {N} samples"
     assert fourth.page.evaluate("location.hash") == ""
-    fifth = next(_open(browser, report, "#task=b&open=toy-000"))
+    fifth = visit(report, "#task=b&open=toy-000")
     assert not fifth.page.locator("#sample").is_visible()
     assert fifth.page.evaluate("location.hash") == "#task=b"
-    for one in (first, second, third, fourth, fifth):
-        one.page.context.close()
 
 
 def test_keys(opened: Opened) -> None:
@@ -274,28 +284,21 @@ def test_a_sample_opened(opened: Opened) -> None:
 def test_boxes_lie_where_they_are(opened: Opened) -> None:
     """On the screen the truth spans 10 to 50 % of the width and 20 to 60 % of the height."""
     opened.page.click("#card-2")
-    places = opened.page.evaluate(
-        """() => {
+    side, places = opened.page.evaluate(
+        """async () => {
+          const decoded = new Image();
+          decoded.src = document.querySelector('#cards image').getAttribute('href');
+          await decoded.decode();
           const svg = document.querySelectorAll('#sample-body figure svg')[1];
           const image = svg.querySelector('image').getBoundingClientRect();
           const box = svg.querySelector('path.box').getBoundingClientRect();
-          return [(box.left - image.left) / image.width, (box.top - image.top) / image.height,
-            (box.right - image.left) / image.width, (box.bottom - image.top) / image.height];
-        }"""
-    )
-    assert places == pytest.approx([0.1, 0.2, 0.5, 0.6], abs=0.01)
-
-
-def test_images_are_decoded(opened: Opened) -> None:
-    side = opened.page.evaluate(
-        """async () => {
-          const image = new Image();
-          image.src = document.querySelector('#cards image').getAttribute('href');
-          await image.decode();
-          return [image.naturalWidth, image.naturalHeight];
+          return [[decoded.naturalWidth, decoded.naturalHeight],
+            [(box.left - image.left) / image.width, (box.top - image.top) / image.height,
+            (box.right - image.left) / image.width, (box.bottom - image.top) / image.height]];
         }"""
     )
     assert side == [64, 48]
+    assert places == pytest.approx([0.1, 0.2, 0.5, 0.6], abs=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -330,8 +333,8 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run_page(collect([record], root=root), root / "odd.html", root=root).path
 
 
-def test_strips_show_their_boxes(browser, odd: Path) -> None:
-    one = next(_open(browser, odd))
+def test_strips_show_their_boxes(visit: Visit, odd: Path) -> None:
+    one = visit(odd)
     for name in ("wide", "tall", "dot"):
         one.page.evaluate(f"location.hash = 'open={name}'")
         one.until(f"document.getElementById('sample-title').textContent === '{name}'")
@@ -347,11 +350,10 @@ def test_strips_show_their_boxes(browser, odd: Path) -> None:
         assert 1.5 < line < 4, name
         caption = one.page.inner_text("#sample-body figcaption")
         assert ("drawn stretched" in caption) is (name != "dot")
-    one.page.context.close()
 
 
-def test_of_many_images_those_without_boxes_are_folded(browser, odd: Path) -> None:
-    one = next(_open(browser, odd, "#open=thirty"))
+def test_of_many_images_those_without_boxes_are_folded(visit: Visit, odd: Path) -> None:
+    one = visit(odd, "#open=thirty")
     body = one.page.locator("#sample-body")
     shown = [text.split(" ·")[0] for text in body.locator("figcaption:visible").all_inner_texts()]
     assert shown == ["image 1 of 30", "image 16 of 30"]
@@ -360,21 +362,19 @@ def test_of_many_images_those_without_boxes_are_folded(browser, odd: Path) -> No
     others.locator("summary").click()
     assert body.locator("figcaption:visible").count() == 30
     assert one.page.is_hidden("#images-field")
-    one.page.context.close()
 
 
-def test_a_request_that_failed(browser, odd: Path) -> None:
-    one = next(_open(browser, odd, "#query=overloaded&open=plain"))
+def test_a_request_that_failed(visit: Visit, odd: Path) -> None:
+    one = visit(odd, "#query=overloaded&open=plain")
     assert one.count() == "1 of 5 samples"
     answer = one.page.inner_text("#sample-body .answer")
     assert " ".join(answer.split()).startswith("A odd ✗ wrong, no box, request failed")
     message = "[LMMS_EVAL_REQUEST_FAILED after 5 retries] <b>overloaded</b>"
     assert answer.count(f"The request failed: {message}") == 1
-    one.page.context.close()
 
 
-def test_print_is_light_and_of_one_sample_if_it_is_open(browser, report: Path) -> None:
-    one = next(_open(browser, report, "#open=toy-001", color_scheme="dark"))
+def test_print_is_light_and_of_one_sample_if_it_is_open(visit: Visit, report: Path) -> None:
+    one = visit(report, "#open=toy-001", color_scheme="dark")
     one.page.emulate_media(media="print", color_scheme="dark")
     assert one.page.is_hidden("#summary") and one.page.is_hidden("#cards")
     assert one.page.is_visible("#sample-title")
@@ -382,7 +382,6 @@ def test_print_is_light_and_of_one_sample_if_it_is_open(browser, report: Path) -
     assert min(float(part) for part in re.findall(r"[\d.]+", colour)[:3]) > 200
     one.page.keyboard.press("Escape")
     assert one.page.is_visible("#summary") and one.page.is_hidden("#filters")
-    one.page.context.close()
 
 
 def test_images_that_cannot_be_seen(opened: Opened) -> None:
@@ -491,8 +490,8 @@ def test_the_policy_forbids_requests_scripts_and_styles(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("system", ["light", "dark"])
-def test_light_and_dark(browser, report: Path, system: str) -> None:
-    one = next(_open(browser, report, color_scheme=system))
+def test_light_and_dark(visit: Visit, report: Path, system: str) -> None:
+    one = visit(report, color_scheme=system)
     page = one.page
 
     def brightness() -> float:
@@ -506,7 +505,6 @@ def test_light_and_dark(browser, report: Path, system: str) -> None:
     assert (brightness() > 128) is (system == "dark"), "the choice is kept"
     page.click("#theme")
     assert (brightness() > 128) is (system == "light")
-    page.context.close()
 
 
 CONTRAST = """() => {
@@ -544,13 +542,12 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("system", ["light", "dark"])
-def test_contrast(browser, report: Path, system: str) -> None:
-    one = next(_open(browser, report, "#open=toy-001", color_scheme=system))
+def test_contrast(visit: Visit, report: Path, system: str) -> None:
+    one = visit(report, "#open=toy-001", color_scheme=system)
     one.page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
     seen, low = one.page.evaluate(CONTRAST)
     assert seen > 200
     assert low == []
-    one.page.context.close()
 
 
 STRUCTURE = """() => {
@@ -614,8 +611,8 @@ def test_focus_can_be_seen(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("width", [1280, 360])
-def test_nothing_is_wider_than_the_window(browser, report: Path, width: int) -> None:
-    one = next(_open(browser, report, viewport={"width": width, "height": 800}))
+def test_nothing_is_wider_than_the_window(visit: Visit, report: Path, width: int) -> None:
+    one = visit(report, viewport={"width": width, "height": 800})
     assert one.page.evaluate("document.documentElement.scrollWidth") == width
     one.page.click("#card-1")
     inside = one.page.evaluate(
@@ -623,15 +620,3 @@ def test_nothing_is_wider_than_the_window(browser, report: Path, width: int) -> 
         "(document.getElementById('sample'))"
     )
     assert inside[0] == inside[1]
-    one.page.context.close()
-
-
-def test_motion_only_where_it_is_wanted(browser, report: Path) -> None:
-    behaviours = {}
-    for motion in ("reduce", "no-preference"):
-        one = next(_open(browser, report, reduced_motion=motion))
-        behaviours[motion] = one.page.evaluate(
-            "getComputedStyle(document.documentElement).scrollBehavior"
-        )
-        one.page.context.close()
-    assert behaviours == {"reduce": "auto", "no-preference": "smooth"}

@@ -1,16 +1,17 @@
 """What a page about runs shows: the union of their samples, and what each run made of each.
 
-Everything here is read from the records and the prepared benchmark; nothing is scored anew. The
-one exception are the further boxes of questions with several targets or none, which a record does
-not keep: they are read from the response again, by the record's own dialect and protocol.
+Everything is read from the records and the prepared benchmark; nothing is scored anew. Only the
+further boxes of samples with several targets or none, which a record does not keep, are read from
+the response again, by the record's own dialect and protocol.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from string import ascii_uppercase
 from typing import Any
 
@@ -20,7 +21,7 @@ from univg_eval.dialects import Dialect, get_dialect, sections
 from univg_eval.errors import UserError
 from univg_eval.images.controls import CONTROLS, NO_CONTROL, require_control, under_control
 from univg_eval.protocols import parse_answer
-from univg_eval.runs.record import RunRecord, response_of
+from univg_eval.runs.record import RunRecord, require_fingerprint, response_of
 from univg_eval.samples import GroundingSample, fingerprint, load_samples
 from univg_eval.scoring import Response, SampleScore, sample_metrics
 
@@ -76,9 +77,9 @@ class Outcome:
     Attributes:
         score: from the record.
         response: the whole response, None if the model gave none.
-        error: what came instead, where the request failed; else empty.
         boxes: (0-based image, xyxy_norm) of every box to draw; the image is that which the
             response names, else the target's, and None where there is neither.
+        error: what came instead of a response, where the request failed; else empty.
         failure: the class of the miss, empty where there is none.
         hints: sentences on what else is known of the miss.
     """
@@ -96,10 +97,10 @@ class ReportRun:
     """A run on the page.
 
     Attributes:
-        letter: stands for it in pictures and on boxes.
+        letter: stands for it on images and in charts.
         record: as loaded.
-        outcomes: id → outcome, of the samples that it was asked.
-        failures: its misses by class, None where they cannot be told.
+        outcomes: id → outcome, of its samples.
+        failures: its misses by class, None where its dialect is not known here.
     """
 
     letter: str
@@ -129,8 +130,8 @@ class ReportData:
     Attributes:
         benchmark: what ran, e.g. ``mig_bench`` or ``mig_bench+blank``.
         runs: in the order given.
-        samples: those that at least one run was asked, in the order of the prepared set.
-        n_common: samples that all runs were asked.
+        samples: those of at least one run, in the order of the prepared set.
+        n_common: samples of all runs.
         notes: what a reader must know before comparing.
     """
 
@@ -138,7 +139,7 @@ class ReportData:
     runs: Sequence[ReportRun]
     samples: Sequence[GroundingSample]
     n_common: int
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
 
     @property
     def tasks(self) -> list[str]:
@@ -167,70 +168,50 @@ def collect(
 
     Raises:
         UserError: runs of several benchmarks and none chosen, no run of the chosen one, the
-            benchmark is not prepared, or its prepared samples are not those that a run was asked.
+            benchmark is not prepared, or its prepared samples are not those of a run.
     """
     chosen = _of_one_benchmark(records, benchmark)
-    name = chosen[0].benchmark
-    prepared = chosen[0].manifest.dataset.prepared_benchmark
+    dataset = chosen[0].manifest.dataset
+    prepared = dataset.prepared_benchmark
     everything = load_samples(prepared, root=root)
-    _require_same_samples(chosen, prepared, everything)
-    under = under_control(_control(chosen[0]), everything).samples
-    by_id = {sample.id: sample for sample in (*everything, *under)}
-    notes: list[str] = []
-    runs = [_run(letter_of(i), record, everything, by_id, notes) for i, record in enumerate(chosen)]
-    asked = [set(run.outcomes) for run in runs]
-    union = set().union(*asked)
-    common = set.intersection(*asked)
-    return ReportData(
-        benchmark=name,
-        runs=runs,
-        samples=[by_id[sample.id] for sample in everything if sample.id in union],
-        n_common=len(common),
-        notes=[*_notes(runs, len(union), len(common)), *notes],
-    )
-
-
-def _control(record: RunRecord) -> str:
-    return require_control(record.manifest.dataset.control)
-
-
-def _of_one_benchmark(records: Sequence[RunRecord], benchmark: str | None) -> list[RunRecord]:
-    counts: dict[str, int] = {}
-    for record in records:
-        counts[record.benchmark] = counts.get(record.benchmark, 0) + 1
-    known = ", ".join(f"{name} ({n} run{'' if n == 1 else 's'})" for name, n in counts.items())
-    if benchmark is None and len(counts) > 1:
-        raise UserError(
-            f"the runs are of {len(counts)} benchmarks: {known}; a page shows one: choose it with "
-            "--benchmark"
-        )
-    chosen = [r for r in records if benchmark is None or r.benchmark == benchmark]
-    if not chosen:
-        raise UserError(f"no run is of benchmark {benchmark!r}; the runs are of {known or 'none'}")
-    return chosen
-
-
-def _require_same_samples(
-    records: Sequence[RunRecord], prepared: str, samples: Sequence[GroundingSample]
-) -> None:
-    """Boxes of another revision would be drawn on the wrong images, and nobody would notice."""
-    here = fingerprint(samples)
-    known = {sample.id for sample in samples}
-    for record in records:
-        recorded = record.manifest.dataset.fingerprint
-        if recorded != here:
-            raise UserError(
-                f"the run {record.label!r} ({record.path}) was asked the samples of {prepared!r} "
-                f"with fingerprint {recorded[:12]}…, but those prepared here have "
-                f"{here[:12]}…: its boxes belong to another revision. Prepare that revision, or "
-                "set UNIVG_DATA to the folder that holds it"
-            )
-        missing = [row["id"] for row in record.scores if row["id"] not in known]
+    control = require_control(dataset.control)
+    shown = under_control(control, everything).samples
+    by_id = {sample.id: sample for sample in (*everything, *shown)}
+    here = fingerprint(everything)
+    for record in chosen:
+        # Boxes of another revision would be drawn on the wrong images, and nobody would notice.
+        require_fingerprint(prepared, here, record.manifest.dataset.fingerprint)
+        missing = [row["id"] for row in record.scores if row["id"] not in by_id]
         if missing:
             raise UserError(
                 f"the run {record.label!r} ({record.path}) has {len(missing)} samples that the "
                 f"prepared {prepared!r} lacks, e.g. {missing[0]!r}; prepare it again"
             )
+    notes: list[str] = []
+    runs = [_run(letter_of(i), record, everything, by_id, notes) for i, record in enumerate(chosen)]
+    ids = [set(run.outcomes) for run in runs]
+    samples = [by_id[sample.id] for sample in everything if any(sample.id in ones for ones in ids)]
+    n_common = len(set.intersection(*ids))
+    return ReportData(
+        benchmark=chosen[0].benchmark,
+        runs=runs,
+        samples=samples,
+        n_common=n_common,
+        notes=[*_notes(runs, len(samples), n_common, control), *notes],
+    )
+
+
+def _of_one_benchmark(records: Sequence[RunRecord], benchmark: str | None) -> list[RunRecord]:
+    counts = Counter(record.benchmark for record in records)
+    known = ", ".join(f"{name} ({n} run{'' if n == 1 else 's'})" for name, n in counts.items())
+    if benchmark is None and len(counts) > 1:
+        raise UserError(
+            f"the runs are of {len(counts)} benchmarks: {known}; choose one with --benchmark"
+        )
+    chosen = [r for r in records if benchmark is None or r.benchmark == benchmark]
+    if not chosen:
+        raise UserError(f"no run is of benchmark {benchmark!r}; the runs are of {known or 'none'}")
+    return chosen
 
 
 def _run(
@@ -241,14 +222,18 @@ def _run(
     notes: list[str],
 ) -> ReportRun:
     responses = {row["id"]: response_of(row) for row in record.responses}
-    failures = None
+    run = ReportRun(letter, record, {})
+    failures = dialect = None
     try:
         failures = classify_run(record, samples)
+        dialect = get_dialect(
+            run.setting("dialect"),
+            min_pixels=run.setting("min_pixels"),
+            max_pixels=run.setting("max_pixels"),
+        )
     except UserError as error:
         # E.g. a dialect of the user's own, which this process does not know.
         notes.append(f"The misses of run {letter} ({record.label}) have no classes: {error}")
-    run = ReportRun(letter, record, {}, failures)
-    dialect = _dialect(run)
     outcomes = {}
     for score in record.sample_scores():
         response, message = responses[score.id]
@@ -256,40 +241,32 @@ def _run(
         outcomes[score.id] = Outcome(
             score=score,
             response=response.text,
+            boxes=_boxes(by_id[score.id], score, response, run.setting("protocol"), dialect),
             error=message or "",
-            boxes=_boxes(by_id[score.id], score, response, run, dialect),
             failure=failure.kind if failure is not None else "",
             hints=failure.hints if failure is not None else (),
         )
-    return replace(run, outcomes=outcomes)
-
-
-def _dialect(run: ReportRun) -> Dialect | None:
-    """With the pixel limits of the run; None where this process does not know it."""
-    try:
-        return get_dialect(
-            str(run.setting("dialect")),
-            min_pixels=run.setting("min_pixels"),
-            max_pixels=run.setting("max_pixels"),
-        )
-    except UserError:
-        return None
+    return replace(run, outcomes=outcomes, failures=failures)
 
 
 def _boxes(
     sample: GroundingSample,
     score: SampleScore,
     response: Response,
-    run: ReportRun,
+    protocol: str,
     dialect: Dialect | None,
 ) -> tuple[tuple[int | None, Box], ...]:
     given = {target.image for target in sample.targets}
     default = next(iter(given)) if len(given) == 1 else 0 if len(sample.images) == 1 else None
+
+    def on(named: int | None) -> int | None:
+        return named if named is not None and 0 <= named < len(sample.images) else default
+
+    recorded = () if score.box is None else ((on(score.image_index), score.box),)
+    if len(sample.targets) == 1 and sample.image_is_given:
+        return () if score.box is None else ((default, score.box),)
     if len(sample.targets) == 1 or response.text is None:
-        if score.box is None:
-            return ()
-        named = None if sample.image_is_given else score.image_index
-        return ((_on(sample, named, default), score.box),)
+        return recorded
     try:
         answer = parse_answer(
             response.text,
@@ -298,64 +275,51 @@ def _boxes(
             input_sizes=response.input_sizes,
             target_image=default if sample.image_is_given and len(given) == 1 else None,
             prompt=response.prompt,
-            protocol=run.setting("protocol"),
+            protocol=protocol,
         )
     except UserError:
         # Without the dialect, or sizes that it needs, the record's box is left.
-        return ((_on(sample, score.image_index, default), score.box),) if score.box else ()
-    return tuple(
-        (_on(sample, image, default), box)
-        for image, box in zip(answer.box_images, answer.boxes, strict=True)
-    )
+        return recorded
+    pairs = zip(answer.box_images, answer.boxes, strict=True)
+    return tuple((on(image), box) for image, box in pairs)
 
 
-def _on(sample: GroundingSample, named: int | None, default: int | None) -> int | None:
-    return named if named is not None and 0 <= named < len(sample.images) else default
-
-
-def _notes(runs: Sequence[ReportRun], n_union: int, n_common: int) -> list[str]:
-    notes = []
+def _notes(runs: Sequence[ReportRun], n_union: int, n_common: int, control: str) -> Iterator[str]:
     for run in runs:
         if not run.outcomes:
-            notes.append(
-                f"Run {run.letter} ({run.label}) is empty: its record holds no samples, so it has "
-                "no figures."
-            )
+            yield f"Run {run.letter} ({run.label}) is empty: its record holds no samples."
     if n_common < n_union:
         each = ", ".join(f"{run.letter} {len(run.outcomes):,}" for run in runs)
-        notes.append(
-            f"The runs were not asked the same samples: {n_common:,} of {n_union:,} are common to "
-            f"all ({each}). Every figure is of the samples that its run was asked; they can be "
-            "compared only where these are the same. The samples below are those of any run."
+        yield (
+            f"The runs have different samples: {n_common:,} of {n_union:,} are common to all "
+            f"({each}). Every figure is of its run's own samples; figures can be compared only "
+            "where these are the same. The samples below are those of any run."
         )
     for run in runs:
         unanswered = sum(outcome.response is None for outcome in run.outcomes.values())
         if unanswered:
-            notes.append(
+            yield (
                 f"Run {run.letter} ({run.label}) has no response to {unanswered:,} of its "
                 f"{len(run.outcomes):,} samples; they count as wrong."
             )
-    protocols = {str(run.setting("protocol")) for run in runs}
-    if len(protocols) > 1:
+    if len({run.setting("protocol") for run in runs}) > 1:
         which = ", ".join(f"{run.letter} {run.setting('protocol')}" for run in runs)
-        notes.append(
+        yield (
             f"The runs were scored under different protocols ({which}), so their figures are not "
             "the same measure; univg rescore scores one again under another protocol."
         )
-    control = _control(runs[0].record)
     if control != NO_CONTROL:
         seen = (
             "instead of the images below the models were shown grey ones"
             if control == "blank"
-            else "images and questions below are those that the models were given"
+            else "images and instructions below are those that the models were given"
         )
-        notes.append(
+        yield (
             f"These runs were made under the control {control!r} ({CONTROLS[control]}): {seen}; "
             "the truth is that of the benchmark."
         )
     if runs[0].record.manifest.dataset.media == "video":
-        notes.append("The models were shown whole videos; below are the frames of the benchmark.")
-    return notes
+        yield "The models were shown whole videos; below are the frames of the benchmark."
 
 
 _ANSWER_MARK = re.compile(r"<(?:answer|ANSWER|Answer)>\s*\Z|<\|begin_of_box\|>\s*\Z")
