@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
-    from univg_eval.benchmarks.readers import mig_bench
-    from univg_eval.samples import GroundingSample
+    from univg_eval.benchmarks.readers.mig_bench import Revision
 
-__all__ = ["REVISIONS", "add_revision_arguments", "read", "resolve_revision", "revision_names"]
+__all__ = ["REVISIONS", "add_revision_arguments", "resolve_revision"]
 
 # Those of `readers.mig_bench`, which `--help` does not wait for: it loads numpy.
 REVISIONS = ("original", "revised")
@@ -34,44 +32,25 @@ def add_revision_arguments(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def revision_names() -> dict[str, str]:
-    """Benchmark → its revision, for the benchmarks that such a file makes."""
-    from univg_eval.benchmarks.readers.mig_bench import REVISIONS as KNOWN
-
-    return {revision.benchmark: revision.name for revision in KNOWN.values()}
-
-
-def resolve_revision(benchmark: str, revision: str | None) -> str:
+def resolve_revision(benchmark: str, revision: str | None) -> Revision:
     """The revision that a benchmark's name and ``--revision`` agree on.
 
     Raises:
         UserError: the benchmark is not MIG-Bench, or the two contradict each other.
     """
-    names = revision_names()
-    if benchmark not in names:
+    from univg_eval.benchmarks.readers.mig_bench import REVISIONS as KNOWN
+
+    named = {known.benchmark: known for known in KNOWN.values()}
+    if benchmark not in named:
         raise UserError(
             f"benchmark {benchmark!r} has no annotation file that this command reads; it reads "
-            f"those of: {', '.join(names)}"
+            f"those of: {', '.join(named)}"
         )
-    named = names[benchmark]
-    if benchmark == "mig_bench":
-        return revision or named
-    if revision not in (None, named):
+    if revision is None or revision == named[benchmark].name:
+        return named[benchmark]
+    if benchmark != "mig_bench":
         raise UserError(
-            f"benchmark {benchmark!r} is the revision {named!r}, but --revision says {revision!r}"
+            f"benchmark {benchmark!r} is the revision {named[benchmark].name!r}, but --revision "
+            f"is {revision!r}"
         )
-    return named
-
-
-def read(
-    benchmark: str, annotations: Path, revision: str | None, scale: int | None
-) -> tuple[mig_bench.Revision, list[GroundingSample]]:
-    """Read an annotation file of MIG-Bench as the arguments say.
-
-    Returns:
-        The revision, and the samples in file order.
-    """
-    from univg_eval.benchmarks.readers import mig_bench
-
-    known = mig_bench.get_revision(resolve_revision(benchmark, revision))
-    return known, mig_bench.read_annotations(annotations, revision=known.name, scale=scale)
+    return KNOWN[revision]

@@ -110,7 +110,7 @@ def _run_on_annotations(args: argparse.Namespace) -> int:
             "--root and --quick are for a prepared benchmark; --annotations audits a release's "
             "file, whose images are given with --images"
         )
-    revision = mig_bench.get_revision(resolve_revision(args.benchmark, args.revision))
+    revision = resolve_revision(args.benchmark, args.revision)
     samples, faults = mig_bench.read_rows(
         args.annotations, revision=revision.name, scale=args.scale
     )

@@ -121,14 +121,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _entry(args: argparse.Namespace) -> CatalogEntry:
     from univg_eval.benchmarks.preparing.catalog import get_entry
-    from univg_eval.benchmarks.readers import mig_bench
-    from univg_eval.cli._annotations import resolve_revision, revision_names
+    from univg_eval.cli._annotations import resolve_revision
 
-    if args.benchmark in revision_names():
-        revision = resolve_revision(args.benchmark, args.revision)
+    entry = get_entry(args.benchmark)
+    if "revision" in entry.fixed:
+        entry = get_entry(resolve_revision(entry.benchmark, args.revision).benchmark)
         args.revision = None  # it has done its work
-        return get_entry(mig_bench.get_revision(revision).benchmark)
-    return get_entry(args.benchmark)
+    return entry
 
 
 def _refuse_foreign_options(args: argparse.Namespace, entry: CatalogEntry) -> None:

@@ -165,7 +165,8 @@ def _check_out(args: argparse.Namespace) -> None:
 
 def _samples(args: argparse.Namespace) -> tuple[str, SampleTable, str]:
     """The benchmark's name, its samples as a table, and the fingerprint of all of them."""
-    from univg_eval.cli import _annotations
+    from univg_eval.benchmarks.readers.mig_bench import read_annotations
+    from univg_eval.cli._annotations import resolve_revision
     from univg_eval.runs.response_file import SampleTable
     from univg_eval.samples import fingerprint
 
@@ -173,18 +174,14 @@ def _samples(args: argparse.Namespace) -> tuple[str, SampleTable, str]:
         for name in ("split", "root"):
             if getattr(args, name) is not None:
                 raise UserError(f"--{name} belongs to prepared benchmarks; leave --annotations out")
-        revision, samples = _annotations.read(
-            args.benchmark, args.annotations, args.revision, args.scale
-        )
+        revision = resolve_revision(args.benchmark, args.revision)
+        samples = read_annotations(args.annotations, revision=revision.name, scale=args.scale)
         return revision.benchmark, SampleTable.from_samples(samples), fingerprint(samples)
     if args.scale is not None:
         raise UserError("--scale is about an annotation file: give it with --annotations")
     benchmark = args.benchmark
     if args.revision is not None:
-        from univg_eval.benchmarks.readers.mig_bench import get_revision
-
-        revision_name = _annotations.resolve_revision(benchmark, args.revision)
-        benchmark = get_revision(revision_name).benchmark
+        benchmark = resolve_revision(benchmark, args.revision).benchmark
     table, digest = SampleTable.load(
         benchmark, split=args.split, root=args.root, processes=args.processes
     )

@@ -32,6 +32,7 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     describe,
     file_sha256,
     parse_json,
+    unexpected,
 )
 from univg_eval.benchmarks.readers.common.entry import CatalogEntry
 from univg_eval.benchmarks.readers.common.release import (
@@ -384,7 +385,7 @@ def _checked_row(row: Any) -> dict[str, Any]:
             raise _fault(f"field {name!r} is missing; expected {FIELDS[name]}")
     for name, is_right in _CHECKS.items():
         if name in row and not is_right(row[name]):
-            raise _fault(f"field {name!r} is {describe(row[name])}; expected {FIELDS[name]}")
+            raise unexpected(f"field {name!r}", row[name], FIELDS[name])
     if ("box" in row) == ("boxes" in row):
         raise _fault(
             f"has {'both' if 'box' in row else 'neither'} of 'box' and 'boxes'; expected one: "
@@ -411,7 +412,7 @@ def _wanted(row: Mapping[str, Any], n_images: int) -> Iterator[tuple[int, Any, s
         image, box = named, entry
         if isinstance(entry, dict):
             if "box" not in entry or set(entry) - {"image", "box"}:
-                raise _fault(f"{name} is {describe(entry)}; expected an object with box and image")
+                raise unexpected(name, entry, "an object with box and image")
             box = entry["box"]
             if "image" in entry and named is not None:
                 raise _fault(f"{name} names its image, and so does 'target_image'; expected one")
@@ -431,9 +432,7 @@ def _image_number(value: Any, n_images: int, name: str) -> int:
     """0-based position of an image that a row names, counting from 1."""
     if type(value) is not int or not 1 <= value <= n_images:
         hint = ". Images count from 1, as in 'the first image'" if value == 0 else ""
-        raise _fault(
-            f"{name}: the target image is {describe(value)}; expected 1 to {n_images}{hint}"
-        )
+        raise unexpected(f"{name}: the target image", value, f"1 to {n_images}{hint}")
     return value - 1
 
 

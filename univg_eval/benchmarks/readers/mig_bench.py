@@ -39,10 +39,10 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     load_json,
     require_field,
     text_field,
+    unexpected,
 )
 from univg_eval.benchmarks.readers.common.entry import ByHand, CatalogEntry, HubFiles, ImageArchive
 from univg_eval.benchmarks.readers.common.release import (
-    FaultKind,
     Item,
     ItemError,
     Release,
@@ -175,8 +175,7 @@ def open_mig_bench(
 
     Args:
         source: the annotation file, or the folder that holds it, directly or in ``MIG-Bench/``.
-        images: the folder of the images as `images_folder` finds it; None looks beside the
-            annotation file.
+        images: where `images_folder` looks; None: beside the annotation file.
         splits: ``["test"]`` or None; there is no other.
         revision, scale: as for `read_annotations`.
 
@@ -184,8 +183,8 @@ def open_mig_bench(
         One item a row, in file order, named like its sample (``mig_bench-00017``).
 
     Raises:
-        UserError: the file is missing, has the name of the other revision's, or cannot be read as
-            `read_rows` reads it; or the images are missing.
+        UserError: as `read_rows` and `images_folder`; the file has the name of the other
+            revision's.
     """
     known = get_revision(revision)
     chosen_splits(known.benchmark, (SPLIT,), splits)
@@ -311,23 +310,23 @@ def _sample(row: Any, number: int, where: str, known: Revision, scale: int) -> G
     """A row as a sample, still without its cluster."""
     task = text_field(row, "task", where)
     if task not in TASKS:
-        raise _fault(where, "task", task, f"one of: {', '.join(sorted(TASKS))}")
+        raise unexpected(f"{where}: field 'task'", task, f"one of: {', '.join(sorted(TASKS))}")
     images = require_field(row, "images", where)
     if not isinstance(images, list) or not images or not all(map(_is_release_path, images)):
         expected = f"paths that begin with {RELEASE_IMAGES!r} and stay below it"
-        raise _fault(where, "images", images, expected)
+        raise unexpected(f"{where}: field 'images'", images, expected)
     question = text_field(row, "question", where)
     info = row.get("additional_info", "")
     if info != "":
         checked_text(info, f"{where}: field 'additional_info'")
     need_format = row.get("need_format", True)
     if not isinstance(need_format, bool):
-        raise _fault(where, "need_format", need_format, "true or false")
+        raise unexpected(f"{where}: field 'need_format'", need_format, "true or false")
     answer = require_field(row, "answer", where)
     numbers = four_numbers(answer, LARGEST_COORDINATE)
     if numbers is None:
         expected = f"four finite numbers x1, y1, x2, y2 on 0-{scale}"
-        raise _fault(where, "answer", answer, expected)
+        raise unexpected(f"{where}: field 'answer'", answer, expected)
     x1, y1, x2, y2 = (value / scale for value in numbers)
     target_image = _target_image(task, len(images), question, info)
     if target_image is None:
@@ -335,7 +334,7 @@ def _sample(row: Any, number: int, where: str, known: Revision, scale: int) -> G
         expected = f"it to name one of the row's {len(images)} images as the target"
         if task == "diff":
             expected = "two images"
-        raise _fault(where, field, row.get(field), expected, kind="target_underived")
+        raise unexpected(f"{where}: field {field!r}", row.get(field), expected, "target_underived")
     return GroundingSample(
         id=_row_id(known, number),
         benchmark=known.benchmark,
@@ -358,12 +357,6 @@ def _sample(row: Any, number: int, where: str, known: Revision, scale: int) -> G
         },
         extra={"need_format": need_format, "additional_info": info},
     )
-
-
-def _fault(
-    where: str, field: str, value: Any, expected: str, kind: FaultKind = "invalid_row"
-) -> ItemError:
-    return ItemError(kind, f"{where}: field {field!r} is {describe(value)}; expected {expected}")
 
 
 def _is_release_path(image: Any) -> bool:

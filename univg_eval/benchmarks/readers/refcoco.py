@@ -30,6 +30,7 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     file_sha256,
     listing,
     parse_json,
+    unexpected,
 )
 from univg_eval.benchmarks.readers.common.entry import ByHand, CatalogEntry
 from univg_eval.benchmarks.readers.common.release import (
@@ -503,7 +504,7 @@ class _Reader:
         expressions = _checked_expressions(row, form)
         released = row[form.image]
         if not isinstance(released, str) or not released:
-            raise _fault(f"field {form.image!r} is {describe(released)}; expected an image's path")
+            raise unexpected(f"field {form.image!r}", released, "an image's path")
         photograph = _OBJECT_NUMBER.sub(r"\1", released)
         if self.folder is not None:
             found = self.folder.find(photograph)
@@ -546,7 +547,7 @@ class _Reader:
         named = str(name).rpartition("/")[2].lower()
         named = {"refcocop": "refcoco+", "refcocoplus": "refcoco+"}.get(named, named)
         if named in DATASETS and named != self.dataset:
-            raise _fault(f"field 'dataset_name' is {name!r}; expected {self.dataset!r}")
+            raise unexpected("field 'dataset_name'", name, repr(self.dataset))
         if self.form.name == "jxu124" and row["split"] not in _SPLIT_NAMES.get(split, (split,)):
             raise _fault(f"field 'split' is {row['split']!r}, but the file is that of {split!r}")
 
@@ -561,9 +562,8 @@ def _checked_expressions(row: Mapping[str, Any], form: Form) -> list[str]:
         raise _fault(f"has no {', '.join(missing)}; expected: {', '.join(form.fields)}")
     expressions = _expressions(row, form)
     if not expressions or not all(isinstance(text, str) and text.strip() for text in expressions):
-        received = describe(row[form.expression])
         expected = "an expression" if form.kind == "json" else "expressions"
-        raise _fault(f"field {form.expression!r} is {received}; expected {expected}")
+        raise unexpected(f"field {form.expression!r}", row[form.expression], expected)
     return expressions
 
 
@@ -603,7 +603,7 @@ def _corners(value: Any, name: str, convention: str) -> Box:
     """x1, y1, x2, y2 of a box in pixels written in one of `_CONVENTIONS`."""
     numbers = four_numbers(value, _LARGEST)
     if numbers is None:
-        raise _fault(f"{name} is {describe(value)}; expected four numbers in pixels")
+        raise unexpected(name, value, "four numbers in pixels")
     x1, y1, x2, y2 = numbers
     return (x1, y1, x1 + x2, y1 + y2) if convention == "xywh" else numbers
 
@@ -630,7 +630,7 @@ def _parsed(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     except (TypeError, ValueError, RecursionError) as error:
         raise _fault(f"field {name!r} is no JSON text ({error})") from error
     if not isinstance(value, dict):
-        raise _fault(f"field {name!r} is {describe(value)}; expected a JSON object")
+        raise unexpected(f"field {name!r}", value, "a JSON object")
     return value
 
 
