@@ -22,8 +22,6 @@ def record(
     clusters: Mapping[str, Sequence[str]] | None = None,
     scores: Mapping[str, Mapping[str, Any]] | None = None,
     ids: str = "{benchmark}-{task}-{number:05d}",
-    protocol: str = "univg",
-    dataset: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> RunRecord:
     """A record with the given IoU of each sample.
@@ -35,11 +33,9 @@ def record(
         clusters: task to image group of each sample; each sample its own if None.
         scores: sample id to other fields of its score.
         ids: form of the ids.
-        protocol: scoring rule.
-        dataset: other fields of the manifest's dataset.
-        changes: other fields of the manifest.
+        changes: see `record_of`.
     """
-    prepared, _, variant = benchmark.partition("+")
+    prepared = benchmark.partition("+")[0]
     lines = []
     for task, ious in tasks.items():
         for number, iou in enumerate(ious):
@@ -47,9 +43,36 @@ def record(
             group = clusters[task][number] if clusters else sample_id
             line = score(sample_id, "ok", iou, task=task, cluster=group)
             lines.append(line | dict((scores or {}).get(sample_id, {})))
+    return record_of(label, lines, benchmark=benchmark, **changes)
+
+
+def record_of(
+    label: str,
+    lines: Sequence[dict[str, Any]],
+    *,
+    benchmark: str = "toy",
+    responses: Sequence[str] | None = None,
+    protocol: str = "univg",
+    settings: Mapping[str, Any] | None = None,
+    dataset: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> RunRecord:
+    """A record with these lines of scores.
+
+    Args:
+        label: of the run, and its model's id.
+        lines: of scores.jsonl.
+        benchmark: what ran; ``+variant`` names a control.
+        responses: texts; "x" for each sample if None.
+        protocol, settings: scoring rule, and other settings.
+        dataset: other fields of the manifest's dataset.
+        changes: other fields of the manifest.
+    """
+    prepared, _, variant = benchmark.partition("+")
     values = manifest(n=len(lines), excluded=sum(line["excluded"] for line in lines))
     values["model"]["id"] = label
-    values["settings"]["protocol"] = [protocol, "default"]
+    for name, value in {"protocol": protocol, **(settings or {})}.items():
+        values["settings"][name] = [value, "default"]
     values["dataset"] |= {
         "benchmark": benchmark,
         "prepared_benchmark": prepared,
@@ -57,10 +80,14 @@ def record(
         "n": len(lines),
     } | dict(dataset or {})
     values["versions"]["commit"] = "0" * 40
+    texts = ["x"] * len(lines) if responses is None else responses
     return make_record(
         Path(label),
         manifest=values | changes,
-        responses=[response(line["id"], "x", task=line["task"]) for line in lines],
+        responses=[
+            response(line["id"], text, task=line["task"])
+            for line, text in zip(lines, texts, strict=True)
+        ],
         scores=lines,
         label=label,
     )

@@ -127,7 +127,7 @@ def compare_runs(
             sample, disagree about a sample's task or cluster, or do not have the metric.
     """
     _require_same_benchmark(a, b)
-    scores_a, scores_b = _by_id(a), _by_id(b)
+    scores_a, scores_b = ({s.id: s for s in run.sample_scores()} for run in (a, b))
     common = [(scores_a[name], scores_b[name]) for name in scores_a if name in scores_b]
     if not common:
         raise UserError(
@@ -213,18 +213,6 @@ def _require_same_benchmark(a: RunRecord, b: RunRecord) -> None:
             f"{prints[0][:12]}… and {prints[1][:12]}…), so instructions, true boxes or images "
             "differ; run both on one prepared version (`univg prepare` shows its fingerprint)"
         )
-
-
-def _by_id(run: RunRecord) -> dict[str, SampleScore]:
-    scores = {score.id: score for score in run.sample_scores()}
-    if not scores:
-        raise UserError(f"{run.path} holds no samples, so there is nothing to compare")
-    if len(scores) != len(run.scores):
-        raise UserError(
-            f"{run.path} has {len(run.scores)} scores of {len(scores)} samples; expected one score "
-            "a sample"
-        )
-    return scores
 
 
 def _require_same_places(
