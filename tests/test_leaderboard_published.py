@@ -242,7 +242,7 @@ def test_a_row_that_fits_another_file_than_its_table_names() -> None:
 
     def table(*rows: tuple[str, str], revision: str = "unknown") -> PublishedTable:
         return PublishedTable(
-            **{name: "x" for name in ("key", "title", "source", "arxiv", "url", "notes")},
+            **{name: "x" for name in ("key", "title", "paper", "place", "arxiv", "url", "notes")},
             benchmark="zero_shot",
             role="main",
             date=TABLES["univg_r1_zero_shot"].date,

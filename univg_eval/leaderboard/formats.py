@@ -234,7 +234,7 @@ def make_sheet(board: Leaderboard, intervals: Intervals = "all", columns: Column
     sections: dict[str, Sequence[str | tuple[str, str]]] = {
         "Marks": [(letters[mark], f"{mark}: {MEANINGS[mark]}") for mark in marks],
         "Rows": _details(board),
-        "Left out": [f"{board.name(row)}: {'; '.join(why)}" for row, why in board.left_out],
+        "Left out": [f"{row.name}: {'; '.join(why)}" for row, why in board.left_out],
         "Notes": [
             *board.notes,
             *_about_columns(board),
@@ -275,7 +275,7 @@ def _details(board: Leaderboard) -> list[str]:
     for row in board.rows:
         found = [(order[mark], f"{mark} ({text})") for mark, text in row.marks.items() if text]
         for key in (*found, *([(len(order), row.entry.note)] if row.entry.note else [])):
-            rows.setdefault(key, []).append(board.name(row))
+            rows.setdefault(key, []).append(row.name)
     texts = []
     for (_, text), names in sorted(rows.items(), key=lambda item: item[0][0]):
         more = len(names) - SHOWN_NAMES

@@ -11,10 +11,10 @@ import csv
 import datetime
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from univg_eval.benchmarks.readers.mig_bench import TASKS as MIG_BENCH_TASKS
 from univg_eval.errors import UserError
@@ -33,11 +33,6 @@ Role = Literal["main", "ablation"]
 """``main``: a paper's comparison of models. ``ablation``: what a change of training, prompt or form
 of answer does."""
 _COUNTS_FILE = "revisions.yaml"
-_SOURCE_KEYS = (
-    *("kind", "benchmark", "title", "paper", "arxiv", "place", "url", "date", "protocol"),
-    *("revision", "data", "notes"),
-)
-_KIND_KEYS = {"table": (*_SOURCE_KEYS, "metric", "role"), "reproductions": (*_SOURCE_KEYS, "model")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,25 +84,25 @@ class PublishedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where printed numbers come from.
+    """Where printed numbers come from: the keys of the YAML file.
 
     Attributes:
         key: name of the files, without the ending.
         benchmark: ``mig_bench`` or ``zero_shot``.
         title: what is shown.
-        source: paper and place in it.
-        arxiv: number of the paper, or "".
+        paper, place, arxiv: where it is printed; `arxiv` may be "".
         url: of the source.
         date: of the first publication.
         revision: the annotation file that the source names, or ``unknown``.
         protocol: scoring rules by name (see `univg_eval.protocols`), or ``unknown``.
-        notes: what else has to be known.
+        notes: what else has to be known; may be "".
     """
 
     key: str
     benchmark: str
     title: str
-    source: str
+    paper: str
+    place: str
     arxiv: str
     url: str
     date: datetime.date
@@ -118,7 +113,7 @@ class Source:
     @property
     def citation(self) -> str:
         """What, where, when."""
-        return f"{self.title}: {self.source}, {self.date}, {self.url}"
+        return f"{self.title}: {self.paper}; {self.place}, {self.date}, {self.url}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +160,9 @@ class Reproductions(Source):
     rows: tuple[Reproduction, ...]
 
 
+_Made = TypeVar("_Made", Counts, PublishedTable, Reproductions)
+
+
 def published_folder() -> Path:
     """The folder of the published tables; UserError where it is missing."""
     return data_folder(
@@ -185,17 +183,14 @@ def load_published(
         UserError: an unknown benchmark, or a file that cannot be read as a table; the message
             names file, line and column.
     """
-    return [_table(path, facts) for path, facts in _descriptions("table", benchmark, folder)]
+    return [_table(*found) for found in _descriptions("table", benchmark, folder)]
 
 
 def load_reproductions(
     benchmark: str | None = None, *, folder: str | os.PathLike[str] | None = None
 ) -> list[Reproductions]:
     """What users reported for released weights; arguments and errors as in `load_published`."""
-    return [
-        _reproductions(path, facts)
-        for path, facts in _descriptions("reproductions", benchmark, folder)
-    ]
+    return [_reproductions(*found) for found in _descriptions("reproductions", benchmark, folder)]
 
 
 def load_counts(
@@ -209,16 +204,15 @@ def load_counts(
     path = _folder(folder) / _COUNTS_FILE
     _require(benchmark, BENCHMARK_TASKS, "benchmark", "load_counts")
     found = []
-    for revision, facts in _mapping(_yaml(path).get(benchmark, {}), f"{path}, {benchmark}").items():
+    for revision, facts in _yaml(path).get(benchmark, {}).items():
         where = f"{path}, {benchmark}, {revision}"
-        facts = _mapping(facts, where)
-        _require_keys(facts, ("file", "basis", "source", "counts"), where)
-        _require(facts["basis"], ("counted", "inferred"), "basis", where)
-        for task, n in _mapping(facts["counts"], where).items():
+        counts = _made(Counts, where, benchmark=benchmark, revision=revision, **facts)
+        _require(counts.basis, ("counted", "inferred"), "basis", where)
+        for task, n in counts.counts.items():
             _require(task, BENCHMARK_TASKS[benchmark], "task", where)
-            if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+            if not isinstance(n, int) or n < 1:
                 raise UserError(f"{where}: {task} is {n!r}; expected a whole number above 0")
-        found.append(Counts(benchmark=benchmark, revision=str(revision), **facts))
+        found.append(counts)
     return tuple(found)
 
 
@@ -232,30 +226,22 @@ def _folder(folder: str | os.PathLike[str] | None) -> Path:
 def _descriptions(
     kind: str, benchmark: str | None, folder: str | os.PathLike[str] | None
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The YAML files of one kind, checked, by name."""
+    """The YAML files of one kind, by name."""
     if benchmark is not None:
         _require(benchmark, BENCHMARK_TASKS, "benchmark", "published tables")
     for path in sorted(_folder(folder).glob("*.yaml")):
         if path.name == _COUNTS_FILE:
             continue
         facts = _yaml(path)
-        _require(facts.get("kind"), _KIND_KEYS, "kind", path)
-        if facts["kind"] != kind:
-            continue
-        _require_keys(facts, _KIND_KEYS[kind], path)
-        _require(facts["benchmark"], BENCHMARK_TASKS, "benchmark", path)
-        _require_protocol(facts["protocol"], path)
-        if not isinstance(facts["date"], datetime.date):
-            raise UserError(f"{path}: date is {facts['date']!r}; expected YYYY-MM-DD")
-        if benchmark in (None, facts["benchmark"]):
+        found = facts.pop("kind", None)
+        _require(found, ("table", "reproductions"), "kind", path)
+        _require(facts.get("benchmark"), BENCHMARK_TASKS, "benchmark", path)
+        if found == kind and benchmark in (None, facts["benchmark"]):
             yield path, facts
 
 
-def _table(path: Path, facts: Mapping[str, Any]) -> PublishedTable:
-    _require(facts["metric"], METRICS, "metric", path)
-    _require(facts["role"], ("main", "ablation"), "role", path)
-    data = path.parent / facts["data"]
-    header, lines = _csv(data, ("model",))
+def _table(path: Path, facts: dict[str, Any]) -> PublishedTable:
+    data, header, lines = _csv(path, facts, ("model",))
     tasks = tuple(name for name in header if name not in ("model", "protocol", "average", "note"))
     for task in tasks:
         _require(task, BENCHMARK_TASKS[facts["benchmark"]], "task", f"{data}, line 1")
@@ -266,29 +252,28 @@ def _table(path: Path, facts: Mapping[str, Any]) -> PublishedTable:
             raise UserError(f"{where}: the model has no name")
         if model in rows:
             raise UserError(f"{where}: duplicate model {model!r}; expected one line a model")
-        protocol = line.get("protocol") or facts["protocol"]
-        _require_protocol(protocol, where)
-        rows[model] = PublishedRow(
+        row = PublishedRow(
             model=model,
             values={t: _percent(line[t], f"{where}, column {t}") for t in tasks if line[t]},
             printed_avg=_percent(average, f"{where}, column average") if average else None,
-            protocol=protocol,
+            protocol=line.get("protocol") or str(facts.get("protocol")),
             note=line.get("note", ""),
         )
-        if not rows[model].values and not average:
+        _require_protocol(row.protocol, where)
+        if not row.values and not average:
             raise UserError(f"{where}: {model} has neither values nor an average")
-    return PublishedTable(
-        **_source(path, facts),
-        role=facts["role"],
-        metric=facts["metric"],
-        tasks=tasks,
-        rows=tuple(rows.values()),
+        rows[model] = row
+    table = _made(
+        PublishedTable, path, key=path.stem, tasks=tasks, rows=tuple(rows.values()), **facts
     )
+    _require(table.metric, METRICS, "metric", path)
+    _require(table.role, ("main", "ablation"), "role", path)
+    return table
 
 
-def _reproductions(path: Path, facts: Mapping[str, Any]) -> Reproductions:
+def _reproductions(path: Path, facts: dict[str, Any]) -> Reproductions:
     columns = ("task", "metric", "numerator", "denominator", "printed")
-    _, lines = _csv(path.parent / facts["data"], columns)
+    _, _, lines = _csv(path, facts, columns)
     rows: dict[tuple[str, str], Reproduction] = {}
     for where, line in lines:
         task, metric = line["task"], line["metric"]
@@ -310,17 +295,7 @@ def _reproductions(path: Path, facts: Mapping[str, Any]) -> Reproductions:
             denominator=int(denominator),
             printed=_percent(printed, f"{where}, column printed") if printed else None,
         )
-    return Reproductions(**_source(path, facts), model=facts["model"], rows=tuple(rows.values()))
-
-
-def _source(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    same = ("benchmark", "title", "arxiv", "url", "date", "revision", "protocol")
-    return {
-        "key": path.stem,
-        "source": f"{facts['paper']}; {facts['place']}",
-        "notes": facts["notes"].strip(),
-        **{key: facts[key] for key in same},
-    }
+    return _made(Reproductions, path, key=path.stem, rows=tuple(rows.values()), **facts)
 
 
 def _yaml(path: Path) -> dict[str, Any]:
@@ -330,55 +305,53 @@ def _yaml(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not a readable YAML file: {error}") from error
-    return _mapping(data, path)
-
-
-def _mapping(data: Any, where: object) -> dict[str, Any]:
     if not isinstance(data, dict):
-        raise UserError(f"{where}: expected keys with values, found {type(data).__name__}")
+        raise UserError(f"{path}: expected keys with values, found {type(data).__name__}")
     return data
 
 
-def _require_keys(facts: Mapping[str, Any], expected: Sequence[str], where: object) -> None:
-    missing = [key for key in expected if key not in facts]
-    unknown = [str(key) for key in facts if key not in expected]
-    if missing or unknown:
-        found = [f"missing {', '.join(missing)}"] * bool(missing)
-        found += [f"unknown {', '.join(unknown)}"] * bool(unknown)
-        raise UserError(f"{where}: {'; '.join(found)}; expected keys: {', '.join(expected)}")
-    for key in expected:
-        value = facts[key]
-        empty = isinstance(value, str) and not value.strip() and key not in ("arxiv", "notes")
-        if key not in ("date", "counts") and (empty or not isinstance(value, str)):
-            raise UserError(f"{where}: {key} is {value!r}; expected text (in quotes if a number)")
+def _made(cls: type[_Made], where: object, **facts: Any) -> _Made:
+    """An object of the facts, if they are those of its fields, and text where these are."""
+    expected = {field.name: field.type for field in fields(cls)}
+    wrong = [f"missing {name}" for name in expected if name not in facts]
+    wrong += [f"unknown {name}" for name in facts if name not in expected]
+    if wrong:
+        raise UserError(f"{where}: {'; '.join(wrong)}; expected keys: {', '.join(expected)}")
+    for name, kind in expected.items():
+        value = facts[name]
+        empty = kind == "str" and not value and name not in ("arxiv", "notes")
+        if empty or (kind == "str" and not isinstance(value, str)):
+            raise UserError(f"{where}: {name} is {value!r}; expected text (in quotes if a number)")
+        if kind == "datetime.date" and not isinstance(value, datetime.date):
+            raise UserError(f"{where}: {name} is {value!r}; expected YYYY-MM-DD")
+    if "protocol" in expected:
+        _require_protocol(facts["protocol"], where)
+    return cls(**facts)
 
 
-def _csv(path: Path, expected: Sequence[str]) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
-    """Header, and for each line below it where it is and its cells (stripped)."""
+def _csv(
+    path: Path, facts: dict[str, Any], expected: Sequence[str]
+) -> tuple[Path, list[str], list[tuple[str, dict[str, str]]]]:
+    """The file with the numbers: path, header, and where each line is and its cells (stripped)."""
+    data = path.parent / str(facts.pop("data", ""))
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with data.open(encoding="utf-8", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = [name.strip() for name in next(reader, [])]
-            lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+            lines = [(f"{data}, line {reader.line_num}", [c.strip() for c in r]) for r in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a readable CSV file: {error}") from error
-    missing = [name for name in expected if name not in header]
-    if missing or len(set(header)) < len(header):
+        raise UserError(f"{data}: not a readable CSV file: {error}") from error
+    if not set(expected) <= set(header) or len(set(header)) < len(header):
         raise UserError(
-            f"{path}, line 1: columns {', '.join(header)}; expected different ones"
-            f"{' with ' * bool(missing)}{', '.join(missing)}"
+            f"{data}, line 1: columns {', '.join(header)}; expected {', '.join(expected)} among "
+            "them, and each once"
         )
-    for number, cells in lines:
+    for where, cells in lines:
         if len(cells) != len(header):
-            raise UserError(
-                f"{path}, line {number}: {len(cells)} cells; expected {len(header)}: "
-                f"{', '.join(header)}"
-            )
+            raise UserError(f"{where}: {len(cells)} cells; expected {len(header)}")
     if not lines:
-        raise UserError(f"{path}: no line below the header")
-    return header, [
-        (f"{path}, line {number}", dict(zip(header, cells, strict=True))) for number, cells in lines
-    ]
+        raise UserError(f"{data}: no line below the header")
+    return data, header, [(where, dict(zip(header, row, strict=True))) for where, row in lines]
 
 
 def _require(value: Any, known: Collection[str], what: str, where: object) -> None:

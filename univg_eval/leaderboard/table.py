@@ -56,6 +56,7 @@ class Row:
 
     Attributes:
         entry: its facts.
+        name: what sentences call it: its label, with the source where another row has the same.
         macro, micro: averages over the tasks of the reference; None where one is missing.
         marks: in the order of `Mark`, each with what there is to say, possibly nothing.
         comparable: whether it belongs to the comparable set.
@@ -67,6 +68,7 @@ class Row:
     """
 
     entry: Entry
+    name: str
     macro: Estimate | None
     micro: Estimate | None
     marks: Mapping[Mark, str]
@@ -107,13 +109,11 @@ class Leaderboard:
     Attributes:
         benchmark: name of the benchmark, or of a group of them.
         metric: what the values are.
-        tasks: columns; first those of the reference, over which the averages run.
-        n_average_tasks: how many of `tasks` are the reference's.
+        tasks: columns; first those of the reference.
+        average_tasks: those of the reference, over which the averages run.
         reference: the row that the others are compared with.
         rows: the comparable ones by rank, then the others in the order they were given.
         left_out: rows that ``strict`` leaves out, with the reasons.
-        names: (label, source) → what sentences call a row: its label, with the source where another
-            row has the same label.
         notes: sentences below the table.
         sources: key of a published table → what and where it is.
     """
@@ -121,22 +121,12 @@ class Leaderboard:
     benchmark: str
     metric: str
     tasks: Sequence[str]
-    n_average_tasks: int
+    average_tasks: Sequence[str]
     reference: Row
     rows: Sequence[Row]
     left_out: Sequence[tuple[Row, Sequence[str]]]
-    names: Mapping[tuple[str, str], str]
     notes: Sequence[str]
     sources: Mapping[str, str]
-
-    def name(self, row: Row) -> str:
-        """What sentences call a row."""
-        return self.names[row.entry.label, row.entry.source]
-
-    @property
-    def average_tasks(self) -> Sequence[str]:
-        """The tasks that the averages run over."""
-        return self.tasks[: self.n_average_tasks]
 
 
 def build_leaderboards(
@@ -295,38 +285,32 @@ def _make(
     if reference is None:
         reference, reason = _default_reference(entries)
     average_tasks = tuple(reference.columns)
-    rows = [_row(entry, reference, average_tasks, metric) for entry in entries]
+    n = Counter(entry.label for entry in entries)
+    rows = [_row(entry, n[entry.label], reference, average_tasks, metric) for entry in entries]
     equals = _ranked([row for row in rows if row.comparable], average_tasks)
     others = [row for row in rows if not row.comparable]
     shown = [*equals, *([] if strict else others)]
     extra = [task for task in _tasks(shown) if task not in average_tasks]
-    n = Counter(entry.label for entry in entries)
-    names = {
-        (e.label, e.source): e.label
-        if n[e.label] == 1 or e.kind == "run"
-        else f"{e.label} [{e.source}]"
-        for e in entries
-    }
-    has_runs = any(entry.kind == "run" for entry in entries)
     used = {key for row in shown for key in (row.entry.source, *row.entry.also_in)}
     return Leaderboard(
         benchmark=benchmark,
         metric=metric,
         tasks=(*average_tasks, *extra),
-        n_average_tasks=len(average_tasks),
+        average_tasks=average_tasks,
         reference=next(row for row in equals if row.entry is reference),
         rows=shown,
         left_out=[(row, _reasons(row, reference)) for row in others] if strict else (),
-        names=names,
-        notes=[*notes, *_notes(equals, names, reference, reason, extra, has_runs)],
+        notes=[*notes, *_notes(rows, equals, reason, extra)],
         sources={key: text for key, text in sources.items() if key in used},
     )
 
 
-def _row(entry: Entry, reference: Entry, tasks: Sequence[str], metric: str) -> Row:
+def _row(entry: Entry, n_alike: int, reference: Entry, tasks: Sequence[str], metric: str) -> Row:
     marks = {**entry.marks, **relative_marks(entry, reference)}
+    several = n_alike > 1 and entry.kind == "published"
     return Row(
         entry=entry,
+        name=f"{entry.label} [{entry.source}]" if several else entry.label,
         macro=entry.macro(tasks),
         micro=entry.micro(tasks, metric),
         marks={mark: marks[mark] for mark in Mark if mark in marks},
@@ -377,33 +361,29 @@ def _reasons(row: Row, reference: Entry) -> list[str]:
 
 
 def _notes(
-    equals: Sequence[Row],
-    names: Mapping[tuple[str, str], str],
-    reference: Entry,
-    reason: str,
-    extra: Sequence[str],
-    has_runs: bool,
+    rows: Sequence[Row], equals: Sequence[Row], reason: str, extra: Sequence[str]
 ) -> Iterator[str]:
-    known = [f"{names[reference.label, reference.source]} ({reason})"]
-    if reference.protocol:
-        known.append(f"protocol {reference.protocol}")
-    several = len(reference.fingerprints) > 1
-    for name, digest in reference.fingerprints.items():
+    reference = next(row for row in equals if Mark.REFERENCE in row.marks)
+    facts = reference.entry
+    known = [f"{reference.name} ({reason})"]
+    if facts.protocol:
+        known.append(f"protocol {facts.protocol}")
+    several = len(facts.fingerprints) > 1
+    for name, digest in facts.fingerprints.items():
         known.append(f"fingerprint {digest[:12]}" + (f" of {name}" if several else ""))
     yield f"Reference: {', '.join(known)}."
     if len(equals) > 1:
         ranked = any(row.rank is not None for row in equals)
         yield (
             f"Comparable set ({len(equals)} rows{'; only these are ranked' * ranked}): "
-            + ", ".join(names[row.entry.label, row.entry.source] for row in equals)
-            + "."
+            f"{', '.join(row.name for row in equals)}."
         )
-    elif len(names) > 1:
+    elif len(rows) > 1:
         yield "No other row can be compared with the reference, so nothing is ranked."
-    if reference.kind == "published" and has_runs:
+    if facts.kind == "published" and any(row.entry.kind == "run" for row in rows):
         yield "The reference was printed without its responses: no run is compared with it."
     if extra:
-        n = len(reference.columns)
+        n = len(facts.columns)
         yield (
             f"The averages run over the {f'{n} tasks' if n > 1 else 'one task'} of the reference, "
             f"not over {', '.join(extra)}."
