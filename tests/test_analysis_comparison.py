@@ -24,7 +24,7 @@ from univg_eval.analysis.stats import (
 from univg_eval.cli import main
 from univg_eval.cli._comparison_sheet import show
 from univg_eval.errors import UserError
-from univg_eval.runs.record import RunRecord, load_run, write_run
+from univg_eval.runs.record import RunRecord, load_run
 from univg_eval.scoring import aggregate
 
 SHIPPED = Path(__file__).resolve().parent.parent / "results" / "runs"
