@@ -313,7 +313,7 @@ def test_the_revised_file_needs_its_scale_and_refuses_a_wrong_one(
     assert load_manifest("mig_bench_revised", root)["source"]["scale"] == 1000
     capsys.readouterr()
     assert prepare(root, "mig_bench", "--source", folder / "revised_MIG_bench.json") == 2
-    assert "named like the file of revision 'revised'" in capsys.readouterr().err
+    assert "has the name of the file of revision 'revised'" in capsys.readouterr().err
     assert prepare(root, "mig_bench", "--source", folder) == 2
     err = capsys.readouterr().err
     assert "does not hold the annotation file MIG_data.json" in err

@@ -495,7 +495,7 @@ def test_prepare_refuses_missing_and_broken_images_with_count_and_names(
     [
         (
             ["prepare", "lise"],
-            "unknown benchmark 'lise'; univg prepare knows: mini, photos, mig_bench",
+            "unknown benchmark 'lise'; univg prepare knows: mini, photos",
         ),
         (["prepare"], "name a benchmark; `univg prepare --list` shows them all"),
         (["prepare", "mig_bench"], "give --source"),

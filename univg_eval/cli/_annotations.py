@@ -51,6 +51,6 @@ def resolve_revision(benchmark: str, revision: str | None) -> Revision:
     if benchmark != "mig_bench":
         raise UserError(
             f"benchmark {benchmark!r} is the revision {named[benchmark].name!r}, but --revision "
-            f"is {revision!r}"
+            f"says {revision!r}"
         )
     return KNOWN[revision]
