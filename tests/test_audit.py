@@ -617,8 +617,7 @@ def test_every_kind_is_documented() -> None:
             assert text and not text.endswith(".") and text[0] == text[0].lower()
     docs = (Path(__file__).parent.parent / "docs" / "audit.md").read_text(encoding="utf-8")
     for name, kind in KINDS.items():
-        row = next(line for line in docs.splitlines() if line.startswith(f"| `{name}` |"))
-        assert [cell.strip() for cell in row.split("|")[2:4]] == [kind.meaning, kind.scoring]
+        assert f"| `{name}` | {kind.meaning} |" in docs
     for name, meaning in NOTES.items():
         assert f"| `{name}` | {meaning} |" in docs
 

@@ -24,7 +24,7 @@ Report what is wrong with a prepared benchmark: images that are missing, damaged
 than recorded, EXIF orientations, invalid boxes, duplicates and near-duplicates, rows whose object
 is not visible, items that were left out when it was prepared. Every image and every requested
 frame of a video is decoded to its end; --quick reads headers only. Nothing is repaired.
-docs/audit.md says what each kind of finding means, and what scoring does about it.
+Each finding is printed with what it means, what scoring does about it, and a remedy.
 
 With --annotations FILE, the file of a release of MIG-Bench is audited before it is prepared.
 
