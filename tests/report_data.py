@@ -43,7 +43,7 @@ ATTACKS = [
 
 
 def make_samples() -> list[GroundingSample]:
-    """Plain questions, then those without object, with several, without images, and attacks."""
+    """Plain samples, then those without object, with several, without images, and attacks."""
     samples = [_sample(f"toy-{n:03d}", ("a", "b", "c")[n % 3], number=n) for n in range(N_PLAIN)]
     samples.append(_sample("toy-absent", "absent", targets=()))
     several = (Target(1, TRUTH), Target(1, (0.7, 0.7, 0.9, 0.9)))
@@ -99,7 +99,7 @@ def prepare(root: Path) -> list[GroundingSample]:
 
 
 def two_runs(samples: list[GroundingSample]) -> list[RunRecord]:
-    """A is right on every second plain question, B on every third; both answer the attacks."""
+    """A is right on every second plain sample, B on every third; both answer the attacks."""
     a, b = {}, {}
     for number, sample in enumerate(samples[:N_PLAIN]):
         thought = f"<think>Number {number}, hmm.</think><answer>"

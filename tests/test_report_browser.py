@@ -156,7 +156,7 @@ def test_all_samples_are_there_a_page_at_a_time(opened: Opened) -> None:
         ({"query": "no such words at all"}, 0),
         ({"images": "missing"}, 2 + len(ATTACKS)),
         ({"status": "excluded"}, 1),
-        # Another question of the same image has an object where A's misses are.
+        # Another sample of the same image has an object where A's misses are.
         ({"run": "0", "failure": "wrong_object"}, 20),
     ],
 )
@@ -398,7 +398,7 @@ def test_images_that_cannot_be_seen(opened: Opened) -> None:
     assert f"{2 + len(ATTACKS)} images of" in notes
 
 
-def test_nothing_is_asked_of_anyone(opened: Opened) -> None:
+def test_no_request_leaves_the_page(opened: Opened) -> None:
     page = opened.page
     for _ in range(2):
         page.click("#next-page")
@@ -484,7 +484,7 @@ def test_the_policy_forbids_requests_scripts_and_styles(opened: Opened) -> None:
     assert broken[0].count("img-src") == 2
     assert broken[1] is None
     assert opened.page.url == opened.address
-    # The browser names what it was asked to fetch, and that the policy stopped it.
+    # The browser names what it was to fetch, and that the policy stopped it.
     assert set(opened.failed.values()) <= {"csp"}
     assert {u for u in opened.requests if u.startswith("http")} <= set(opened.failed)
 

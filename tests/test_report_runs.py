@@ -105,7 +105,7 @@ def test_union_of_the_samples_in_the_order_of_the_set(
     assert "5 of 15 are common to all (A 10, B 10)" in note
 
 
-def test_an_empty_run_is_told(records: list[RunRecord], root: Path, tmp_path: Path) -> None:
+def test_an_empty_run_is_reported(records: list[RunRecord], root: Path, tmp_path: Path) -> None:
     void = replace(records[0], responses=[], scores=[], label="void")
     data = collect([void, records[0]], root=root)
     assert any("Run A (void) is empty" in note for note in data.notes)
@@ -146,7 +146,7 @@ def test_under_a_control_the_page_shows_what_was_shown(
     assert "control 'permuted'" in note and "those that the models were given" in note
 
 
-def test_samples_without_a_response_are_told(data: ReportData) -> None:
+def test_samples_without_a_response_are_reported(data: ReportData) -> None:
     (note,) = data.notes
     assert re.search(r"Run B .* has no response to 1 of its 65 samples", note)
 
@@ -163,7 +163,7 @@ def test_a_benchmark_that_is_not_prepared(records: list[RunRecord], tmp_path: Pa
         collect(records, root=tmp_path)
 
 
-def test_other_protocols_are_told(samples: list[GroundingSample], root: Path) -> None:
+def test_other_protocols_are_reported(samples: list[GroundingSample], root: Path) -> None:
     texts = {sample.id: "(100,200),(500,600)" for sample in samples[:3]}
     a = record_of(samples, texts, label="a")
     b = record_of(samples, texts, label="b", protocol="migician")
@@ -241,7 +241,7 @@ def test_folding_loses_nothing(pieces: list[str]) -> None:
 
 
 def test_figures_by_hand(data: ReportData) -> None:
-    """Plain questions of A: even numbers are hits with IoU 1, odd ones miss; tasks by n mod 3."""
+    """Plain samples of A: even numbers are hits with IoU 1, odd ones miss; tasks by n mod 3."""
     figures = figures_of(data)[0]
     b = figures.tasks["b"]  # 1, 4, …, 37: of 13 numbers 6 are even (4, 10, …, 34)
     assert (b.n, b.value) == (13, 6 / 13)
@@ -274,11 +274,11 @@ def test_the_row_of_a_run(samples: list[GroundingSample], root: Path, tmp_path: 
 def test_the_box_lies_on_the_image_that_is_named(
     samples: list[GroundingSample], tmp_path: Path
 ) -> None:
-    asked = [replace(samples[0], image_is_given=False)]
-    write_benchmark(asked, benchmark=BENCHMARK, root=tmp_path)
+    shown = [replace(samples[0], image_is_given=False)]
+    write_benchmark(shown, benchmark=BENCHMARK, root=tmp_path)
     found = {}
     for text in (f"Image-1: {HIT}", HIT):
-        data = collect([record_of(asked, {"toy-000": text})], root=tmp_path)
+        data = collect([record_of(shown, {"toy-000": text})], root=tmp_path)
         found[text] = [image for image, _ in data.runs[0].outcomes["toy-000"].boxes]
     assert found == {f"Image-1: {HIT}": [0], HIT: [1]}  # the truth is on the second
 
@@ -431,7 +431,7 @@ def test_text_on_colours_is_legible() -> None:
         assert (light + 0.05) / (dark + 0.05) >= 4.5, colour
 
 
-def test_runs_are_told_apart_without_colour() -> None:
+def test_runs_differ_without_colour() -> None:
     assert len({(run_style(i).line, run_style(i).marker) for i in range(30)}) == 30
     assert all(run_style(i).box for i in range(30))
     assert set(CLASS_COLOURS) == set(FAILURES)
@@ -596,7 +596,7 @@ def test_the_data_of_the_page(page: str, data: ReportData) -> None:
 def test_whose_images_the_page_holds(
     samples: list[GroundingSample], root: Path, tmp_path: Path
 ) -> None:
-    """Of five images one is missed; the second image of each question is the same one."""
+    """Of five images one is missed; the second image of each sample is the same one."""
     texts = {
         s.id: "(100,200),(500,600)" if i != 3 else "(0,0),(9,9)" for i, s in enumerate(samples[:5])
     }

@@ -23,7 +23,7 @@ from PIL import Image
 from univg_eval.dialects import get_dialect
 from univg_eval.report.run_data import collect
 from univg_eval.report.run_page import write_run_page
-from univg_eval.runs.record import RunRecord, load_run, unknown_environment, write_run
+from univg_eval.runs.record import RunRecord, make_record, response_line, unknown_environment
 from univg_eval.samples import GroundingSample, Target, fingerprint, write_benchmark
 from univg_eval.scoring import Response, aggregate, score_samples
 
@@ -31,7 +31,13 @@ BENCHMARK = "many"
 TASKS = 10
 IMAGES_PER_SAMPLE = 2
 IMAGE_WH = (640, 480)
-SETTINGS = {"dialect": "norm1000", "prompt": "direct", "protocol": "univg"}
+SETTINGS = {
+    "dialect": "norm1000",
+    "prompt": "direct",
+    "protocol": "univg",
+    "control": "none",
+    "media": "images",
+}
 WORDS = "the red cup on the left of the second image stands behind a book near the window"
 
 
@@ -49,7 +55,7 @@ def photograph(generator: np.random.Generator) -> Image.Image:
 
 
 def make_benchmark(root: Path, n: int) -> list[GroundingSample]:
-    """As many distinct images as questions: each shares one with the next."""
+    """As many distinct images as samples: each shares one with the next."""
     generator = np.random.default_rng(0)
     folder = root / BENCHMARK / "images"
     folder.mkdir(parents=True)
@@ -79,7 +85,7 @@ def make_benchmark(root: Path, n: int) -> list[GroundingSample]:
     return samples
 
 
-def make_run(folder: Path, samples: Sequence[GroundingSample], seed: int) -> RunRecord:
+def make_run(name: str, samples: Sequence[GroundingSample], seed: int) -> RunRecord:
     """Right boxes with noise, wrong ones, none; before each 1,500 characters of thinking."""
     generator = np.random.default_rng(seed)
     dialect = get_dialect("norm1000")
@@ -91,27 +97,27 @@ def make_run(folder: Path, samples: Sequence[GroundingSample], seed: int) -> Run
         answer = f"({x1},{y1}),({x2},{y2})" if generator.random() > 0.05 else "I cannot find it."
         responses.append(Response(f"<think>{thinking}</think><answer>{answer}</answer>"))
     scores = score_samples(samples, responses, dialect)
-    settings = {name: [None, "none"] for name in ("min_pixels", "max_pixels")}
+    settings: dict[str, object] = {name: [None, "none"] for name in ("min_pixels", "max_pixels")}
     settings |= {name: [value, "given"] for name, value in SETTINGS.items()}
-    settings |= {"control": ["none", "default"], "media": ["images", "default"]}
-    write_run(
-        folder,
+    dataset = {
+        "benchmark": BENCHMARK,
+        "prepared_benchmark": BENCHMARK,
+        "control": "none",
+        "media": "images",
+        "fingerprint": fingerprint(samples),
+        "n": len(samples),
+        "left_out": 0,
+        "skipped": 0,
+        "revision": None,
+    }
+    return make_record(
+        name,
         manifest={
-            "model": {"id": folder.name, "backend": "none", "args": None, "config_sha256": None},
+            "model": {"id": name, "backend": "none", "args": None, "config_sha256": None},
             "settings": settings,
             "prompt_sha256": "0" * 64,
             "generation": {},
-            "dataset": {
-                "benchmark": BENCHMARK,
-                "prepared_benchmark": BENCHMARK,
-                "control": "none",
-                "media": "images",
-                "fingerprint": fingerprint(samples),
-                "n": len(samples),
-                "left_out": 0,
-                "skipped": 0,
-                "revision": None,
-            },
+            "dataset": dataset,
             "n": len(samples),
             "complete": True,
             "excluded": 0,
@@ -120,20 +126,11 @@ def make_run(folder: Path, samples: Sequence[GroundingSample], seed: int) -> Run
             **unknown_environment(),
         },
         responses=[
-            {
-                "id": sample.id,
-                "benchmark": BENCHMARK,
-                "task": sample.task,
-                "response": response.text,
-                "image_sizes": None,
-                "input_sizes": None,
-                "prompt": None,
-            }
+            response_line(BENCHMARK, sample, response)
             for sample, response in zip(samples, responses, strict=True)
         ],
         scores=[asdict(score) for score in scores],
     )
-    return load_run(folder, folder.name)
 
 
 # Time from the change of a field to the next frame that the browser paints.
@@ -171,7 +168,7 @@ def measure_browser(page: Path) -> None:
             ("all tasks", "f-task", ""),
             ("runs disagree", "f-verdict", "differ"),
             ("order by spread", "f-sort", "spread"),
-            ("first search (with 120 ms of waiting for more letters)", "f-query", "window"),
+            ("first search (with 120 ms of waiting for more text)", "f-query", "window"),
             ("second search (the same)", "f-query", "window book"),
         ):
             took, count = window.evaluate(MEASURE, [field, value])
@@ -192,7 +189,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="univg-report-") as folder:
         root = Path(folder)
         samples = make_benchmark(root, args.samples)
-        runs = [make_run(root / "runs" / f"run-{seed}", samples, seed) for seed in range(3)]
+        runs = [make_run(f"run-{seed}", samples, seed) for seed in range(3)]
         start = time.perf_counter()
         data = collect(runs, root=root)
         read = time.perf_counter() - start

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -65,14 +65,11 @@ def export_coco(
     """Write a run as COCO files.
 
     Boxes are [x, y, width, height] in pixels of their image, upright. Every predicted box has score
-    1.0, as models give none: COCOeval's recall at IoU 0.5 is then acc@0.5 where each image has one
-    target, while its AP depends on the order of equal scores. A predicted box lies on the image
-    that counts for it: the given one, or that which the response names; where it names none, the
-    target's, as acc@0.5 has it, else the sample's first.
+    1.0, as models give none. It lies on the given image, or that which the response names; where it
+    names none, on the target's, as acc@0.5 has it, else on the sample's first.
 
     Image files are linked where the file system allows (hard links), else copied; frames of videos,
-    and what is not stored upright or in a common format, are written as PNG. The folder can be
-    moved.
+    and what is not stored upright or in a common format, are written as PNG.
 
     Args:
         data: of one run, see `univg_eval.report.run_data.collect`.
@@ -109,19 +106,13 @@ def export_coco(
                     continue
                 images += added
                 annotations += _annotations(sample, added, len(annotations))
-                results += _results(sample, outcome, added)
+                results += _results(outcome, added)
             info = {
                 "description": f"{data.benchmark}, written by univg {version('univg')}",
-                "benchmark": data.benchmark,
                 "fingerprint": data.runs[0].record.manifest.dataset.fingerprint,
             }
-            truth = {
-                "info": info,
-                "licenses": [],
-                "images": images,
-                "annotations": annotations,
-                "categories": [_CATEGORY],
-            }
+            truth = {"info": info, "licenses": [], "images": images, "annotations": annotations}
+            truth["categories"] = [_CATEGORY]
             for name, value in (("annotations", truth), ("results", results)):
                 text = json.dumps(printable_tree(value), ensure_ascii=False, allow_nan=False)
                 (new / f"{name}.json").write_text(text + "\n", encoding="utf-8")
@@ -180,55 +171,40 @@ def _image(sample: GroundingSample, number: int, image_id: int, files: _Files) -
 
 def _annotations(
     sample: GroundingSample, images: list[dict[str, Any]], n_before: int
-) -> list[dict[str, Any]]:
-    by_number = {image["image_number"] - 1: image for image in images}
-    found = []
+) -> Iterator[dict[str, Any]]:
     for number, target in enumerate(sample.targets, start=1):
-        image = by_number[target.image]
-        bbox = _xywh(target.box, image)
-        annotation = {
-            "id": n_before + number,
-            "image_id": image["id"],
-            "category_id": _CATEGORY["id"],
-            "bbox": bbox,
-            "area": bbox[2] * bbox[3],
-            "iscrowd": 0,
-            **{name: image[name] for name in ("sample_id", "task", "instruction")},
-        }
+        annotation = {"id": n_before + number, **_box(target.box, target.image, images)}
+        width, height = annotation["bbox"][2:]
+        annotation |= {"area": width * height, "iscrowd": 0}
+        annotation |= {"task": sample.task, "instruction": sample.instruction}
         if target.mask is not None:
             annotation |= {"segmentation": target.mask, "area": _mask_area(target.mask)}
-        found.append(annotation)
-    return found
+        yield annotation
 
 
-def _results(
-    sample: GroundingSample, outcome: Outcome, images: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    by_number = {image["image_number"] - 1: image for image in images}
+def _results(outcome: Outcome, images: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     score = outcome.score
-    found = []
     for number, box in outcome.boxes:
-        image = images[0] if number is None else by_number[number]
-        found.append(
-            {
-                "image_id": image["id"],
-                "category_id": _CATEGORY["id"],
-                "bbox": _xywh(box, image),
-                "score": 1.0,
-                "sample_id": sample.id,
-                "iou": score.iou,
-                "status": score.status,
-                "failure": outcome.failure or None,
-            }
-        )
-    return found
+        yield _box(box, number, images) | {
+            "score": 1.0,
+            "iou": score.iou,
+            "status": score.status,
+            "failure": outcome.failure or None,
+        }
 
 
-def _xywh(box: Box, image: Mapping[str, Any]) -> list[float]:
-    """A box on [0, 1] in pixels of the image."""
+def _box(box: Box, number: int | None, images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What true and predicted boxes share; without a number it lies on the first image."""
+    by_number = {one["image_number"] - 1: one for one in images}
+    image = images[0] if number is None else by_number[number]
     x1, y1, x2, y2 = box
     width, height = image["width"], image["height"]
-    return [x1 * width, y1 * height, (x2 - x1) * width, (y2 - y1) * height]
+    return {
+        "image_id": image["id"],
+        "category_id": _CATEGORY["id"],
+        "bbox": [x1 * width, y1 * height, (x2 - x1) * width, (y2 - y1) * height],
+        "sample_id": image["sample_id"],
+    }
 
 
 def _mask_area(mask: Mapping[str, Any]) -> int:

@@ -1,8 +1,8 @@
 """Boxes painted on images, and the colours and dashes of boxes and runs.
 
 Colours are those of Okabe and Ito (2008), which readers with the common forms of colour blindness
-tell apart. None of them has to be told apart alone: each kind of box and each run also has dashes
-and a label of its own, and boxes have a light rim that is visible on any background.
+tell apart. Each kind of box and each run also has dashes and a label of its own, and boxes have a
+light rim that is visible on any background.
 """
 
 from __future__ import annotations

@@ -446,7 +446,7 @@ def _histograms(data: ReportData, numbers: Sequence[RunFigures]) -> Figure:
 
 
 def _profiles(data: ReportData, numbers: Sequence[RunFigures]) -> Figure:
-    figure, (axes,) = _new(1, 1, _COLUMN, _COLUMN, subplot_kw={"projection": "polar"})
+    figure, (axes,) = _new(1, 1, _COLUMN, 0.85 * _COLUMN, subplot_kw={"projection": "polar"})
     angles = [2 * math.pi * i / len(data.tasks) for i in range(len(data.tasks))]
     for i, (run, one) in enumerate(zip(data.runs, numbers, strict=True)):
         there = [

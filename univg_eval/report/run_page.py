@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from univg_eval.analysis.failures import FAILURES, FailureKind, FailureShares
 from univg_eval.leaderboard import MEANINGS, Estimate, Mark
@@ -31,11 +31,9 @@ from univg_eval.report.text import printable_tree, without_secrets
 from univg_eval.report.thumbnails import Thumbnail, make_thumbnails
 from univg_eval.samples import GroundingSample
 
-__all__ = ["IMAGE_CHOICES", "ImageChoice", "RunPage", "write_run_page"]
+__all__ = ["ImageChoice", "RunPage", "write_run_page"]
 
 ImageChoice = Literal["all", "misses", "none"]
-IMAGE_CHOICES: tuple[ImageChoice, ...] = get_args(ImageChoice)
-THUMBNAIL_SIDE = 320
 _SCRIPTS = ("elements.js", "theme.js", "drawing.js", "filters.js", "gallery.js")
 _STATUSES = {
     "ok": "box",
@@ -70,7 +68,7 @@ def write_run_page(
     path: str | os.PathLike[str],
     *,
     images: ImageChoice = "all",
-    thumbnail_side: int = THUMBNAIL_SIDE,
+    thumbnail_side: int = 320,
     root: str | os.PathLike[str] | None = None,
     footer: str = "",
     progress: Callable[[int, int], None] | None = None,
@@ -91,7 +89,10 @@ def write_run_page(
     """
     numbers = figures_of(data)
     drawn = draw_figures(data, numbers)
-    wanted = list(dict.fromkeys(name for s in _with_images(data, images) for name in s.images))
+    shown = [
+        s for s in data.samples if images == "all" or (images == "misses" and _is_miss(data, s))
+    ]
+    wanted = list(dict.fromkeys(name for sample in shown for name in sample.images))
     thumbnails = make_thumbnails(
         wanted,
         side=thumbnail_side,
@@ -137,16 +138,9 @@ def write_run_page(
     )
 
 
-def _with_images(data: ReportData, images: ImageChoice) -> list[GroundingSample]:
-    if images != "misses":
-        return list(data.samples) if images == "all" else []
-    missed = {
-        name
-        for run in data.runs
-        for name, outcome in run.outcomes.items()
-        if is_hit(outcome.score) is False
-    }
-    return [sample for sample in data.samples if sample.id in missed]
+def _is_miss(data: ReportData, sample: GroundingSample) -> bool:
+    found = (run.outcomes.get(sample.id) for run in data.runs)
+    return any(outcome is not None and is_hit(outcome.score) is False for outcome in found)
 
 
 def _image_notes(data: ReportData, thumbnails: Mapping[str, Thumbnail]) -> Iterator[str]:
