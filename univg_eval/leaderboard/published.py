@@ -11,10 +11,12 @@ import csv
 import datetime
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic.dataclasses import dataclass
 
 from univg_eval.benchmarks.readers.mig_bench import TASKS as MIG_BENCH_TASKS
 from univg_eval.errors import UserError
@@ -28,14 +30,27 @@ BENCHMARK_TASKS: Mapping[str, tuple[str, ...]] = {
 """The benchmarks that have published tables, and their tasks in the order of the tables."""
 
 UNKNOWN = "unknown"
-METRICS = ("acc@0.3", "acc@0.5", "acc@0.7", "acc@0.9", "miou")
+Metric = Literal["acc@0.3", "acc@0.5", "acc@0.7", "acc@0.9", "miou"]
 Role = Literal["main", "ablation"]
 """``main``: a paper's comparison of models. ``ablation``: what a change of training, prompt or form
 of answer does."""
 _COUNTS_FILE = "revisions.yaml"
 
 
-@dataclass(frozen=True, slots=True)
+def _known(name: str) -> str:
+    known = (*list_protocols(), UNKNOWN)
+    if name not in known:
+        raise ValueError(f"expected one of: {', '.join(known)}")
+    return name
+
+
+Text = Annotated[str, Field(min_length=1)]
+Percent = Annotated[Decimal, Field(ge=0, le=100)]
+Protocol = Annotated[str, AfterValidator(_known)]
+_CONFIG = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=_CONFIG)
 class Counts:
     """The number of samples of each task in one annotation file.
 
@@ -50,13 +65,13 @@ class Counts:
 
     benchmark: str
     revision: str
-    file: str
-    basis: str
-    source: str
-    counts: Mapping[str, int]
+    file: Text
+    basis: Literal["counted", "inferred"]
+    source: Text
+    counts: Mapping[str, PositiveInt]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, config=_CONFIG)
 class PublishedRow:
     """One model's line of a table.
 
@@ -68,10 +83,10 @@ class PublishedRow:
         note: what has to be known of this row alone; may be empty.
     """
 
-    model: str
-    values: Mapping[str, Decimal]
-    printed_avg: Decimal | None
-    protocol: str
+    model: Text
+    values: Mapping[str, Percent]
+    printed_avg: Percent | None
+    protocol: Protocol
     note: str = ""
 
     @property
@@ -82,7 +97,7 @@ class PublishedRow:
         return sum(self.values.values(), Decimal(0)) / len(self.values)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, config=_CONFIG, kw_only=True)
 class Source:
     """Where printed numbers come from: the keys of the YAML file.
 
@@ -100,14 +115,14 @@ class Source:
 
     key: str
     benchmark: str
-    title: str
-    paper: str
-    place: str
+    title: Text
+    paper: Text
+    place: Text
     arxiv: str
-    url: str
+    url: Text
     date: datetime.date
-    revision: str
-    protocol: str
+    revision: Text
+    protocol: Protocol
     notes: str
 
     @property
@@ -116,51 +131,47 @@ class Source:
         return f"{self.title}: {self.paper}; {self.place}, {self.date}, {self.url}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, config=_CONFIG, kw_only=True)
 class PublishedTable(Source):
     """A table of one source, as printed.
 
     Attributes:
         role: see `Role`.
-        metric: of all values, such as ``acc@0.5``; values are percentages.
+        metric: of all values; these are percentages.
         tasks: the tasks that have a column, in its order; empty where only averages are printed.
         rows: in the order of the source.
     """
 
     role: Role
-    metric: str
+    metric: Metric
     tasks: tuple[str, ...]
     rows: tuple[PublishedRow, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, config=_CONFIG)
 class Reproduction:
     """One number that a user reported for released weights.
 
     Attributes:
-        task: of the benchmark.
-        metric: such as ``acc@0.5`` or ``miou``.
+        task, metric: what was measured.
         numerator: right answers, or for ``miou`` the sum of the IoUs.
         denominator: samples.
         printed: the reported percentage, or None where it could not be read.
     """
 
     task: str
-    metric: str
-    numerator: Decimal
-    denominator: int
-    printed: Decimal | None
+    metric: Metric
+    numerator: Annotated[Decimal, Field(ge=0)]
+    denominator: PositiveInt
+    printed: Percent | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, config=_CONFIG, kw_only=True)
 class Reproductions(Source):
     """What one user reported for one model."""
 
-    model: str
+    model: Text
     rows: tuple[Reproduction, ...]
-
-
-_Made = TypeVar("_Made", Counts, PublishedTable, Reproductions)
 
 
 def published_folder() -> Path:
@@ -183,14 +194,53 @@ def load_published(
         UserError: an unknown benchmark, or a file that cannot be read as a table; the message
             names file, line and column.
     """
-    return [_table(*found) for found in _descriptions("table", benchmark, folder)]
+    tables = []
+    for path, facts in _descriptions("table", benchmark, folder):
+        data, header, lines = _csv(path, facts, ("model",))
+        known = BENCHMARK_TASKS[facts["benchmark"]]
+        tasks = [name for name in header if name not in ("model", "protocol", "average", "note")]
+        for task in tasks:
+            _require(task, known, "task", f"{data}, line 1")
+        rows: dict[str, PublishedRow] = {}
+        for where, line in lines:
+            row = _made(
+                PublishedRow,
+                where,
+                model=line["model"],
+                values={task: line[task] for task in tasks if line[task]},
+                printed_avg=line.get("average") or None,
+                protocol=line.get("protocol") or facts.get("protocol"),
+                note=line.get("note", ""),
+            )
+            if not row.values and row.printed_avg is None:
+                raise UserError(f"{where}: {row.model} has neither values nor an average")
+            _require_new(row.model, rows, where)
+            rows[row.model] = row
+        tables.append(
+            _made(PublishedTable, path, key=path.stem, tasks=tasks, rows=[*rows.values()], **facts)
+        )
+    return tables
 
 
 def load_reproductions(
     benchmark: str | None = None, *, folder: str | os.PathLike[str] | None = None
 ) -> list[Reproductions]:
     """What users reported for released weights; arguments and errors as in `load_published`."""
-    return [_reproductions(*found) for found in _descriptions("reproductions", benchmark, folder)]
+    columns = ("task", "metric", "numerator", "denominator", "printed")
+    found = []
+    for path, facts in _descriptions("reproductions", benchmark, folder):
+        rows: dict[str, Reproduction] = {}
+        for where, line in _csv(path, facts, columns)[2]:
+            row = _made(Reproduction, where, **(line | {"printed": line["printed"] or None}))
+            _require(row.task, BENCHMARK_TASKS[facts["benchmark"]], "task", where)
+            if row.numerator > row.denominator:
+                raise UserError(
+                    f"{where}: numerator is {row.numerator}; expected 0 to {row.denominator}"
+                )
+            _require_new(f"{row.task} {row.metric}", rows, where)
+            rows[f"{row.task} {row.metric}"] = row
+        found.append(_made(Reproductions, path, key=path.stem, rows=[*rows.values()], **facts))
+    return found
 
 
 def load_counts(
@@ -207,11 +257,8 @@ def load_counts(
     for revision, facts in _yaml(path).get(benchmark, {}).items():
         where = f"{path}, {benchmark}, {revision}"
         counts = _made(Counts, where, benchmark=benchmark, revision=revision, **facts)
-        _require(counts.basis, ("counted", "inferred"), "basis", where)
-        for task, n in counts.counts.items():
+        for task in counts.counts:
             _require(task, BENCHMARK_TASKS[benchmark], "task", where)
-            if not isinstance(n, int) or n < 1:
-                raise UserError(f"{where}: {task} is {n!r}; expected a whole number above 0")
         found.append(counts)
     return tuple(found)
 
@@ -240,64 +287,6 @@ def _descriptions(
             yield path, facts
 
 
-def _table(path: Path, facts: dict[str, Any]) -> PublishedTable:
-    data, header, lines = _csv(path, facts, ("model",))
-    tasks = tuple(name for name in header if name not in ("model", "protocol", "average", "note"))
-    for task in tasks:
-        _require(task, BENCHMARK_TASKS[facts["benchmark"]], "task", f"{data}, line 1")
-    rows: dict[str, PublishedRow] = {}
-    for where, line in lines:
-        model, average = line["model"], line.get("average", "")
-        if not model:
-            raise UserError(f"{where}: the model has no name")
-        if model in rows:
-            raise UserError(f"{where}: duplicate model {model!r}; expected one line a model")
-        row = PublishedRow(
-            model=model,
-            values={t: _percent(line[t], f"{where}, column {t}") for t in tasks if line[t]},
-            printed_avg=_percent(average, f"{where}, column average") if average else None,
-            protocol=line.get("protocol") or str(facts.get("protocol")),
-            note=line.get("note", ""),
-        )
-        _require_protocol(row.protocol, where)
-        if not row.values and not average:
-            raise UserError(f"{where}: {model} has neither values nor an average")
-        rows[model] = row
-    table = _made(
-        PublishedTable, path, key=path.stem, tasks=tasks, rows=tuple(rows.values()), **facts
-    )
-    _require(table.metric, METRICS, "metric", path)
-    _require(table.role, ("main", "ablation"), "role", path)
-    return table
-
-
-def _reproductions(path: Path, facts: dict[str, Any]) -> Reproductions:
-    columns = ("task", "metric", "numerator", "denominator", "printed")
-    _, _, lines = _csv(path, facts, columns)
-    rows: dict[tuple[str, str], Reproduction] = {}
-    for where, line in lines:
-        task, metric = line["task"], line["metric"]
-        _require(task, BENCHMARK_TASKS[facts["benchmark"]], "task", where)
-        _require(metric, METRICS, "metric", where)
-        if (task, metric) in rows:
-            raise UserError(f"{where}: duplicate {task} {metric}; expected one line each")
-        denominator = _decimal(line["denominator"], f"{where}, column denominator")
-        if denominator < 1 or denominator != int(denominator):
-            raise UserError(f"{where}: denominator is {denominator}; expected a whole number")
-        numerator = _decimal(line["numerator"], f"{where}, column numerator")
-        if not 0 <= numerator <= denominator:
-            raise UserError(f"{where}: numerator is {numerator}; expected 0 to {denominator}")
-        printed = line["printed"]
-        rows[task, metric] = Reproduction(
-            task=task,
-            metric=metric,
-            numerator=numerator,
-            denominator=int(denominator),
-            printed=_percent(printed, f"{where}, column printed") if printed else None,
-        )
-    return _made(Reproductions, path, key=path.stem, rows=tuple(rows.values()), **facts)
-
-
 def _yaml(path: Path) -> dict[str, Any]:
     import yaml
 
@@ -308,25 +297,6 @@ def _yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected keys with values, found {type(data).__name__}")
     return data
-
-
-def _made(cls: type[_Made], where: object, **facts: Any) -> _Made:
-    """An object of the facts, if they are those of its fields, and text where these are."""
-    expected = {field.name: field.type for field in fields(cls)}
-    wrong = [f"missing {name}" for name in expected if name not in facts]
-    wrong += [f"unknown {name}" for name in facts if name not in expected]
-    if wrong:
-        raise UserError(f"{where}: {'; '.join(wrong)}; expected keys: {', '.join(expected)}")
-    for name, kind in expected.items():
-        value = facts[name]
-        empty = kind == "str" and not value and name not in ("arxiv", "notes")
-        if empty or (kind == "str" and not isinstance(value, str)):
-            raise UserError(f"{where}: {name} is {value!r}; expected text (in quotes if a number)")
-        if kind == "datetime.date" and not isinstance(value, datetime.date):
-            raise UserError(f"{where}: {name} is {value!r}; expected YYYY-MM-DD")
-    if "protocol" in expected:
-        _require_protocol(facts["protocol"], where)
-    return cls(**facts)
 
 
 def _csv(
@@ -354,27 +324,27 @@ def _csv(
     return data, header, [(where, dict(zip(header, row, strict=True))) for where, row in lines]
 
 
+_Made = TypeVar("_Made", Counts, PublishedRow, PublishedTable, Reproduction, Reproductions)
+
+
+def _made(cls: type[_Made], where: object, **facts: Any) -> _Made:
+    try:
+        return cls(**facts)
+    except ValidationError as error:
+        found = [
+            f"{'.'.join(map(str, one['loc']))}"
+            + (f" is {one['input']!r}" if isinstance(one["input"], str | int | float) else "")
+            + f": {one['msg']}"
+            for one in error.errors()
+        ]
+        raise UserError(f"{where}: {'; '.join(found)}") from None
+
+
 def _require(value: Any, known: Collection[str], what: str, where: object) -> None:
     if value not in known:
         raise UserError(f"{where}: {what} is {value!r}; expected one of: {', '.join(known)}")
 
 
-def _require_protocol(name: Any, where: object) -> None:
-    _require(name, (*list_protocols(), UNKNOWN), "protocol", where)
-
-
-def _decimal(text: str, where: str) -> Decimal:
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        value = Decimal("NaN")
-    if not value.is_finite():
-        raise UserError(f"{where}: {text!r} is not a number")
-    return value
-
-
-def _percent(text: str, where: str) -> Decimal:
-    value = _decimal(text, where)
-    if not 0 <= value <= 100:
-        raise UserError(f"{where}: {text} is outside 0 to 100; expected a percentage")
-    return value
+def _require_new(name: str, rows: Collection[str], where: str) -> None:
+    if name in rows:
+        raise UserError(f"{where}: duplicate {name}; expected one line each")
