@@ -260,11 +260,12 @@ def test_a_wrong_folder_is_refused_at_once(tmp_path):
     with pytest.raises(UserError, match=r"neither val/ nor test/.*it has: readme\.txt"):
         open_lisa_full(tmp_path)
     (tmp_path / "val").mkdir()
-    with pytest.raises(UserError, match=r"val holds no JSON file of ReasonSeg \(nothing\)"):
-        open_lisa_full(tmp_path)
+    with pytest.raises(UserError, match="holds no items"):
+        prepare_release(open_lisa_full(tmp_path), root=tmp_path / "root")
     (tmp_path / "val" / "a.json").write_text('{"videos": {}}')
-    with pytest.raises(UserError, match=r"no JSON file of ReasonSeg \(a\.json: it is an object"):
-        open_lisa_full(tmp_path)
+    with pytest.raises(UserError, match=r"val/a\.json: .*object with videos; .*text") as caught:
+        prepare_release(open_lisa_full(tmp_path), root=tmp_path / "root")
+    assert "1 of 1 items are faulty" in str(caught.value)
 
 
 def test_splits_must_exist(tmp_path):

@@ -106,7 +106,7 @@ def test_ways_to_name_the_release(name, given, written, tmp_path):
         ("", {"images": "nowhere"}, "image folder nowhere does not exist.*--images"),
         ("meta", {}, r"does not hold meta_expressions.*\.json, nor does Re.*VOS.*comes from"),
         ("masks", {}, r"(mask_dict\.json|Annotations) does not exist"),
-        ("JPEGImages", {}, r"none of the \d videos is a folder of .*--images"),
+        ("JPEGImages", {}, r"none of the \d videos.*--images"),
     ],
 )
 def test_a_wrong_folder_is_refused_at_once(name, lost, options, message, written, tmp_path):

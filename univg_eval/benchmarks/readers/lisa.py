@@ -37,7 +37,6 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     describe,
     listing,
     parse_json,
-    pixel_box,
     text_field,
     unexpected,
 )
@@ -48,6 +47,8 @@ from univg_eval.benchmarks.readers.common.release import (
     Item,
     ItemError,
     Release,
+    Splits,
+    StrPath,
     size_of,
 )
 from univg_eval.benchmarks.readers.common.zero_shot import (
@@ -55,6 +56,7 @@ from univg_eval.benchmarks.readers.common.zero_shot import (
     Row,
     extracted_entry,
     extracted_release,
+    extracted_still,
     full_entry,
     read_extracted,
     still_sample,
@@ -70,21 +72,13 @@ PUBLISHED_IMAGES = {"val": 200, "test": 779}
 EXTRACTED_FILES = {split: f"lisa_{split}.json" for split in SPLITS}
 
 
-def open_lisa(
-    source: str | os.PathLike[str],
-    *,
-    images: str | os.PathLike[str] | None = None,
-    splits: Sequence[str] | None = None,
-) -> Release:
-    """Open UniVG-R1's boxes as benchmark ``lisa``; one item a row.
+def open_lisa(source: StrPath, *, images: StrPath | None = None, splits: Splits = None) -> Release:
+    """Open UniVG-R1's boxes as benchmark ``lisa``; see `read_extracted`.
 
     Args:
-        source, splits: see `read_extracted`.
+        source, splits: as there.
         images: the folder of ReasonSeg's images, see `release.ImageFolder`; None: ``images``
             beside the files, else their own folder.
-
-    Raises:
-        UserError: the files are not there or not those of this set; no such image folder.
     """
     fields = ("image_path", "instruction", "boxes")
     rows = read_extracted("lisa", source, splits, EXTRACTED_FILES, fields)
@@ -99,9 +93,9 @@ def open_lisa(
 
 def _extracted_sample(folder: ImageFolder, row: Row) -> GroundingSample:
     released, instruction = row.text("image_path"), row.text("instruction")
-    boxes = row.value.get("boxes")
-    if not isinstance(boxes, list) or not boxes:
-        raise unexpected(f"{row.where}: field 'boxes'", boxes, "a list of boxes, the target first")
+    boxes = row.checked(
+        "boxes", lambda v: isinstance(v, list) and v, "a list of boxes, the target first"
+    )
     split = PurePosixPath(released.replace("\\", "/")).parent.name
     if split in ("train", *SPLITS) and split != row.split:
         raise ItemError(
@@ -109,17 +103,13 @@ def _extracted_sample(folder: ImageFolder, row: Row) -> GroundingSample:
             f"{row.where}: the image {describe(released)} is one of {split!r}, but the file is "
             f"read as that of {row.split!r}; give the right --split",
         )
-    found = folder.find(released)
-    image_wh = size_of(folder.folder / found)
-    return still_sample(
-        benchmark="lisa",
-        key=row.key,
-        split=row.split,
-        image=f"{IMAGES_LINK}/{found}",
-        image_wh=image_wh,
+    return extracted_still(
+        folder,
+        row,
+        image=released,
         expression=instruction,
-        target=Target(0, pixel_box(boxes[0], image_wh, f"{row.where}: field 'boxes[0]'")),
-        source=row.to_source([released]),
+        box=boxes[0],
+        field="boxes[0]",
         extra={"n_boxes": len(boxes)} if len(boxes) > 1 else {},
     )
 
@@ -128,10 +118,7 @@ def _extracted_sample(folder: ImageFolder, row: Row) -> GroundingSample:
 
 
 def open_lisa_full(
-    source: str | os.PathLike[str],
-    *,
-    images: str | os.PathLike[str] | None = None,
-    splits: Sequence[str] | None = None,
+    source: StrPath, *, images: StrPath | None = None, splits: Splits = None
 ) -> Release:
     """Open ReasonSeg as benchmark ``lisa_full``; one item an image, sorted by file name.
 
@@ -146,16 +133,13 @@ def open_lisa_full(
             leave out one whose archive lies there packed.
 
     Raises:
-        UserError: the folder holds no split with images and JSON files, or JSON files of another
-            form; no such image folder.
+        UserError: the folder holds no split; no such image folder.
     """
     base, found = _split_folders(
         Path(source).expanduser(), chosen_splits("lisa_full", SPLITS, splits)
     )
     folder = ImageFolder(base if images is None else images)
     stems = {split: _stems(base / split, folder.folder / split) for split in found}
-    for split in found:
-        _require_annotations(base / split, stems[split])
     items = [
         Item(f"{split}/{stem}", partial(_annotated_image, split, stem, base, folder))
         for split in found
@@ -217,22 +201,6 @@ def _stems(annotations: Path, images: Path) -> list[str]:
     paths = [*annotations.glob("*.json"), *images.glob("*.jpg")]
     # Archives made on a Mac hold a "._name" beside each file.
     return sorted({path.stem for path in paths if not path.name.startswith(".")})
-
-
-def _require_annotations(folder: Path, stems: Sequence[str]) -> None:
-    """Refuse a folder without annotation files, or with those of another set."""
-    problem = None
-    for path in (folder / f"{stem}.json" for stem in stems):
-        try:
-            if path.is_file():
-                _read_annotation(path, path.name)
-                return
-        except ItemError as error:
-            problem = problem or error
-    raise UserError(
-        f"{folder} holds no JSON file of ReasonSeg ({problem or listing(folder)}); expected its "
-        "images, each with a JSON file of its name"
-    )
 
 
 def _digest(folder: Path, stems: Sequence[str]) -> str:

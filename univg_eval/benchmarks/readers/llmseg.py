@@ -21,8 +21,7 @@ COCO train2017 and of EgoObjects, each set in a folder of its own. A mask's box 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,6 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     describe,
     listing,
     load_json,
-    pixel_box,
     text_field,
     unexpected,
 )
@@ -46,13 +44,15 @@ from univg_eval.benchmarks.readers.common.release import (
     Item,
     ItemError,
     Release,
+    Splits,
+    StrPath,
     size_of,
 )
 from univg_eval.benchmarks.readers.common.zero_shot import (
-    IMAGES_LINK,
     Row,
     extracted_entry,
     extracted_release,
+    extracted_still,
     full_entry,
     read_extracted,
     still_sample,
@@ -72,20 +72,14 @@ IMAGE_FOLDERS: Mapping[str, tuple[str, ...]] = {
 
 
 def open_llmseg(
-    source: str | os.PathLike[str],
-    *,
-    images: str | os.PathLike[str] | None = None,
-    splits: Sequence[str] | None = None,
+    source: StrPath, *, images: StrPath | None = None, splits: Splits = None
 ) -> Release:
-    """Open UniVG-R1's boxes as benchmark ``llmseg``; one item a row.
+    """Open UniVG-R1's boxes as benchmark ``llmseg``; see `read_extracted`.
 
     Args:
-        source, splits: see `read_extracted`.
+        source, splits: as there.
         images: the folder that the file's image paths are relative to, see `release.ImageFolder`;
             None: ``images`` beside the file, else its own folder.
-
-    Raises:
-        UserError: the file is not there or not that of this set; no such image folder.
     """
     fields = ("image_path", "question", "bbox")
     rows = read_extracted("llmseg", source, splits, {SPLIT: EXTRACTED_FILE}, fields)
@@ -100,21 +94,19 @@ def open_llmseg(
 
 def _extracted_sample(folder: ImageFolder, row: Row) -> GroundingSample:
     released, question = row.text("image_path"), row.text("question")
-    lists = row.value.get("bbox")
-    if not isinstance(lists, list) or not all(isinstance(inner, list) for inner in lists):
-        raise unexpected(f"{row.where}: field 'bbox'", lists, "a list of lists of numbers")
+    lists = row.checked(
+        "bbox",
+        lambda v: isinstance(v, list) and all(isinstance(inner, list) for inner in v),
+        "a list of lists of numbers",
+    )
     numbers = [value for inner in lists for value in inner]
-    found = folder.find(released)
-    image_wh = size_of(folder.folder / found)
-    return still_sample(
-        benchmark="llmseg",
-        key=row.key,
-        split=SPLIT,
-        image=f"{IMAGES_LINK}/{found}",
-        image_wh=image_wh,
+    return extracted_still(
+        folder,
+        row,
+        image=released,
         expression=question,
-        target=Target(0, pixel_box(numbers[:4], image_wh, f"{row.where}: field 'bbox'")),
-        source=row.to_source([released]),
+        box=numbers[:4],
+        field="bbox",
         extra={"n_boxes": len(numbers) // 4} if len(numbers) >= 8 else {},
     )
 
@@ -123,12 +115,12 @@ def _extracted_sample(folder: ImageFolder, row: Row) -> GroundingSample:
 
 
 def open_llmseg_full(
-    source: str | os.PathLike[str],
+    source: StrPath,
     *,
-    images: str | os.PathLike[str] | None = None,
-    splits: Sequence[str] | None = None,
-    coco: str | os.PathLike[str] | None = None,
-    ego_objects: str | os.PathLike[str] | None = None,
+    images: StrPath | None = None,
+    splits: Splits = None,
+    coco: StrPath | None = None,
+    ego_objects: StrPath | None = None,
 ) -> Release:
     """Open a split of LLM-Seg40K as benchmark ``llmseg_full``; one item a question.
 
@@ -209,7 +201,7 @@ def _has_pairs(entry: Any) -> bool:
 
 
 def _image_folder(
-    dataset: str, file: AnnotationFile, base: Path, given: str | os.PathLike[str] | None
+    dataset: str, file: AnnotationFile, base: Path, given: StrPath | None
 ) -> ImageFolder:
     """The folder of one of the two sets of images."""
     option = f"--{dataset.replace('_', '-')}"

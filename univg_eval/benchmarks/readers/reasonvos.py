@@ -33,9 +33,8 @@ folder of masks with its source in small letters.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,13 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
 )
 from univg_eval.benchmarks.readers.common.entry import ByHand
 from univg_eval.benchmarks.readers.common.masks import Mask, mask_from_array
-from univg_eval.benchmarks.readers.common.release import ImageFolder, ItemError, Release
+from univg_eval.benchmarks.readers.common.release import (
+    ImageFolder,
+    ItemError,
+    Release,
+    Splits,
+    StrPath,
+)
 from univg_eval.benchmarks.readers.common.sequences import (
     DEFAULT_SAMPLING,
     SPLIT,
@@ -84,26 +89,18 @@ _ORIGIN = "the link in BENCHMARK.md of showlab/VideoLISA"
 
 
 def open_reasonvos(
-    source: str | os.PathLike[str],
-    *,
-    images: str | os.PathLike[str] | None = None,
-    splits: Sequence[str] | None = None,
+    source: StrPath, *, images: StrPath | None = None, splits: Splits = None
 ) -> Release:
-    """Open UniVG-R1's boxes as benchmark ``reasonvos``; one item a row.
+    """Open UniVG-R1's boxes as benchmark ``reasonvos``; see `read_extracted`.
 
     Args:
-        source, splits: see `read_extracted`.
+        source, splits: as there.
         images: the folder that the file's image paths, or trailing parts of them, are relative
             to, see `release.ImageFolder`; None: ``images`` beside the file, else its own folder.
-
-    Raises:
-        UserError: the file is not there or not that of this set; no such image folder, or none of
-            the rows' images in it.
     """
     fields = ("image_list", "question", "bbox_list")
     rows = read_extracted("reasonvos", source, splits, {SPLIT: EXTRACTED_FILE}, fields)
     folder = default_images(images, rows[0].file.path.parent)
-    _require_some_image(rows, folder)
     return extracted_release(
         rows,
         partial(_extracted_sample, folder, VideoFolders(folder.folder)),
@@ -114,37 +111,25 @@ def open_reasonvos(
     )
 
 
-def _require_some_image(rows: Sequence[Row], folder: ImageFolder) -> None:
-    """Refuse a folder that holds no image of the first ones of all rows."""
-    problem: ItemError | None = None
-    for row in rows:
-        paths = row.value.get("image_list") if isinstance(row.value, Mapping) else None
-        if isinstance(paths, list) and paths and isinstance(paths[0], str):
-            try:
-                folder.find(paths[0])
-                return
-            except ItemError as error:
-                problem = problem or error
-    if problem is not None:
-        raise UserError(f"none of the rows' images is there; the first: {problem}")
-
-
 _FOUR_NUMBERS = re.compile(r"[^0-9.+-]*([0-9]+)(?:[^0-9.+-]+([0-9]+)){3}[^0-9.+-]*", re.ASCII)
 
 
 def _extracted_sample(folder: ImageFolder, folders: VideoFolders, row: Row) -> GroundingSample:
     question = row.text("question")
-    released, boxes = row.value.get("image_list"), row.value.get("bbox_list")
-    if (
-        not isinstance(released, list)
-        or len(released) <= TARGET
-        or not all(isinstance(path, str) and path for path in released)
-    ):
-        raise unexpected(f"{row.where}: field 'image_list'", released, "three or more paths")
-    if not isinstance(boxes, list) or len(boxes) <= TARGET:
-        raise unexpected(
-            f"{row.where}: field 'bbox_list'", boxes, f"a box for each of {len(released)} images"
-        )
+    released = row.checked(
+        "image_list",
+        lambda v: (
+            isinstance(v, list)
+            and len(v) > TARGET
+            and all(isinstance(path, str) and path for path in v)
+        ),
+        "three or more paths",
+    )
+    boxes = row.checked(
+        "bbox_list",
+        lambda v: isinstance(v, list) and len(v) > TARGET,
+        f"a box for each of {len(released)} images",
+    )
     at, text = f"{row.where}: field 'bbox_list[{TARGET}]'", boxes[TARGET]
     if not isinstance(text, str) or not _FOUR_NUMBERS.fullmatch(text):
         raise unexpected(at, text, "a text with four whole numbers x1, y1, x2, y2")
@@ -184,10 +169,10 @@ def _extracted_sample(folder: ImageFolder, folders: VideoFolders, row: Row) -> G
 
 
 def open_reasonvos_full(
-    source: str | os.PathLike[str],
+    source: StrPath,
     *,
-    images: str | os.PathLike[str] | None = None,
-    splits: Sequence[str] | None = None,
+    images: StrPath | None = None,
+    splits: Splits = None,
     sampling: str = DEFAULT_SAMPLING,
 ) -> Release:
     """Open ReasonVOS as benchmark ``reasonvos_full``; one item an expression.

@@ -34,9 +34,8 @@ that frame (``not_visible``).
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
 )
 from univg_eval.benchmarks.readers.common.entry import ByHand, ImageArchive
 from univg_eval.benchmarks.readers.common.masks import Mask, read_rle, unite
-from univg_eval.benchmarks.readers.common.release import ItemError, Release
+from univg_eval.benchmarks.readers.common.release import ItemError, Release, Splits, StrPath
 from univg_eval.benchmarks.readers.common.sequences import (
     DEFAULT_SAMPLING,
     SPLIT,
@@ -85,22 +84,14 @@ RELEASED_SHA256: Mapping[str, str] = {
 _ORIGIN = "the links in the README of cilinyan/ReVOS-api"
 
 
-def open_revos(
-    source: str | os.PathLike[str],
-    *,
-    images: str | os.PathLike[str] | None = None,
-    splits: Sequence[str] | None = None,
-) -> Release:
-    """Open UniVG-R1's boxes as benchmark ``revos``; one item a row.
+def open_revos(source: StrPath, *, images: StrPath | None = None, splits: Splits = None) -> Release:
+    """Open UniVG-R1's boxes as benchmark ``revos``; see `read_extracted`.
 
     Args:
-        source, splits: see `read_extracted`.
+        source, splits: as there.
         images: the folder that holds the videos, or has them in JPEGImages; None: ReVOS_eval,
             images, JPEGImages or ReVOS/JPEGImages beside the file, else the file's folder: the
             first in which a video is found.
-
-    Raises:
-        UserError: the file is not there or not that of this set; no video is found.
     """
     fields = ("video_id", "frames", "question", "bbox_list")
     rows = read_extracted("revos", source, splits, {SPLIT: EXTRACTED_FILE}, fields)
@@ -127,22 +118,21 @@ _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 def _extracted_sample(folders: VideoFolders, row: Row) -> GroundingSample:
     video, question = row.text("video_id"), row.text("question")
     all_files = folders.frames(video, row.where, order="first_number")
-    numbers, boxes = row.value.get("frames"), row.value.get("bbox_list")
-    if (
-        not isinstance(numbers, list)
-        or len(numbers) <= TARGET
-        or not all(type(v) is int and 0 <= v < len(all_files) for v in numbers)
-    ):
-        raise unexpected(
-            f"{row.where}: field 'frames'",
-            numbers,
-            f"three or more whole numbers from 0 to {len(all_files) - 1}, as "
-            f"{folders.folder / video} has {len(all_files)} frames",
-        )
-    if not isinstance(boxes, list) or len(boxes) <= TARGET:
-        raise unexpected(
-            f"{row.where}: field 'bbox_list'", boxes, f"a box for each of {len(numbers)} frames"
-        )
+    numbers = row.checked(
+        "frames",
+        lambda v: (
+            isinstance(v, list)
+            and len(v) > TARGET
+            and all(type(i) is int and 0 <= i < len(all_files) for i in v)
+        ),
+        f"three or more whole numbers from 0 to {len(all_files) - 1}, as "
+        f"{folders.folder / video} has {len(all_files)} frames",
+    )
+    boxes = row.checked(
+        "bbox_list",
+        lambda v: isinstance(v, list) and len(v) > TARGET,
+        f"a box for each of {len(numbers)} frames",
+    )
     files = [all_files[i] for i in numbers]
     image_wh = folders.size(video, files[TARGET])
     at = f"{row.where}: field 'bbox_list[{TARGET}]'"
@@ -169,10 +159,10 @@ def _extracted_sample(folders: VideoFolders, row: Row) -> GroundingSample:
 
 
 def open_revos_full(
-    source: str | os.PathLike[str],
+    source: StrPath,
     *,
-    images: str | os.PathLike[str] | None = None,
-    splits: Sequence[str] | None = None,
+    images: StrPath | None = None,
+    splits: Splits = None,
     sampling: str = DEFAULT_SAMPLING,
 ) -> Release:
     """Open the validation part of ReVOS as benchmark ``revos_full``; one item an expression.

@@ -25,6 +25,8 @@ __all__ = [
     "Item",
     "ItemError",
     "Release",
+    "Splits",
+    "StrPath",
     "image_instruction",
     "is_file",
     "ordinal",
@@ -32,6 +34,10 @@ __all__ = [
     "shared_image_clusters",
     "size_of",
 ]
+
+StrPath = str | os.PathLike[str]
+Splits = Sequence[str] | None
+"""The splits to prepare, None for all that are there."""
 
 FaultKind = Literal[
     "missing_image",
@@ -65,7 +71,7 @@ class ItemError(UserError):
         self.kind: FaultKind = kind
 
 
-def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
+def size_of(path: StrPath) -> tuple[int, int]:
     """(width, height) of an image file as it is displayed; see `images.image_size`.
 
     Raises:
@@ -152,11 +158,7 @@ class ImageFolder:
     """
 
     def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        unique_names: bool = False,
-        option: str = "--images",
+        self, folder: StrPath, *, unique_names: bool = False, option: str = "--images"
     ) -> None:
         """Look below `folder`; UserError if it is no folder.
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
@@ -24,6 +23,7 @@ from univg_eval.benchmarks.readers.common.release import (
     Item,
     ItemError,
     Release,
+    StrPath,
     sequence_instruction,
     size_of,
 )
@@ -75,22 +75,14 @@ class VideoFolders:
 
     @classmethod
     def choose(
-        cls,
-        images: str | os.PathLike[str] | None,
-        base: Path,
-        below: Sequence[str],
-        videos: Iterable[str],
+        cls, images: StrPath | None, base: Path, below: Sequence[str], videos: Iterable[str]
     ) -> VideoFolders:
-        """The folder in which a video of the release is found.
+        """The folder in which a video of the release is found; UserError if there is none.
 
         Args:
-            images: what the user gave; None: look below `base`.
-            base: the folder of the annotation file.
+            images: what the user gave; None: look below `base`, the folder of the annotation file.
             below: subfolders to look in, in this order, before the folder itself.
             videos: names of videos; one of them has to be there.
-
-        Raises:
-            UserError: `images` is no folder, or no video is in any of the places.
         """
         start = base if images is None else Path(images).expanduser()
         if not start.is_dir():
@@ -99,14 +91,13 @@ class VideoFolders:
                 "videos were unpacked to with --images"
             )
         names = [video for video in dict.fromkeys(videos) if _is_inside(video)]
-        places = [start / part for part in below if (start / part).is_dir()] + [start]
+        places = [place for part in below if (place := start / part).is_dir()] + [start]
         for place in places:
             if any((place / name).is_dir() for name in names):
                 return cls(place.resolve())
         raise UserError(
-            f"none of the {len(names)} videos is a folder of "
-            f"{' or '.join(str(place) for place in places)}, for example "
-            f"{names[0] if names else 'none'!r}; {start} has: {listing(start)}. Unpack the "
+            f"none of the {len(names)} videos, such as {names[0] if names else 'none'!r}, is a "
+            f"folder of {' or '.join(map(str, places))}; {start} has: {listing(start)}. Unpack the "
             "release's JPEGImages, and give its folder with --images"
         )
 
@@ -255,12 +246,12 @@ def sequence_sample(
 
 
 def open_videos(
-    source: str | os.PathLike[str],
+    source: StrPath,
     name: str,
     folder: str,
     origin: str,
-    fields: Sequence[str],
-    expression_fields: Sequence[str],
+    fields: Collection[str],
+    expression_fields: Collection[str],
 ) -> tuple[AnnotationFile, dict[str, dict[str, Any]]]:
     """The file of expressions of a release, and its videos, each with an object of expressions.
 
@@ -271,40 +262,33 @@ def open_videos(
     Args:
         source: the file ``{"videos": {name: {"expressions": …}}}``, or the folder that holds it,
             directly or below `folder`.
-        name: of the file in the release.
-        folder: the release's own.
-        origin: where it comes from.
-        fields: that a video must have.
-        expression_fields: that an expression must have.
+        name: of the file in the release, which comes from `origin`.
+        fields: that a video must have, and an expression must have.
 
     Raises:
-        UserError: there is no such file, or it is that of another set, or holds no expression.
+        UserError: there is no such file, or it is that of another set.
     """
     meta = load_json(find_file(source, name, [folder], origin))
     videos = meta.value.get("videos") if isinstance(meta.value, Mapping) else None
-    videos = videos if isinstance(videos, Mapping) else {}
     found: dict[str, dict[str, Any]] = {}
     sound = False
-    for video, content in videos.items():
-        content = dict(content) if isinstance(content, Mapping) else {}
+    for video, content in videos.items() if isinstance(videos, Mapping) else ():
+        found[video] = content = dict(content) if isinstance(content, Mapping) else {}
+        is_sound = set(fields) <= content.keys()
         expressions = content.get("expressions")
         if isinstance(expressions, list):
             expressions = {str(place): entry for place, entry in enumerate(expressions)}
         if not isinstance(expressions, Mapping):
             # One item, whose conversion will say what is wrong.
             expressions = {"?": expressions}
-        found[video] = {**content, "expressions": expressions}
-        sound = sound or (
-            set(fields) <= content.keys()
-            and any(
-                isinstance(entry, Mapping) and set(expression_fields) <= entry.keys()
-                for entry in expressions.values()
-            )
+        content["expressions"] = expressions
+        sound |= is_sound and any(
+            isinstance(entry, Mapping) and set(expression_fields) <= entry.keys()
+            for entry in expressions.values()
         )
     if not sound:
-        first = f"; its first video is {describe(next(iter(videos.values())))}" if found else ""
         raise UserError(
-            f"{meta.path}: holds {describe(meta.value)}{first}; expected "
+            f"{meta.path}: holds {describe(meta.value)}; expected "
             f'{{"videos": {{name: {{…}}}}}} with the fields {", ".join(fields)} a video and '
             f"{', '.join(expression_fields)} an expression. Is it the file of another set?"
         )
@@ -318,11 +302,9 @@ class Shown:
     Attributes:
         where: names the expression in an error.
         video: name of the video.
-        content: what the release says of it.
-        entry: what the release says of the expression.
-        frames: names of all its frames, as released.
-        numbers: of the frames shown.
-        files: their file names.
+        content, entry: what the release says of the video, and of the expression.
+        frames: names of all frames of the video, as released.
+        numbers, files: the frames shown, by their places in `frames` and their file names.
         target: 0-based place among them of the frame in which the target is to be found.
     """
 
@@ -362,8 +344,8 @@ def expressions_release(
         text: name of the field that holds the expression.
         find_mask: the mask in the target's frame, None if the object is not visible there; and
             what else belongs into `extra`.
-        number: the name of an expression within its video, from what the release says of it and its
-            place; later ones of the same name get a running number.
+        number: makes the name of an expression within its video from its entry and its place;
+            later ones of the same name get a running number.
         inputs: files that `find_mask` reads, see `Item`.
         facts: for the manifest.
     """

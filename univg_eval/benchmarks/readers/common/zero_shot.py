@@ -10,7 +10,6 @@ stored, which differs for an image whose EXIF orientation lays it on its side.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,21 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     chosen_splits,
     listing,
     load_json,
+    pixel_box,
     require_rows,
     text_field,
+    unexpected,
 )
 from univg_eval.benchmarks.readers.common.entry import ByHand, CatalogEntry, HubFiles
-from univg_eval.benchmarks.readers.common.release import Item, Release, image_instruction
+from univg_eval.benchmarks.readers.common.release import (
+    ImageFolder,
+    Item,
+    Release,
+    Splits,
+    StrPath,
+    image_instruction,
+    size_of,
+)
 from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample, Target
 
@@ -34,6 +43,7 @@ __all__ = [
     "Row",
     "extracted_entry",
     "extracted_release",
+    "extracted_still",
     "full_entry",
     "read_extracted",
     "still_sample",
@@ -123,6 +133,13 @@ class Row:
         """A field that must be text; ItemError ``invalid_row`` if it is not."""
         return text_field(self.value, name, self.where)
 
+    def checked(self, name: str, is_right: Callable[[Any], Any], expected: str) -> Any:
+        """A field of a row that is an object; ItemError ``invalid_row`` if it is not right."""
+        value = self.value.get(name)
+        if not is_right(value):
+            raise unexpected(f"{self.where}: field {name!r}", value, expected)
+        return value
+
     def to_source(self, images: Sequence[str]) -> dict[str, Any]:
         """The `source` of its sample, whose images the release names `images`."""
         return {
@@ -135,8 +152,8 @@ class Row:
 
 def read_extracted(
     benchmark: str,
-    source: str | os.PathLike[str],
-    splits: Sequence[str] | None,
+    source: StrPath,
+    splits: Splits,
     files: Mapping[str, str],
     fields: Sequence[str],
 ) -> list[Row]:
@@ -225,6 +242,32 @@ def extracted_release(
             ],
             **facts,
         },
+    )
+
+
+def extracted_still(
+    folder: ImageFolder,
+    row: Row,
+    *,
+    image: str,
+    expression: str,
+    box: Any,
+    field: str,
+    extra: Mapping[str, Any],
+) -> GroundingSample:
+    """The sample of a row with one image, named `image`, and a box in pixels, named `field`."""
+    found = folder.find(image)
+    image_wh = size_of(folder.folder / found)
+    return still_sample(
+        benchmark=row.benchmark,
+        key=row.key,
+        split=row.split,
+        image=f"{IMAGES_LINK}/{found}",
+        image_wh=image_wh,
+        expression=expression,
+        target=Target(0, pixel_box(box, image_wh, f"{row.where}: field {field!r}")),
+        source=row.to_source([image]),
+        extra=extra,
     )
 
 
