@@ -17,13 +17,13 @@ import release_video
 from PIL import Image
 from release_still import converted, faults, rewrite
 
+from univg_eval.benchmarks.readers import lisa, llmseg, reasonvos, revos
 from univg_eval.benchmarks.readers.common.release import ItemError
-from univg_eval.benchmarks.readers.lisa import open_lisa
-from univg_eval.benchmarks.readers.llmseg import open_llmseg
-from univg_eval.benchmarks.readers.reasonvos import open_reasonvos
-from univg_eval.benchmarks.readers.revos import open_revos
 from univg_eval.errors import UserError
 from univg_eval.samples import fingerprint
+
+open_lisa, open_llmseg = lisa.EXTRACTED.open, llmseg.EXTRACTED.open
+open_revos, open_reasonvos = revos.EXTRACTED.open, reasonvos.EXTRACTED.open
 
 
 @dataclass(frozen=True)

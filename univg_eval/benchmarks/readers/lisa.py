@@ -53,42 +53,20 @@ from univg_eval.benchmarks.readers.common.release import (
 )
 from univg_eval.benchmarks.readers.common.zero_shot import (
     IMAGES_LINK,
+    ExtractedSet,
     Row,
-    extracted_entry,
-    extracted_release,
     extracted_still,
     full_entry,
-    read_extracted,
     still_sample,
 )
 from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample, Target
 
-__all__ = ["ENTRIES", "SPLITS", "open_lisa", "open_lisa_full"]
+__all__ = ["ENTRIES", "SPLITS", "open_lisa_full"]
 
 SPLITS = ("val", "test")
 PUBLISHED_IMAGES = {"val": 200, "test": 779}
 """Images a split, as the LISA paper counts them."""
-EXTRACTED_FILES = {split: f"lisa_{split}.json" for split in SPLITS}
-
-
-def open_lisa(source: StrPath, *, images: StrPath | None = None, splits: Splits = None) -> Release:
-    """Open UniVG-R1's boxes as benchmark ``lisa``; see `read_extracted`.
-
-    Args:
-        source, splits: as there.
-        images: the folder of ReasonSeg's images, see `release.ImageFolder`; None: ``images``
-            beside the files, else their own folder.
-    """
-    fields = ("image_path", "instruction", "boxes")
-    rows = read_extracted("lisa", source, splits, EXTRACTED_FILES, fields)
-    folder = default_images(images, rows[0].file.path.parent)
-    return extracted_release(
-        rows,
-        partial(_extracted_sample, folder),
-        folder.folder,
-        box="boxes[0] in pixels, divided by the image's size as displayed",
-    )
 
 
 def _extracted_sample(folder: ImageFolder, row: Row) -> GroundingSample:
@@ -112,6 +90,16 @@ def _extracted_sample(folder: ImageFolder, row: Row) -> GroundingSample:
         field="boxes[0]",
         extra={"n_boxes": len(boxes)} if len(boxes) > 1 else {},
     )
+
+
+EXTRACTED = ExtractedSet(
+    name="lisa",
+    files={split: f"lisa_{split}.json" for split in SPLITS},
+    fields=("image_path", "instruction", "boxes"),
+    find_images=lambda images, base, rows: default_images(images, base),
+    convert=_extracted_sample,
+    facts={"box": "boxes[0] in pixels, divided by the image's size as displayed"},
+)
 
 
 # ReasonSeg itself
@@ -325,13 +313,9 @@ _REASONSEG = ByHand(
 )
 
 ENTRIES = (
-    extracted_entry(
-        name="lisa",
+    EXTRACTED.entry(
         title="LISA's ReasonSeg, the boxes that UniVG-R1 scores",
-        opener=open_lisa,
-        splits=SPLITS,
         tasks={"univg_lisa_val": "val", "univg_lisa_test": "test"},
-        files=tuple(EXTRACTED_FILES.values()),
         images=(_REASONSEG,),
         licence="ReasonSeg: not stated",
     ),

@@ -49,47 +49,23 @@ from univg_eval.benchmarks.readers.common.release import (
     size_of,
 )
 from univg_eval.benchmarks.readers.common.zero_shot import (
+    ExtractedSet,
     Row,
-    extracted_entry,
-    extracted_release,
     extracted_still,
     full_entry,
-    read_extracted,
     still_sample,
 )
 from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample, Target
 
-__all__ = ["ENTRIES", "open_llmseg", "open_llmseg_full"]
+__all__ = ["ENTRIES", "open_llmseg_full"]
 
 SPLIT = "test"
-EXTRACTED_FILE = "LLMSeg_eval.json"
 IMAGE_FOLDERS: Mapping[str, tuple[str, ...]] = {
     "coco": ("coco/train2017", "train2017", "coco"),
     "ego_objects": ("ego_objects/images", "ego_objects"),
 }
 """``from_dataset`` → where its images are looked for below the folder of images, in this order."""
-
-
-def open_llmseg(
-    source: StrPath, *, images: StrPath | None = None, splits: Splits = None
-) -> Release:
-    """Open UniVG-R1's boxes as benchmark ``llmseg``; see `read_extracted`.
-
-    Args:
-        source, splits: as there.
-        images: the folder that the file's image paths are relative to, see `release.ImageFolder`;
-            None: ``images`` beside the file, else its own folder.
-    """
-    fields = ("image_path", "question", "bbox")
-    rows = read_extracted("llmseg", source, splits, {SPLIT: EXTRACTED_FILE}, fields)
-    folder = default_images(images, rows[0].file.path.parent, unique_names=True)
-    return extracted_release(
-        rows,
-        partial(_extracted_sample, folder),
-        folder.folder,
-        box="first four numbers of bbox in pixels, divided by the image's size as displayed",
-    )
 
 
 def _extracted_sample(folder: ImageFolder, row: Row) -> GroundingSample:
@@ -109,6 +85,16 @@ def _extracted_sample(folder: ImageFolder, row: Row) -> GroundingSample:
         field="bbox",
         extra={"n_boxes": len(numbers) // 4} if len(numbers) >= 8 else {},
     )
+
+
+EXTRACTED = ExtractedSet(
+    name="llmseg",
+    files={SPLIT: "LLMSeg_eval.json"},
+    fields=("image_path", "question", "bbox"),
+    find_images=lambda images, base, rows: default_images(images, base, unique_names=True),
+    convert=_extracted_sample,
+    facts={"box": "first four numbers of bbox in pixels, divided by the image's size as displayed"},
+)
 
 
 # The release itself
@@ -273,12 +259,9 @@ _IMAGES = (
 _IMAGE_LICENCES = "COCO: https://cocodataset.org/#termsofuse; EgoObjects: MIT"
 
 ENTRIES = (
-    extracted_entry(
-        name="llmseg",
+    EXTRACTED.entry(
         title="LLM-Seg40K, the boxes that UniVG-R1 scores",
-        opener=open_llmseg,
         tasks={"univg_llmseg": None},
-        files=(EXTRACTED_FILE,),
         images=_IMAGES,
         licence=_IMAGE_LICENCES,
     ),

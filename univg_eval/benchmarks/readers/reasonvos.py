@@ -42,45 +42,29 @@ from typing import Any
 from univg_eval.benchmarks.readers.common.annotation_files import (
     chosen_splits,
     default_images,
-    pixel_box,
     text_field,
     unexpected,
 )
 from univg_eval.benchmarks.readers.common.entry import ByHand
 from univg_eval.benchmarks.readers.common.masks import Mask, mask_from_array
-from univg_eval.benchmarks.readers.common.release import (
-    ImageFolder,
-    ItemError,
-    Release,
-    Splits,
-    StrPath,
-)
+from univg_eval.benchmarks.readers.common.release import ItemError, Release, Splits, StrPath
 from univg_eval.benchmarks.readers.common.sequences import (
     DEFAULT_SAMPLING,
     SPLIT,
+    TARGET,
     Shown,
     VideoFolders,
     expressions_release,
+    extracted_sequence,
     open_videos,
-    sequence_sample,
     shown_frames,
 )
-from univg_eval.benchmarks.readers.common.zero_shot import (
-    Row,
-    extracted_entry,
-    extracted_release,
-    full_entry,
-    read_extracted,
-)
+from univg_eval.benchmarks.readers.common.zero_shot import ExtractedSet, Row, full_entry
 from univg_eval.errors import UserError
 from univg_eval.images.reading import ImageError, image_header
-from univg_eval.samples import GroundingSample, Target
+from univg_eval.samples import GroundingSample
 
-__all__ = ["ENTRIES", "open_reasonvos", "open_reasonvos_full"]
-
-EXTRACTED_FILE = "ReasonVOS_eval.json"
-TARGET = 2
-"""Place of the target's frame in UniVG-R1's rows: the third."""
+__all__ = ["ENTRIES", "open_reasonvos_full"]
 
 META_FILE = "meta_expressions.json"
 MASKS_FOLDER = "Annotations"
@@ -88,33 +72,10 @@ PUBLISHED_EXPRESSIONS = 458
 _ORIGIN = "the link in BENCHMARK.md of showlab/VideoLISA"
 
 
-def open_reasonvos(
-    source: StrPath, *, images: StrPath | None = None, splits: Splits = None
-) -> Release:
-    """Open UniVG-R1's boxes as benchmark ``reasonvos``; see `read_extracted`.
-
-    Args:
-        source, splits: as there.
-        images: the folder that the file's image paths, or trailing parts of them, are relative
-            to, see `release.ImageFolder`; None: ``images`` beside the file, else its own folder.
-    """
-    fields = ("image_list", "question", "bbox_list")
-    rows = read_extracted("reasonvos", source, splits, {SPLIT: EXTRACTED_FILE}, fields)
-    folder = default_images(images, rows[0].file.path.parent)
-    return extracted_release(
-        rows,
-        partial(_extracted_sample, folder, VideoFolders(folder.folder)),
-        folder.folder,
-        sampling="given",
-        box="the four whole numbers of bbox_list[2] in pixels, divided by the frame's size as "
-        "displayed",
-    )
-
-
 _FOUR_NUMBERS = re.compile(r"[^0-9.+-]*([0-9]+)(?:[^0-9.+-]+([0-9]+)){3}[^0-9.+-]*", re.ASCII)
 
 
-def _extracted_sample(folder: ImageFolder, folders: VideoFolders, row: Row) -> GroundingSample:
+def _extracted_sample(folders: VideoFolders, row: Row) -> GroundingSample:
     question = row.text("question")
     released = row.checked(
         "image_list",
@@ -130,10 +91,11 @@ def _extracted_sample(folder: ImageFolder, folders: VideoFolders, row: Row) -> G
         lambda v: isinstance(v, list) and len(v) > TARGET,
         f"a box for each of {len(released)} images",
     )
-    at, text = f"{row.where}: field 'bbox_list[{TARGET}]'", boxes[TARGET]
+    text = boxes[TARGET]
     if not isinstance(text, str) or not _FOUR_NUMBERS.fullmatch(text):
+        at = f"{row.where}: field 'bbox_list[{TARGET}]'"
         raise unexpected(at, text, "a text with four whole numbers x1, y1, x2, y2")
-    found = [folder.find(path).rpartition("/") for path in released]
+    found = [folders.find(path).rpartition("/") for path in released]
     videos = sorted({video for video, _, _ in found})
     video, files = videos[0], [name for _, _, name in found]
     if len(videos) > 1:
@@ -145,24 +107,33 @@ def _extracted_sample(folder: ImageFolder, folders: VideoFolders, row: Row) -> G
     if not video:
         raise ItemError(
             "missing_image",
-            f"{row.where}: image {released[0]!r} is found in {folder.folder} by its file name "
+            f"{row.where}: image {released[0]!r} is found in {folders.folder} by its file name "
             "alone, which every video has; give the folder that holds the videos with --images",
         )
-    box = [int(value) for value in re.findall("[0-9]+", text)]
-    image_wh = folders.size(video, files[TARGET])
-    return sequence_sample(
-        benchmark="reasonvos",
-        key=row.key,
-        folders=folders,
+    return extracted_sequence(
+        folders,
+        row,
         video=video,
-        cluster=video.rpartition("/")[2],  # the folders above it are those of this machine
         files=files,
-        target=TARGET,
+        images=released,
         expression=question,
-        targets=(Target(TARGET, pixel_box(box, image_wh, at)),),
-        source=row.to_source(released),
+        box=[int(value) for value in re.findall("[0-9]+", text)],
         extra={},
     )
+
+
+EXTRACTED = ExtractedSet(
+    name="reasonvos",
+    files={SPLIT: "ReasonVOS_eval.json"},
+    fields=("image_list", "question", "bbox_list"),
+    find_images=lambda images, base, rows: VideoFolders(default_images(images, base).folder),
+    convert=_extracted_sample,
+    facts={
+        "sampling": "given",
+        "box": "the four whole numbers of bbox_list[2] in pixels, divided by the frame's size as "
+        "displayed",
+    },
+)
 
 
 # The release itself
@@ -284,12 +255,9 @@ _REASONVOS = ByHand(
 )
 
 ENTRIES = (
-    extracted_entry(
-        name="reasonvos",
+    EXTRACTED.entry(
         title="ReasonVOS, the boxes in sampled frames that UniVG-R1 scores",
-        opener=open_reasonvos,
         tasks={"univg_reasonvos": None, "univg_reasonvos_video": None},
-        files=(EXTRACTED_FILE,),
         images=(_REASONVOS,),
         licence="ReasonVOS: non-commercial research only, and the licences of BURST, VIPSeg, MOSE "
         "and MeViS",

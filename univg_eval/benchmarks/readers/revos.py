@@ -35,7 +35,7 @@ that frame (``not_visible``).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,6 @@ from typing import Any
 from univg_eval.benchmarks.readers.common.annotation_files import (
     chosen_splits,
     file_sha256,
-    pixel_box,
     unexpected,
 )
 from univg_eval.benchmarks.readers.common.entry import ByHand, ImageArchive
@@ -52,28 +51,20 @@ from univg_eval.benchmarks.readers.common.release import ItemError, Release, Spl
 from univg_eval.benchmarks.readers.common.sequences import (
     DEFAULT_SAMPLING,
     SPLIT,
+    TARGET,
     Shown,
     VideoFolders,
     expressions_release,
+    extracted_sequence,
     open_videos,
-    sequence_sample,
     shown_frames,
 )
-from univg_eval.benchmarks.readers.common.zero_shot import (
-    Row,
-    extracted_entry,
-    extracted_release,
-    full_entry,
-    read_extracted,
-)
+from univg_eval.benchmarks.readers.common.zero_shot import ExtractedSet, Row, full_entry
+from univg_eval.boxes import four_numbers
 from univg_eval.errors import UserError
-from univg_eval.samples import GroundingSample, Target
+from univg_eval.samples import LARGEST_SIDE, GroundingSample
 
-__all__ = ["ENTRIES", "open_revos", "open_revos_full"]
-
-EXTRACTED_FILE = "ReVOS_eval.json"
-TARGET = 2
-"""Place of the target's frame in UniVG-R1's rows: the third."""
+__all__ = ["ENTRIES", "open_revos_full"]
 
 META_FILE, MASK_FILE = "meta_expressions_valid_.json", "mask_dict.json"
 RELEASED_SHA256: Mapping[str, str] = {
@@ -82,34 +73,6 @@ RELEASED_SHA256: Mapping[str, str] = {
 }
 """As the README of cilinyan/ReVOS-api lists them."""
 _ORIGIN = "the links in the README of cilinyan/ReVOS-api"
-
-
-def open_revos(source: StrPath, *, images: StrPath | None = None, splits: Splits = None) -> Release:
-    """Open UniVG-R1's boxes as benchmark ``revos``; see `read_extracted`.
-
-    Args:
-        source, splits: as there.
-        images: the folder that holds the videos, or has them in JPEGImages; None: ReVOS_eval,
-            images, JPEGImages or ReVOS/JPEGImages beside the file, else the file's folder: the
-            first in which a video is found.
-    """
-    fields = ("video_id", "frames", "question", "bbox_list")
-    rows = read_extracted("revos", source, splits, {SPLIT: EXTRACTED_FILE}, fields)
-    names = [row.value.get("video_id") for row in rows if isinstance(row.value, Mapping)]
-    folders = VideoFolders.choose(
-        images,
-        rows[0].file.path.parent,
-        ("ReVOS_eval", "images", "JPEGImages", "ReVOS/JPEGImages"),
-        [name for name in names if isinstance(name, str)],
-    )
-    return extracted_release(
-        rows,
-        partial(_extracted_sample, folders),
-        folders.folder,
-        sampling="given",
-        order="first_number",
-        box="bbox_list[2] in pixels, decimals cut off, divided by the frame's size as displayed",
-    )
 
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
@@ -134,25 +97,42 @@ def _extracted_sample(folders: VideoFolders, row: Row) -> GroundingSample:
         f"a box for each of {len(numbers)} frames",
     )
     files = [all_files[i] for i in numbers]
-    image_wh = folders.size(video, files[TARGET])
-    at = f"{row.where}: field 'bbox_list[{TARGET}]'"
     box = boxes[TARGET]
     if isinstance(box, list):
         box = [int(v) if isinstance(v, str) and _WHOLE_NUMBER.fullmatch(v) else v for v in box]
-    pixel_box(box, image_wh, at)  # refuses what int() cannot cut
-    return sequence_sample(
-        benchmark="revos",
-        key=row.key,
-        folders=folders,
+        if (numbers := four_numbers(box, LARGEST_SIDE)) is not None:
+            box = [int(value) for value in numbers]
+    return extracted_sequence(
+        folders,
+        row,
         video=video,
-        cluster=video,
         files=files,
-        target=TARGET,
+        images=[f"{video}/{name}" for name in files],
         expression=question,
-        targets=(Target(TARGET, pixel_box([int(v) for v in box], image_wh, at)),),
-        source=row.to_source([f"{video}/{name}" for name in files]),
+        box=box,
         extra={"tied_frames": True} if folders.has_ties(video) else {},
     )
+
+
+def _find_videos(images: StrPath | None, base: Path, rows: Sequence[Row]) -> VideoFolders:
+    """The folder that holds the videos, or has them below it; beside the file if none is given."""
+    names = [row.value.get("video_id") for row in rows if isinstance(row.value, Mapping)]
+    below = ("ReVOS_eval", "images", "JPEGImages", "ReVOS/JPEGImages")
+    return VideoFolders.choose(images, base, below, [v for v in names if isinstance(v, str)])
+
+
+EXTRACTED = ExtractedSet(
+    name="revos",
+    files={SPLIT: "ReVOS_eval.json"},
+    fields=("video_id", "frames", "question", "bbox_list"),
+    find_images=_find_videos,
+    convert=_extracted_sample,
+    facts={
+        "sampling": "given",
+        "order": "first_number",
+        "box": "bbox_list[2] in pixels, decimals cut off, divided by the frame's size as displayed",
+    },
+)
 
 
 # The release itself
@@ -308,12 +288,9 @@ _ARCHIVES = (ImageArchive("JPEGImages.zip", ("ReVOS/JPEGImages", "JPEGImages")),
 _LICENCE = "CC BY-NC-SA 4.0, non-commercial research only"
 
 ENTRIES = (
-    extracted_entry(
-        name="revos",
+    EXTRACTED.entry(
         title="ReVOS, the boxes in sampled frames that UniVG-R1 scores",
-        opener=open_revos,
         tasks={"univg_revos": None, "univg_revos_video": None},
-        files=(EXTRACTED_FILE,),
         images=(_REVOS,),
         image_archives=_ARCHIVES,
         licence=f"ReVOS: {_LICENCE}",

@@ -15,11 +15,13 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     find_file,
     listing,
     load_json,
+    pixel_box,
     text_field,
     unexpected,
 )
 from univg_eval.benchmarks.readers.common.masks import Mask, require_image_size
 from univg_eval.benchmarks.readers.common.release import (
+    ImageFolder,
     Item,
     ItemError,
     Release,
@@ -27,7 +29,7 @@ from univg_eval.benchmarks.readers.common.release import (
     sequence_instruction,
     size_of,
 )
-from univg_eval.benchmarks.readers.common.zero_shot import IMAGES_LINK
+from univg_eval.benchmarks.readers.common.zero_shot import IMAGES_LINK, Row
 from univg_eval.errors import UserError
 from univg_eval.images.video import FRAME_ORDERS, frame_numbers, list_frames
 from univg_eval.samples import GroundingSample, Target
@@ -35,15 +37,19 @@ from univg_eval.samples import GroundingSample, Target
 __all__ = [
     "DEFAULT_SAMPLING",
     "SPLIT",
+    "TARGET",
     "Shown",
     "VideoFolders",
     "expressions_release",
+    "extracted_sequence",
     "open_videos",
     "sequence_sample",
     "shown_frames",
 ]
 
 SPLIT = "test"
+TARGET = 2
+"""Place of the target's frame in UniVG-R1's rows: the third."""
 DEFAULT_SAMPLING = "even:5"
 
 
@@ -62,12 +68,12 @@ def shown_frames(rule: str, n_total: int) -> tuple[list[int], int]:
     return shown, len(shown) // 2
 
 
-class VideoFolders:
+class VideoFolders(ImageFolder):
     """The folder below which a release keeps its videos, a folder of frames each."""
 
-    def __init__(self, folder: Path) -> None:
-        """Look below `folder`."""
-        self.folder = folder
+    def __init__(self, folder: StrPath) -> None:
+        """Look below `folder`; UserError if it is no folder."""
+        super().__init__(folder)
         self._listed = lru_cache(maxsize=64)(self._list)
         self._tabled = lru_cache(maxsize=64)(self._table)
         # Many samples show the same few frames.
@@ -94,7 +100,7 @@ class VideoFolders:
         places = [place for part in below if (place := start / part).is_dir()] + [start]
         for place in places:
             if any((place / name).is_dir() for name in names):
-                return cls(place.resolve())
+                return cls(place)
         raise UserError(
             f"none of the {len(names)} videos, such as {names[0] if names else 'none'!r}, is a "
             f"folder of {' or '.join(map(str, places))}; {start} has: {listing(start)}. Unpack the "
@@ -239,6 +245,41 @@ def sequence_sample(
             "n_frames": len(frames),
             **extra,
         },
+    )
+
+
+def extracted_sequence(
+    folders: VideoFolders,
+    row: Row,
+    *,
+    video: str,
+    files: Sequence[str],
+    images: Sequence[str],
+    expression: str,
+    box: Any,
+    extra: Mapping[str, Any],
+) -> GroundingSample:
+    """The sample of one of UniVG-R1's rows, whose third frame holds the target.
+
+    Args:
+        folders, video, files, expression, extra: see `sequence_sample`.
+        images: the frames as the release names them.
+        box: in pixels of the third frame.
+    """
+    image_wh = folders.size(video, files[TARGET])
+    box = pixel_box(box, image_wh, f"{row.where}: field 'bbox_list[{TARGET}]'")
+    return sequence_sample(
+        benchmark=row.benchmark,
+        key=row.key,
+        folders=folders,
+        video=video,
+        cluster=video.rpartition("/")[2],  # the folders above it are those of this machine
+        files=files,
+        target=TARGET,
+        expression=expression,
+        targets=(Target(TARGET, box),),
+        source=row.to_source(images),
+        extra=extra,
     )
 
 

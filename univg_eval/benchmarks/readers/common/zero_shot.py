@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from univg_eval.benchmarks.readers.common.annotation_files import (
-    AnnotationFile,
     chosen_splits,
     listing,
     load_json,
@@ -40,12 +40,10 @@ from univg_eval.samples import GroundingSample, Target
 
 __all__ = [
     "IMAGES_LINK",
+    "ExtractedSet",
     "Row",
-    "extracted_entry",
-    "extracted_release",
     "extracted_still",
     "full_entry",
-    "read_extracted",
     "still_sample",
 ]
 
@@ -58,50 +56,6 @@ _FOLDER = "zero_shot_evaluation"
 _REVISION = "univg-r1-extracted"
 
 
-# Catalogue
-
-
-def extracted_entry(
-    *, files: tuple[str, ...], images: tuple[ByHand, ...], licence: str, **more: Any
-) -> CatalogEntry:
-    """The entry of a benchmark on UniVG-R1's boxes.
-
-    Args:
-        files: of the Hub's folder.
-        images: where the images are found.
-        licence: of the images.
-        more: see `CatalogEntry`.
-    """
-    return CatalogEntry(
-        hub=(HubFiles(_REPO, _COMMIT, tuple(f"{_FOLDER}/{file}" for file in files)),),
-        by_hand=(
-            ByHand(
-                f"boxes: {' and '.join(f'{_FOLDER}/{file}' for file in files)}",
-                f"https://huggingface.co/datasets/{_REPO}",
-            ),
-            *images,
-            ByHand(
-                "or zero-shot.zip of an author of UniVG-R1 (1.93 GB; its content is undocumented)",
-                "https://huggingface.co/datasets/SuleBai/UniVG-R1-zeroshot",
-            ),
-        ),
-        licence=f"boxes: MIT (Hub card of {_REPO}); {licence}",
-        comparable_with_published=True,
-        published="the zero-shot table of the UniVG-R1 paper",
-        **more,
-    )
-
-
-def full_entry(**more: Any) -> CatalogEntry:
-    """The entry of a benchmark on the release itself; see `CatalogEntry`."""
-    return CatalogEntry(
-        comparable_with_published=False,
-        published="none: the UniVG-R1 table was made on boxes that its authors extracted, and the "
-        "way to get them from the raw release is not published",
-        **more,
-    )
-
-
 # UniVG-R1's files
 
 
@@ -111,7 +65,7 @@ class Row:
 
     Attributes:
         benchmark, split: of the sample made from it.
-        file: that it is in.
+        file: name of the file that it is in.
         number: its 0-based place there.
         key: names it within the benchmark, e.g. ``00017`` or ``val/00017``.
         value: what it holds.
@@ -119,7 +73,7 @@ class Row:
 
     benchmark: str
     split: str
-    file: AnnotationFile
+    file: str
     number: int
     key: str
     value: Any
@@ -127,7 +81,7 @@ class Row:
     @property
     def where(self) -> str:
         """Names it in an error."""
-        return f"{self.file.path.name} row {self.number}"
+        return f"{self.file} row {self.number}"
 
     def text(self, name: str) -> str:
         """A field that must be text; ItemError ``invalid_row`` if it is not."""
@@ -143,44 +97,103 @@ class Row:
     def to_source(self, images: Sequence[str]) -> dict[str, Any]:
         """The `source` of its sample, whose images the release names `images`."""
         return {
-            "file": self.file.path.name,
+            "file": self.file,
             "revision": _REVISION,
             "row": self.number,
             "images": list(images),
         }
 
 
-def read_extracted(
-    benchmark: str,
-    source: StrPath,
-    splits: Splits,
-    files: Mapping[str, str],
-    fields: Sequence[str],
-) -> list[Row]:
-    """The rows of UniVG-R1's files, one or more, held in memory.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractedSet:
+    """How a benchmark is made from UniVG-R1's boxes.
 
-    Args:
-        benchmark: name of the benchmark.
-        source: a folder that holds the files, directly or below zero_shot_evaluation/; or one file,
-            whose split is that of its name, else that of `splits`.
-        splits: those to read; None takes those whose files are there.
-        files: split → file name.
-        fields: that a row must have.
-
-    Raises:
-        UserError: an unknown split; a file is not there or not that of this set.
+    Attributes:
+        name: of the benchmark.
+        files: split → file.
+        fields: that a row has.
+        find_images: finds the folder of images from what the user gave or None, the folder of the
+            files, and the rows.
+        convert: makes the sample of a row, with its images in that folder.
+        facts: for the manifest: how boxes are derived, and frames named.
     """
-    wanted = chosen_splits(benchmark, list(files), splits)
-    found = _find_files(Path(source).expanduser(), files, wanted)
-    rows = []
-    for split, path in found.items():
-        file = load_json(path)
-        prefix = f"{split}/" if len(files) > 1 else ""
-        rows += [
-            Row(benchmark, split, file, number, f"{prefix}{number:05d}", value)
-            for number, value in enumerate(require_rows(file, fields))
-        ]
-    return rows
+
+    name: str
+    files: Mapping[str, str]
+    fields: tuple[str, ...]
+    find_images: Callable[[StrPath | None, Path, Sequence[Row]], ImageFolder]
+    convert: Callable[[Any, Row], GroundingSample]
+    facts: Mapping[str, str]
+
+    def open(
+        self, source: StrPath, *, images: StrPath | None = None, splits: Splits = None
+    ) -> Release:
+        """Open the files as a release with one item a row; they are held in memory.
+
+        Args:
+            source: a folder that holds the files, directly or below zero_shot_evaluation/; or one
+                file, whose split is that of its name, else that of `splits`.
+            images: the folder of images, see the set's `find_images`.
+            splits: those to read; None takes those whose files are there.
+
+        Raises:
+            UserError: an unknown split; a file is not there or not that of this set; there is no
+                folder of images.
+        """
+        wanted = chosen_splits(self.name, list(self.files), splits)
+        found = _find_files(Path(source).expanduser(), self.files, wanted)
+        rows: list[Row] = []
+        files = []
+        for split, path in found.items():
+            file = load_json(path)
+            values = require_rows(file, self.fields)
+            files.append({**file.to_dict(), "split": split, "rows": len(values)})
+            prefix = f"{split}/" if len(self.files) > 1 else ""
+            rows += [
+                Row(self.name, split, path.name, number, f"{prefix}{number:05d}", value)
+                for number, value in enumerate(values)
+            ]
+        folder = self.find_images(images, path.parent, rows)
+        return Release(
+            benchmark=self.name,
+            items=[Item(row.key, partial(self._convert, folder, row)) for row in rows],
+            n_items=len(rows),
+            links={IMAGES_LINK: folder.folder},
+            source={"revision": _REVISION, "files": files, **self.facts},
+        )
+
+    def _convert(self, folder: ImageFolder, row: Row) -> list[GroundingSample]:
+        return [self.convert(folder, row)]
+
+    def entry(self, *, images: tuple[ByHand, ...], licence: str, **more: Any) -> CatalogEntry:
+        """Its entry in the catalogue; `images` and `licence` are those of the images."""
+        paths = tuple(f"{_FOLDER}/{file}" for file in self.files.values())
+        boxes = ByHand(f"boxes: {' and '.join(paths)}", f"https://huggingface.co/datasets/{_REPO}")
+        everything = ByHand(
+            "or zero-shot.zip of an author of UniVG-R1 (1.93 GB; its content is undocumented)",
+            "https://huggingface.co/datasets/SuleBai/UniVG-R1-zeroshot",
+        )
+        return CatalogEntry(
+            name=self.name,
+            opener=self.open,
+            splits=tuple(self.files),
+            hub=(HubFiles(_REPO, _COMMIT, paths),),
+            by_hand=(boxes, *images, everything),
+            licence=f"boxes: MIT (Hub card of {_REPO}); {licence}",
+            comparable_with_published=True,
+            published="the zero-shot table of the UniVG-R1 paper",
+            **more,
+        )
+
+
+def full_entry(**more: Any) -> CatalogEntry:
+    """The entry of a benchmark on the release itself; see `CatalogEntry`."""
+    return CatalogEntry(
+        comparable_with_published=False,
+        published="none: the UniVG-R1 table was made on boxes that its authors extracted, and the "
+        "way to get them from the raw release is not published",
+        **more,
+    )
 
 
 def _find_files(
@@ -206,42 +219,6 @@ def _find_files(
     raise UserError(
         f"{source} does not hold {names}, nor does {_FOLDER} below it; it has: {listing(source)}. "
         f"The files come from {_REPO}, folder {_FOLDER}"
-    )
-
-
-def extracted_release(
-    rows: Sequence[Row],
-    convert: Callable[[Row], GroundingSample],
-    images: Path,
-    **facts: str,
-) -> Release:
-    """A release with one item a row.
-
-    Args:
-        rows: from `read_extracted`.
-        convert: makes the sample of a row.
-        images: the folder of images.
-        facts: how boxes are derived, and frames named, for the manifest.
-    """
-
-    def item(row: Row) -> Item:
-        return Item(row.key, lambda: [convert(row)])
-
-    files = {row.split: row.file for row in rows}
-    n_rows = {split: sum(row.split == split for row in rows) for split in files}
-    return Release(
-        benchmark=rows[0].benchmark,
-        items=[item(row) for row in rows],
-        n_items=len(rows),
-        links={IMAGES_LINK: images},
-        source={
-            "revision": _REVISION,
-            "files": [
-                {**file.to_dict(), "split": split, "rows": n_rows[split]}
-                for split, file in files.items()
-            ],
-            **facts,
-        },
     )
 
 
