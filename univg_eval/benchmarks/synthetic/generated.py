@@ -8,29 +8,85 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
 from univg_eval.files import file_lock, remove_leftovers, whole_folder, writing
-from univg_eval.samples import MANIFEST_FILE, benchmark_dir, data_root, load_manifest
+from univg_eval.images.reading import split_reference
+from univg_eval.samples import (
+    MANIFEST_FILE,
+    SAMPLES_FILE,
+    GroundingSample,
+    benchmark_dir,
+    data_root,
+    fingerprint,
+    load_manifest,
+)
 
-__all__ = ["locked", "readable_manifest", "replace_build"]
+__all__ = ["Settings", "ensure_build", "readable_manifest"]
 
 
-@contextlib.contextmanager
-def locked(benchmark: str, root: str | os.PathLike[str] | None) -> Iterator[None]:
-    """Let one process at a time build; the others wait and then find the build.
+Settings = dict[str, Any]
+"""What a build is made from, as its manifest has it under ``generator``; ``name`` is the
+benchmark's."""
+
+
+def ensure_build(
+    benchmark: str,
+    root: str | os.PathLike[str] | None,
+    settings: Settings,
+    *,
+    expected: Callable[[], Sequence[GroundingSample]],
+    write: Callable[[Path], None],
+) -> Path:
+    """The benchmark's folder, made first if it is absent, incomplete or of other settings.
+
+    Args:
+        benchmark: its name.
+        root: the data root; default as in `samples.data_root`.
+        settings: see `Settings`.
+        expected: the samples that a build of these settings holds.
+        write: makes the build in the data root that it is given, as folder ``<root>/<benchmark>``.
 
     Raises:
-        UserError: the data root cannot be written.
+        UserError: the folder exists and is no build of this benchmark; the data root cannot be
+            written; or what `write` raises.
     """
+    folder = benchmark_dir(benchmark, root)
+    # Without the lock first: a data root that can only be read serves a build that is there.
+    if _is_current(benchmark, root, settings, expected):
+        return folder
     base = data_root(root)
+    # One process builds; the others wait and then find the build.
     with contextlib.ExitStack() as stack:
         with writing(base):
             stack.enter_context(file_lock(base / f".{benchmark}.lock"))
-        yield
+        if not _is_current(benchmark, root, settings, expected):
+            _replace_build(benchmark, root, write)
+    return folder
+
+
+def _is_current(
+    benchmark: str,
+    root: str | os.PathLike[str] | None,
+    settings: Settings,
+    expected: Callable[[], Sequence[GroundingSample]],
+) -> bool:
+    """Whether a whole build of these settings and samples is there."""
+    manifest = readable_manifest(benchmark, root)
+    if manifest.get("generator") != settings:
+        return False
+    try:
+        samples = expected()
+    except UserError:
+        return False
+    if manifest.get("fingerprint") != fingerprint(samples):
+        return False
+    files = {split_reference(image)[0] for sample in samples for image in sample.images}
+    files.add(f"{benchmark}/{SAMPLES_FILE}")
+    return all((data_root(root) / file).is_file() for file in files)
 
 
 def readable_manifest(benchmark: str, root: str | os.PathLike[str] | None) -> dict[str, Any]:
@@ -40,27 +96,14 @@ def readable_manifest(benchmark: str, root: str | os.PathLike[str] | None) -> di
     try:
         return load_manifest(benchmark, root)
     except UserError:
-        # An unreadable manifest is not taken for a build: `replace_build` refuses to replace it.
+        # An unreadable manifest is not taken for a build: it is not replaced.
         return {}
 
 
-def replace_build(
+def _replace_build(
     benchmark: str, root: str | os.PathLike[str] | None, write: Callable[[Path], None]
-) -> Path:
-    """Make a build and put it in place of the one that stands there. Call it while `locked`.
-
-    Args:
-        benchmark: its name; the manifest of a build names it under ``generator.name``.
-        root: the data root.
-        write: makes the build in the data root that it is given, as folder ``<root>/<benchmark>``.
-
-    Returns:
-        The benchmark's folder.
-
-    Raises:
-        UserError: the folder exists and is no build of this benchmark; the data root cannot be
-            written; or what `write` raises.
-    """
+) -> None:
+    """Make a build and put it in place of the one that is there."""
     final = benchmark_dir(benchmark, root)
     _require_replaceable(benchmark, root, final)
     remove_leftovers(final)
@@ -70,7 +113,6 @@ def replace_build(
         for path in made.iterdir():
             path.rename(new / path.name)
         made.rmdir()
-    return final
 
 
 def _require_replaceable(benchmark: str, root: str | os.PathLike[str] | None, folder: Path) -> None:

@@ -4,7 +4,7 @@ They test a whole evaluation pipeline and basic skills offline; they are not MIG
 """
 
 from univg_eval.benchmarks.synthetic.mini.aids import Referring, listing, referring
-from univg_eval.benchmarks.synthetic.mini.builder import BENCHMARK, DEFAULT_SIZE, build, ensure
+from univg_eval.benchmarks.synthetic.mini.builder import BENCHMARK, DEFAULT_SIZE, ensure
 from univg_eval.benchmarks.synthetic.mini.generator import (
     DEFAULT_N,
     DEFAULT_SEED,
@@ -33,7 +33,6 @@ __all__ = [
     "Referring",
     "Scene",
     "SceneObject",
-    "build",
     "ensure",
     "generate",
     "listing",

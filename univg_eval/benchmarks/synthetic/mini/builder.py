@@ -1,17 +1,18 @@
-"""Write univg_mini below the data root: images, films, samples and manifest.
+"""Write univg_mini below the data root: images, videos, samples and manifest.
 
 The folder ``<root>/univg_mini`` holds exactly one build: one generator version, seed, number of
-questions a task and image size, all told by its manifest.
+samples a task and image size, all named by its manifest.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-from univg_eval.benchmarks.synthetic.generated import locked, readable_manifest, replace_build
+from univg_eval.benchmarks.synthetic.generated import Settings, ensure_build
 from univg_eval.benchmarks.synthetic.mini.generator import (
     DEFAULT_N,
     DEFAULT_SEED,
@@ -22,50 +23,15 @@ from univg_eval.benchmarks.synthetic.mini.generator import (
 from univg_eval.benchmarks.synthetic.mini.item import Clip, MiniItem
 from univg_eval.errors import UserError
 from univg_eval.images.reading import split_reference
-from univg_eval.samples import (
-    SAMPLES_FILE,
-    GroundingSample,
-    Target,
-    benchmark_dir,
-    data_root,
-    fingerprint,
-    write_benchmark,
-)
+from univg_eval.samples import GroundingSample, Target, write_benchmark
 
-__all__ = ["BENCHMARK", "DEFAULT_SIZE", "build", "ensure", "film_codec"]
+__all__ = ["BENCHMARK", "DEFAULT_SIZE", "ensure", "video_codec"]
 
 BENCHMARK = "univg_mini"
 DEFAULT_SIZE = 448
 _FRAMES_PER_SECOND = 5
 _CODECS = ("libx264", "libopenh264", "mpeg4")
 _MAX_N = 10_000
-
-
-def build(
-    root: str | os.PathLike[str] | None = None,
-    *,
-    n: int = DEFAULT_N,
-    seed: int = DEFAULT_SEED,
-    size: int = DEFAULT_SIZE,
-) -> Path:
-    """Generate the benchmark anew and put it in place of any earlier build.
-
-    Args:
-        root: the data root; default as in `samples.data_root`.
-        n: questions a task.
-        seed: the public default, or another one to rotate the questions.
-        size: side of the images in pixels, an even number.
-
-    Returns:
-        The benchmark's folder ``<root>/univg_mini``.
-
-    Raises:
-        UserError: n, seed or size out of range; the folder exists and is no build of univg_mini;
-            the package av or a video encoder is missing.
-    """
-    settings = _settings(n, seed, size)
-    with locked(BENCHMARK, root):
-        return _build(root, settings)
 
 
 def ensure(
@@ -77,68 +43,52 @@ def ensure(
 ) -> Path:
     """The benchmark's folder, generated first if it is absent, incomplete or not this one.
 
-    "This one" means the same settings and the fingerprint of the questions that this generator
-    makes.
+    "This one" means the same settings and the fingerprint of the samples that this generator
+    makes. Any other build is replaced.
 
-    Arguments, result and errors as for `build`.
+    Args:
+        root: the data root; default as in `samples.data_root`.
+        n: samples a task.
+        seed: the public default, or another one to rotate the samples.
+        size: side of the images in pixels, an even number.
+
+    Raises:
+        UserError: n or size out of range; the folder exists and is no build of univg_mini; the
+            package av or a video encoder is missing.
     """
-    settings = _settings(n, seed, size)
-    # Without the lock first: a data root that can only be read serves a build that is there.
-    if _is_current(root, settings):
-        return benchmark_dir(BENCHMARK, root)
-    with locked(BENCHMARK, root):
-        if _is_current(root, settings):
-            return benchmark_dir(BENCHMARK, root)
-        return _build(root, settings)
-
-
-def _settings(n: int, seed: int, size: int) -> dict[str, Any]:
     if not 1 <= n <= _MAX_N:
-        raise UserError(f"n is {n} questions a task; expected 1 to {_MAX_N}")
+        raise UserError(f"n is {n} samples a task; expected 1 to {_MAX_N}")
     if size < 56 or size % 2:
         raise UserError(f"size is {size} px; expected an even number of at least 56")
-    return {
+    settings = {
         "name": BENCHMARK,
         "version": GENERATOR_VERSION,
         "seed": int(seed),
         "n_per_task": int(n),
         "size": int(size),
     }
+    return ensure_build(
+        BENCHMARK,
+        root,
+        settings,
+        expected=lambda: [sample for task in TASKS for _, sample in _task_items(task, settings)],
+        write=partial(_write, settings),
+    )
 
 
-def _is_current(root: str | os.PathLike[str] | None, settings: dict[str, Any]) -> bool:
-    """Whether a whole build stands there, with these settings and the questions made today."""
-    manifest = readable_manifest(BENCHMARK, root)
-    if manifest.get("generator") != settings:
-        return False
-    samples = [sample for task in TASKS for _, sample in _task_items(task, settings)]
-    if manifest.get("fingerprint") != fingerprint(samples):
-        return False
-    base = data_root(root)
-    files = {split_reference(image)[0] for sample in samples for image in sample.images}
-    files.add(f"{BENCHMARK}/{SAMPLES_FILE}")
-    return all((base / file).is_file() for file in files)
+def _write(settings: Settings, root: Path) -> None:
+    codec = video_codec()
+    samples = [sample for task in TASKS for sample in _write_task(task, root, settings, codec)]
+    write_benchmark(
+        samples,
+        benchmark=BENCHMARK,
+        root=root,
+        manifest_extra={"generator": settings, "film_codec": codec},
+    )
 
 
-def _build(root: str | os.PathLike[str] | None, settings: dict[str, Any]) -> Path:
-    codec = film_codec()
-
-    def write(workshop: Path) -> None:
-        samples = []
-        for task in TASKS:
-            samples.extend(_write_task(task, workshop, settings, codec))
-        write_benchmark(
-            samples,
-            benchmark=BENCHMARK,
-            root=workshop,
-            manifest_extra={"generator": settings, "film_codec": codec},
-        )
-
-    return replace_build(BENCHMARK, root, write)
-
-
-def _task_items(task: str, settings: dict[str, Any]) -> Iterator[tuple[MiniItem, GroundingSample]]:
-    """The questions of a task and their samples; nothing is drawn or written."""
+def _task_items(task: str, settings: Settings) -> Iterator[tuple[MiniItem, GroundingSample]]:
+    """The items of a task and their samples; nothing is drawn or written."""
     for index in range(settings["n_per_task"]):
         item = generate(task, seed=settings["seed"], index=index)
         images = _references(item)
@@ -172,16 +122,14 @@ def _task_items(task: str, settings: dict[str, Any]) -> Iterator[tuple[MiniItem,
 
 
 def _references(item: MiniItem) -> list[str]:
-    """The images of a question, relative to the benchmark's folder."""
+    """The images of an item, relative to the benchmark's folder."""
     stem = f"{item.task}/{item.group}"
     if item.frames is not None:
         return [f"{stem}.mp4#frame={frame}" for frame in item.frames]
     return [f"{stem}_{k}.png" for k in range(1, item.image_count + 1)]
 
 
-def _write_task(
-    task: str, root: Path, settings: dict[str, Any], codec: str
-) -> list[GroundingSample]:
+def _write_task(task: str, root: Path, settings: Settings, codec: str) -> list[GroundingSample]:
     """Write the images of a task below `root`; returns its samples."""
     (root / BENCHMARK / task).mkdir(parents=True)
     samples = []
@@ -193,7 +141,7 @@ def _write_task(
         written.add(item.group)
         paths = [root / split_reference(image)[0] for image in sample.images]
         if item.clip is not None:
-            _write_film(paths[0], item.clip, settings["size"], codec)
+            _write_video(paths[0], item.clip, settings["size"], codec)
             continue
         images = item.render(settings["size"], stored=True)
         for path, image in zip(paths, images, strict=True):
@@ -201,8 +149,8 @@ def _write_task(
     return samples
 
 
-def film_codec() -> str:
-    """The name of the encoder of the films: H.264 where av has one, else MPEG-4 part 2.
+def video_codec() -> str:
+    """The name of the encoder of the videos: H.264 where av has one, else MPEG-4 part 2.
 
     Raises:
         UserError: av is not installed, or has none of them.
@@ -211,7 +159,7 @@ def film_codec() -> str:
         import av
     except ImportError as error:
         raise UserError(
-            f"the films of {BENCHMARK} need the package av: pip install 'univg[eval]'"
+            f"the videos of {BENCHMARK} need the package av: pip install 'univg[eval]'"
         ) from error
     for name in _CODECS:
         if name in av.codecs_available:
@@ -222,7 +170,7 @@ def film_codec() -> str:
     )
 
 
-def _write_film(path: Path, clip: Clip, size: int, codec: str) -> None:
+def _write_video(path: Path, clip: Clip, size: int, codec: str) -> None:
     import av
     import numpy as np
     from av.video.stream import VideoStream
@@ -232,7 +180,7 @@ def _write_film(path: Path, clip: Clip, size: int, codec: str) -> None:
         stream.width = stream.height = size
         stream.pix_fmt = "yuv420p"
         # One thread and a constant quantiser: the same frames give the same file. (The rate
-        # control of x264 was seen to vary from run to run on small pictures.)
+        # control of x264 was seen to vary from run to run on small images.)
         stream.codec_context.thread_count = 1
         if codec == "libx264":
             stream.options = {"qp": "18", "preset": "veryfast"}

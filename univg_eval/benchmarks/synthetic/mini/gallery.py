@@ -1,4 +1,4 @@
-"""Pictures of docs/univg_mini.md: ``python -m univg_eval.benchmarks.synthetic.mini.gallery DIR``.
+"""Images of docs/univg_mini.md: ``python -m univg_eval.benchmarks.synthetic.mini.gallery DIR``.
 
 One PNG a task, drawn from questions of the public seed, the true box outlined in white and
 black.
@@ -64,14 +64,14 @@ def draw(task: str) -> PILImage.Image:
     strips = [_outlined(item, item.render(_SIDE)) for item in example_items(task)]
     n_images = sum(map(len, strips))
     width = n_images * (_SIDE + _GAP) + (len(strips) - 1) * (_BETWEEN_EXAMPLES - _GAP) - _GAP
-    picture = Image.new("RGB", (width, _SIDE), (255, 255, 255))
+    canvas = Image.new("RGB", (width, _SIDE), (255, 255, 255))
     x = 0
     for strip in strips:
         for image in strip:
-            picture.paste(image, (x, 0))
+            canvas.paste(image, (x, 0))
             x += _SIDE + _GAP
         x += _BETWEEN_EXAMPLES - _GAP
-    return picture
+    return canvas
 
 
 def write_gallery(folder: Path) -> list[Path]:
@@ -86,8 +86,8 @@ def write_gallery(folder: Path) -> list[Path]:
 
 
 def main() -> None:
-    """Write the pictures into the folder given on the command line."""
-    parser = argparse.ArgumentParser(description="Draw the pictures of docs/univg_mini.md.")
+    """Write the images into the folder given on the command line."""
+    parser = argparse.ArgumentParser(description="Draw the images of docs/univg_mini.md.")
     parser.add_argument("folder", type=Path, help="where to write them, e.g. docs/images/mini")
     write_gallery(parser.parse_args().folder)
 

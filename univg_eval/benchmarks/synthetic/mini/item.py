@@ -20,7 +20,7 @@ SAMPLED_FRAMES = 5
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A short film as data: `at(frame)` is the scene of a frame, 0 <= frame < n_frames."""
+    """A short video as data: `at(frame)` is the scene of a frame, 0 <= frame < n_frames."""
 
     at: Callable[[int], Scene]
     n_frames: int = CLIP_FRAMES
@@ -41,8 +41,8 @@ class MiniItem:
         label: what the target is ("red circle").
         knobs: how hard it is and why: kind, depth, distractors, target_share, held_out, ...
         group: name of the images within the task; items of one group share all images.
-        frames: for a film, the 0-based frame numbers of `scenes`.
-        clip: the film, None for still images.
+        frames: for a video, the 0-based frame numbers of `scenes`.
+        clip: the video, None for still images.
     """
 
     task: str
@@ -64,7 +64,7 @@ class MiniItem:
 
     @property
     def video(self) -> bool:
-        """Whether the images are frames of a film."""
+        """Whether the images are frames of a video."""
         return self.clip is not None
 
     @property

@@ -173,7 +173,7 @@ class Scene:
         objects: the shapes, drawn in this order.
         marks: boxes (xyxy_norm) drawn as a red outline just around them.
         furniture: boxes of dark brown shelves; never a target.
-        gain: brightness factor of the finished picture.
+        gain: brightness factor of the finished image.
         scale: size of the stored image relative to the other images of an item.
     """
 

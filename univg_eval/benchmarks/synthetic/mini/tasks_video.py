@@ -1,4 +1,4 @@
-"""Builders of the film tasks: 25 frames, five sampled evenly, the third of them is asked."""
+"""Builders of the video tasks: 25 frames, five sampled evenly, the third of them is asked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STEP = FRAMES[1] - FRAMES[0]
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A moving object of a film.
+    """A moving object of a video.
 
     Attributes:
         label: (colour, shape).
@@ -63,7 +63,7 @@ class Actor:
 
 
 @dataclass(frozen=True, slots=True)
-class _Film:
+class _Video:
     background: Background
     actors: tuple[Actor, ...]
 
@@ -108,11 +108,11 @@ def _direction(speed: tuple[float, float]) -> str:
     return "down" if speed[1] > 0 else "up"
 
 
-def _film(
+def _draft(
     maker: Maker, actors: list[Actor], question: str, kind: str, depth: int, **knobs: object
 ) -> Draft:
     """The draft; the first actor is the target."""
-    film = _Film(maker.background(), tuple(actors))
+    video = _Video(maker.background(), tuple(actors))
     target = actors[0].at(MIDDLE)
     if target is None:
         raise RetryScene
@@ -124,8 +124,8 @@ def _film(
     )
     text = f"{lead} {question.format(frame=maker.image(2, noun='frame'))}"
     return Draft(
-        [film.scene(frame) for frame in FRAMES], text, target, 2, kind, depth, dict(knobs),
-        frames=FRAMES, clip=Clip(film.scene),
+        [video.scene(frame) for frame in FRAMES], text, target, 2, kind, depth, dict(knobs),
+        frames=FRAMES, clip=Clip(video.scene),
     )  # fmt: skip
 
 
@@ -145,7 +145,7 @@ def _moves(maker: Maker) -> Draft:
             "Locate the object that moves in {{frame}}.",
         )
     )
-    return _film(maker, actors, question, "moves", 1)
+    return _draft(maker, actors, question, "moves", 1)
 
 
 def _rests(maker: Maker) -> Draft:
@@ -161,7 +161,7 @@ def _rests(maker: Maker) -> Draft:
             "Locate the object that does not move in {{frame}}.",
         )
     )
-    return _film(maker, actors, question, "rests", 1)
+    return _draft(maker, actors, question, "rests", 1)
 
 
 def _moves_to(maker: Maker) -> Draft:
@@ -183,7 +183,7 @@ def _moves_to(maker: Maker) -> Draft:
         ),
         direction=_direction(actors[0].speed),
     )
-    return _film(maker, actors, question, "moves_to", 2)
+    return _draft(maker, actors, question, "moves_to", 2)
 
 
 def _disappears(maker: Maker) -> Draft:
@@ -199,7 +199,7 @@ def _disappears(maker: Maker) -> Draft:
             "Locate the object that disappears later in {{frame}}.",
         )
     )
-    return _film(maker, actors, question, "disappears", 1)
+    return _draft(maker, actors, question, "disappears", 1)
 
 
 def _grows(maker: Maker) -> Draft:
@@ -217,15 +217,15 @@ def _grows(maker: Maker) -> Draft:
         ),
         word=word,
     )
-    return _film(maker, actors, question, word, 1)
+    return _draft(maker, actors, question, word, 1)
 
 
 def revos(maker: Maker) -> Draft:
-    """A film and a plain temporal description."""
+    """A video and a plain temporal description."""
     return maker.kind((_moves, _rests, _moves_to, _disappears, _grows))(maker)
 
 
-# -- reasonvos: the same kind of film, described implicitly ---------------------------------------
+# -- reasonvos: the same kind of video, described implicitly ---------------------------------------
 
 
 def _against(maker: Maker) -> Draft:
@@ -250,7 +250,7 @@ def _against(maker: Maker) -> Draft:
             "One object goes the wrong way. Locate it in {{frame}}.",
         )
     )
-    return _film(maker, actors, question, "against", 2)
+    return _draft(maker, actors, question, "against", 2)
 
 
 def _appears_last(maker: Maker) -> Draft:
@@ -275,7 +275,7 @@ def _appears_last(maker: Maker) -> Draft:
             "Locate the one that appears last in {{frame}}.",
         )
     )
-    return _film(maker, actors, question, "appears_last", 2)
+    return _draft(maker, actors, question, "appears_last", 2)
 
 
 def _changes_color(maker: Maker) -> Draft:
@@ -302,7 +302,7 @@ def _changes_color(maker: Maker) -> Draft:
             "Somebody paints an object during the video. Locate this object in {{frame}}.",
         )
     )
-    return _film(maker, actors, question, "changes_color", 2)
+    return _draft(maker, actors, question, "changes_color", 2)
 
 
 def _wins(maker: Maker) -> Draft:
@@ -326,9 +326,9 @@ def _wins(maker: Maker) -> Draft:
             "Locate the fastest object in {{frame}}.",
         )
     )
-    return _film(maker, actors, question, "fastest", 2)
+    return _draft(maker, actors, question, "fastest", 2)
 
 
 def reasonvos(maker: Maker) -> Draft:
-    """A film and an implicit temporal description."""
+    """A video and an implicit temporal description."""
     return maker.kind((_against, _appears_last, _changes_color, _wins))(maker)

@@ -1,4 +1,4 @@
-"""photos: a hundred questions on real photographs, for a test of a few minutes.
+"""photos: a hundred samples on real photographs, for a test of a few minutes.
 
 Six photographs come inside scikit-image, scikit-learn and matplotlib; sixteen boxes on them were
 measured by hand, and composites made from them have boxes that are known exactly.
@@ -10,7 +10,6 @@ from univg_eval.benchmarks.synthetic.photos.builder import (
     DEFAULT_SEED,
     GENERATOR_VERSION,
     TASKS,
-    build,
     ensure,
 )
 from univg_eval.benchmarks.synthetic.photos.sources import (
@@ -28,7 +27,6 @@ __all__ = [
     "TASKS",
     "Annotation",
     "Photo",
-    "build",
     "ensure",
     "load_photo",
     "read_sources",

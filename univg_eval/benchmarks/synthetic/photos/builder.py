@@ -7,10 +7,10 @@ import importlib.metadata
 import os
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from univg_eval.benchmarks.synthetic.generated import locked, readable_manifest, replace_build
+from univg_eval.benchmarks.synthetic.generated import Settings, ensure_build
 from univg_eval.benchmarks.synthetic.photos import (
     tasks_change,
     tasks_easy,
@@ -21,15 +21,7 @@ from univg_eval.benchmarks.synthetic.photos import (
 from univg_eval.benchmarks.synthetic.photos.question import Album, Enlarged, Question, load_album
 from univg_eval.benchmarks.synthetic.photos.sources import Pixels, read_sources
 from univg_eval.errors import UserError
-from univg_eval.samples import (
-    GroundingSample,
-    Target,
-    benchmark_dir,
-    data_root,
-    fingerprint,
-    load_samples,
-    write_benchmark,
-)
+from univg_eval.samples import GroundingSample, Target, load_samples, write_benchmark
 
 __all__ = [
     "BENCHMARK",
@@ -37,13 +29,12 @@ __all__ = [
     "DEFAULT_SEED",
     "GENERATOR_VERSION",
     "TASKS",
-    "build",
     "ensure",
 ]
 
 BENCHMARK = "photos"
 GENERATOR_VERSION = "1"
-"""Part of every seed: a change that alters any question must change it."""
+"""Part of every seed: a change that alters any sample must change it."""
 DEFAULT_SEED = 20250
 DEFAULT_N = 14
 _MAX_N = 1000
@@ -61,32 +52,6 @@ _BUILDERS: dict[str, Callable[[Album, random.Random, int], Iterator[Question]]] 
 TASKS: tuple[str, ...] = tuple(_BUILDERS)
 
 
-def build(
-    root: str | os.PathLike[str] | None = None,
-    *,
-    n: int = DEFAULT_N,
-    seed: int = DEFAULT_SEED,
-) -> Path:
-    """Make the benchmark anew and put it in place of any earlier build.
-
-    Args:
-        root: the data root; default as in `samples.data_root`.
-        n: questions a task; the tasks ``photos`` and ``large`` always have one for each
-            measured box.
-        seed: the public default, or another one to rotate the questions.
-
-    Returns:
-        The benchmark's folder ``<root>/photos``.
-
-    Raises:
-        UserError: n out of range; the folder exists and is no build of this benchmark; a package
-            with photographs is missing, or its photograph is not the one that was measured.
-    """
-    settings = _settings(n, seed)
-    with locked(BENCHMARK, root):
-        return _build(root, settings)
-
-
 def ensure(
     root: str | os.PathLike[str] | None = None,
     *,
@@ -95,67 +60,49 @@ def ensure(
 ) -> Path:
     """The benchmark's folder, made first if it is absent, incomplete or of other settings.
 
-    Arguments, result and errors as for `build`. A build that is there is used without the
-    packages that the photographs come from.
+    A build that is there is used without the packages that the photographs come from.
+
+    Args:
+        root: the data root; default as in `samples.data_root`.
+        n: samples a task; the tasks ``photos`` and ``large`` always have one for each measured
+            box.
+        seed: the public default, or another one to rotate the samples.
+
+    Raises:
+        UserError: n out of range; the folder exists and is no build of this benchmark; a package
+            with photographs is missing, or its photograph is not the one that was measured.
     """
-    settings = _settings(n, seed)
-    # Without the lock first: a data root that can only be read serves a build that is there.
-    if _is_current(root, settings):
-        return benchmark_dir(BENCHMARK, root)
-    with locked(BENCHMARK, root):
-        if _is_current(root, settings):
-            return benchmark_dir(BENCHMARK, root)
-        return _build(root, settings)
-
-
-def _settings(n: int, seed: int) -> dict[str, Any]:
     if not 1 <= n <= _MAX_N:
-        raise UserError(f"n is {n} questions a task; expected 1 to {_MAX_N}")
-    return {
+        raise UserError(f"n is {n} samples a task; expected 1 to {_MAX_N}")
+    settings = {
         "name": BENCHMARK,
         "version": GENERATOR_VERSION,
         "seed": int(seed),
         "n_per_task": int(n),
-        # Not part of any seed: a task more alters no question of the others.
+        # Not part of any seed: a task more alters no sample of the others.
         "tasks": list(TASKS),
     }
+    return ensure_build(
+        BENCHMARK,
+        root,
+        settings,
+        expected=lambda: load_samples(BENCHMARK, root=root),
+        write=partial(_write, settings),
+    )
 
 
-def _is_current(root: str | os.PathLike[str] | None, settings: dict[str, Any]) -> bool:
-    """Whether a whole build of these settings stands there, its samples unaltered."""
-    manifest = readable_manifest(BENCHMARK, root)
-    if manifest.get("generator") != settings:
-        return False
-    try:
-        samples = load_samples(BENCHMARK, root=root)
-    except UserError:
-        return False
-    if manifest.get("fingerprint") != fingerprint(samples):
-        return False
-    base = data_root(root)
-    return all((base / image).is_file() for sample in samples for image in sample.images)
-
-
-def _build(root: str | os.PathLike[str] | None, settings: dict[str, Any]) -> Path:
-    album = load_album()
-
-    def write(workshop: Path) -> None:
-        samples = list(_write_all(album, workshop, settings))
-        write_benchmark(
-            samples,
-            benchmark=BENCHMARK,
-            root=workshop,
-            manifest_extra={
-                "generator": settings,
-                "made_with": {
-                    package: importlib.metadata.version(package)
-                    for package in ("numpy", "pillow", "scikit-image")
-                },
-                "photos": _credits(),
-            },
-        )
-
-    return replace_build(BENCHMARK, root, write)
+def _write(settings: Settings, root: Path) -> None:
+    packages = ("numpy", "pillow", "scikit-image")
+    write_benchmark(
+        list(_write_all(load_album(), root, settings)),
+        benchmark=BENCHMARK,
+        root=root,
+        manifest_extra={
+            "generator": settings,
+            "made_with": {package: importlib.metadata.version(package) for package in packages},
+            "photos": _credits(),
+        },
+    )
 
 
 def _credits() -> list[dict[str, str]]:
@@ -173,7 +120,7 @@ def _credits() -> list[dict[str, str]]:
     ]
 
 
-def _write_all(album: Album, root: Path, settings: dict[str, Any]) -> Iterator[GroundingSample]:
+def _write_all(album: Album, root: Path, settings: Settings) -> Iterator[GroundingSample]:
     """Write all images below `root`; yields the samples."""
     originals = root / BENCHMARK / "originals"
     originals.mkdir(parents=True)
@@ -185,35 +132,35 @@ def _write_all(album: Album, root: Path, settings: dict[str, Any]) -> Iterator[G
             yield _write_question(album, root, settings, task, index, question)
 
 
-def _stream(settings: dict[str, Any], task: str) -> int:
+def _stream(settings: Settings, task: str) -> int:
     key = "/".join((BENCHMARK, settings["version"], str(settings["seed"]), task))
     return int.from_bytes(hashlib.sha256(key.encode()).digest(), "big")
 
 
 def _write_question(
-    album: Album, root: Path, settings: dict[str, Any], task: str, index: int, question: Question
+    album: Album, root: Path, settings: Settings, task: str, index: int, question: Question
 ) -> GroundingSample:
     release = f"v{settings['version']}/seed-{settings['seed']}/"
     images, released, sizes = [], [], []
-    for position, picture in enumerate(question.pictures, start=1):
-        if isinstance(picture, str):
-            photo = album.photos[picture]
-            images.append(f"{BENCHMARK}/originals/{picture}.png")
+    for position, image in enumerate(question.images, start=1):
+        if isinstance(image, str):
+            photo = album.photos[image]
+            images.append(f"{BENCHMARK}/originals/{image}.png")
             released.append(f"{photo.path_in_package}#sha256={photo.sha256}")
             sizes.append((photo.width, photo.height))
             continue
-        if isinstance(picture, Enlarged):
-            path, wh = f"{task}/{picture.name}.png", picture.wh
+        if isinstance(image, Enlarged):
+            path, wh = f"{task}/{image.name}.png", image.wh
         else:
-            path, wh = f"{task}/{index:03d}_{position}.png", (picture.shape[1], picture.shape[0])
+            path, wh = f"{task}/{index:03d}_{position}.png", (image.shape[1], image.shape[0])
         images.append(f"{BENCHMARK}/{path}")
         # The names of the images say what they show, so the fingerprint covers it.
         released.append(release + path)
         sizes.append(wh)
-        if not isinstance(picture, Enlarged):
-            _save(picture, root / BENCHMARK / path)
+        if not isinstance(image, Enlarged):
+            _save(image, root / BENCHMARK / path)
         elif not (root / BENCHMARK / path).exists():
-            _save(tasks_large.enlarged(album.pixels[picture.name], wh), root / BENCHMARK / path)
+            _save(tasks_large.enlarged(album.pixels[image.name], wh), root / BENCHMARK / path)
     return GroundingSample(
         id=f"{BENCHMARK}-{task}-{index:03d}",
         benchmark=BENCHMARK,

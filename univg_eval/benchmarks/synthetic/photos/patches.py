@@ -1,7 +1,7 @@
 """Objects cut out of one photograph and pasted into another, or removed from their own.
 
 Every change is measured: it must be visible, and the true box is the tight box of the pixels that
-changed visibly; outside that box the two pictures are equal, pixel by pixel.
+changed visibly; outside that box the two images are equal, pixel by pixel.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def cut(
         photo: the annotation's photograph.
         annotation: what to cut out; an ellipse is cut along its outline.
         wh: the size that the cutout gets.
-        without_color: whether the place it goes to is a picture in grey, where colour would give
+        without_color: whether the place it goes to is an image in grey, where colour would give
             it away.
     """
     from PIL import Image

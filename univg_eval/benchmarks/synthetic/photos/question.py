@@ -20,8 +20,8 @@ __all__ = [
     "MAX_SHARE",
     "Album",
     "Enlarged",
-    "Picture",
     "Question",
+    "Shown",
     "box_text",
     "load_album",
     "spread",
@@ -50,7 +50,7 @@ class Enlarged:
     wh: tuple[int, int]
 
 
-Picture = str | Enlarged | Pixels
+Shown = str | Enlarged | Pixels
 """An image of a question: the name of an untouched photograph, one enlarged, or pixels made for the
 question."""
 
@@ -60,7 +60,7 @@ class Question:
     """One question.
 
     Attributes:
-        pictures: in the order of the images.
+        images: in order.
         instruction: the question; a box in it is written as `box_text` does.
         target_image: 0-based.
         box: the true box, xyxy_norm of that image.
@@ -70,7 +70,7 @@ class Question:
         extra: further facts about it.
     """
 
-    pictures: tuple[Picture, ...]
+    images: tuple[Shown, ...]
     instruction: str
     target_image: int
     box: Box

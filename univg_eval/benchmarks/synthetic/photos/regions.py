@@ -1,7 +1,7 @@
 """Regions of a photograph that can be told from all others: measured, not guessed.
 
 Two measures on grey values: the mean gradient (a flat piece of sky has none) and the normalised
-cross-correlation with every other place of the picture (one coin or one roof tile looks like the
+cross-correlation with every other place of the image (one coin or one roof tile looks like the
 next).
 """
 
@@ -49,13 +49,13 @@ def mean_gradient(values: NDArray[np.float64], box: PixelBox) -> float:
 def likeness_elsewhere(
     values: NDArray[np.float64], patch: NDArray[np.float64], place: PixelBox | None = None
 ) -> float:
-    """Highest normalised cross-correlation of a patch with a picture.
+    """Highest normalised cross-correlation of a patch with an image.
 
     Args:
-        values: the picture in grey.
-        patch: no larger than the picture.
-        place: where the patch was cut out of this picture; places that overlap it with an IoU of
-            at least 0.3 do not count. None where it comes from another picture.
+        values: the image in grey.
+        patch: no larger than the image.
+        place: where the patch was cut out of this image; places that overlap it with an IoU of
+            at least 0.3 do not count. None where it comes from another image.
 
     Returns:
         -1 to 1; -1 where no place is left.

@@ -2,7 +2,7 @@
 
 The photographs are not copied into this project: they are read from the installed scikit-image,
 scikit-learn and matplotlib, found without importing them, and their SHA-256 is checked, so that a
-box is never laid on another picture than the one it was measured on.
+box is never laid on another image than the one it was measured on.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def _difference(
 ) -> Question:
     after, box = settled
     return Question(
-        pictures=(before, after),
+        images=(before, after),
         instruction="Compare these two images and locate their difference in the second image.",
         target_image=1,
         box=to_norm(box, album.wh(host)),
@@ -182,7 +182,7 @@ def _moving(album: Album, rng: random.Random, host: str) -> Question:
         ):
             continue
         return Question(
-            pictures=frames,
+            images=frames,
             instruction=(
                 "These are five frames of a video, in order. One object moves. "
                 "Locate it in the third image."

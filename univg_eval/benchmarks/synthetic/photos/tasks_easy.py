@@ -25,7 +25,7 @@ def easy(album: Album, rng: random.Random, n: int) -> Iterator[Question]:
         (thing,) = maker.objects([(color, shape)], [spot])
         scene = maker.scene([thing])
         yield Question(
-            pictures=(np.asarray(scene.render(EASY_SIDE), dtype=np.uint8),),
+            images=(np.asarray(scene.render(EASY_SIDE), dtype=np.uint8),),
             instruction=f"Locate the {color} {shape}.",
             target_image=0,
             box=thing.box,

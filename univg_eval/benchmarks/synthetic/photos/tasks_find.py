@@ -31,7 +31,7 @@ def photos(album: Album, rng: random.Random, n: int) -> Iterator[Question]:
     for annotation in album.annotations:
         wh = album.wh(annotation.photo)
         yield Question(
-            pictures=(annotation.photo,),
+            images=(annotation.photo,),
             instruction=f"Locate {annotation.expression}.",
             target_image=0,
             box=to_norm(annotation.bbox, wh),
@@ -67,7 +67,7 @@ def find_crop(album: Album, rng: random.Random, n: int) -> Iterator[Question]:
         taken[name] = [*taken[name], box][-4:]
         crop, jitter = _shown(rng, pixels, box)
         yield Question(
-            pictures=(crop, name),
+            images=(crop, name),
             instruction=(
                 "The first image is a part of the second image, cut out and resized. "
                 "Locate this part in the second image."
@@ -110,7 +110,7 @@ def _by_expression(
 ) -> Question:
     name = annotation.photo
     return Question(
-        pictures=tuple(_with_others(album, rng, name, place, without=annotation.unclear_beside)),
+        images=tuple(_with_others(album, rng, name, place, without=annotation.unclear_beside)),
         instruction=(
             f"One of these images shows {annotation.expression}. "
             "Say in which image it is and locate it."
@@ -135,7 +135,7 @@ def _by_crop(album: Album, rng: random.Random, name: str, place: int) -> Questio
     )
     crop, jitter = _shown(rng, album.pixels[name], box)
     return Question(
-        pictures=(crop, *shown),
+        images=(crop, *shown),
         instruction=(
             "The first image is a part of one of the other images, cut out and resized. "
             "Say in which image it is and locate it there."

@@ -27,7 +27,7 @@ def large(album: Album, rng: random.Random, n: int) -> Iterator[Question]:
         name = annotation.photo
         wh = album.wh(name)
         yield Question(
-            pictures=(Enlarged(name, enlarged_wh(wh)),),
+            images=(Enlarged(name, enlarged_wh(wh)),),
             instruction=f"Locate {annotation.expression}.",
             target_image=0,
             box=to_norm(annotation.bbox, wh),
@@ -44,7 +44,7 @@ def enlarged_wh(wh: tuple[int, int]) -> tuple[int, int]:
 
 
 def enlarged(pixels: Pixels, wh: tuple[int, int]) -> Pixels:
-    """The picture resized to (width, height) by Lanczos' filter."""
+    """The image resized to (width, height) by Lanczos' filter."""
     from PIL import Image
 
     resized = Image.fromarray(pixels).resize(wh, Image.Resampling.LANCZOS)

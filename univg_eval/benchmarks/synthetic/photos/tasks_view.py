@@ -71,7 +71,7 @@ def _view_of(album: Album, rng: random.Random, annotation: Annotation) -> Questi
             continue
         drawn = np.clip(np.rint(view.draw(album.pixels[name]) * gain), 0, 255).astype(np.uint8)
         return Question(
-            pictures=(name, drawn),
+            images=(name, drawn),
             instruction=(
                 "The two images are views of the same scene. In the first image the box "
                 f"{box_text(marked)} holds an object. Locate this object in the second image."

@@ -1,6 +1,6 @@
 """Another view of a photograph: a homography that shows a tilted, enlarged part of it.
 
-Coordinates here are those of pixel *edges*: (0, 0) is the top left corner of the picture and
+Coordinates here are those of pixel *edges*: (0, 0) is the top left corner of the image and
 (width, height) its bottom right corner, as for boxes.
 """
 
@@ -24,10 +24,10 @@ _EDGE_ROOM = 0.85
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A view of a picture, of the picture's own size.
+    """A view of an image, of the image's own size.
 
     Attributes:
-        forward: 3 x 3 homography from the picture to the view.
+        forward: 3 x 3 homography from the image to the view.
         wh: (width, height) of both in pixels.
     """
 
@@ -35,7 +35,7 @@ class View:
     wh: tuple[int, int]
 
     def corners(self, bbox: PixelBox) -> NDArray[np.float64]:
-        """(4, 2): where the corners of a box of the picture are in the view, clockwise."""
+        """(4, 2): where the corners of a box of the image are in the view, clockwise."""
         x1, y1, x2, y2 = bbox
         points = np.array([(x1, y1, 1), (x2, y1, 1), (x2, y2, 1), (x1, y2, 1)], dtype=np.float64)
         moved = points @ self.forward.T
@@ -43,13 +43,13 @@ class View:
         return result
 
     def box(self, bbox: PixelBox) -> Box:
-        """Tight box, in pixels of the view, around a box of the picture."""
+        """Tight box, in pixels of the view, around a box of the image."""
         corners = self.corners(bbox)
         (x1, y1), (x2, y2) = corners.min(axis=0), corners.max(axis=0)
         return float(x1), float(y1), float(x2), float(y2)
 
     def fill(self, bbox: PixelBox) -> float:
-        """Part of that tight box that the box of the picture covers: 1 without any tilt."""
+        """Part of that tight box that the box of the image covers: 1 without any tilt."""
         x, y = self.corners(bbox).T
         area = 0.5 * abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))))
         x1, y1, x2, y2 = self.box(bbox)
@@ -62,7 +62,7 @@ class View:
         return max(ratio, 1 / ratio)
 
     def draw(self, photo: Pixels) -> Pixels:
-        """The view of the picture (bicubic; the view never reaches outside the picture)."""
+        """The view of the image (bicubic; the view never reaches outside the image)."""
         from skimage.transform import ProjectiveTransform, warp
 
         # scikit-image counts from the centre of the first pixel, half a pixel from its edge.
@@ -80,11 +80,11 @@ class View:
 
 
 def quadrilateral_view(corners: NDArray[np.float64], wh: tuple[int, int]) -> View:
-    """The view in which a quadrilateral of the picture fills the frame.
+    """The view in which a quadrilateral of the image fills the frame.
 
     Args:
         corners: (4, 2), clockwise from the one that becomes the top left corner.
-        wh: (width, height) of the picture.
+        wh: (width, height) of the image.
     """
     width, height = wh
     rows: list[list[float]] = []
@@ -99,16 +99,16 @@ def quadrilateral_view(corners: NDArray[np.float64], wh: tuple[int, int]) -> Vie
 
 
 def random_view(rng: random.Random, wh: tuple[int, int], bbox: PixelBox) -> View:
-    """A random view that keeps all of a box and shows nothing outside the picture.
+    """A random view that keeps all of a box and shows nothing outside the image.
 
-    Each side of the quadrilateral lies inside the picture by up to 0.34 of its size, though never
+    Each side of the quadrilateral lies inside the image by up to 0.34 of its size, though never
     beyond 0.85 of the way to the box; the two ends of a side differ by at most 0.14.
     """
     width, height = wh
     x1, y1, x2, y2 = bbox
 
     def side(room: float) -> tuple[float, float]:
-        """How far the two ends of a side lie inside the picture, as parts of its size."""
+        """How far the two ends of a side lie inside the image, as parts of its size."""
         limit = min(_MAX_INSET, _EDGE_ROOM * room)
         middle = rng.uniform(0, limit)
         first, second = (middle + rng.uniform(-_MAX_TILT, _MAX_TILT) / 2 for _ in range(2))

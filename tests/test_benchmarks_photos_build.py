@@ -1,4 +1,4 @@
-"""Writing photos: whole or not at all, from the right photographs, told plainly if they are not."""
+"""Writing photos: whole or not at all, and from the right photographs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ SMALL = {"n": 2, "seed": 5}
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
-    photos.build(root, **SMALL)
+    ensure(root, **SMALL)
     return root
 
 
 def test_building_again_gives_the_same_bytes(small, tmp_path):
-    again, ours = photos.build(tmp_path, **SMALL), small / "photos"
+    again, ours = ensure(tmp_path, **SMALL), small / "photos"
     names = sorted(p.relative_to(again) for p in again.rglob("*") if p.is_file())
     assert names == sorted(p.relative_to(ours) for p in ours.rglob("*") if p.is_file())
     # The photographs, and enlarged; crop, pair, view, frames, crop of one question in two, scene;
@@ -39,8 +39,8 @@ def test_building_again_gives_the_same_bytes(small, tmp_path):
         assert (again / name).read_bytes() == (ours / name).read_bytes(), name
 
 
-def test_another_seed_asks_other_questions(small, tmp_path):
-    photos.build(tmp_path, n=2, seed=6)
+def test_another_seed_makes_other_samples(small, tmp_path):
+    ensure(tmp_path, n=2, seed=6)
     first = {s.id: s for s in load_samples("photos", root=small)}
     for sample in load_samples("photos", root=tmp_path):
         if sample.task in ("photos", "large"):
@@ -68,73 +68,37 @@ def test_the_manifest_names_settings_versions_and_licences(small):
 
 
 @pytest.fixture
-def builds(monkeypatch):
-    """Two quick tasks, and a count of builds."""
-    quick = {name: builder._BUILDERS[name] for name in ("photos", "easy")}
-    monkeypatch.setattr(builder, "_BUILDERS", quick)
-    monkeypatch.setattr(builder, "TASKS", tuple(quick))
-    calls = []
-    real = builder._build
-    monkeypatch.setattr(builder, "_build", lambda *a: calls.append(a) or real(*a))
-    return calls
+def quick(monkeypatch, tmp_path):
+    """A build of two quick tasks."""
+    tasks = {name: builder._BUILDERS[name] for name in ("photos", "easy")}
+    monkeypatch.setattr(builder, "_BUILDERS", tasks)
+    monkeypatch.setattr(builder, "TASKS", tuple(tasks))
+    return ensure(tmp_path, n=2, seed=1)
 
 
-def test_a_build_without_a_task_that_there_is_now_is_made_anew(builds, monkeypatch, tmp_path):
-    ensure(tmp_path, n=2, seed=1)
+def test_a_build_without_a_task_that_there_is_now_is_made_anew(quick, monkeypatch, tmp_path):
     monkeypatch.setattr(builder, "TASKS", ("photos",))
     ensure(tmp_path, n=2, seed=1)
-    assert len(builds) == 2
     assert {s.task for s in load_samples("photos", root=tmp_path)} == {"photos"}
 
 
-def test_ensure_builds_once_and_again_when_settings_change(builds, tmp_path):
-    ensure(tmp_path, n=2, seed=1)
-    ensure(tmp_path, n=2, seed=1)
-    assert len(builds) == 1
-    ensure(tmp_path, n=2, seed=2)
-    ensure(tmp_path, n=3, seed=2)
-    assert len(builds) == 3
-    assert len(load_samples("photos", root=tmp_path)) == 19
-
-
-@pytest.mark.parametrize("name", ["easy/001_1.png", "originals/china.png", "samples.jsonl"])
-def test_ensure_mends_a_build_that_lost_a_file(builds, tmp_path, name):
-    folder = ensure(tmp_path, n=2, seed=1)
-    (folder / name).unlink()
-    ensure(tmp_path, n=2, seed=1)
-    assert len(builds) == 2 and (folder / name).is_file()
-
-
-def test_ensure_replaces_samples_that_were_altered(builds, tmp_path):
-    folder = ensure(tmp_path, n=2, seed=1)
-    path = folder / "samples.jsonl"
+def test_samples_that_were_altered_are_made_anew(quick, tmp_path):
+    path = quick / "samples.jsonl"
     whole = path.read_text()
-    path.write_text(whole.replace("the tallest building", "the smallest building"))
-    ensure(tmp_path, n=2, seed=1)
-    assert len(builds) == 2 and path.read_text() == whole
-    path.write_text(whole + "{broken")
-    ensure(tmp_path, n=2, seed=1)
-    assert len(builds) == 3 and path.read_text() == whole
-
-
-def test_a_build_that_is_there_needs_neither_lock_nor_photographs(builds, tmp_path, monkeypatch):
-    folder = ensure(tmp_path, n=2, seed=1)
-    monkeypatch.setattr(builder, "locked", None)
-    monkeypatch.setattr(builder, "load_album", None)
-    assert ensure(tmp_path, n=2, seed=1) == folder
-
-
-def test_a_foreign_folder_is_not_deleted(builds, tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    (folder / "holiday.jpg").write_text("mine")
-    with pytest.raises(UserError, match=r"photos exists but is no build of photos.*move it away"):
+    for altered in (whole.replace("the tallest building", "the smallest"), whole + "{broken"):
+        assert altered != whole
+        path.write_text(altered)
         ensure(tmp_path, n=2, seed=1)
-    assert (folder / "holiday.jpg").read_text() == "mine"
+        assert path.read_text() == whole
+
+
+def test_a_build_that_is_there_needs_no_photographs(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(builder, "load_album", None)
+    assert ensure(tmp_path, n=2, seed=1) == quick
 
 
 def test_n_out_of_range(tmp_path):
-    with pytest.raises(UserError, match=r"n is 0 questions a task; expected 1 to 1000"):
+    with pytest.raises(UserError, match=r"n is 0 samples a task; expected 1 to 1000"):
         ensure(tmp_path, n=0)
     assert not any(tmp_path.iterdir())
 
