@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from univg_eval.analysis.stats import wilson_interval
 from univg_eval.report import Card, DrawnBox, Page, Panel, Section
 from univg_eval.samples import data_root
 
@@ -16,12 +16,11 @@ if TYPE_CHECKING:
     from univg_eval.report import Tone
     from univg_eval.scoring import SampleScore
 
-__all__ = ["make_page"]
+__all__ = ["make_page", "result_tables"]
 
 MAX_CARDS = 3
 """Examples of one finding: all answers follow below, by task."""
 
-_METRICS = ("acc@0.5", "miou", "answered")
 _STATUS = {
     "no_box": "no box",
     "none": "says: none",
@@ -57,7 +56,7 @@ def make_page(result: CheckResult, conclusion: Conclusion, footer: str) -> Page:
                 rows=[(f.title, f.detail, ", ".join(f.examples[:MAX_CARDS])) for f in notes],
             )
         )
-    sections += _tables(result)
+    sections += result_tables(result)
     for task in result.tasks:
         cards = [_card(one, root) for one in result.answered if one.sample.task == task]
         sections.append(Section(title=f"Answers: {task}", cards=cards))
@@ -76,43 +75,60 @@ def make_page(result: CheckResult, conclusion: Conclusion, footer: str) -> Page:
     )
 
 
-def _tables(result: CheckResult) -> Iterator[Section]:
-    yield Section(
-        title="Score by task",
-        head=("task", "n", *_METRICS),
-        rows=[
-            (task, int(metrics["n"]), *(float(metrics.get(name, math.nan)) for name in _METRICS))
-            for task, metrics in result.tasks.items()
-        ],
-    )
+def result_tables(result: CheckResult) -> Iterator[Section]:
+    """The scores by task, what survives the controls, other forms of the request; in percent."""
+    from univg_eval.lmms.check import declared_words
+
+    rows: list[tuple[str, ...]] = []
+    for task, metrics in result.tasks.items():
+        n, cells = metrics["n"], ["–"] * 4
+        if "acc@0.5" in metrics:
+            interval = wilson_interval(round(metrics["acc@0.5"] * n), n)
+            acc, miou, answered = (_percent(metrics[k]) for k in ("acc@0.5", "miou", "answered"))
+            cells = [acc, f"{_percent(interval.low)}-{_percent(interval.high)}", miou, answered]
+        rows.append((task, str(n), *cells))
+    head = ("task", "n", "Acc@0.5 %", "95 %", "mIoU %", "readable %")
+    yield Section("Score by task", head=head, rows=rows)
     if result.controls:
+        rows = []
+        for r in result.controls:
+            survives = _percent(r.survives if r.is_meaningful else None)
+            span = f"{_percent(r.low)} to {_percent(r.high)}" if r.is_meaningful else "–"
+            scores = _percent(r.score), _percent(r.control_score)
+            rows.append((r.control, str(r.n), *scores, survives, span, str(r.same)))
         yield Section(
-            title="What survives the controls",
-            text="Share of the score that is left when something is taken away; the interval is a "
+            "What survives the controls",
+            "Share of the score that is left when something is taken away; the interval is a "
             "paired bootstrap over samples that share images.",
-            head=("control", "n", "score", "under control", "survives", "from", "to"),
-            rows=[
-                (
-                    *(r.control, r.n, r.score, r.control_score),
-                    *map(_or_dash, (r.survives, r.low, r.high) if r.is_meaningful else (None,) * 3),
-                )
-                for r in result.controls
-            ],
+            head=("control", "n", "score %", "under it %", "survives %", "95 %", "same text"),
+            rows=rows,
         )
     if result.variants:
+        first = result.variants[0]
+        declared = f"{declared_words(result.settings)} (declared)"
+        rows = [(declared, str(first.n), _percent(first.declared_score), "", "", "")]
+        rows += [
+            (
+                r.name,
+                str(r.n),
+                _percent(r.score),
+                f"{100 * r.difference:+.0f}",
+                f"{100 * r.low:+.0f} to {100 * r.high:+.0f}",
+                f"{r.p:.3f}" if r.p >= 0.001 else "< 0.001",
+            )
+            for r in result.variants
+        ]
         yield Section(
-            title="Other forms of the request",
-            text="p: exact McNemar test against the declared form, corrected for the number of "
+            "Other forms of the request",
+            "p: exact McNemar test against the declared form, corrected for the number of "
             "variants.",
-            head=("request", "n", "score", "difference", "from", "to", "p"),
-            rows=[
-                (r.name, r.n, r.score, r.difference, r.low, r.high, r.p) for r in result.variants
-            ],
+            head=("request", "n", "score %", "difference", "95 %", "p"),
+            rows=rows,
         )
 
 
-def _or_dash(value: float | None) -> float | str:
-    return "–" if value is None else value
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.0f}"
 
 
 def _read_otherwise(finding: CheckFinding) -> Mapping[str, DrawnBox]:

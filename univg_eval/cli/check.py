@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,6 +164,7 @@ def _show(console: Console, result: CheckResult, conclusion: Conclusion, page: P
     from rich.padding import Padding
     from rich.text import Text
 
+    from univg_eval.cli._check_page import result_tables
     from univg_eval.report.text import printable
 
     def text(words: str, style: str = "") -> Text:
@@ -182,8 +183,8 @@ def _show(console: Console, result: CheckResult, conclusion: Conclusion, page: P
             below.append(text(f"e.g. {', '.join(finding.examples[:3])}", "dim"))
         for line in below:
             console.print(Padding(line, (0, 0, 0, 2)))
-    for table in _tables(result):
-        console.print("", table, sep="\n")
+    for table in result_tables(result):
+        console.print("", _table(table.head, table.rows), sep="\n")
     settings = ", ".join(
         f"{name} {value} ({source})"
         for name, (value, source) in result.settings.to_dict().items()
@@ -196,52 +197,7 @@ def _show(console: Console, result: CheckResult, conclusion: Conclusion, page: P
     console.print(text(f"Run records: {result.plan.out / 'records'}"))
 
 
-def _tables(result: CheckResult) -> Iterator[Table]:
-    from univg_eval.analysis.stats import wilson_interval
-    from univg_eval.lmms.check import declared_words
-
-    rows = []
-    for task, metrics in result.tasks.items():
-        n, cells = metrics["n"], ["–"] * 4
-        if "acc@0.5" in metrics:
-            interval = wilson_interval(round(metrics["acc@0.5"] * n), n)
-            acc, miou, answered = (_percent(metrics[k]) for k in ("acc@0.5", "miou", "answered"))
-            cells = [acc, f"{_percent(interval.low)}-{_percent(interval.high)}", miou, answered]
-        rows.append((task, str(n), *cells))
-    yield _table(("task", "n", "Acc@0.5 %", "95 %", "mIoU %", "readable %"), rows)
-    if result.controls:
-        rows = []
-        for r in result.controls:
-            survives = _percent(r.survives if r.is_meaningful else None)
-            span = f"{_percent(r.low)} to {_percent(r.high)}" if r.is_meaningful else "–"
-            scores = _percent(r.score), _percent(r.control_score)
-            rows.append((r.control, str(r.n), *scores, survives, span, str(r.same)))
-        yield _table(
-            ("control", "n", "score %", "under it %", "survives %", "95 %", "same text"), rows
-        )
-    if result.variants:
-        first = result.variants[0]
-        declared = f"{declared_words(result.settings)} (declared)"
-        rows = [(declared, str(first.n), _percent(first.declared_score), "", "", "")]
-        rows += [
-            (
-                r.name,
-                str(r.n),
-                _percent(r.score),
-                f"{100 * r.difference:+.0f}",
-                f"{100 * r.low:+.0f} to {100 * r.high:+.0f}",
-                f"{r.p:.3f}" if r.p >= 0.001 else "< 0.001",
-            )
-            for r in result.variants
-        ]
-        yield _table(("request", "n", "score %", "difference", "95 %", "p"), rows)
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.0f}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -252,5 +208,5 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     for i, name in enumerate(head):
         table.add_column(name, justify="right" if i else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
     return table
