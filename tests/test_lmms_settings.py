@@ -151,7 +151,7 @@ def test_an_unknown_dialect_names_every_way_to_set_it(
 
 WRONG = [
     ({"UNIVG_DIALECT": "qwen"}, "unknown dialect 'qwen'.*UNIVG_DIALECT"),
-    ({"UNIVG_PROMPT": "loud"}, "prompt style 'loud'.*think, direct"),
+    ({"UNIVG_PROMPT": "loud"}, "prompt style is 'loud'.*think, direct"),
     ({"UNIVG_PROTOCOL": "paper"}, "unknown protocol 'paper'.*UNIVG_PROTOCOL"),
     ({"UNIVG_MAX_PIXELS": "many"}, "max_pixels is 'many'.*whole number"),
     ({"UNIVG_MAX_PIXELS": "0"}, "max_pixels is '0'"),

@@ -1,4 +1,4 @@
-"""The ``_video`` tasks: what is asked, the film that is handed over, and who can take it."""
+"""The ``_video`` tasks: the prompt, the file that is handed over, and who can take it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ pytest.importorskip("lmms_eval")
 pytest.importorskip("av")
 
 from univg_eval.images.video import read_frames
-from univg_eval.lmms.films import film_of_file, film_of_folder
 from univg_eval.lmms.media import (
     IMAGE_BACKENDS,
     VIDEO_BACKENDS,
@@ -30,6 +29,7 @@ from univg_eval.lmms.media import (
     video_view,
 )
 from univg_eval.lmms.settings import ModelUnderTest, resolve_settings, shown_settings
+from univg_eval.lmms.video_files import video_at
 
 VIDEO = {"media": "video"}
 TINY = lmms_data.REPO / "univg_eval" / "models" / "tiny"
@@ -69,7 +69,7 @@ def view(sample: GroundingSample, root: Path) -> GroundingSample:
     return shown
 
 
-# What is asked
+# The prompt
 
 
 def test_a_folder_becomes_a_question_about_a_numbered_frame(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_folder_becomes_a_question_about_a_numbered_frame(tmp_path: Path) -> N
     assert GroundingSample.from_dict(shown.to_dict()) == shown
 
 
-def test_a_film_of_mini_keeps_its_question_and_says_which_frames_it_names(mini: Path) -> None:
+def test_a_video_of_mini_keeps_its_question_and_says_which_frames_it_names(mini: Path) -> None:
     (sample, *_) = [s for s in load_samples("univg_mini", root=mini) if s.task == "revos"]
     assert video_of(sample) == sample.images[0].split("#")[0]
     shown = view(sample, mini)
@@ -105,7 +105,7 @@ def test_a_film_of_mini_keeps_its_question_and_says_which_frames_it_names(mini: 
     )
     assert shown.extra["shown_video"]["frame"] == 12
     assert shown.box == sample.box
-    # A film is handed over as it is.
+    # A file is handed over as it is.
     assert video_file(shown, mini) == mini / video_of(sample)
 
 
@@ -142,7 +142,7 @@ def test_a_sample_without_one_asked_frame_is_refused(
         view(lmms_data.make_video_sample("revos", 0, **changes), tmp_path)
 
 
-# The film
+# The file
 
 
 def noisy_frames(folder: Path, n: int, wh: tuple[int, int]) -> list[np.ndarray]:
@@ -162,26 +162,26 @@ def noisy_frames(folder: Path, n: int, wh: tuple[int, int]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("wh", [(64, 48), (65, 47), (101, 33)])
-def test_frames_come_back_from_the_film_at_their_number_in_their_size(
+def test_frames_come_back_from_the_video_at_their_number_in_their_size(
     tmp_path: Path, wh: tuple[int, int]
 ) -> None:
     frames = noisy_frames(tmp_path / "clip", 15, wh)
-    film = film_of_folder(tmp_path / "clip").encoded(tmp_path / "films" / "clip.mp4")
-    facts = film_of_file(film)
+    file = video_at(tmp_path / "clip").encoded(tmp_path / "videos" / "clip.mp4")
+    facts = video_at(file)
     assert (facts.n_frames, facts.fps) == (15, 2.0)
-    for image, frame in zip(read_frames(film, range(15)), frames, strict=True):
+    for image, frame in zip(read_frames(file, range(15)), frames, strict=True):
         assert image.size == wh
         error = np.asarray(image, float) - frame
         assert 10 * np.log10(255**2 / np.mean(error**2)) > 38  # dB
         assert np.abs(error).mean() < 2.5
 
 
-def test_a_film_is_made_once_and_again_when_a_frame_changes(tmp_path: Path) -> None:
+def test_a_video_is_made_once_and_again_when_a_frame_changes(tmp_path: Path) -> None:
     lmms_data.write_frames(tmp_path, "revos")
     shown = view(lmms_data.make_video_sample("revos", 0), tmp_path)
     first = video_file(shown, tmp_path)
     assert first is not None
-    assert first.parent == tmp_path / ".films" / "revos" / "images"
+    assert first.parent == tmp_path / ".videos" / "revos" / "images"
     made = first.stat().st_mtime_ns
     assert video_file(shown, tmp_path) == first
     assert first.stat().st_mtime_ns == made
@@ -192,29 +192,29 @@ def test_a_film_is_made_once_and_again_when_a_frame_changes(tmp_path: Path) -> N
     assert second != first
     assert {path.name for path in first.parent.iterdir()} == {first.name, second.name}
     frame.unlink()
-    with pytest.raises(UserError, match=r"clip has 2 frames, and had 3 when the question was made"):
+    with pytest.raises(UserError, match=r"clip has 2 frames, and had 3 when the task"):
         video_file(shown, tmp_path)
 
 
-def test_a_frame_that_goes_while_its_film_is_made_is_named(tmp_path: Path) -> None:
+def test_a_frame_that_goes_while_its_video_is_made_is_named(tmp_path: Path) -> None:
     noisy_frames(tmp_path / "clip", 3, (64, 48))
-    film = film_of_folder(tmp_path / "clip")
+    file = video_at(tmp_path / "clip")
     (tmp_path / "clip" / "1.png").unlink()
     with pytest.raises(UserError, match=r"a frame of the video .*clip is gone: .*1.png"):
-        film.encoded(tmp_path / "films" / "clip.mp4")
+        file.encoded(tmp_path / "videos" / "clip.mp4")
 
 
-def test_what_is_known_of_a_film_is_that_of_the_file_that_stands_there(tmp_path: Path) -> None:
+def test_what_is_known_of_a_video_is_that_of_the_file_that_stands_there(tmp_path: Path) -> None:
     for n in (3, 5):
         noisy_frames(tmp_path / f"clip{n}", n, (64, 48))
-        film_of_folder(tmp_path / f"clip{n}").encoded(tmp_path / "clip.mp4").replace(
+        video_at(tmp_path / f"clip{n}").encoded(tmp_path / "clip.mp4").replace(
             tmp_path / "clip.mp4"
         )
-        assert film_of_file(tmp_path / "clip.mp4").n_frames == n
+        assert video_at(tmp_path / "clip.mp4").n_frames == n
 
 
 def test_a_single_frame_is_shown_twice_and_counted_once(tmp_path: Path) -> None:
-    """The readers of the Qwen backends fail on films of one frame."""
+    """The readers of the Qwen backends fail on videos of one frame."""
     lmms_data.write_frames(tmp_path, "revos")
     for name in ("1.png", "2.png"):
         (tmp_path / "revos" / "images" / "clip" / name).unlink()
@@ -223,40 +223,40 @@ def test_a_single_frame_is_shown_twice_and_counted_once(tmp_path: Path) -> None:
     shown = view(sample, tmp_path)
     assert shown.instruction.startswith("This is a video of 1 frame. Please")
     assert "in frame 1 (counted from 1, at 0.00 seconds)" in shown.instruction
-    film = video_file(shown, tmp_path)
-    assert film is not None
-    first, second = (np.asarray(image) for image in read_frames(film, [0, 1]))
-    assert film_of_file(film).n_frames == 2
+    file = video_file(shown, tmp_path)
+    assert file is not None
+    first, second = (np.asarray(image) for image in read_frames(file, [0, 1]))
+    assert video_at(file).n_frames == 2
     assert np.abs(first.astype(int) - second).max() <= 2
 
 
 @pytest.mark.parametrize("name", ["clip.mkv", "clip.MP4"])
-def test_a_film_that_backends_would_pass_over_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_video_that_backends_would_pass_over_is_refused(tmp_path: Path, name: str) -> None:
     noisy_frames(tmp_path / "clip", 3, (64, 48))
-    film_of_folder(tmp_path / "clip").encoded(tmp_path / "clip.mp4").replace(tmp_path / name)
+    video_at(tmp_path / "clip").encoded(tmp_path / "clip.mp4").replace(tmp_path / name)
     sample = lmms_data.make_video_sample("revos", 0, images=(f"{name}#frame=0",) * 3, extra={})
     with pytest.raises(UserError, match=r"clip\.\w+: some backends .*convert it to mp4"):
         view(sample, tmp_path)
 
 
-def test_frames_of_two_sizes_and_damaged_ones_leave_no_film(tmp_path: Path) -> None:
+def test_frames_of_two_sizes_and_damaged_ones_leave_no_video(tmp_path: Path) -> None:
     from PIL import Image
 
     noisy_frames(tmp_path / "clip", 3, (64, 48))
     Image.new("RGB", (64, 50)).save(tmp_path / "clip" / "1.png")
-    target = tmp_path / "films" / "clip.mp4"
+    target = tmp_path / "videos" / "clip.mp4"
     with pytest.raises(UserError, match=r"1.png is 64x50 pixels, the first of its video 64x48"):
-        film_of_folder(tmp_path / "clip").encoded(target)
+        video_at(tmp_path / "clip").encoded(target)
     (tmp_path / "clip" / "1.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"cannot read .*1.png as an image"):
-        film_of_folder(tmp_path / "clip").encoded(target)
-    assert not list((tmp_path / "films").iterdir())
+        video_at(tmp_path / "clip").encoded(target)
+    assert not list((tmp_path / "videos").iterdir())
 
 
 def test_a_file_that_is_no_video_is_named(tmp_path: Path) -> None:
-    (tmp_path / "bad.mp4").write_bytes(b"this is no film" * 50)
+    (tmp_path / "bad.mp4").write_bytes(b"this is no video" * 50)
     with pytest.raises(UserError, match=r"cannot read .*bad.mp4 as a video"):
-        film_of_file(tmp_path / "bad.mp4")
+        video_at(tmp_path / "bad.mp4")
 
 
 # Who can take it
@@ -301,7 +301,7 @@ def test_the_lists_name_backends_that_lmms_eval_has() -> None:
 
 
 WRONG = [
-    ({"media": "film"}, r"media is 'film' \(metadata key media.*expected one of: images, video"),
+    ({"media": "movie"}, r"media is 'movie' \(metadata key media.*expected one of: images, video"),
     ({"control": "mirror"}, r"control is 'mirror'.*none, blank, swapped, permuted, cut"),
     ({"control": "blank", "media": "video"}, r"control 'blank' changes images, and media is 'vid"),
 ]
@@ -356,7 +356,7 @@ def test_simple_backends_get_a_path_and_chat_backends_a_video_part(
     (path,) = to_visual(task.dataset[split][doc_id])
     assert isinstance(path, str)
     assert path.endswith(".mp4")
-    assert film_of_file(Path(path)).n_frames == 3
+    assert video_at(Path(path)).n_frames == 3
     task = task_of("univg_revos_video", model="qwen2_5_vl", model_args="pretrained=/none")
     text, to_messages, _, doc_id, _, split = task.instances[0].args
     (turn,) = ChatMessages(messages=to_messages(task.dataset[split][doc_id])).messages
@@ -399,7 +399,7 @@ def test_oracle_and_record_of_a_video_run_stand_apart(revos: Path, tmp_path: Pat
     ]
     assert record.manifest.complete is True
     assert {row["benchmark"] for row in record.responses} == {"revos+video"}
-    # Scored again, the questions are those about the video: its asked frame is the only image.
+    # Scored again, the questions are those about the video: its target frame is the only image.
     again, changed = tmp_path / "again", tmp_path / "changed"
     command = ["rescore", str(record.path), "-o"]
     assert main([*command, str(again)]) == 0
@@ -438,7 +438,7 @@ def run_with_model(model: Any, name: str, model_args: str, tasks: list[str]):
     return [row for task in tasks for row in results["samples"][task]], grids
 
 
-def test_the_tiny_model_sees_films_through_the_stock_simple_backend(
+def test_the_tiny_model_sees_videos_through_the_stock_simple_backend(
     mini: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
     """lmms-eval's simple/qwen2_vl with the real processor, up to the frames that it samples."""
@@ -458,7 +458,7 @@ def test_the_tiny_model_sees_films_through_the_stock_simple_backend(
     assert all(row["filtered_resps"][0] for row in rows)
 
 
-def test_a_stock_chat_backend_reads_the_film_of_a_folder(
+def test_a_stock_chat_backend_reads_the_video_of_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
     """lmms-eval's chat/qwen2_5_vl with random weights; seven frames, of which it takes six."""

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 __all__ = ["Progress", "progress_bars"]
 
@@ -18,8 +19,9 @@ SECONDS_A_LINE = 10.0
 @contextmanager
 def progress_bars(*, stay: bool = False) -> Iterator[Progress]:
     """A bar for each title; `stay` leaves them on the screen afterwards."""
-    if not sys.stderr.isatty():
-        yield _lines()
+    stream = sys.stderr  # whatever takes its place in the block
+    if not stream.isatty():
+        yield _lines(stream)
         return
     from rich.console import Console
     from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -31,7 +33,13 @@ def progress_bars(*, stay: bool = False) -> Iterator[Progress]:
         TaskProgressColumn(),
         TimeElapsedColumn(),
     )
-    bars = Bars(*columns, console=Console(stderr=True), transient=not stay, redirect_stdout=False)
+    bars = Bars(
+        *columns,
+        console=Console(file=stream),
+        transient=not stay,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
     tasks: dict[str, TaskID] = {}
 
     def show(title: str, done: int, total: int) -> None:
@@ -46,13 +54,13 @@ def progress_bars(*, stay: bool = False) -> Iterator[Progress]:
         bars.stop()
 
 
-def _lines() -> Progress:
+def _lines(stream: TextIO) -> Progress:
     last = time.monotonic()
 
     def show(title: str, done: int, total: int) -> None:
         nonlocal last
         if time.monotonic() - last >= SECONDS_A_LINE and total:
             last = time.monotonic()
-            print(f"{title}: {100 * done / total:.0f} %", file=sys.stderr, flush=True)
+            print(f"{title}: {100 * done / total:.0f} %", file=stream, flush=True)
 
     return show

@@ -64,7 +64,7 @@ def run_eval(
     """Run lmms-eval with `arguments`, and once more for each control.
 
     Args:
-        arguments: of lmms-eval's own.
+        arguments: lmms-eval's own.
         settings: ``dialect``, ``prompt`` and ``protocol`` as given, None where they are not.
         records: parent of the run's records; ``<output_path>/records`` if None.
         controls: of `images.controls`. Their output is below ``<output_path>/<control>``.
@@ -87,20 +87,19 @@ def run_eval(
                 "--predict_only writes no scores, so there is nothing to record; use lmms-eval "
                 "itself for it"
             )
-        folder = str(task_folder())
-        others = [planned.include_path] if planned.include_path else []
-        args.include_path = [folder, *(path for path in others if path != folder)]
-        args.output_path = planned.output_path or DEFAULT_OUTPUT
-        if "," in args.output_path:
+        output = planned.output_path or DEFAULT_OUTPUT
+        if "," in output:
             raise UserError(
-                f"--output_path {args.output_path!r}: lmms-eval cannot take a path with a comma; "
-                "choose another"
+                f"--output_path {output!r}: lmms-eval cannot take a path with a comma; choose "
+                "another"
             )
+        folders = [str(task_folder()), *filter(None, [planned.include_path])]
+        args.include_path = list(dict.fromkeys(folders))
         args.log_samples = True
         tasks = check(planned, args.include_path)
         under = {control: _names_under(control, tasks) for control in controls}
-        output = args.output_path
         parent = records or Path(output) / "records"
+        args.output_path = output
         if not _evaluate(args, parent, planned):
             return EXIT_FAILED
         for control, names in under.items():
@@ -122,7 +121,7 @@ def _evaluate(args: argparse.Namespace, records: Path, planned: argparse.Namespa
     new = sorted(_results_files(args.output_path) - before)
     if not new:
         sys.stderr.write(
-            "univg eval: lmms-eval failed and wrote no results; its message stands above\n"
+            "univg eval: lmms-eval failed and wrote no results; see its message above\n"
         )
     written = []
     for file in new:
@@ -132,25 +131,26 @@ def _evaluate(args: argparse.Namespace, records: Path, planned: argparse.Namespa
         ):
             sys.stdout.write(f"run record: {path}\n")
             written.append(load_run(path))
+    n = sum(len(record.responses) for record in written)
     n_failed = sum(record.failed_requests for record in written)
     if n_failed:
-        _tell_failed_requests(written, n_failed, planned.use_cache)
-    return n_failed < sum(len(record.responses) for record in written)
+        _report_failed_requests(written, n_failed, n, planned.use_cache)
+    return n_failed < n
 
 
-def _tell_failed_requests(records: Sequence[RunRecord], n_failed: int, cache: str | None) -> None:
-    """Say how many requests failed, and see to it that the next call can ask them again."""
-    n = sum(len(record.responses) for record in records)
+def _report_failed_requests(
+    records: Sequence[RunRecord], n_failed: int, n: int, cache: str | None
+) -> None:
+    """Say how many requests failed, and take them out of the cache for the next call."""
     first = next(message for one in records for message in one.errors.values())
     if cache:
         forget_failed_requests(cache)
-        remedy = f"Run the same command again: the cache {cache} gives the answers that it has, "
+        remedy = f"Run the same command again: {cache} has the other responses"
     else:
-        remedy = "With --use_cache DIR a second call would ask these alone: the answers are kept, "
+        remedy = "With --use_cache DIR a second call sends the failed requests alone"
     sys.stderr.write(
         f"univg eval: {n_failed} of {n} requests failed and count as unanswered, which lowers the "
-        f"result; the field error of responses.jsonl tells why. The first: {first}\n{remedy}"
-        "and failed requests are asked again\n"
+        f"result; see the field error of responses.jsonl. The first: {first}\n{remedy}\n"
     )
 
 
@@ -206,10 +206,10 @@ def check(args: argparse.Namespace, include_path: Sequence[str]) -> list[Groundi
         include_path: folders of task files.
 
     Returns:
-        The tasks of this project among those asked for.
+        The tasks of this project among those requested.
 
     Raises:
-        UserError: none is asked for, a name that begins with univg is no task, or the backend
+        UserError: none is requested, a name that begins with univg is no task, or the backend
             is unknown.
         SystemExit: a benchmark is not prepared, or a setting is wrong or cannot be known.
     """

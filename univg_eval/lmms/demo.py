@@ -80,8 +80,8 @@ def tiny_model(folder: str | os.PathLike[str] | None = None) -> tuple[Path, str]
 def mini_root(n: int, seed: int) -> Path:
     """Data root of the demo.
 
-    The usual one for the default set; a folder of its own in it for another, and where another
-    set stands there, which the demo must not replace.
+    The usual one for the default set; a folder of its own in it for another set, and where
+    another set is there, which the demo must not replace.
     """
     from univg_eval.benchmarks.synthetic.mini import DEFAULT_N, DEFAULT_SEED
 
@@ -96,23 +96,17 @@ def demo_data(n: int, seed: int) -> Iterator[Path]:
     from univg_eval.benchmarks.synthetic.mini import ensure
 
     root = mini_root(n, seed)
-    chosen = {"UNIVG_DATA": str(root), "UNIVG_MINI_N": str(n), "UNIVG_MINI_SEED": str(seed)}
-    # Settings of other runs would change what the demo shows.
-    others = ("UNIVG_DIALECT", "UNIVG_PROMPT", "UNIVG_PROTOCOL", "UNIVG_MIN_PIXELS")
-    cleared = (*others, "UNIVG_MAX_PIXELS")
-    kept = {name: os.environ.get(name) for name in (*chosen, *cleared)}
-    for name in cleared:
-        os.environ.pop(name, None)
-    os.environ.update(chosen)
+    kept = {name: value for name, value in os.environ.items() if name.startswith("UNIVG_")}
     try:
+        for name in kept:  # settings of other runs would change what the demo shows
+            del os.environ[name]
+        os.environ.update(UNIVG_DATA=str(root), UNIVG_MINI_N=str(n), UNIVG_MINI_SEED=str(seed))
         ensure(root, n=n, seed=seed)
         yield root
     finally:
-        for name, value in kept.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in [name for name in os.environ if name.startswith("UNIVG_")]:
+            del os.environ[name]
+        os.environ.update(kept)
 
 
 def run_demo(
@@ -120,7 +114,7 @@ def run_demo(
     *,
     model: str | os.PathLike[str] | None = None,
     limit: int | None = None,
-    progress: Callable[[str, int, int], None],
+    progress: Callable[..., None],
 ) -> list[DemoRun]:
     """Evaluate the tiny model and every baseline through lmms-eval, and write their records.
 
@@ -129,7 +123,7 @@ def run_demo(
             replaced.
         model: see `tiny_model`.
         limit: samples a task; all if None.
-        progress: called with the run's name, samples done and samples to do.
+        progress: called with the run's name, ``done`` and ``total`` samples.
 
     Returns:
         The tiny model first, then the baselines.
@@ -148,7 +142,7 @@ def run_demo(
     runs = []
     for name, backend, model_args in plan:
         progress(name, 0, total)
-        with quiet(), counting(partial(_report, progress, name, total)):
+        with quiet(), counting(partial(progress, name, total=total)):
             evaluation = evaluate(
                 backend,
                 model_args,
@@ -167,10 +161,6 @@ def run_demo(
         progress(name, total, total)
         runs.append(_summary(name, load_run(path)))
     return runs
-
-
-def _report(progress: Callable[[str, int, int], None], name: str, total: int, done: int) -> None:
-    progress(name, done, total)
 
 
 def _summary(name: str, record: RunRecord) -> DemoRun:

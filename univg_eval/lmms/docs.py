@@ -13,6 +13,7 @@ from univg_eval.errors import UserError
 from univg_eval.images.controls import NO_CONTROL, under_control
 from univg_eval.lmms.media import video_view
 from univg_eval.samples import (
+    MANIFEST_FILE,
     GroundingSample,
     benchmark_dir,
     data_root,
@@ -40,8 +41,8 @@ class RowNumber(int):
 
     Several stock backends put requests of different tasks into one batch and then look all
     doc_ids up in the rows of the batch's first task (lmms_eval 0.7.3: simple/qwen2_vl,
-    simple/qwen2_5_vl and more), which shows the model other questions' images. With this doc_id
-    the look-up gives the right row whichever task's rows are asked.
+    simple/qwen2_5_vl and more), which shows the model other samples' images. With this doc_id
+    the look-up gives the right row whichever task's rows are used.
     """
 
     doc: dict[str, Any]
@@ -110,8 +111,8 @@ def load_rows(
     """The rows of a benchmark with this split, and this task if one is named.
 
     univg_mini and photos are generated on first use. `$UNIVG_MINI_N` (samples a task) and
-    `$UNIVG_MINI_SEED` ask for a certain univg_mini, which then takes the place of another one;
-    without them the set that is there is used, whatever its size, or else the default one made.
+    `$UNIVG_MINI_SEED` set which univg_mini, which then replaces another one; without them the set
+    that is there is used, whatever its size, or else the default one made.
 
     Args:
         benchmark, task, split: which rows.
@@ -122,22 +123,21 @@ def load_rows(
         UserError: the benchmark is not prepared, or holds no such rows, or none that can be shown
             that way.
     """
-    manifest = benchmark_dir(benchmark) / "manifest.json"
+    manifest = benchmark_dir(benchmark) / MANIFEST_FILE
     if benchmark == MINI:
-        _ensure_mini()
+        _ensure_mini(manifest)
     elif benchmark == PHOTOS and not manifest.is_file():
         from univg_eval.benchmarks.synthetic.photos import ensure
 
         ensure(data_root())
-    # Fifteen tasks of one benchmark are constructed one after another.
     everything, identity = _load(benchmark, manifest, _changed(manifest))
+    skipped = n_skipped(benchmark)
     rows = [s for s in everything if s.split == split and (task is None or s.task == task)]
     if not rows:
         kinds = sorted({f"{s.task} ({s.split})" for s in everything})
-        skipped = n_skipped(benchmark)
         not_whole = (
             f" It is not complete: {skipped} faulty items were left out when it was prepared; "
-            f"{benchmark_dir(benchmark) / 'manifest.json'} lists them."
+            f"{manifest} lists them."
             if skipped
             else ""
         )
@@ -153,13 +153,13 @@ def load_rows(
             f"control {control!r} can be applied to none of the {len(rows)} rows of task {task!r} "
             f"of {benchmark!r}: {next(iter(left_out.values()))}; choose another task or control"
         )
-    return TaskRows(shown, identity, "+".join(revisions), left_out, n_skipped(benchmark))
+    return TaskRows(shown, identity, "+".join(revisions), left_out, skipped)
 
 
 def as_shown(
     samples: Sequence[GroundingSample], *, control: str, media: str
 ) -> tuple[list[GroundingSample], dict[str, str]]:
-    """Samples under a control, or as questions about videos; and id → reason of those left out."""
+    """Samples under a control, or as samples about videos; and id → reason of those left out."""
     controlled = under_control(control, samples)
     shown = controlled.samples
     return video_view(shown) if media == "video" else shown, controlled.left_out
@@ -167,6 +167,7 @@ def as_shown(
 
 @lru_cache(maxsize=4)
 def _load(benchmark: str, manifest: Path, changed: int) -> tuple[tuple[GroundingSample, ...], str]:
+    """All samples and their fingerprint; kept, as the tasks of a benchmark load it in turn."""
     samples = load_samples(benchmark)
     return tuple(samples), fingerprint(samples)
 
@@ -176,26 +177,31 @@ def _changed(path: Path) -> int:
     return path.stat().st_mtime_ns if path.is_file() else 0
 
 
-def _ensure_mini() -> None:
+_ensured: dict[tuple[Path, int, int], int] = {}
+
+
+def _ensure_mini(manifest: Path) -> None:
     from univg_eval.benchmarks.synthetic.mini import DEFAULT_N, DEFAULT_SEED, ensure
 
-    asked = any(os.environ.get(name, "").strip() for name in ("UNIVG_MINI_N", "UNIVG_MINI_SEED"))
-    standing = None if asked else standing_mini()
-    n, seed = standing or (
-        _whole_number("UNIVG_MINI_N", DEFAULT_N, at_least=1),
-        _whole_number("UNIVG_MINI_SEED", DEFAULT_SEED, at_least=0),
+    n, seed = (
+        _whole_number("UNIVG_MINI_N", at_least=1),
+        _whole_number("UNIVG_MINI_SEED", at_least=0),
     )
+    if n is None and seed is None:
+        n, seed = standing_mini() or (None, None)
+    n = DEFAULT_N if n is None else n
+    seed = DEFAULT_SEED if seed is None else seed
     wanted = (data_root(), n, seed)
-    manifest = benchmark_dir(MINI) / "manifest.json"
     # `ensure` looks at every image file: once a process, unless somebody else builds.
-    if _ensured.get(wanted) != (changed := _changed(manifest)) or not changed:
+    changed = _changed(manifest)
+    if not changed or _ensured.get(wanted) != changed:
         ensure(data_root(), n=n, seed=seed)
         _ensured[wanted] = _changed(manifest)
 
 
 def standing_mini(root: str | os.PathLike[str] | None = None) -> tuple[int, int] | None:
     """(samples a task, seed) of the univg_mini that is there; None where there is none."""
-    if not (benchmark_dir(MINI, root) / "manifest.json").is_file():
+    if not (benchmark_dir(MINI, root) / MANIFEST_FILE).is_file():
         return None
     generator = load_manifest(MINI, root).get("generator")
     if not isinstance(generator, dict):
@@ -203,13 +209,10 @@ def standing_mini(root: str | os.PathLike[str] | None = None) -> tuple[int, int]
     return int(generator["n_per_task"]), int(generator["seed"])
 
 
-_ensured: dict[tuple[Path, int, int], int] = {}
-
-
-def _whole_number(variable: str, default: int, *, at_least: int) -> int:
+def _whole_number(variable: str, *, at_least: int) -> int | None:
     text = os.environ.get(variable, "").strip()
     if not text:
-        return default
+        return None
     if not text.isascii() or not text.isdigit() or int(text) < at_least:
         raise UserError(
             f"environment variable {variable} is {text!r}; expected a whole number, at least "

@@ -1,8 +1,8 @@
-"""The video itself instead of sampled frames: what is asked, and which backends can take it.
+"""The video itself instead of sampled frames: the prompt, and which backends can take it.
 
-A task with ``media: video`` in its metadata hands the model one video file. The question then
-names the asked frame by its number (counted from 1) and its time. Which frames of the file reach
-the model is the backend's own affair; `VIDEO_BACKENDS` tells it for those whose code was read.
+A task with ``media: video`` in its metadata hands the model one video file. The instruction then
+names the target frame by its number (counted from 1) and its time. Which frames of the file reach
+the model is up to the backend; `VIDEO_BACKENDS` lists it for those whose code was read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from loguru import logger
 
 from univg_eval.errors import UserError
 from univg_eval.images.reading import split_reference
-from univg_eval.lmms.films import Film, film_of_file, film_of_folder
+from univg_eval.lmms.video_files import Video, video_at
 from univg_eval.samples import GroundingSample, data_root
 
 __all__ = [
@@ -31,21 +31,27 @@ __all__ = [
 ]
 
 VIDEO_MARK = "shown_video"
-"""Key of `GroundingSample.extra` that holds the video and the asked frame in a video view."""
+"""Key of `GroundingSample.extra` that holds the video and the target frame in a video view."""
 
 _QWEN_FPS = (
     "2 frames a second (at least 4, at most 768, an even number) with the first and the last, "
-    "then at most max_num_frames (32) of them evenly"
+    "then at most max_num_frames (32) of them evenly; the second step for the first video of a "
+    "batch only"
+)
+_EVENLY_OR_ALL = "max_num_frames (32), or all of a shorter video, evenly with both ends"
+_INTERN = "with model_args modality=video: num_frame, centres of equal parts"
+_QWEN_CHAT = (
+    "max_num_frames (32) evenly with both ends; shorter videos fail: set max_num_frames or fps"
 )
 VIDEO_BACKENDS: Mapping[tuple[str, str], str] = {
-    ("simple", "qwen2_vl"): f"{_QWEN_FPS}; the second step for the first video of a batch only",
-    ("simple", "qwen2_5_vl"): f"{_QWEN_FPS}; the second step for the first video of a batch only",
-    ("simple", "qwen3_vl"): "max_num_frames (32), or all of a shorter video, evenly with both ends",
-    ("simple", "qwen3_5"): "max_num_frames (32), or all of a shorter video, evenly with both ends",
+    ("simple", "qwen2_vl"): _QWEN_FPS,
+    ("simple", "qwen2_5_vl"): _QWEN_FPS,
+    ("simple", "qwen3_vl"): _EVENLY_OR_ALL,
+    ("simple", "qwen3_5"): _EVENLY_OR_ALL,
     ("simple", "llava_onevision"): "max_frames_num (32) evenly with both ends, repeating if short",
-    ("simple", "internvl2"): "with model_args modality=video: num_frame, centres of equal parts",
-    ("simple", "internvl3"): "with model_args modality=video: num_frame, centres of equal parts",
-    ("simple", "internvl3_5"): "with model_args modality=video: num_frame, centres of equal parts",
+    ("simple", "internvl2"): _INTERN,
+    ("simple", "internvl3"): _INTERN,
+    ("simple", "internvl3_5"): _INTERN,
     ("simple", "gemma3"): "max_num_frames (32) evenly with both ends",
     ("simple", "openai"): "max_frames_num (10) evenly with both ends, or every 1/video_fps seconds",
     ("simple", "vllm"): "max_frame_num (32) evenly with both ends, repeating if short",
@@ -53,12 +59,8 @@ VIDEO_BACKENDS: Mapping[tuple[str, str], str] = {
         "max_num_frames (32), or an even number of a shorter video's, evenly with both ends; the "
         "first video of a batch decides for all: batch_size=1"
     ),
-    ("chat", "qwen3_vl"): (
-        "max_num_frames (32) evenly with both ends; shorter videos fail: set max_num_frames or fps"
-    ),
-    ("chat", "qwen3_5"): (
-        "max_num_frames (32) evenly with both ends; shorter videos fail: set max_num_frames or fps"
-    ),
+    ("chat", "qwen3_vl"): _QWEN_CHAT,
+    ("chat", "qwen3_5"): _QWEN_CHAT,
     ("chat", "vllm"): "nframes (32) evenly with both ends; shorter videos fail: set nframes or fps",
     ("chat", "sglang"): "nframes (32) evenly with both ends; shorter videos fail: set nframes",
     ("chat", "openai"): (
@@ -69,7 +71,7 @@ VIDEO_BACKENDS: Mapping[tuple[str, str], str] = {
 """(kind, backend) of lmms-eval 0.7.3 → the frames that reach the model."""
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov")
-"""Ends of file names that simple/qwen2_vl and its kin take for a video; others they pass over."""
+"""Ends of file names that simple/qwen2_vl and its kin take for a video; they ignore others."""
 
 IMAGE_BACKENDS = frozenset(
     {
@@ -87,7 +89,7 @@ def require_video_backend(backend: str, *, simple: bool) -> None:
 
     Raises:
         UserError: it is known to take images alone. One that is in neither list passes with a
-            warning: some simple backends leave out what they do not know, and answer unseen.
+            warning: some simple backends leave out what they do not know, and answer blind.
     """
     kind = "simple" if simple else "chat"
     if (kind, backend) in VIDEO_BACKENDS:
@@ -110,11 +112,11 @@ def require_video_backend(backend: str, *, simple: bool) -> None:
 def video_view(
     samples: Sequence[GroundingSample], root: str | os.PathLike[str] | None = None
 ) -> list[GroundingSample]:
-    """The samples as questions about a video.
+    """The samples as samples about a video.
 
-    A view keeps the id, the truth and the asked frame, which is its only image: sizes and boxes
+    A view keeps the id, the truth and the target frame, which is its only image: sizes and boxes
     refer to it. The video is ``extra["video"]`` (file, or folder of frames, below the data root),
-    else the file that all images are frames of. The asked frame is the one that the targets lie
+    else the file that all images are frames of. The target frame is the one that the targets lie
     on, else ``extra["target_frame"]``. The frames of a folder are numbered in the natural order of
     their names, and those of a file by the file.
 
@@ -122,8 +124,7 @@ def video_view(
         UserError: a sample names no video or no single frame of it, or the video is not there.
     """
     base = data_root(root)
-    films: dict[str, Film] = {}
-    return [_view(sample, base, films) for sample in samples]
+    return [_view(sample, base) for sample in samples]
 
 
 def video_of(sample: GroundingSample) -> str | None:
@@ -136,88 +137,85 @@ def video_of(sample: GroundingSample) -> str | None:
     return files.pop() if len(files) == 1 and references[0][1] is not None else None
 
 
-def _view(sample: GroundingSample, base: Path, films: dict[str, Film]) -> GroundingSample:
-    video = video_of(sample)
-    if video is None:
+def _view(sample: GroundingSample, base: Path) -> GroundingSample:
+    name = video_of(sample)
+    if name is None:
         raise UserError(
             f"sample {sample.id!r} names no video: it has no extra['video'], and its images are "
             "not frames of one video file; evaluate the task that shows them as images"
         )
-    if video not in films:
-        films[video] = _film(base / video)
-    film = films[video]
-    numbers = [_frame_number(sample, image, video, film) for image in sample.images]
+    video = _video(base / name)
+    numbers = [_frame_number(sample, image, name, video) for image in sample.images]
     # Targets first: releases differ in how they number files, and so in `target_frame`.
-    asked = numbers[sample.targets[0].image] if sample.targets else sample.extra.get("target_frame")
-    if asked not in numbers:
+    frame = numbers[sample.targets[0].image] if sample.targets else sample.extra.get("target_frame")
+    if frame not in numbers:
         raise UserError(
-            f"sample {sample.id!r} has no target, and its extra['target_frame'] is {asked!r}; "
+            f"sample {sample.id!r} has no target, and its extra['target_frame'] is {frame!r}; "
             f"expected one of the frames that it shows: {', '.join(map(str, numbers))} (0-based)"
         )
-    if any(numbers[target.image] != asked for target in sample.targets):
+    if any(numbers[target.image] != frame for target in sample.targets):
         raise UserError(
             f"sample {sample.id!r} has targets in several frames; evaluate the task that shows "
             "the frames as images"
         )
-    place = numbers.index(asked)
+    place = numbers.index(frame)
+    shown = {"path": name, "frame": frame, "n_frames": video.n_frames, "fps": video.fps}
     return replace(
         sample,
         images=(sample.images[place],),
         widths=sample.widths[place : place + 1],
         heights=sample.heights[place : place + 1],
-        instruction=_question(sample, asked, numbers, film),
+        instruction=_instruction(sample, frame, numbers, video),
         targets=tuple(replace(target, image=0) for target in sample.targets),
         image_is_given=True,
-        extra={**sample.extra, VIDEO_MARK: {"path": video, "frame": asked, **film.to_dict()}},
+        extra={**sample.extra, VIDEO_MARK: shown},
     )
 
 
-def _film(path: Path) -> Film:
-    if path.is_dir():
-        return film_of_folder(path)
+def _video(path: Path) -> Video:
     if path.is_file() and path.suffix not in VIDEO_SUFFIXES:
         raise UserError(
-            f"the video {path}: some backends of lmms-eval pass over files whose names do not end "
-            f"in {', '.join(VIDEO_SUFFIXES)}, and answer unseen; convert it to mp4, or evaluate "
+            f"the video {path}: some backends of lmms-eval ignore files whose names do not end "
+            f"in {', '.join(VIDEO_SUFFIXES)}, and answer blind; convert it to mp4, or evaluate "
             "the task that shows its frames as images"
         )
-    return film_of_file(path)
+    return video_at(path)
 
 
-def _frame_number(sample: GroundingSample, image: str, video: str, film: Film) -> int:
-    """0-based number of an image among the frames of the film."""
+def _frame_number(sample: GroundingSample, image: str, name: str, video: Video) -> int:
+    """0-based number of an image among the frames of the video."""
     path, frame = split_reference(image)
-    if frame is not None and path == video:
+    if frame is not None and path == name:
         return frame
-    parent, _, name = image.rpartition("/")
-    if parent == video and name in film.names:
-        return film.names.index(name)
+    parent, _, file = image.rpartition("/")
+    if parent == name and file in video.names:
+        return video.names.index(file)
     raise UserError(
-        f"sample {sample.id!r}: image {image} is no frame of the video {video}; prepare the "
+        f"sample {sample.id!r}: image {image} is no frame of the video {name}; prepare the "
         "benchmark again"
     )
 
 
-def _question(sample: GroundingSample, asked: int, numbers: Sequence[int], film: Film) -> str:
-    """The question with the asked frame named; frames are counted from 1, time starts at 0.
+def _instruction(sample: GroundingSample, frame: int, numbers: Sequence[int], video: Video) -> str:
+    """The instruction with the target frame named; frames are counted from 1, time starts at 0.
 
     Where the release's own expression is known, the sentence is that of the published video
-    prompt (see `sequence_instruction`) with "video" for the sequence
-    of images. Else the whole question is kept, and it is told which frames its images are.
+    prompt (see `sequence_instruction`) with "video" for the sequence of images. Else the whole
+    instruction is kept, after a sentence that says which frames its images are.
     """
-    frame = f"frame {asked + 1}"
-    video = f"This is a video of {film.n_frames} frame{'s' if film.n_frames > 1 else ''}."
-    when = f"at {asked / film.fps:.2f} seconds"
+    name = f"frame {frame + 1}"
+    intro = f"This is a video of {video.n_frames} frame{'s' if video.n_frames > 1 else ''}."
+    when = f"at {frame / video.fps:.2f} seconds"
     expression = sample.extra.get("expression")
     if isinstance(expression, str):
         return (
-            f"{video} Please understand the entire video content, and then output the bounding box "
-            f"in {frame} (counted from 1, {when}) according to the instruction: {expression}."
+            f"{intro} Please understand the entire video content, and then output the bounding box "
+            f"in {name} (counted from 1, {when}) according to the instruction: {expression}."
         )
     shown = ", ".join(str(number + 1) for number in numbers)
     return (
-        f"{video} The images that the following question names are the frames {shown} of it, in "
-        f"this order, counted from 1; the one that is asked for is {frame}, {when}. "
+        f"{intro} The images that the following question names are the frames {shown} of it, in "
+        f"this order, counted from 1; the one that is asked for is {name}, {when}. "
         f"{sample.instruction}"
     )
 
@@ -229,8 +227,8 @@ def video_file(sample: GroundingSample, root: str | os.PathLike[str] | None = No
         None for a sample that is no video view.
 
     Raises:
-        UserError: the video has another number of frames than when it was asked about; see also
-            `univg_eval.lmms.films`.
+        UserError: the video has another number of frames than when the view was made; see also
+            `univg_eval.lmms.video_files`.
     """
     shown: Mapping[str, Any] | None = sample.extra.get(VIDEO_MARK)
     if shown is None:
@@ -238,14 +236,14 @@ def video_file(sample: GroundingSample, root: str | os.PathLike[str] | None = No
     base = data_root(root)
     path = base / shown["path"]
     try:
-        film = _film(path)
-        if film.n_frames != shown["n_frames"]:
+        video = _video(path)
+        if video.n_frames != shown["n_frames"]:
             raise UserError(
-                f"{path} has {film.n_frames} frames, and had {shown['n_frames']} when the question "
-                "was made; prepare its benchmark again"
+                f"{path} has {video.n_frames} frames, and had {shown['n_frames']} when the task "
+                "was loaded; prepare its benchmark again"
             )
-        if film.names:
-            return film.encoded(base / ".films" / f"{shown['path']}.mp4")
-        return film.path
+        if video.names:
+            return video.encoded(base / ".videos" / f"{shown['path']}.mp4")
+        return video.path
     except UserError as error:
         raise UserError(f"sample {sample.id!r}: {error}") from error

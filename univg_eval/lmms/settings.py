@@ -8,7 +8,7 @@ First found wins:
 3. the model under test. Dialect and prompt: the field ``{"univg": {"dialect": …, "prompt": …}}``
    of its config.json, then its model_type. Pixel limits: ``min_pixels`` and ``max_pixels`` of
    model_args, then the default of the backend's own argument, then what the checkpoint's image
-   processor names. Where these arguments of a backend limit videos alone, they tell nothing of
+   processor names. Where these arguments of a backend limit videos alone, they say nothing of
    images; what ``mm_processor_kwargs`` of model_args names is then taken instead;
 4. prompt: the dialect's default style; protocol: ``univg``; pixel limits: the dialect's default.
 
@@ -24,7 +24,8 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class ModelUnderTest:
-    """What lmms-eval was told to run.
+    """What lmms-eval was requested to run.
 
     Attributes:
         backend: lmms-eval's name of the backend, e.g. ``qwen2_vl``.
@@ -144,21 +145,20 @@ class ModelUnderTest:
     @property
     def named_checkpoint(self) -> str | None:
         """Folder or hub name of the checkpoint that model_args name, or None."""
-        for name in _CHECKPOINT_ARGUMENTS:
-            if name in self.args:
-                return str(self.args[name])
-        return None
+        return next((str(self.args[k]) for k in _CHECKPOINT_ARGUMENTS if k in self.args), None)
 
     @property
     def checkpoint(self) -> str | None:
         """Folder or hub name of the checkpoint: from model_args, else the backend's default."""
         if self.named_checkpoint is not None:
             return self.named_checkpoint
-        for name in _CHECKPOINT_ARGUMENTS:
-            default = self.backend_default(name)
-            if isinstance(default, str):
-                return default
-        return None
+        defaults = map(self.backend_default, _CHECKPOINT_ARGUMENTS)
+        return next((name for name in defaults if isinstance(name, str)), None)
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether it is a backend of this project, which runs no model."""
+        return self.backend in (BASELINE_MODEL, REPLAY_MODEL)
 
     def backend_default(self, argument: str) -> Any:
         """Default value of an argument of the backend's constructor, or None."""
@@ -216,15 +216,11 @@ def shown_settings(metadata: Mapping[str, Any]) -> tuple[Setting, Setting]:
     Raises:
         UserError: a value is not known, or the two do not go together.
     """
-    given = _Given({}, metadata)
-    control = given.find("control") or Setting(NO_CONTROL, _DEFAULT)
-    media = given.find("media") or Setting(MEDIA[0], _DEFAULT)
-    for name, setting, known in (("control", control, tuple(CONTROLS)), ("media", media, MEDIA)):
-        if setting.value not in known:
-            raise UserError(
-                f"{name} is {setting.value!r} ({setting.source}); expected one of: "
-                f"{', '.join(known)}"
-            )
+    find = _finder({}, metadata)
+    control = find("control") or Setting(NO_CONTROL, _DEFAULT)
+    media = find("media") or Setting(MEDIA[0], _DEFAULT)
+    _require_known("control", control, CONTROLS)
+    _require_known("media", media, MEDIA)
     if media.value != MEDIA[0] and control.value != NO_CONTROL:
         raise UserError(
             f"control {control.value!r} changes images, and media is {media.value!r}: set the "
@@ -249,7 +245,7 @@ def resolve_settings(
     Raises:
         UserError: a value is wrong, or the dialect cannot be known; the message names the setting.
     """
-    given = _Given(os.environ if environ is None else environ, metadata)
+    find = _finder(os.environ if environ is None else environ, metadata)
     config, config_source, config_error = _checkpoint_config(model)
     declared = config.get("univg") or {}
     if not isinstance(declared, Mapping):
@@ -258,29 +254,26 @@ def resolve_settings(
             '{"dialect": "qwen2_vl", "prompt": "direct"}'
         )
 
-    dialect = given.find("dialect")
-    if dialect is None and "dialect" in declared:
-        dialect = Setting(str(declared["dialect"]), f"field univg.dialect of {config_source}")
-    if dialect is None:
-        dialect = _dialect_of_model(model, config, config_source, config_error)
-    _check(dialect, lambda name: get_dialect(name))
+    def find_or_declared(name: str) -> Setting | None:
+        found = find(name)
+        if found is None and name in declared:
+            found = Setting(str(declared[name]), f"field univg.{name} of {config_source}")
+        return found
 
-    prompt = given.find("prompt")
-    if prompt is None and "prompt" in declared:
-        prompt = Setting(str(declared["prompt"]), f"field univg.prompt of {config_source}")
-    if prompt is None:
-        prompt = Setting(default_prompt_style(dialect.value), "default of the dialect")
-    if prompt.value not in PROMPT_STYLES:
-        raise UserError(
-            f"prompt style {prompt.value!r} ({prompt.source}) is not known; expected one of: "
-            f"{', '.join(PROMPT_STYLES)}"
-        )
+    dialect = find_or_declared("dialect") or _dialect_of_model(
+        model, config, config_source, config_error
+    )
+    with _named(dialect):
+        limits = get_dialect(dialect.value).pixel_limits
+    prompt = find_or_declared("prompt") or Setting(
+        default_prompt_style(dialect.value), "default of the dialect"
+    )
+    _require_known("prompt style", prompt, PROMPT_STYLES)
+    protocol = find("protocol") or Setting("univg", _DEFAULT)
+    with _named(protocol):
+        get_protocol(protocol.value)
 
-    protocol = given.find("protocol") or Setting("univg", "default")
-    _check(protocol, get_protocol)
-
-    low, high = (_pixel_limit(name, given, model) for name in ("min_pixels", "max_pixels"))
-    limits = get_dialect(dialect.value).pixel_limits
+    low, high = (_pixel_limit(name, find(name), model) for name in ("min_pixels", "max_pixels"))
     if limits is not None:
         low, high = (
             Setting(own, "default of the dialect") if found.value is None else found
@@ -305,31 +298,40 @@ def _require_video(model: ModelUnderTest | None, dialect: Setting) -> None:
             f"dialect {dialect.value!r} ({dialect.source}) writes boxes in pixels of the resized "
             "input, and how a backend resizes a video is not known here, so its answers could not "
             "be read: evaluate the task that shows the frames as images (the same name without "
-            "_video), or ask for a dialect on 0-1000 with UNIVG_DIALECT if the model has one"
+            "_video), or set a dialect on 0-1000 with UNIVG_DIALECT if the model has one"
         )
-    if model is not None and model.backend not in (BASELINE_MODEL, REPLAY_MODEL):
+    if model is not None and not model.is_offline:
         require_video_backend(model.backend, simple=model.is_simple)
 
 
-class _Given:
-    """Explicit settings: the environment, then the task's metadata."""
+def _finder(
+    environ: Mapping[str, str], metadata: Mapping[str, Any]
+) -> Callable[[str], Setting | None]:
+    """Looks a setting up in the environment, then in the task's metadata."""
 
-    def __init__(self, environ: Mapping[str, str], metadata: Mapping[str, Any]) -> None:
-        self._environ = environ
-        self._metadata = metadata
-
-    def find(self, name: str) -> Setting | None:
+    def find(name: str) -> Setting | None:
         variable = f"UNIVG_{name.upper()}"
-        if self._environ.get(variable):
-            return Setting(self._environ[variable], f"environment variable {variable}")
-        if self._metadata.get(name) is not None:
-            return Setting(self._metadata[name], f"metadata key {name} of the task's YAML")
+        if environ.get(variable):
+            return Setting(environ[variable], f"environment variable {variable}")
+        if metadata.get(name) is not None:
+            return Setting(metadata[name], f"metadata key {name} of the task's YAML")
         return None
 
+    return find
 
-def _check(setting: Setting, lookup: Any) -> None:
+
+def _require_known(name: str, setting: Setting, known: Iterable[str]) -> None:
+    if setting.value not in known:
+        raise UserError(
+            f"{name} is {setting.value!r} ({setting.source}); expected one of: {', '.join(known)}"
+        )
+
+
+@contextmanager
+def _named(setting: Setting) -> Iterator[None]:
+    """Adds where a wrong value comes from."""
     try:
-        lookup(setting.value)
+        yield
     except UserError as error:
         raise UserError(f"{error} (the value comes from: {setting.source})") from error
 
@@ -338,34 +340,32 @@ def _checkpoint_config(
     model: ModelUnderTest | None,
 ) -> tuple[Mapping[str, Any], str, str | None]:
     """config.json of the model under test, where it lies, and why it could not be read."""
-    if model is None or model.backend in (BASELINE_MODEL, REPLAY_MODEL):
+    if model is None or model.is_offline:
         return {}, "", None
     checkpoint = model.checkpoint
     if checkpoint is None:
         return {}, "", f"the backend {model.backend!r} names no checkpoint"
     folder = Path(checkpoint).expanduser()
     if folder.is_dir():
-        return _read_json_object(folder / "config.json")
+        path = folder / "config.json"
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            return {}, "", f"{path} cannot be read: {error}"
+        if not isinstance(config, dict):
+            return {}, "", f"{path} does not hold a JSON object"
+        return config, str(path), None
     if folder.is_absolute() or checkpoint.startswith("."):
         return {}, "", f"the folder {folder} does not exist"
     from transformers import PretrainedConfig
 
+    source = f"the configuration of {checkpoint!r}"
     try:
         config, _ = PretrainedConfig.get_config_dict(checkpoint)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        return {}, "", f"the configuration of {checkpoint!r} cannot be read: {reason}"
-    return config, f"the configuration of {checkpoint!r}", None
-
-
-def _read_json_object(path: Path) -> tuple[Mapping[str, Any], str, str | None]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return {}, "", f"{path} cannot be read: {error}"
-    if not isinstance(value, dict):
-        return {}, "", f"{path} does not hold a JSON object"
-    return value, str(path), None
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        return {}, "", f"{source} cannot be read: {reason}"
+    return config, source, None
 
 
 def _dialect_of_model(
@@ -404,53 +404,46 @@ def _dialect_of_model(
     raise UserError(f"how the model writes boxes is not known: {reason}; {_DIALECT_REMEDY}")
 
 
-def _pixel_limit(name: str, given: _Given, model: ModelUnderTest | None) -> Setting:
-    found = given.find(name)
-    videos_only = model is not None and model.backend in _VIDEO_LIMITS and not model.is_simple
+def _pixel_limit(name: str, found: Setting | None, model: ModelUnderTest | None) -> Setting:
     if found is None and model is not None:
-        found = _processor_argument(name, model)
-    if found is None and model is not None and model.args.get(name) is not None and not videos_only:
-        found = Setting(model.args[name], f"{name} of model_args")
-    if found is None and model is not None and model.backend not in (BASELINE_MODEL, REPLAY_MODEL):
-        default = None if videos_only else model.backend_default(name)
-        if default is not None:
-            kind = "simple" if model.is_simple else "chat"
-            found = Setting(default, f"default of the backend {kind}/{model.backend}")
-        elif model.checkpoint:
-            limits = pixel_limits(Path(model.checkpoint).expanduser())
-            named: int | None = getattr(limits, name)
-            found = None if named is None else Setting(named, str(limits.source))
+        found = _pixel_limit_of_model(name, model)
     if found is None:
         return Setting(None, "not known")
-    try:
-        value = int(found.value)
-    except (TypeError, ValueError):
-        value = 0
-    if value < 1 or str(found.value).strip() != str(value):
+    text = str(found.value).strip()
+    if not (text.isascii() and text.isdigit() and int(text) >= 1):
         raise UserError(
             f"{name} is {found.value!r} ({found.source}); expected a whole number of pixels, "
             "at least 1"
         )
-    return Setting(value, found.source)
+    return Setting(int(text), found.source)
 
 
-def _processor_argument(name: str, model: ModelUnderTest) -> Setting | None:
-    """What ``mm_processor_kwargs`` of model_args hands to the image processor, as vLLM takes it."""
+def _pixel_limit_of_model(name: str, model: ModelUnderTest) -> Setting | None:
+    """What limits the model's images; None if nothing is known."""
+    # vLLM hands these to the image processor.
     given = model.args.get("mm_processor_kwargs")
-    if given is None:
-        return None
     try:
         values = json.loads(given) if isinstance(given, str) else given
-    except ValueError as error:
-        raise UserError(
-            f"mm_processor_kwargs of model_args is {given!r} ({error}); expected a JSON object, "
-            'such as mm_processor_kwargs={"max_pixels":1003520}'
-        ) from error
-    if not isinstance(values, Mapping):
+    except ValueError:
+        values = given
+    if values is not None and not isinstance(values, Mapping):
         raise UserError(
             f"mm_processor_kwargs of model_args is {given!r}; expected a JSON object, "
             'such as mm_processor_kwargs={"max_pixels":1003520}'
         )
-    if values.get(name) is None:
+    if values is not None and values.get(name) is not None:
+        return Setting(values[name], f"mm_processor_kwargs of model_args, {name}")
+    videos_only = model.backend in _VIDEO_LIMITS and not model.is_simple
+    if not videos_only and model.args.get(name) is not None:
+        return Setting(model.args[name], f"{name} of model_args")
+    if model.is_offline:
         return None
-    return Setting(values[name], f"mm_processor_kwargs of model_args, {name}")
+    default = None if videos_only else model.backend_default(name)
+    if default is not None:
+        kind = "simple" if model.is_simple else "chat"
+        return Setting(default, f"default of the backend {kind}/{model.backend}")
+    if model.checkpoint is None:
+        return None
+    limits = pixel_limits(Path(model.checkpoint).expanduser())
+    named: int | None = getattr(limits, name)
+    return None if named is None else Setting(named, str(limits.source))
