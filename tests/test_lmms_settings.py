@@ -186,5 +186,5 @@ def test_baselines_need_no_setting_and_replay_takes_that_of_its_file(tmp_path: P
     with pytest.raises(UserError, match="no field 'dialect'; add it, or set the environment"):
         resolve("univg_replay", {"responses": str(file)})
     file.write_text('{"id": "a", "response": "", "dialect": "norm1"}\n' * 2)
-    with pytest.raises(UserError, match="'a' stands twice"):
+    with pytest.raises(UserError, match="duplicate id 'a'"):
         resolve("univg_replay", {"responses": str(file)})

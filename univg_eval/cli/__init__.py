@@ -1,6 +1,6 @@
 """The command ``univg``: one module a command, each with `add_parser` and a function to run.
 
-Exit status: 0 success; 1 an internal failure; 2 a user's mistake, told in one message without a
+Exit status: 0 success; 1 an internal failure; 2 a user's mistake, reported in one message without a
 traceback; 3 a check or an audit found something.
 """
 

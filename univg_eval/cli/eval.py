@@ -35,8 +35,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="NAMES",
         nargs="?",
         const="all",
-        help="ask again with what should answer the questions taken away: blank, swapped, "
-        "permuted, cut (separated by commas), or all, which it is without names",
+        help="evaluate again without what is needed to answer: blank, swapped, permuted, cut "
+        "(separated by commas), or all, the default",
     )
     parser.add_argument(
         "--records",

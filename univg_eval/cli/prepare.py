@@ -283,7 +283,7 @@ def _report(
     before: Mapping[str, Any] | None,
     kept: str,
 ) -> dict[str, Any]:
-    """What ``--json`` prints; `kept` is what is told of a benchmark `before` that is replaced."""
+    """What ``--json`` prints; of a replaced benchmark (`before`: its manifest), the key `kept`."""
     splits = manifest.get("splits", {})
     source = manifest.get("source", {})
     findings = manifest.get("audit", {}).get("findings", [])
@@ -321,7 +321,7 @@ def _is_released(source: Mapping[str, Any]) -> bool | None:
 def _shortfalls(source: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The splits that hold less than their authors state, where a reader knows what they state.
 
-    Half of an archive that was unpacked, or of a file of lines, looks like a smaller set.
+    Half of an archive that was unpacked, or of a file of lines, is like a smaller set.
     """
     counts = [
         (file["split"], "images", file["images"], file["published_images"])

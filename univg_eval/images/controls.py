@@ -1,14 +1,7 @@
-"""Controls: the same questions with what should answer them taken away.
+"""Controls: the same samples without what is needed to answer them.
 
-A score that survives a control was not earned by looking. A control changes what the model is
-shown, never the truth that its answer is measured against.
-
-============  ====================================================================================
-blank         every image is a uniform grey one of the same size
-swapped       every image is one of another sample of the same task, see `under_control`
-permuted      the images stand in another order: each moves up by one, the first comes last
-cut           the question is replaced by a request that names the image but not the object
-============  ====================================================================================
+A score that survives a control was not earned by looking at the images. A control changes what the
+model is shown, never the truth that its response is measured against: see `CONTROLS`.
 
 A sample under a control keeps its id. Its `extra` carries `MARK`, and `open_controlled` shows its
 images, so that the row alone says what to show. What a model scores under a control is a figure of
@@ -52,8 +45,8 @@ CONTROLS: Mapping[str, str] = {
     NO_CONTROL: "the samples as they are",
     "blank": "every image is a uniform grey one of the same size",
     "swapped": "every image is one of another sample of the same task, in the size of its own",
-    "permuted": "the images stand in another order, the truth unchanged",
-    "cut": "the question is replaced by a request that names the image but not the object",
+    "permuted": "the images are in another order, the truth unchanged",
+    "cut": "the instruction is replaced by a request that names the image but not the object",
 }
 
 Size = tuple[int, int]
@@ -100,10 +93,10 @@ def under_control(name: str, samples: Iterable[GroundingSample]) -> Controlled:
       one at all, its images stretched to the recorded sizes. The sizes of the row stay right, so
       that a box in pixels means the same as without the control. A sample without such a partner
       is left out.
-    * ``permuted``: at each position stands the image of the next position, with its size, at the
-      last one the first image. Targets keep their position: the truth of "the second image" is
-      still the second position. Samples with one image are left out, and those whose image the
-      model has to find: their question names no position, so the box is the same in any order.
+    * ``permuted``: each position shows the image of the next position, with its size, the last one
+      the first image. Targets keep their position: the truth of "the second image" is still the
+      second position. Samples with one image are left out, and those whose image the model has to
+      find: their instruction names no position, so the box is the same in any order.
     * ``cut``: see `neutral_instruction`.
 
     The result depends on the samples' rows alone: given a whole benchmark or all rows of one
@@ -137,7 +130,7 @@ def _why_not(name: str, sample: GroundingSample) -> str | None:
     if name == "permuted" and len(sample.images) < 2:
         return "one image has no other order"
     if name == "permuted" and not sample.image_is_given:
-        return "its question names no image, so its box is right in any order"
+        return "its instruction names no image, so its box is right in any order"
     return None
 
 
@@ -167,8 +160,8 @@ def _moved_up(values: tuple[Any, ...]) -> tuple[Any, ...]:
 def neutral_instruction(sample: GroundingSample) -> str:
     """A request that keeps the kind of answer and names the image, and says nothing more.
 
-    The image is named where the question names it: by its position, several where the targets lie
-    on several. Where the model has to find the image, it is asked to name it.
+    The image is named as the instruction names it: by its position, several where the targets lie
+    on several. Where the model has to find the image, the request is to name it.
     """
     n = len(sample.images)
     if n == 1:
@@ -224,7 +217,7 @@ def _grey_images(
 
     sizes = sample.image_sizes
     if sizes is None:
-        # The release does not tell the sizes: only the files can.
+        # The release does not state the sizes: only the files do.
         sizes = [image.size for image in open_images(sample, root)]
     return [Image.new("RGB", size, GREY) for size in sizes]
 

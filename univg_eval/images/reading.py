@@ -70,7 +70,7 @@ _switch_before = False
 
 @contextmanager
 def _whole_images_only() -> Iterator[None]:
-    """Make Pillow refuse truncated files, whatever other libraries have told it.
+    """Make Pillow refuse truncated files, whatever other libraries have set.
 
     lmms-eval switches them on when it is imported; the missing part of an image would then be
     grey, and a model would be blamed for not seeing it. The switch is put back when the last of
@@ -157,7 +157,7 @@ _LYING = (5, 6, 7, 8)  # orientations that exchange width and height
 
 
 def _has_late_tags(path: Path) -> bool:
-    """Whether a PNG file has chunks behind its pixels that may tell an orientation."""
+    """Whether a PNG file has chunks behind its pixels that may hold an orientation."""
     seen_pixels = False
     with path.open("rb") as file:
         file.seek(8)
@@ -304,14 +304,14 @@ def open_images(
 
 def _open(references: tuple[str, ...], base: Path) -> list[PILImage.Image]:
     images: dict[int, PILImage.Image] = {}
-    films: dict[str, list[tuple[int, int]]] = {}
+    videos: dict[str, list[tuple[int, int]]] = {}
     for position, reference in enumerate(references):
         path, frame = split_reference(reference)
         if frame is None:
             images[position] = load_image(base / path)
         else:
-            films.setdefault(path, []).append((position, frame))
-    for path, wanted in films.items():
+            videos.setdefault(path, []).append((position, frame))
+    for path, wanted in videos.items():
         frames = read_frames(base / path, [frame for _, frame in wanted])
         images.update(
             {position: image for (position, _), image in zip(wanted, frames, strict=True)}

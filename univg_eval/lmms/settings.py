@@ -57,7 +57,7 @@ BASELINE_DIALECT = "norm1"
 MEDIA = ("images", "video")
 SETTINGS_KEY = "univg_settings"
 """Key of a request's metadata that holds the resolved settings (the baselines read them), and of
-lmms-eval's log of samples, where they stand as `RunSettings.to_dict` gives them."""
+lmms-eval's log of samples, in the form of `RunSettings.to_dict`."""
 _DEFAULT = "default"
 
 _DIALECT_REMEDY = (

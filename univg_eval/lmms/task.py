@@ -5,7 +5,7 @@ are lmms-eval's own, read as follows: ``dataset_path`` is the benchmark, ``datas
 within it, ``test_split`` the split, ``metadata`` may hold settings (see
 `univg_eval.lmms.settings`).
 
-lmms-eval constructs a task before it tells it which model runs; it then sets ``task.args`` and
+lmms-eval constructs a task before the model is known; it then sets ``task.args`` and
 asks for the requests. Assigning `args` is therefore where the settings are resolved.
 """
 
@@ -82,7 +82,7 @@ def _warn_of_skipped(benchmark: str, n_skipped: int, fingerprint: str) -> None:
 
 
 class GroundingTask(ConfigurableMessagesTask):
-    """Grounding questions of one benchmark task, for simple and chat backends.
+    """Grounding samples of one benchmark task, for simple and chat backends.
 
     A user's mistake (benchmark not prepared, unknown dialect, unreadable image) shows one
     message and leaves with status 2: see `univg_eval.lmms.stop`.
@@ -174,7 +174,7 @@ class GroundingTask(ConfigurableMessagesTask):
         """The resolved settings.
 
         Raises:
-            UserError: lmms-eval has not yet told which model runs.
+            UserError: lmms-eval has not yet set which model runs.
         """
         if self._settings is None:
             raise UserError(
@@ -199,7 +199,7 @@ class GroundingTask(ConfigurableMessagesTask):
     # Requests
 
     def doc_to_text(self, doc: dict[str, Any]) -> str:
-        """The prompt; the bare question while the model is not known (lmms-eval's self-test)."""
+        """The prompt; the bare instruction while the model is not known (lmms-eval's self-test)."""
         sample = self.sample(doc)
         if self._settings is None:
             return sample.instruction
@@ -222,8 +222,8 @@ class GroundingTask(ConfigurableMessagesTask):
         if GroundingTask.on_images is not None:
             GroundingTask.on_images(sample)
         try:
-            film = video_file(sample)
-            return open_controlled(sample) if film is None else [str(film)]
+            video = video_file(sample)
+            return open_controlled(sample) if video is None else [str(video)]
         except UserError as error:
             stop_run(error)
 
@@ -242,7 +242,7 @@ class GroundingTask(ConfigurableMessagesTask):
         """Build every request anew, whatever ``--cache_requests`` says.
 
         lmms-eval keeps requests by the task's name alone (0.7.3), so that those of another dialect,
-        prompt, control or prepared set would be asked.
+        prompt, control or prepared set would be sent.
         """
         if kwargs.pop("cache_requests", False):
             logger.warning("{}: --cache_requests is passed over", self.config.task)

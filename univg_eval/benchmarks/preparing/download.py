@@ -2,7 +2,7 @@
 
 They go into the Hub's own cache (``HF_HOME``), which resumes broken downloads, shares files between
 projects and serves them again without a network. Nothing is retried here: a Hub that cannot be
-reached is told at once.
+reached is reported at once.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def fetch(files: HubFiles, *, revision: str | None = None) -> Fetched:
             "--download needs the package huggingface_hub: pip install 'univg[eval]'"
         ) from error
     wanted = revision or files.revision
-    with _told(files, wanted):
+    with _reported(files, wanted):
         commit, trouble = _resolve(files.repo, wanted)
         try:
             folder = Path(
@@ -84,9 +84,9 @@ def fetch(files: HubFiles, *, revision: str | None = None) -> Fetched:
 
 
 def _resolve(repo: str, revision: str) -> tuple[str, Exception | None]:
-    """The commit of a revision; or the revision itself and why the Hub could not be asked.
+    """The commit of a revision; or the revision itself and why the Hub gave no answer.
 
-    Asked first and once: the library would retry for half a minute before it looks at its cache.
+    One request, first: the library would retry for half a minute before it looks at its cache.
     """
     from huggingface_hub import HfApi, errors
 
@@ -111,19 +111,19 @@ def _page(files: HubFiles) -> str:
 
 
 @contextmanager
-def _told(files: HubFiles, revision: str) -> Iterator[None]:
+def _reported(files: HubFiles, revision: str) -> Iterator[None]:
     """Turn what the Hub's library raises into one message each."""
     from huggingface_hub import errors
 
     xet_error: type[Exception] = getattr(errors, "XetDownloadError", RuntimeError)
     where = f"the dataset {files.repo} (revision {revision})"
-    not_cached = (
-        "and the cache of this machine does not hold the files. With a network run the command "
-        "again; without one"
-    )
     by_hand = (
         f"fetch {', '.join(files.files)} by hand from {_page(files)} and give their folder with "
         "--source"
+    )
+    not_cached = (
+        "and the cache of this machine does not hold the files. With a network run the command "
+        f"again; without one {by_hand}"
     )
     try:
         yield
@@ -140,25 +140,23 @@ def _told(files: HubFiles, revision: str) -> Iterator[None]:
     except errors.RepositoryNotFoundError as error:
         raise UserError(
             f"the Hub does not show {where}: it was removed, renamed or made private, or the login "
-            f"of this machine is not valid. If you have its files, give them with --source"
+            "of this machine is not valid. If you have its files, give them with --source"
         ) from error
     except errors.OfflineModeIsEnabled as error:
-        raise UserError(
-            f"cannot download {where}: HF_HUB_OFFLINE is set, {not_cached} {by_hand}"
-        ) from error
+        raise UserError(f"cannot download {where}: HF_HUB_OFFLINE is set, {not_cached}") from error
     except errors.HfHubHTTPError as error:
         raise UserError(
             f"cannot download {where}: the Hub answers {error}. Run the command again to go on "
             f"where it stopped; or {by_hand}"
         ) from error
     except errors.LocalEntryNotFoundError as error:
+        reason = error.__cause__ or error
         raise UserError(
-            f"cannot download {where}: the Hub did not give the files "
-            f"({error.__cause__ or error}), {not_cached} {by_hand}"
+            f"cannot download {where}: the Hub did not give the files ({reason}), {not_cached}"
         ) from error
     except (_http_error(), xet_error) as error:
         raise UserError(
-            f"cannot download {where}: the Hub cannot be reached ({error}), {not_cached} {by_hand}"
+            f"cannot download {where}: the Hub cannot be reached ({error}), {not_cached}"
         ) from error
     except OSError as error:
         raise UserError(
@@ -166,7 +164,7 @@ def _told(files: HubFiles, revision: str) -> Iterator[None]:
             "written"
         ) from error
     except errors.HFValidationError as error:
-        raise UserError(f"{where} cannot be asked for: {error}") from error
+        raise UserError(f"{where} is no valid name: {error}") from error
 
 
 def by_hand_text(name: str, by_hand: Sequence[ByHand]) -> str:

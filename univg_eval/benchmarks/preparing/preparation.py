@@ -1,19 +1,19 @@
-"""From a release that was opened to a benchmark in the data root: resumable, and all or nothing.
+"""From an opened release to a benchmark in the data root: resumable, and all or nothing.
 
-The work is journaled. Every converted item becomes one line of a journal in a hidden work folder of
-the data root (``<root>/.preparing/<benchmark>/journal.jsonl``), so that a run that is killed at any
-moment is taken up by the next one, which converts only what is missing. The journal's first line
-says what it was made from: the release's own facts (files with their SHA-256, revision, options),
-the folders that its images lie in, and the code of the readers. If any of these differ, it is
-thrown away. A line is not believed if one of the item's image files, the folder of its video, or
-another of its inputs (see `release.Item`) has changed since.
+Every converted item becomes one line of a journal in a hidden work folder of the data root
+(``<root>/.preparing/<benchmark>/journal.jsonl``), so that a run that is killed at any moment is
+taken up by the next one, which converts only what is missing. The journal's first line says what it
+was made from: the release's own facts (files with their SHA-256, revision, options), the folders of
+its images, and the code of the readers. If any of these differ, it is begun anew. An item is
+converted again if one of its image files, the folder of its video, or another of its inputs (see
+`release.Item`) has changed since.
 
-The benchmark that stands in the data root is touched last, when the new files are whole on the
+A benchmark that is already in the data root is touched last, when the new files are whole on the
 disk: three renames put links, samples and manifest in place. After that the journal is removed, so
-preparing a finished benchmark again converts everything again (images may have been replaced in
-the meantime) and gives the same fingerprint from the same data.
+that preparing a finished benchmark again converts everything again (images may have been replaced)
+and gives the same fingerprint from the same data.
 
-Faulty items are collected, not met one at a time. Unless they are to be left out, nothing is
+Faulty items are collected and reported together. Unless they are to be left out, nothing is
 prepared: a benchmark without some of its rows is another benchmark.
 """
 
@@ -27,7 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import univg_eval
@@ -105,14 +105,12 @@ class Prepared:
     Attributes:
         folder: ``<root>/<benchmark>``.
         manifest: what its manifest.json holds.
-        skipped: the faulty items that were left out.
         resumed: how many items an earlier, interrupted run had already converted.
-        replaced: the manifest of the benchmark that stood there before, or None.
+        replaced: the manifest of the benchmark that was there before, or None.
     """
 
     folder: Path
     manifest: Mapping[str, Any]
-    skipped: tuple[Fault, ...]
     resumed: int
     replaced: Mapping[str, Any] | None
 
@@ -176,68 +174,42 @@ def prepare_release(
         progress: called with (items done, items in all).
         manifest_extra: makes further keys of the manifest from all samples, such as an audit.
 
-    Returns:
-        What was prepared.
-
     Raises:
         FaultyReleaseError: items are faulty (counts by kind, the first of each kind).
-        UserError: no item is sound; a folder stands where a link has to be, or a file of somebody
-            else's where one of the benchmark has to be; the data root cannot be written; or
-            another process prepares the benchmark. A benchmark that stood there stays as it was,
-            as it does if items are faulty.
+        UserError: no item is sound; a folder is where a link has to be, or a file of somebody else
+            where one of the benchmark has to be; the data root cannot be written; or another
+            process prepares the benchmark. An earlier benchmark then stays as it was.
     """
-    with preparing(release.benchmark, root) as work:
-        return _prepare(release, root, work, skip_faulty, progress, manifest_extra)
-
-
-def _prepare(
-    release: Release,
-    root: str | os.PathLike[str] | None,
-    work: Path,
-    skip_faulty: bool,
-    progress: Progress | None,
-    manifest_extra: ManifestExtra | None,
-) -> Prepared:
     folder = benchmark_dir(release.benchmark, root)
-    links = {
-        folder / _link_name(name): Path(target).resolve() for name, target in release.links.items()
-    }
-    for link, target in links.items():
-        _require_linkable(link, target)
-    _require_own_files(folder, release.benchmark)
-    rows, faults, resumed = _convert_all(release, data_root(root), work, progress)
-    if faults and not skip_faulty:
-        raise FaultyReleaseError(_faults_message(release, faults), faults)
-    if not rows:
-        raise UserError(
-            f"benchmark {release.benchmark!r}: none of its {release.n_items} items could be used. "
-            + _faults_message(release, faults)
-            if faults
-            else f"benchmark {release.benchmark!r}: the release holds no items; nothing was made"
-        )
-    samples = [GroundingSample.from_dict(row, where=where) for where, row in rows]
-    extra = {
-        "source": dict(release.source),
-        "splits": dict(Counter(sample.split for sample in samples)),
-        "complete": not faults,
-        "skipped": [fault.to_dict() for fault in faults],
-        **(manifest_extra(samples) if manifest_extra is not None else {}),
-    }
-    with writing(data_root(root), kept=KEPT):
-        with _temporary_folder(folder) as new:
-            made = write_benchmark(
-                samples, benchmark=release.benchmark, root=new, manifest_extra=extra
+    links = {folder / name: Path(target).resolve() for name, target in release.links.items()}
+    with preparing(release.benchmark, root) as work:
+        for link, target in links.items():
+            _require_linkable(link, target)
+        _require_own_files(folder, release.benchmark)
+        rows, faults, resumed = _convert_all(release, data_root(root), work, progress)
+        if faults and (not rows or not skip_faulty):
+            raise FaultyReleaseError(_faults_message(release, faults), faults)
+        if not rows:
+            raise UserError(
+                f"benchmark {release.benchmark!r}: the release holds no items; nothing was made"
             )
-            replaced = _standing_manifest(release.benchmark, root)
-            _put_in_place(made, folder, links)
-        shutil.rmtree(work)
-    return Prepared(
-        folder=folder,
-        manifest=load_manifest(release.benchmark, root),
-        skipped=tuple(faults),
-        resumed=resumed,
-        replaced=replaced,
-    )
+        samples = [GroundingSample.from_dict(row, where=where) for where, row in rows]
+        extra = {
+            "source": dict(release.source),
+            "splits": dict(Counter(sample.split for sample in samples)),
+            "complete": not faults,
+            "skipped": [fault.to_dict() for fault in faults],
+            **(manifest_extra(samples) if manifest_extra is not None else {}),
+        }
+        with writing(data_root(root), kept=KEPT):
+            with _temporary_folder(folder) as new:
+                made = write_benchmark(
+                    samples, benchmark=release.benchmark, root=new, manifest_extra=extra
+                )
+                replaced = _earlier_manifest(release.benchmark, root)
+                _put_in_place(made, folder, links)
+            shutil.rmtree(work)
+    return Prepared(folder, load_manifest(release.benchmark, root), resumed, replaced)
 
 
 @contextmanager
@@ -310,7 +282,7 @@ def _journal(work: Path) -> Iterator[Journal]:
 
 
 def _convert(item: Item) -> list[Any]:
-    """The rows of an item's samples as they stand in a file, so that resumed rows are the same.
+    """The rows of an item's samples as read from a file, so that resumed rows are the same.
 
     Raises:
         ItemError: from the reader; or ``invalid_row`` for what no file could hold.
@@ -337,7 +309,7 @@ def _stamps(release: Release, base: Path, item: Item, rows: list[Any]) -> _Stamp
     for path in paths:
         _, _, rest = path.partition("/")
         link, _, inner = rest.partition("/")
-        # The link itself may still be that of the standing benchmark, or not be there yet.
+        # The link itself may still be that of an earlier benchmark, or not be there yet.
         place = f"{release.links[link]}/{inner}" if link in release.links else f"{base}/{path}"
         places[path] = place
     with suppress(ItemError):  # what was there is gone: the stamps differ
@@ -452,13 +424,6 @@ def _faults_message(release: Release, faults: Sequence[Fault]) -> str:
 # Putting it in place
 
 
-def _link_name(name: str) -> str:
-    path = PurePosixPath(name)
-    if len(path.parts) != 1 or name in ("", ".", "..", SAMPLES_FILE, MANIFEST_FILE):
-        raise UserError(f"a release cannot link its images as {name!r}; expected a folder's name")
-    return name
-
-
 def _require_linkable(link: Path, target: Path) -> None:
     """Refuse before the work what would fail after it."""
     if not target.is_dir():
@@ -474,10 +439,7 @@ def _require_linkable(link: Path, target: Path) -> None:
 
 
 def _require_own_files(folder: Path, benchmark: str) -> None:
-    """Refuse to replace files that no run has written: a user's data may lie in the data root.
-
-    One that is no JSON is what a power cut left.
-    """
+    """Refuse to replace files that no run has written; one that is no JSON a power cut has left."""
     for name in (SAMPLES_FILE, MANIFEST_FILE):
         path = folder / name
         try:
@@ -487,13 +449,13 @@ def _require_own_files(folder: Path, benchmark: str) -> None:
             continue
         except OSError as error:
             raise UserError(
-                f"cannot read {path}: {error.strerror or error}; move it away: {name} of the "
-                "benchmark has to be there"
+                f"cannot read {path}: {error.strerror or error}; move it away: the benchmark needs "
+                "its place"
             ) from error
         if not isinstance(value, dict) or value.get("benchmark") != benchmark:
             raise UserError(
-                f"{path} is not of the prepared benchmark {benchmark!r}, whose {name} has to be "
-                "there; move it away, or choose another data root with --root"
+                f"{path} is not of the prepared benchmark {benchmark!r}, which needs its place; "
+                "move it away, or choose another data root with --root"
             )
 
 
@@ -527,7 +489,7 @@ def _link_text(folder: Path, target: Path) -> str:
     return str(target)
 
 
-def _standing_manifest(
+def _earlier_manifest(
     benchmark: str, root: str | os.PathLike[str] | None
 ) -> Mapping[str, Any] | None:
     if not (benchmark_dir(benchmark, root) / MANIFEST_FILE).is_file():

@@ -143,7 +143,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             f"reading {path} needs the package av: pip install 'univg[eval]'"
         ) from error
     try:
-        # In a relative path, what stands before a colon would be taken for a protocol.
+        # In a relative path, what is before a colon would be taken for a protocol.
         container = av.open(str(path.absolute()))
     except (av.FFmpegError, OSError, ValueError) as error:
         raise _unreadable(path, error) from error

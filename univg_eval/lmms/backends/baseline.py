@@ -87,7 +87,7 @@ def _number(seed: int, kind: str, sample_id: str) -> int:
 
 
 def is_hit(seed: int, sample_id: str, p: float) -> bool:
-    """Whether ``noisy`` answers this sample rightly: with probability p over seeds and ids."""
+    """Whether ``noisy`` answers this sample correctly: with probability p over seeds and ids."""
     return _number(seed, "noisy", sample_id) / 2.0**64 < p
 
 
@@ -127,7 +127,7 @@ class BaselineModel(OfflineModel):
     Args:
         kind: one of `KINDS`.
         seed: of ``random`` and ``noisy``.
-        p: probability of a right answer of ``noisy``, in [0, 1].
+        p: probability of a correct answer of ``noisy``, in [0, 1].
         batch_size, device, max_batch_size: taken, since lmms-eval passes them, and not used.
     """
 
@@ -180,7 +180,7 @@ class BaselineModel(OfflineModel):
         dialect = settings.make_dialect()
         written, named = [], None
         for image, box in placed:
-            # A name stands before the boxes of its image, once.
+            # The name of an image comes once, before its boxes.
             label = "" if sample.image_is_given or image == named else f"Image-{image + 1}: "
             written.append(label + self._write(image, box, sample, dialect))
             named = image

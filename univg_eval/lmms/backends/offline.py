@@ -47,6 +47,6 @@ class OfflineModel(lmms):
 
 def _foreign(what: str) -> UserError:
     return UserError(
-        f"univg_baseline and univg_replay answer the tasks of univg alone, and none of them asks "
-        f"for {what}; take these tasks out of --tasks"
+        f"univg_baseline and univg_replay answer the tasks of univg alone, and none of them "
+        f"needs {what}; take these tasks out of --tasks"
     )

@@ -26,7 +26,7 @@ def read_responses(path: Path) -> tuple[dict[str, str], str | None]:
     """Responses by id, and the dialect that the lines declare (None if they do not).
 
     Raises:
-        UserError: unreadable, a wrong field, an id that stands twice, or two dialects.
+        UserError: unreadable, a wrong field, a duplicate id, or two dialects.
     """
     responses: dict[str, str] = {}
     dialects: set[str] = set()
@@ -41,7 +41,7 @@ def read_responses(path: Path) -> tuple[dict[str, str], str | None]:
                 f"id {name!r} and response {text!r}"
             )
         if name in responses:
-            raise UserError(f"{where}: the id {name!r} stands twice; give one response an id")
+            raise UserError(f"{where}: duplicate id {name!r}; give one response an id")
         responses[name] = text
         if row.get("dialect") is not None:
             dialects.add(str(row["dialect"]))
