@@ -157,7 +157,7 @@ BAD_FILES = [
     ('{"id": 1, "response": "x"}', "id 1"),
     ("[1]", "expected a JSON object, received list"),
     ("{", "not a JSON value"),
-    ('{"id": "a", "response": ""}\n{"id": "a", "response": ""}', "2: the id duplicate id 'a'"),
+    ('{"id": "a", "response": ""}\n{"id": "a", "response": ""}', "2: duplicate id 'a'"),
     (
         '{"id": "a", "response": "", "dialect": "x"}\n{"id": "b", "response": "", "dialect": "y"}',
         "declare the dialects x, y",
