@@ -10,7 +10,7 @@ from run_records import record_of
 from univg_eval.runs.record import RunRecord
 from univg_eval.samples import GroundingSample, Target, write_benchmark
 
-__all__ = ["ATTACKS", "BENCHMARK", "N_PLAIN", "make_samples", "prepare", "two_runs"]
+__all__ = ["ATTACKS", "BENCHMARK", "N_PLAIN", "contrast", "make_samples", "prepare", "two_runs"]
 
 BENCHMARK = "toy"
 N_PLAIN = 40
@@ -120,3 +120,17 @@ def two_runs(samples: list[GroundingSample]) -> list[RunRecord]:
         record_of(samples, a, label="first"),
         record_of(samples, b, label=f"second {attack}"),
     ]
+
+
+def contrast(a: str, b: str) -> float:
+    """Contrast of two colours by WCAG 2, from 1 to 21."""
+
+    def luminance(color: str) -> float:
+        digits = color.lstrip("#")
+        digits = "".join(2 * d for d in digits) if len(digits) == 3 else digits
+        parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        r, g, b = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)

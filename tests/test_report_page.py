@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from report_data import contrast
 
 from univg_eval.errors import UserError
 from univg_eval.report import Card, DrawnBox, Page, Panel, Section, draw_boxes, write_page
@@ -161,20 +162,6 @@ def test_the_page_can_be_read_without_eyes_and_without_a_mouse():
     assert first["alt"] == "plain; plain [0.1, 0.1, 0.5, 0.5]"
     assert second["alt"].startswith("plain; ") and "does not exist" in second["alt"]
     assert {head["scope"] for head in reader.all("th")} == {"col", "row"}
-
-
-def luminance(color: str) -> float:
-    """Relative luminance by WCAG 2."""
-    digits = color.lstrip("#")
-    digits = "".join(2 * d for d in digits) if len(digits) == 3 else digits
-    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
-    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(a: str, b: str) -> float:
-    low, high = sorted((luminance(a), luminance(b)))
-    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("scheme", [0, 1])

@@ -25,6 +25,7 @@ from report_data import (
     MISS,
     N_PLAIN,
     NEAR,
+    contrast,
     make_samples,
     prepare,
     two_runs,
@@ -52,7 +53,6 @@ from univg_eval.report.run_data import (
     ReportData,
     collect,
     fold,
-    headline,
     is_hit,
     letter_of,
 )
@@ -62,7 +62,7 @@ from univg_eval.report.thumbnails import make_thumbnails
 from univg_eval.runs.manifest import Manifest
 from univg_eval.runs.record import RunRecord
 from univg_eval.samples import GroundingSample, write_benchmark
-from univg_eval.scoring import SampleScore
+from univg_eval.scoring import SampleScore, headline
 
 
 @pytest.fixture(scope="module")
@@ -419,16 +419,9 @@ def test_where_an_axis_ends(values: list[float], end: float) -> None:
     assert ceiling(values) == end
 
 
-def luminance(colour: str) -> float:
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    r, g, b = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts)
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b
-
-
 def test_text_on_colours_is_legible() -> None:
     for colour in [*CLASS_COLOURS.values(), *(run_style(i).colour for i in range(20))]:
-        light, dark = (1.0, luminance(colour)) if colour in ON_DARK else (luminance(colour), 0.0)
-        assert (light + 0.05) / (dark + 0.05) >= 4.5, colour
+        assert contrast(colour, "#fff" if colour in ON_DARK else "#000") >= 4.5, colour
 
 
 def test_runs_differ_without_colour() -> None:

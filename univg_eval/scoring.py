@@ -30,6 +30,7 @@ from univg_eval.protocols import Protocol, get_protocol, parse_answer
 from univg_eval.samples import GroundingSample, Target
 
 __all__ = [
+    "HEADLINES",
     "MACC_THRESHOLDS",
     "METRICS",
     "THRESHOLDS",
@@ -37,6 +38,7 @@ __all__ = [
     "SampleScore",
     "Tally",
     "aggregate",
+    "headline",
     "macro_average",
     "sample_metrics",
     "score_sample",
@@ -326,6 +328,16 @@ def sample_metrics(score: SampleScore) -> dict[str, float]:
         values["image_acc"] = float(score.image_right)
         values["joint@0.5"] = float(score.image_right and iou >= 0.5)
     return values
+
+
+HEADLINES = ("acc@0.5", "no_target_acc", "f1@0.5")
+"""The metric that stands for a sample, by its kind: one target, none, several."""
+
+
+def headline(score: SampleScore) -> float | None:
+    """The one value of a sample in [0, 1], see `HEADLINES`; None for an excluded sample."""
+    metrics = sample_metrics(score)
+    return next((metrics[name] for name in HEADLINES if name in metrics), None)
 
 
 # Sums are kept as whole multiples of 2**-60: exact, so that no order of the samples and no way of

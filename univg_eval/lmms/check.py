@@ -38,7 +38,6 @@ from univg_eval.errors import UserError
 from univg_eval.files import write_text_atomically
 from univg_eval.images.controls import CONTROLS, NO_CONTROL, under_control
 from univg_eval.lmms.command import check as check_arguments
-from univg_eval.lmms.metrics import headline
 from univg_eval.lmms.record import response_text, write_records
 from univg_eval.lmms.run import LoadedModel, evaluate, task_manager
 from univg_eval.lmms.settings import BASELINE_MODEL, REPLAY_MODEL, ModelUnderTest, RunSettings
@@ -48,7 +47,7 @@ from univg_eval.lmms.watch import counting, quiet
 from univg_eval.prompts import PROMPT_STYLES
 from univg_eval.runs.record import RunRecord, load_run, response_of
 from univg_eval.samples import GroundingSample
-from univg_eval.scoring import Response, SampleScore, aggregate, sample_metrics
+from univg_eval.scoring import Response, SampleScore, aggregate, headline
 
 __all__ = ["PAGE_NAME", "Answered", "CheckResult", "Plan", "declared_words", "run_check"]
 
@@ -166,7 +165,7 @@ class _Run:
         found = []
         for record in self.records:
             for line, score in zip(record.responses, record.sample_scores(), strict=True):
-                value = headline(sample_metrics(score))
+                value = headline(score)
                 if value is not None:
                     text = line["response"] or ""
                     found.append(SampleValue(score.id, score.task, score.cluster, value, text))

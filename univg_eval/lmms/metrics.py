@@ -9,17 +9,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from univg_eval.scoring import SampleScore, sample_metrics
+from univg_eval.scoring import SampleScore, headline, sample_metrics
 
-__all__ = ["headline", "logged_values", "mean_of_clustered"]
-
-
-def headline(metrics: Mapping[str, float]) -> float | None:
-    """The one number of a sample: acc@0.5, or no_target_acc or f1@0.5; None if excluded."""
-    for name in ("acc@0.5", "no_target_acc", "f1@0.5"):
-        if name in metrics:
-            return metrics[name]
-    return None
+__all__ = ["logged_values", "mean_of_clustered"]
 
 
 def logged_values(score: SampleScore) -> dict[str, Any]:
@@ -30,7 +22,7 @@ def logged_values(score: SampleScore) -> dict[str, Any]:
     sample counts in no metric and has neither.
     """
     metrics = sample_metrics(score)
-    number = headline(metrics)
+    number = headline(score)
     values: dict[str, Any] = {}
     if number is not None:
         values["score"] = number

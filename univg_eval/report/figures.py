@@ -21,9 +21,9 @@ from univg_eval.leaderboard import Estimate, Mark, macro_estimate, task_estimate
 from univg_eval.leaderboard.rows import Entry, entry_of_runs
 from univg_eval.leaderboard.table import relative_marks
 from univg_eval.report.drawing import run_style
-from univg_eval.report.run_data import HEADLINES, ReportData, ReportRun, headline
+from univg_eval.report.run_data import ReportData, ReportRun
 from univg_eval.report.text import printable
-from univg_eval.scoring import SampleScore
+from univg_eval.scoring import HEADLINES, SampleScore, headline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -23,32 +23,20 @@ from univg_eval.images.controls import CONTROLS, NO_CONTROL, require_control, un
 from univg_eval.protocols import parse_answer
 from univg_eval.runs.record import RunRecord, require_fingerprint, response_of
 from univg_eval.samples import GroundingSample, fingerprint, load_samples
-from univg_eval.scoring import Response, SampleScore, sample_metrics
+from univg_eval.scoring import Response, SampleScore, headline
 
 __all__ = [
-    "HEADLINES",
     "HIT_IOU",
     "Outcome",
     "ReportData",
     "ReportRun",
     "collect",
     "fold",
-    "headline",
     "is_hit",
     "letter_of",
 ]
 
 HIT_IOU = 0.5
-HEADLINES = ("acc@0.5", "no_target_acc", "f1@0.5")
-
-
-def headline(score: SampleScore) -> float | None:
-    """The one number of a sample in [0, 1]: acc@0.5, no_target_acc or f1@0.5, by its kind.
-
-    None for an excluded sample, which counts nowhere.
-    """
-    metrics = sample_metrics(score)
-    return next((metrics[name] for name in HEADLINES if name in metrics), None)
 
 
 def is_hit(score: SampleScore) -> bool | None:

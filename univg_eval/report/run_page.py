@@ -26,10 +26,11 @@ from univg_eval.report.figures import (
     figures_of,
 )
 from univg_eval.report.page import asset, render, write_page
-from univg_eval.report.run_data import Outcome, ReportData, fold, headline, is_hit
+from univg_eval.report.run_data import Outcome, ReportData, fold, is_hit
 from univg_eval.report.text import printable_tree, without_secrets
 from univg_eval.report.thumbnails import Thumbnail, make_thumbnails
 from univg_eval.samples import GroundingSample
+from univg_eval.scoring import headline
 
 __all__ = ["ImageChoice", "RunPage", "write_run_page"]
 

@@ -25,7 +25,7 @@ from univg_eval.runs.record import (
     response_line,
 )
 from univg_eval.samples import GroundingSample
-from univg_eval.scoring import Response, SampleScore, aggregate, sample_metrics, score_samples
+from univg_eval.scoring import Response, SampleScore, aggregate, headline, score_samples
 
 __all__ = ["SOURCE", "Change", "Rescored", "rescore", "write_rescored"]
 
@@ -33,7 +33,6 @@ SOURCE = "rescore"
 """Where a changed setting comes from, in the new manifest."""
 _DIALECT_DEFAULT = "default of the dialect"
 _NOT_KNOWN = "not known"
-_OWN_METRICS = ("acc@0.5", "no_target_acc", "f1@0.5")
 
 Settings = Mapping[str, Sequence[Any]]
 
@@ -61,7 +60,7 @@ class Change:
         That is acc@0.5, and for samples without target no_target_acc, with several f1@0.5. None
         if it is the same, or if the sample is excluded in one of the two.
         """
-        before, after = _own_metric(self.before), _own_metric(self.after)
+        before, after = headline(self.before), headline(self.after)
         if before is None or after is None or before == after:
             return None
         return "gained" if after > before else "lost"
@@ -82,11 +81,6 @@ class Change:
 
 
 _IDENTITY = ("id", "task", "cluster")
-
-
-def _own_metric(score: SampleScore) -> float | None:
-    metrics = sample_metrics(score)
-    return next((metrics[name] for name in _OWN_METRICS if name in metrics), None)
 
 
 @dataclass(frozen=True, slots=True)
