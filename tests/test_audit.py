@@ -68,6 +68,11 @@ def cases(report: AuditReport) -> dict[str, list[tuple[str, ...]]]:
     return {f.kind: [case.samples for case in f.cases] for f in report.findings}
 
 
+def numbers(report: AuditReport) -> dict[str, list[int]]:
+    """The rows concerned, by kind, as numbers."""
+    return {kind: [int(row[0][-5:]) for row in rows] for kind, rows in cases(report).items()}
+
+
 def details(report: AuditReport, kind: str) -> list[str]:
     (finding,) = [f for f in report.findings if f.kind == kind]
     return [case.detail for case in finding.cases]
@@ -134,174 +139,164 @@ def test_sizes_are_those_of_the_upright_file(root: Path) -> None:
     ]
 
 
-def test_a_mask_of_another_size_than_its_image(root: Path) -> None:
-    mask = {"size": [480, 640], "counts": [0, 1]}
-    report = audit(
-        root,
-        still(0, targets=(Target(0, BOX, mask),)),
-        still(1, targets=(Target(0, BOX, mask | {"size": [640, 480]}),)),
-    )
-    assert cases(report) == {"size_mismatch": [("toy-00001",)]}
+def boxes(*boxes: tuple[float, ...]) -> dict[str, Any]:
+    return {"targets": tuple(Target(0, box) for box in boxes)}
+
+
+def changed(text: str) -> dict[str, Any]:
+    return {"instruction": text}
+
+
+NEAR = (0.1, 0.2, 0.3, 0.41)
+FAR, FAR_NEAR, FAR_MOVED = (0.5, 0.5, 0.9, 0.9), (0.5, 0.5, 0.9, 0.91), (0.5, 0.6, 0.9, 1.0)
+MASK = {"size": [480, 640], "counts": [0, 1]}
+BOTH = changed("Find both of them.")
+WORDS = [f"w{i}" for i in range(11)]
+FRAME = "This is a sequence of images. " * 9 + "Find the object that the text is about: {}."
+CUP = "Find the small red cup on a table."
+THREE = {"widths": (640, 320, 640), "heights": (480, 240, 480)} | {
+    "images": ("toy/images/a.png", "toy/images/b.png", "toy/images/a.png")
+}
+ROWS = [
+    # what, changes of each row, findings with their rows, notes
+    (
+        "a mask of another size than its image",
+        [{"targets": (Target(0, BOX, MASK | size),)} for size in ({}, {"size": [640, 480]})],
+        {"size_mismatch": [1]},
+        {},
+    ),
+    ("inverted", [{}, boxes((0.3, 0.2, 0.1, 0.4))], {"invalid_box": [1]}, {}),
+    ("empty", [{}, boxes((0.1, 0.2, 0.1, 0.4))], {"invalid_box": [1]}, {}),
+    ("outside", [{}, boxes((0.1, 0.2, 1.1, 0.4))], {"invalid_box": [1]}, {}),
+    (
+        "not a number, beside a valid one",
+        [{}, boxes(BOX, (float("nan"), 0, 1, 1))],
+        {"invalid_box": [1]},
+        {"several_targets": 1},
+    ),
+    (
+        "one box twice in a row",
+        [boxes(BOX, NEAR), boxes(BOX, NEAR, BOX)],
+        {"doubled_box": [1]},
+        {"several_targets": 2},
+    ),
+    (
+        "a file twice in a row, unless a video was too short",
+        [THREE, THREE | {"extra": {"video": "toy/v"}}],
+        {"repeated_image": [0]},
+        {"repeated_frames": 1},
+    ),
+    (
+        "absent objects",
+        [{"targets": (), "extra": {"absent": a} if a else {}} for a in ("not_visible", "", "no")],
+        {"no_visible_object": [0]},
+        {"no_object": 2},
+    ),
+    (
+        "notes",
+        [{"extra": {"parts": n, "n_boxes": n}} for n in (3, 1)] + [{"widths": (), "heights": ()}],
+        {},
+        {"several_parts": 1, "several_boxes": 1, "unknown_size": 1},
+    ),
+    (
+        "nine tenths of the words",
+        [
+            changed(" ".join(WORDS)),
+            changed(" ".join([*WORDS[:10], "x"])),  # 2 * 10 / 22 = 0.909 of row 0
+            changed(" ".join([*WORDS[:9], "y", "z"])),  # 2 * 9 / 22 = 0.818 of both
+        ],
+        {"near_duplicate": [1]},
+        {},
+    ),
+    (
+        "words without case and punctuation, and the same box",
+        [changed(CUP), changed(CUP.upper().replace(".", "!")), changed("What holds tea?")],
+        {"near_duplicate": [1]},
+        {},
+    ),
+    (
+        "words of the expression where it is recorded",
+        [
+            changed(FRAME.format(text)) | {"extra": {"expression": text}}
+            for text in ("a red cup", "the blue kite", "The blue  kite!")
+        ],
+        {"near_duplicate": [2]},
+        {},
+    ),
+    (
+        "rows with several targets are near only with all of them",
+        [BOTH | boxes(BOX, FAR), BOTH | boxes(BOX, FAR_MOVED), BOTH | boxes(BOX, FAR_NEAR)],
+        {"near_duplicate": [2]},
+        {"several_targets": 3},
+    ),
+    (
+        "the order of targets does not count",
+        [BOTH | boxes(FAR, BOX), BOTH | boxes(BOX, FAR), BOTH | boxes(BOX, FAR_NEAR)],
+        {"duplicate": [1], "near_duplicate": [2]},
+        {"several_targets": 3},
+    ),
+    (
+        "another task, other images",
+        [
+            changed(CUP),
+            changed(CUP) | {"task": "other"},
+            changed(CUP) | THREE | {"extra": {"video": 1}},
+        ],
+        {},
+        {"repeated_frames": 1},
+    ),
+]
 
 
 @pytest.mark.parametrize(
-    "box",
-    [(0.3, 0.2, 0.1, 0.4), (0.1, 0.2, 0.1, 0.4), (0.1, 0.2, 1.1, 0.4), (float("nan"), 0, 1, 1)],
+    ("changes", "found", "notes"), [pytest.param(*r[1:], id=r[0]) for r in ROWS]
 )
-def test_invalid_boxes(root: Path, box: tuple[float, ...]) -> None:
-    report = audit(root, still(0), still(1, targets=(Target(0, BOX), Target(0, box))))
-    assert cases(report) == {"invalid_box": [("toy-00001",)]}
-    assert details(report, "invalid_box")[0].startswith("find: target 2 on image 1 is [")
+def test_rows(
+    root: Path,
+    changes: list[dict[str, Any]],
+    found: dict[str, list[int]],
+    notes: dict[str, int],
+) -> None:
+    report = audit(root, *(still(number, **change) for number, change in enumerate(changes)))
+    assert numbers(report) == found
+    assert report.notes == notes
+    assert set(notes) <= set(NOTES)
 
 
-def test_one_box_twice_in_a_question(root: Path) -> None:
-    near = (0.1, 0.2, 0.3, 0.41)
-    report = audit(
-        root,
-        still(0, targets=(Target(0, BOX), Target(0, near))),
-        still(1, targets=(Target(0, BOX), Target(0, near), Target(0, BOX))),
-    )
-    assert cases(report) == {"doubled_box": [("toy-00001",)]}
-    assert report.notes == {"several_targets": 2}
-
-
-def test_duplicate_and_near_duplicate_rows(root: Path) -> None:
-    text = "Find the small red cup that stands on the table."
-    first = still(0, instruction=text)
-    nearly = (Target(0, (0.1, 0.2, 0.3, 0.43)),)  # IoU 0.2 * 0.2 / (0.2 * 0.23) = 0.87
-    apart = (Target(0, (0.1, 0.2, 0.3, 0.46)),)  # IoU 0.77
-    report = audit(
-        root,
-        first,
-        replace(first, id="toy-00001"),
-        replace(first, id="toy-00002", targets=nearly),
-        replace(first, id="toy-00003", instruction=text.upper().replace(".", "!")),
-        replace(first, id="toy-00004", instruction="Find the small red cup that is on the table."),
-        replace(first, id="toy-00005", targets=apart),
-        replace(first, id="toy-00006", instruction="What can one drink from?"),
-        replace(first, id="toy-00007", task="other"),
-        replace(first, id="toy-00008", images=("toy/images/c.png",)),
-    )
-    Image.new("RGB", (640, 480)).save(root / "toy/images/c.png")
-    report = audit_benchmark("toy", root)
-    found = cases(report)
-    assert found["duplicate"] == [("toy-00001",)]
-    assert found["near_duplicate"] == [
-        ("toy-00002",),
-        ("toy-00003",),
-        ("toy-00004",),
-        ("toy-00005",),
-    ]
-    assert set(found) == {"duplicate", "near_duplicate"}
-    others = {o.samples[0]: o.other for f in report.findings for o in f.cases}
-    # Row 5 is no neighbour of row 0, but of row 2: 0.2 * 0.23 / (0.2 * 0.26) = 0.88.
-    assert others == {
-        "toy-00001": "toy-00000",
-        "toy-00002": "toy-00000",
-        "toy-00003": "toy-00000",
-        "toy-00004": "toy-00000",
-        "toy-00005": "toy-00002",
-    }
-    assert details(report, "near_duplicate")[0] == (
-        "find: IoU 0.870 with toy-00000, 100 % of the words alike"
-    )
-
-
-def test_nine_tenths_of_the_words(root: Path) -> None:
-    words = [f"w{i}" for i in range(11)]
+def test_details_of_rows(root: Path) -> None:
     rows = [
-        still(0, instruction=" ".join(words)),
-        still(1, instruction=" ".join([*words[:10], "x"])),  # 2 * 10 / 22 = 0.909 of row 0
-        still(2, instruction=" ".join([*words[:9], "y", "z"])),  # 2 * 9 / 22 = 0.818 of both
+        still(0, **changed(CUP)),
+        still(1, **changed(CUP), **boxes((0.1, 0.2, 0.3, 0.43))),  # IoU 0.2 / 0.23 = 0.870
+        # Row 2 is no neighbour of row 0, but of row 1: 0.23 / 0.26 = 0.885.
+        still(2, **changed(CUP), **boxes((0.1, 0.2, 0.3, 0.46))),
+        still(3, **changed(CUP)),
+        still(4, **boxes(BOX, (0.3, 0.2, 0.1, 0.4))),
+        still(5, **THREE),
     ]
     report = audit(root, *rows)
-    assert cases(report) == {"near_duplicate": [("toy-00001",)]}
     assert details(report, "near_duplicate") == [
-        "find: IoU 1.000 with toy-00000, 90 % of the words alike"
+        "find: IoU 0.870 with toy-00000, 100 % of the words alike",
+        "find: IoU 0.885 with toy-00001, 100 % of the words alike",
     ]
+    assert details(report, "duplicate") == ["find: equals toy-00000"]
+    assert details(report, "invalid_box") == ["find: target 2 on image 1 is [0.3, 0.2, 0.1, 0.4]"]
+    assert details(report, "repeated_image") == ["find: a.png is image 1 and 3"]
+    others = [case.other for finding in report.findings for case in finding.cases if case.other]
+    assert others == ["toy-00000", "toy-00000", "toy-00001"]
 
 
 def test_words_are_compared_with_a_hundred_earlier_rows(root: Path) -> None:
     rows = [still(i, instruction=f"{i} or {i} or {i}") for i in range(101)]
-    moved = (Target(0, (*BOX[:3], 0.41)),)
     for number, near in ((99, True), (100, False)):
-        again = still(101, instruction=rows[number].instruction, targets=moved)
+        again = still(101, **changed(rows[number].instruction), **boxes(NEAR))
         assert ("near_duplicate" in cases(audit(root, *rows, again))) is near
 
 
-def test_words_are_those_of_the_expression_where_it_is_recorded(root: Path) -> None:
-    frame = "This is a sequence of images. " * 9 + "Find the object that the text is about: {}."
-    rows = [
-        still(i, instruction=frame.format(text), extra={"expression": text})
-        for i, text in enumerate(["a red cup", "the blue kite", "The blue  kite!"])
-    ]
-    report = audit(root, *rows)
-    assert cases(report) == {"near_duplicate": [("toy-00002",)]}
-    assert report.findings[0].cases[0].other == "toy-00001"
-
-
-def test_rows_with_several_targets_are_near_only_with_all_of_them(root: Path) -> None:
-    one, other, moved = BOX, (0.5, 0.5, 0.9, 0.9), (0.5, 0.6, 0.9, 1.0)
-    text = "Find both of them."
-    rows = [
-        still(i, instruction=text, targets=(Target(0, one), Target(0, second)))
-        for i, second in enumerate([other, moved, (0.5, 0.5, 0.9, 0.91)])
-    ]
-    assert cases(audit(root, *rows)) == {"near_duplicate": [("toy-00002",)]}
-
-
-def test_the_order_of_targets_does_not_count(root: Path) -> None:
-    first, second = Target(0, (0.5, 0.5, 0.9, 0.9)), Target(0, BOX)
-    moved = Target(0, (0.5, 0.5, 0.9, 0.91))
-    rows = [
-        still(i, instruction="Find both of them.", targets=targets)
-        for i, targets in enumerate([(first, second), (second, first), (second, moved)])
-    ]
-    assert cases(audit(root, *rows)) == {
-        "duplicate": [("toy-00001",)],
-        "near_duplicate": [("toy-00002",)],
-    }
-
-
 def test_many_rows_about_one_box_are_compared_in_time(root: Path) -> None:
-    """Equal words in another order: nothing tells quickly that the texts differ."""
-    words = [f"w{i}" for i in range(10)]
-    orders = list(itertools.islice(itertools.permutations(words), 0, 400 * 5000, 5000))
+    """Equal words in another order: no quick check shows that the texts differ."""
+    orders = itertools.islice(itertools.permutations(WORDS[:10]), 0, 400 * 5000, 5000)
     report = audit(root, *(still(i, instruction=" ".join(o)) for i, o in enumerate(orders)))
     assert report.n == 400
-
-
-def test_a_file_twice_in_a_row_is_a_fault_unless_a_video_was_too_short(root: Path) -> None:
-    images = ("toy/images/a.png", "toy/images/b.png", "toy/images/a.png")
-    row = make_sample(0, images=images, widths=(640, 320, 640), heights=(480, 240, 480))
-    video = replace(row, id="toy-00001", instruction="Other.", extra={"video": "toy/v"})
-    report = audit(root, row, video)
-    assert cases(report) == {"repeated_image": [("toy-00000",)]}
-    assert details(report, "repeated_image") == ["find: a.png is image 1 and 3"]
-    assert report.notes == {"repeated_frames": 1}
-
-
-def test_absent_objects(root: Path) -> None:
-    report = audit(
-        root,
-        still(0, targets=(), extra={"absent": "not_visible"}),
-        still(1, targets=(), extra={"absent": "no_object"}),
-        still(2, targets=()),
-    )
-    assert cases(report) == {"no_visible_object": [("toy-00000",)]}
-    assert report.notes == {"no_object": 2}
-
-
-def test_notes_are_counted_and_are_no_findings(root: Path) -> None:
-    report = audit(
-        root,
-        still(0, extra={"parts": 3, "n_boxes": 2}),
-        still(1, extra={"parts": 1, "n_boxes": 1}),
-        still(2, widths=(), heights=()),
-    )
-    assert not report.found
-    assert report.notes == {"several_parts": 1, "several_boxes": 1, "unknown_size": 1}
-    assert set(report.notes) <= set(NOTES)
 
 
 def test_items_that_were_left_out_are_reported_by_their_kind(root: Path) -> None:
@@ -518,11 +513,6 @@ def diff_images(*names: str) -> list[str]:
 def read(folder: Path, *rows: dict[str, Any]) -> tuple[list[GroundingSample], dict[str, Any]]:
     (folder / "MIG_data.json").write_text(json.dumps(rows))
     return read_rows(folder / "MIG_data.json")
-
-
-def numbers(report: AuditReport) -> dict[str, list[int]]:
-    """The rows concerned, by kind, as numbers."""
-    return {kind: [int(row[0][-5:]) for row in rows] for kind, rows in cases(report).items()}
 
 
 def test_a_clean_annotation_file(tmp_path: Path) -> None:
