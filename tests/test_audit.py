@@ -444,17 +444,17 @@ def test_damage_beside_the_requested_frames_is_reported_once_a_video(root: Path)
 def test_few_frames_of_a_video_are_held_at_once(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    requested = []
 
     def read(path: Path, numbers: list[int]) -> list[Image.Image]:
-        asked.append(len(numbers))
+        requested.append(len(numbers))
         return [Image.new("RGB", (64, 48)) for _ in numbers]
 
     monkeypatch.setattr(audit_files, "read_frames", read)
     monkeypatch.setattr(audit_files, "check_video", lambda path: 20)
     (root / "toy" / "long.mp4").write_bytes(b"a video")
     assert not audit(root, frames(0, "long.mp4", *range(20))).found
-    assert asked == [8, 8, 4]
+    assert requested == [8, 8, 4]
 
 
 def test_videos_that_cannot_be_opened(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

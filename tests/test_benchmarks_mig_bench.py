@@ -56,7 +56,7 @@ TARGETS = [
     ("correspondence", "marked in the first image … the second image that serves", 2, "", 1, ""),
     ("group_grounding", "Find <|object_ref_start|>the second image<|object_ref_end|>.", 5,
      "It is in the fourth image. <|box_start|>(100,200),(500,600)<|box_end|>. ", 3,
-     "only additional_info tells; the phrase is no image's name"),
+     "only additional_info names it; the phrase is no image's name"),
 ]  # fmt: skip
 
 

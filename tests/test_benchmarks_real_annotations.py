@@ -110,13 +110,13 @@ def test_every_row_is_read(samples: list[GroundingSample], raw: list[dict[str, A
 
 
 def test_target_images_by_the_rows_of_one_list(samples: list[GroundingSample]) -> None:
-    """Where a list of images is asked for image by image, each one is asked for once."""
-    asked: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    """Where the rows of a list ask for its images one by one, each is the target of one row."""
+    requested: dict[tuple[str, tuple[str, ...]], list[int]] = {}
     for sample in samples:
         if sample.task in ("common_object", "object_tracking"):
-            asked.setdefault((sample.task, sample.images), []).append(sample.target_image)
-    assert len(asked) == 201 + 110
-    for (task, images), targets in asked.items():
+            requested.setdefault((sample.task, sample.images), []).append(sample.target_image)
+    assert len(requested) == 201 + 110
+    for (task, images), targets in requested.items():
         assert sorted(targets) == list(range(int(task == "object_tracking"), len(images)))
 
 
