@@ -307,6 +307,16 @@ def test_where_the_videos_of_revos_are_found(place, copy):
     assert fingerprint(converted(open_revos(folder))) == expected
 
 
+def test_a_video_of_revos_below_another_folder(copy):
+    folder = copy("revos")
+    (folder / "ReVOS_eval" / "TAO").mkdir()
+    shutil.move(folder / "ReVOS_eval" / "beach_0001", folder / "ReVOS_eval" / "TAO")
+    rewrite(folder / "ReVOS_eval.json", lambda rows: rows[0].update(video_id="TAO/beach_0001"))
+    sample = first_sample("revos", folder)
+    assert sample.cluster == "TAO/beach_0001"
+    assert sample.extra["video"] == "revos/images/TAO/beach_0001"
+
+
 @pytest.mark.parametrize("deep", [True, False])
 def test_where_the_images_of_reasonvos_are_found(deep, copy, tmp_path):
     folder = copy("reasonvos")

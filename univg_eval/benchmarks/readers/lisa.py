@@ -37,6 +37,7 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     describe,
     listing,
     parse_json,
+    pixel_box,
     text_field,
     unexpected,
 )
@@ -52,10 +53,9 @@ from univg_eval.benchmarks.readers.common.release import (
     size_of,
 )
 from univg_eval.benchmarks.readers.common.zero_shot import (
-    IMAGES_LINK,
     ExtractedSet,
+    Origin,
     Row,
-    extracted_still,
     full_entry,
     still_sample,
 )
@@ -81,13 +81,15 @@ def _extracted_sample(folder: ImageFolder, row: Row) -> GroundingSample:
             f"{row.where}: the image {describe(released)} is one of {split!r}, but the file is "
             f"read as that of {row.split!r}; give the right --split",
         )
-    return extracted_still(
-        folder,
+    found = folder.find(released)
+    image_wh = size_of(folder.folder / found)
+    return still_sample(
         row,
-        image=released,
+        image=f"images/{found}",
+        image_wh=image_wh,
+        released=released,
         expression=instruction,
-        box=boxes[0],
-        field="boxes[0]",
+        target=Target(0, pixel_box(boxes[0], image_wh, f"{row.where}: field 'boxes[0]'")),
         extra={"n_boxes": len(boxes)} if len(boxes) > 1 else {},
     )
 
@@ -137,7 +139,7 @@ def open_lisa_full(
         benchmark="lisa_full",
         items=items,
         n_items=len(items),
-        links={IMAGES_LINK: folder.folder},
+        links={"images": folder.folder},
         source={
             "revision": "official",
             "files": [
@@ -243,14 +245,12 @@ def _annotated_image(
     parts = mask.n_parts()
     return [
         still_sample(
-            benchmark="lisa_full",
-            key=f"{split}-{stem}-{k}",
-            split=split,
-            image=f"{IMAGES_LINK}/{found}",
+            Origin("lisa_full", split, f"{split}-{stem}-{k}", where, "official", k),
+            image=f"images/{found}",
             image_wh=image_wh,
+            released=released,
             expression=checked_text(text, f"{where}: text[{k}]").strip(),
             target=Target(0, box, mask.to_json()),
-            source={"file": where, "revision": "official", "row": k, "images": [released]},
             extra={
                 "text_index": k,
                 "is_sentence": is_sentence,

@@ -34,6 +34,7 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     describe,
     listing,
     load_json,
+    pixel_box,
     text_field,
     unexpected,
 )
@@ -50,8 +51,8 @@ from univg_eval.benchmarks.readers.common.release import (
 )
 from univg_eval.benchmarks.readers.common.zero_shot import (
     ExtractedSet,
+    Origin,
     Row,
-    extracted_still,
     full_entry,
     still_sample,
 )
@@ -76,13 +77,15 @@ def _extracted_sample(folder: ImageFolder, row: Row) -> GroundingSample:
         "a list of lists of numbers",
     )
     numbers = [value for inner in lists for value in inner]
-    return extracted_still(
-        folder,
+    found = folder.find(released)
+    image_wh = size_of(folder.folder / found)
+    return still_sample(
         row,
-        image=released,
+        image=f"images/{found}",
+        image_wh=image_wh,
+        released=released,
         expression=question,
-        box=numbers[:4],
-        field="bbox",
+        target=Target(0, pixel_box(numbers[:4], image_wh, f"{row.where}: field 'bbox'")),
         extra={"n_boxes": len(numbers) // 4} if len(numbers) >= 8 else {},
     )
 
@@ -232,19 +235,12 @@ class _PairReader:
                 "no_visible_object", f"{where}: the mask has no pixel; expected the answer's object"
             )
         sample = still_sample(
-            benchmark="llmseg_full",
-            key=f"{row:05d}",
-            split=SPLIT,
+            Origin("llmseg_full", SPLIT, f"{row:05d}", self._file_name, "official", row),
             image=f"{dataset}/{found}",
             image_wh=image_wh,
+            released=name,
             expression=question,
             target=Target(0, box, mask.to_json()),
-            source={
-                "file": self._file_name,
-                "revision": "official",
-                "row": row,
-                "images": [name],
-            },
             extra={"from_dataset": dataset, "parts": mask.n_parts()},
         )
         return [sample]

@@ -42,6 +42,7 @@ from typing import Any
 from univg_eval.benchmarks.readers.common.annotation_files import (
     chosen_splits,
     default_images,
+    pixel_box,
     text_field,
     unexpected,
 )
@@ -55,8 +56,8 @@ from univg_eval.benchmarks.readers.common.sequences import (
     Shown,
     VideoFolders,
     expressions_release,
-    extracted_sequence,
     open_videos,
+    sequence_sample,
     shown_frames,
 )
 from univg_eval.benchmarks.readers.common.zero_shot import ExtractedSet, Row, full_entry
@@ -91,9 +92,8 @@ def _extracted_sample(folders: VideoFolders, row: Row) -> GroundingSample:
         lambda v: isinstance(v, list) and len(v) > TARGET,
         f"a box for each of {len(released)} images",
     )
-    text = boxes[TARGET]
+    at, text = f"{row.where}: field 'bbox_list[{TARGET}]'", boxes[TARGET]
     if not isinstance(text, str) or not _FOUR_NUMBERS.fullmatch(text):
-        at = f"{row.where}: field 'bbox_list[{TARGET}]'"
         raise unexpected(at, text, "a text with four whole numbers x1, y1, x2, y2")
     found = [folders.find(path).rpartition("/") for path in released]
     videos = sorted({video for video, _, _ in found})
@@ -110,14 +110,17 @@ def _extracted_sample(folders: VideoFolders, row: Row) -> GroundingSample:
             f"{row.where}: image {released[0]!r} is found in {folders.folder} by its file name "
             "alone, which every video has; give the folder that holds the videos with --images",
         )
-    return extracted_sequence(
-        folders,
+    box = [int(value) for value in re.findall("[0-9]+", text)]
+    return sequence_sample(
         row,
+        folders,
         video=video,
         files=files,
-        images=released,
+        released=released,
         expression=question,
-        box=[int(value) for value in re.findall("[0-9]+", text)],
+        target=TARGET,
+        box=pixel_box(box, folders.size(video, files[TARGET]), at),
+        cluster=video.rpartition("/")[2],  # the folders above it are those of this machine
         extra={},
     )
 

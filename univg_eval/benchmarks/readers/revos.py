@@ -43,6 +43,7 @@ from typing import Any
 from univg_eval.benchmarks.readers.common.annotation_files import (
     chosen_splits,
     file_sha256,
+    pixel_box,
     unexpected,
 )
 from univg_eval.benchmarks.readers.common.entry import ByHand, ImageArchive
@@ -55,8 +56,8 @@ from univg_eval.benchmarks.readers.common.sequences import (
     Shown,
     VideoFolders,
     expressions_release,
-    extracted_sequence,
     open_videos,
+    sequence_sample,
     shown_frames,
 )
 from univg_eval.benchmarks.readers.common.zero_shot import ExtractedSet, Row, full_entry
@@ -102,14 +103,17 @@ def _extracted_sample(folders: VideoFolders, row: Row) -> GroundingSample:
         box = [int(v) if isinstance(v, str) and _WHOLE_NUMBER.fullmatch(v) else v for v in box]
         if (numbers := four_numbers(box, LARGEST_SIDE)) is not None:
             box = [int(value) for value in numbers]
-    return extracted_sequence(
-        folders,
+    at = f"{row.where}: field 'bbox_list[{TARGET}]'"
+    return sequence_sample(
         row,
+        folders,
         video=video,
         files=files,
-        images=[f"{video}/{name}" for name in files],
+        released=[f"{video}/{name}" for name in files],
         expression=question,
-        box=box,
+        target=TARGET,
+        box=pixel_box(box, folders.size(video, files[TARGET]), at),
+        cluster=video,
         extra={"tied_frames": True} if folders.has_ties(video) else {},
     )
 

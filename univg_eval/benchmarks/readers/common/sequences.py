@@ -15,7 +15,6 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     find_file,
     listing,
     load_json,
-    pixel_box,
     text_field,
     unexpected,
 )
@@ -29,7 +28,8 @@ from univg_eval.benchmarks.readers.common.release import (
     sequence_instruction,
     size_of,
 )
-from univg_eval.benchmarks.readers.common.zero_shot import IMAGES_LINK, Row
+from univg_eval.benchmarks.readers.common.zero_shot import Origin
+from univg_eval.boxes import Box
 from univg_eval.errors import UserError
 from univg_eval.images.video import FRAME_ORDERS, frame_numbers, list_frames
 from univg_eval.samples import GroundingSample, Target
@@ -41,7 +41,6 @@ __all__ = [
     "Shown",
     "VideoFolders",
     "expressions_release",
-    "extracted_sequence",
     "open_videos",
     "sequence_sample",
     "shown_frames",
@@ -190,54 +189,53 @@ def _is_inside(name: str) -> bool:
 
 
 def sequence_sample(
-    *,
-    benchmark: str,
-    key: str,
+    origin: Origin,
     folders: VideoFolders,
+    *,
     video: str,
-    cluster: str,
     files: Sequence[str],
-    target: int,
+    released: Sequence[str],
     expression: str,
-    targets: tuple[Target, ...],
-    source: Mapping[str, Any],
+    target: int,
+    box: Box | None,
+    cluster: str,
     extra: Mapping[str, Any],
 ) -> GroundingSample:
     """A sample of frames of a video, in the words of UniVG-R1's zero-shot evaluation.
 
     Args:
-        benchmark: name of the benchmark, and of its only task.
-        key: the sample's id is ``<benchmark>-<key>``.
+        origin: where it comes from.
         folders: where the videos are; the size of every frame shown is read.
         video: its folder below theirs.
-        cluster: the video's name, the same on every machine.
         files: names of the frames shown, in order.
-        target: 0-based place among them of the frame in which the target is to be found.
+        released: the frames as the release names them.
         expression: what to find, as released.
-        targets: in that frame.
-        source, extra: see `GroundingSample`. To `extra` are added the expression, ``video`` (the
-            folder of frames below the data root), ``target_frame`` (0-based place of the target's
-            frame among all frames of the video in natural order) and ``n_frames`` of the video.
+        target: 0-based place among the frames shown of the one in which it is to be found.
+        box: in that frame, xyxy_norm; None if it is not there.
+        cluster: the video's name, the same on every machine.
+        extra: see `GroundingSample`. Added to it are the expression, ``video`` (the folder of
+            frames below the data root), ``target_frame`` (0-based place of the target's frame
+            among all frames of the video in natural order) and ``n_frames`` of the video.
 
     Raises:
         ItemError: a frame is missing or unreadable.
     """
     sizes = [folders.size(video, file) for file in files]
-    folder = f"{benchmark}/{IMAGES_LINK}/{video}"
-    frames = folders.frames(video, key)
+    folder = f"{origin.benchmark}/images/{video}"
+    frames = folders.frames(video, origin.key)
     return GroundingSample(
-        id=f"{benchmark}-{key}",
-        benchmark=benchmark,
-        task=benchmark,
-        split=SPLIT,
+        id=f"{origin.benchmark}-{origin.key}",
+        benchmark=origin.benchmark,
+        task=origin.benchmark,
+        split=origin.split,
         images=tuple(f"{folder}/{file}" for file in files),
         widths=tuple(width for width, _ in sizes),
         heights=tuple(height for _, height in sizes),
         instruction=sequence_instruction(expression, target),
-        targets=targets,
+        targets=() if box is None else (Target(target, box),),
         image_is_given=True,
         cluster=cluster,
-        source=source,
+        source=origin.to_dict(released),
         extra={
             "expression": expression,
             "video": folder,
@@ -245,41 +243,6 @@ def sequence_sample(
             "n_frames": len(frames),
             **extra,
         },
-    )
-
-
-def extracted_sequence(
-    folders: VideoFolders,
-    row: Row,
-    *,
-    video: str,
-    files: Sequence[str],
-    images: Sequence[str],
-    expression: str,
-    box: Any,
-    extra: Mapping[str, Any],
-) -> GroundingSample:
-    """The sample of one of UniVG-R1's rows, whose third frame holds the target.
-
-    Args:
-        folders, video, files, expression, extra: see `sequence_sample`.
-        images: the frames as the release names them.
-        box: in pixels of the third frame.
-    """
-    image_wh = folders.size(video, files[TARGET])
-    box = pixel_box(box, image_wh, f"{row.where}: field 'bbox_list[{TARGET}]'")
-    return sequence_sample(
-        benchmark=row.benchmark,
-        key=row.key,
-        folders=folders,
-        video=video,
-        cluster=video.rpartition("/")[2],  # the folders above it are those of this machine
-        files=files,
-        target=TARGET,
-        expression=expression,
-        targets=(Target(TARGET, box),),
-        source=row.to_source(images),
-        extra=extra,
     )
 
 
@@ -410,28 +373,21 @@ def expressions_release(
             path = folders.folder / video / file
             require_image_size(mask, folders.size(video, file), path, shown.where)
         box = mask.box() if mask is not None else None
-        return [
-            sequence_sample(
-                benchmark=benchmark,
-                key=f"{video}-{name}",
-                folders=folders,
-                video=video,
-                cluster=video,
-                files=shown.files,
-                target=shown.target,
-                expression=expression,
-                targets=() if box is None else (Target(shown.target, box),),
-                source={
-                    "file": meta.path.name,
-                    "revision": "official",
-                    "row": row,
-                    "images": [f"{video}/{shown.frames[i]}" for i in shown.numbers],
-                },
-                extra={"absent": "not_visible", **extra}
-                if mask is None or box is None
-                else {"parts": mask.n_parts(), **extra},
-            )
-        ]
+        sample = sequence_sample(
+            Origin(benchmark, SPLIT, f"{video}-{name}", meta.path.name, "official", row),
+            folders,
+            video=video,
+            files=shown.files,
+            released=[f"{video}/{shown.frames[i]}" for i in shown.numbers],
+            expression=expression,
+            target=shown.target,
+            box=box,
+            cluster=video,
+            extra={"absent": "not_visible", **extra}
+            if mask is None or box is None
+            else {"parts": mask.n_parts(), **extra},
+        )
+        return [sample]
 
     items: list[Item] = []
     for video, content in videos.items():
@@ -452,7 +408,7 @@ def expressions_release(
         benchmark=benchmark,
         items=items,
         n_items=len(items),
-        links={IMAGES_LINK: folders.folder},
+        links={"images": folders.folder},
         source={
             "revision": "official",
             "sampling": sampling,

@@ -20,7 +20,6 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     chosen_splits,
     listing,
     load_json,
-    pixel_box,
     require_rows,
     text_field,
     unexpected,
@@ -33,22 +32,17 @@ from univg_eval.benchmarks.readers.common.release import (
     Splits,
     StrPath,
     image_instruction,
-    size_of,
 )
 from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample, Target
 
 __all__ = [
-    "IMAGES_LINK",
     "ExtractedSet",
+    "Origin",
     "Row",
-    "extracted_still",
     "full_entry",
     "still_sample",
 ]
-
-IMAGES_LINK = "images"
-"""Folder below the benchmark's own through which the images are reached."""
 
 _REPO = "GD-ML/UniVG-R1-data"
 _COMMIT = "9a1fa8e4f1a1a05b2cff40804236c82e60054678"
@@ -56,32 +50,46 @@ _FOLDER = "zero_shot_evaluation"
 _REVISION = "univg-r1-extracted"
 
 
-# UniVG-R1's files
-
-
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A row of one of UniVG-R1's files.
+class Origin:
+    """Where a sample comes from.
 
     Attributes:
-        benchmark, split: of the sample made from it.
-        file: name of the file that it is in.
-        number: its 0-based place there.
-        key: names it within the benchmark, e.g. ``00017`` or ``val/00017``.
-        value: what it holds.
+        benchmark: its name, which is also that of its only task.
+        split: of the sample.
+        key: the sample's id is ``<benchmark>-<key>``.
+        file: name of the release's file.
+        revision: of the release.
+        row: 0-based place in the file.
     """
 
     benchmark: str
     split: str
-    file: str
-    number: int
     key: str
+    file: str
+    revision: str
+    row: int
+
+    def to_dict(self, images: Sequence[str]) -> dict[str, Any]:
+        """The `source` of the sample, whose images the release names `images`."""
+        return {
+            "file": self.file,
+            "revision": self.revision,
+            "row": self.row,
+            "images": list(images),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Row(Origin):
+    """A row of one of UniVG-R1's files; `value` is what it holds."""
+
     value: Any
 
     @property
     def where(self) -> str:
         """Names it in an error."""
-        return f"{self.file} row {self.number}"
+        return f"{self.file} row {self.row}"
 
     def text(self, name: str) -> str:
         """A field that must be text; ItemError ``invalid_row`` if it is not."""
@@ -93,15 +101,6 @@ class Row:
         if not is_right(value):
             raise unexpected(f"{self.where}: field {name!r}", value, expected)
         return value
-
-    def to_source(self, images: Sequence[str]) -> dict[str, Any]:
-        """The `source` of its sample, whose images the release names `images`."""
-        return {
-            "file": self.file,
-            "revision": _REVISION,
-            "row": self.number,
-            "images": list(images),
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,17 +147,19 @@ class ExtractedSet:
             file = load_json(path)
             values = require_rows(file, self.fields)
             files.append({**file.to_dict(), "split": split, "rows": len(values)})
-            prefix = f"{split}/" if len(self.files) > 1 else ""
+            prefix = f"{split}-" if len(self.files) > 1 else ""
             rows += [
-                Row(self.name, split, path.name, number, f"{prefix}{number:05d}", value)
-                for number, value in enumerate(values)
+                Row(self.name, split, f"{prefix}{i:05d}", path.name, _REVISION, i, value)
+                for i, value in enumerate(values)
             ]
         folder = self.find_images(images, path.parent, rows)
         return Release(
             benchmark=self.name,
-            items=[Item(row.key, partial(self._convert, folder, row)) for row in rows],
+            items=[
+                Item(row.key.replace("-", "/"), partial(self._convert, folder, row)) for row in rows
+            ],
             n_items=len(rows),
-            links={IMAGES_LINK: folder.folder},
+            links={"images": folder.folder},
             source={"revision": _REVISION, "files": files, **self.facts},
         )
 
@@ -222,68 +223,39 @@ def _find_files(
     )
 
 
-def extracted_still(
-    folder: ImageFolder,
-    row: Row,
-    *,
-    image: str,
-    expression: str,
-    box: Any,
-    field: str,
-    extra: Mapping[str, Any],
-) -> GroundingSample:
-    """The sample of a row with one image, named `image`, and a box in pixels, named `field`."""
-    found = folder.find(image)
-    image_wh = size_of(folder.folder / found)
-    return still_sample(
-        benchmark=row.benchmark,
-        key=row.key,
-        split=row.split,
-        image=f"{IMAGES_LINK}/{found}",
-        image_wh=image_wh,
-        expression=expression,
-        target=Target(0, pixel_box(box, image_wh, f"{row.where}: field {field!r}")),
-        source=row.to_source([image]),
-        extra=extra,
-    )
-
-
 def still_sample(
+    origin: Origin,
     *,
-    benchmark: str,
-    key: str,
-    split: str,
     image: str,
     image_wh: tuple[int, int],
+    released: str,
     expression: str,
     target: Target,
-    source: Mapping[str, Any],
     extra: Mapping[str, Any],
 ) -> GroundingSample:
     """A sample with one image and one box, in the words of UniVG-R1's zero-shot evaluation.
 
     Args:
-        benchmark: name of the benchmark, and of its only task.
-        key: the sample's id is ``<benchmark>-<key>``, with ``-`` for ``/``.
-        split: of the sample.
+        origin: where it comes from.
         image: path below the benchmark's own folder; also the sample's cluster.
         image_wh: (width, height) as displayed.
+        released: the image as the release names it.
         expression: what to find, as released.
         target: the object.
-        source, extra: see `GroundingSample`; the expression is added to `extra`.
+        extra: see `GroundingSample`; the expression is added to it.
     """
     return GroundingSample(
-        id=f"{benchmark}-{key.replace('/', '-')}",
-        benchmark=benchmark,
-        task=benchmark,
-        split=split,
-        images=(f"{benchmark}/{image}",),
+        id=f"{origin.benchmark}-{origin.key}",
+        benchmark=origin.benchmark,
+        task=origin.benchmark,
+        split=origin.split,
+        images=(f"{origin.benchmark}/{image}",),
         widths=(image_wh[0],),
         heights=(image_wh[1],),
         instruction=image_instruction(expression),
         targets=(target,),
         image_is_given=True,
         cluster=image,
-        source=source,
+        source=origin.to_dict([released]),
         extra={"expression": expression, **extra},
     )
