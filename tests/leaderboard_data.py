@@ -133,5 +133,5 @@ def table(
 
 
 def counts(revision: str, benchmark: str = "mig_bench", **tasks: int) -> Counts:
-    """The numbers of questions of an annotation file."""
+    """The numbers of samples of an annotation file."""
     return Counts(benchmark, revision, f"{revision}.json", "counted", "test", tasks)

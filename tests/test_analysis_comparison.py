@@ -107,7 +107,7 @@ def test_shared_images_count_as_one() -> None:
     assert any("Few groups of shared images (under 20) in find" in note for note in grouped.notes)
 
 
-def test_the_mean_over_equal_tasks_of_single_questions_sees_what_all_pairs_see() -> None:
+def test_the_mean_over_equal_tasks_of_single_samples_sees_what_all_pairs_see() -> None:
     found = compare_runs(record("a", two_tasks([10, 10])), record("b", two_tasks([18, 13])))
     assert found.macro.detectable == smallest_difference_of_pairs(11, 100)
     assert [task.difference.detectable for task in found.tasks] == [
@@ -219,7 +219,7 @@ def test_what_flipped_most_comes_first_both_ways() -> None:
 # --- which samples, and what is refused ----------------------------------------------------------
 
 
-def test_only_common_samples_count_and_the_others_are_told() -> None:
+def test_only_common_samples_count_and_the_others_are_reported() -> None:
     a = record("a", answers([1.0] * 30))
     b = record("b", answers([1.0] * 40)[10:])
     found = compare_runs(a, b)
@@ -239,7 +239,7 @@ def test_a_control_is_compared_with_the_plain_run() -> None:
     assert any("plain ran on toy and blank on toy+blank" in note for note in found.notes)
 
 
-def test_other_rules_are_told() -> None:
+def test_other_rules_are_reported() -> None:
     scores = answers([1.0] * 10)
     a = record("a", scores)
     b = record("b", scores, settings={"protocol": "migician"}, generation={"max_new_tokens": 64})
@@ -353,7 +353,7 @@ def test_identical_runs_are_called_so_and_keep_an_interval() -> None:
     assert found.same_responses == 100
 
 
-def test_same_responses_under_another_protocol_are_told() -> None:
+def test_same_responses_under_another_protocol_are_reported() -> None:
     said = [f"answer {i}" for i in range(50)]
     a = record("a", answers([1.0] * 50), responses=said)
     b = record("b", answers([0.0] * 50), responses=said, settings={"protocol": "univg-r1"})

@@ -84,7 +84,7 @@ def test_macro_bootstrap_coverage_at_forty_samples(shares: list[float]) -> None:
 
 
 def test_macro_coverage_where_clusters_are_of_unequal_size() -> None:
-    # As in a task of MIG-Bench with 288 questions on 78 groups of images, here rare answers that
+    # As in a task of MIG-Bench with 288 samples on 78 groups of images, here rare answers that
     # go by group. Without the adjustments it was 88 %.
     generator = np.random.default_rng(6)
     sizes = [18, 12, 11, 10, 9, 8, 7, 7, 6, 6, 5, 4] + [3] * 53 + [2] * 13

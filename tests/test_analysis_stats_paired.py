@@ -353,7 +353,7 @@ def test_macro_coverage_where_one_cluster_is_half_of_a_task() -> None:
     clusters = {str(t): [(t, int(i)) for i in group] for t in range(tasks)}
     covered = 0
     for run in range(runs):
-        # Nine in ten questions go like their cluster.
+        # Nine in ten samples go like their cluster.
         own = np.where(
             rng.random((2, tasks, 40)) < 0.9,
             rng.random((2, tasks, 21))[:, :, group],
@@ -386,7 +386,7 @@ def test_macro_coverage_and_size_at_forty_samples(
     covered = found = 0
     clusters = {str(t): [(t, i // per_cluster) for i in range(n)] for t in range(tasks)}
     for run in range(runs):
-        # Questions of a cluster share a draw with probability one half, and so do the two models.
+        # Samples of a cluster share a draw with probability one half, and so do the two models.
         own = rng.random((2, tasks, n))
         group = np.repeat(rng.random((2, tasks, n // per_cluster)), per_cluster, axis=2)
         if per_cluster > 1:

@@ -34,7 +34,11 @@ MISTAKES = [
     ),
     ("a path that is not there", ["report", RUNS / "tny"], r"tny does not exist; expected a run"),
     ("a folder of several runs", ["compare", RUNS, TINY], "holds 4 runs of univg_mini"),
-    ("several where one is asked", ["rescore", RUNS, "-o", "new"], "holds 4 runs.*name its folder"),
+    (
+        "several where one is expected",
+        ["rescore", RUNS, "-o", "new"],
+        "holds 4 runs.*name its folder",
+    ),
     ("an unknown metric", ["compare", TINY, COT, "--metric", "acc"], r"'acc'.*acc@0\.5, .*miou"),
     ("another benchmark", ["report", TINY, "--benchmark", "mini"], "'mini'; the runs are of univg"),
     ("an unknown table", ["leaderboard", "--table", "x"], "'x' is no .*univg_r1_mig_bench"),
@@ -45,7 +49,7 @@ MISTAKES = [
 @pytest.mark.parametrize(
     ("arguments", "message"), [case[1:] for case in MISTAKES], ids=[case[0] for case in MISTAKES]
 )
-def test_a_mistake_is_told(
+def test_a_mistake_is_reported(
     arguments: list[object],
     message: str,
     tmp_path: Path,
@@ -62,7 +66,7 @@ def test_a_mistake_is_told(
 
 
 @pytest.mark.parametrize("command", ["failures", "report", "rescore"])
-def test_a_benchmark_that_is_not_prepared_is_told(
+def test_a_benchmark_that_is_not_prepared_is_reported(
     command: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

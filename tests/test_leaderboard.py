@@ -115,7 +115,7 @@ def test_methods_are_chosen_by_what_the_numbers_are() -> None:
         assert (estimate.low is None) == (expected == "none")
 
 
-def test_shares_are_told_from_means() -> None:
+def test_shares_are_distinguished_from_means() -> None:
     """By the values of samples between right and wrong."""
     odd = [
         {"image_right": True},
@@ -160,7 +160,7 @@ def test_averages_lie_within_their_limits(a: list[bool], b: list[bool]) -> None:
             assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
 
 
-def test_excluded_samples_are_in_no_denominator_and_are_told() -> None:
+def test_excluded_samples_are_in_no_denominator_and_are_reported() -> None:
     out = {"toy-a-00009": {"excluded": True}}
     shown = one([record("m", TASKS, scores=out)]).rows[0]
     estimate = shown.estimate("a")
@@ -263,7 +263,7 @@ def test_marks_of_a_run(changes: dict[str, Any], mark: Mark, comparable: bool) -
 
 
 @pytest.mark.parametrize(("truncated", "marked"), [(1, False), (2, True)])
-def test_truncated_is_told_above_one_percent(truncated: int, marked: bool) -> None:
+def test_truncated_is_marked_above_one_percent(truncated: int, marked: bool) -> None:
     cut = {f"toy-a-{i:05d}": {"status": "truncated", "iou": 0.0} for i in range(truncated)}
     shown = one([record("m", {"a": [0.6] * 100}, scores=cut)]).rows[0]
     assert (Mark.TRUNCATED in shown.marks) == marked
@@ -352,7 +352,7 @@ def test_strict_shows_comparable_rows_and_says_why_others_are_not() -> None:
     ]
 
 
-def test_equal_ranks_are_not_told_to_overlap() -> None:
+def test_equal_ranks_are_not_said_to_overlap() -> None:
     same = {"a": [1.0, 0.0] * 5}
     tied = one([record("x", same), record("y", same)])
     assert [row.rank for row in tied.rows] == [1, 1]
@@ -536,7 +536,7 @@ def test_what_is_not_stated_is_alike_within_one_table_only() -> None:
     assert Mark.UNVERIFIED in row(board, "z").marks
 
 
-def test_a_row_that_a_later_table_copied_stands_once() -> None:
+def test_a_row_that_a_later_table_copied_appears_once() -> None:
     first = table({"x": {"a": "87.50"}})
     second = table({"x": {"a": "87.50"}, "y": {"a": "90.00"}}, key="later")
     board = one([], Published([first, second], (), REVISIONS))
@@ -545,7 +545,7 @@ def test_a_row_that_a_later_table_copied_stands_once() -> None:
     assert set(board.sources) == {"paper", "later"}
 
 
-def test_a_name_in_several_tables_has_to_be_told_apart() -> None:
+def test_a_name_in_several_tables_has_to_be_distinguished() -> None:
     first, second = table({"x": {"a": "87.50"}}), table({"x": {"a": "90.00"}}, key="later")
     published = Published([first, second], (), REVISIONS)
     with pytest.raises(UserError, match=r"several published tables; name one: paper/x, later/x"):
@@ -579,8 +579,8 @@ def test_the_tables_of_univg_r1_carry_the_marks_that_arithmetic_demands() -> Non
     assert Mark.AVERAGE_DIFFERS in best.marks
     assert Mark.INFEASIBLE_DENOMINATOR in row(board, "Qwen2-VL-72B", source).marks
     for model in ("InternVL2-8B", "Qwen2-VL-7B", "Migician", "UniVG-R1"):
-        told = row(board, model, source).marks[Mark.OTHER_REVISION]
-        assert all(f"N = {n}, not" in told for n in (815, 485, 97)), told
+        shown = row(board, model, source).marks[Mark.OTHER_REVISION]
+        assert all(f"N = {n}, not" in shown for n in (815, 485, 97)), shown
     assert Mark.OTHER_REVISION not in row(board, "LLaVA-OV-7B").marks
 
 

@@ -445,7 +445,7 @@ def test_the_published_tables_as_json(capsys: pytest.CaptureFixture[str]) -> Non
     assert "infeasible-denominator" in rows["Qwen2-VL-72B"]["marks"]
 
 
-def test_ablations_are_shown_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ablations_are_shown_when_requested(capsys: pytest.CaptureFixture[str]) -> None:
     sources = {}
     for option in ("--published", "--ablations"):
         assert main(["leaderboard", "--benchmark", "mig_bench", option, "--json"]) == 0
@@ -517,11 +517,11 @@ def test_mistakes_end_with_status_2(
 
 def test_the_page_tells_every_mark_and_shows_what_the_command_prints() -> None:
     page = (REPO / "docs" / "leaderboard.md").read_text(encoding="utf-8")
-    told = re.findall(r"^\| `([a-z-]+)` \| (yes)? *\| (.+) \|$", page, re.M)
-    assert {(word, says) for word, _, says in told if word in set(MEANINGS)} == {
+    shown = re.findall(r"^\| `([a-z-]+)` \| (yes)? *\| (.+) \|$", page, re.M)
+    assert {(word, says) for word, _, says in shown if word in set(MEANINGS)} == {
         (mark.value, says) for mark, says in MEANINGS.items()
     }
-    assert {word for word, out, _ in told if out} == {mark.value for mark in BREAKING}
+    assert {word for word, out, _ in shown if out} == {mark.value for mark in BREAKING}
     tables = [t for t in load_published("mig_bench") if t.key == "univg_r1_mig_bench"]
     board = build_leaderboards([], Published(tables, (), load_counts("mig_bench")))[0]
     shown = as_text(make_sheet(board), 96).split("\nRows\n")[1].split("Notes\n")[0]

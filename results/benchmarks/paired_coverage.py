@@ -1,6 +1,6 @@
 """Whether paired intervals, tests and power keep their promise.
 
-Worlds are drawn in which both true values are known: two models on the same questions, some of
+Worlds are drawn in which both true values are known: two models on the same samples, some of
 which share images. Nominal is 95 % coverage, 5 % size and 80 % power. What has no clusters and one
 task is enumerated exactly. `docs/compare.md` has the figures.
 """
@@ -29,7 +29,7 @@ from univg_eval.analysis.stats import (
 
 FloatArray = npt.NDArray[np.float64]
 Layout = Callable[[int, int], list[str]]
-"""(task number, questions) to the cluster of each question."""
+"""(task number, samples) to the cluster of each sample."""
 
 
 def singles(task: int, n: int) -> list[str]:
@@ -41,32 +41,32 @@ def fives(task: int, n: int) -> list[str]:
 
 
 def uneven(task: int, n: int) -> list[str]:
-    """Clusters of 1, 2, 3, 6 and 8 questions, again and again."""
+    """Clusters of 1, 2, 3, 6 and 8 samples, again and again."""
     sizes = [1, 2, 3, 6, 8]
     names = [f"{task}-{i}" for i in range(n) for _ in range(sizes[i % 5])]
     return names[:n]
 
 
 def shared(task: int, n: int) -> list[str]:
-    """Question i of each task is on image i."""
+    """Sample i of each task is on image i."""
     return [str(i) for i in range(n)]
 
 
 def lopsided(task: int, n: int) -> list[str]:
-    """Half of the questions on one image, each other on its own."""
+    """Half of the samples on one image, each other on its own."""
     return [f"{task}-{max(0, i - n // 2)}" for i in range(n)]
 
 
 @dataclass(frozen=True)
 class World:
-    """Two models on the same questions.
+    """Two models on the same samples.
 
     Attributes:
         shares: per task the true shares of A and B.
-        n: questions a task.
+        n: samples a task.
         layout: which of them share images.
-        alike: correlation of the two models on a question.
-        together: part of the difficulty that questions with shared images have in common.
+        alike: correlation of the two models on a sample.
+        together: part of the difficulty that samples with shared images have in common.
         overlaps: whether the metric is an IoU instead of right or wrong.
     """
 
@@ -240,10 +240,10 @@ def power_in_clusters(world: World, runs: int, seed: int) -> tuple[float, float]
     weights = cluster_sums([1 / len(names)] * len(names), names)
     step = 0.0 if world.overlaps else 1 / len(names)
     if world.layout is singles and not world.overlaps:
-        told = [smallest_difference_of_pairs(int(np.count_nonzero(d)), d.size) for d in drawn]
+        shown = [smallest_difference_of_pairs(int(np.count_nonzero(d)), d.size) for d in drawn]
     else:
-        told = [smallest_difference(d.tolist(), weights.tolist(), step=step) for d in drawn]
-    smallest = float(np.mean([value for value in told if value is not None]))
+        shown = [smallest_difference(d.tolist(), weights.tolist(), step=step) for d in drawn]
+    smallest = float(np.mean([value for value in shown if value is not None]))
     reach = float(np.mean([np.abs(parts).sum() for parts in drawn]))
     if reach < 2 * smallest:
         return None
@@ -281,14 +281,14 @@ def main() -> None:
             line += f", size of the test {100 * rejected(world, args.runs, args.seed):.1f} %"
         print(line, flush=True)
     print(
-        "Power of the exact McNemar test against the smallest difference that is told, enumerated"
+        "Power of the exact McNemar test against the smallest difference that is given, enumerated"
     )
     for n in (40, 100, 200):
         for differing in (0.0, 0.05, 0.1, 0.2, 0.4):
             smallest, power = power_at_smallest(n, differing)
-            told = "none" if smallest is None else f"{100 * smallest:.1f} points"
+            shown = "none" if smallest is None else f"{100 * smallest:.1f} points"
             print(
-                f"  n = {n:3d}, {100 * differing:.0f} % differ: {told}, power {100 * power:.1f} %"
+                f"  n = {n:3d}, {100 * differing:.0f} % differ: {shown}, power {100 * power:.1f} %"
             )
     print(f"The same for macro differences, {args.runs} simulations")
     for world in WORLDS:

@@ -67,7 +67,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare, write ``--out`` if asked for, and print."""
+    """Compare, write ``--out`` if given, and print."""
     if args.flips < 0:
         raise UserError(f"--flips is {args.flips}; expected 0 or more")
     if args.out is not None and args.out.suffix not in (".md", ".json"):

@@ -114,7 +114,7 @@ def _unseen_pairs(
     own = [typical(table.sums[:, t]) for t in range(k)]
     full = [typical(table.counts[:, t]) for t in range(k)]
     anywhere = typical(table.sums)
-    # Of a task in which nothing differs, the other tasks tell how large a difference would be: this
+    # Of a task in which nothing differs, the other tasks show how large a difference would be: this
     # counts for the mean over tasks, but not for the task alone.
     alone = np.array([a or b for a, b in zip(own, full, strict=True)])
     among = np.array([a or anywhere or b for a, b in zip(own, full, strict=True)])
