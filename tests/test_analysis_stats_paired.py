@@ -414,7 +414,6 @@ def test_smallest_difference_is_connetts_formula_for_single_pairs() -> None:
     n, differing = 300, 0.2
     parts = [1 / n] * 30 + [-1 / n] * 30 + [0.0] * 240
     smallest = smallest_difference(parts, [1 / n] * n)
-    assert smallest is not None
     # Connett, Smith and McHugh (1987): pairs needed for a difference and a share that differs.
     needed = (
         (1.959964 * math.sqrt(differing) + 0.841621 * math.sqrt(differing - smallest**2)) / smallest
@@ -428,7 +427,6 @@ def test_smallest_difference_is_connetts_formula_for_single_pairs() -> None:
 )
 def test_mcnemar_finds_the_smallest_difference_four_times_in_five(n: int, differing: int) -> None:
     smallest = smallest_difference_of_pairs(differing, n)
-    assert smallest is not None
     share = max(differing / n, smallest)
     favours = 0.5 + 0.5 * smallest / share
     power = 0.0
@@ -470,7 +468,6 @@ def test_smallest_difference_of_pairs_grows_with_disagreement_and_shrinks_with_p
 def test_where_hardly_any_cluster_differs_six_must(g: int, differing: int, size: float) -> None:
     parts = [size / g, -size / g] * (differing // 2) + [0.0] * (g - differing)
     smallest = smallest_difference(parts, [1 / g] * g)
-    assert smallest is not None
     # So many clusters differ by this size, all for one run, that it makes up the difference.
     assert stats.binom.sf(5, g, smallest / size) == pytest.approx(0.8, abs=1e-6)
 
@@ -481,7 +478,6 @@ def test_smallest_difference_of_clusters_is_found_four_times_in_five() -> None:
     sizes = rng.choice([0.0, 1.0, 2.0, 5.0], g) / (g * per)
     signs = np.resize([1.0, -1.0], g)
     smallest = smallest_difference((sizes * signs).tolist(), [1 / g] * g)
-    assert smallest is not None
     up = 0.5 + 0.5 * smallest / sizes.sum()
     found = [
         sign_flip_test(
@@ -498,7 +494,6 @@ def test_where_few_clusters_hold_the_spread_the_smallest_difference_is_a_bound()
     sizes = np.array([0.1] * 2 + [0.001] * 18)
     smallest = smallest_difference(sizes.tolist(), [1 / 20] * 20)
     typical = math.sqrt(np.mean((sizes * 20) ** 2))
-    assert smallest is not None
     assert stats.binom.sf(5, 20, smallest / typical) == pytest.approx(0.8, abs=1e-6)
     # It is never below what they make up together where that is not enough.
     sizes = np.array([0.01] + [0.001] * 15 + [0.0] * 84)

@@ -533,7 +533,7 @@ def test_the_page_tells_every_mark_and_shows_what_the_command_prints() -> None:
             *(("cot", "tiny_cot"), ("grpo", "tiny_grpo")),
         )
     ]
-    shown = as_text(make_sheet(build_leaderboards(runs)[0], "averages"), 96)
+    shown = as_text(make_sheet(build_leaderboards(runs)[0], "all", "averages"), 96)
     limits = re.compile(r"\d+\.\d–\d+\.\d")
     assert limits.sub("", f"```text\n{shown}```\n") in limits.sub("", page)
 
