@@ -21,8 +21,9 @@ from trl import GRPOConfig
 FOLDER = Path(__file__).resolve().parent.parent / "results" / "experiments" / "difficulty"
 sys.path.insert(0, str(FOLDER))
 
-import asking  # noqa: E402
 import experiment  # noqa: E402
+import held_out  # noqa: E402
+import plan  # noqa: E402
 import rollouts  # noqa: E402
 import runs  # noqa: E402
 import scenes  # noqa: E402
@@ -38,6 +39,7 @@ from univg_train.grpo.trainer import PAPER_SETTINGS, DifficultyGRPOTrainer  # no
 from univg_train.rewards import make_rewards  # noqa: E402
 from univg_train.tiny.model import IMAGE_SIDE  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = ("easy", "hard")
 
 
@@ -83,9 +85,9 @@ def test_taught_answers_are_read_as_the_target_to_the_rounding(kind: scenes.Kind
 
 
 def test_tuning_and_measuring_use_other_scenes_than_training() -> None:
-    used = [*experiment.SEEDS, *experiment.TUNING_SEEDS, start.StartSettings().seed]
+    used = [*plan.SEEDS, *plan.TUNING_SEEDS, start.StartSettings().seed]
     assert len(set(used)) == len(used)
-    assert not {asking.HELD_OUT_SEED, experiment.TUNING_QUESTIONS_SEED} & set(used)
+    assert not {held_out.HELD_OUT_SEED, plan.TUNING_SAMPLES_SEED} & set(used)
 
 
 # --- arms ----------------------------------------------------------------------------------------
@@ -116,7 +118,7 @@ def test_leaving_out_flat_prompts_divides_by_the_others_alone() -> None:
 
 
 def test_every_arm_is_what_its_name_says() -> None:
-    names = {*experiment.MAIN_ARMS, *experiment.OTHER_ARMS, "reasoning"}
+    names = {*plan.MAIN_ARMS, *plan.OTHER_ARMS, "reasoning"}
     assert set(runs.ARMS) == names
     made = {name: make(1.7) for name, make in runs.ARMS.items()}
     assert made["constant"].weight == DifficultyWeight("constant", value=1.7)
@@ -141,10 +143,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("arm", ["exp_normalised", "permuted"])
 def test_a_run_repeats_and_measures_before_and_after(work: Path, arm: str) -> None:
     settings = runs.RunSettings(seed=5, learning_rate=1e-3, steps=2, prompts=2, evaluate_every=1)
-    held_out = asking.HeldOut(4)
-    first, second = (
-        runs.train_run(work / "start", arm, None, settings, held_out) for _ in range(2)
-    )
+    samples = held_out.HeldOut(4)
+    first, second = (runs.train_run(work / "start", arm, None, settings, samples) for _ in range(2))
     assert sorted(first["evaluations"]) == [0, 1, 2]
     assert len(first["curve"]["miou"]) == 2
     assert first["curve"] == second["curve"]
@@ -274,7 +274,7 @@ def test_greedy_answers_are_those_of_transformers_generate(work: Path) -> None:
 
 def test_more_supervision_has_the_mean_loss_of_the_answers_tokens(work: Path) -> None:
     settings = runs.RunSettings(seed=5, learning_rate=1e-3, steps=2, prompts=1, evaluate_every=2)
-    result = runs.train_more(work / "start", settings, asking.HeldOut(2))
+    result = runs.train_more(work / "start", settings, held_out.HeldOut(2))
     assert sorted(result["evaluations"]) == [0, 2]
 
     model = Qwen2VLForConditionalGeneration.from_pretrained(work / "start").eval()
@@ -390,31 +390,31 @@ def test_what_training_saw_is_a_mean_over_seeds_and_prompts() -> None:
 def test_a_rate_is_chosen_by_the_mean_of_the_tuning_seeds(tmp_path: Path) -> None:
     accuracies = {2e-5: (0.5, 0.6), 6e-5: (0.4, 0.8), 2e-4: (0.9, 0.1)}
     for rate, values in accuracies.items():
-        for seed, value in zip(experiment.TUNING_SEEDS, values, strict=True):
-            _write(tmp_path, experiment.Job("tune", "none", seed, rate), value)
+        for seed, value in zip(plan.TUNING_SEEDS, values, strict=True):
+            _write(tmp_path, plan.Job("tune", "none", seed, rate), value)
     assert experiment._best_rate(tmp_path, "none") == 6e-5
 
 
 def test_finished_runs_are_not_trained_again(tmp_path: Path) -> None:
-    jobs = [experiment.Job("final", "none", seed, 1e-4) for seed in (1, 2)]
+    jobs = [plan.Job("final", "none", seed, 1e-4) for seed in (1, 2)]
     for job in jobs:
         _write(tmp_path, job, 0.5)
     experiment._work_off(tmp_path, jobs, 1)
-    experiment.result_path(tmp_path, jobs[1]).unlink()
+    plan.result_path(tmp_path, jobs[1]).unlink()
     with pytest.raises(UserError, match="holds no start"):  # what is left has to be trained
         experiment._work_off(tmp_path, jobs, 1)
 
 
 def test_a_run_with_another_mean_weight_is_not_taken_for_this_one(tmp_path: Path) -> None:
-    _write(tmp_path, experiment.Job("final", "constant", 1, 1e-4, mean_weight=1.5), 0.5)
+    _write(tmp_path, plan.Job("final", "constant", 1, 1e-4, mean_weight=1.5), 0.5)
     with pytest.raises(UserError, match=r"mean_weight': 1\.5.*expected.*mean_weight': 1\.6"):
         summary_module._read_final(
-            tmp_path, experiment.Job("final", "constant", 1, 1e-4, mean_weight=1.6)
+            tmp_path, plan.Job("final", "constant", 1, 1e-4, mean_weight=1.6)
         )
 
 
-def _write(work: Path, job: experiment.Job, accuracy: float) -> None:
-    path = experiment.result_path(work, job)
+def _write(work: Path, job: plan.Job, accuracy: float) -> None:
+    path = plan.result_path(work, job)
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(_result(job.seed, accuracy) | {"job": asdict(job)}))
 
@@ -422,17 +422,17 @@ def _write(work: Path, job: experiment.Job, accuracy: float) -> None:
 def test_the_committed_summary_follows_from_the_committed_runs() -> None:
     stored = json.loads((FOLDER / "summary.json").read_text(encoding="utf-8"))
     raw = json.loads((FOLDER / "runs.json").read_text(encoding="utf-8"))
-    assert stored["steps"] == experiment.STEPS
-    for arm in experiment.MAIN_ARMS:
-        assert [run["job"]["seed"] for run in raw["final"][arm]] == list(experiment.SEEDS)
+    assert stored["steps"] == plan.STEPS
+    for arm in plan.MAIN_ARMS:
+        assert [run["job"]["seed"] for run in raw["final"][arm]] == list(plan.SEEDS)
     for arm, figures in stored["variants"].items():
         for name in ("acc@0.5", "miou"):
             assert figures[name] == [
-                run["evaluations"][str(experiment.STEPS)]["all"][name] for run in raw["final"][arm]
+                run["evaluations"][str(plan.STEPS)]["all"][name] for run in raw["final"][arm]
             ]
     differences = np.subtract(
-        stored["variants"][experiment.PRIMARY]["acc@0.5"],
-        stored["variants"][experiment.BASELINE]["acc@0.5"],
+        stored["variants"][plan.PRIMARY]["acc@0.5"],
+        stored["variants"][plan.BASELINE]["acc@0.5"],
     )
     assert stored["primary"]["difference"] == pytest.approx(differences.mean())
     half = 2.262157 * differences.std(ddof=1) / math.sqrt(10)  # t of 9 degrees of freedom

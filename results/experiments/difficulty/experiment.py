@@ -16,46 +16,33 @@ import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+
+from plan import (
+    BESIDE,
+    FEW_SEEDS,
+    FINAL_SAMPLES,
+    MAIN_ARMS,
+    OTHER_ARMS,
+    RATES,
+    SEEDS,
+    STEPS,
+    TUNING_SAMPLES,
+    TUNING_SAMPLES_SEED,
+    Job,
+    final_accuracy,
+    read_result,
+    result_path,
+    tuning_seeds,
+)
 
 from univg_eval.errors import UserError
 from univg_eval.files import write_text_atomically
 
 HERE = Path(__file__).resolve().parent
 
-STEPS = 150
-RATES = (2e-5, 6e-5, 2e-4)
-TUNING_SEEDS = (101, 102)
-SEEDS = tuple(range(1001, 1011))
-FEW_SEEDS = SEEDS[:3]
-MAIN_ARMS = ("none", "constant", "exp_normalised")
-OTHER_ARMS = ("exp", "power", "log", "permuted", "no_group_std", "spread_only")
-BESIDE = ("reasoning", "more_sft")
-BASELINE = "none"
-PRIMARY = "exp_normalised"
-FINAL_QUESTIONS = 300  # of each kind
-TUNING_QUESTIONS = 300
-TUNING_QUESTIONS_SEED = 900_000_011
-
 _logger = logging.getLogger("difficulty")
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One run: where it belongs and what it depends on."""
-
-    stage: str
-    arm: str
-    seed: int
-    learning_rate: float
-    mean_weight: float | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of its file."""
-        return f"{self.stage}-{self.arm}-{self.learning_rate:g}-{self.seed}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             elif stage == "run":
                 run(args.work, args.jobs)
             else:
-                import summary
+                from summary import summarise
 
-                summary.summarise(args.work, HERE)
+                summarise(args.work, HERE)
     except UserError as error:
         print(f"experiment.py {args.stage}: {error}", file=sys.stderr)
         return 2
@@ -129,40 +116,11 @@ def run(work: Path, jobs: int) -> None:
     _work_off(work, listed, jobs)
 
 
-def tuning_seeds(arm: str) -> tuple[int, ...]:
-    """Seeds of an arm's tuning; what is looked at once gets one."""
-    return TUNING_SEEDS[:1] if arm in BESIDE else TUNING_SEEDS
-
-
 def _tuning_jobs(arms: Sequence[str], mean: float | None) -> Iterator[Job]:
     for arm in arms:
         for rate in RATES:
             for seed in tuning_seeds(arm):
                 yield Job("tune", arm, seed, rate, mean if arm == "constant" else None)
-
-
-def result_path(work: Path, job: Job) -> Path:
-    """Where the result of a run is written."""
-    return work / "runs" / f"{job.name}.json"
-
-
-def read_result(work: Path, job: Job) -> dict[str, Any]:
-    """The result of a run.
-
-    Raises:
-        UserError: it has not been run.
-    """
-    path = result_path(work, job)
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run the stage {job.stage!r} to its end first")
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return result
-
-
-def final_accuracy(result: dict[str, Any], kind: str = "all", name: str = "acc@0.5") -> float:
-    """A figure of the last evaluation."""
-    last = max(result["evaluations"], key=int)
-    return float(result["evaluations"][last][kind][name])
 
 
 def _best_rate(work: Path, arm: str) -> float:
@@ -199,13 +157,13 @@ def _work_off(work: Path, jobs: Sequence[Job], workers: int) -> None:
 
 
 def _do(work: Path, job: Job) -> str:
-    from asking import HELD_OUT_SEED, HeldOut
+    from held_out import HELD_OUT_SEED, HeldOut
     from runs import RunSettings, train_more, train_run
 
     final = job.stage == "final"
     held_out = HeldOut(
-        FINAL_QUESTIONS if final else TUNING_QUESTIONS,
-        HELD_OUT_SEED if final else TUNING_QUESTIONS_SEED,
+        FINAL_SAMPLES if final else TUNING_SAMPLES,
+        HELD_OUT_SEED if final else TUNING_SAMPLES_SEED,
     )
     settings = RunSettings(
         job.seed, job.learning_rate, STEPS, evaluate_every=50 if final else STEPS

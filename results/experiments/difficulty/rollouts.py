@@ -71,7 +71,7 @@ def make_prompts(
     shape: TinyShape,
     style: str,
 ) -> Prompts:
-    """What a model is asked, up to the first token of its answer."""
+    """What a model is given, up to the first token of its answer."""
     before = prefix_text(1, shape.tokens_per_image)
     texts = [
         f"{before}{question_with_suffix(question, style)}{END_OF_TURN}\n<|im_start|>assistant\n"
@@ -107,7 +107,7 @@ def generate(
 
     Args:
         model: in float32.
-        prompts: what is asked.
+        prompts: of equal length.
         shape: of the model.
         rollouts: completions a prompt.
         max_new_tokens: the longest completion.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from asking import HeldOut
+from held_out import HeldOut
 from rollouts import MAX_NEW_TOKENS, Prompts, completion_logits, generate, make_prompts
 from scenes import KINDS, Question, draw_images, draw_question, say_box
 from start import SHAPE
@@ -289,9 +289,9 @@ def train_more(start: Path, settings: RunSettings, held_out: HeldOut) -> dict[st
 def _answers_at_the_price(start: Path, settings: RunSettings) -> int:
     tokenizer = AutoProcessor.from_pretrained(start).tokenizer
     question = draw_question("easy", settings.seed, 0)
-    asked = make_prompts([question], tokenizer, SHAPE, "direct").ids.shape[1]
+    prompt = make_prompts([question], tokenizer, SHAPE, "direct").ids.shape[1]
     answer = len(tokenizer.encode(say_box(question.target.box))) + 1
-    return round(settings.prompts * 5 * (asked + GROUP * answer) / (3 * (asked + answer)))
+    return round(settings.prompts * 5 * (prompt + GROUP * answer) / (3 * (prompt + answer)))
 
 
 def _train(

@@ -42,7 +42,7 @@ _ATTEMPTS = 500
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A scene and the object that is asked for.
+    """A scene and the object to be found.
 
     Attributes:
         kind: "easy" or "hard".

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from experiment import (
+from plan import (
     BASELINE,
     BESIDE,
     FEW_SEEDS,
-    FINAL_QUESTIONS,
+    FINAL_SAMPLES,
     MAIN_ARMS,
     OTHER_ARMS,
     PRIMARY,
@@ -72,7 +72,7 @@ def summarise(work: Path, out: Path) -> dict[str, Any]:
         "primary": {
             "contrast": [PRIMARY, BASELINE],
             "outcome": "acc@0.5",
-            "questions": 2 * FINAL_QUESTIONS,
+            "questions": 2 * FINAL_SAMPLES,
             **paired(results, PRIMARY),
         },
         "learning_rates": chosen["rates"],
@@ -168,7 +168,7 @@ def paired(
     kind: str = "all",
     against: str = BASELINE,
 ) -> dict[str, Any]:
-    """An arm against another, plain GRPO unless told, seed by seed.
+    """An arm against another, plain GRPO by default, seed by seed.
 
     Returns:
         seeds: those of `arm`, all of which the other has; difference: mean; interval95: Student's
