@@ -138,7 +138,7 @@ def _text(found: Estimate, processes: int, sharding: str) -> str:
         f"{found.parameters:,} parameters, {found.trained:,} trained",
         f"{found.rows:,} rows; the longest prompt about {found.prompt_tokens:,} tokens",
         f"{found.steps:,} steps ({found.steps_per_epoch:,} an epoch), {found.rollouts:,} rollouts",
-        f"memory on each of {processes} devices, sharding {sharding}, in GiB (docs/grpo.md):",
+        f"memory on each of {processes} devices, sharding {sharding}, in GiB (docs/train.md):",
     ]
     lines += [f"  {name:28} {size / 2**30:8.2f}" for name, size in rows]
     return "\n".join(lines)
