@@ -98,20 +98,23 @@ def clip_boxes(boxes: npt.ArrayLike) -> FloatArray:
     return clipped
 
 
-def four_numbers(value: object, largest: float) -> Box | None:
+def four_numbers(value: object, largest: float | None = None) -> Box | None:
     """A list of four numbers, as JSON gives it, as a tuple of floats; None for anything else.
 
     Args:
         value: what a file holds in the place of a box.
-        largest: absolute limit of a number; NaN, infinities and booleans are no numbers here.
+        largest: absolute limit, which NaN and infinities break; None lets every float pass.
     """
-    if (
-        not isinstance(value, list)
-        or len(value) != 4
-        or not all(type(number) in (int, float) and abs(number) <= largest for number in value)
-    ):
+    if not isinstance(value, list) or len(value) != 4:
         return None
-    a, b, c, d = map(float, value)
+    if not all(type(number) in (int, float) for number in value):  # a boolean is none
+        return None
+    if largest is not None and not all(abs(number) <= largest for number in value):
+        return None
+    try:
+        a, b, c, d = map(float, value)
+    except OverflowError:  # a whole number that no float holds
+        return None
     return a, b, c, d
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from univg_eval.boxes import Box, is_valid_box
+from univg_eval.boxes import Box, four_numbers, is_valid_box
 from univg_eval.errors import UserError
 from univg_eval.files import iter_json_lines, write_text_atomically
 
@@ -32,6 +32,7 @@ __all__ = [
     "load_manifest",
     "load_samples",
     "n_skipped",
+    "require_text",
     "write_benchmark",
 ]
 
@@ -193,18 +194,17 @@ def _string(row: Mapping[str, Any], name: str, where: str) -> str:
     value = row.get(name)
     if not isinstance(value, str):
         raise UserError(f"{where}: field {name!r} is {value!r}; expected a string")
-    _require_text(value, f"{where}: field {name!r}")
+    require_text(value, f"{where}: field {name!r}")
     return value
 
 
-def _require_text(value: str, where: str) -> None:
+def require_text(value: str, where: str) -> None:
     """Refuse what no UTF-8 file can hold; JSON can spell it, as ``\\ud800``."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{where} holds half of a surrogate pair ({value[error.start]!r}), which is no "
-            "character; mend the text"
+            f"{where} holds half of a surrogate pair at character {error.start}; expected text"
         ) from error
 
 
@@ -227,7 +227,7 @@ def _strings(row: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise UserError(f"{where}: field {name!r} is {value!r}; expected a list of strings")
     for item in value:
-        _require_text(item, f"{where}: field {name!r}")
+        require_text(item, f"{where}: field {name!r}")
     return tuple(value)
 
 
@@ -245,16 +245,13 @@ def _target(item: Any, where: str, n_images: int) -> Target:
     box = item.get("box") if isinstance(item, Mapping) else None
     if type(image) is not int or not 0 <= image < n_images:
         raise UserError(f"{where}: image is {image!r}; expected 0 to {n_images - 1}")
-    if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) for v in box):
+    numbers = four_numbers(box)
+    if numbers is None:
         raise UserError(f"{where}: box is {box!r}; expected four numbers x1, y1, x2, y2")
-    try:
-        x1, y1, x2, y2 = (float(v) for v in box)
-    except OverflowError as error:
-        raise UserError(f"{where}: box holds a number beyond a float; expected [0, 1]") from error
     mask = item.get("mask")
     if not (mask is None or isinstance(mask, dict)):
         raise UserError(f"{where}: mask is {mask!r}; expected an object with size and counts")
-    return Target(image=image, box=(x1, y1, x2, y2), mask=mask)
+    return Target(image=image, box=numbers, mask=mask)
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
@@ -355,14 +352,14 @@ def fingerprint(samples: Iterable[GroundingSample]) -> str:
             list(sample.source.get("images", sample.images)),
         ]
         text = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
-        _require_text(text, f"sample {sample.id!r}")
+        require_text(text, f"sample {sample.id!r}")
         digest.update(text.encode("utf-8") + b"\n")
     return digest.hexdigest()
 
 
 def _json_line(sample: GroundingSample) -> str:
     line = json.dumps(sample.to_dict(), ensure_ascii=False)
-    _require_text(line, f"sample {sample.id!r}")
+    require_text(line, f"sample {sample.id!r}")
     return line + "\n"
 
 

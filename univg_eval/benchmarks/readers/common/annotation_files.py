@@ -14,7 +14,7 @@ from univg_eval.benchmarks.readers.common.release import FaultKind, ImageFolder,
 from univg_eval.boxes import Box, four_numbers
 from univg_eval.errors import UserError
 from univg_eval.files import refuse_nan
-from univg_eval.samples import LARGEST_SIDE
+from univg_eval.samples import LARGEST_SIDE, require_text
 
 __all__ = [
     "AnnotationFile",
@@ -249,12 +249,9 @@ def checked_text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ItemError("invalid_row", f"{where} is {describe(value)}; expected text")
     try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ItemError(
-            "invalid_row",
-            f"{where} holds half of a surrogate pair at character {error.start}; expected text",
-        ) from error
+        require_text(value, where)
+    except UserError as error:
+        raise ItemError("invalid_row", str(error)) from error
     return value
 
 
