@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from factories import make_sample
 from PIL import Image, ImageFile, ImageOps
 
 from univg_eval.benchmarks.readers.common.release import ItemError, size_of
@@ -23,20 +24,12 @@ from univg_eval.images.reading import (
 from univg_eval.samples import GroundingSample, Target
 
 
-def sample(images, sizes=None) -> GroundingSample:
-    sizes = sizes or []
-    return GroundingSample(
-        id="set-00001",
-        benchmark="set",
-        task="t",
-        split="test",
+def sample(images, sizes=()) -> GroundingSample:
+    return make_sample(
         images=tuple(images),
         widths=tuple(w for w, _ in sizes),
         heights=tuple(h for _, h in sizes),
-        instruction="Locate it.",
         targets=(Target(image=0, box=(0.1, 0.1, 0.5, 0.5)),),
-        image_is_given=True,
-        cluster="c",
     )
 
 
@@ -91,7 +84,7 @@ def test_order_and_absolute_paths(tmp_path):
     assert colors == [(0, 0, 255), (255, 0, 0), (0, 255, 0)]
 
 
-def test_a_film_is_opened_once_and_mixed_with_stills(tmp_path, monkeypatch):
+def test_a_video_is_opened_once_and_mixed_with_stills(tmp_path, monkeypatch):
     Image.new("RGB", (4, 4), "red").save(tmp_path / "still.png")
     calls = []
 
@@ -108,7 +101,7 @@ def test_a_film_is_opened_once_and_mixed_with_stills(tmp_path, monkeypatch):
 
 def test_missing_image_names_sample_and_file(tmp_path):
     with pytest.raises(
-        UserError, match=r"sample 'set-00001': image file .*none.png does not exist"
+        UserError, match=r"sample 'toy-00000': image file .*none.png does not exist"
     ):
         open_images(sample(["none.png"]), tmp_path)
 
@@ -134,7 +127,7 @@ def test_truncated_image_is_not_half_an_image(tmp_path, monkeypatch, switched_on
     assert ImageFile.LOAD_TRUNCATED_IMAGES is switched_on
 
 
-def test_the_reason_is_told(tmp_path, monkeypatch):
+def test_the_reason_is_given(tmp_path, monkeypatch):
     (tmp_path / "empty.png").touch()
     (tmp_path / "page.jpg").write_text("<html>404 not found</html>")
     (tmp_path / "ring.png").symlink_to("ring.png")
@@ -175,20 +168,15 @@ def test_the_size_is_that_of_the_upright_image(tmp_path, form, orientation):
     assert load_image(tmp_path / f"x.{form}").size == size
 
 
-def test_the_size_needs_the_header_alone(tmp_path):
-    Image.effect_noise((64, 48), 90).save(tmp_path / "x.jpg")
-    data = (tmp_path / "x.jpg").read_bytes()
-    (tmp_path / "x.jpg").write_bytes(data[: len(data) // 2])
-    assert image_size(tmp_path / "x.jpg") == (64, 48)
+@pytest.mark.parametrize("form", ["jpg", "png"])
+def test_the_size_needs_the_header_alone(tmp_path, form):
+    path = tmp_path / f"x.{form}"
+    Image.effect_noise((64, 48), 90).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    assert image_size(path) == (64, 48)
     with pytest.raises(ImageError, match="damaged"):
-        load_image(tmp_path / "x.jpg")
-
-
-def test_a_png_is_not_decoded_for_its_size(tmp_path):
-    Image.effect_noise((64, 48), 90).save(tmp_path / "x.png")
-    data = (tmp_path / "x.png").read_bytes()
-    (tmp_path / "x.png").write_bytes(data[: len(data) // 2])
-    assert image_size(tmp_path / "x.png") == (64, 48)
+        load_image(path)
 
 
 def test_an_orientation_behind_the_pixels_of_a_png_counts(tmp_path):

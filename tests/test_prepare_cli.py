@@ -80,7 +80,7 @@ def all_images_are_there(root: Path, benchmark: str = "mig_bench") -> bool:
 # --- ways in ----------------------------------------------------------------------------------
 
 
-def test_the_end_message_tells_what_was_made_and_what_is_next(
+def test_what_was_made_and_what_is_next(
     release: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert prepare(root, "mig_bench", "--source", release) == 0
@@ -95,9 +95,18 @@ def test_the_end_message_tells_what_was_made_and_what_is_next(
     assert "not comparable" not in out
     assert "the annotation files are NOT the released ones" in out
     assert manifest["source"]["is_released_file"] is False
+    assert prepare(root, "mig_bench", "--source", release, "--json") == 0
+    report = answer(capsys)
+    assert (report["benchmark"], report["n"], report["complete"]) == ("mig_bench", 5, True)
+    assert report["tasks"] == {"common_object": 3, "diff": 1, "group_grounding": 1}
+    assert report["splits"] == {"test": 5}
+    assert report["findings"] == {"invalid_box": 1, "unequal_pair": 1}
+    assert report["eval_tasks"] == ["univg_mig_bench"]
+    assert report["replaced"] is None
+    assert report["fingerprint"] == manifest["fingerprint"]
 
 
-def test_fewer_than_the_authors_state_is_told(
+def test_fewer_than_the_authors_state_is_reported(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Half of an archive looks like a smaller set."""
@@ -147,21 +156,7 @@ def test_a_folder_that_may_not_be_looked_into(
     assert not root.exists()
 
 
-def test_json(release: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert prepare(root, "mig_bench", "--source", release, "--json") == 0
-    report = answer(capsys)
-    assert report["benchmark"] == "mig_bench"
-    assert report["n"] == 5
-    assert report["tasks"] == {"common_object": 3, "diff": 1, "group_grounding": 1}
-    assert report["splits"] == {"test": 5}
-    assert report["complete"] is True
-    assert report["findings"] == {"invalid_box": 1, "unequal_pair": 1}
-    assert report["eval_tasks"] == ["univg_mig_bench"]
-    assert report["replaced"] is None
-    assert report["fingerprint"] == load_manifest("mig_bench", root)["fingerprint"]
-
-
-def test_twice_is_the_same_and_another_file_is_told(
+def test_twice_is_the_same_and_another_file_is_reported(
     release: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ("mig_bench", "--source", release, "--json")
@@ -177,17 +172,16 @@ def test_twice_is_the_same_and_another_file_is_told(
     assert first["fingerprint"] in out
 
 
-def test_the_file_itself_with_images_elsewhere(release: Path, root: Path, tmp_path: Path) -> None:
+def test_the_file_itself_with_images_elsewhere_or_above(
+    release: Path, root: Path, tmp_path: Path
+) -> None:
     file = (release / "MIG_data.json").rename(tmp_path / "MIG_data.json")
     assert prepare(root, "mig_bench", "--source", file, "--images", release) == 0
     assert all_images_are_there(root)
-
-
-def test_the_checkout_of_the_repository_with_a_folder_in_between(release: Path, root: Path) -> None:
-    """The repository has eval/MIG-Bench/{MIG_data.json, images}."""
-    (release / "MIG_data.json").rename(release / "MIG-Bench" / "MIG_data.json")
-    assert prepare(root, "mig_bench", "--source", release) == 0
-    assert all_images_are_there(root)
+    # The repository has eval/MIG-Bench/{MIG_data.json, images}.
+    file.rename(release / "MIG-Bench" / "MIG_data.json")
+    assert prepare(tmp_path / "other", "mig_bench", "--source", release) == 0
+    assert all_images_are_there(tmp_path / "other")
 
 
 @pytest.mark.parametrize("top", ["images/", "MIG-Bench/images/", ""])
@@ -241,19 +235,14 @@ def test_one_split_as_an_archive(root: Path, tmp_path: Path) -> None:
 
 
 def test_archives_that_were_forgotten_are_named(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    release: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """What is unpacked goes first, so somebody who broke off unpacking has to know."""
     (tmp_path / "packed").mkdir()
     (tmp_path / "packed" / "val.zip").write_bytes(b"")
     assert prepare(root, "lisa_full", "--source", tmp_path / "packed") == 2
     err = capsys.readouterr().err
     assert f"Still packed in {tmp_path / 'packed'}, and not used: val.zip. Unpack what" in err
-
-
-def test_a_packed_archive_beside_half_of_its_images_is_named(
-    release: Path, root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What is unpacked goes first, so somebody who broke off unpacking has to be told."""
     zip_folder(release / "MIG-Bench" / "images", release / "images.zip", "images/")
     (release / "MIG-Bench" / "images" / "static_diff" / "1_source.png").unlink()
     assert prepare(root, "mig_bench", "--source", release) == 2
@@ -264,7 +253,7 @@ def test_a_packed_archive_beside_half_of_its_images_is_named(
 
 
 def test_images_given_as_an_archive(release: Path, root: Path, tmp_path: Path) -> None:
-    archive = zip_folder(release / "MIG-Bench" / "images", tmp_path / "pictures.zip")
+    archive = zip_folder(release / "MIG-Bench" / "images", tmp_path / "images-only.zip")
     shutil.rmtree(release / "MIG-Bench")
     assert prepare(root, "mig_bench", "--source", release, "--images", archive) == 0
     assert all_images_are_there(root)
@@ -575,7 +564,7 @@ def test_list(root: Path, release: Path, capsys: pytest.CaptureFixture[str]) -> 
 # --- generated --------------------------------------------------------------------------------
 
 
-def test_mini_keeps_the_size_of_the_standing_set(
+def test_mini_keeps_the_size_of_the_prepared_set(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("av", reason="needs the extra 'eval'")
@@ -677,7 +666,7 @@ def test_the_real_annotations_prepare_whole(
     assert load_manifest("mig_bench", root) == manifest
 
 
-def test_files_that_are_not_the_published_ones_are_told(
+def test_files_that_are_not_the_published_ones_are_reported(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pycocotools")
@@ -758,7 +747,7 @@ def test_two_archives_of_one_name_do_not_replace_each_other(root: Path, tmp_path
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*.jpg")} == stamps
 
 
-def test_another_archive_of_images_leaves_the_standing_set_its_own(
+def test_another_archive_of_images_leaves_the_prepared_set_its_own(
     release: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A new archive that turns out to lack an image must not spoil what stands."""
@@ -791,17 +780,13 @@ def test_another_archive_of_images_leaves_the_standing_set_its_own(
     assert all_images_are_there(root)
 
 
-def test_what_a_killed_run_left_half_unpacked_goes_even_if_it_is_not_wanted_again(
+def test_a_folder_that_is_named_like_an_archive_and_what_a_killed_run_has_left(
     release: Path, root: Path
 ) -> None:
-    left = root / "mig_bench" / "unpacked" / ".images.abcd" / "new" / "common"
+    left = root / "mig_bench" / "unpacked" / ".images.abcd" / "new"
     left.mkdir(parents=True)
     (left / "1.png").write_bytes(bytes(1000))
-    assert prepare(root, "mig_bench", "--source", release) == 0
-    assert list((root / "mig_bench" / "unpacked").iterdir()) == []
-
-
-def test_a_folder_that_is_named_like_an_archive(release: Path, root: Path) -> None:
     folder = release.rename(release.with_name("release.zip"))
     assert prepare(root, "mig_bench", "--source", folder) == 0
     assert prepare(root, "mig_bench", "--source", folder, "--images", folder) == 0
+    assert list((root / "mig_bench" / "unpacked").iterdir()) == []
