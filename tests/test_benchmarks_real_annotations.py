@@ -12,6 +12,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from univg_eval.audit import audit_annotations
 from univg_eval.benchmarks.readers.mig_bench import read_annotations
 from univg_eval.dialects import get_dialect, list_dialects
 from univg_eval.protocols import get_protocol
-from univg_eval.runs.response_file import FileScores, SampleTable, score_file
+from univg_eval.runs.response_file import FileScores, sample_lines, score_file
 from univg_eval.samples import GroundingSample, fingerprint
 
 Array = npt.NDArray[np.float64]
@@ -61,11 +62,6 @@ def raw(path: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def samples(path: Path) -> list[GroundingSample]:
     return read_annotations(path)
-
-
-@pytest.fixture(scope="module")
-def table(samples: list[GroundingSample]) -> SampleTable:
-    return SampleTable.from_samples(samples)
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +206,7 @@ def test_a_real_pair_of_images_in_pixels(
     path = tmp_path / "r.jsonl"
     path.write_text(json.dumps(row) + "\n")
     scores = score_file(
-        SampleTable.from_samples([sample]),
+        sample_lines([sample]),
         path,
         dialect=get_dialect("pixels"),
         protocol=get_protocol("univg"),
@@ -348,7 +344,7 @@ def written(
 
 
 def run(
-    table: SampleTable,
+    samples: list[GroundingSample],
     folder: Path,
     texts: list[str],
     *,
@@ -359,20 +355,21 @@ def run(
     """Score one text a sample; returns the result, and IoU and status of each."""
     path = folder / "responses.jsonl"
     with path.open("w", encoding="utf-8") as file:
-        for number, (name, text) in enumerate(zip(table.index_of, texts, strict=True)):
-            row: dict[str, Any] = {"id": name, "response": text}
+        for number, (sample, text) in enumerate(zip(samples, texts, strict=True)):
+            row: dict[str, Any] = {"id": sample.id, "response": text}
             if sizes is not None:
                 row["image_sizes"] = sizes[number]
             file.write(json.dumps(row) + "\n")
+    out = BytesIO()
     result = score_file(
-        table,
+        sample_lines(samples),
         path,
         dialect=get_dialect(dialect) if dialect else None,
         protocol=get_protocol(protocol),
-        keep_lines=True,
+        out=out,
         processes=1,
     )
-    rows = [json.loads(line) for line in result.lines or ()]
+    rows = [json.loads(line) for line in out.getvalue().splitlines()]
     return result, np.array([row["iou"] for row in rows]), [row["status"] for row in rows]
 
 
@@ -402,7 +399,6 @@ def test_every_box_dialect_has_its_rounding_here() -> None:
 @pytest.mark.parametrize("name", BOX_DIALECTS)
 def test_ground_truth_in_its_own_form_scores_what_the_rounding_allows(
     name: str,
-    table: SampleTable,
     samples: list[GroundingSample],
     true: Array,
     sizes: list[list[tuple[int, int]]],
@@ -412,7 +408,7 @@ def test_ground_truth_in_its_own_form_scores_what_the_rounding_allows(
     dialect = get_dialect(name)
     needs_sizes = dialect.needs_image_size or dialect.needs_input_size
     result, ious, _ = run(
-        table,
+        samples,
         tmp_path,
         written(name, samples, sizes),
         dialect=name,
@@ -477,7 +473,6 @@ def m(wh: Array) -> Array:
 def test_a_wrong_dialect_gives_what_its_scale_must_give(
     writer: str,
     reader: str,
-    table: SampleTable,
     samples: list[GroundingSample],
     true: Array,
     sizes: list[list[tuple[int, int]]],
@@ -485,7 +480,7 @@ def test_a_wrong_dialect_gives_what_its_scale_must_give(
     tmp_path: Path,
 ) -> None:
     texts = written(writer, samples, sizes)
-    result, ious, statuses = run(table, tmp_path, texts, dialect=reader, sizes=sizes)
+    result, ious, statuses = run(samples, tmp_path, texts, dialect=reader, sizes=sizes)
     rule = WRONG[writer, reader]
     counted = valid(true)
     if rule is None:
@@ -514,9 +509,9 @@ def perfect(true: Array) -> list[str]:
 
 @pytest.mark.parametrize("protocol", ["univg-r1", "migician"])
 def test_perfect_answers_under_a_published_protocol(
-    protocol: str, table: SampleTable, true: Array, tmp_path: Path
+    protocol: str, samples: list[GroundingSample], true: Array, tmp_path: Path
 ) -> None:
-    result, _, statuses = run(table, tmp_path, perfect(true), protocol=protocol)
+    result, _, statuses = run(samples, tmp_path, perfect(true), protocol=protocol)
     for task, row in result.metrics["tasks"].items():
         lost = INVERTED if task == "common_object" else 0
         assert (row["n"], row["excluded"]) == (TASK_ROWS[task], 0)
@@ -527,9 +522,9 @@ def test_perfect_answers_under_a_published_protocol(
 
 
 def test_perfect_answers_under_univg_leave_the_invalid_rows_out(
-    table: SampleTable, true: Array, tmp_path: Path
+    samples: list[GroundingSample], true: Array, tmp_path: Path
 ) -> None:
-    result, _, _ = run(table, tmp_path, perfect(true), dialect="univg_r1")
+    result, _, _ = run(samples, tmp_path, perfect(true), dialect="univg_r1")
     assert result.metrics["macro"]["acc@0.9"] == 1.0
     assert sum(row["n"] for row in result.metrics["tasks"].values()) == 4288
     assert result.metrics["tasks"]["common_object"]["excluded"] == 7
@@ -538,20 +533,20 @@ def test_perfect_answers_under_univg_leave_the_invalid_rows_out(
 
 
 def test_decimals_lose_everything_under_univg_r1(
-    table: SampleTable, true: Array, tmp_path: Path
+    samples: list[GroundingSample], true: Array, tmp_path: Path
 ) -> None:
     """int() fails on a decimal, and the rule then scores the box of zeros."""
     texts = [f"[{a:.3f}, {b:.3f}, {c:.3f}, {d:.3f}]" for a, b, c, d in true.tolist()]
-    result, _, _ = run(table, tmp_path, texts, protocol="univg-r1")
+    result, _, _ = run(samples, tmp_path, texts, protocol="univg-r1")
     assert result.metrics["macro"]["miou"] == 0.0
 
 
 def test_a_coordinate_of_1_becomes_a_thousandth_under_migician(
-    table: SampleTable, samples: list[GroundingSample], true: Array, tmp_path: Path
+    samples: list[GroundingSample], true: Array, tmp_path: Path
 ) -> None:
     """A single match: values from 1 on are divided by 1000, on 0-1 answers too."""
     texts = [f"[{a:.3f}, {b:.3f}, {c:.3f}, {d:.3f}]" for a, b, c, d in true.tolist()]
-    result, ious, _ = run(table, tmp_path, texts, protocol="migician")
+    result, ious, _ = run(samples, tmp_path, texts, protocol="migician")
     expected = overlap(np.where(true >= 1, true / 1000, true), true)
     touching = (true >= 1).any(axis=1)
     assert touching.sum() == 15
@@ -563,12 +558,11 @@ def test_a_coordinate_of_1_becomes_a_thousandth_under_migician(
 @pytest.mark.parametrize("protocol", ["univg-r1+migician-y", "migician+y"])
 def test_the_stretched_y_of_one_rival(
     protocol: str,
-    table: SampleTable,
     samples: list[GroundingSample],
     true: Array,
     tmp_path: Path,
 ) -> None:
-    result, ious, _ = run(table, tmp_path, perfect(true), protocol=protocol)
+    result, ious, _ = run(samples, tmp_path, perfect(true), protocol=protocol)
     stretched = true.copy()
     for column, factor in ((1, 1.05), (3, 1.10)):
         stretched[:, column] = [round(min(0.999, y * factor), 3) for y in true[:, column].tolist()]

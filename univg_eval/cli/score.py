@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
     from univg_eval.dialects import Dialect
     from univg_eval.protocols import Protocol
-    from univg_eval.runs.response_file import FileScores, SampleTable
+    from univg_eval.runs.response_file import FileScores
 
 HELP = "score a file of responses"
 DESCRIPTION = """\
@@ -96,18 +96,18 @@ def run(args: argparse.Namespace) -> int:
     _check_out(args)
     if args.processes is not None and args.processes < 1:
         raise UserError(f"--processes is {args.processes}; expected 1 or more")
-    benchmark, table, fingerprint = _samples(args)
-    scores = score_file(
-        table,
-        args.responses,
-        dialect=dialect,
-        protocol=protocol,
-        keep_lines=args.out is not None,
-        processes=args.processes,
-    )
-    if args.out is not None:
-        _write_lines(args.out, scores)
-    _report_notes(args, dialect, scores, len(table))
+    with _samples(args) as (benchmark, lines, source, fingerprint), _output(args.out) as out:
+        scores = score_file(
+            lines,
+            args.responses,
+            dialect=dialect,
+            protocol=protocol,
+            split=args.split,
+            source=source,
+            out=out,
+            processes=args.processes,
+        )
+    _report_notes(args, dialect, scores)
     min_pixels, max_pixels = (dialect.pixel_limits if dialect else None) or (None, None)
     result = {
         "benchmark": benchmark,
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         "max_pixels": max_pixels,
         "n": _total(scores.metrics["tasks"], "n", "n_no_target", "n_several"),
         "excluded": _total(scores.metrics["tasks"], "excluded"),
-        "missing": len(scores.missing),
+        "missing": scores.n_samples - scores.n_responses,
         "statuses": scores.statuses,
         "fingerprint": fingerprint,
         **scores.metrics,
@@ -163,12 +163,13 @@ def _check_out(args: argparse.Namespace) -> None:
             raise UserError(f"--out {args.out} is the file of --{name}; give another path")
 
 
-def _samples(args: argparse.Namespace) -> tuple[str, SampleTable, str]:
-    """The benchmark's name, its samples as a table, and the fingerprint of all of them."""
+@contextmanager
+def _samples(args: argparse.Namespace) -> Iterator[tuple[str, Iterable[bytes], str, str]]:
+    """The benchmark's name, the lines of its samples, their source, and its fingerprint."""
     from univg_eval.benchmarks.readers.mig_bench import read_annotations
     from univg_eval.cli._annotations import resolve_revision
-    from univg_eval.runs.response_file import SampleTable
-    from univg_eval.samples import fingerprint
+    from univg_eval.runs.response_file import sample_lines
+    from univg_eval.samples import SAMPLES_FILE, benchmark_dir, fingerprint, load_manifest
 
     if args.annotations is not None:
         for name in ("split", "root"):
@@ -176,23 +177,39 @@ def _samples(args: argparse.Namespace) -> tuple[str, SampleTable, str]:
                 raise UserError(f"--{name} belongs to prepared benchmarks; leave --annotations out")
         revision = resolve_revision(args.benchmark, args.revision)
         samples = read_annotations(args.annotations, revision=revision.name, scale=args.scale)
-        return revision.benchmark, SampleTable.from_samples(samples), fingerprint(samples)
+        source = str(args.annotations)
+        yield revision.benchmark, sample_lines(samples), source, fingerprint(samples)
+        return
     if args.scale is not None:
         raise UserError("--scale is about an annotation file: give it with --annotations")
     benchmark = args.benchmark
     if args.revision is not None:
         benchmark = resolve_revision(benchmark, args.revision).benchmark
-    table, digest = SampleTable.load(
-        benchmark, split=args.split, root=args.root, processes=args.processes
-    )
-    return benchmark, table, digest
-
-
-def _write_lines(path: Path, scores: FileScores) -> None:
-    from univg_eval.files import write_text_atomically
-
+    digest = load_manifest(benchmark, args.root).get("fingerprint")
+    if not isinstance(digest, str):
+        raise UserError(
+            f"the manifest of {benchmark!r} holds no fingerprint; prepare the benchmark again"
+        )
+    path = benchmark_dir(benchmark, args.root) / SAMPLES_FILE
     try:
-        write_text_atomically(path, (line.decode("ascii") for line in scores.lines or ()))
+        file = path.open("rb")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    with file:
+        yield benchmark, file, str(path), digest
+
+
+@contextmanager
+def _output(path: Path | None) -> Iterator[IO[bytes] | None]:
+    """The file of ``--out``, which takes its place at the end; None without one."""
+    from univg_eval.files import whole_file
+
+    if path is None:
+        yield None
+        return
+    try:
+        with whole_file(path, "wb") as file:
+            yield file
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}; give --out a path in a folder that "
@@ -200,9 +217,7 @@ def _write_lines(path: Path, scores: FileScores) -> None:
         ) from error
 
 
-def _report_notes(
-    args: argparse.Namespace, dialect: Dialect | None, scores: FileScores, n_samples: int
-) -> None:
+def _report_notes(args: argparse.Namespace, dialect: Dialect | None, scores: FileScores) -> None:
     notes = []
     if args.dialect is not None and dialect is None:
         notes.append(
@@ -217,12 +232,13 @@ def _report_notes(
         )
     if scores.ignored_fields:
         notes.append(f"fields that are not read: {', '.join(scores.ignored_fields)}")
-    if scores.missing:
-        shown = ", ".join(islice(scores.missing, MISSING_SHOWN))
-        more = ", …" if len(scores.missing) > MISSING_SHOWN else ""
+    n_missing = scores.n_samples - scores.n_responses
+    if n_missing:
+        shown = ", ".join(scores.missing[:MISSING_SHOWN])
+        more = ", …" if n_missing > MISSING_SHOWN else ""
         notes.append(
-            f"{len(scores.missing)} of {n_samples} samples have no response and count as "
-            f"unanswered: {shown}{more}"
+            f"{n_missing} of {scores.n_samples} samples have no response and count as unanswered: "
+            f"{shown}{more}"
         )
     for note in notes:
         print(f"univg score: note: {note}", file=sys.stderr)
