@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from univg_eval.dialects import Dialect, get_dialect
 from univg_eval.errors import UserError
 from univg_eval.protocols import get_protocol
-from univg_eval.runs.failed_requests import split_response
 from univg_eval.runs.record import (
     RunRecord,
     environment,
     lines_sha256,
     make_record,
     response_line,
+    response_of,
 )
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, SampleScore, aggregate, headline, score_samples
@@ -55,10 +55,9 @@ class Change:
 
     @property
     def flip(self) -> Literal["gained", "lost"] | None:
-        """Whether the sample's own metric rose or fell.
+        """Whether the sample's `univg_eval.scoring.headline` rose or fell.
 
-        That is acc@0.5, and for samples without target no_target_acc, with several f1@0.5. None
-        if it is the same, or if the sample is excluded in one of the two.
+        None if it is the same, or if the sample is excluded in one of the two.
         """
         before, after = headline(self.before), headline(self.after)
         if before is None or after is None or before == after:
@@ -197,17 +196,18 @@ def rescore(
         )
     shown = [known[row["id"]] for row in record.responses]
     new_sizes = bool(changed.keys() & {"dialect", "min_pixels", "max_pixels"})
-    texts = [_text(row) for row in record.responses]
+    read = [response_of(row) for row in record.responses]
+    errors = [error for _, error in read]
     responses = [
-        _response(row, text, sample, reader if new_sizes else None)
-        for row, (text, _), sample in zip(record.responses, texts, shown, strict=True)
+        _with_sizes(response, sample, reader if new_sizes else None)
+        for (response, _), sample in zip(read, shown, strict=True)
     ]
     scores = score_samples(shown, responses, reader, protocol=settings["protocol"][0])
     old_scores = record.sample_scores()
     manifest = {key: value for key, value in old_manifest.items() if key != "created"} | {
         "settings": settings,
         "excluded": sum(score.excluded for score in scores),
-        "failed_requests": sum(error is not None for _, error in texts),
+        "failed_requests": len(record.errors),
         "results": aggregate(scores),
         "rescored": [
             *old_manifest.get("rescored", []),
@@ -229,7 +229,7 @@ def rescore(
         manifest=manifest,
         responses=[
             response_line(record.benchmark, sample, response, error)
-            for sample, response, (_, error) in zip(shown, responses, texts, strict=True)
+            for sample, response, error in zip(shown, responses, errors, strict=True)
         ],
         scores=[asdict(score) for score in scores],
         label=record.label,
@@ -305,35 +305,23 @@ def _dialect(settings: Settings) -> Dialect:
     )
 
 
-def _text(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Response and error of a line; older records have the message of an error as response."""
-    error = row.get("error")
-    return split_response(row["response"]) if error is None else (None, error)
-
-
-def _response(
-    row: Mapping[str, Any], text: str | None, sample: GroundingSample, resized_by: Dialect | None
+def _with_sizes(
+    response: Response, sample: GroundingSample, resized_by: Dialect | None
 ) -> Response:
-    image_sizes = _sizes(row, "image_sizes", sample) or sample.image_sizes
-    input_sizes = _sizes(row, "input_sizes", sample)
+    """The response with the sizes that it is to be read with.
+
+    Those after the resize follow from `resized_by`, where it is given, else they stay.
+    """
+    for name in ("image_sizes", "input_sizes"):
+        sizes = getattr(response, name)
+        if sizes and sample.image_sizes and len(sizes) != len(sample.image_sizes):
+            raise UserError(
+                f"sample {sample.id!r} has {len(sizes)} {name} in the record; expected "
+                f"{len(sample.image_sizes)}, one for each of its images: evaluate again"
+            )
+    image_sizes = response.image_sizes or sample.image_sizes
+    input_sizes = response.input_sizes
     if resized_by is not None and resized_by.needs_input_size:
         # Without image sizes they cannot be known; scoring says so.
         input_sizes = [resized_by.input_size(size) for size in image_sizes] if image_sizes else None
-    return Response(
-        text=text,
-        image_sizes=image_sizes,
-        input_sizes=input_sizes,
-        prompt=row["prompt"],
-    )
-
-
-def _sizes(
-    row: Mapping[str, Any], name: str, sample: GroundingSample
-) -> list[tuple[int, int]] | None:
-    sizes = row[name]
-    if sizes and sample.image_sizes and len(sizes) != len(sample.image_sizes):
-        raise UserError(
-            f"sample {sample.id!r} has {len(sizes)} {name} in the record; expected "
-            f"{len(sample.image_sizes)}, one for each of its images: evaluate again"
-        )
-    return [(width, height) for width, height in sizes] if sizes else None
+    return replace(response, image_sizes=image_sizes, input_sizes=input_sizes or None)
