@@ -22,7 +22,7 @@ from univg_eval.cli import main
 from univg_eval.cli._runs import read_runs
 from univg_eval.errors import UserError
 from univg_eval.leaderboard import Mark
-from univg_eval.runs.failed_requests import split_response
+from univg_eval.runs.failed_requests import split_failed_request
 from univg_eval.runs.record import load_run, write_run
 from univg_eval.samples import write_benchmark
 
@@ -54,7 +54,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_messages_are_told_from_responses(text: str | None, failed: bool) -> None:
-    assert split_response(text) == ((None, text) if failed else (text, None))
+    assert split_failed_request(text) == ((None, text) if failed else (text, None))
 
 
 def test_every_message_of_the_installed_backends_is_known() -> None:
@@ -67,7 +67,7 @@ def test_every_message_of_the_installed_backends_is_known() -> None:
     }
     assert len(found) >= 2
     for text in found:
-        assert split_response(re.sub(r"\{[^}]*\}", "7", text))[0] is None, text
+        assert split_failed_request(re.sub(r"\{[^}]*\}", "7", text))[0] is None, text
 
 
 # Records

@@ -37,7 +37,7 @@ from univg_eval.lmms.settings import (
     shown_settings,
     variant_of,
 )
-from univg_eval.runs.failed_requests import split_response
+from univg_eval.runs.failed_requests import split_failed_request
 from univg_eval.runs.manifest import Size, Text, faults
 from univg_eval.runs.record import (
     RunRecord,
@@ -352,7 +352,7 @@ def _record(
             "samples files are of another evaluation than the results"
         )
     samples = [known[row["id"]] for row in logged]
-    texts = [split_response(response_text(row)) for row in logged]
+    texts = [split_failed_request(response_text(row)) for row in logged]
     responses = [
         _response(row, sample, text)
         for row, sample, (text, _) in zip(logged, samples, texts, strict=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from univg_eval.errors import UserError
 from univg_eval.files import write_text_atomically
-from univg_eval.runs.failed_requests import split_response
+from univg_eval.runs.failed_requests import split_failed_request
 
 __all__ = ["forget_failed_requests"]
 
@@ -84,4 +84,4 @@ def _is_failed(stored: object) -> bool:
         text = json.loads(stored) if isinstance(stored, str) else None
     except ValueError:
         return False
-    return isinstance(text, str) and split_response(text)[1] is not None
+    return isinstance(text, str) and split_failed_request(text)[1] is not None

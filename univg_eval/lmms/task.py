@@ -37,7 +37,7 @@ from univg_eval.lmms.settings import (
 )
 from univg_eval.lmms.stop import stop_run
 from univg_eval.prompts import build_prompt
-from univg_eval.runs.failed_requests import split_response
+from univg_eval.runs.failed_requests import split_failed_request
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, score_sample
 
@@ -294,7 +294,7 @@ class GroundingTask(ConfigurableMessagesTask):
         text = results[0] if results else None
         if isinstance(text, list):
             text = text[0] if text else None
-        text, _ = split_response(text)
+        text, _ = split_failed_request(text)
         input_sizes = self.input_sizes(sample)
         try:
             score = score_sample(

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["split_response"]
+__all__ = ["split_failed_request"]
 
 _START = "[LMMS_EVAL_"
 _FAILED = re.compile(r"\[LMMS_EVAL_(?:REQUEST_FAILED after \d+ retries|BUDGET_EXCEEDED)\]")
 
 
-def split_response(text: str | None) -> tuple[str | None, str | None]:
+def split_failed_request(text: str | None) -> tuple[str | None, str | None]:
     """What a model said, and the message that stands in its place.
 
     Args:

@@ -35,7 +35,7 @@ from typing import Any
 import univg_eval
 from univg_eval.errors import UserError
 from univg_eval.files import iter_json_lines, refuse_nan, whole_folder
-from univg_eval.runs.failed_requests import split_response
+from univg_eval.runs.failed_requests import split_failed_request
 from univg_eval.runs.manifest import SCHEMA, Manifest, ResponseLine, ScoreLine, faults
 from univg_eval.samples import GroundingSample, fingerprint, load_samples
 from univg_eval.scoring import Response, SampleScore
@@ -241,7 +241,7 @@ def response_of(line: ResponseLine) -> tuple[Response, str | None]:
     A record of an older version has the message of a failed request for a response.
     """
     error = line.get("error")
-    text, message = split_response(line["response"])
+    text, message = split_failed_request(line["response"])
     image_sizes, input_sizes = (
         None if sizes is None else [(width, height) for width, height in sizes]
         for sizes in (line["image_sizes"], line["input_sizes"])

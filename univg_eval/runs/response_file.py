@@ -38,7 +38,7 @@ import numpy as np
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
 from univg_eval.protocols import Protocol
-from univg_eval.runs.failed_requests import split_response
+from univg_eval.runs.failed_requests import split_failed_request
 from univg_eval.samples import LARGEST_SIDE, GroundingSample
 from univg_eval.scoring import Response, SampleScore, Tally, score_samples
 
@@ -404,7 +404,7 @@ def _read(pair: _Pair, sample: GroundingSample, rule: _Rule, ignored: set[str]) 
                 "one given under a control or to videos is none to the benchmark"
             )
     return Response(
-        split_response(text)[0],
+        split_failed_request(text)[0],
         image_sizes=_sizes(row, "image_sizes", len(sample.images), where),
         input_sizes=_sizes(row, "input_sizes", len(sample.images), where),
         prompt=prompt,
