@@ -736,7 +736,7 @@ ATTACKS = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AttackResult:
     """Shares of right cases, in [0, 1].
 
     Attributes:
@@ -750,7 +750,9 @@ class Outcome:
     raised: float
 
 
-def measure(attack: Attack, reader: Reader, n: int = N_CASES, seed: int = SEED) -> Outcome | None:
+def measure(
+    attack: Attack, reader: Reader, n: int = N_CASES, seed: int = SEED
+) -> AttackResult | None:
     """Score an attack and its honest equivalents; None if the reader has no such metric."""
     score = reader.center if attack.center else reader.score
     if score is None or (attack.absent and not reader.rejects):
@@ -771,7 +773,7 @@ def measure(attack: Attack, reader: Reader, n: int = N_CASES, seed: int = SEED) 
         for case in cases
     ]
     strategies = [sum(column) / n for column in zip(*honest, strict=True)]
-    return Outcome(
+    return AttackResult(
         attack=sum(value or 0.0 for value in attacked) / n,
         honest=max(strategies, default=0.0),
         raised=sum(value is None for value in attacked) / n,
@@ -786,26 +788,31 @@ def univg_readers() -> list[Reader]:
 # --- Tables
 
 
-def table(readers: Sequence[Reader], n: int = N_CASES) -> str:
-    """A Markdown table: one row an attack, one column a reader, cells "attack / honest"."""
+def table(readers: Sequence[Reader], n: int = N_CASES, *, explained: bool = False) -> str:
+    """A Markdown table: one row an attack, one column a reader, cells "attack / honest".
+
+    Args:
+        readers: the columns.
+        n: cases an attack.
+        explained: whether a column says what the honest equivalent is.
+    """
     names = [reader.name.removeprefix("univg, ") for reader in readers]
-    lines = [
-        f"| attack | honest equivalent | {' | '.join(names)} |",
-        "|" + "---|" * (len(names) + 2),
-    ]
+    head = ["attack", *(["honest equivalent"] if explained else []), *names]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for attack in ATTACKS.values():
         cells = [_cell(measure(attack, reader, n)) for reader in readers]
-        lines.append(f"| {attack.name} | {attack.honest} | {' | '.join(cells)} |")
+        row = [attack.name, *([attack.honest] if explained else []), *cells]
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 
-def _cell(outcome: Outcome | None) -> str:
-    if outcome is None:
+def _cell(result: AttackResult | None) -> str:
+    if result is None:
         return "–"
-    if outcome.raised:
-        return f"error in {outcome.raised:.0%}"
-    cell = f"{outcome.attack:.2f} / {outcome.honest:.2f}"
-    return f"**{cell}**" if outcome.attack > outcome.honest else cell
+    if result.raised:
+        return f"error in {result.raised:.0%}"
+    cell = f"{result.attack:.2f} / {result.honest:.2f}"
+    return f"**{cell}**" if result.attack > result.honest else cell
 
 
 def replace_block(document: str, name: str, content: str) -> str:
@@ -830,7 +837,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=N_CASES, help="cases an attack (%(default)s)")
     args = parser.parse_args()
     tables = {
-        "univg": table(univg_readers(), args.cases),
+        "univg": table(univg_readers(), args.cases, explained=True),
         "lmms-eval": table(lmms_eval_readers(), args.cases),
     }
     if args.vlmevalkit is not None:
