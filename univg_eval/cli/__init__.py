@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, missing_package
 
 __all__ = ["EXIT_FOUND", "EXIT_USER_ERROR", "build_parser", "main"]
 
@@ -93,6 +93,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except UserError as error:
         print(f"univg {args.command}: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except ModuleNotFoundError as error:
+        message = missing_package(error)
+        if message is None:
+            raise
+        print(f"univg {args.command}: {message}", file=sys.stderr)
         return EXIT_USER_ERROR
     except BrokenPipeError:
         # The reader of our output has gone (`univg score … | head`): no error of ours. What is

@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, missing_package
 from univg_train.cli import cot as cli_cot
 from univg_train.cli import data as cli_data
 from univg_train.cli import export as cli_export
@@ -52,6 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = args.run(args)
     except UserError as error:
         print(f"univg-train {args.command}: {error}", file=sys.stderr)
+        return _EXIT_USER_ERROR
+    except ModuleNotFoundError as error:
+        message = missing_package(error)
+        if message is None:
+            raise
+        print(f"univg-train {args.command}: {message}", file=sys.stderr)
         return _EXIT_USER_ERROR
     except KeyboardInterrupt:
         print(f"univg-train {args.command}: interrupted", file=sys.stderr)
