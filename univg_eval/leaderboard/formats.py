@@ -225,11 +225,8 @@ def make_sheet(board: Leaderboard, intervals: Intervals = "all", columns: Column
         rank = "" if row.rank is None else str(row.rank)
         heads.append(Head(rank, row.entry.label, source if several else "", own, row.comparable))
     cells = {column: [_cell(row, column, intervals) for row in board.rows] for column in shown}
-    frame = pd.DataFrame(
-        {number: pd.Series(own, dtype=object) for number, own in enumerate(cells.values())}
-    )
-    frame.columns = pd.Index(shown, dtype=object)
-    frame.index = pd.MultiIndex.from_tuples(heads, names=Head._fields)
+    index = pd.MultiIndex.from_tuples(heads, names=Head._fields)
+    frame = pd.DataFrame(cells, index=index, columns=shown, dtype=object)
     limits = any(cell.interval for own in cells.values() for cell in own)
     sections: dict[str, Sequence[str | tuple[str, str]]] = {
         "Marks": [(letters[mark], f"{mark}: {MEANINGS[mark]}") for mark in marks],
