@@ -25,12 +25,12 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class TrueStill:
-    """What a converter must find out about one question.
+    """What a converter must find out about one sample.
 
     Attributes:
         id: of the sample.
         split: of the sample.
-        expression: what is asked for.
+        expression: what to find.
         file: the image below the benchmark's own folder, POSIX form.
         released: the image as the release names it.
         image_wh: size of the image as displayed.
@@ -229,7 +229,7 @@ LISA_IMAGES: tuple[Annotation, ...] = (
         parts=1,
     ),
     Annotation(
-        # Stored lying on its side; the points are those of the upright picture.
+        # Stored lying on its side; the points are those of the upright photo.
         split="test",
         stem="turned",
         image_wh=(90, 40),
@@ -321,7 +321,7 @@ def spoil_lisa_full(folder: Path) -> dict[str, str]:
     add("no_points", [("target", [])])
     add("no_image", [target], image=False)
     add("broken_image", [target])
-    (folder / "val" / "broken_image.jpg").write_bytes(b"\xff\xd8 no picture")
+    (folder / "val" / "broken_image.jpg").write_bytes(b"\xff\xd8 no image")
     add("no_json", [target])
     (folder / "val" / "no_json.json").unlink()
     add("half_json", [target])
@@ -339,7 +339,7 @@ def spoil_lisa_full(folder: Path) -> dict[str, str]:
 
 
 def write_lisa_extracted(folder: Path) -> list[TrueStill]:
-    """UniVG-R1's lisa_val.json and lisa_test.json, beside the folder images/ of the pictures.
+    """UniVG-R1's lisa_val.json and lisa_test.json, beside the folder images/.
 
     The paths in the files are those of the authors' machine. A row may list several boxes: its
     scorer takes the first.
@@ -378,7 +378,7 @@ def write_lisa_extracted(folder: Path) -> list[TrueStill]:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Photo:
     """One LLM-Seg40K image: (question, answer, rectangles of the mask) of each of its pairs.
 
     A rectangle is x1, y1, x2, y2 with the far edges after the last pixel. `boxes` and `parts` are
@@ -393,8 +393,8 @@ class Picture:
     parts: Sequence[int]
 
 
-LLMSEG_IMAGES: tuple[Picture, ...] = (
-    Picture(
+LLMSEG_IMAGES: tuple[Photo, ...] = (
+    Photo(
         "000000000139.jpg",
         "coco",
         (96, 64),
@@ -405,7 +405,7 @@ LLMSEG_IMAGES: tuple[Picture, ...] = (
         [(10, 20, 30, 60), (40, 30, 75, 64)],
         [1, 2],
     ),
-    Picture(
+    Photo(
         # The first pixel is set; the parts touch at a corner, which makes them one.
         "000000000285.jpg",
         "coco",
@@ -414,7 +414,7 @@ LLMSEG_IMAGES: tuple[Picture, ...] = (
         [(0, 0, 33, 30)],
         [1],
     ),
-    Picture(
+    Photo(
         "0A1B2C3D.jpg",
         "ego_objects",
         (70, 121),
@@ -476,14 +476,14 @@ def write_llmseg_full(folder: Path) -> list[TrueStill]:
     folders = {"coco": "coco/train2017", "ego_objects": "ego_objects/images"}
     value: dict[str, Any] = {}
     truth: list[TrueStill] = []
-    for picture in LLMSEG_IMAGES:
-        path = folder / "images" / folders[picture.dataset] / picture.name
-        write_image(path, picture.image_wh, picture.boxes[0])
+    for photo in LLMSEG_IMAGES:
+        path = folder / "images" / folders[photo.dataset] / photo.name
+        write_image(path, photo.image_wh, photo.boxes[0])
         pairs: list[dict[str, Any]] = []
         for (question, answer, rectangles), box, parts in zip(
-            picture.pairs, picture.boxes, picture.parts, strict=True
+            photo.pairs, photo.boxes, photo.parts, strict=True
         ):
-            mask = mask_of(picture.image_wh, rectangles)
+            mask = mask_of(photo.image_wh, rectangles)
             rle = coco_rle(mask)
             if len(truth) == 2:
                 rle["counts"] = run_lengths(mask)
@@ -493,15 +493,15 @@ def write_llmseg_full(folder: Path) -> list[TrueStill]:
                     id=f"llmseg_full-{len(truth):05d}",
                     split="test",
                     expression=question,
-                    file=f"{picture.dataset}/{picture.name}",
-                    released=picture.name,
-                    image_wh=picture.image_wh,
+                    file=f"{photo.dataset}/{photo.name}",
+                    released=photo.name,
+                    image_wh=photo.image_wh,
                     box=box,
                     parts=parts,
-                    extra={"from_dataset": picture.dataset},
+                    extra={"from_dataset": photo.dataset},
                 )
             )
-        value[picture.name] = {"from_dataset": picture.dataset, "qa_pairs": pairs}
+        value[photo.name] = {"from_dataset": photo.dataset, "qa_pairs": pairs}
     write_json(folder / "test.json", value)
     return truth
 
@@ -543,10 +543,10 @@ def write_llmseg_extracted(folder: Path) -> list[TrueStill]:
     """UniVG-R1's LLMSeg_eval.json; boxes are lists within a list, paths relative to images/."""
     rows: list[dict[str, Any]] = []
     truth = []
-    for picture in LLMSEG_IMAGES:
-        released = f"{picture.dataset}/{picture.name}"
-        write_image(folder / "images" / released, picture.image_wh, picture.boxes[0])
-        for (question, _, _), box in zip(picture.pairs, picture.boxes, strict=True):
+    for photo in LLMSEG_IMAGES:
+        released = f"{photo.dataset}/{photo.name}"
+        write_image(folder / "images" / released, photo.image_wh, photo.boxes[0])
+        for (question, _, _), box in zip(photo.pairs, photo.boxes, strict=True):
             boxes = [list(box)]
             if len(rows) == 1:
                 boxes.append([1, 1, 5, 5])
@@ -557,7 +557,7 @@ def write_llmseg_extracted(folder: Path) -> list[TrueStill]:
                     expression=question,
                     file=f"images/{released}",
                     released=released,
-                    image_wh=picture.image_wh,
+                    image_wh=photo.image_wh,
                     box=box,
                     parts=None,
                     extra={"n_boxes": 2} if len(boxes) > 1 else {},

@@ -30,11 +30,11 @@ EVEN_5: Mapping[int, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class TrueSample:
-    """What a converter must find out about one question.
+    """What a converter must find out about one sample.
 
     Attributes:
         id: of the sample.
-        expression: what is asked for.
+        expression: what to find.
         video: name of the video.
         files: the frames shown, below the folder of videos, POSIX form.
         image_wh: size of every frame.
@@ -68,8 +68,8 @@ class TrueSample:
 
 
 @dataclass(frozen=True)
-class Film:
-    """A video as numbered pictures, with a mask (or None) an object and frame."""
+class Video:
+    """A video as numbered images, with a mask (or None) an object and frame."""
 
     name: str
     image_wh: tuple[int, int]
@@ -85,15 +85,15 @@ class Film:
         w, h = self.image_wh
         rng = np.random.default_rng(len(self.frames) * 1000 + w)
         for index in range(len(self.frames)):
-            picture = rng.integers(90, 130, (h, w, 3), dtype=np.uint8)
+            image = rng.integers(90, 130, (h, w, 3), dtype=np.uint8)
             for number, masks in enumerate(self.objects.values()):
                 mask = masks[index]
                 if mask is not None:
-                    picture[mask] = [(230, 40, 40), (40, 60, 230), (30, 190, 60)][number % 3]
+                    image[mask] = [(230, 40, 40), (40, 60, 230), (30, 190, 60)][number % 3]
             path = folder / self.file(index)
             path.parent.mkdir(parents=True, exist_ok=True)
             options = {"quality": 95} if self.extension == ".jpg" else {}
-            Image.fromarray(picture).save(path, **options)
+            Image.fromarray(image).save(path, **options)
 
 
 def rectangle(image_wh: tuple[int, int], x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
@@ -133,10 +133,10 @@ def _two_parts(i: int) -> np.ndarray:
     return rectangle(KITCHEN, 3 + i, 5, 9 + i, 20) | rectangle(KITCHEN, 30, 25 + i, 47, 30 + i)
 
 
-def revos_films() -> list[Film]:
+def revos_videos() -> list[Video]:
     """Three videos of odd sizes. The keys of `objects` are the release's anno_ids."""
     return [
-        Film(
+        Video(
             "beach_0001",
             BEACH,
             BEACH_NAMES,
@@ -146,13 +146,13 @@ def revos_films() -> list[Film]:
                 12: [rectangle(BEACH, 60, 40 + i, 83, 61 + i) if i else None for i in range(9)],
             },
         ),
-        Film(
+        Video(
             "kitchen-7",
             KITCHEN,
             KITCHEN_NAMES,
             ".png",
             {
-                # Behind something in frames 4 to 6; the asked frame is 5.
+                # Behind something in frames 4 to 6; the target frame is 5.
                 21: [
                     None if i in (4, 5, 6) else rectangle(KITCHEN, 40, 2 + i, 55, 12 + i)
                     for i in range(10)
@@ -160,7 +160,7 @@ def revos_films() -> list[Film]:
                 22: [_two_parts(i) for i in range(10)],
             },
         ),
-        Film(
+        Video(
             "street_12_b",
             STREET,
             STREET_NAMES,
@@ -170,9 +170,9 @@ def revos_films() -> list[Film]:
     ]
 
 
-def _target(film: Film, keys: Sequence[Any], frame: int) -> np.ndarray | None:
+def _target(video: Video, keys: Sequence[Any], frame: int) -> np.ndarray | None:
     """Union of the objects' masks in a frame; None if none is visible."""
-    masks = [film.objects[key][frame] for key in keys]
+    masks = [video.objects[key][frame] for key in keys]
     shown = [mask for mask in masks if mask is not None and mask.any()]
     return np.logical_or.reduce(shown) if shown else None
 
@@ -196,22 +196,22 @@ REVOS_EXPRESSIONS: Mapping[str, Mapping[str, tuple[str, list[int], int, int | No
 def write_revos_full(folder: Path) -> list[TrueSample]:
     """The release as unpacked: JPEGImages/, meta_expressions_valid_.json, mask_dict.json.
 
-    The mask file also holds an object of the training set (which no question names), and one mask
+    The mask file also holds an object of the training set (which no expression names), and one mask
     of zeros.
     """
-    films = revos_films()
+    made = revos_videos()
     videos: dict[str, Any] = {}
     masks: dict[str, list[Any]] = {"500": [None, compressed_rle(rectangle((6, 4), 1, 1, 3, 3))]}
     truth = []
-    for number, film in enumerate(films):
-        film.write(folder / "JPEGImages")
-        w, h = film.image_wh
-        expressions = REVOS_EXPRESSIONS[film.name]
-        videos[film.name] = {
+    for number, video in enumerate(made):
+        video.write(folder / "JPEGImages")
+        w, h = video.image_wh
+        expressions = REVOS_EXPRESSIONS[video.name]
+        videos[video.name] = {
             "vid_id": number,
             "height": h,
             "width": w,
-            "frames": list(film.frames),
+            "frames": list(video.frames),
             "expressions": {
                 exp_id: {
                     "exp": exp,
@@ -222,25 +222,25 @@ def write_revos_full(folder: Path) -> list[TrueSample]:
                 for exp_id, (exp, anno_ids, type_id, _) in expressions.items()
             },
         }
-        for key, film_masks in film.objects.items():
-            masks[str(key)] = [None if m is None else compressed_rle(m) for m in film_masks]
-        shown = EVEN_5[len(film.frames)]
+        for key, video_masks in video.objects.items():
+            masks[str(key)] = [None if m is None else compressed_rle(m) for m in video_masks]
+        shown = EVEN_5[len(video.frames)]
         for exp_id, (exp, anno_ids, type_id, parts) in expressions.items():
-            mask = _target(film, anno_ids, shown[2])
+            mask = _target(video, anno_ids, shown[2])
             truth.append(
                 TrueSample(
-                    id=f"revos_full-{film.name}-{exp_id}",
+                    id=f"revos_full-{video.name}-{exp_id}",
                     expression=exp,
-                    video=film.name,
-                    files=tuple(film.file(i) for i in shown),
-                    image_wh=film.image_wh,
+                    video=video.name,
+                    files=tuple(video.file(i) for i in shown),
+                    image_wh=video.image_wh,
                     box=None if mask is None else extent(mask),
                     absent=None
                     if mask is not None
                     else ("not_visible" if anno_ids else "no_object"),
                     parts=parts,
                     target_frame=shown[2],
-                    n_frames=len(film.frames),
+                    n_frames=len(video.frames),
                     extra={"type_id": type_id, "anno_id": anno_ids},
                 )
             )
@@ -253,21 +253,21 @@ def write_revos_full(folder: Path) -> list[TrueSample]:
 
 def write_revos_extracted(folder: Path) -> list[TrueSample]:
     """UniVG-R1's ReVOS_eval.json beside its folder of videos; decimals are cut by its scorer."""
-    films = {film.name: film for film in revos_films()}
-    for film in films.values():
-        film.write(folder / "ReVOS_eval")
-    asked = [
+    made = {video.name: video for video in revos_videos()}
+    for video in made.values():
+        video.write(folder / "ReVOS_eval")
+    wanted = [
         ("beach_0001", "the ball that rolls along", [11], [0, 2, 4, 6, 8]),
         ("beach_0001", "Which things would a child play with?", [11, 12], [1, 2, 3, 4, 5]),
         ("kitchen-7", "the handle seen through the gap", [22], [0, 4, 9, 9, 9]),
         ("street_12_b", "what drives towards us", [1031], [0, 0, 1, 2, 2]),
     ]
     rows, truth = [], []
-    for number, (name, question, keys, frames) in enumerate(asked):
-        film = films[name]
+    for number, (name, question, keys, frames) in enumerate(wanted):
+        video = made[name]
         boxes: list[list[float]] = []
         for i in frames:
-            mask = _target(film, keys, i)
+            mask = _target(video, keys, i)
             assert mask is not None
             boxes.append([value + 0.75 for value in extent(mask)])
         rows.append({"video_id": name, "frames": frames, "question": question, "bbox_list": boxes})
@@ -277,13 +277,13 @@ def write_revos_extracted(folder: Path) -> list[TrueSample]:
                 id=f"revos-{number:05d}",
                 expression=question,
                 video=name,
-                files=tuple(film.file(i) for i in frames),
-                image_wh=film.image_wh,
+                files=tuple(video.file(i) for i in frames),
+                image_wh=video.image_wh,
                 box=(x1, y1, x2, y2),
                 absent=None,
                 parts=None,
                 target_frame=frames[2],
-                n_frames=len(film.frames),
+                n_frames=len(video.frames),
             )
         )
     write_json(folder / "ReVOS_eval.json", rows)
@@ -293,17 +293,17 @@ def write_revos_extracted(folder: Path) -> list[TrueSample]:
 PARK, RINK = (90, 61), (47, 71)
 
 
-def reasonvos_films() -> list[Film]:
+def reasonvos_videos() -> list[Video]:
     """Two videos. The keys of `objects` are the release's obj_ids."""
     return [
-        Film(
+        Video(
             "1007_dJ8rXVkL2ao",
             PARK,
             tuple(f"{i:08d}" for i in range(0, 7 * 12, 12)),
             ".jpg",
             {
                 "000000003": [disc(PARK, 12 + 9 * i, 25, 10) for i in range(7)],
-                # Out of the picture in the frame that is asked for.
+                # Out of the image in the target's frame.
                 "000000014": [
                     np.zeros(PARK[::-1], dtype=bool)
                     if i in (2, 3)
@@ -312,7 +312,7 @@ def reasonvos_films() -> list[Film]:
                 ],
             },
         ),
-        Film(
+        Video(
             "4f6f0ec2",
             RINK,
             tuple(str(i) for i in range(8, 18)),  # "10" comes before "8" in text order
@@ -349,46 +349,46 @@ def write_reasonvos_full(folder: Path) -> list[TrueSample]:
     """
     videos: dict[str, Any] = {}
     truth = []
-    for film in reasonvos_films():
-        film.write(folder / "JPEGImages")
-        source, expressions = REASONVOS_EXPRESSIONS[film.name]
-        for obj_id, masks in film.objects.items():
+    for video in reasonvos_videos():
+        video.write(folder / "JPEGImages")
+        source, expressions = REASONVOS_EXPRESSIONS[video.name]
+        for obj_id, masks in video.objects.items():
             for index, mask in enumerate(masks):
                 assert mask is not None
-                path = folder / "Annotations" / f"{source}_{film.name}_{obj_id}"
+                path = folder / "Annotations" / f"{source}_{video.name}_{obj_id}"
                 path.mkdir(parents=True, exist_ok=True)
                 if source == "vipseg":
                     image = Image.fromarray(mask.astype(np.uint8) * 2)
                     image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
                 else:
                     image = Image.fromarray(mask.astype(np.uint8) * 255)
-                image.save(path / f"{film.frames[index]}.png")
-        videos[film.name] = {
+                image.save(path / f"{video.frames[index]}.png")
+        videos[video.name] = {
             "source": source,
-            "frames": list(film.frames),
+            "frames": list(video.frames),
             "expressions": [
                 {"obj_id": obj_id, "exp_id": exp_id, "exp_text": text, "is_sent": is_sent}
                 for obj_id, exp_id, text, is_sent, _ in expressions
             ],
         }
-        shown = EVEN_5[len(film.frames)]
+        shown = EVEN_5[len(video.frames)]
         seen: list[int] = []
         for obj_id, exp_id, text, is_sent, parts in expressions:
             seen.append(exp_id)
             again = f"-{seen.count(exp_id)}" if seen.count(exp_id) > 1 else ""
-            mask = _target(film, [obj_id], shown[2])
+            mask = _target(video, [obj_id], shown[2])
             truth.append(
                 TrueSample(
-                    id=f"reasonvos_full-{film.name}-{exp_id}{again}",
+                    id=f"reasonvos_full-{video.name}-{exp_id}{again}",
                     expression=text,
-                    video=film.name,
-                    files=tuple(film.file(i) for i in shown),
-                    image_wh=film.image_wh,
+                    video=video.name,
+                    files=tuple(video.file(i) for i in shown),
+                    image_wh=video.image_wh,
                     box=None if mask is None else extent(mask),
                     absent=None if mask is not None else "not_visible",
                     parts=parts,
                     target_frame=shown[2],
-                    n_frames=len(film.frames),
+                    n_frames=len(video.frames),
                     extra={"is_sent": is_sent, "obj_id": obj_id, "video_source": source},
                 )
             )
@@ -398,26 +398,26 @@ def write_reasonvos_full(folder: Path) -> list[TrueSample]:
 
 def write_reasonvos_extracted(folder: Path) -> list[TrueSample]:
     """UniVG-R1's ReasonVOS_eval.json; its paths are those of the authors' machine."""
-    films = {film.name: film for film in reasonvos_films()}
-    for film in films.values():
-        film.write(folder / "JPEGImages")
-    asked = [
+    made = {video.name: video for video in reasonvos_videos()}
+    for video in made.values():
+        video.write(folder / "JPEGImages")
+    wanted = [
         ("1007_dJ8rXVkL2ao", "Which object would roll away?", "000000003", [0, 2, 3, 4, 6]),
         ("4f6f0ec2", "the pair that skates", 1, [1, 3, 5, 7, 9]),
     ]
     forms = ("[{}, {}, {}, {}]", "({},{}),({},{})")
     rows, truth = [], []
-    for number, (name, question, key, frames) in enumerate(asked):
-        film = films[name]
+    for number, (name, question, key, frames) in enumerate(wanted):
+        video = made[name]
         boxes = []
         for i in frames:
-            mask = film.objects[key][i]
+            mask = video.objects[key][i]
             assert mask is not None
             boxes.append(extent(mask))
         rows.append(
             {
                 "image_list": [
-                    f"/data/of/others/ReasonVOS/JPEGImages/{film.file(i)}" for i in frames
+                    f"/data/of/others/ReasonVOS/JPEGImages/{video.file(i)}" for i in frames
                 ],
                 "question": question,
                 "bbox_list": [forms[number].format(*box) for box in boxes],
@@ -428,13 +428,13 @@ def write_reasonvos_extracted(folder: Path) -> list[TrueSample]:
                 id=f"reasonvos-{number:05d}",
                 expression=question,
                 video=name,
-                files=tuple(film.file(i) for i in frames),
-                image_wh=film.image_wh,
+                files=tuple(video.file(i) for i in frames),
+                image_wh=video.image_wh,
                 box=boxes[2],
                 absent=None,
                 parts=None,
                 target_frame=frames[2],
-                n_frames=len(film.frames),
+                n_frames=len(video.frames),
             )
         )
     write_json(folder / "ReasonVOS_eval.json", rows)
@@ -463,7 +463,7 @@ def require_equal(
         else:
             assert sample.target_image == 2
             assert sample.box == pytest.approx(true.box_norm, abs=1e-12)
-        told = {
+        expected = {
             "expression": true.expression,
             "absent": true.absent,
             "parts": true.parts,
@@ -471,4 +471,4 @@ def require_equal(
             "n_frames": true.n_frames,
             **true.extra,
         }
-        assert {name: sample.extra.get(name) for name in told} == told
+        assert {name: sample.extra.get(name) for name in expected} == expected

@@ -149,8 +149,8 @@ def test_preparing_again_gives_the_same_fingerprint(
 # Audit
 
 
-# What is true of the files made here: a picture stored on its side, a question in other words, an
-# object that is hidden in the asked frame.
+# What is true of the files made here: an image stored on its side, a sample in other words, an
+# object that is hidden in the target's frame.
 FINDINGS = {
     "mig_bench": {"text_mismatch": 1},
     "mig_bench_revised": {"text_mismatch": 1},
@@ -277,7 +277,7 @@ def test_every_request_opens_its_media_and_a_right_answer_is_scored_so(
             logged = task.process_results(doc, [model.respond(sample, task.settings)])
             assert logged["score"] == 1.0, (name, sample.id, logged)
             n += 1
-    # Every sample of the ten sets; those of the four video sets are asked twice.
+    # Every sample of the ten sets; those of the four video sets twice.
     counts = {name: len(truth) for name, truth in prepared.truth.items()}
     twice = sum(counts[name] for name, _ in lmms_data.VIDEO.values())
     assert n == sum(counts.values()) + (0 if dialect == "qwen2_5_vl" else twice)
@@ -313,15 +313,15 @@ def test_what_was_prepared_without_its_faulty_items_says_so_in_results_and_recor
     assert prepare(each, source, tmp_path / "data", "--skip-faulty") == 0
     lost = len(whole) - len(load_samples("reasonvos", root=tmp_path / "data"))
     monkeypatch.setenv("UNIVG_DATA", str(tmp_path / "data"))
-    said: list[str] = []
+    warned: list[str] = []
     # lmms-eval exchanges the logger's outlets as it likes.
     monkeypatch.setattr(
-        task.logger, "warning", lambda text, *values: said.append(text.format(*values))
+        task.logger, "warning", lambda text, *values: warned.append(text.format(*values))
     )
     for _ in range(2):
         results = evaluate("univg_baseline", "kind=oracle", ["univg_reasonvos"]).results
     words = f"benchmark 'reasonvos' is not complete: {lost} faulty items were left out"
-    assert [line[: len(words)] for line in said if "not complete" in line] == [words]
+    assert [line[: len(words)] for line in warned if "not complete" in line] == [words]
     assert results["configs"]["univg_reasonvos"]["metadata"]["skipped"] == lost
     (folder,) = write_records(results, tmp_path / "records")
     manifest = load_run(folder).manifest.to_dict()
@@ -367,21 +367,10 @@ def refused(capsys: pytest.CaptureFixture[str], each: Set, source: Path, root: P
 
 
 @pytest.mark.parametrize("each", SETS, ids=NAMES)
-def test_a_folder_without_the_release_is_refused(
-    each: Set, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "source").mkdir()
-    message = refused(capsys, each, tmp_path / "source", tmp_path / "data")
-    assert str(tmp_path / "source") in message
-    message = refused(capsys, each, tmp_path / "nowhere", tmp_path / "data")
-    assert str(tmp_path / "nowhere") in message
-
-
-@pytest.mark.parametrize("each", SETS, ids=NAMES)
 def test_the_files_of_another_set_are_refused(
     each: Set, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Under the file's own name stands the content of another release."""
+    """Under the file's own name is the content of another release."""
     other = "reasonvos" if each.benchmark != "reasonvos" else "lisa"
     (foreign,) = [
         path
@@ -394,6 +383,8 @@ def test_the_files_of_another_set_are_refused(
         file.write_bytes(foreign.read_bytes())
     message = refused(capsys, each, source, tmp_path / "data")
     assert any(file.name in message for file in files), message
+    message = refused(capsys, each, tmp_path / "nowhere", tmp_path / "data")
+    assert str(tmp_path / "nowhere") in message
 
 
 def first_image(sample: GroundingSample, root: Path) -> Path:
@@ -401,7 +392,7 @@ def first_image(sample: GroundingSample, root: Path) -> Path:
 
 
 @pytest.mark.parametrize("each", SETS, ids=NAMES)
-def test_a_missing_or_broken_image_costs_only_its_own_questions(
+def test_a_missing_or_broken_image_costs_only_its_own_samples(
     each: Set, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = copy_of(prepared, each.benchmark, tmp_path / "source")
@@ -457,10 +448,10 @@ def test_a_truncated_image_is_found_by_the_audit_and_stops_the_evaluation(
     assert file.name in capsys.readouterr().err
 
 
-def test_a_video_that_cannot_be_decoded_is_told_when_it_is_prepared(
+def test_a_video_that_cannot_be_decoded_is_reported_when_it_is_prepared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "clip.mp4").write_bytes(b"this is no film" * 50)
+    (tmp_path / "clip.mp4").write_bytes(b"this is no video" * 50)
     row = {
         "images": ["clip.mp4#frame=0", "clip.mp4#frame=3"],
         "instruction": "Find the dog in the second image.",

@@ -1,4 +1,4 @@
-"""How a release's image paths are found on this machine, and how its questions are worded."""
+"""How a release's image paths are found on this machine, and how instructions are worded."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from release_video import (
     extent,
     rectangle,
     require_equal,
-    revos_films,
+    revos_videos,
     write_reasonvos_full,
     write_revos_full,
 )
@@ -135,7 +135,7 @@ def test_a_wrong_folder_is_refused_at_once(name, lost, options, message, written
     ],
 )
 def test_an_annotation_file_of_another_set(name, content, message, written, tmp_path):
-    """None stands for the file of the other of the two sets."""
+    """None is the file of the other of the two sets."""
     open_set, _, meta = SETS[name]
     folder = Path(shutil.copytree(written[name][0], tmp_path / "copy"))
     if content is None:
@@ -144,6 +144,80 @@ def test_an_annotation_file_of_another_set(name, content, message, written, tmp_
     (folder / meta).write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=f"{meta}: .*{message}"):
         open_set(folder)
+
+
+OTHER_SIZE = compressed_rle(rectangle((75, 101), 1, 1, 9, 9))
+# Changes to the annotations (and the masks), of which one expression then cannot be converted.
+REVOS_FAULTS = [
+    (lambda e, v, m: e.update(exp="  "), "invalid_row", "expression '0': field 'exp' is '  '"),
+    (lambda e, v, m: e.pop("anno_id"), "invalid_row", "'anno_id' is None"),
+    (lambda e, v, m: e.update(anno_id=11), "invalid_row", "'anno_id' is 11"),
+    (lambda e, v, m: e.update(anno_id=[11, 77]), "invalid_row", "object 77 of 'anno_id'"),
+    (lambda e, v, m: v["expressions"].update({"0": 3}), "invalid_row", "expression '0': is 3"),
+    (lambda e, v, m: v.update(frames=[]), "invalid_row", r"'frames' is \[\]"),
+    (lambda e, v, m: v.update(frames=["00000"] * 9), "invalid_row", "'frames'.*each once"),
+    (
+        lambda e, v, m: v["frames"].append("00045"),
+        "missing_image",
+        r"frame '00045' .* 9 frames, from 00000\.jpg to 00040\.jpg",
+    ),
+    (lambda e, v, m: m["11"].pop(), "invalid_mask", "object 11 has 8 masks, its video 9 frames"),
+    (
+        lambda e, v, m: m["11"].__setitem__(4, OTHER_SIZE),
+        "size_mismatch",
+        r"expression '0': the mask is 75x101 pixels, .*00020\.jpg 101x75",
+    ),
+    (
+        lambda e, v, m: m["11"][4].update(counts="PPPP"),
+        "invalid_mask",
+        r"\(mask_dict.json: object 11, frame 4\)",
+    ),
+    (lambda e, v, m: m["11"].__setitem__(4, 7), "invalid_mask", r"frame 4\): the mask is 7"),
+]
+REASONVOS_FAULTS = [
+    (lambda e, v, m: e.update(exp_text=""), "invalid_row", "'exp_text' is ''"),
+    (lambda e, v, m: e.pop("obj_id"), "invalid_row", "'obj_id' is None"),
+    (lambda e, v, m: e.update(obj_id=99), "missing_image", f"masks, vipseg_{PARK_VIDEO}_99,"),
+    (lambda e, v, m: e.update(obj_id="../../JPEGImages"), "missing_image", "folder of masks"),
+    (lambda e, v, m: v.pop("source"), "invalid_row", "no field 'source'"),
+    (lambda e, v, m: v.update(frames=[None] * 3), "invalid_row", r"'frames' is \[None"),
+    (
+        lambda e, v, m: v.update(frames=["00000000", "00000001"]),
+        "missing_image",
+        "frame '00000001' of video .*which has 7 frames",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "kind", "message"),
+    [("revos_full", *fault) for fault in REVOS_FAULTS]
+    + [("reasonvos_full", *fault) for fault in REASONVOS_FAULTS],
+)
+def test_a_faulty_item_is_named_and_the_others_are_kept(
+    name, spoil, kind, message, written, tmp_path
+):
+    open_set, _, file = SETS[name]
+    folder = Path(shutil.copytree(written[name][0], tmp_path / "copy"))
+    video, good = {
+        "revos_full": ("beach_0001", "kitchen-7/1"),
+        "reasonvos_full": (PARK_VIDEO, "4f6f0ec2/0"),
+    }[name]
+    meta = json.loads((folder / file).read_text(encoding="utf-8"))
+    masks_file = folder / "mask_dict.json"
+    masks = json.loads(masks_file.read_text()) if masks_file.exists() else None
+    content = meta["videos"][video]
+    expressions = content["expressions"]
+    spoil(expressions["0" if isinstance(expressions, dict) else 0], content, masks)
+    (folder / file).write_text(json.dumps(meta), encoding="utf-8")
+    if masks is not None:
+        masks_file.write_text(json.dumps(masks))
+    release = open_set(folder)
+    with pytest.raises(ItemError, match=message) as error:
+        item_named(release, f"{video}/0").convert()
+    assert error.value.kind == kind
+    assert f"{file}: video {video!r}, expression '0'" in str(error.value)
+    assert item_named(release, good).convert()[0].box
 
 
 # --- ReVOS ------------------------------------------------------------------------------------
@@ -159,7 +233,7 @@ def test_facts_of_revos(written):
 
 
 @pytest.mark.parametrize(
-    ("rule", "shown", "asked"),
+    ("rule", "shown", "target"),
     [
         ("even:1", [4], 0),
         ("even:3", [1, 4, 7], 1),
@@ -167,19 +241,19 @@ def test_facts_of_revos(written):
         ("all", list(range(9)), 4),
     ],
 )
-def test_other_samplings(written, rule, shown, asked):
-    """The asked frame is in the middle; its box is that of the mask there."""
+def test_other_samplings(written, rule, shown, target):
+    """The target's frame is in the middle; its box is that of the mask there."""
     release = open_revos_full(written["revos_full"][0], sampling=rule)
-    film = revos_films()[0]
+    video = revos_videos()[0]
     sample = item_named(release, "beach_0001/0").convert()[0]
-    assert [Path(image).stem for image in sample.images] == [film.frames[i] for i in shown]
-    x1, y1, x2, y2 = extent(film.objects[11][shown[asked]])
-    w, h = film.image_wh
+    assert [Path(image).stem for image in sample.images] == [video.frames[i] for i in shown]
+    x1, y1, x2, y2 = extent(video.objects[11][shown[target]])
+    w, h = video.image_wh
     assert sample.box == pytest.approx((x1 / w, y1 / h, x2 / w, y2 / h))
-    assert sample.target_image == asked and sample.extra["target_frame"] == shown[asked]
+    assert sample.target_image == target and sample.extra["target_frame"] == shown[target]
     assert release.source["sampling"] == rule
     words = {0: "first", 1: "second", 4: "fifth"}
-    assert f"the bounding box in the {words[asked]} image" in sample.instruction
+    assert f"the bounding box in the {words[target]} image" in sample.instruction
 
 
 def test_the_boxes_are_those_of_the_images_too(written, tmp_path):
@@ -191,92 +265,6 @@ def test_the_boxes_are_those_of_the_images_too(written, tmp_path):
     y = round((sample.box[1] + sample.box[3]) / 2 * image.height)
     r, g, b = image.getpixel((x, y))
     assert r > 180 and g < 90 and b < 90
-
-
-def expression(value, video="beach_0001", exp_id="0"):
-    return value["videos"][video]["expressions"][exp_id]
-
-
-REVOS_FAULTS = {
-    "no text": (
-        lambda meta, masks: expression(meta).update(exp="  "),
-        "invalid_row",
-        r"expression '0': field 'exp' is '  '",
-    ),
-    "no field": (
-        lambda meta, masks: expression(meta).pop("anno_id"),
-        "invalid_row",
-        "'anno_id' is None",
-    ),
-    "a number": (
-        lambda meta, masks: expression(meta).update(anno_id=11),
-        "invalid_row",
-        "'anno_id' is 11",
-    ),
-    "unknown object": (
-        lambda meta, masks: expression(meta).update(anno_id=[11, 77]),
-        "invalid_row",
-        "object 77 of 'anno_id' has no masks",
-    ),
-    "no object": (
-        lambda meta, masks: meta["videos"]["beach_0001"]["expressions"].update({"0": 3}),
-        "invalid_row",
-        "expression '0': is 3",
-    ),
-    "frames": (
-        lambda meta, masks: meta["videos"]["beach_0001"].update(frames=[]),
-        "invalid_row",
-        r"'frames' is \[\]",
-    ),
-    "a frame twice": (
-        lambda meta, masks: meta["videos"]["beach_0001"].update(frames=["00000"] * 9),
-        "invalid_row",
-        "'frames' is a list of 9 values; .*each once",
-    ),
-    "a frame too many": (
-        lambda meta, masks: meta["videos"]["beach_0001"]["frames"].append("00045"),
-        "missing_image",
-        r"frame '00045' .* 9 frames, from 00000\.jpg to 00040\.jpg",
-    ),
-    "a mask too few": (
-        lambda meta, masks: masks["11"].pop(),
-        "invalid_mask",
-        "object 11 has 8 masks, its video 9 frames",
-    ),
-    "another size": (
-        lambda meta, masks: masks["11"].__setitem__(
-            4, compressed_rle(rectangle((75, 101), 1, 1, 9, 9))
-        ),
-        "size_mismatch",
-        r"expression '0': the mask is 75x101 pixels, .*00020\.jpg 101x75",
-    ),
-    "a damaged mask": (
-        lambda meta, masks: masks["11"][4].update(counts="PPPP"),
-        "invalid_mask",
-        r"\(mask_dict.json: object 11, frame 4\)",
-    ),
-    "no mask": (
-        lambda meta, masks: masks["11"].__setitem__(4, 7),
-        "invalid_mask",
-        r"object 11, frame 4\): the mask is 7",
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", REVOS_FAULTS)
-def test_a_faulty_item_is_named_and_the_others_are_kept(revos_copy, fault):
-    spoil, kind, message = REVOS_FAULTS[fault]
-    meta, masks = revos_copy / REVOS_META, revos_copy / "mask_dict.json"
-    contents = [json.loads(path.read_text(encoding="utf-8")) for path in (meta, masks)]
-    spoil(*contents)
-    for path, content in zip((meta, masks), contents, strict=True):
-        path.write_text(json.dumps(content), encoding="utf-8")
-    release = open_revos_full(revos_copy)
-    with pytest.raises(ItemError, match=message) as error:
-        item_named(release, "beach_0001/0").convert()
-    assert error.value.kind == kind
-    assert REVOS_META in str(error.value)
-    assert item_named(release, "kitchen-7/1").convert()[0].box
 
 
 def test_a_video_that_is_not_there(revos_copy):
@@ -334,8 +322,8 @@ def test_frames_named_by_number_and_by_file(revos_copy):
     )
     sample = item_named(open_revos_full(revos_copy), "beach_0001/0").convert()[0]
     assert sample.images[2].endswith("beach_0001/00020.jpg")
-    picture = revos_copy / "JPEGImages" / "beach_0001" / "00020.jpg"
-    shutil.copy(picture, picture.with_name("020.jpg"))
+    image = revos_copy / "JPEGImages" / "beach_0001" / "00020.jpg"
+    shutil.copy(image, image.with_name("020.jpg"))
     with pytest.raises(ItemError, match=r"frame '20' of video 'beach_0001' is not in"):
         item_named(open_revos_full(revos_copy), "beach_0001/0").convert()
 
@@ -482,60 +470,6 @@ def test_a_damaged_mask(reasonvos_copy, share):
         item_named(open_reasonvos_full(reasonvos_copy), f"{PARK_VIDEO}/0").convert()
     assert error.value.kind == "invalid_mask"
     assert item_named(open_reasonvos_full(reasonvos_copy), f"{PARK_VIDEO}/1").convert()
-
-
-def first(meta):
-    return meta["videos"][PARK_VIDEO]["expressions"][0]
-
-
-REASONVOS_FAULTS = {
-    "no text": (
-        lambda meta: first(meta).update(exp_text=""),
-        "invalid_row",
-        "'exp_text' is ''",
-    ),
-    "no object": (
-        lambda meta: first(meta).pop("obj_id"),
-        "invalid_row",
-        "'obj_id' is None",
-    ),
-    "another object": (
-        lambda meta: first(meta).update(obj_id=99),
-        "missing_image",
-        f"folder of masks, vipseg_{PARK_VIDEO}_99, is not in",
-    ),
-    "an object elsewhere": (
-        lambda meta: first(meta).update(obj_id="../../JPEGImages"),
-        "missing_image",
-        r"folder of masks, .*is not in",
-    ),
-    "no source": (
-        lambda meta: meta["videos"][PARK_VIDEO].pop("source"),
-        "invalid_row",
-        r"no field 'source'",
-    ),
-    "frames": (
-        lambda meta: meta["videos"][PARK_VIDEO].update(frames=[None] * 3),
-        "invalid_row",
-        r"'frames' is \[None, None, None\]",
-    ),
-    "unknown frame": (
-        lambda meta: meta["videos"][PARK_VIDEO].update(frames=["00000000", "00000001"]),
-        "missing_image",
-        r"frame '00000001' of video .*which has 7 frames",
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", REASONVOS_FAULTS)
-def test_a_faulty_item_of_reasonvos_is_named_and_the_others_are_kept(reasonvos_copy, fault):
-    spoil, kind, message = REASONVOS_FAULTS[fault]
-    rewrite(reasonvos_copy / REASONVOS_META, spoil)
-    release = open_reasonvos_full(reasonvos_copy)
-    with pytest.raises(ItemError, match=message) as error:
-        item_named(release, f"{PARK_VIDEO}/0").convert()
-    assert error.value.kind == kind and f"{PARK_VIDEO!r}, expression '0'" in str(error.value)
-    assert item_named(release, "4f6f0ec2/0").convert()[0].box
 
 
 def test_a_mask_that_is_repaired_between_two_runs(reasonvos_copy, tmp_path):
