@@ -3,7 +3,7 @@
     python results/benchmarks/mask_conversion.py [--n 10000] [--json]
 
 Generates two releases of n expressions each, as `univg prepare` gets them: LLM-Seg40K (four
-questions an image of 640x480, 500x375 or 1920x1080 pixels, each with a compressed COCO mask) and
+samples an image of 640x480, 500x375 or 1920x1080 pixels, each with a compressed COCO mask) and
 ReasonSeg (two texts an image of 1024x768, 1280x853 or 2048x1365 pixels, one to three polygons of
 20 to 120 points, one in ten to be ignored). Objects are blobs with bays and a slightly ragged edge;
 images are a few flat ones, linked under many names, since only their headers are read.
@@ -18,8 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import platform
 import random
 import resource
 import subprocess
@@ -30,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from score_million import hardware
 
 from univg_eval.benchmarks.readers.common.release import Release
 
@@ -154,21 +153,6 @@ def measure(name: str, folder: Path, how: str) -> dict[str, Any]:
     command = [sys.executable, __file__, "--convert", name, str(folder), how]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return {"benchmark": name, "how": how, **json.loads(result.stdout)}
-
-
-def hardware() -> dict[str, object]:
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].split(":", 1)[1].strip() if names else model
-    return {
-        "cpu": model,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "load_before": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "system": platform.platform(),
-    }
 
 
 def main() -> None:

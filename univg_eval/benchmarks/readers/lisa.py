@@ -50,7 +50,6 @@ from univg_eval.benchmarks.readers.common.release import (
     Release,
     Splits,
     StrPath,
-    size_of,
 )
 from univg_eval.benchmarks.readers.common.zero_shot import (
     ExtractedSet,
@@ -82,7 +81,7 @@ def _extracted_sample(folder: ImageFolder, row: Row) -> GroundingSample:
             f"read as that of {row.split!r}; give the right --split",
         )
     found = folder.find(released)
-    image_wh = size_of(folder.folder / found)
+    image_wh = folder.size(found)
     return still_sample(
         row,
         image=f"images/{found}",
@@ -224,7 +223,7 @@ def _annotated_image(
         raise unexpected(f"{where}: field 'is_sentence'", is_sentence, "true or false")
     released = f"{split}/{stem}.jpg"
     found = folder.find(released)
-    image_wh = size_of(folder.folder / found)
+    image_wh = folder.size(found)
     stated = annotation.get("imageWidth"), annotation.get("imageHeight")
     if all(type(side) is int for side in stated) and stated != image_wh:
         raise ItemError(

@@ -22,7 +22,7 @@ COCO train2017 and of EgoObjects, each set in a folder of its own. A mask's box 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,6 @@ from univg_eval.benchmarks.readers.common.release import (
     Release,
     Splits,
     StrPath,
-    size_of,
 )
 from univg_eval.benchmarks.readers.common.zero_shot import (
     ExtractedSet,
@@ -78,7 +77,7 @@ def _extracted_sample(folder: ImageFolder, row: Row) -> GroundingSample:
     )
     numbers = [value for inner in lists for value in inner]
     found = folder.find(released)
-    image_wh = size_of(folder.folder / found)
+    image_wh = folder.size(found)
     return still_sample(
         row,
         image=f"images/{found}",
@@ -143,25 +142,24 @@ def open_llmseg_full(
         )
     base = default_images(images, file.path.parent).folder
     given = {"coco": coco, "ego_objects": ego_objects}
-    reader = _PairReader(
-        file, {d: _image_folder(d, file, base, given[d]) for d in IMAGE_FOLDERS if d in datasets}
-    )
+    folders = {d: _image_folder(d, file, base, given[d]) for d in IMAGE_FOLDERS if d in datasets}
     items: list[Item] = []
     row = 0
     for name, entry in entries.items():
         if not _has_pairs(entry):
             # Not the bare name, which may look like the number of a question.
-            items.append(Item(f"image {describe(name)}", partial(reader.refuse, entry, name)))
+            where = f"{file.path.name}: image {name!r}"
+            items.append(Item(f"image {describe(name)}", partial(_refuse, where, entry)))
             continue
         for pair in entry["qa_pairs"]:
-            convert = partial(reader.convert, pair, name, entry["from_dataset"], row)
+            convert = partial(_pair_sample, file.path.name, folders, name, entry, pair, row)
             items.append(Item(f"{row:05d}", convert))
             row += 1
     return Release(
         benchmark="llmseg_full",
         items=items,
         n_items=len(items),
-        links={dataset: folder.folder for dataset, folder in reader.folders.items()},
+        links={dataset: folder.folder for dataset, folder in folders.items()},
         source={
             "revision": "official",
             "files": [{**file.to_dict(), "split": SPLIT, "images": len(entries), "rows": row}],
@@ -205,45 +203,44 @@ def _image_folder(
     return ImageFolder(folder, unique_names=True, option=option)
 
 
-class _PairReader:
-    """Makes the sample of one question."""
-
-    def __init__(self, file: AnnotationFile, folders: Mapping[str, ImageFolder]) -> None:
-        self.folders = folders
-        self._file_name = file.path.name
-        # An image has several questions, one after the other.
-        self._size_of = lru_cache(maxsize=16)(size_of)
-
-    def refuse(self, entry: Any, name: str) -> list[GroundingSample]:
-        where = f"{self._file_name}: image {name!r}"
-        raise unexpected(where, entry, "an object with from_dataset and a list qa_pairs")
-
-    def convert(self, pair: Any, name: str, dataset: Any, row: int) -> list[GroundingSample]:
-        where = f"{self._file_name}: question {row}, on {name!r}"
-        if not isinstance(dataset, str) or dataset not in self.folders:
-            raise unexpected(f"{where}: from_dataset", dataset, " or ".join(IMAGE_FOLDERS))
-        checked_text(name, f"{where}: the image's name")
-        question = text_field(pair, "question", where)
-        mask = read_rle(pair.get("rle_seg"), f"{where}: rle_seg")
-        found = self.folders[dataset].find(name)
-        image = self.folders[dataset].folder / found
-        image_wh = self._size_of(image)
-        require_image_size(mask, image_wh, image, where)
-        box = mask.box()
-        if box is None:
-            raise ItemError(
-                "no_visible_object", f"{where}: the mask has no pixel; expected the answer's object"
-            )
-        sample = still_sample(
-            Origin("llmseg_full", SPLIT, f"{row:05d}", self._file_name, "official", row),
-            image=f"{dataset}/{found}",
-            image_wh=image_wh,
-            released=name,
-            expression=question,
-            target=Target(0, box, mask.to_json()),
-            extra={"from_dataset": dataset, "parts": mask.n_parts()},
+def _pair_sample(
+    file_name: str,
+    folders: Mapping[str, ImageFolder],
+    name: str,
+    entry: Mapping[str, Any],
+    pair: Any,
+    row: int,
+) -> list[GroundingSample]:
+    """The sample of one question on the image of that name."""
+    where, dataset = f"{file_name}: question {row}, on {name!r}", entry["from_dataset"]
+    if not isinstance(dataset, str) or dataset not in folders:
+        raise unexpected(f"{where}: from_dataset", dataset, " or ".join(IMAGE_FOLDERS))
+    checked_text(name, f"{where}: the image's name")
+    question = text_field(pair, "question", where)
+    mask = read_rle(pair.get("rle_seg"), f"{where}: rle_seg")
+    folder = folders[dataset]
+    found = folder.find(name)
+    image_wh = folder.size(found)
+    require_image_size(mask, image_wh, folder.folder / found, where)
+    box = mask.box()
+    if box is None:
+        raise ItemError(
+            "no_visible_object", f"{where}: the mask has no pixel; expected the answer's object"
         )
-        return [sample]
+    sample = still_sample(
+        Origin("llmseg_full", SPLIT, f"{row:05d}", file_name, "official", row),
+        image=f"{dataset}/{found}",
+        image_wh=image_wh,
+        released=name,
+        expression=question,
+        target=Target(0, box, mask.to_json()),
+        extra={"from_dataset": dataset, "parts": mask.n_parts()},
+    )
+    return [sample]
+
+
+def _refuse(where: str, entry: Any) -> list[GroundingSample]:
+    raise unexpected(where, entry, "an object with from_dataset and a list qa_pairs")
 
 
 # Catalogue

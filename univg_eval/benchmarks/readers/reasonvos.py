@@ -119,7 +119,7 @@ def _extracted_sample(folders: VideoFolders, row: Row) -> GroundingSample:
         released=released,
         expression=question,
         target=TARGET,
-        box=pixel_box(box, folders.size(video, files[TARGET]), at),
+        box=pixel_box(box, folders.size(f"{video}/{files[TARGET]}"), at),
         cluster=video.rpartition("/")[2],  # the folders above it are those of this machine
         extra={},
     )

@@ -112,7 +112,7 @@ def _extracted_sample(folders: VideoFolders, row: Row) -> GroundingSample:
         released=[f"{video}/{name}" for name in files],
         expression=question,
         target=TARGET,
-        box=pixel_box(box, folders.size(video, files[TARGET]), at),
+        box=pixel_box(box, folders.size(f"{video}/{files[TARGET]}"), at),
         cluster=video,
         extra={"tied_frames": True} if folders.has_ties(video) else {},
     )

@@ -11,6 +11,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -168,6 +169,8 @@ class ImageFolder:
             option: of the command line, that names the folder; for messages.
         """
         self.folder = Path(folder).expanduser().resolve()
+        # Many samples show the same few images.
+        self._size = lru_cache(maxsize=4096)(size_of)
         self._unique_names = unique_names
         self._option = option
         if not self.folder.is_dir():
@@ -176,6 +179,10 @@ class ImageFolder:
                 f"the image folder {self.folder} {found}; give the folder that the release's "
                 f"images were unpacked to with {option}"
             )
+
+    def size(self, found: str) -> tuple[int, int]:
+        """`size_of` of a file by its path below the folder."""
+        return self._size(self.folder / found)
 
     def find(self, released: str) -> str:
         """The path below the folder (POSIX form) of an image that the release names.

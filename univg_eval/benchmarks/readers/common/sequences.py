@@ -26,7 +26,6 @@ from univg_eval.benchmarks.readers.common.release import (
     Release,
     StrPath,
     sequence_instruction,
-    size_of,
 )
 from univg_eval.benchmarks.readers.common.zero_shot import Origin
 from univg_eval.boxes import Box
@@ -75,8 +74,6 @@ class VideoFolders(ImageFolder):
         super().__init__(folder)
         self._listed = lru_cache(maxsize=64)(self._list)
         self._tabled = lru_cache(maxsize=64)(self._table)
-        # Many samples show the same few frames.
-        self._size = lru_cache(maxsize=4096)(size_of)
 
     @classmethod
     def choose(
@@ -174,10 +171,6 @@ class VideoFolders(ImageFolder):
                 table[number] = name
         return table
 
-    def size(self, video: str, file: str) -> tuple[int, int]:
-        """(width, height) of a frame as displayed; ItemError like `size_of`."""
-        return self._size(self.folder / video / file)
-
 
 def _number(name: str) -> int | None:
     return int(name) if name.isascii() and name.isdigit() and len(name) < 20 else None
@@ -220,7 +213,7 @@ def sequence_sample(
     Raises:
         ItemError: a frame is missing or unreadable.
     """
-    sizes = [folders.size(video, file) for file in files]
+    sizes = [folders.size(f"{video}/{file}") for file in files]
     folder = f"{origin.benchmark}/images/{video}"
     frames = folders.frames(video, origin.key)
     return GroundingSample(
@@ -368,10 +361,9 @@ def expressions_release(
     def convert(video: str, name: str, entry: Any, row: int) -> list[GroundingSample]:
         expression, shown = show(video, name, entry)
         mask, extra = find_mask(shown)
-        file = shown.files[shown.target]
         if mask is not None:
-            path = folders.folder / video / file
-            require_image_size(mask, folders.size(video, file), path, shown.where)
+            file = f"{video}/{shown.files[shown.target]}"
+            require_image_size(mask, folders.size(file), folders.folder / file, shown.where)
         box = mask.box() if mask is not None else None
         sample = sequence_sample(
             Origin(benchmark, SPLIT, f"{video}-{name}", meta.path.name, "official", row),
