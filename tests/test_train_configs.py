@@ -104,6 +104,20 @@ def test_sft_arguments_are_made(name: str, tmp_path: Path) -> None:
             assert getattr(arguments, key) == value, key
 
 
+def test_the_tiny_ones_share_nothing_with_their_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from univg_eval.benchmarks.synthetic import photos
+    from univg_train.runs.rows import open_rows
+    from univg_train.sft.settings import load_settings
+
+    monkeypatch.setenv("UNIVG_DATA", str(tmp_path))
+    photos.ensure(tmp_path)
+    for read, name in ((load_settings, "tiny_sft"), (load_grpo_settings, "tiny_grpo")):
+        settings = read(config_path(name))
+        assert len(open_rows(settings, min_pixels=12544, max_pixels=12544)) == 116
+
+
 def test_the_released_stage_1() -> None:
     raw = yaml_of("qwen2_vl_7b_sft")
     trainer = raw["trainer"]

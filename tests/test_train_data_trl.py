@@ -1,4 +1,4 @@
-"""TRL's own trainers take the rows: their images, prompts, completions and columns arrive."""
+"""TRL's own GRPOTrainer takes the rows: their images, prompts and columns arrive."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 from training_forms import chat, draw, stage1_row, write_list
+from trl import GRPOConfig, GRPOTrainer
 
 from univg_train.data import TrainingData, make_rendering, open_training_data
 from univg_train.rewards import check_rows, make_rewards
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 MODEL = Path(__file__).resolve().parent.parent / "univg_eval" / "models" / "tiny"
 
 
-def rows(folder: Path, purpose: str, dialect: str = "univg_r1") -> TrainingData:
+def rows(folder: Path) -> TrainingData:
     draw(folder, {"MGrounding-630k/a.png": (64, 64), "MGrounding-630k/b.png": (96, 64)})
     inside = stage1_row(
         conversations=chat(
@@ -23,27 +25,12 @@ def rows(folder: Path, purpose: str, dialect: str = "univg_r1") -> TrainingData:
         )
     )
     path = write_list(folder / "rows.json", [stage1_row(), inside])
-    how = make_rendering(dialect, style="think", purpose=purpose)
+    how = make_rendering("univg_r1", style="think", purpose="grpo")
     return open_training_data("univg_r1_stage1", path, how, seed=5)
 
 
-@pytest.fixture(scope="module")
-def parts() -> tuple[Any, Any]:
-    """The shipped tiny model and its processor."""
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("trl")
-    from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
-
-    torch.set_num_threads(1)
-    model = Qwen2VLForConditionalGeneration.from_pretrained(MODEL, dtype=torch.float32)
-    return model, AutoProcessor.from_pretrained(MODEL)
-
-
-def test_grpo_trains_on_the_rows(tmp_path: Path, parts: tuple[Any, Any]) -> None:
-    from trl import GRPOConfig, GRPOTrainer
-
-    model, processor = parts
-    data = rows(tmp_path, "grpo")
+def test_grpo_trains_on_the_rows(tmp_path: Path) -> None:
+    data = rows(tmp_path)
     check_rows([data.columns(i) for i in range(2)], make_rewards())
     seen: list[dict[str, Any]] = []
 
@@ -63,8 +50,7 @@ def test_grpo_trains_on_the_rows(tmp_path: Path, parts: tuple[Any, Any]) -> None
         disable_tqdm=True,
     )
     GRPOTrainer(
-        model=model,
-        processing_class=processor,
+        model=str(MODEL),
         reward_funcs=[watch, *make_rewards()],
         args=arguments,
         train_dataset=data.as_dataset(),
@@ -81,35 +67,3 @@ def test_grpo_trains_on_the_rows(tmp_path: Path, parts: tuple[Any, Any]) -> None
             by_id[id_]["prompt"][0]["content"]
         )
         assert [image.size for image in images] == [(64, 64), (96, 64)]
-
-
-def test_sft_learns_the_completion_alone(tmp_path: Path, parts: tuple[Any, Any]) -> None:
-    from trl import SFTConfig, SFTTrainer
-
-    model, processor = parts
-    data = rows(tmp_path, "sft")
-    arguments = SFTConfig(
-        output_dir=str(tmp_path / "out"),
-        per_device_train_batch_size=2,
-        max_steps=1,
-        max_length=None,
-        use_cpu=True,
-        bf16=False,
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-    )
-    trainer = SFTTrainer(
-        model=model, processing_class=processor, args=arguments, train_dataset=data.as_dataset()
-    )
-    batch = next(iter(trainer.get_train_dataloader()))
-    learned = [
-        processor.tokenizer.decode([token for token in labels.tolist() if token != -100])
-        for labels in batch["labels"]
-    ]
-    wanted = [data.columns(i)["completion"][0]["content"][0]["text"] for i in range(2)]
-    assert sorted(text.split("<|im_end|>")[0] for text in learned) == sorted(wanted)
-    assert len(batch["image_grid_thw"]) == 4
-    trainer.train()
-    assert trainer.state.global_step == 1

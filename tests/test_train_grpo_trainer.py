@@ -7,6 +7,7 @@ import importlib.metadata
 import inspect
 import json
 import math
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,15 @@ import grpo_data
 import pytest
 import torch
 from grpo_data import GROUP, ROLLOUTS, first_batch, loss_and_gradients, make_trainer, shake
+from lmms_data import make_checkpoint
 from processes import run_two
 from trl import GRPOConfig, GRPOTrainer
 
 from univg_eval.errors import UserError
-from univg_train.difficulty import DifficultyWeight
+from univg_train.difficulty import DIFFICULTY_FORMS, DifficultyWeight
 from univg_train.grpo import trainer as grpo
 from univg_train.grpo.trainer import PAPER_SETTINGS, DifficultyGRPOTrainer
-from univg_train.rewards import make_rewards
+from univg_train.rewards import REWARD_RULES, make_rewards
 
 PUBLISHED = {
     "exp": lambda m: math.exp(1 - m),
@@ -424,3 +426,34 @@ def test_bad_data_are_refused() -> None:
     made = rows.select([0] * 1000).with_transform(make)
     refuse("100 of 100 rows .*\n  row 0: column 'dialect' is missing", DifficultyWeight(), made)
     assert len(read) == 100  # rows that cost something to make are not all made beforehand
+
+
+# --- docs/grpo.md -------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parent.parent / "docs" / "grpo.md").read_text(encoding="utf-8")
+
+
+def test_the_example_of_the_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    model = make_checkpoint(tmp_path / "model", "qwen2_vl")
+    changes = {
+        '"Qwen/Qwen2-VL-7B-Instruct"': repr(str(model)),
+        "**PAPER_SETTINGS": '**{**PAPER_SETTINGS, "max_completion_length": 8}',
+        "max_steps=100": 'max_steps=1, use_cpu=True, bf16=False, report_to=[], save_strategy="no"',
+    }
+    for old, new in changes.items():
+        assert code.count(old) == 1
+        code = code.replace(old, new)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/grpo.md", "exec"), {"__name__": "example"})
+    assert capsys.readouterr().out.splitlines()[-1] == "0.0"  # random weights name no box
+
+
+def test_the_page_names_every_form_rule_and_setting() -> None:
+    for name in (*DIFFICULTY_FORMS, *REWARD_RULES):
+        assert f"`{name}`" in PAGE
+    for name in ("loss_type", "scale_rewards", "beta", "use_bias_correction_kl", "epsilon"):
+        value = PAPER_SETTINGS[name]
+        assert f'`{name}="{value}"`' in PAGE or f"`{name}={value}`" in PAGE

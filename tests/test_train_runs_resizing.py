@@ -82,7 +82,7 @@ def test_a_resize_that_is_not_known(folder: Path) -> None:
     other.image_processor = CLIPImageProcessor()
     with pytest.raises(UserError, match="the resize of m is not known here"):
         input_size_rule(other, other, [], "m")
-    with pytest.raises(UserError, match="the processor of m does not tell its size"):
+    with pytest.raises(UserError, match="the processor of m does not report its size"):
         require_same_resize(other, get_dialect("qwen2_5_vl"), "m")
 
 

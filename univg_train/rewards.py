@@ -7,20 +7,18 @@ the completions of a batch and every column of the data by name:
 solution       true box, [x1, y1, x2, y2] on [0, 1] of its image (xyxy_norm); None if there is no
                such object
 dialect        how the model writes boxes, a name of ``univg dialects``
-style          ``think`` or ``direct``: the answer that was asked for; or, instead of it,
+style          ``think`` or ``direct``: the form of answer requested; or, instead of it,
 single_image   True for ``direct``, False for ``think``
 image_sizes    [[width, height], …] in pixels of the originals; None if unknown
 input_sizes    the same as the model sees them; None: by the dialect's resize rule
-target_image   0-based image that the question names; None where the model has to find it
+target_image   0-based image that the instruction names; None where the model has to find it
 =============  =================================================================================
 
 The sizes and target_image may be missing where the dialect needs no sizes. Two rules:
 
 * ``univg``: accuracy is the IoU that `univg_eval.scoring` gives the same text, by the same call.
   What cannot be read gets 0. Without a true object, 1 for status ``none`` and 0 for all else.
-* ``univg-r1``: the functions of the release, letter for letter but for one thing: whether a row
-  is a single-image one is decided per row, not by the first row of the batch. See
-  `univg_train.grpo.released_rewards`.
+* ``univg-r1``: the functions of the release, see `univg_train.grpo.released_rewards`.
 """
 
 from __future__ import annotations
@@ -178,7 +176,7 @@ class AccuracyReward:
     def __call__(
         self, *, completions: Sequence[Any], completion_ids: Any = None, **columns: Any
     ) -> list[float]:
-        """The reward of each completion; `columns` are lists of the same length."""
+        """The reward of each completion."""
         return [grade.reward for grade in self.grade(completions, columns)]
 
     def grade(self, completions: Sequence[Any], columns: Columns) -> list[Grade]:
@@ -195,11 +193,9 @@ class AccuracyReward:
         rows = _rows(columns, len(texts), self)
         if self.rule == "univg-r1":
             return [self._released(text, row) for text, row in zip(texts, rows, strict=True)]
-        grades: list[Grade | None] = [None] * len(texts)
-        by_dialect: dict[str, list[int]] = {}
-        for i, row in enumerate(rows):
-            by_dialect.setdefault(row["dialect"], []).append(i)
-        for name, members in by_dialect.items():
+        grades: dict[int, Grade] = {}
+        for name in dict.fromkeys(row["dialect"] for row in rows):
+            members = [i for i, row in enumerate(rows) if row["dialect"] == name]
             scores = score_samples(
                 [_sample(rows[i]) for i in members],
                 [_response(texts[i], rows[i]) for i in members],
@@ -207,7 +203,7 @@ class AccuracyReward:
             )
             for i, score in zip(members, scores, strict=True):
                 grades[i] = self._graded(score, rows[i]["solution"])
-        return [grade for grade in grades if grade is not None]
+        return [grades[i] for i in range(len(rows))]
 
     def _released(self, text: str, row: Row) -> Grade:
         x1, y1, x2, y2 = row["solution"]
@@ -230,19 +226,17 @@ class AccuracyReward:
         if "solution" not in row:
             return _missing("solution", row)
         solution = row["solution"]
-        problem = None if solution is None else _box_problem(solution)
-        if problem is not None:
+        if solution is not None and (problem := _box_problem(solution)):
             return problem
         if self.rule == "univg-r1":
             if solution is None:
-                return "solution is None; rule 'univg-r1' knows no question without a true object"
+                return "solution is None; rule 'univg-r1' knows no row without a true object"
             return _style_problem(row, self._style)
-        problem = _dialect_problem(row)
-        return problem or _sizes_problem(row, _dialect(row["dialect"], *self._limits))
+        return _dialect_problem(row) or _sizes_problem(row, _dialect(row["dialect"], *self._limits))
 
 
 class FormatReward:
-    """Whether the completion has the form that was asked for: 1 or 0.
+    """Whether the completion has the form that was requested: 1 or 0.
 
     Rule ``univg``: with thinking, the whole text is ``<think>…</think>``, then
     ``<answer>…</answer>``, neither empty; direct, there is no thinking. Either way the answer
@@ -257,7 +251,7 @@ class FormatReward:
     def __call__(
         self, *, completions: Sequence[Any], completion_ids: Any = None, **columns: Any
     ) -> list[float]:
-        """1.0 or 0.0 for each completion; `columns` are lists of the same length."""
+        """1.0 or 0.0 for each completion."""
         texts = [completion_text(completion) for completion in completions]
         rows = _rows(columns, len(texts), self)
         return [float(self._fits(text, row)) for text, row in zip(texts, rows, strict=True)]
@@ -280,9 +274,7 @@ class FormatReward:
     def problem(self, row: Row) -> str | None:
         """What is wrong with a row, or None."""
         problem = _style_problem(row, self._style)
-        if problem is None and self.rule != "univg-r1":
-            problem = _dialect_problem(row)
-        return problem
+        return problem or (None if self.rule == "univg-r1" else _dialect_problem(row))
 
 
 class LengthReward:
@@ -355,32 +347,28 @@ def check_rows(
         rows: the data; images are not needed.
         rewards: those of `make_rewards`; other functions are left alone.
         what: names the data in a message.
-        shown: number of bad rows that a message tells.
+        shown: number of bad rows that a message names.
 
     Returns:
         The number of rows.
 
     Raises:
-        UserError: bad rows, all of them counted and the first few told; or there are no rows.
+        UserError: bad rows, all of them counted and the first few named; or there are no rows.
     """
     checked = [reward for reward in rewards if hasattr(reward, "problem")]
-    told: list[str] = []
-    n_rows = n_bad = 0
+    n_rows, bad = 0, list[str]()
     for row in rows:
         problem = next(filter(None, (reward.problem(row) for reward in checked)), None)
         if problem is not None:
-            n_bad += 1
-            if len(told) < shown:
-                told.append(f"row {n_rows}: {problem}")
+            bad.append(f"row {n_rows}: {problem}")
         n_rows += 1
     if n_rows == 0:
         raise UserError(f"{what} has no rows; expected at least one")
-    if n_bad:
-        more = f"\n  and {n_bad - len(told)} more" if n_bad > len(told) else ""
+    if bad:
+        more = [f"and {len(bad) - shown} more"] if len(bad) > shown else []
         raise UserError(
-            f"{what}: {n_bad} of {n_rows} rows cannot be rewarded; mend them or leave them out:\n  "
-            + "\n  ".join(told)
-            + more
+            f"{what}: {len(bad)} of {n_rows} rows cannot be rewarded; mend them or leave them "
+            "out:\n  " + "\n  ".join(bad[:shown] + more)
         )
     return n_rows
 
@@ -398,8 +386,7 @@ def _rows(columns: Columns, n: int, reward: AccuracyReward | FormatReward) -> li
     known = {name: columns[name] for name in _KNOWN_COLUMNS if name in columns}
     rows: list[Row] = [{name: values[i] for name, values in known.items()} for i in range(n)]
     for i, row in enumerate(rows):
-        problem = reward.problem(row)
-        if problem is not None:
+        if (problem := reward.problem(row)) is not None:
             raise UserError(f"{reward.__name__}: row {i} of the batch: {problem}")
     return rows
 
@@ -415,13 +402,16 @@ def _style_problem(row: Row, style: str | None) -> str | None:
     if style is not None:
         return None
     if row.get("style") is not None:
-        if row["style"] not in PROMPT_STYLES:
-            return f"style is {row['style']!r}; expected {' or '.join(PROMPT_STYLES)}"
-    elif "single_image" not in row:
+        known = row["style"] in PROMPT_STYLES
+        return (
+            None if known else f"style is {row['style']!r}; expected {' or '.join(PROMPT_STYLES)}"
+        )
+    if "single_image" not in row:
         return _missing("single_image", row)
-    elif not isinstance(row["single_image"], bool):
-        return f"single_image is {row['single_image']!r}; expected True or False"
-    return None
+    single = row["single_image"]
+    return (
+        None if isinstance(single, bool) else f"single_image is {single!r}; expected True or False"
+    )
 
 
 def _dialect_problem(row: Row) -> str | None:
@@ -430,12 +420,10 @@ def _dialect_problem(row: Row) -> str | None:
     if not isinstance(row["dialect"], str):
         return f"dialect is {row['dialect']!r}; expected a name, see `univg dialects`"
     try:
-        dialect = _dialect(row["dialect"], None, None)
+        gives_boxes = _dialect(row["dialect"], None, None).gives_boxes
     except UserError as error:
         return str(error)
-    if not dialect.gives_boxes:
-        return f"dialect {dialect.name!r} gives points, not boxes"
-    return None
+    return None if gives_boxes else f"dialect {row['dialect']!r} gives points, not boxes"
 
 
 def _box_problem(solution: Any) -> str | None:
@@ -446,10 +434,7 @@ def _box_problem(solution: Any) -> str | None:
     if len(box) != 4:
         return f"solution is {solution!r}; expected [x1, y1, x2, y2], or None for no true object"
     if not is_valid_box(box):
-        return (
-            f"solution is {solution!r}; expected 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1, in "
-            "shares of the image's width and height"
-        )
+        return f"solution is {solution!r}; expected 0 <= x1 < x2 <= 1, same for y"
     return None
 
 
@@ -460,17 +445,13 @@ def _sizes_problem(row: Row, dialect: Dialect) -> str | None:
             return f"{name} is {sizes!r}; expected [width, height] in pixels of each image"
     if image_sizes and input_sizes and len(image_sizes) != len(input_sizes):
         return (
-            f"{len(image_sizes)} image_sizes but {len(input_sizes)} input_sizes; expected one each"
+            f"{len(image_sizes)} image_sizes but {len(input_sizes)} input_sizes; expected as many"
         )
-    if dialect.needs_image_size and not image_sizes:
-        return f"boxes of dialect {dialect.name!r} are in pixels; the row needs image_sizes"
-    if dialect.needs_input_size and not (image_sizes or input_sizes):
-        return (
-            f"boxes of dialect {dialect.name!r} are in pixels of the resized input; the row needs "
-            "image_sizes or input_sizes"
-        )
-    target = row.get("target_image")
-    n_images = len(image_sizes or input_sizes or ())
+    needs = "image_sizes" if dialect.needs_image_size else "image_sizes or input_sizes"
+    needed = dialect.needs_image_size or (dialect.needs_input_size and not input_sizes)
+    if needed and not image_sizes:
+        return f"boxes of dialect {dialect.name!r} are in pixels; the row needs {needs}"
+    target, n_images = row.get("target_image"), len(image_sizes or input_sizes or ())
     if target is not None and (
         type(target) is not int or target < 0 or (n_images and target >= n_images)
     ):
@@ -488,6 +469,11 @@ def _is_direct(row: Row, style: str | None) -> bool:
     return style == "direct" if style else bool(row["single_image"])
 
 
+_NAMES: Mapping[str, Any] = dict.fromkeys(
+    ("id", "benchmark", "task", "split", "instruction", "cluster"), "train"
+)
+
+
 def _sample(row: Row) -> GroundingSample:
     """The row as the evaluation knows it."""
     image, solution = row.get("target_image"), row["solution"]
@@ -496,18 +482,9 @@ def _sample(row: Row) -> GroundingSample:
         x1, y1, x2, y2 = (float(value) for value in solution)
         targets = (Target(image=image or 0, box=(x1, y1, x2, y2)),)
     return GroundingSample(
-        id="row",
-        benchmark="train",
-        task="train",
-        split="train",
-        images=(),
-        widths=(),
-        heights=(),
-        instruction="",
-        targets=targets,
+        **_NAMES, images=(), widths=(), heights=(), targets=targets,
         image_is_given=image is not None,
-        cluster="",
-    )
+    )  # fmt: skip
 
 
 def _response(text: str, row: Row) -> Response:
@@ -525,8 +502,5 @@ def _squared_center_gap(a: Box, b: Sequence[float]) -> float:
     Zheng et al., "Distance-IoU Loss" (AAAI 2020): what DIoU subtracts from the IoU; below 1.
     """
     gap = math.hypot((a[0] + a[2] - b[0] - b[2]) / 2, (a[1] + a[3] - b[1] - b[3]) / 2)
-    around = math.hypot(
-        max(a[2], b[2]) - min(a[0], b[0]),
-        max(a[3], b[3]) - min(a[1], b[1]),
-    )
+    around = math.hypot(max(a[2], b[2]) - min(a[0], b[0]), max(a[3], b[3]) - min(a[1], b[1]))
     return (gap / around) ** 2

@@ -1,6 +1,6 @@
 """The command ``univg-train``. Nothing heavy is imported before a command runs.
 
-Exit status: 0 success; 2 a user's mistake, told in one message without a traceback; 3 not
+Exit status: 0 success; 2 a user's mistake, in one message without a traceback; 3 not
 everything could be done (`cot`), or something was found (`data`); 130 interrupted.
 """
 

@@ -203,7 +203,7 @@ class DifficultyGRPOTrainer(GRPOTrainer):
         """Rollouts a prompt, which evaluation may have fewer of."""
         training = self.model is not None and self.model.training
         size = self.num_generations if training else self.num_generations_eval
-        assert size is not None  # both have defaults, which the config's types do not tell
+        assert size is not None  # both have defaults, despite the config's types
         return size
 
     def _without_spread(self, rewards: Tensor, size: int) -> list[bool]:

@@ -89,8 +89,8 @@ def pixel_limit(processor: Any, name: str) -> int | None:
     """The limit of the processor's resize, where it is one of areas, as in the Qwen-VL families.
 
     Their processors write it as an edge. Of other families that is an edge indeed, and an attribute
-    of the limit's own name is kept without a use: only a limit that was given tells, by being
-    taken.
+    of the limit's own name is kept without a use: only one that was given and
+    taken is sure.
     """
     edge = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}[name]
     value = (getattr(processor.image_processor, "size", None) or {}).get(edge)
@@ -111,13 +111,13 @@ def vision_tower(model: Any) -> tuple[Any, str]:
     """The module that turns images into features, and its name within the model.
 
     Raises:
-        UserError: transformers cannot tell which it is.
+        UserError: transformers does not name one.
     """
     tower = model.get_encoder(modality="image")
     name = next((name for name, module in model.named_modules() if module is tower), "")
     if not name:
         raise UserError(
-            f"{type(model).__name__} has no vision tower that transformers can tell; set "
+            f"{type(model).__name__} has no vision tower known to transformers; set "
             "freeze_vision: false"
         )
     return tower, name

@@ -1,7 +1,7 @@
 """Images as the model sees them: one resize for rollouts, training and the reading of boxes.
 
 vLLM is given images and resizes them by itself, by the limits that the checkpoint is saved with: it
-is never told those of the run (TRL 1.16 has no argument for them). `as_seen` therefore resizes the
+never learns those of the run (TRL 1.16 has no argument for them). `as_seen` therefore resizes the
 images beforehand to what the run's processor would make of them, which both then leave as they are.
 """
 
@@ -33,7 +33,7 @@ def require_same_resize(processor: Any, dialect: Dialect, model: str) -> None:
         model: its name, for the message.
 
     Raises:
-        UserError: the processor has another rule than the dialect, or does not tell.
+        UserError: the processor has another rule than the dialect, or does not report sizes.
     """
     from PIL import Image
 
@@ -46,7 +46,7 @@ def require_same_resize(processor: Any, dialect: Dialect, model: str) -> None:
         if "image_grid_thw" not in seen or not isinstance(patch, int):
             raise UserError(
                 f"the dialect {dialect.name!r} writes pixels of the resized image, and the "
-                f"processor of {model} does not tell its size; take the model's own dialect"
+                f"processor of {model} does not report its size; take the model's own dialect"
             )
         _, height, width = (int(value) * patch for value in seen["image_grid_thw"][0])
         if (width, height) != expected:

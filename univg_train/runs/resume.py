@@ -5,7 +5,7 @@ transformers writes a checkpoint under the names that the model's release has, a
 (``visual.…`` against ``model.visual.…``), nothing is read, with a warning alone: the run would go
 on from its first weights. `RestoreWeights` reads them as a model folder is read.
 
-And it looks whether all steps are done only after a step. A run that died between its last
+And it checks only after a step whether all are done. A run that died between its last
 checkpoint and its model folder would train one step too many, where ``max_steps`` ends within an
 epoch. `StopWhenDone` raises `Done` before that step.
 
@@ -28,7 +28,7 @@ _logger = logging.getLogger(__name__)
 
 
 def go_on_from(trainer: Any, checkpoint: Path) -> None:
-    """Prepare a trainer that will be told to resume from `checkpoint`.
+    """Prepare a trainer that will resume from `checkpoint`.
 
     Where each process holds all weights of a model without adapters, they are restored; DeepSpeed,
     FSDP and adapters have files of their own, under the names of the loaded model. `train` raises
@@ -58,7 +58,7 @@ class StopWhenDone(TrainerCallback):  # type: ignore[misc, unused-ignore]
 class DrawPastOrders(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Brings the order of TRL's `RepeatSampler` to the epoch that a run goes on in.
 
-    Other samplers are left alone: they are told the epoch by the trainer.
+    Other samplers are left alone: the trainer sets their epoch.
     """
 
     def on_train_begin(

@@ -89,7 +89,7 @@ def trainer_arguments(settings: RunSettings, **changes: Any) -> Any:
         changes: further keyword arguments.
 
     Raises:
-        UserError: TRL refuses a value, or this machine cannot do what they ask for.
+        UserError: TRL refuses a value, or this machine cannot do it.
     """
     values = {**settings.trainer, "remove_unused_columns": False, **changes}
     values["output_dir"] = str(settings.output_dir)

@@ -2,7 +2,7 @@
 
 The forms are those of its ``data/README.md`` (sharegpt: turns of ``from`` and ``value``, one
 ``<image>`` for each entry of ``images``), of ``examples/train_full/qwen2_5vl_full_sft.yaml`` and of
-the arguments in ``src/llamafactory/hparams``. How it reads an image is told by
+the arguments in ``src/llamafactory/hparams``. How it reads an image stands in
 ``src/llamafactory/data/mm_plugin.py``: as it is stored, without its EXIF orientation; shrunk to
 ``image_max_pixels`` or enlarged to ``image_min_pixels``, to whole pixels; no side below 28; and
 then by the model's processor, with that one's own limits.
@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from univg_train.sft.settings import SftSettings
 __all__ = ["export_llamafactory", "sharegpt_row", "translate"]
 
 _TEMPLATES = dict.fromkeys(("univg_r1", "migician", "qwen2_vl", "qwen2_5_vl"), "qwen2_vl")
-"""LLaMA-Factory's name of the chat template, by dialect, where the dialect tells it."""
+"""LLaMA-Factory's name of the chat template, by dialect, where the dialect implies it."""
 
 _TRL_DEFAULTS = {"learning_rate": 2e-5, "logging_steps": 10, "max_length": 1024}
 """Defaults of `trl.SFTConfig` that are not LLaMA-Factory's."""
@@ -84,7 +83,7 @@ def export_llamafactory(
     Args:
         data: opened with a rendering for ``sft``. Rows are written one by one; images stay where
             they are, and are named by their absolute paths.
-        settings: what becomes of each is told by `translate`.
+        settings: see `translate`.
         folder: must not hold these files yet.
         name: of the data set; a letter, then letters, digits, ``_`` and ``-``.
         template: LLaMA-Factory's name of the chat template; None: that of the dialect.
@@ -111,9 +110,8 @@ def export_llamafactory(
     rows_file, info_file, settings_file = (
         target / file for file in (f"{name}.json", "dataset_info.json", f"{name}.yaml")
     )
-    for path in (rows_file, info_file, settings_file):
-        if path.exists():
-            raise UserError(f"{path} is there already; name another folder")
+    if there := [path for path in (rows_file, info_file, settings_file) if path.exists()]:
+        raise UserError(f"{there[0]} is there already; name another folder")
     values, left_out = translate(settings, template)
     dialect = get_dialect(
         settings.dialect, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels
@@ -170,9 +168,9 @@ def translate(
         adapter, missing = _adapter(settings.lora)
         values |= adapter
         left_out += missing
-    given = {"bf16": not settings.trainer.get("fp16"), **_TRL_DEFAULTS, **settings.trainer}
-    if given["bf16"] is None:  # TRL's own word for its default
-        given["bf16"] = not settings.trainer.get("fp16")
+    given = {**_TRL_DEFAULTS, **settings.trainer}
+    if given.get("bf16") is None:  # TRL's own default
+        given["bf16"] = not given.get("fp16")
     for name, value in given.items():
         if name in _SAME_NAME:
             values[name] = value
@@ -182,12 +180,15 @@ def translate(
             values["warmup_ratio" if 0 < value < 1 else "warmup_steps"] = value
         elif name == "gradient_checkpointing":
             values["disable_gradient_checkpointing"] = not value
-        elif name == "model_init_kwargs" and isinstance(value, Mapping):
-            loading, missing = _loading(value)
-            values |= loading
-            left_out += missing
-        else:
+        elif name != "model_init_kwargs":
             left_out.append(f"trainer.{name}")
+    for name, value in (given.get("model_init_kwargs") or {}).items():
+        if name == "revision":
+            values["model_revision"] = value
+        elif name == "attn_implementation" and value in _ATTENTION:
+            values["flash_attn"] = _ATTENTION[value]
+        else:
+            left_out.append(f"trainer.model_init_kwargs.{name}")
     return values, left_out
 
 
@@ -197,28 +198,25 @@ def _limits(settings: SftSettings) -> dict[str, int]:
     Boxes in pixels of what the model sees are right only for one resize, the processor's. Limits
     of LLaMA-Factory would add one before it, to other sizes, so that they are put out of reach.
     """
-    given = {
-        name: value
-        for name in ("min_pixels", "max_pixels")
-        if (value := getattr(settings, name)) is not None
-    }
+    names = ("min_pixels", "max_pixels")
+    given = {name: value for name in names if (value := getattr(settings, name)) is not None}
     dialect = get_dialect(settings.dialect)
     if not dialect.needs_input_size:
         return {f"image_{name}": value for name, value in given.items()}
     assert dialect.pixel_limits is not None
-    own = dict(zip(("min_pixels", "max_pixels"), dialect.pixel_limits, strict=True))
+    family = dict(zip(names, dialect.pixel_limits, strict=True))
+    own = dict(family)
     if Path(settings.model).is_dir():
         saved = pixel_limits(settings.model)
-        told = {"min_pixels": saved.min_pixels, "max_pixels": saved.max_pixels}
-        own |= {name: value for name, value in told.items() if value is not None}
-    for name, value in (dict(zip(own, dialect.pixel_limits, strict=True)) | given).items():
+        limits = {name: getattr(saved, name) for name in names}
+        own |= {name: value for name, value in limits.items() if value is not None}
+    for name, value in (family | given).items():
         if value != own[name]:
             raise UserError(
                 f"{name}={value}, and the processor of {settings.model} has {own[name]}: the "
-                f"dialect {settings.dialect!r} writes pixels of the resized image, and "
-                "LLaMA-Factory resizes it by limits of its own before that processor does. Save "
-                "the model in a folder whose processor has these limits (preprocessor_config.json) "
-                "and set them here too, or train in a dialect that does not depend on them"
+                f"dialect {settings.dialect!r} writes pixels of the resized image, which "
+                "LLaMA-Factory resizes by limits of its own first. Set the limits of the model's "
+                "preprocessor_config.json, or train in a dialect that does not depend on them"
             )
     return {"image_min_pixels": 1, "image_max_pixels": _NO_AREA_LIMIT}
 
@@ -243,19 +241,6 @@ def _adapter(lora: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return values, left_out
 
 
-def _loading(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    values: dict[str, Any] = {}
-    left_out = []
-    for name, value in options.items():
-        if name == "revision":
-            values["model_revision"] = value
-        elif name == "attn_implementation" and value in _ATTENTION:
-            values["flash_attn"] = _ATTENTION[value]
-        else:
-            left_out.append(f"trainer.model_init_kwargs.{name}")
-    return values, left_out
-
-
 def sharegpt_row(
     columns: Mapping[str, Any], images: list[Path], dialect: Dialect | None = None
 ) -> dict[str, Any]:
@@ -270,41 +255,30 @@ def sharegpt_row(
         UserError: as many marks as there are not images; an image that is no file, is stored
             turned, or would be resized to another size than the row's boxes are written for.
     """
-    conversations = [
-        {
-            "from": _ROLES[message["role"]],
-            "value": "".join(
-                IMAGE_MARK if part["type"] == "image" else part["text"]
-                for part in message["content"]
-            ),
-        }
-        for message in [*columns["prompt"], *columns["completion"]]
-    ]
+    conversations = []
+    for message in [*columns["prompt"], *columns["completion"]]:
+        parts = (IMAGE_MARK if p["type"] == "image" else p["text"] for p in message["content"])
+        conversations.append({"from": _ROLES[message["role"]], "value": "".join(parts)})
     marks = sum(turn["value"].count(IMAGE_MARK) for turn in conversations)
     if marks != len(images):
         raise UserError(
-            f"row {columns['id']!r} has {marks} marks {IMAGE_MARK} for {len(images)} images: a "
-            "text of it holds the mark as words, which LLaMA-Factory would read as an image"
+            f"row {columns['id']!r} has {marks} marks {IMAGE_MARK} for {len(images)} images: "
+            "LLaMA-Factory would read a mark in its text as an image"
         )
     for image in images:
         if not image.is_file():
             raise UserError(
                 f"row {columns['id']!r}: {image} is no file that LLaMA-Factory can open"
             )
-        if _orientation(image) != 1:
+        if image_header(image).orientation != 1:
             raise UserError(
-                f"row {columns['id']!r}: {image} is stored turned, and its EXIF data say how it "
-                "is to be shown, which LLaMA-Factory does not look at; save it upright"
+                f"row {columns['id']!r}: {image} is stored turned, and LLaMA-Factory does not "
+                "look at EXIF data; save it upright"
             )
     if columns.get("input_sizes") is not None:
         assert dialect is not None
         _require_same_resize(columns, dialect)
     return {"conversations": conversations, "images": [str(image) for image in images]}
-
-
-@lru_cache(maxsize=1 << 16)
-def _orientation(image: Path) -> int:
-    return image_header(image).orientation
 
 
 def _require_same_resize(columns: Mapping[str, Any], dialect: Dialect) -> None:
@@ -314,8 +288,8 @@ def _require_same_resize(columns: Mapping[str, Any], dialect: Dialect) -> None:
         if list(seen) != list(expected):
             raise UserError(
                 f"row {columns['id']!r}: LLaMA-Factory enlarges its image of {tuple(size)} pixels "
-                f"first, so that the model would see it in {tuple(seen)} pixels, and its boxes are "
-                f"written for {tuple(expected)}; leave the row out, or enlarge the image"
+                f"first: the model would see {tuple(seen)} pixels, and its boxes are written for "
+                f"{tuple(expected)}; leave the row out, or enlarge the image"
             )
 
 
