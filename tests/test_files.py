@@ -1,0 +1,223 @@
+"""Files and folders that are there whole or not at all, locks, journals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from univg_eval.errors import UserError
+from univg_eval.files import (
+    Journal,
+    file_lock,
+    iter_json_lines,
+    remove_leftovers,
+    whole_file,
+    whole_folder,
+    write_text_atomically,
+    writing,
+)
+
+
+def write_file(path: Path, text: str) -> None:
+    with whole_file(path) as file:
+        file.write(text)
+
+
+def write_folder(path: Path, text: str) -> None:
+    with whole_folder(path) as folder:
+        (folder / "a").write_text(text)
+
+
+def content(path: Path) -> str:
+    return (path / "a" if path.is_dir() else path).read_text()
+
+
+WRITERS = pytest.mark.parametrize("write", [write_file, write_folder])
+
+
+@WRITERS
+def test_the_new_takes_the_place_of_the_old(tmp_path: Path, write: Any) -> None:
+    path = tmp_path / "deep" / "place"
+    for text in ("old", "new"):
+        write(path, text)
+        assert content(path) == text
+        assert list(path.parent.iterdir()) == [path]
+
+
+@WRITERS
+def test_the_old_stays_where_writing_fails(tmp_path: Path, write: Any) -> None:
+    path = tmp_path / "place"
+    write(path, "old")
+    whole = whole_file if write is write_file else whole_folder
+    with pytest.raises(OSError, match="No space left"), whole(path):
+        raise OSError(28, "No space left on device")
+    assert content(path) == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_old_folder_comes_back_where_the_new_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "place"
+    write_folder(path, "old")
+    rename = Path.rename
+
+    def full(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_folder(path, "new")
+    assert content(path) == "old"
+
+
+@WRITERS
+def test_permissions_are_those_of_the_umask(tmp_path: Path, write: Any) -> None:
+    before = os.umask(0o027)
+    try:
+        write(tmp_path / "place", "x")
+    finally:
+        os.umask(before)
+    expected = 0o640 if write is write_file else 0o750
+    assert (tmp_path / "place").stat().st_mode & 0o777 == expected
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from univg_eval.files import Journal, whole_file, whole_folder
+place, kind = Path(sys.argv[1]), sys.argv[2]
+with {"file": whole_file, "folder": whole_folder, "journal": Journal}[kind](place) as new:
+    if kind == "file":
+        new.write("half")
+        new.flush()
+    elif kind == "folder":
+        (new / "a").write_text("half")
+    else:
+        new.append({"n": 1})
+        new._file.write(b'{"n": ')
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def killed(place: Path, kind: str) -> None:
+    """A process that is killed in the middle of its writing."""
+    command = [sys.executable, "-c", KILLED, str(place), kind]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_kill_leaves_the_old(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "place"
+    (write_file if kind == "file" else write_folder)(path, "old")
+    killed(path, kind)
+    assert content(path) == "old"
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_leftovers(path)
+    assert len(list(tmp_path.iterdir())) == (2 if kind == "file" else 1)
+
+
+def test_a_journal_keeps_the_whole_lines_of_a_killed_process(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    killed(path, "journal")
+    with Journal(path) as journal:
+        assert [line for _, line in journal.lines()] == [b'{"n": 1}\n']
+        assert path.read_bytes() == b'{"n": 1}\n'
+        place = journal.append({"é": [2]})
+        assert journal.read(place) == {"é": [2]}
+        journal.cut(place)
+        assert [place for place, _ in journal.lines()] == [0]
+
+
+@pytest.mark.parametrize("hold", [lambda path: file_lock(path, wait=False), Journal])
+def test_one_holds_a_lock_at_a_time(tmp_path: Path, hold: Any) -> None:
+    path = tmp_path / "lock"
+    with hold(path), pytest.raises(BlockingIOError), hold(path):
+        pass
+    with hold(path):
+        pass
+
+
+def test_a_lock_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    code = (
+        "import sys, time; from pathlib import Path; from univg_eval.files import file_lock\n"
+        f"with file_lock(Path({str(path)!r})):\n    print('held', flush=True); time.sleep(0.3)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        started = time.monotonic()
+        with file_lock(path) as file:
+            file.write("mine")
+        assert time.monotonic() - started > 0.1
+
+
+def test_a_full_disk_takes_a_part_of_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal(tmp_path / "journal") as journal:
+        real = journal._file
+
+        class Slow:
+            def write(self, data: Any) -> int:
+                return int(real.write(bytes(data[:3])) or 0)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
+
+        monkeypatch.setattr(journal, "_file", Slow())
+        journal.append({"text": "longer than three bytes"})
+        assert journal.read(0) == {"text": "longer than three bytes"}
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(28, "free space .*--root. Kept"), (13, "can be written.*. Kept")]
+)
+def test_a_failure_to_write_says_what_to_do(tmp_path: Path, number: int, words: str) -> None:
+    with pytest.raises(UserError, match=words), writing(tmp_path, kept="Kept"):
+        raise OSError(number, os.strerror(number), str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b'{"a": 1}\n\n{', ":3: not a JSON value"),
+        (b"[" * 100_000, ":1: not a JSON value"),
+        (b"\n\xff\n", ":2: not UTF-8 .*0xff"),
+        (b"NaN\n", ":1: not a JSON value .NaN is no JSON"),
+    ],
+)
+def test_a_faulty_line_is_named(tmp_path: Path, data: bytes, words: str) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=words):
+        list(iter_json_lines(path, nan=False))
+    with pytest.raises(UserError, match=r"cannot read .*absent"):
+        list(iter_json_lines(tmp_path / "absent"))
+
+
+def test_lines_are_numbered_and_blank_ones_passed_over(tmp_path: Path) -> None:
+    def chunks() -> Iterator[str]:
+        yield '{"a": 1}\n\n'
+        yield "NaN"
+
+    path = tmp_path / "lines.jsonl"
+    write_text_atomically(path, chunks())
+    (first, second) = iter_json_lines(path)
+    assert first == (1, {"a": 1})
+    assert second[0] == 3
