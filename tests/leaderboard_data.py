@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from test_runs import manifest, response, score
+from run_records import manifest, response, score
 
 from univg_eval.leaderboard.published import Counts, PublishedRow, PublishedTable, Role
 from univg_eval.runs.record import RunRecord, make_record

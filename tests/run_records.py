@@ -1,18 +1,100 @@
-"""Run records in memory, from responses, that tests build on."""
+"""Run records that tests build on: their lines, and whole ones from responses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from univg_eval.dialects import get_dialect
-from univg_eval.runs.record import RunRecord, make_record, response_line, unknown_environment
+from univg_eval.runs.record import (
+    RunRecord,
+    environment,
+    make_record,
+    response_line,
+    unknown_environment,
+)
 from univg_eval.samples import GroundingSample, fingerprint
 from univg_eval.scoring import Response, aggregate, score_samples
 
-__all__ = ["record_of"]
+__all__ = ["MANIFEST", "RESPONSES", "SCORES", "manifest", "record_of", "response", "score"]
+
+
+def response(sample_id: str, text: str | None, **changes: Any) -> dict[str, Any]:
+    return {
+        "id": sample_id,
+        "benchmark": "own",
+        "task": "t",
+        "response": text,
+        "image_sizes": [[64, 48]],
+        "input_sizes": None,
+        "prompt": "Where is it?",
+    } | changes
+
+
+def score(sample_id: str, status: str, iou: float | None, **changes: Any) -> dict[str, Any]:
+    return {
+        "id": sample_id,
+        "task": "t",
+        "cluster": "c",
+        "status": status,
+        "box": [0.1, 0.2, 0.3, 0.4] if status == "ok" else None,
+        "iou": iou,
+        "center": False,
+        "image_index": None,
+        "image_right": None,
+        "no_target_right": None,
+        "f1": None,
+        "ap50": None,
+        "n_boxes": 1,
+        "n_units": 1,
+        "clipped": False,
+        "excluded": False,
+    } | changes
+
+
+RESPONSES = [response("a", "<think>\n\n</think> “x”"), response("b", "")]
+SCORES = [score("a", "ok", 0.5), score("b", "no_box", 0.0)]
+MANIFEST: dict[str, Any] = {
+    "model": {"id": "org/m", "backend": "b", "args": "pretrained=org/m", "config_sha256": None},
+    "settings": {
+        "dialect": ["norm1000", "environment variable UNIVG_DIALECT"],
+        "prompt": ["direct", "default of the dialect"],
+        "protocol": ["univg", "default"],
+        "min_pixels": [None, "not known"],
+        "max_pixels": [602112, "max_pixels of model_args"],
+        "control": ["none", "default"],
+        "media": ["images", "default"],
+    },
+    "prompt_sha256": "0" * 64,
+    "generation": {"max_new_tokens": 512},
+    "dataset": {
+        "benchmark": "own",
+        "prepared_benchmark": "own",
+        "control": "none",
+        "media": "images",
+        "fingerprint": "f" * 64,
+        "n": 2,
+        "left_out": 0,
+        "skipped": 0,
+        "revision": None,
+    },
+    "n": 2,
+    "complete": True,
+    "excluded": 0,
+    "results": {
+        "tasks": {"t": {"n": 2, "excluded": 0, "acc@0.5": 0.5, "miou": 0.25}},
+        "macro": {"acc@0.5": 0.5, "miou": 0.25},
+    },
+    "wall_time_s": 1.5,
+    **environment(),
+}
+
+
+def manifest(**changes: Any) -> dict[str, Any]:
+    return deepcopy(MANIFEST) | changes
 
 
 def record_of(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from leaderboard_data import record_of
 from rich.console import Console
-from test_runs import score as run_score
+from run_records import score as run_score
 
 from univg_eval.analysis.comparison import Comparison, compare_runs, p_words, points
 from univg_eval.analysis.stats import (

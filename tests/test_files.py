@@ -198,6 +198,7 @@ def test_a_failure_to_write_says_what_to_do(tmp_path: Path, number: int, words: 
     [
         (b'{"a": 1}\n\n{', ":3: not a JSON value"),
         (b"[" * 100_000, ":1: not a JSON value"),
+        (b"9" * 5_000, ":1: not a JSON value"),
         (b"\n\xff\n", ":2: not UTF-8 .*0xff"),
         (b"NaN\n", ":1: not a JSON value .NaN is no JSON"),
     ],

@@ -23,7 +23,7 @@ import refcoco_forms
 import release_still
 import release_video
 from PIL import Image
-from test_score_cli import annotation_rows
+from test_cli_score import annotation_rows
 
 from univg_eval.benchmarks.preparing.catalog import CATALOG
 from univg_eval.cli import main

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_records import SCORES, manifest, response
 from test_architecture import HEAVY
-from test_runs import SCORES, manifest, response
 
 from univg_eval.cli import main
 from univg_eval.cli._runs import read_runs

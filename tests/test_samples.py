@@ -11,7 +11,6 @@ import pytest
 from factories import make_sample
 
 from univg_eval.errors import UserError
-from univg_eval.files import iter_json_lines, write_text_atomically
 from univg_eval.samples import (
     GroundingSample,
     Target,
@@ -152,42 +151,6 @@ def test_a_manifest_that_is_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "tom").write_text("a file")
     with pytest.raises(UserError, match="'tom' is not prepared"):
         load_samples("tom", root=tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b'{"a": 1}\n{"a": \n', r"lines\.jsonl:2: not a JSON value"),
-        (b'{"a": 1}\n\n{"a": "\xff"}\n', r"lines\.jsonl:3: not UTF-8 \(byte 7 is 0xff\)"),
-        (b"[" * 100_000, r"lines\.jsonl:1: not a JSON value"),
-        (b"9" * 5_000, r"lines\.jsonl:1: not a JSON value"),
-    ],
-    ids=["cut off", "not UTF-8", "too deep", "too many digits"],
-)
-def test_bad_lines_are_named(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "lines.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        list(iter_json_lines(path))
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot read .*nowhere\.jsonl: No such file"):
-        list(iter_json_lines(tmp_path / "nowhere.jsonl"))
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "out.txt"
-    write_text_atomically(path, ["old"])
-
-    def chunks():
-        yield "new"
-        raise RuntimeError("stop")
-
-    with pytest.raises(RuntimeError, match="stop"):
-        write_text_atomically(path, chunks())
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_data_root_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import typing
@@ -15,6 +14,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from run_records import MANIFEST, RESPONSES, SCORES, manifest, response, score
 
 import univg_eval
 from univg_eval.answers import Status
@@ -38,81 +38,7 @@ from univg_eval.runs.record import (
 from univg_eval.samples import GroundingSample, Target, fingerprint, write_benchmark
 from univg_eval.scoring import SampleScore, score_sample
 
-
-def response(sample_id: str, text: str | None, **changes: Any) -> dict[str, Any]:
-    return {
-        "id": sample_id,
-        "benchmark": "own",
-        "task": "t",
-        "response": text,
-        "image_sizes": [[64, 48]],
-        "input_sizes": None,
-        "prompt": "Where is it?",
-    } | changes
-
-
-def score(sample_id: str, status: str, iou: float | None, **changes: Any) -> dict[str, Any]:
-    return {
-        "id": sample_id,
-        "task": "t",
-        "cluster": "c",
-        "status": status,
-        "box": [0.1, 0.2, 0.3, 0.4] if status == "ok" else None,
-        "iou": iou,
-        "center": False,
-        "image_index": None,
-        "image_right": None,
-        "no_target_right": None,
-        "f1": None,
-        "ap50": None,
-        "n_boxes": 1,
-        "n_units": 1,
-        "clipped": False,
-        "excluded": False,
-    } | changes
-
-
-RESPONSES = [response("a", "<think>\n\n</think> “x”"), response("b", "")]
-SCORES = [score("a", "ok", 0.5), score("b", "no_box", 0.0)]
-MANIFEST: dict[str, Any] = {
-    "model": {"id": "org/m", "backend": "b", "args": "pretrained=org/m", "config_sha256": None},
-    "settings": {
-        "dialect": ["norm1000", "environment variable UNIVG_DIALECT"],
-        "prompt": ["direct", "default of the dialect"],
-        "protocol": ["univg", "default"],
-        "min_pixels": [None, "not known"],
-        "max_pixels": [602112, "max_pixels of model_args"],
-        "control": ["none", "default"],
-        "media": ["images", "default"],
-    },
-    "prompt_sha256": "0" * 64,
-    "generation": {"max_new_tokens": 512},
-    "dataset": {
-        "benchmark": "own",
-        "prepared_benchmark": "own",
-        "control": "none",
-        "media": "images",
-        "fingerprint": "f" * 64,
-        "n": 2,
-        "left_out": 0,
-        "skipped": 0,
-        "revision": None,
-    },
-    "n": 2,
-    "complete": True,
-    "excluded": 0,
-    "results": {
-        "tasks": {"t": {"n": 2, "excluded": 0, "acc@0.5": 0.5, "miou": 0.25}},
-        "macro": {"acc@0.5": 0.5, "miou": 0.25},
-    },
-    "wall_time_s": 1.5,
-    **environment(),
-}
 REQUIRED = json_schemas()["run_manifest"]["required"]
-
-
-def manifest(**changes: Any) -> dict[str, Any]:
-    return deepcopy(MANIFEST) | changes
 
 
 def write(path: Path, **changes: Any) -> Path:
@@ -340,15 +266,6 @@ def test_a_response_that_is_no_unicode_is_read_back(tmp_path: Path) -> None:
     assert load_run(write(tmp_path / "run", responses=odd)).responses == odd
 
 
-def test_a_record_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
-    before = os.umask(0o027)
-    try:
-        path = write(tmp_path / "run")
-    finally:
-        os.umask(before)
-    assert path.stat().st_mode & 0o777 == 0o750
-
-
 def test_checksums_are_those_of_the_files(tmp_path: Path) -> None:
     path = write(tmp_path / "run")
     sums = json.loads((path / "checksums.json").read_text())
@@ -553,25 +470,6 @@ def test_links_in_the_place_of_a_record(tmp_path: Path) -> None:
     dangling.symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match="dangling exists; choose another folder"):
         write(dangling)
-
-
-def test_an_older_record_stays_until_the_new_one_is_in_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write(tmp_path / "run")
-    before = {file.name: file.read_bytes() for file in path.iterdir()}
-    rename = Path.rename
-
-    def full(self: Path, target: Path) -> Path:
-        if target == path and (self / "scores.jsonl").read_bytes() != before["scores.jsonl"]:
-            raise OSError(28, "No space left on device")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", full)
-    with pytest.raises(UserError, match=r"cannot write a run record into .*No space left"):
-        write(path, scores=[row | {"iou": 1.0} for row in SCORES], replace=True)
-    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from test_runs import MANIFEST
+from run_records import MANIFEST
 
 from univg_eval.cli import main
 from univg_eval.errors import UserError

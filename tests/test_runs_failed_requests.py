@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from leaderboard_data import record as run
+from run_records import SCORES, manifest, response
 from test_leaderboard import one
-from test_rescore import make_run, read
-from test_runs import SCORES, manifest, response
 from test_runs_lmms import SAMPLES, logged, task_config, write_output
+from test_runs_rescoring import make_run, read
 
 from univg_eval.analysis.comparison import compare_runs
 from univg_eval.cli import main
