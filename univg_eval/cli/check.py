@@ -93,32 +93,18 @@ def run(args: argparse.Namespace) -> int:
 
     require_lmms_eval()
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    screen = Console(file=sys.stderr)
-    screen.print("Loading lmms-eval and the model …")
+    print("Loading lmms-eval and the model …", file=sys.stderr)
     # lmms-eval warns on standard output while it is imported.
     with contextlib.redirect_stdout(sys.stderr):
         from univg_eval.lmms.check import PAGE_NAME, Plan, run_check
     from univg_eval.analysis.diagnosis import conclude
     from univg_eval.cli._check_page import make_page
+    from univg_eval.cli._progress import progress_bars
     from univg_eval.report import write_page
 
     plan = Plan(**{name: getattr(args, name) for name in Plan.__slots__})
-    columns = (
-        TextColumn("{task.description:>34}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=screen, redirect_stdout=False, redirect_stderr=False) as bars:
-        bar_of: dict[str, Any] = {}
-
-        def progress(name: str, done: int, total: int) -> None:
-            if name not in bar_of:
-                bar_of[name] = bars.add_task(name, total=total)
-            bars.update(bar_of[name], completed=done)
-
+    with progress_bars(stay=True) as progress:
         result = run_check(plan, progress)
     conclusion = conclude(result.diagnosis, result.findings)
     footer = f"univg check, {datetime.now(UTC).isoformat(timespec='seconds')}, {_seconds(result)}"
