@@ -1,6 +1,6 @@
 """The Qwen families: pairs on 0-1000 (Qwen-VL, Qwen2-VL), JSON in pixels (2.5), JSON on 0-1000 (3).
 
-Nothing in the text tells the JSON of Qwen2.5-VL (pixels of the resized input) from that of
+Nothing in the text separates the JSON of Qwen2.5-VL (pixels of the resized input) from that of
 Qwen3-VL (0-1000): the dialect has to be declared.
 """
 

@@ -219,7 +219,7 @@ class Maker:
         return Scene(background=self.background(), objects=tuple(order))
 
     def background(self) -> Background:
-        """Muted ramp: red grows to the right, green downwards, so a patch tells its place."""
+        """Muted ramp: red grows to the right, green downwards, so a patch shows its place."""
         jitter = self.rng.uniform
         red, green, blue = jitter(72, 92), jitter(72, 92), jitter(105, 140)
         return Background(

@@ -35,7 +35,7 @@ def common_object(maker: Maker) -> Draft:
     """Two to four images with exactly one (colour, shape) in common."""
     rng = maker.rng
     n_images = rng.randint(2, 4)
-    asked = rng.sample(range(n_images), 2)[maker.member]
+    wanted = rng.sample(range(n_images), 2)[maker.member]
     label = maker.target_label()
     others: list[list[Label]] = [
         maker.distractors(label, rng.randint(1, 3)) for _ in range(n_images)
@@ -65,9 +65,9 @@ def common_object(maker: Maker) -> Draft:
             "One object is in all of these images. Locate it in {image}.",
             "Which object do all the images share? Locate this object in {image}.",
         ),
-        image=maker.image(asked),
+        image=maker.image(wanted),
     )
-    return Draft(scenes, text, targets[asked], asked, "common", n_images - 1, {"decoy": decoy})
+    return Draft(scenes, text, targets[wanted], wanted, "common", n_images - 1, {"decoy": decoy})
 
 
 def _changed(maker: Maker, label: Label, kind: str) -> Label | None:
@@ -161,9 +161,9 @@ def view_diff(maker: Maker) -> Draft:
 
 
 def object_tracking(maker: Maker) -> Draft:
-    """Six frames of moving objects; the first box is given, one later frame is asked."""
+    """Six frames of moving objects; the first box is given, the object is wanted in a later one."""
     rng = maker.rng
-    asked = rng.sample(range(1, 6), 2)[maker.member]
+    wanted = rng.sample(range(1, 6), 2)[maker.member]
     label = maker.target_label()
     n_others = rng.randint(1, 3)
     others = maker.distractors(label, n_others)
@@ -196,10 +196,10 @@ def object_tracking(maker: Maker) -> Draft:
             "Where is it in {image}? Locate it.",
         ),
         box=box_text(first),
-        image=maker.image(asked),
+        image=maker.image(wanted),
     )
     return Draft(
-        scenes, text, scenes[asked].objects[0], asked, "twin" if twin else "plain", asked,
+        scenes, text, scenes[wanted].objects[0], wanted, "twin" if twin else "plain", wanted,
         {"twin": twin},
     )  # fmt: skip
 
@@ -231,7 +231,7 @@ def _path(maker: Maker, paths: list[list[SpotBox]]) -> list[SpotBox]:
 
 
 def _is_followed(path: list[SpotBox], twin: list[SpotBox]) -> bool:
-    """Whether nearness from frame to frame tells the two alike objects apart, with room."""
+    """Whether nearness from frame to frame separates the two alike objects, with room."""
     for now in range(5):
         step = distance(path[now], path[now + 1])
         if distance(path[now], twin[now + 1]) < 1.5 * step:
@@ -246,7 +246,7 @@ def multi_view(maker: Maker) -> Draft:
     """Other views (shift, zoom, mirror) of a scene; the object is marked in the first."""
     rng = maker.rng
     n_images = rng.randint(3, 4)
-    asked = rng.randrange(1, n_images)
+    wanted = rng.randrange(1, n_images)
     label = maker.target_label()
     n_others = rng.randint(2, 4)
     labels = [label, *maker.distractors(label, n_others)]
@@ -256,7 +256,7 @@ def multi_view(maker: Maker) -> Draft:
     marked: Box | None = None
     mirrored = []
     for i in range(n_images):
-        if i == asked:
+        if i == wanted:
             scenes.append(maker.scene(objects))
             continue
         for _ in range(20):
@@ -274,7 +274,7 @@ def multi_view(maker: Maker) -> Draft:
             seen = replace(seen, marks=(marked,))
         scenes.append(seen)
     if marked is None:
-        raise AssertionError("the first image carries the mark, for it is never the asked one")
+        raise AssertionError("the first image carries the mark, for it is never the wanted one")
     text = maker.say(
         (
             "These images are views of the same scene. The object marked with the red box in the "
@@ -283,10 +283,10 @@ def multi_view(maker: Maker) -> Draft:
             "The other images are other views. Locate this object in {image}.",
         ),
         box=box_text(marked),
-        image=maker.image(asked),
+        image=maker.image(wanted),
     )
     return Draft(
-        scenes, text, objects[0], asked, "mirror" if 0 in mirrored else "shift", 1,
+        scenes, text, objects[0], wanted, "mirror" if 0 in mirrored else "shift", 1,
         {"mirrored_images": mirrored},
     )  # fmt: skip
 
@@ -379,22 +379,22 @@ def group_grounding(maker: Maker) -> Draft:
     """Three or four images; a phrase that is true of one object; its image is to be found."""
     rng = maker.rng
     n_images = rng.randint(3, 4)
-    asked = rng.randrange(n_images)
+    wanted = rng.randrange(n_images)
     kind = maker.kind(("label", "relation", "together"))
     label = maker.target_label()
     name = " ".join(label)
     partner = maker.near_label(label) if rng.random() < 0.5 else maker.other_label(avoid=[label])
     partner_name = " ".join(partner)
     relation = rng.choice(_RELATIONS)
-    decoy = rng.choice([i for i in range(n_images) if i != asked])
+    decoy = rng.choice([i for i in range(n_images) if i != wanted])
     scenes: list[Scene] = []
     target: SceneObject | None = None
     for i in range(n_images):
         labels: list[Label] = []
         where = relation
         if kind == "label":
-            labels = [label] if i == asked else [maker.near_label(label)]
-        elif i == asked:
+            labels = [label] if i == wanted else [maker.near_label(label)]
+        elif i == wanted:
             labels = [label, partner]
         elif kind == "relation" and i == decoy:
             labels, where = [label, partner], _opposite(relation)
@@ -406,11 +406,11 @@ def group_grounding(maker: Maker) -> Draft:
         ordered = where if kind == "relation" and len(labels) == 2 else None
         spots = _spread_ordered(maker, sizes, ordered)
         objects = maker.objects([*labels, *more], spots)
-        if i == asked:
+        if i == wanted:
             target = objects[0]
         scenes.append(maker.scene(objects))
     if target is None:
-        raise AssertionError("the asked image was not drawn")
+        raise AssertionError("the wanted image was not drawn")
     phrase = {
         "label": f"the {name}",
         "relation": f"the {name} {relation} the {partner_name}",
@@ -425,7 +425,7 @@ def group_grounding(maker: Maker) -> Draft:
         phrase=phrase,
     )
     return Draft(
-        scenes, text, target, asked, kind, 1 if kind == "label" else 2, {"phrase": phrase},
+        scenes, text, target, wanted, kind, 1 if kind == "label" else 2, {"phrase": phrase},
         image_is_given=False,
     )  # fmt: skip
 

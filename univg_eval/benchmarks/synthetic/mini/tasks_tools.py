@@ -102,23 +102,23 @@ def _tool(maker: Maker, name: str, colors: dict[str, str]) -> dict[str, SceneObj
     return parts
 
 
-def _colors(maker: Maker, name: str, asked: str, *, held_out: bool) -> dict[str, str]:
-    """A colour for each part; the asked part's (colour, tool) is held out if wanted."""
+def _colors(maker: Maker, name: str, wanted: str, *, held_out: bool) -> dict[str, str]:
+    """A colour for each part; the wanted part's (colour, tool) is held out if wanted."""
     rng = maker.rng
     seen = [c for c in COLORS if (c, name) not in HELD_OUT_TOOLS]
     pool = [c for c in COLORS if (c, name) in HELD_OUT_TOOLS] if held_out else seen
     first = rng.choice(pool)
     other = rng.choice([c for c in seen if c != first])
-    return {asked: first, ("work" if asked == "grip" else "grip"): other}
+    return {wanted: first, ("work" if wanted == "grip" else "grip"): other}
 
 
 def correspondence(maker: Maker) -> Draft:
     """A part is marked in the first image; find the part with the same use in the second."""
     rng = maker.rng
-    shown, asked = rng.sample(_NAMES, 2)
+    shown, wanted = rng.sample(_NAMES, 2)
     part = rng.choice(("grip", "work"))
     first = _tool(maker, shown, _colors(maker, shown, part, held_out=False))
-    second = _tool(maker, asked, _colors(maker, asked, part, held_out=maker.held_out))
+    second = _tool(maker, wanted, _colors(maker, wanted, part, held_out=maker.held_out))
     background = maker.background()
     marked = first[part].box
     scenes = [
@@ -140,4 +140,4 @@ def correspondence(maker: Maker) -> Draft:
         box=box_text(marked),
         image=maker.image(1),
     )
-    return Draft(scenes, text, second[part], 1, part, 2, {"tools": [shown, asked], "part": part})
+    return Draft(scenes, text, second[part], 1, part, 2, {"tools": [shown, wanted], "part": part})

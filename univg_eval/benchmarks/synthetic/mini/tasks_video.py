@@ -1,4 +1,4 @@
-"""Builders of the video tasks: 25 frames, five sampled evenly, the third of them is asked."""
+"""Builders of the video tasks: 25 frames, five sampled evenly, the third of them is meant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regions of a photograph that can be told from all others: measured, not guessed.
+"""Regions of a photograph unlike all others: measured, not guessed.
 
 Two measures on grey values: the mean gradient (a flat piece of sky has none) and the normalised
 cross-correlation with every other place of the image (one coin or one roof tile looks like the

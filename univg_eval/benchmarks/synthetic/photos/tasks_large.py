@@ -21,7 +21,7 @@ these gives the model an input of another size."""
 def large(album: Album, rng: random.Random, n: int) -> Iterator[Question]:
     """All boxes that were measured by hand: neither `rng` nor `n` changes them.
 
-    With half of them no difference between limits would be sure enough to be told.
+    With half of them no difference between limits would be sure enough to report.
     """
     for annotation in album.annotations:
         name = annotation.photo
