@@ -62,7 +62,7 @@ def test_sixteen_files_and_no_other(repo_root: Path) -> None:
 @pytest.mark.parametrize("name", GRPO)
 def test_grpo_arguments_are_made(name: str, tmp_path: Path) -> None:
     settings = load_grpo_settings(config_path(name))
-    # A machine without a GPU refuses bf16 unless it is told to train on its CPU.
+    # A machine without a GPU refuses bf16 unless it is set to train on its CPU.
     arguments = trainer_arguments(settings, use_cpu=True, output_dir=str(tmp_path))
     for key, value in settings.trainer.items():
         if key not in ("use_cpu", "output_dir"):

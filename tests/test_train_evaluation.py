@@ -142,7 +142,7 @@ def test_answers_are_what_generate_gives_one_by_one(
         assert answers[position] == processor.decode(new, skip_special_tokens=True)
 
 
-def test_shares_of_processes_are_all_questions(
+def test_shares_of_processes_are_all_samples(
     root: Path, samples: list[Any], tiny: Any, processor: Any
 ) -> None:
     """Two processes, the second without a question of its own in the second batch."""
@@ -250,7 +250,7 @@ def test_gradient_checkpointing_is_put_back_as_it_was(tiny: Any) -> None:
         tiny.disable_input_require_grads()
 
 
-def test_what_one_process_cannot_read_is_told_by_all(
+def test_what_one_process_cannot_read_is_reported_by_all(
     root: Path, samples: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None waits for answers that do not come."""
@@ -310,7 +310,7 @@ def test_the_scores_are_those_of_the_stored_responses(
     assert len(losses) == 3  # an evaluation does not swallow the line of its step
 
 
-def test_a_record_says_what_was_asked(run: SimpleNamespace, root: Path) -> None:
+def test_a_record_says_what_was_evaluated(run: SimpleNamespace, root: Path) -> None:
     everything = load_samples("univg_mini", root=root)
     manifest = records(run.out)[2].manifest.to_dict()
     assert manifest["complete"] is False and manifest["n"] == 3
@@ -338,7 +338,7 @@ def test_a_record_says_what_was_asked(run: SimpleNamespace, root: Path) -> None:
 def test_the_best_model_is_kept(
     run: SimpleNamespace, root: Path, samples: list[Any], processor: Any
 ) -> None:
-    """It loads, says how it is asked, and gives the very answers of its step's record."""
+    """It loads, says how it is prompted, and gives the very responses of its step's record."""
     found = records(run.out)
     values = {step: r.manifest.results.macro["miou"] for step, r in found.items()}
     best = max(values, key=lambda step: (values[step], -step))
@@ -393,17 +393,17 @@ class StoppedError(Exception):
     pass
 
 
-def test_a_run_that_goes_on_asks_nothing_twice(
+def test_a_run_that_goes_on_evaluates_nothing_twice(
     run: SimpleNamespace, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped after the record of the best step, before its model is kept: that one is asked."""
+    """Stopped after the record of the best step, before its model is kept: that one is repeated."""
     values = sft_values(root, tmp_path / "out")
     best = run.summary["best"]["step"]
-    asked: list[int] = []
+    evaluated: list[int] = []
     ask, keep = evaluate, evaluation_callback.keep_model
 
     def counted(*args: Any, **kwargs: Any) -> Any:
-        asked.append(1)
+        evaluated.append(1)
         return ask(*args, **kwargs)
 
     def stopped(trainer: Any, *args: Any) -> None:
@@ -415,7 +415,7 @@ def test_a_run_that_goes_on_asks_nothing_twice(
     monkeypatch.setattr(evaluation_callback, "keep_model", stopped)
     with pytest.raises(StoppedError):
         train(values, tmp_path)
-    assert len(asked) == [0, 2, 3].index(best) + 1
+    assert len(evaluated) == [0, 2, 3].index(best) + 1
     kept = read_note(tmp_path / "out" / "best") or {"step": None}
     assert kept["step"] != best
     named = tmp_path / "out" / "evaluations" / "summary.json"
@@ -425,13 +425,13 @@ def test_a_run_that_goes_on_asks_nothing_twice(
     before = record.stat().st_ino
     monkeypatch.setattr(evaluation_callback, "keep_model", keep)
     summary = train(values, tmp_path)
-    assert len(asked) == 3 + 1
+    assert len(evaluated) == 3 + 1
     assert summary["best"]["step"] == read_note(tmp_path / "out" / "best")["step"] == best
     ended, whole = (
         load_file(Path(s["model"]) / "model.safetensors") for s in (summary, run.summary)
     )
     assert all(torch.equal(ended[name], whole[name]) for name in whole)
-    assert record.stat().st_ino != before  # it tells of the model that is kept
+    assert record.stat().st_ino != before  # it is of the model that is kept
     for step, found in records(tmp_path / "out").items():
         assert found.responses == records(run.out)[step].responses
 
@@ -531,7 +531,7 @@ def test_evaluations_of_another_run_are_not_taken_for_ones_own(
         begin(settings(config, ["trainer.learning_rate=0.1"]))
 
 
-def test_records_of_other_questions_are_refused(
+def test_records_of_other_samples_are_refused(
     run: SimpleNamespace, root: Path, processor: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "evaluations").symlink_to(run.out / "evaluations")
@@ -577,7 +577,7 @@ def test_two_processes_answer_as_one(run: SimpleNamespace, root: Path, tmp_path:
         ("data.on_leak=refuse", "show what an evaluation set asks"),
     ],
 )
-def test_mistakes_are_told_before_a_model_is_loaded(
+def test_mistakes_are_reported_before_a_model_is_loaded(
     root: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -593,12 +593,12 @@ def test_mistakes_are_told_before_a_model_is_loaded(
     monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", loaded)
     config = write(tmp_path / "run.yaml", sft_values(root, tmp_path / "out"))
     assert main(["sft", "--config", str(config), change]) == 2
-    told = capsys.readouterr()
-    assert match in told.err and told.out == "" and "Traceback" not in told.err
+    printed = capsys.readouterr()
+    assert match in printed.err and printed.out == "" and "Traceback" not in printed.err
     assert not (tmp_path / "out" / "evaluations").exists()
 
 
-def test_the_questions_are_the_first_of_each_task(tmp_path: Path) -> None:
+def test_the_samples_are_the_first_of_each_task(tmp_path: Path) -> None:
     write_images(tmp_path, "toy")
     rows = [make_sample("toy", task, i) for i in range(3) for task in ("a", "b")]
     rows.append(make_sample("toy", "a", 9, "val"))
@@ -618,7 +618,7 @@ def test_the_questions_are_the_first_of_each_task(tmp_path: Path) -> None:
     assert [s.id for s in first.samples] == ["toy-a-test-0", "toy-b-test-0"]
 
 
-def test_questions_that_cannot_be_asked_are_told_before_a_model_is_loaded(tmp_path: Path) -> None:
+def test_samples_that_cannot_be_read_are_reported_before_a_model_is_loaded(tmp_path: Path) -> None:
     write_images(tmp_path, "toy")
     rows = [make_sample("toy", "a", i) for i in range(2)]
     settings = EvaluationSettings(benchmark="toy", every=1, root=str(tmp_path))
@@ -644,23 +644,23 @@ def test_univg_mini_is_generated_where_there_is_none_of_this_version(
 ) -> None:
     from univg_eval.benchmarks.synthetic import mini
 
-    asked: list[dict[str, int]] = []
+    made_with: list[dict[str, int]] = []
 
     def one_each(root: Any, **options: int) -> None:
-        asked.append(options)
+        made_with.append(options)
         ensure(root, **(options or {"n": 1}))
 
     monkeypatch.setattr(mini, "ensure", one_each)
     raw = {"benchmark": "univg_mini", "every": 1, "root": str(tmp_path)}
     made = open_samples(EvaluationSettings(**raw), QWEN2)
-    assert len(made.samples) == 15 and asked == [{}]
+    assert len(made.samples) == 15 and made_with == [{}]
     older = [dataclasses.replace(sample, instruction="Where?") for sample in made.samples]
     manifest = json.loads((tmp_path / "univg_mini" / "manifest.json").read_text("utf-8"))
     made_by = {"generator": manifest["generator"] | {"version": 0}}
     write_benchmark(older, benchmark="univg_mini", root=tmp_path, manifest_extra=made_by)
     again = open_samples(EvaluationSettings(**raw), QWEN2)
     assert again.fingerprint == made.fingerprint
-    assert asked[1] == {"n": 1, "seed": manifest["generator"]["seed"]}
+    assert made_with[1] == {"n": 1, "seed": manifest["generator"]["seed"]}
 
 
 # --- the page -----------------------------------------------------------------------------------
@@ -698,11 +698,11 @@ def test_the_example_of_the_page(
     assert 0 <= float(capsys.readouterr().out) <= 1
 
 
-def test_the_end_of_a_run_is_told(
+def test_the_end_of_a_run_is_reported(
     run: SimpleNamespace, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A finished run is told again, its best model with it."""
+    """A finished run is reported again, its best model with it."""
     assert main(["sft", "--config", str(run.out.parent / "run.yaml")]) == 0
     best = run.summary["best"]
-    told = f"best: step {best['step']}, miou {best['value']:.3f}, in {run.out / 'best'}"
-    assert capsys.readouterr().out.rstrip().endswith(told)
+    end = f"best: step {best['step']}, miou {best['value']:.3f}, in {run.out / 'best'}"
+    assert capsys.readouterr().out.rstrip().endswith(end)

@@ -427,7 +427,7 @@ def without(name: str) -> dict[str, Any]:
         (row(target_image=-1), "target_image is -1"),
     ],
 )
-def test_bad_rows_are_told_before_training(bad: dict[str, Any], message: str) -> None:
+def test_bad_rows_are_reported_before_training(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=rf"1 of 2 rows cannot be rewarded.*\n  row 1: .*{message}"):
         check_rows([row(), bad], make_rewards())
     with pytest.raises(UserError, match=message):  # and where it is met unchecked
@@ -435,7 +435,7 @@ def test_bad_rows_are_told_before_training(bad: dict[str, Any], message: str) ->
             function(completions=[HIT], **{name: [value] for name, value in bad.items()})
 
 
-def test_bad_rows_are_counted_and_the_first_are_told() -> None:
+def test_bad_rows_are_counted_and_the_first_are_named() -> None:
     rows = [row()] * 3 + [row(dialect="?")] * 9
     with pytest.raises(UserError) as caught:
         check_rows(rows, make_rewards(), shown=2)

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the loss is on the answer alone, runs go on, mistakes are told early."""
+"""Supervised fine-tuning: only the answer is learned, runs go on, mistakes are found early."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_of_a_conversation_the_last_answer_is_learned(config: Path, tmp_path: Pa
     )
     batch = trainer.data_collator([dataset[i] for i in range(2)])
     decode = processor.tokenizer.decode
-    assert answers[0] in decode(batch["input_ids"][1])  # asked before, and not learned again
+    assert answers[0] in decode(batch["input_ids"][1])  # in the prompt, and not learned again
     for answer, labels in zip(answers, batch["labels"], strict=True):
         assert decode(labels[labels != -100]) == answer + "<|im_end|>\n"
 

@@ -1,4 +1,4 @@
-"""Data and settings for LLaMA-Factory are what that project's documentation asks for."""
+"""Data and settings for LLaMA-Factory are as that project's documentation says."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ def read_as_llamafactory(settings_file: Path) -> list[dict[str, Any]]:
 def test_rows(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert export(config, out) == 0
-    told = capsys.readouterr()
-    assert told.out == f"3 rows; settings: {out / 'set.yaml'}\n"
-    assert told.err == "without a counterpart, left out: trainer.use_cpu\n"
+    printed = capsys.readouterr()
+    assert printed.out == f"3 rows; settings: {out / 'set.yaml'}\n"
+    assert printed.err == "without a counterpart, left out: trainer.use_cpu\n"
     rows = read_as_llamafactory(out / "set.yaml")
     assert len(rows) == 3
     for i, row in enumerate(rows):
@@ -167,7 +167,7 @@ def test_settings_of_the_published_stage_1(tmp_path: Path) -> None:
         ("trainer.warmup_steps=0.1", {"warmup_ratio": 0.1, "warmup_steps": None}, []),
         ("trainer.max_length=null", {"cutoff_len": 1_000_000}, []),
         ("trainer.max_length=77", {"cutoff_len": 77, "max_length": None}, []),
-        # The form's default is bf16, if the other half precision is not asked for.
+        # The form's default is bf16, if the other half precision is not set.
         ("trainer={output_dir: x}", {"bf16": True, "fp16": None, "learning_rate": 2e-5}, []),
         ("trainer={output_dir: x, fp16: true}", {"bf16": False, "fp16": True}, []),
         ("trainer={output_dir: x, bf16: null}", {"bf16": True}, []),
@@ -253,8 +253,8 @@ def test_boxes_in_pixels_are_those_of_llamafactorys_resize(tmp_path: Path) -> No
 def test_boxes_in_pixels_with_limits_of_the_models_folder(config: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    told = {"min_pixels": 784, "max_pixels": 401408}
-    (folder / "preprocessor_config.json").write_text(json.dumps(told))
+    saved = {"min_pixels": 784, "max_pixels": 401408}
+    (folder / "preprocessor_config.json").write_text(json.dumps(saved))
     changes = [f"model={folder}", "dialect=qwen2_5_vl", "style=think"]
     with pytest.raises(UserError, match=r"min_pixels=3136, and the processor of .* has 784"):
         translate(load_settings(config, changes))
@@ -275,7 +275,7 @@ def test_boxes_in_pixels_with_limits_of_the_models_folder(config: Path, tmp_path
         ("there", [], "there.yaml is there already"),
     ],
 )
-def test_mistakes_are_told_in_one_message(
+def test_mistakes_are_reported_in_one_message(
     name: str,
     more: list[str],
     match: str,
@@ -287,8 +287,8 @@ def test_mistakes_are_told_in_one_message(
     out.mkdir()
     (out / "there.yaml").write_text("")
     assert export(config, out, *more, name=name) == 2
-    told = capsys.readouterr().err
-    assert match in told and len(told.splitlines()) == 1
+    printed = capsys.readouterr().err
+    assert match in printed and len(printed.splitlines()) == 1
     assert [path.name for path in out.iterdir()] == ["there.yaml"]
 
 

@@ -1,9 +1,8 @@
 """One training run, by whatever method: checked, trained, continued after a stop, finished.
 
-Everything that can be wrong is looked for before the model is loaded: settings, checkpoint, rows,
-images. A run is a folder: its record (``sft.json``, ``grpo.json``), TRL's checkpoints, and at the
-end ``model`` (whole weights and processor) and ``summary.json``. The same settings again go on with
-it. Only TRL's public interface is used.
+Everything that can be wrong is looked for before the model is loaded. A run is a folder: its record
+(``sft.json``, ``grpo.json``), TRL's checkpoints, and at the end ``model`` and ``summary.json``. The
+same settings again go on with it. Only TRL's public interface is used.
 """
 
 from __future__ import annotations
@@ -352,8 +351,9 @@ def open_run(
     folder, record = settings.output_dir, f"{settings.purpose}.json"
     before = read_record(folder / record)
     found = find_checkpoint(folder) or evaluated(folder)
-    if found is None and (folder / MODEL_FOLDER).exists():
-        found = folder / MODEL_FOLDER
+    for path in (folder / MODEL_FOLDER, folder / SUMMARY_FILE):
+        if found is None and path.exists():
+            found = path
     if not resume and (before or found):
         raise UserError(f"{folder} holds a run already; name another trainer.output_dir")
     if found is None:
