@@ -156,12 +156,11 @@ def open_revos_full(
             in ReVOS/; or the former file, with the latter beside it.
         images: the folder that holds the videos, or has them in JPEGImages; None: JPEGImages
             beside the files, else their own folder.
-        splits: ``["test"]`` or None; the validation part is what everybody reports.
+        splits: ``["test"]`` or None.
         sampling: which frames are shown, see `shown_frames`.
 
     Raises:
-        UserError: a file is missing, damaged or of another set; no video is found; an unknown
-            sampling rule; ijson is not installed.
+        UserError: something is missing, damaged or of another set; an unknown sampling rule.
     """
     chosen_splits("revos_full", (SPLIT,), splits)
     shown_frames(sampling, 1)

@@ -98,11 +98,11 @@ def read_rle(value: Any, where: str) -> Mask:
     Args:
         value: ``{"size": [height, width], "counts": …}``; the counts are a text (or bytes), or a
             list of run lengths that begins with the background.
-        where: names the mask in an error, e.g. ``validation.json: 000000001.jpg, qa_pairs[2]``.
+        where: names the mask in an error.
 
     Raises:
-        ItemError: ``invalid_mask``: a field is missing or of a wrong type, a run length is
-            negative, the lengths do not add up to height times width, or the text is damaged.
+        ItemError: ``invalid_mask``: a field is missing or of a wrong type, or the lengths are
+            damaged or do not add up to height times width.
         UserError: pycocotools is not installed.
     """
     if not isinstance(value, Mapping) or not {"size", "counts"} <= value.keys():
@@ -148,22 +148,14 @@ def _unexpected(where: str, value: Any, expected: str) -> ItemError:
 
 
 def mask_from_array(pixels: npt.NDArray[Any]) -> Mask:
-    """A mask from an array of shape (height, width); every value but 0 belongs to it.
-
-    Raises:
-        UserError: pycocotools is not installed.
-    """
+    """A mask from an array of shape (height, width); every value but 0 belongs to it."""
     height, width = pixels.shape
     counts = _coco().encode(np.asfortranarray(pixels != 0, dtype=np.uint8))["counts"]
     return Mask(width, height, counts)
 
 
 def unite(masks: Sequence[Mask], where: str) -> Mask:
-    """All pixels that belong to any of the masks.
-
-    Args:
-        masks: one or more.
-        where: names the masks in an error.
+    """All pixels that belong to any of one or more masks.
 
     Raises:
         ItemError: ``invalid_mask``: their sizes differ.
@@ -185,13 +177,7 @@ def unite(masks: Sequence[Mask], where: str) -> Mask:
 def require_image_size(
     mask: Mask, image_wh: tuple[int, int], image_path: str | os.PathLike[str], where: str
 ) -> None:
-    """Refuse a mask that was not made for its image.
-
-    Args:
-        mask: the mask.
-        image_wh: (width, height) of the image as displayed.
-        image_path: the image's file; read again to explain a mismatch.
-        where: names the mask in the error.
+    """Refuse a mask that was not made for its image, which is displayed with size `image_wh`.
 
     Raises:
         ItemError: ``size_mismatch``, naming both sizes, and the EXIF orientation if there is one.
@@ -212,12 +198,7 @@ def require_image_size(
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One polygon of an annotation file in labelme's manner.
-
-    Attributes:
-        label: what it marks; see `paint_shapes`.
-        points: ((x, y), …) in pixels of the image, decimals allowed; at least one.
-    """
+    """One polygon of an annotation file in labelme's manner; points are ((x, y), …) in pixels."""
 
     label: str
     points: tuple[tuple[float, float], ...]

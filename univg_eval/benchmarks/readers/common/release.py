@@ -73,11 +73,7 @@ class ItemError(UserError):
 
 
 def size_of(path: StrPath) -> tuple[int, int]:
-    """(width, height) of an image file as it is displayed; see `images.image_size`.
-
-    Raises:
-        ItemError: ``missing_image`` or ``unreadable_image``.
-    """
+    """(width, height) of an image file as displayed; ItemError if it is missing or unreadable."""
     try:
         return image_size(path)
     except ImageError as error:
@@ -91,11 +87,7 @@ def size_of(path: StrPath) -> tuple[int, int]:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file of that name is there; a name that no file can have is none.
-
-    Raises:
-        ItemError: ``unreadable_image``: it cannot be looked for, as in a folder without access.
-    """
+    """Whether a file of that name is there; ItemError in a folder that cannot be read."""
     try:
         return path.is_file()
     except OSError as error:
@@ -127,7 +119,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A release that was opened and looks like what it should be.
+    """A release that was opened and is what it should be.
 
     Attributes:
         benchmark: name of the benchmark that is made from it.
@@ -189,7 +181,7 @@ class ImageFolder:
 
         Raises:
             ItemError: ``invalid_row`` for a path that leads out of its folder; ``missing_image``;
-                ``unreadable_image`` where a folder cannot be looked into.
+                ``unreadable_image``.
         """
         parts = [part for part in PurePosixPath(released.replace("\\", "/")).parts if part != "/"]
         if not parts or ".." in parts or "\0" in released:
@@ -253,11 +245,7 @@ _ORDINALS = [
 
 
 def ordinal(index: int) -> str:
-    """The English ordinal of a 0-based position: ``first`` … ``tenth``, ``11th``, ``22nd``.
-
-    Raises:
-        UserError: a negative position.
-    """
+    """The English ordinal of a 0-based position: ``first`` … ``tenth``, ``11th``, ``22nd``."""
     if index < 0:
         raise UserError(f"position {index} is negative; expected 0 for the first")
     if index < len(_ORDINALS):
@@ -268,11 +256,7 @@ def ordinal(index: int) -> str:
 
 
 def shared_image_clusters(image_lists: Sequence[Sequence[str]]) -> list[int]:
-    """For each row the number of the first row that it shares an image with, through any chain.
-
-    Args:
-        image_lists: names of the images of each row; equal names are one image.
-    """
+    """For each row's images the number of the first row that shares one, through any chain."""
     parent = list(range(len(image_lists)))
 
     def find(row: int) -> int:

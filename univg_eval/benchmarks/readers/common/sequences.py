@@ -138,8 +138,8 @@ class VideoFolders(ImageFolder):
     def named(self, video: str, frames: Sequence[str], where: str) -> list[str]:
         """File names of frames that the release names without their extension.
 
-        A name that is a number and no file's name is looked for as a number: 12 is 00012.jpg if no
-        other file has that number.
+        A name that is a number and no file's name is that number: 12 is 00012.jpg if no other file
+        has it.
 
         Raises:
             ItemError: as `frames` does; ``missing_image``: a frame is not there.
@@ -197,21 +197,15 @@ def sequence_sample(
     """A sample of frames of a video, in the words of UniVG-R1's zero-shot evaluation.
 
     Args:
-        origin: where it comes from.
-        folders: where the videos are; the size of every frame shown is read.
-        video: its folder below theirs.
-        files: names of the frames shown, in order.
-        released: the frames as the release names them.
+        origin, extra: as in `still_sample`. Added to `extra` are the expression, ``video`` (the
+            folder of frames below the data root), ``target_frame`` (0-based place of the target's
+            frame among all frames of the video in natural order) and ``n_frames`` of the video.
+        folders, video: where the videos are, and the folder of this one below.
+        files, released: the frames shown, by file name and as the release names them.
         expression: what to find, as released.
         target: 0-based place among the frames shown of the one in which it is to be found.
         box: in that frame, xyxy_norm; None if it is not there.
         cluster: the video's name, the same on every machine.
-        extra: see `GroundingSample`. Added to it are the expression, ``video`` (the folder of
-            frames below the data root), ``target_frame`` (0-based place of the target's frame
-            among all frames of the video in natural order) and ``n_frames`` of the video.
-
-    Raises:
-        ItemError: a frame is missing or unreadable.
     """
     sizes = [folders.size(f"{video}/{file}") for file in files]
     folder = f"{origin.benchmark}/images/{video}"

@@ -132,12 +132,11 @@ class ExtractedSet:
         Args:
             source: a folder that holds the files, directly or below zero_shot_evaluation/; or one
                 file, whose split is that of its name, else that of `splits`.
-            images: the folder of images, see the set's `find_images`.
-            splits: those to read; None takes those whose files are there.
+            images: the folder of images.
+            splits: None takes those whose files are there.
 
         Raises:
-            UserError: an unknown split; a file is not there or not that of this set; there is no
-                folder of images.
+            UserError: something is not there, or of another set.
         """
         wanted = chosen_splits(self.name, list(self.files), splits)
         found = _find_files(Path(source).expanduser(), self.files, wanted)
