@@ -8,8 +8,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from univg_eval.benchmarks.synthetic.mini import tasks_multi, tasks_single, tasks_tools, tasks_video
-from univg_eval.benchmarks.synthetic.mini._draft import Draft
-from univg_eval.benchmarks.synthetic.mini.item import MiniItem
+from univg_eval.benchmarks.synthetic.mini.item import Draft, MiniItem
 from univg_eval.benchmarks.synthetic.mini.layout import Maker, RetryScene
 from univg_eval.errors import UserError
 

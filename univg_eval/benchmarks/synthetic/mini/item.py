@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from univg_eval.boxes import Box
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
-__all__ = ["CLIP_FRAMES", "SAMPLED_FRAMES", "Clip", "MiniItem"]
+__all__ = ["CLIP_FRAMES", "SAMPLED_FRAMES", "Clip", "Draft", "MiniItem"]
 
 CLIP_FRAMES = 25
 SAMPLED_FRAMES = 5
@@ -24,6 +24,23 @@ class Clip:
 
     at: Callable[[int], Scene]
     n_frames: int = CLIP_FRAMES
+
+
+@dataclass(slots=True)
+class Draft:
+    """What the builder of a task hands to the generator."""
+
+    scenes: Sequence[Scene]
+    instruction: str
+    target: SceneObject
+    image: int
+    kind: str
+    depth: int
+    knobs: dict[str, Any] = field(default_factory=dict)
+    box: Box | None = None
+    image_is_given: bool = True
+    frames: tuple[int, ...] | None = None
+    clip: Clip | None = None
 
 
 @dataclass(frozen=True, slots=True)

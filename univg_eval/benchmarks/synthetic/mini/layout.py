@@ -33,6 +33,8 @@ __all__ = [
     "distance",
     "nth",
     "ordinal",
+    "other_colors",
+    "other_shapes",
     "to_norm",
 ]
 
@@ -70,6 +72,16 @@ def box_text(box: Box) -> str:
     """A box inside an instruction: 0-1000, as MIG-Bench writes it."""
     x1, y1, x2, y2 = (round(v * 1000) for v in box)
     return f"<|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>"
+
+
+def other_colors(label: Label) -> list[str]:
+    """All colours but that of a label."""
+    return [color for color in COLORS if color != label[0]]
+
+
+def other_shapes(label: Label) -> list[str]:
+    """All shapes but that of a label."""
+    return [shape for shape in SHAPES if shape != label[1]]
 
 
 def ordinal(index: int) -> str:

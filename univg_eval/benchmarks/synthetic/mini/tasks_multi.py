@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from univg_eval.benchmarks.synthetic.mini._draft import Draft
+from univg_eval.benchmarks.synthetic.mini.item import Draft
 from univg_eval.benchmarks.synthetic.mini.layout import (
     LATTICE,
     Label,
@@ -13,6 +13,8 @@ from univg_eval.benchmarks.synthetic.mini.layout import (
     SpotBox,
     box_text,
     distance,
+    other_colors,
+    other_shapes,
     to_norm,
 )
 from univg_eval.benchmarks.synthetic.mini.scene import COLORS, SHAPES, Scene, SceneObject, map_box
@@ -446,7 +448,7 @@ _Clue = tuple[list[SceneObject], list[Label], tuple[str, ...]]
 
 def _by_color(maker: Maker, label: Label, n: int) -> list[Label]:
     """`label` and n others of other colours."""
-    rest = [c for c in COLORS if c != label[0]]
+    rest = other_colors(label)
     others: list[Label] = []
     for _ in range(n):
         others.append(maker.other_label(colors=rest, avoid=others))
@@ -457,7 +459,7 @@ def _by_shape(maker: Maker, label: Label, n: int, clue_shapes: list[str]) -> lis
     """`label` and n others of other shapes, the first ones with the clue's other shapes."""
     others: list[Label] = []
     for i in range(n):
-        shapes = [clue_shapes[i]] if i < len(clue_shapes) else [s for s in SHAPES if s != label[1]]
+        shapes = [clue_shapes[i]] if i < len(clue_shapes) else other_shapes(label)
         others.append(maker.other_label(shapes=shapes, avoid=others))
     return [label, *others]
 
@@ -491,11 +493,11 @@ def _odd_color(maker: Maker) -> _Clue:
 def _largest_shape(maker: Maker) -> _Clue:
     rng = maker.rng
     label = maker.target_label()
-    others = [s for s in SHAPES if s != label[1]]
+    others = other_shapes(label)
     clue_shapes = rng.sample(others, rng.randint(1, 2))
     large = maker.size(10, 13)
     sizes = [large, *(maker.size(5, large - 3) for _ in clue_shapes)]
-    rest_colors = [c for c in COLORS if c != label[0]]
+    rest_colors = other_colors(label)
     clue_labels = [
         maker.other_label(shapes=[label[1]], colors=rest_colors),
         *(maker.other_label(shapes=[shape], colors=rest_colors) for shape in clue_shapes),
@@ -534,12 +536,12 @@ def _majority_color(maker: Maker) -> _Clue:
     same: list[Label] = []
     for _ in range(rng.randint(2, 3)):
         same.append(maker.other_label(colors=[label[0]], avoid=same))
-    other = maker.other_label(colors=[c for c in COLORS if c != label[0]])
+    other = maker.other_label(colors=other_colors(label))
     clue_labels = [*same, other]
     clues = maker.objects(clue_labels, maker.spread([maker.size(5, 8) for _ in clue_labels]))
     labels = [label]
     labels.append(maker.other_label(colors=[other[0]], avoid=[other]))
-    rest = [c for c in COLORS if c != label[0]]
+    rest = other_colors(label)
     for _ in range(rng.randint(1, 2)):
         labels.append(maker.other_label(colors=rest, avoid=labels))
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from univg_eval.benchmarks.synthetic.mini._draft import Draft
+from univg_eval.benchmarks.synthetic.mini.item import Draft
 from univg_eval.benchmarks.synthetic.mini.layout import (
     LATTICE,
     Label,
@@ -14,6 +14,8 @@ from univg_eval.benchmarks.synthetic.mini.layout import (
     SpotBox,
     centre,
     distance,
+    other_colors,
+    other_shapes,
     to_norm,
 )
 from univg_eval.benchmarks.synthetic.mini.scene import COLORS, SHAPES
@@ -241,10 +243,10 @@ def _partner(maker: Maker, by: str) -> Draft:
     guide_word = rng.choice(("largest", *_EXTREMES))
     if by == "color":
         guide = maker.other_label(colors=[label[0]], avoid=[label])
-        rest = {"colors": [c for c in COLORS if c != label[0]]}
+        rest = {"colors": other_colors(label)}
     else:
         guide = maker.other_label(shapes=[label[1]], avoid=[label])
-        rest = {"shapes": [s for s in SHAPES if s != label[1]]}
+        rest = {"shapes": other_shapes(label)}
     labels = [label, guide]
     for _ in range(rng.randint(1, 2)):
         labels.append(maker.other_label(**rest, avoid=labels))
@@ -281,8 +283,8 @@ def _neither(maker: Maker) -> Draft:
     """All but one are of a colour or of a shape; the target is neither."""
     rng = maker.rng
     label = maker.target_label()
-    color = rng.choice([c for c in COLORS if c != label[0]])
-    shape = rng.choice([s for s in SHAPES if s != label[1]])
+    color = rng.choice(other_colors(label))
+    shape = rng.choice(other_shapes(label))
     labels = [label]
     labels.append(maker.other_label(colors=[color], shapes=[s for s in SHAPES if s != shape]))
     labels.append(maker.other_label(shapes=[shape], colors=[c for c in COLORS if c != color]))
@@ -310,11 +312,11 @@ def _odd_by(maker: Maker) -> Draft:
     labels = [label]
     n_others = rng.randint(2, 4)
     if by == "color":
-        shared = rng.choice([c for c in COLORS if c != label[0]])
+        shared = rng.choice(other_colors(label))
         for _ in range(n_others):
             labels.append(maker.other_label(colors=[shared], avoid=labels))
     else:
-        shared = rng.choice([s for s in SHAPES if s != label[1]])
+        shared = rng.choice(other_shapes(label))
         for _ in range(n_others):
             labels.append(maker.other_label(shapes=[shared], avoid=labels))
     spots = maker.spread([maker.size(5, 8) for _ in labels])

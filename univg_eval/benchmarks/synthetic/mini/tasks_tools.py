@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from univg_eval.benchmarks.synthetic.mini._draft import Draft
+from univg_eval.benchmarks.synthetic.mini.item import Draft
 from univg_eval.benchmarks.synthetic.mini.layout import (
     LATTICE,
     Maker,

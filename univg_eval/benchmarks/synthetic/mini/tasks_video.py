@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from univg_eval.benchmarks.synthetic.mini._draft import Draft
-from univg_eval.benchmarks.synthetic.mini.item import CLIP_FRAMES, SAMPLED_FRAMES, Clip
+from univg_eval.benchmarks.synthetic.mini.item import CLIP_FRAMES, SAMPLED_FRAMES, Clip, Draft
 from univg_eval.benchmarks.synthetic.mini.layout import LATTICE, Label, Maker, RetryScene, SpotBox
 from univg_eval.benchmarks.synthetic.mini.scene import Background, Scene, SceneObject
 from univg_eval.boxes import Box

@@ -22,7 +22,6 @@ __all__ = [
     "Enlarged",
     "Question",
     "Shown",
-    "box_text",
     "load_album",
     "spread",
     "to_norm",
@@ -61,7 +60,7 @@ class Question:
 
     Attributes:
         images: in order.
-        instruction: the question; a box in it is written as `box_text` does.
+        instruction: the question; a box in it is written as `mini.layout.box_text` does.
         target_image: 0-based.
         box: the true box, xyxy_norm of that image.
         subject: the photograph (or scene) that the question is about: its cluster.
@@ -133,9 +132,3 @@ def to_norm(box: tuple[float, float, float, float], wh: tuple[int, int]) -> Box:
     """A box in pixels as xyxy_norm of an image of (width, height) pixels."""
     width, height = wh
     return box[0] / width, box[1] / height, box[2] / width, box[3] / height
-
-
-def box_text(box: Box) -> str:
-    """A box (xyxy_norm) inside an instruction: 0-1000, as MIG-Bench writes it."""
-    x1, y1, x2, y2 = (round(value * 1000) for value in box)
-    return f"<|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>"

@@ -7,13 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from univg_eval.benchmarks.synthetic.photos.question import (
-    MAX_SHARE,
-    Album,
-    Question,
-    box_text,
-    to_norm,
-)
+from univg_eval.benchmarks.synthetic.mini.layout import box_text
+from univg_eval.benchmarks.synthetic.photos.question import MAX_SHARE, Album, Question, to_norm
 from univg_eval.benchmarks.synthetic.photos.sources import Annotation
 from univg_eval.benchmarks.synthetic.photos.views import random_view
 from univg_eval.boxes import box_iou
