@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.cli import EXIT_FOUND
+from univg_eval.cli._progress import progress_bars
 
 if TYPE_CHECKING:
     from rich.console import Console

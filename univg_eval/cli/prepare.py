@@ -193,8 +193,9 @@ def _prepare(args: argparse.Namespace, entry: CatalogEntry) -> dict[str, Any]:
                 manifest_extra=lambda samples: {**located.provenance, "audit": _audit(samples)},
             )
         remove_superseded(located)
-    return _report(entry, prepared.folder, prepared.manifest, prepared.replaced, "splits") | {
-        "resumed": prepared.resumed
+    return _report(entry, prepared.folder, prepared.manifest) | {
+        "resumed": prepared.resumed,
+        "replaced": _replaced(prepared.replaced, prepared.manifest, "splits"),
     }
 
 
@@ -271,23 +272,26 @@ def _generate(args: argparse.Namespace, entry: CatalogEntry) -> dict[str, Any]:
             settings[option] = value
     folder: Path = entry.build(args.root, **settings)
     manifest = load_manifest(entry.benchmark, args.root)
-    return _report(entry, folder, manifest, before, "generator") | {
-        "generator": manifest["generator"]
+    return _report(entry, folder, manifest) | {
+        "generator": manifest["generator"],
+        "replaced": _replaced(before, manifest, "generator"),
     }
 
 
-def _report(
-    entry: CatalogEntry,
-    folder: Path,
-    manifest: Mapping[str, Any],
-    before: Mapping[str, Any] | None,
-    kept: str,
-) -> dict[str, Any]:
-    """What ``--json`` prints; of a replaced benchmark (`before`: its manifest), the key `kept`."""
+def _replaced(
+    before: Mapping[str, Any] | None, manifest: Mapping[str, Any], kept: str
+) -> dict[str, Any] | None:
+    """What is said of a benchmark that another one has replaced; None where there was none."""
+    if not before or before.get("fingerprint") == manifest["fingerprint"]:
+        return None
+    return {name: before.get(name) for name in ("n", kept, "fingerprint")}
+
+
+def _report(entry: CatalogEntry, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``--json`` prints."""
     splits = manifest.get("splits", {})
     source = manifest.get("source", {})
     findings = manifest.get("audit", {}).get("findings", [])
-    changed = before and before.get("fingerprint") != manifest["fingerprint"]
     return {
         "benchmark": entry.benchmark,
         "folder": str(folder),
@@ -306,9 +310,6 @@ def _report(
         "comparable_with_published": entry.comparable_with_published,
         "published": entry.published,
         "licence": entry.licence,
-        "replaced": {name: before.get(name) for name in ("n", kept, "fingerprint")}
-        if before and changed
-        else None,
     }
 
 

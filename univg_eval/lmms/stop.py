@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from univg_eval.errors import UserError
 
-__all__ = ["stop_run"]
+__all__ = ["user_errors_stop"]
 
 
-def stop_run(error: UserError) -> NoReturn:
-    """Show one message and leave with status 2.
+@contextmanager
+def user_errors_stop() -> Iterator[None]:
+    """Show a `UserError` of the block as one message and leave with status 2; also a decorator.
 
     lmms-eval catches every `Exception` of an evaluation, prints a traceback and exits 0; only
     SystemExit passes through it.
     """
-    sys.stderr.write(f"univg: {error}\n")
-    sys.stderr.flush()
-    raise SystemExit(2) from error
+    try:
+        yield
+    except UserError as error:
+        sys.stderr.write(f"univg: {error}\n")
+        sys.stderr.flush()
+        raise SystemExit(2) from error

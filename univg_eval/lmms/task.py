@@ -35,7 +35,7 @@ from univg_eval.lmms.settings import (
     shown_settings,
     variant_of,
 )
-from univg_eval.lmms.stop import stop_run
+from univg_eval.lmms.stop import user_errors_stop
 from univg_eval.prompts import build_prompt
 from univg_eval.runs.failed_requests import split_failed_request
 from univg_eval.samples import GroundingSample
@@ -93,6 +93,7 @@ class GroundingTask(ConfigurableMessagesTask):
     on_images: ClassVar[Callable[[GroundingSample], None] | None] = None
     """Called before a sample's images are opened, that is once a request: shows progress."""
 
+    @user_errors_stop()
     def __init__(self, config: dict[str, Any]) -> None:
         config = {key: value for key, value in config.items() if key != "class"}
         config["process_results"] = _scored_by_the_class
@@ -101,18 +102,15 @@ class GroundingTask(ConfigurableMessagesTask):
         self._model: ModelUnderTest | None = None
         self._settings: RunSettings | None = None
         self._dialect: Dialect | None = None
-        try:
-            control, media = (setting.value for setting in shown_settings(config["metadata"]))
-            self.rows: TaskRows = load_rows(
-                config["dataset_path"],
-                config.get("dataset_name"),
-                config["test_split"],
-                control=control,
-                media=media,
-            )
-            super().__init__(config=config)
-        except UserError as error:
-            stop_run(error)
+        control, media = (setting.value for setting in shown_settings(config["metadata"]))
+        self.rows: TaskRows = load_rows(
+            config["dataset_path"],
+            config.get("dataset_name"),
+            config["test_split"],
+            control=control,
+            media=media,
+        )
+        super().__init__(config=config)
         self.config.metadata["fingerprint"] = self.rows.fingerprint
         if self.rows.revision:
             self.config.metadata["revision"] = self.rows.revision
@@ -145,19 +143,17 @@ class GroundingTask(ConfigurableMessagesTask):
         return self._args
 
     @args.setter
+    @user_errors_stop()
     def args(self, cli_args: Any) -> None:
         self._args = cli_args
         self._model = None
-        try:
-            if cli_args is not None:
-                self._model = ModelUnderTest.from_arguments(
-                    cli_args.model,
-                    cli_args.model_args,
-                    bool(getattr(cli_args, "force_simple", False)),
-                )
-            self.use_settings(resolve_settings(self._model, self.config.metadata))
-        except UserError as error:
-            stop_run(error)
+        if cli_args is not None:
+            self._model = ModelUnderTest.from_arguments(
+                cli_args.model,
+                cli_args.model_args,
+                bool(getattr(cli_args, "force_simple", False)),
+            )
+        self.use_settings(resolve_settings(self._model, self.config.metadata))
 
     def use_settings(self, settings: RunSettings) -> None:
         """Ask and score with these settings from now on."""
@@ -198,21 +194,20 @@ class GroundingTask(ConfigurableMessagesTask):
 
     # Requests
 
+    @user_errors_stop()
     def doc_to_text(self, doc: dict[str, Any]) -> str:
         """The prompt; the bare instruction while the model is not known (lmms-eval's self-test)."""
         sample = self.sample(doc)
         if self._settings is None:
             return sample.instruction
-        try:
-            return build_prompt(
-                sample,
-                self.dialect,
-                self.settings.prompt.value,
-                input_sizes=self.input_sizes(sample),
-            )
-        except UserError as error:
-            stop_run(error)
+        return build_prompt(
+            sample,
+            self.dialect,
+            self.settings.prompt.value,
+            input_sizes=self.input_sizes(sample),
+        )
 
+    @user_errors_stop()
     def doc_to_visual(self, doc: dict[str, Any]) -> list[Any]:
         """The images, PIL and RGB, in the sample's order; under ``media: video`` the file's path.
 
@@ -221,11 +216,8 @@ class GroundingTask(ConfigurableMessagesTask):
         sample = GroundingSample.from_dict(doc, where=str(doc.get("id")))
         if GroundingTask.on_images is not None:
             GroundingTask.on_images(sample)
-        try:
-            video = video_file(sample)
-            return open_controlled(sample) if video is None else [str(video)]
-        except UserError as error:
-            stop_run(error)
+        video = video_file(sample)
+        return open_controlled(sample) if video is None else [str(video)]
 
     def doc_to_messages(self, doc: dict[str, Any], **round_kwargs: Any) -> list[dict[str, Any]]:
         """One user turn: the images in order, or the video, then the prompt."""
@@ -267,22 +259,19 @@ class GroundingTask(ConfigurableMessagesTask):
             **kwargs,
         )
 
+    @user_errors_stop()
     def _is_simple(self) -> bool:
         if self._model is None:
-            stop_run(
-                UserError(
-                    "a task cannot see which backend runs, and simple and chat backends take "
-                    "different requests: pass cli_args with model and model_args to "
-                    "lmms_eval.evaluator.simple_evaluate (univg_eval.lmms.run.evaluate does)"
-                )
+            raise UserError(
+                "a task cannot see which backend runs, and simple and chat backends take "
+                "different requests: pass cli_args with model and model_args to "
+                "lmms_eval.evaluator.simple_evaluate (univg_eval.lmms.run.evaluate does)"
             )
-        try:
-            return self._model.is_simple
-        except UserError as error:
-            stop_run(error)
+        return self._model.is_simple
 
     # Scores
 
+    @user_errors_stop()
     def process_results(
         self, doc: dict[str, Any], results: list[Any], full_docs: Any = None
     ) -> dict[str, Any]:
@@ -296,15 +285,12 @@ class GroundingTask(ConfigurableMessagesTask):
             text = text[0] if text else None
         text, _ = split_failed_request(text)
         input_sizes = self.input_sizes(sample)
-        try:
-            score = score_sample(
-                sample,
-                Response(text, input_sizes=input_sizes, prompt=self.doc_to_text(doc)),
-                self.dialect,
-                protocol=self.settings.protocol.value,
-            )
-        except UserError as error:
-            stop_run(error)
+        score = score_sample(
+            sample,
+            Response(text, input_sizes=input_sizes, prompt=self.doc_to_text(doc)),
+            self.dialect,
+            protocol=self.settings.protocol.value,
+        )
         return logged_values(score) | {
             "dialect": self.settings.dialect.value,
             "protocol": self.settings.protocol.value,

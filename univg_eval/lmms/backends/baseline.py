@@ -29,7 +29,7 @@ from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
 from univg_eval.lmms.backends.offline import OfflineModel
 from univg_eval.lmms.settings import BASELINE_DIALECT, SETTINGS_KEY, RunSettings
-from univg_eval.lmms.stop import stop_run
+from univg_eval.lmms.stop import user_errors_stop
 from univg_eval.samples import GroundingSample
 
 __all__ = ["KINDS", "BaselineModel", "answer_boxes", "box_away_from", "is_hit"]
@@ -131,6 +131,7 @@ class BaselineModel(OfflineModel):
         batch_size, device, max_batch_size: taken, since lmms-eval passes them, and not used.
     """
 
+    @user_errors_stop()
     def __init__(
         self,
         kind: str = "",
@@ -141,29 +142,24 @@ class BaselineModel(OfflineModel):
         max_batch_size: Any = None,
     ) -> None:
         super().__init__()
-        try:
-            if kind not in KINDS:
-                raise UserError(
-                    f"univg_baseline has no kind {kind!r}; give --model_args kind=K with K one "
-                    f"of: {', '.join(KINDS)}"
-                )
-            if type(seed) is not int:
-                raise UserError(f"univg_baseline: seed is {seed!r}; expected a whole number")
-            if not isinstance(p, int | float) or isinstance(p, bool) or not 0.0 <= p <= 1.0:
-                raise UserError(f"univg_baseline: p is {p!r}; expected a number from 0 to 1")
-        except UserError as error:
-            stop_run(error)
+        if kind not in KINDS:
+            raise UserError(
+                f"univg_baseline has no kind {kind!r}; give --model_args kind=K with K one "
+                f"of: {', '.join(KINDS)}"
+            )
+        if type(seed) is not int:
+            raise UserError(f"univg_baseline: seed is {seed!r}; expected a whole number")
+        if not isinstance(p, int | float) or isinstance(p, bool) or not 0.0 <= p <= 1.0:
+            raise UserError(f"univg_baseline: p is {p!r}; expected a number from 0 to 1")
         self.kind, self.seed, self.p = kind, seed, float(p)
 
+    @user_errors_stop()
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
         """One response a request; no image is opened."""
         responses = []
         for request in requests:
-            try:
-                sample = self.sample_of(request)
-                responses.append(self.respond(sample, request.metadata[SETTINGS_KEY]))
-            except UserError as error:
-                stop_run(error)
+            sample = self.sample_of(request)
+            responses.append(self.respond(sample, request.metadata[SETTINGS_KEY]))
         return responses
 
     def respond(self, sample: GroundingSample, settings: RunSettings) -> str:

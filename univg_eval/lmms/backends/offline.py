@@ -10,7 +10,7 @@ from lmms_eval.api.model import lmms
 
 from univg_eval.errors import UserError
 from univg_eval.lmms.docs import SampleDocs
-from univg_eval.lmms.stop import stop_run
+from univg_eval.lmms.stop import user_errors_stop
 from univg_eval.samples import GroundingSample
 
 __all__ = ["OfflineModel"]
@@ -36,17 +36,19 @@ class OfflineModel(lmms):
             )
         return GroundingSample.from_dict(docs[doc_id], where=str(task))
 
+    @user_errors_stop()
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> NoReturn:
         """Not offered: the tasks of univg have one round."""
-        stop_run(_foreign("several rounds"))
+        raise _foreign("several rounds")
 
+    @user_errors_stop()
     def loglikelihood(self, requests: Sequence[Instance]) -> NoReturn:
         """Not offered: the tasks of univg generate."""
-        stop_run(_foreign("likelihoods"))
+        raise _foreign("likelihoods")
 
 
 def _foreign(what: str) -> UserError:
     return UserError(
-        f"univg_baseline and univg_replay answer the tasks of univg alone, and none of them "
-        f"needs {what}; take these tasks out of --tasks"
+        "univg_baseline and univg_replay answer the tasks of univg alone, and none of them needs "
+        f"{what}; take these tasks out of --tasks"
     )

@@ -16,7 +16,7 @@ from loguru import logger
 from univg_eval.errors import UserError
 from univg_eval.files import iter_json_lines
 from univg_eval.lmms.backends.offline import OfflineModel
-from univg_eval.lmms.stop import stop_run
+from univg_eval.lmms.stop import user_errors_stop
 from univg_eval.samples import load_samples
 
 __all__ = ["ReplayModel", "declared_dialect", "read_responses"]
@@ -81,6 +81,7 @@ class ReplayModel(OfflineModel):
         batch_size, device, max_batch_size: taken, since lmms-eval passes them, and not used.
     """
 
+    @user_errors_stop()
     def __init__(
         self,
         responses: str = "",
@@ -89,19 +90,14 @@ class ReplayModel(OfflineModel):
         max_batch_size: Any = None,
     ) -> None:
         super().__init__()
-        try:
-            self.path = _file_of({"responses": responses})
-            self.responses, _ = read_responses(self.path)
-        except UserError as error:
-            stop_run(error)
+        self.path = _file_of({"responses": responses})
+        self.responses, _ = read_responses(self.path)
 
+    @user_errors_stop()
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
         """The stored response of each request's sample."""
-        try:
-            samples = [self.sample_of(request) for request in requests]
-            self._require_known_ids({sample.benchmark for sample in samples})
-        except UserError as error:
-            stop_run(error)
+        samples = [self.sample_of(request) for request in requests]
+        self._require_known_ids({sample.benchmark for sample in samples})
         missing = [sample.id for sample in samples if sample.id not in self.responses]
         if missing:
             logger.warning(
