@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlparse
 class FakeHub:
     """What it serves: repository → {revision: commit}, and (repository, commit) → files.
 
-    `requests` lists what was asked for; `broken` maps a path's part to the status it answers with.
+    `requests` lists what was requested; `broken` maps a path's part to the status it answers with.
     """
 
     url: str = ""

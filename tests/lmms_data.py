@@ -77,6 +77,19 @@ def make_sample(benchmark: str, task: str, index: int, split: str = "test", **ch
     return GroundingSample(**(values | changes))
 
 
+def make_single(benchmark: str, task: str, index: int):
+    """A sample of one image."""
+    return make_sample(
+        benchmark,
+        task,
+        index,
+        images=(f"{benchmark}/a.png",),
+        widths=(64,),
+        heights=(48,),
+        targets=(Target(0, (0.1, 0.2, 0.5, 0.9)),),
+    )
+
+
 def write_images(root: Path, benchmark: str) -> None:
     from PIL import Image
 
@@ -133,9 +146,9 @@ def prepare_fakes(root: Path) -> None:
         write_benchmark(
             [make_video_sample(benchmark, i) for i in range(3)], benchmark=benchmark, root=root
         )
-    pictures = ZERO_SHOT | FULL | REFCOCO
-    for benchmark in sorted({name for name, _ in pictures.values()} - videos):
-        splits = sorted({s for name, s in pictures.values() if name == benchmark})
+    still = ZERO_SHOT | FULL | REFCOCO
+    for benchmark in sorted({name for name, _ in still.values()} - videos):
+        splits = sorted({s for name, s in still.values() if name == benchmark})
         write_images(root, benchmark)
         write_benchmark(
             [make_sample(benchmark, benchmark, i, s) for s in splits for i in range(3)],

@@ -197,13 +197,13 @@ def test_replay_answers_by_id_and_counts_what_is_missing(
 ) -> None:
     from loguru import logger
 
-    told: list[str] = []
-    sink = logger.add(told.append, level="WARNING", format="{message}")
+    warned: list[str] = []
+    sink = logger.add(warned.append, level="WARNING", format="{message}")
     # The third id belongs to the benchmark, only not to the task that runs.
     lines = '{"id": "own-t-test-1", "response": "b\\n\\nc"}\n{"id": "own-t-test-2", "response": ""}'
     assert replay(tmp_path, monkeypatch, lines) == ["", "b\n\nc"]
     logger.remove(sink)
-    assert "1 of 2 samples have no response" in "".join(told)
+    assert "1 of 2 samples have no response" in "".join(warned)
 
 
 def test_replay_refuses_ids_that_no_sample_has(

@@ -231,10 +231,10 @@ def test_univg_eval_writes_a_record(runs: Runs, tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    (told,) = re.findall(r"^run record: (.*)$", done.stdout, flags=re.M)
-    record = load_run(tmp_path / told)
+    (printed,) = re.findall(r"^run record: (.*)$", done.stdout, flags=re.M)
+    record = load_run(tmp_path / printed)
     manifest = record.manifest.to_dict()
-    assert (tmp_path / told).parent.parent == tmp_path / "o" / "records"
+    assert (tmp_path / printed).parent.parent == tmp_path / "o" / "records"
     assert {name: value for name, (value, _) in manifest["settings"].items()} == {
         "dialect": "qwen2_vl",
         "prompt": "think",
@@ -377,7 +377,7 @@ def test_eval_asks_again_under_controls_and_keeps_the_records_apart(tmp_path: Pa
         "univg_mini": ["univg_mini_diff", "univg_mini_llmseg"],
         "univg_mini+permuted": ["univg_mini_diff"],
     }
-    assert {m["results"]["macro"]["acc@0.5"] for m in records.values()} == {1.0}
+    assert {m.results.macro["acc@0.5"] for m in records.values()} == {1.0}
     assert len(list((tmp_path / "out" / "permuted").rglob("*_results.json"))) == 1
 
 

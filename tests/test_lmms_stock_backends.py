@@ -60,10 +60,10 @@ def evaluation(family: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytes
         min_pixels=784,
         max_pixels=3136,
     )
-    asked: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
 
     def generate(input_ids, **kwargs: Any):
-        asked.append(kwargs)
+        calls.append(kwargs)
         answer = torch.tensor(model.tokenizer.encode(CHAIN + BOXES[family] + "<|im_end|>"))
         return torch.cat([input_ids, answer.expand(len(input_ids), -1)], dim=1)
 
@@ -83,13 +83,13 @@ def evaluation(family: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytes
             reasoning_tags='[["<think>", "</think>"], ["<analysis>", "</analysis>"]]',
         ),
     )
-    return results, opened, asked
+    return results, opened, calls
 
 
 def test_blank_lines_and_thinking_survive_and_every_question_sees_its_own_images(
     family: str, evaluation
 ) -> None:
-    results, opened, asked = evaluation
+    results, opened, calls = evaluation
     rows = [row for task in TASKS for row in results["samples"][task]]
     assert len(rows) == 9
     assert {row["filtered_resps"][0] for row in rows} == {CHAIN + BOXES[family]}
@@ -98,8 +98,8 @@ def test_blank_lines_and_thinking_survive_and_every_question_sees_its_own_images
     # Nine requests in batches of four hold several tasks in one batch; each sample's own images
     # were opened, once.
     assert opened == Counter(row["id"] for row in rows)
-    assert len(asked) == 3
-    for kwargs in asked:
+    assert len(calls) == 3
+    for kwargs in calls:
         assert kwargs["do_sample"] is False
         assert kwargs["max_new_tokens"] == 512
         # (1, height, width) in patches of 14: what the model really sees of the two images.
