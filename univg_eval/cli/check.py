@@ -101,7 +101,6 @@ def run(args: argparse.Namespace) -> int:
         from univg_eval.lmms.check import PAGE_NAME, Plan, run_check
     from univg_eval.analysis.diagnosis import conclude
     from univg_eval.cli._check_page import make_page
-    from univg_eval.cli._progress import progress_bars
     from univg_eval.report import write_page
 
     plan = Plan(**{name: getattr(args, name) for name in Plan.__slots__})
