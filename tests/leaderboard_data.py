@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from run_records import manifest, response, score
 
 from univg_eval.leaderboard.published import Counts, PublishedRow, PublishedTable, Role
 from univg_eval.runs.record import RunRecord, make_record
+from univg_eval.scoring import SampleScore
 
 
 def record(
@@ -42,13 +44,13 @@ def record(
             sample_id = ids.format(benchmark=prepared, task=task, number=number)
             group = clusters[task][number] if clusters else sample_id
             line = score(sample_id, "ok", iou, task=task, cluster=group)
-            lines.append(line | dict((scores or {}).get(sample_id, {})))
+            lines.append(replace(line, **(scores or {}).get(sample_id, {})))
     return record_of(label, lines, benchmark=benchmark, **changes)
 
 
 def record_of(
     label: str,
-    lines: Sequence[dict[str, Any]],
+    lines: Sequence[SampleScore],
     *,
     benchmark: str = "toy",
     responses: Sequence[str] | None = None,
@@ -61,7 +63,7 @@ def record_of(
 
     Args:
         label: of the run, and its model's id.
-        lines: of scores.jsonl.
+        lines: scores of its samples.
         benchmark: what ran; ``+variant`` names a control.
         responses: texts; "x" for each sample if None.
         protocol, settings: scoring rule, and other settings.
@@ -69,7 +71,7 @@ def record_of(
         changes: other fields of the manifest.
     """
     prepared, _, variant = benchmark.partition("+")
-    values = manifest(n=len(lines), excluded=sum(line["excluded"] for line in lines))
+    values = manifest(n=len(lines), excluded=sum(line.excluded for line in lines))
     values["model"]["id"] = label
     for name, value in {"protocol": protocol, **(settings or {})}.items():
         values["settings"][name] = [value, "default"]
@@ -85,8 +87,7 @@ def record_of(
         Path(label),
         manifest=values | changes,
         responses=[
-            response(line["id"], text, task=line["task"])
-            for line, text in zip(lines, texts, strict=True)
+            response(line.id, text, task=line.task) for line, text in zip(lines, texts, strict=True)
         ],
         scores=lines,
         label=label,

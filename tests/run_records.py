@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from univg_eval.answers import Status
 from univg_eval.dialects import get_dialect
 from univg_eval.runs.record import (
     RunRecord,
@@ -17,7 +17,7 @@ from univg_eval.runs.record import (
     unknown_environment,
 )
 from univg_eval.samples import GroundingSample, fingerprint
-from univg_eval.scoring import Response, aggregate, score_samples
+from univg_eval.scoring import Response, SampleScore, aggregate, score_samples
 
 __all__ = ["MANIFEST", "RESPONSES", "SCORES", "manifest", "record_of", "response", "score"]
 
@@ -34,13 +34,13 @@ def response(sample_id: str, text: str | None, **changes: Any) -> dict[str, Any]
     } | changes
 
 
-def score(sample_id: str, status: str, iou: float | None, **changes: Any) -> dict[str, Any]:
-    return {
+def score(sample_id: str, status: Status, iou: float | None, **changes: Any) -> SampleScore:
+    fields: dict[str, Any] = {
         "id": sample_id,
         "task": "t",
         "cluster": "c",
         "status": status,
-        "box": [0.1, 0.2, 0.3, 0.4] if status == "ok" else None,
+        "box": (0.1, 0.2, 0.3, 0.4) if status == "ok" else None,
         "iou": iou,
         "center": False,
         "image_index": None,
@@ -52,7 +52,8 @@ def score(sample_id: str, status: str, iou: float | None, **changes: Any) -> dic
         "n_units": 1,
         "clipped": False,
         "excluded": False,
-    } | changes
+    }
+    return SampleScore(**fields | changes)
 
 
 RESPONSES = [response("a", "<think>\n\n</think> “x”"), response("b", "")]
@@ -158,5 +159,5 @@ def record_of(
             response_line(whole[0].benchmark, sample, response)
             for sample, response in zip(asked, responses, strict=True)
         ],
-        scores=[asdict(score) for score in scores],
+        scores=scores,
     )

@@ -25,26 +25,26 @@ from univg_eval.cli import main
 from univg_eval.cli._comparison_sheet import show
 from univg_eval.errors import UserError
 from univg_eval.runs.record import RunRecord, load_run
-from univg_eval.scoring import aggregate
+from univg_eval.scoring import SampleScore, aggregate
 
 SHIPPED = Path(__file__).resolve().parent.parent / "results" / "runs"
 
 
-def score(name: str, iou: float | None = 0.0, **changes: Any) -> dict[str, Any]:
+def score(name: str, iou: float | None = 0.0, **changes: Any) -> SampleScore:
     values: dict[str, Any] = {"status": "ok", "task": "find", "cluster": name} | changes
     return run_score(name, iou=iou, **values)
 
 
-def record(label: str, scores: Sequence[dict[str, Any]], **changes: Any) -> RunRecord:
-    said = {"responses": [f"{label} {line['id']}" for line in scores]}
+def record(label: str, scores: Sequence[SampleScore], **changes: Any) -> RunRecord:
+    said = {"responses": [f"{label} {line.id}" for line in scores]}
     return record_of(label, scores, **(said | changes))
 
 
-def answers(ious: Sequence[float], **changes: Any) -> list[dict[str, Any]]:
+def answers(ious: Sequence[float], **changes: Any) -> list[SampleScore]:
     return [score(f"toy-{i:05d}", iou, **changes) for i, iou in enumerate(ious)]
 
 
-def two_tasks(right: Sequence[int], wrong_at: Sequence[int] = ()) -> list[dict[str, Any]]:
+def two_tasks(right: Sequence[int], wrong_at: Sequence[int] = ()) -> list[SampleScore]:
     """Fifty samples of each of two tasks, the first `right` of each answered right."""
     return [
         score(f"toy-{t}{i:04d}", float(i < right[t] and i not in wrong_at), task=task)
@@ -80,8 +80,8 @@ def test_macro_and_micro_are_those_of_the_results() -> None:
     scores_b = [*answers([0.0, 0.0, 0.6]), score("toy-x", 1.0, task="other")]
     a, b = record("a", scores_a), record("b", scores_b)
     found = compare_runs(a, b, metric="miou")
-    assert found.macro.a == pytest.approx(aggregate(a.sample_scores())["macro"]["miou"])
-    assert found.macro.b == pytest.approx(aggregate(b.sample_scores())["macro"]["miou"])
+    assert found.macro.a == pytest.approx(aggregate(a.scores)["macro"]["miou"])
+    assert found.macro.b == pytest.approx(aggregate(b.scores)["macro"]["miou"])
     assert found.macro.interval.estimate == pytest.approx((-1 / 3 + 1) / 2)
     assert found.micro.interval.estimate == pytest.approx(0.0)
     assert found.counts.both is None and (found.counts.wins, found.counts.losses) == (1, 1)
@@ -116,7 +116,7 @@ def test_the_mean_over_equal_tasks_of_single_samples_sees_what_all_pairs_see() -
     ]
 
 
-def grouped(ious: Sequence[float], size: int, tasks: int = 1) -> list[dict[str, Any]]:
+def grouped(ious: Sequence[float], size: int, tasks: int = 1) -> list[SampleScore]:
     """Samples in groups of `size` that share images, the tasks one after the other."""
     per = len(ious) // tasks
     return [

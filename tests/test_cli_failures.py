@@ -12,7 +12,6 @@ from run_records import record_of
 
 from univg_eval.cli import failures as failures_command
 from univg_eval.cli import main
-from univg_eval.runs.record import write_run
 from univg_eval.samples import Target, write_benchmark
 
 SAMPLES = [
@@ -39,12 +38,7 @@ def run_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     folders = []
     for name, texts in (("base", TEXTS), ("other", {"toy-00000": "[0, 0, 50, 50]"})):
         record = record_of(SAMPLES, texts, label=name)
-        write_run(
-            tmp_path / name,
-            manifest=record.manifest,
-            responses=record.responses,
-            scores=record.scores,
-        )
+        record.write(tmp_path / name)
         folders.append(f"{name}={tmp_path / name}")
     return folders
 

@@ -71,7 +71,7 @@ def test_the_baselines_score_what_they_promise(demo: Demo) -> None:
     assert demo.runs["spray"] == demo.runs["center"]
     record = load_run(demo.folder / "out" / "noisy" / "univg_mini")
     for score in record.scores:
-        assert (score["iou"] >= 0.5) == is_hit(0, score["id"], 0.5)
+        assert (score.iou >= 0.5) == is_hit(0, score.id, 0.5)
 
 
 def test_every_run_is_recorded(demo: Demo) -> None:

@@ -78,7 +78,7 @@ def test_a_folder_of_lmms_eval(root: Path, capsys: pytest.CaptureFixture[str]) -
     write_output(root / "out", tasks={"t": rows})
     (record,) = read_runs([str(root / "out")])
     assert record.failed_requests == record.manifest.failed_requests == 2
-    scores = record.sample_scores()
+    scores = record.scores
     assert [(s.status, s.box, s.n_boxes) for s in scores[::2]] == [("no_box", None, 0)] * 2
     assert scores[1].iou == 1.0
     kept = [(row["response"], row.get("error")) for row in record.responses]
@@ -87,7 +87,7 @@ def test_a_folder_of_lmms_eval(root: Path, capsys: pytest.CaptureFixture[str]) -
     # Published rules read four numbers anywhere; here there is nothing to read.
     new = root / "new"
     assert main(["rescore", str(root / "out"), "--protocol", "univg-r1", "-o", str(new)]) == 0
-    assert [s.iou for s in load_run(new).sample_scores()] == [0.0, 1.0, 0.0]
+    assert [s.iou for s in load_run(new).scores] == [0.0, 1.0, 0.0]
     assert load_run(new).responses == record.responses
     assert load_run(new).manifest.failed_requests == 2
     capsys.readouterr()
@@ -341,4 +341,4 @@ def test_no_response_is_not_the_word_none(root: Path) -> None:
     write_output(root / "out", tasks={"t": rows})
     (record,) = read_runs([str(root / "out")])
     assert [row["response"] for row in record.responses] == [None, "None"]
-    assert [row["status"] for row in record.scores] == ["no_box", "none"]
+    assert [score.status for score in record.scores] == ["no_box", "none"]

@@ -137,7 +137,7 @@ def test_a_folder_is_read_without_the_backend(root: Path) -> None:
         (record,) = read_runs([str(argument)])
         assert (record.label, record.path, record.benchmark) == ("Model-7B", file, "own")
         # Scored anew: what the log says of box and IoU does not count.
-        assert [(s.status, s.iou) for s in record.sample_scores()] == READ
+        assert [(s.status, s.iou) for s in record.scores] == READ
     assert record.manifest.results.tasks["t"]["acc@0.5"] == 2 / 3
     assert record.manifest.to_dict()["model"] == {
         "id": "org/Model-7B",
@@ -218,8 +218,8 @@ def test_one_evaluation_may_hold_several_benchmarks_and_tasks(root: Path) -> Non
     plain, blank = read_runs([str(root / "out")])
     assert (plain.benchmark, blank.benchmark) == ("own", "own+blank")
     assert plain.label == blank.label == "Model-7B"
-    assert [row["id"] for row in plain.scores] == ["own-t-0", "own-u-0"]
-    assert [row["id"] for row in blank.scores] == ["own-t-1"]
+    assert [score.id for score in plain.scores] == ["own-t-0", "own-u-0"]
+    assert [score.id for score in blank.scores] == ["own-t-1"]
     assert blank.manifest.dataset.prepared_benchmark == "own"
 
 
@@ -306,7 +306,7 @@ def test_an_output_folder_is_rescored(root: Path, capsys: pytest.CaptureFixture[
     record = load_run(new)
     assert record.manifest.rescored[0].source.folder == file.name
     assert record.manifest.rescored[0].source.created == "2026-01-02T03:04:05+08:00"
-    assert [score.iou for score in record.sample_scores()] == [1.0, 0.5, 0.0]
+    assert [score.iou for score in record.scores] == [1.0, 0.5, 0.0]
     assert "univg → univg-r1" in capsys.readouterr().out
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +108,7 @@ def make_run(
         root / "run",
         manifest=manifest | changes,
         responses=[response_line(name, *pair) for pair in zip(shown, responses, strict=True)],
-        scores=[asdict(score) for score in scores],
+        scores=scores,
     )
 
 
@@ -129,7 +128,7 @@ def changes_of(path: Path) -> list[dict[str, Any]]:
 
 
 def read(record: RunRecord) -> dict[str, tuple[str, float]]:
-    return {score.id: (score.status, score.iou or 0.0) for score in record.sample_scores()}
+    return {score.id: (score.status, score.iou or 0.0) for score in record.scores}
 
 
 def test_the_same_settings_give_the_same_bytes(root: Path, capsys) -> None:
@@ -353,7 +352,7 @@ def test_stored_input_sizes_go_before_the_rule(root: Path) -> None:
     old = load_run(path)
     old.responses[0]["input_sizes"] = [[28, 28]]  # what a backend recorded; the rule says 56
     new = rescore(old, prepared_samples(old))
-    assert new.record.sample_scores()[0].iou == 1.0
+    assert new.record.scores[0].iou == 1.0
     assert new.record.responses[0]["input_sizes"] == [[28, 28]]
 
 

@@ -295,7 +295,7 @@ def test_the_scores_are_those_of_the_stored_responses(
             score_sample(known[row["id"]], row["response"], "qwen2_vl") for row in record.responses
         ]
         assert [(s.iou, s.status) for s in scores] == [
-            (row["iou"], row["status"]) for row in record.scores
+            (score.iou, score.status) for score in record.scores
         ]
         # One question a task: the unweighted mean of the tasks is the mean.
         expected = {

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Ge, Interval, Len
 
 from univg_eval.answers import Answer, Status
 from univg_eval.boxes import Box, box_iou, center_in_box
@@ -73,43 +74,55 @@ class Response:
     prompt: str | None = None
 
 
+Share = Annotated[float, Interval(ge=0, le=1)]
+Count = Annotated[int, Ge(0)]
+
+
 @dataclass(frozen=True, slots=True)
 class SampleScore:
-    """The score of one response.
+    """The score of one response, and a line of scores.jsonl in a run record."""
 
-    Attributes:
-        id, task, cluster: of the sample.
-        status: how the response was read.
-        box: chosen box, xyxy_norm, or None.
-        iou: with the single target, to 12 decimals, 0.0 for every status but ``ok``; None for a
-            sample without target or with several.
-        center: whether the box's centre lies in the single target; None as for `iou`.
-        image_index: 0-based image that the response names, or None.
-        image_right: whether that is the target's image; None where the image was given, where
-            the protocol does not read it, or without a single target.
-        no_target_right: for a sample without target, whether the status is ``none``; else None.
-        f1, ap50: for a sample with several targets; else None.
-        n_boxes, n_units: boxes and units in the answer section.
-        clipped: whether the chosen box reached outside the image.
-        excluded: the ground truth is invalid and the protocol leaves such rows out.
-    """
+    # Read by pydantic, where scores come from a file.
+    __pydantic_config__: ClassVar = {
+        "strict": True,
+        "allow_inf_nan": False,
+        "use_attribute_docstrings": True,
+    }
 
-    id: str
+    id: Annotated[str, Len(1)]
+    """Of the sample."""
     task: str
+    """Of the sample."""
     cluster: str
+    """Of the sample: rows that share images."""
     status: Status
+    """How the response was read."""
     box: Box | None
-    iou: float | None
+    """The chosen box, xyxy_norm; published protocols do not clip it."""
+    iou: Share | None
+    """With the single target, to 12 decimals, 0 for every status but ok; null: no target, or
+    several."""
     center: bool | None
+    """Whether the box's centre lies in the single target; null as for iou."""
     image_index: int | None
+    """0-based image that the response names."""
     image_right: bool | None
+    """Whether that is the target's image; null: the image was given, or the protocol does not
+    read it, or there is no single target."""
     no_target_right: bool | None
-    f1: float | None
-    ap50: float | None
-    n_boxes: int
-    n_units: int
+    """Of a sample without target: whether the status is none."""
+    f1: Share | None
+    """Of a sample with several targets."""
+    ap50: Share | None
+    """Of a sample with several targets."""
+    n_boxes: Count
+    """Boxes in the answer section."""
+    n_units: Count
+    """Units in the answer section."""
     clipped: bool
+    """Whether the chosen box reached outside the image."""
     excluded: bool
+    """The ground truth is invalid and the protocol leaves such rows out."""
 
 
 def score_sample(

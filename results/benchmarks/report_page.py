@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +128,7 @@ def make_run(name: str, samples: Sequence[GroundingSample], seed: int) -> RunRec
             response_line(BENCHMARK, sample, response)
             for sample, response in zip(samples, responses, strict=True)
         ],
-        scores=[asdict(score) for score in scores],
+        scores=scores,
     )
 
 

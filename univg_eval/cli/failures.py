@@ -117,7 +117,7 @@ def _write(path: Path, pairs: Pairs) -> None:
 
 def _lines(pairs: Pairs) -> Iterator[str]:
     for record, found in pairs:
-        tasks = {row["id"]: row["task"] for row in record.scores}
+        tasks = {score.id: score.task for score in record.scores}
         of_run = {"run": record.label, "benchmark": record.benchmark}
         for sample_id, failure in found.failures.items():
             line = of_run | {"id": sample_id, "task": tasks[sample_id]} | failure.to_dict()

@@ -270,7 +270,7 @@ def entry_of_runs(records: Sequence[RunRecord], metric: str) -> Entry | None:
         values: dict[str, list[float]] = {}
         clusters: dict[str, list[Hashable]] = {}
         ids: dict[str, set[str]] = {}
-        for score in record.sample_scores():
+        for score in record.scores:
             column = column_of(prepared, score.task, score.id)
             ids.setdefault(column, set()).add(score.id)
             n_all += 1

@@ -216,7 +216,7 @@ def _run_entries(runs: dict[str, list[RunRecord]], metric: str, notes: list[str]
         if entry is not None:
             entries.append(entry)
             continue
-        scores = [score for record in records for score in record.sample_scores()]
+        scores = [score for record in records for score in record.scores]
         present = sorted({name for score in scores for name in sample_metrics(score)})
         why = f"none of its samples has {metric}; it has {', '.join(present)}"
         notes.append(f"{label} is left out: {why if present else 'it holds no scored sample'}.")

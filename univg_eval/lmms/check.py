@@ -164,7 +164,7 @@ class _Run:
         """What counts in a comparison: no samples with a faulty truth."""
         found = []
         for record in self.records:
-            for line, score in zip(record.responses, record.sample_scores(), strict=True):
+            for line, score in zip(record.responses, record.scores, strict=True):
                 value = headline(score)
                 if value is not None:
                     text = line["response"] or ""

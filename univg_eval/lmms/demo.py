@@ -167,7 +167,7 @@ def _summary(name: str, record: RunRecord) -> DemoRun:
     results = record.manifest.results
     values: dict[str, list[float]] = {}
     clusters: dict[str, list[str]] = {}
-    for score in record.sample_scores():
+    for score in record.scores:
         if score.iou is not None and not score.excluded:
             values.setdefault(score.task, []).append(float(score.iou >= 0.5))
             clusters.setdefault(score.task, []).append(score.cluster)

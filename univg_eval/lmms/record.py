@@ -17,7 +17,6 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NotRequired
@@ -390,7 +389,7 @@ def _record(
             response_line(name, sample, response, error)
             for sample, response, (_, error) in zip(samples, responses, texts, strict=True)
         ),
-        scores=(asdict(score) for score in scores),
+        scores=scores,
         label=label,
     )
 

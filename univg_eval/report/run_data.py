@@ -169,7 +169,7 @@ def collect(
     for record in chosen:
         # Boxes of another revision would be drawn on the wrong images, and nobody would notice.
         require_fingerprint(prepared, here, record.manifest.dataset.fingerprint)
-        missing = [row["id"] for row in record.scores if row["id"] not in by_id]
+        missing = [score.id for score in record.scores if score.id not in by_id]
         if missing:
             raise UserError(
                 f"the run {record.label!r} ({record.path}) has {len(missing)} samples that the "
@@ -223,7 +223,7 @@ def _run(
         # E.g. a dialect of the user's own, which this process does not know.
         notes.append(f"The misses of run {letter} ({record.label}) have no classes: {error}")
     outcomes = {}
-    for score in record.sample_scores():
+    for score in record.scores:
         response, message = responses[score.id]
         failure = failures.failures.get(score.id) if failures is not None else None
         outcomes[score.id] = Outcome(

@@ -25,24 +25,33 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from univg_eval.answers import Status
+from univg_eval.scoring import SampleScore
 
 __all__ = [
+    "IDENTITY",
     "SCHEMA",
-    "ChangeLine",
     "Manifest",
     "ResponseLine",
-    "ScoreLine",
     "Setting",
     "Size",
     "faults",
     "json_schemas",
+    "read_score",
 ]
 
 SCHEMA = 1
 """Version of the layout of a record; readers refuse another one."""
 
-_CONFIG = ConfigDict(strict=True, extra="allow", frozen=True, allow_inf_nan=False)
+IDENTITY = ("id", "task", "cluster")
+"""Of a score: what it is the score of."""
+
+_CONFIG = ConfigDict(
+    strict=True,
+    extra="allow",
+    frozen=True,
+    allow_inf_nan=False,
+    use_attribute_docstrings=True,
+)
 
 
 def _not_empty(text: str) -> str:
@@ -92,41 +101,59 @@ class Settings(_Part):
     """Each [value, where it comes from]; iterating gives (name, setting)."""
 
     __pydantic_extra__: dict[str, Setting]
-    dialect: TextSetting = Field(description="how the model writes boxes")
-    prompt: TextSetting = Field(description="prompt style: think or direct")
-    protocol: TextSetting = Field(description="scoring rule")
-    min_pixels: PixelLimit = Field(description="lower limit of the model's resize")
-    max_pixels: PixelLimit = Field(description="upper limit of the model's resize")
-    control: TextSetting = Field(description="what was taken away from the samples; none: nothing")
-    media: TextSetting = Field(description="images or video")
+    dialect: TextSetting
+    """How the model writes boxes."""
+    prompt: TextSetting
+    """Prompt style: think or direct."""
+    protocol: TextSetting
+    """Scoring rule."""
+    min_pixels: PixelLimit
+    """Lower limit of the model's resize."""
+    max_pixels: PixelLimit
+    """Upper limit of the model's resize."""
+    control: TextSetting
+    """What was taken away from the samples; none: nothing."""
+    media: TextSetting
+    """Images or video."""
 
 
 class Model(_Part):
     """What answered."""
 
-    id: Text = Field(description="folder or hub name of the checkpoint, or another name")
-    backend: Text = Field(description="class of an lmms-eval backend, or univg-train")
-    args: dict[str, Any] | str | None = Field(description="arguments of the backend as given")
-    config_sha256: str | None = Field(
-        description="SHA-256 (hex) of the checkpoint's config.json; null: none, or not known"
-    )
+    id: Text
+    """Folder or hub name of the checkpoint, or another name."""
+    backend: Text
+    """Class of an lmms-eval backend, or univg-train."""
+    args: dict[str, Any] | str | None
+    """Arguments of the backend as given."""
+    config_sha256: str | None
+    """SHA-256 (hex) of the checkpoint's config.json; null: none, or not known."""
 
 
 class Dataset(_Part):
     """What was evaluated."""
 
-    benchmark: Text = Field(
-        description="what ran: the prepared benchmark, or <benchmark>+<variant> under a control "
-        "or on videos"
-    )
-    prepared_benchmark: Text = Field(description="name of the set below the data root")
-    control: str = Field(description="as in settings")
-    media: str = Field(description="as in settings")
-    fingerprint: Text = Field(description="SHA-256 (hex) of the whole prepared set")
-    n: Positive = Field(description="samples of the whole prepared set")
-    left_out: Count = Field(description="samples that the control cannot be applied to")
-    skipped: Count = Field(description="faulty items left out when the set was prepared")
-    revision: str | None = Field(description="of the annotations")
+    benchmark: Text
+    """What ran: the prepared benchmark, or <benchmark>+<variant> under a control or on videos."""
+    prepared_benchmark: Text
+    """Name of the set below the data root."""
+    control: str
+    """As in settings."""
+    media: str
+    """As in settings."""
+    fingerprint: Text
+    """SHA-256 (hex) of the whole prepared set."""
+    n: Positive
+    """Samples of the whole prepared set."""
+    left_out: Count
+    """Samples that the control cannot be applied to."""
+    skipped: Count
+    """Faulty items left out when the set was prepared."""
+    revision: str | None
+    """Of the annotations."""
+
+
+_COUNTS = ("n", "excluded", "n_no_target", "n_several")
 
 
 def _checked_task(figures: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +161,7 @@ def _checked_task(figures: dict[str, Any]) -> dict[str, Any]:
         if name not in figures:
             raise ValueError(f"{name} is missing")
     for name, value in figures.items():
-        if name in ("n", "excluded", "n_no_target", "n_several"):
+        if name in _COUNTS:
             if not isinstance(value, int):
                 raise ValueError(f"{name} is {value!r}; expected an integer")
         elif value > 1:
@@ -149,16 +176,7 @@ TaskResults = Annotated[
     Field(
         json_schema_extra={
             "required": ["n", "excluded"],
-            "properties": {
-                "n": _COUNT
-                | {
-                    "description": "samples with one target that are not excluded: the denominator "
-                    "of acc@t, miou, macc, center_acc and answered"
-                },
-                "excluded": _COUNT | {"description": "left out for an invalid ground truth"},
-                "n_no_target": _COUNT | {"description": "the denominator of no_target_acc"},
-                "n_several": _COUNT | {"description": "the denominator of f1@0.5 and ap50"},
-            },
+            "properties": dict.fromkeys(_COUNTS, _COUNT),
             "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1},
         }
     ),
@@ -169,8 +187,10 @@ TaskResults = Annotated[
 class Results(_Part):
     """Figures of the run."""
 
-    tasks: dict[str, TaskResults] = Field(description="metrics of each task, shares as fractions")
-    macro: dict[str, Share] = Field(description="unweighted means over the tasks")
+    tasks: dict[str, TaskResults]
+    """Metrics of each task, shares as fractions."""
+    macro: dict[str, Share]
+    """Unweighted means over the tasks."""
 
 
 class Versions(_Part):
@@ -184,7 +204,8 @@ class Versions(_Part):
     numpy: str | None
     pillow: str | None
     python: str | None
-    commit: str | None = Field(description="ends in -dirty if the checkout had changes")
+    commit: str | None
+    """Ends in -dirty if the checkout had changes."""
 
 
 class Hardware(_Part):
@@ -200,70 +221,64 @@ class Hardware(_Part):
 class RescoredFrom(_Part):
     """The older record."""
 
-    folder: str = Field(description="last part of its path")
+    folder: str
+    """Last part of its path."""
     created: str
-    model: str = Field(description="id of its model")
-    responses_sha256: Sha256 = Field(description="of its responses.jsonl")
-    scores_sha256: Sha256 = Field(description="of its scores.jsonl")
+    model: str
+    """Id of its model."""
+    responses_sha256: Sha256
+    """Of its responses.jsonl."""
+    scores_sha256: Sha256
+    """Of its scores.jsonl."""
 
 
 class Rescoring(_Part):
     """One step by which a record came from an older one."""
 
     source: RescoredFrom = Field(alias="from")
-    changed: dict[str, Annotated[list[str | int | None], Field(min_length=2, max_length=2)]] = (
-        Field(description="setting: [value before, value after]")
-    )
-    versions: Versions = Field(description="of the code that scored again")
+    changed: dict[str, Annotated[list[str | int | None], Field(min_length=2, max_length=2)]]
+    """Setting: [value before, value after]."""
+    versions: Versions
+    """Of the code that scored again."""
 
 
 class Manifest(_Part):
-    """What ran on what. Made by `read`."""
+    """The manifest of a run record: what ran on what. Made by `read`."""
 
-    model_config = ConfigDict(title="manifest.json of a run record")
-
-    schema_version: Positive = Field(
-        alias="schema", description="version of the record's layout; readers refuse another one"
-    )
-    created: Text = Field(
-        description="when the record was written, ISO 8601; of a folder that lmms-eval wrote, "
-        "when it did"
-    )
+    schema_version: Positive = Field(alias="schema")
+    """Version of the record's layout; readers refuse another one."""
+    created: Text
+    """When the record was written, ISO 8601; of a folder that lmms-eval wrote, when it did."""
     model: Model
     settings: Settings
-    prompt_sha256: Text = Field(
-        description="SHA-256 (hex) of what the prompt style added to the instruction"
-    )
-    generation: dict[str, Any] = Field(description="generation arguments")
+    prompt_sha256: Text
+    """SHA-256 (hex) of what the prompt style added to the instruction."""
+    generation: dict[str, Any]
+    """Generation arguments."""
     dataset: Dataset
-    tasks: list[str] = Field(default=[], description="names of lmms-eval's tasks")
-    lmms_eval: dict[str, Any] = Field(
-        default={}, description="batch_size, limit and gen_kwargs as given to lmms-eval"
-    )
-    evaluation: dict[str, Any] = Field(
-        default={}, description="settings of an evaluation in a training run"
-    )
-    n: Positive = Field(description="samples in this record")
-    complete: bool = Field(
-        description="whether these are all samples of the set, and the set lacks no faulty items"
-    )
-    excluded: Count = Field(description="samples left out of the figures, see results")
-    failed_requests: Count | None = Field(
-        default=None,
-        description="samples without a response because the request failed; they count as "
-        "unanswered; absent: not counted",
-    )
+    tasks: list[str] = []
+    """Names of lmms-eval's tasks."""
+    lmms_eval: dict[str, Any] = {}
+    """Arguments batch_size, limit and gen_kwargs as given to lmms-eval."""
+    evaluation: dict[str, Any] = {}
+    """Settings of an evaluation in a training run."""
+    n: Positive
+    """Samples in this record."""
+    complete: bool
+    """Whether these are all samples of the set, and the set lacks no faulty items."""
+    excluded: Count
+    """Samples left out of the figures, see results."""
+    failed_requests: Count | None = None
+    """Samples without a response because the request failed: unanswered; absent: not counted."""
     results: Results
-    versions: Versions = Field(description="of the evaluation")
-    hardware: Hardware = Field(description="of the evaluation")
-    wall_time_s: Annotated[float, Field(ge=0)] | None = Field(
-        description="seconds of the evaluation; null: not measured"
-    )
-    rescored: list[Rescoring] = Field(
-        default=[],
-        description="how this record came from older ones, oldest first; absent in the record of "
-        "an evaluation",
-    )
+    versions: Versions
+    """Of the evaluation."""
+    hardware: Hardware
+    """Of the evaluation."""
+    wall_time_s: Annotated[float, Field(ge=0)] | None
+    """Seconds of the evaluation; null: not measured."""
+    rescored: list[Rescoring] = []
+    """How this record came from older ones, oldest first; absent in the record of an evaluation."""
     _json: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @classmethod
@@ -282,104 +297,43 @@ class Manifest(_Part):
         return copy.deepcopy(self._json)
 
 
-@with_config(_CONFIG | {"title": "a line of responses.jsonl of a run record"})
+@with_config(_CONFIG)
 class ResponseLine(TypedDict):
-    """A line of responses.jsonl."""
+    """A line of responses.jsonl of a run record."""
 
-    id: Annotated[Text, Field(description="of the sample")]
-    benchmark: Annotated[str, Field(description="as dataset.benchmark of the manifest")]
-    task: Annotated[str, Field(description="of the sample")]
-    response: Annotated[
-        str | None, Field(description="the whole response, thinking included; null: there is none")
-    ]
-    image_sizes: Annotated[
-        list[Size] | None,
-        Field(description="[width, height] in pixels of each original image; null: not known"),
-    ]
-    input_sizes: Annotated[
-        list[Size] | None,
-        Field(description="the same after the model's resize; null: the dialect needs none"),
-    ]
-    prompt: Annotated[
-        str | None, Field(description="the text that the model was given; null: not known")
-    ]
-    error: NotRequired[
-        Annotated[
-            Text | None,
-            Field(description="the message in place of a response where the request failed"),
-        ]
-    ]
+    id: Text
+    """Of the sample."""
+    benchmark: str
+    """As dataset.benchmark of the manifest."""
+    task: str
+    """Of the sample."""
+    response: str | None
+    """The whole response, thinking included; null: there is none."""
+    image_sizes: list[Size] | None
+    """[width, height] in pixels of each original image; null: not known."""
+    input_sizes: list[Size] | None
+    """The same after the model's resize; null: the dialect needs none."""
+    prompt: str | None
+    """The text that the model was given; null: not known."""
+    error: NotRequired[Text | None]
+    """The message in place of a response where the request failed."""
 
 
 @with_config(_CONFIG)
-class _Reading(TypedDict):
-    """How a response was read, and its score."""
-
-    status: Annotated[Status, Field(description="how the response was read")]
-    box: Annotated[
-        Annotated[list[float], Field(min_length=4, max_length=4)] | None,
-        Field(
-            description="the chosen box: x1, y1, x2, y2 on 0-1 of its image; published protocols "
-            "do not clip it"
-        ),
-    ]
-    iou: Annotated[
-        Share | None,
-        Field(
-            description="with the single target, 0 for every status but ok; null: no target, or "
-            "several"
-        ),
-    ]
-    center: Annotated[
-        bool | None,
-        Field(description="whether the box's centre lies in the single target; null as for iou"),
-    ]
-    image_index: Annotated[int | None, Field(description="0-based image that the response names")]
-    image_right: Annotated[
-        bool | None,
-        Field(
-            description="whether that is the target's image; null: the image was given, or the "
-            "protocol does not read it"
-        ),
-    ]
-    no_target_right: Annotated[
-        bool | None, Field(description="of a sample without target: whether the status is none")
-    ]
-    f1: Annotated[Share | None, Field(description="of a sample with several targets")]
-    ap50: Annotated[Share | None, Field(description="of a sample with several targets")]
-    n_boxes: Annotated[Count, Field(description="boxes in the answer section")]
-    n_units: Annotated[Count, Field(description="units in the answer section")]
-    clipped: Annotated[bool, Field(description="whether the chosen box reached outside the image")]
-    excluded: Annotated[
-        bool,
-        Field(description="the ground truth is invalid and the protocol leaves such rows out"),
-    ]
-
-
-@with_config(_CONFIG | {"title": "a line of scores.jsonl of a run record"})
-class ScoreLine(_Reading):
-    """A line of scores.jsonl: the fields of `univg_eval.scoring.SampleScore`."""
-
-    id: Annotated[Text, Field(description="of the sample")]
-    task: Annotated[str, Field(description="of the sample")]
-    cluster: Annotated[str, Field(description="of the sample: rows that share images")]
-
-
-@with_config(_CONFIG | {"title": "a line of changes.jsonl of a run record that was scored again"})
 class ChangeLine(TypedDict):
-    """A line of changes.jsonl."""
+    """A line of changes.jsonl of a run record that was scored again."""
 
-    id: Annotated[Text, Field(description="of the sample")]
-    task: Annotated[str, Field(description="of the sample")]
-    flip: Annotated[
-        Literal["gained", "lost"] | None,
-        Field(
-            description="whether the sample's own metric (acc@0.5, no_target_acc or f1@0.5) rose "
-            "or fell; null: neither, or it counts in one of the two records alone"
-        ),
-    ]
-    before: Annotated[_Reading, Field(description="its score in the older record")]
-    after: Annotated[_Reading, Field(description="its score in this record")]
+    id: Text
+    """Of the sample."""
+    task: str
+    """Of the sample."""
+    flip: Literal["gained", "lost"] | None
+    """Whether the sample's own metric (acc@0.5, no_target_acc or f1@0.5) rose or fell; null:
+    neither, or it counts in one of the two records alone."""
+    before: dict[str, Any]
+    """Its score in the older record."""
+    after: dict[str, Any]
+    """Its score in this record."""
 
 
 @cache
@@ -397,8 +351,25 @@ def faults(value: Any, kind: Any) -> list[str]:
     try:
         _adapter(kind).validate_python(value)
     except ValidationError as error:
-        return [_in_words(fault["loc"], fault["msg"], fault["input"]) for fault in error.errors()]
+        return _words(error)
     return []
+
+
+def read_score(line: bytes) -> SampleScore:
+    """The score that a line of scores.jsonl holds; keys of later versions are left.
+
+    Raises:
+        ValueError: it is none; the message names every fault.
+    """
+    try:
+        score: SampleScore = _adapter(SampleScore).validate_json(line)
+    except ValidationError as error:
+        raise ValueError("; ".join(_words(error))) from error
+    return score
+
+
+def _words(error: ValidationError) -> list[str]:
+    return [_in_words(fault["loc"], fault["msg"], fault["input"]) for fault in error.errors()]
 
 
 def _in_words(place: tuple[int | str, ...], message: str, received: Any) -> str:
@@ -417,13 +388,38 @@ def json_schemas() -> dict[str, dict[str, Any]]:
     kinds = {
         "run_manifest": Manifest,
         "run_response": ResponseLine,
-        "run_score": ScoreLine,
+        "run_score": SampleScore,
         "run_change": ChangeLine,
     }
+    schemas = {name: _untitled(_adapter(kind).json_schema()) for name, kind in kinds.items()}
+    score, change = schemas["run_score"], schemas["run_change"]
+    reading = [name for name in score["properties"] if name not in IDENTITY]
+    change["$defs"] = {
+        "reading": {
+            "type": "object",
+            "properties": {name: score["properties"][name] for name in reading},
+            "required": reading,
+        }
+    }
+    for name in ("before", "after"):
+        description = change["properties"][name]["description"]
+        change["properties"][name] = {"$ref": "#/$defs/reading", "description": description}
     return {
-        name: {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-        | _adapter(kind).json_schema()
-        for name, kind in kinds.items()
+        name: {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
+        for name, schema in schemas.items()
+    }
+
+
+def _untitled(schema: Any) -> Any:
+    """Without the titles that pydantic makes of the names of fields."""
+    if isinstance(schema, list):
+        return [_untitled(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: _untitled(value)
+        for key, value in schema.items()
+        if key != "title" or not isinstance(value, str)
     }
 
 

@@ -25,7 +25,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice, zip_longest
@@ -36,7 +36,7 @@ import univg_eval
 from univg_eval.errors import UserError
 from univg_eval.files import iter_json_lines, refuse_nan, whole_folder
 from univg_eval.runs.failed_requests import split_failed_request
-from univg_eval.runs.manifest import SCHEMA, Manifest, ResponseLine, ScoreLine, faults
+from univg_eval.runs.manifest import SCHEMA, Manifest, ResponseLine, faults, read_score
 from univg_eval.samples import GroundingSample, fingerprint, load_samples
 from univg_eval.scoring import Response, SampleScore
 
@@ -63,7 +63,6 @@ MANIFEST, RESPONSES, SCORES, CHANGES, CHECKSUMS = (
     "changes.jsonl",
     "checksums.json",
 )
-_SCORE_FIELDS = tuple(field.name for field in fields(SampleScore))
 _PACKAGES = ("univg", "lmms_eval", "transformers", "torch", "numpy", "pillow")
 _SHOWN_FAULTS = 5
 
@@ -75,14 +74,15 @@ class RunRecord:
     Attributes:
         path: its folder, or the file that it was read from.
         manifest: what ran on what.
-        responses, scores: one mapping a line, in file order.
+        responses: one mapping a line, in file order.
+        scores: those of the samples, in the same order.
         label: what tables and pages call the run; not stored in the record.
     """
 
     path: Path
     manifest: Manifest
     responses: list[ResponseLine]
-    scores: list[ScoreLine]
+    scores: list[SampleScore]
     label: str = ""
 
     @property
@@ -100,25 +100,6 @@ class RunRecord:
     def failed_requests(self) -> int:
         """Number of samples whose request failed."""
         return len(self.errors)
-
-    def sample_scores(self) -> list[SampleScore]:
-        """The lines of scores.jsonl as scores, in file order; keys of later versions are left.
-
-        Raises:
-            UserError: a line is no score.
-        """
-        found = []
-        for number, row in enumerate(self.scores, start=1):
-            wrong = faults(row, ScoreLine)
-            if wrong:
-                raise UserError(f"{self.path / SCORES}:{number}: {wrong[0]}; {_REMEDY}")
-            values: dict[str, Any] = {
-                name: value for name, value in row.items() if name in _SCORE_FIELDS
-            }
-            if values["box"] is not None:
-                values["box"] = tuple(values["box"])
-            found.append(SampleScore(**values))
-        return found
 
     def write(
         self,
@@ -151,7 +132,7 @@ class RunRecord:
         files: dict[str, Iterable[str]] = {
             MANIFEST: [_json_text(self.manifest.to_dict(), indent=2) + "\n"],
             RESPONSES: map(_line, self.responses),
-            SCORES: map(_line, self.scores),
+            SCORES: map(_line, map(asdict, self.scores)),
         }
         if changes is not None:
             files[CHANGES] = map(_line, changes)
@@ -178,7 +159,7 @@ def make_record(
     *,
     manifest: Mapping[str, Any],
     responses: Iterable[Mapping[str, Any]],
-    scores: Iterable[Mapping[str, Any]],
+    scores: Iterable[SampleScore],
     label: str | None = None,
 ) -> RunRecord:
     """A record in memory, as `load_run` would give it once it is written.
@@ -186,7 +167,7 @@ def make_record(
     Args:
         path: where it comes from, or where it shall lie; nothing is read or written.
         manifest: ``schema`` and ``created`` are added where they are missing.
-        responses, scores: one mapping a sample, in the same order.
+        responses, scores: one a sample, in the same order.
         label: see `load_run`.
 
     Raises:
@@ -195,8 +176,8 @@ def make_record(
     """
     stamp = {"schema": SCHEMA, "created": datetime.now(UTC).isoformat(timespec="seconds")}
     whole = _plain({**stamp, **manifest})
-    answers, results = ([_plain(row) for row in rows] for rows in (responses, scores))
-    return _checked(Path(path), whole, answers, results, label, "evaluate again")
+    lines = [_plain(row) for row in responses]
+    return _checked(Path(path), whole, lines, list(scores), label, "evaluate again")
 
 
 def write_run(
@@ -204,7 +185,7 @@ def write_run(
     *,
     manifest: Mapping[str, Any],
     responses: Iterable[Mapping[str, Any]],
-    scores: Iterable[Mapping[str, Any]],
+    scores: Iterable[SampleScore],
     replace: bool = False,
 ) -> Path:
     """`make_record` and `RunRecord.write` in one."""
@@ -256,23 +237,20 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _faults(
-    manifest: Mapping[str, Any],
-    responses: Sequence[Any],
-    scores: Sequence[Any],
+    manifest: Mapping[str, Any], responses: Sequence[Any], scores: Sequence[SampleScore]
 ) -> Iterator[str]:
     """Everything that makes this no record, in words."""
     for wrong in faults(manifest, Manifest):
         yield f"{MANIFEST}: {wrong}"
     sound = True
-    for name, rows, kind in ((RESPONSES, responses, ResponseLine), (SCORES, scores, ScoreLine)):
-        for number, row in enumerate(rows, start=1):
-            for wrong in faults(row, kind):
-                sound = False
-                yield f"{name}:{number}: {wrong}"
+    for number, row in enumerate(responses, start=1):
+        for wrong in faults(row, ResponseLine):
+            sound = False
+            yield f"{RESPONSES}:{number}: {wrong}"
     if not sound:
         return
-    for number, pair in enumerate(zip_longest(responses, scores), start=1):
-        first, second = (None if row is None else row["id"] for row in pair)
+    ids = [row["id"] for row in responses], [score.id for score in scores]
+    for number, (first, second) in enumerate(zip_longest(*ids), start=1):
         if first != second:
             yield (
                 f"{RESPONSES} and {SCORES} have different ids at line {number}: {first!r} and "
@@ -301,7 +279,7 @@ def _checked(
     path: Path,
     manifest: dict[str, Any],
     responses: list[Any],
-    scores: list[Any],
+    scores: list[SampleScore],
     label: str | None,
     remedy: str,
 ) -> RunRecord:
@@ -380,10 +358,23 @@ def _read_run(path: Path, label: str | None) -> RunRecord:
             )
     manifest = _json_object(path / MANIFEST)
     _require_known_schema(path, manifest)
-    responses, scores = (
-        [row for _, row in iter_json_lines(path / name, nan=False)] for name in (RESPONSES, SCORES)
-    )
-    return _checked(path, manifest, responses, scores, label, _REMEDY)
+    responses = [row for _, row in iter_json_lines(path / RESPONSES, nan=False)]
+    return _checked(path, manifest, responses, _read_scores(path / SCORES), label, _REMEDY)
+
+
+def _read_scores(path: Path) -> list[SampleScore]:
+    found = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                try:
+                    found.append(read_score(line))
+                except ValueError as error:
+                    raise UserError(
+                        f"{path.parent} is no sound run record: {path.name}:{number}: {error}. To "
+                        f"repair: {_REMEDY}"
+                    ) from error
+    return found
 
 
 def _require_known_schema(path: Path, manifest: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from univg_eval.dialects import Dialect, get_dialect
 from univg_eval.errors import UserError
 from univg_eval.protocols import get_protocol
+from univg_eval.runs.manifest import IDENTITY
 from univg_eval.runs.record import (
     RunRecord,
     environment,
@@ -67,7 +68,7 @@ class Change:
     def to_dict(self) -> dict[str, Any]:
         """A line of changes.jsonl."""
         before, after = (
-            {name: value for name, value in asdict(score).items() if name not in _IDENTITY}
+            {name: value for name, value in asdict(score).items() if name not in IDENTITY}
             for score in (self.before, self.after)
         )
         return {
@@ -77,9 +78,6 @@ class Change:
             "before": before,
             "after": after,
         }
-
-
-_IDENTITY = ("id", "task", "cluster")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +201,6 @@ def rescore(
         for (response, _), sample in zip(read, shown, strict=True)
     ]
     scores = score_samples(shown, responses, reader, protocol=settings["protocol"][0])
-    old_scores = record.sample_scores()
     manifest = {key: value for key, value in old_manifest.items() if key != "created"} | {
         "settings": settings,
         "excluded": sum(score.excluded for score in scores),
@@ -217,7 +214,7 @@ def rescore(
                     "created": record.manifest.created,
                     "model": record.manifest.model.id,
                     "responses_sha256": lines_sha256(record.responses),
-                    "scores_sha256": lines_sha256(record.scores),
+                    "scores_sha256": lines_sha256(map(asdict, record.scores)),
                 },
                 "changed": {name: list(values) for name, values in changed.items()},
                 "versions": environment()["versions"],
@@ -231,7 +228,7 @@ def rescore(
             response_line(record.benchmark, sample, response, error)
             for sample, response, error in zip(shown, responses, errors, strict=True)
         ],
-        scores=[asdict(score) for score in scores],
+        scores=scores,
         label=record.label,
     )
     return Rescored(
@@ -240,7 +237,7 @@ def rescore(
         changed_settings=changed,
         changes=[
             Change(before, after)
-            for before, after in zip(old_scores, scores, strict=True)
+            for before, after in zip(record.scores, scores, strict=True)
             if before != after
         ],
     )

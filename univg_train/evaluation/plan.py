@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ class EvaluationPlan:
                 continue
             record = load_run(path)
             ids = [sample.id for sample in self.chosen.samples]
-            scored = record.manifest.dataset.fingerprint, [s["id"] for s in record.scores]
+            scored = record.manifest.dataset.fingerprint, [score.id for score in record.scores]
             if scored != (self.chosen.fingerprint, ids):
                 raise UserError(
                     f"{path} is of other samples than {self.settings.benchmark!r} has now; "
@@ -179,7 +179,7 @@ class EvaluationPlan:
                 response_line(benchmark, sample, response)
                 for sample, response in zip(evaluation.samples, evaluation.responses, strict=True)
             ),
-            scores=(asdict(score) for score in evaluation.scores),
+            scores=evaluation.scores,
             replace=step in self.done,
         )
 

@@ -127,7 +127,7 @@ def compare_runs(
             sample, disagree about a sample's task or cluster, or do not have the metric.
     """
     _require_same_benchmark(a, b)
-    scores_a, scores_b = ({s.id: s for s in run.sample_scores()} for run in (a, b))
+    scores_a, scores_b = ({s.id: s for s in run.scores} for run in (a, b))
     common = [(scores_a[name], scores_b[name]) for name in scores_a if name in scores_b]
     if not common:
         raise UserError(

@@ -174,7 +174,7 @@ def classify_run(
         by_id = {name: _target_frame(by_id[name], response) for name, response in responses.items()}
     found = analyse(
         by_id,
-        record.sample_scores(),
+        record.scores,
         responses,
         dialect,
         settings.protocol.value,
