@@ -21,6 +21,7 @@ REPO = Path(__file__).resolve().parent.parent
 PAGES = {
     "tasks/README.md": "tasks.md",
     "results/README.md": "results.md",
+    "results/benchmarks/attacks.md": "attack_tables.md",
     "results/runs/README.md": "shipped_runs.md",
     "results/experiments/difficulty/README.md": "difficulty.md",
     "results/experiments/difficulty/figure.png": "images/difficulty.png",

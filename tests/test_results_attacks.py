@@ -1,6 +1,6 @@
 """Attacks on scoring: under `univg` none is worth more than the honest answer it stands for.
 
-The attacks and their honest equivalents are those of the table in docs/attacks.md, defined in
+The attacks and their honest equivalents are those of the tables in attacks.md beside it, defined in
 results/benchmarks/attacks.py. Here every one is run in five dialects on random targets; the
 tests after them say for each kind exactly which box is read, so that none passes by
 reading nothing.
@@ -321,8 +321,8 @@ def test_the_table_in_the_docs_is_current(name, repo_root):
     else:
         pytest.importorskip("lmms_eval")
         readers = attacks.lmms_eval_readers()
-    document = (repo_root / "docs" / "attacks.md").read_text(encoding="utf-8")
+    document = (repo_root / "results" / "benchmarks" / "attacks.md").read_text(encoding="utf-8")
     table = attacks.table(readers, explained=name == "univg")
     assert attacks.replace_block(document, name, table) == document, (
-        "run: python results/benchmarks/attacks.py --update docs/attacks.md"
+        "run: python results/benchmarks/attacks.py --update results/benchmarks/attacks.md"
     )

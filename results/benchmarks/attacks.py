@@ -4,7 +4,7 @@ Each attack is paired with an honest equivalent: what the same knowledge is wort
 plainly. A reader withstands an attack if the attack never scores above its honest equivalent.
 
     python results/benchmarks/attacks.py                             # print the tables
-    python results/benchmarks/attacks.py --update docs/attacks.md    # write them into the document
+    python results/benchmarks/attacks.py --update results/benchmarks/attacks.md
     python results/benchmarks/attacks.py --vlmevalkit ../VLMEvalKit  # with a checkout of VLMEvalKit
 
 The readers of lmms-eval are the functions of the installed package, called as its own scoring
