@@ -36,14 +36,10 @@ class Object:
         return x1 / width, y1 / height, x2 / width, y2 / height
 
 
+LADY = ("the lady with the blue shirt", "lady in back")
 OBJECTS = {
     "val": [
-        Object(
-            581857,
-            1719310,
-            (103.93, 299.99, 134.22, 177.42),
-            ("the lady with the blue shirt", "lady in back"),
-        ),
+        Object(581857, 1719310, (103.93, 299.99, 134.22, 177.42), LADY),
         Object(380440, 491042, (4.5, 6.25, 20.0, 30.5), ("middle vase",)),
         Object(581857, 1719311, (0.0, 10.0, 427.0, 630.0), ("all of it", "everything")),
         Object(77, 9, (1.0, 2.0, 3.0, 4.0), ("tiny",)),
@@ -55,15 +51,10 @@ OBJECTS = {
 
 def photographs(folder: Path) -> Path:
     """COCO's train2014 with the few photographs."""
-    from PIL import Image
-
     train = folder / "train2014"
     train.mkdir(parents=True)
-    for number, size in SIZES.items():
-        shade = number % 251
-        Image.new("RGB", size, (shade, 255 - shade, 90)).save(
-            train / f"COCO_train2014_{number:012d}.jpg"
-        )
+    for number in SIZES:
+        (train / f"COCO_train2014_{number:012d}.jpg").write_bytes(encoded(number))
     return train
 
 
@@ -76,6 +67,11 @@ def encoded(number: int) -> bytes:
     return data.getvalue()
 
 
+def of_object(o: Object) -> str:
+    """The name that two of the forms give the image of an object."""
+    return o.name.replace(".jpg", f"_{o.number}.jpg")
+
+
 def lmms_lab_table(objects: list[Object]) -> Any:
     import pyarrow as pa
 
@@ -86,12 +82,12 @@ def lmms_lab_table(objects: list[Object]) -> Any:
                 [{"bytes": encoded(o.photograph), "path": None} for o in objects],
                 pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
             ),
-            "question": ["Please carefully observe the area circled in the image."] * len(objects),
+            "question": ["Please carefully observe the area circled."] * len(objects),
             "answer": pa.array([list(o.expressions) for o in objects], pa.list_(pa.string())),
             "segmentation": pa.array([[1.0, 2.0]] * len(objects), pa.list_(pa.float32())),
             "bbox": pa.array([list(o.box) for o in objects], pa.list_(pa.float32())),
             "iscrowd": pa.array([0] * len(objects), pa.int8()),
-            "file_name": [o.name.replace(".jpg", f"_{o.number}.jpg") for o in objects],
+            "file_name": [of_object(o) for o in objects],
         }
     )
 
@@ -105,11 +101,8 @@ def write_lmms_lab(folder: Path, objects=OBJECTS) -> Path:
     for split, rows in objects.items():
         parts = [rows[:3], rows[3:]] if split == "val" else [rows]
         for k, part in enumerate(parts):
-            parquet.write_table(
-                lmms_lab_table(part),
-                data / f"{split}-{k:05d}-of-{len(parts):05d}.parquet",
-                row_group_size=2,
-            )
+            path = data / f"{split}-{k:05d}-of-{len(parts):05d}.parquet"
+            parquet.write_table(lmms_lab_table(part), path, row_group_size=2)
     return folder
 
 
@@ -126,25 +119,16 @@ def jxu124_table(objects: list[Object], split: str) -> Any:
     return pa.table(
         {
             "sent_ids": [list(range(len(o.expressions))) for o in objects],
-            "file_name": [o.name.replace(".jpg", f"_{o.number}.jpg") for o in objects],
+            "file_name": [of_object(o) for o in objects],
             "ann_id": [o.number for o in objects],
             "ref_id": [o.number % 1000 for o in objects],
             "image_id": [o.photograph for o in objects],
             "split": [split] * len(objects),
             "sentences": sentences,
             "category_id": [1] * len(objects),
-            "raw_anns": [
-                json.dumps({"bbox": list(o.box), "iscrowd": 0, "id": o.number}) for o in objects
-            ],
+            "raw_anns": [json.dumps({"bbox": list(o.box), "id": o.number}) for o in objects],
             "raw_image_info": [
-                json.dumps(
-                    {
-                        "file_name": o.name,
-                        "width": SIZES[o.photograph][0],
-                        "height": SIZES[o.photograph][1],
-                    }
-                )
-                for o in objects
+                json.dumps({"file_name": o.name, **size_fields(o)}) for o in objects
             ],
             "raw_sentences": [json.dumps(s) for s in sentences],
             "image_path": [f"coco/train2014/{o.name}" for o in objects],
@@ -163,10 +147,8 @@ def write_jxu124(folder: Path, objects=OBJECTS, names: dict[str, str] | None = N
     data = folder / "data"
     data.mkdir(parents=True)
     for split, rows in objects.items():
-        parquet.write_table(
-            jxu124_table(rows, split),
-            data / f"{names[split]}-00000-of-00001-0123456789abcdef.parquet",
-        )
+        path = data / f"{names[split]}-00000-of-00001-0123456789abcdef.parquet"
+        parquet.write_table(jxu124_table(rows, split), path)
     (data / "train-00000-of-00001-0123456789abcdef.parquet").write_bytes(b"never read")
     return folder
 
@@ -185,34 +167,25 @@ def size_fields(o: Object) -> dict[str, int]:
 
 
 def shikra_row(o: Object, text: str, dataset: str = "refcoco") -> dict[str, Any]:
-    return {
-        "img_path": o.name,
-        "expression": text,
-        "bbox": o.corners,
-        "dataset_name": dataset,
-        **size_fields(o),
-    }
+    fields = {"img_path": o.name, "expression": text, "bbox": o.corners, "dataset_name": dataset}
+    return fields | size_fields(o)
 
 
 def write_shikra(folder: Path, objects=OBJECTS, dataset: str = "refcoco") -> Path:
     for split, rows in objects.items():
-        write_lines(
-            folder / f"REC_{dataset}_unc_{split}.jsonl",
-            [shikra_row(o, text, dataset) for o, text in each(rows)],
-        )
+        lines = [shikra_row(o, text, dataset) for o, text in each(rows)]
+        write_lines(folder / f"REC_{dataset}_unc_{split}.jsonl", lines)
     return folder
 
 
 def write_qwen_vl(folder: Path, objects=OBJECTS) -> Path:
     for split, rows in objects.items():
-        write_lines(
-            folder / "refcoco" / f"refcoco_{split}.jsonl",
-            [
-                {"image": f"data/coco/train2014/{o.name}", "sent": text, "bbox": o.corners}
-                | size_fields(o)
-                for o, text in each(rows)
-            ],
-        )
+        lines = [
+            {"image": f"data/coco/train2014/{o.name}", "sent": text, "bbox": o.corners}
+            | size_fields(o)
+            for o, text in each(rows)
+        ]
+        write_lines(folder / "refcoco" / f"refcoco_{split}.jsonl", lines)
     return folder
 
 

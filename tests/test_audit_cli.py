@@ -44,7 +44,7 @@ def audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     return run
 
 
-def test_a_clean_file(audit) -> None:
+def test_a_clean_file(audit):
     status, out = audit([pair(0), pair(1)])
     assert status == 0
     assert "2 rows on 4 images, in 2 clusters" in out
@@ -54,7 +54,7 @@ def test_a_clean_file(audit) -> None:
     assert out.endswith("Nothing found.\n")
 
 
-def test_faults_of_a_file(audit) -> None:
+def test_faults_of_a_file(audit):
     rows = [pair(0), pair(0), *(pair(k, answer=INVALID) for k in range(2, 32))]
     status, out = audit(rows)
     assert status == 3
@@ -66,68 +66,53 @@ def test_faults_of_a_file(audit) -> None:
     report = json.loads(out)
     counts = [(finding["kind"], finding["n"]) for finding in report["findings"]]
     assert counts == [("invalid_box", 30), ("duplicate", 1)]
-    assert [row["id"] for row in report["findings"][0]["rows"]] == [
-        f"mig_bench-{k:05d}" for k in range(2, 32)
-    ]
+    assert len(report["findings"][0]["rows"]) == 30
     assert (report["file"], report["revision"]) == ("MIG_data.json", "original")
     assert report["is_released_file"] is False
     assert report["tasks"] == {"diff": 32}
     assert "images" not in report
 
 
-def test_images_of_a_file(audit, tmp_path: Path) -> None:
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """The folder with the images of one row, below `tmp_path`."""
     folder = tmp_path / "images" / "static_diff"
     folder.mkdir(parents=True)
     for name in ("0_source.png", "0_target.png"):
         Image.new("RGB", (20, 10)).save(folder / name)
+    return folder
+
+
+def test_images_of_a_file(audit, images, tmp_path):
     status, out = audit([pair(0)], "--images", str(tmp_path))
     assert status == 0
     assert "headers of 2 images read" in out
-    (folder / "0_target.png").unlink()
-    status, out = audit([pair(0)], "--images", str(tmp_path), "--json")
+    (images / "0_target.png").unlink()
+    (images / "1_source.png").write_bytes(b"no image")
+    (images / "1_target.png").write_bytes(b"no image")
+    status, out = audit([pair(0), pair(1)], "--images", str(tmp_path), "--json")
     assert status == 3
     report = json.loads(out)
+    below = "mig_bench/images/static_diff"
     assert report["images"] == {
         "found": 1,
-        "missing": ["mig_bench/images/static_diff/0_target.png"],
-        "unreadable": [],
+        "missing": [f"{below}/0_target.png"],
+        "unreadable": [f"{below}/1_source.png", f"{below}/1_target.png"],
         "unequal_pairs": [],
     }
     assert report["findings"] == []
-    Image.new("RGB", (21, 10)).save(folder / "0_target.png")
+    Image.new("RGB", (21, 10)).save(images / "0_target.png")
     status, out = audit([pair(0)], "--images", str(tmp_path))
     assert status == 3
     assert "unequal_pair: 1;" in out and "mig_bench-00000  images of 20x10 and 21x10" in out
-    status, out = audit([pair(0)], "--images", str(folder))
+    status, out = audit([pair(0)], "--images", str(images))
     assert status == 2
     assert "no images of MIG-Bench in" in out
 
 
-def test_rows_that_give_no_sample_are_listed_beside_the_others(audit) -> None:
-    three = [f"./MIG-Bench/images/static_diff/{i}.png" for i in range(3)]
-    rows = [pair(0), pair(1, answer=None), pair(2, images=three), pair(0)]
-    status, out = audit(rows, "--json")
-    assert status == 3
-    report = json.loads(out)
-    assert report["n"] == 2
-    found = {finding["kind"]: finding["rows"] for finding in report["findings"]}
-    assert {kind: [row["id"] for row in rows] for kind, rows in found.items()} == {
-        "invalid_row": ["mig_bench-00001"],
-        "target_underived": ["mig_bench-00002"],
-        "duplicate": ["mig_bench-00003"],
-    }
-    assert "MIG_data.json row 1: field 'answer' is None" in found["invalid_row"][0]["detail"]
-    status, out = audit([pair(0, answer=None), pair(1, task="count")])
-    assert status == 2
-    assert "none of 2 rows is sound" in out
-
-
-def test_the_page_of_a_file(audit, tmp_path: Path) -> None:
+def test_the_page_of_a_file(audit, images, tmp_path):
     rows = [pair(0), pair(1, answer=INVALID)]
-    folder = tmp_path / "images" / "static_diff"
-    folder.mkdir(parents=True)
-    for name in ("0_source.png", "0_target.png", "1_target.png"):
-        Image.new("RGB", (20, 10)).save(folder / name)
+    Image.new("RGB", (20, 10)).save(images / "1_target.png")
     page = tmp_path / "audit.html"
     assert audit(rows, "--images", str(tmp_path), "--html", str(page))[0] == 3
     text = page.read_text(encoding="utf-8")
@@ -158,7 +143,7 @@ def prepared(root: Path, *arguments: str) -> int:
     return main(["audit", "toy", "--root", str(root), *arguments])
 
 
-def test_a_sound_benchmark(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sound_benchmark(root, capsys):
     assert prepared(root) == 0
     out, err = capsys.readouterr()
     assert "2 rows on 2 images, in 1 clusters" in out
@@ -168,7 +153,7 @@ def test_a_sound_benchmark(root: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert err == ""
 
 
-def test_faults_of_a_benchmark(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faults_of_a_benchmark(root, capsys):
     path = root / "toy/images/a.png"
     path.write_bytes(path.read_bytes()[:-60])
     page = root / "new folder" / "audit.html"
@@ -188,9 +173,7 @@ def test_faults_of_a_benchmark(root: Path, capsys: pytest.CaptureFixture[str]) -
     assert [finding["kind"] for finding in report["findings"]] == ["unreadable_image"]
 
 
-def test_a_name_of_the_data_neither_breaks_a_line_nor_colours_the_terminal(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_name_of_the_data_neither_breaks_a_line_nor_colours_the_terminal(root, capsys):
     odd = make_sample(2, images=("toy/images/\x1b[31mred\nb.png",) * 2, instruction="Odd?")
     write_benchmark([odd], benchmark="toy", root=root)
     assert prepared(root) == 3
@@ -199,9 +182,7 @@ def test_a_name_of_the_data_neither_breaks_a_line_nor_colours_the_terminal(
     assert "\x1b" not in out
 
 
-def test_the_report_is_printed_whatever_becomes_of_the_page(
-    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_report_is_printed_whatever_becomes_of_the_page(root, capsys, monkeypatch):
     (root / "file").write_text("no folder")
     assert prepared(root, "--html", str(root / "file" / "audit.html")) == 2
     out, err = capsys.readouterr()
@@ -215,12 +196,9 @@ def test_the_report_is_printed_whatever_becomes_of_the_page(
     monkeypatch.setattr("builtins.print", closed)
     page = root / "audit.html"
     options = dict.fromkeys(("annotations", "images", "revision", "scale"))
+    options |= {"benchmark": "toy", "root": root, "quick": True, "html": page, "json": False}
     with pytest.raises(BrokenPipeError):
-        audit_command.run(
-            argparse.Namespace(
-                benchmark="toy", root=root, quick=True, html=page, json=False, **options
-            )
-        )
+        audit_command.run(argparse.Namespace(**options))
     assert page.is_file()
 
 
@@ -237,13 +215,7 @@ def test_the_report_is_printed_whatever_becomes_of_the_page(
         ("toy --html .", "--html . is a folder; give the page's file"),
     ],
 )
-def test_mistakes_give_status_2(
-    root: Path,
-    arguments: str,
-    message: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_mistakes_give_status_2(root, arguments, message, capsys, monkeypatch):
     monkeypatch.setenv("UNIVG_DATA", str(root))
     assert main(["audit", *arguments.split()]) == 2
     out, err = capsys.readouterr()

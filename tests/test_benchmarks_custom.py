@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from factories import write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,7 +20,9 @@ from univg_eval.samples import GroundingSample
 
 PIXELS = {"space": "pixels"}
 ROW = {"images": "a.png", "instruction": "Find it.", "box": [10, 20, 30, 40]}
-PAIR = {"images": ["a.png", "b.png"], "instruction": "Find it.", "box": [10, 20, 30, 40]}
+BARE = {"images": "a.png", "instruction": "Find it."}
+BOTH = {"images": ["a.png", "b.png"], "instruction": "Find it."}
+PAIR = BOTH | {"box": [10, 20, 30, 40]}
 
 
 @pytest.fixture
@@ -56,22 +59,18 @@ def only(folder: Path, row: dict[str, Any], *, header: Any = PIXELS) -> Groundin
 # What a row becomes
 
 
-def test_one_image_one_box(folder: Path) -> None:
+def test_one_image_one_box(folder):
     sample = only(folder, ROW)
     assert sample.id == "custom-00000"
     assert (sample.benchmark, sample.task, sample.split) == ("custom", "custom", "test")
-    assert sample.images == ("custom/images/a.png",)
-    assert sample.image_sizes == [(200, 100)]
+    assert (sample.images, sample.image_sizes) == (("custom/images/a.png",), [(200, 100)])
     assert sample.instruction == "Find it."
     assert sample.target_image == 0
     assert sample.box == pytest.approx((0.05, 0.2, 0.15, 0.4))
     assert sample.image_is_given
-    assert sample.source == {
-        "file": "my.jsonl",
-        "revision": "own",
-        "row": 0,
-        "images": ["a.png"],
-    }
+    assert sample.source == {"file": "my.jsonl", "revision": "own", "row": 0, "images": ["a.png"]}
+    # The paths of a machine are not part of the data.
+    assert only(folder, ROW | {"images": f"{folder.resolve()}/a.png"}).source == sample.source
 
 
 @pytest.mark.parametrize(
@@ -82,14 +81,14 @@ def test_one_image_one_box(folder: Path) -> None:
         ("norm1000", [500, 250, 1000, 500]),
     ],
 )
-def test_a_row_states_its_own_space(folder: Path, space: str, box: list[float]) -> None:
+def test_a_row_states_its_own_space(folder, space, box):
     other = {"space": "norm1" if space != "norm1" else "pixels"}
     sample = only(folder, ROW | {"box": box, "space": space}, header=other)
     assert sample.box == (0.5, 0.25, 1.0, 0.5)
     assert sample.extra["space"] == space
 
 
-def test_target_image_counts_from_one(folder: Path) -> None:
+def test_target_image_counts_from_one(folder):
     first = only(folder, PAIR | {"target_image": 1})
     second = only(folder, PAIR | {"target_image": 2})
     assert (first.target_image, second.target_image) == (0, 1)
@@ -97,47 +96,40 @@ def test_target_image_counts_from_one(folder: Path) -> None:
     assert second.box == pytest.approx((0.2, 0.25, 0.6, 0.5))
     assert second.image_is_given
 
-
-def test_the_model_has_to_find_the_image(folder: Path) -> None:
-    sample = only(folder, PAIR | {"target_image": 2, "find_image": True})
-    assert not sample.image_is_given
-    assert sample.target_image == 1
+    asked = only(folder, PAIR | {"target_image": 2, "find_image": True})
+    assert (asked.image_is_given, asked.target_image) == (False, 1)
 
 
 @pytest.mark.parametrize("nothing", [{"box": None}, {"boxes": []}])
-def test_nothing_to_find(folder: Path, nothing: dict[str, Any]) -> None:
-    row = {"images": ["a.png", "b.png"], "instruction": "Find the elephant."} | nothing
-    sample = only(folder, row)
+def test_nothing_to_find(folder, nothing):
+    sample = only(folder, BOTH | nothing)
     assert sample.targets == ()
     assert sample.image_is_given
-    (alone,) = convert(open_custom(write(folder, row)))  # without boxes no space is needed
+    (alone,) = convert(open_custom(write(folder, BOTH | nothing)))  # no box, so no space is needed
     assert alone.targets == ()
 
 
-def test_several_boxes_on_one_image(folder: Path) -> None:
-    row = {"images": ["a.png", "b.png"], "instruction": "Find all.", "target_image": 2}
-    sample = only(folder, row | {"boxes": [[0, 0, 25, 40], [25, 40, 50, 80]]})
+def test_several_boxes_on_one_image_and_on_several(folder):
+    boxes = [[0, 0, 25, 40], [25, 40, 50, 80]]
+    sample = only(folder, BOTH | {"target_image": 2, "boxes": boxes})
     assert [target.image for target in sample.targets] == [1, 1]
     assert [target.box for target in sample.targets] == [(0, 0, 0.5, 0.5), (0.5, 0.5, 1, 1)]
     assert sample.image_is_given
-
-
-def test_several_boxes_on_several_images_need_the_image_named(folder: Path) -> None:
     boxes = [{"image": 2, "box": [0, 0, 25, 40]}, {"image": 1, "box": [0, 0, 100, 50]}]
-    sample = only(folder, {"images": ["a.png", "b.png"], "instruction": "All.", "boxes": boxes})
+    sample = only(folder, BOTH | {"boxes": boxes})
     assert [target.image for target in sample.targets] == [1, 0]
     assert {target.box for target in sample.targets} == {(0, 0, 0.5, 0.5)}
     # No single image is given: a box counts for the image that its label names.
     assert not sample.image_is_given
 
 
-def test_a_box_is_of_the_image_as_displayed(folder: Path) -> None:
+def test_a_box_is_of_the_image_as_displayed(folder):
     sample = only(folder, ROW | {"images": "deep/turned.jpg", "box": [15, 30, 30, 60]})
     assert sample.image_sizes == [(30, 60)]
     assert sample.box == (0.5, 0.5, 1.0, 1.0)
 
 
-def test_group_own_columns_and_ids(folder: Path) -> None:
+def test_group_own_columns_and_ids(folder):
     rows = [
         ROW | {"id": "kitchen 1", "group": "kitchen", "extra": {"room": 3}},
         ROW | {"id": "ä/2", "group": "hall.2-b"},
@@ -148,15 +140,14 @@ def test_group_own_columns_and_ids(folder: Path) -> None:
     assert samples[0].extra == {"expression": "Find it.", "space": "pixels", "own": {"room": 3}}
 
 
-def test_rows_are_numbered_without_the_header_and_blank_lines(folder: Path) -> None:
+def test_rows_are_numbered_without_the_header_and_blank_lines(folder):
     path = write(folder, "", PIXELS, "", ROW, "   ", ROW)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     samples = convert(open_custom(path))
     assert [sample.id for sample in samples] == ["custom-00000", "custom-00001"]
 
 
-def test_clusters_follow_shared_files(folder: Path) -> None:
-    clips = ["clip.mp4#frame=0", "clip.mp4#frame=12"]
+def test_clusters_follow_shared_files(folder):
     rows = [
         ROW,
         ROW | {"images": "b.png"},
@@ -168,6 +159,7 @@ def test_clusters_follow_shared_files(folder: Path) -> None:
         *("custom-00000", "custom-00000", "custom-00002", "custom-00000"),
     ]
     write_clip(folder / "clip.mp4")
+    clips = ["clip.mp4#frame=0", "clip.mp4#frame=12"]
     rows = [ROW | {"images": clip, "box": [0, 0, 8, 8]} for clip in clips]
     samples = convert(open_custom(write(folder, PIXELS, *rows)))
     assert {sample.cluster for sample in samples} == {"custom-00000"}
@@ -175,20 +167,7 @@ def test_clusters_follow_shared_files(folder: Path) -> None:
     assert samples[1].image_sizes == [(64, 48)]
 
 
-def write_clip(path: Path, frames: int = 20, wh: tuple[int, int] = (64, 48)) -> None:
-    import av
-    import numpy as np
-
-    with av.open(str(path), "w") as video:
-        stream = video.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = *wh, "yuv420p"
-        for number in range(frames):
-            pixels = np.full((wh[1], wh[0], 3), number * 10, dtype=np.uint8)
-            video.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        video.mux(stream.encode())
-
-
-def test_an_image_folder_elsewhere(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_an_image_folder_elsewhere(folder, tmp_path_factory):
     path = write(tmp_path_factory.mktemp("lists"), PIXELS, ROW)
     release = open_custom(path, images=folder)
     assert release.links == {"images": folder.resolve()}
@@ -199,100 +178,63 @@ def test_an_image_folder_elsewhere(folder: Path, tmp_path_factory: pytest.TempPa
         open_custom(path, images=folder / "nowhere")
 
 
-def test_the_paths_of_a_machine_are_not_part_of_the_data(folder: Path) -> None:
-    absolute = only(folder, ROW | {"images": f"{folder.resolve()}/a.png"})
-    assert absolute.source["images"] == only(folder, ROW).source["images"]
-
-
 # Faults of a row: each names the line and the field, and leaves the other rows alone
+
+
+def raw(fields: str) -> str:
+    """A line that `json.dumps` would not write."""
+    return f'{{"images": "a.png", "instruction": "x", {fields}}}'
 
 
 FAULTS: list[tuple[str, Any, str]] = [
     ("no JSON", "{nope", "not JSON"),
     ("no object", [1, 2], r"is \[1, 2\]; expected a JSON object"),
-    ("NaN", '{"images": "a.png", "instruction": "x", "box": [NaN, 1, 2, 3]}', "NaN is no JSON"),
-    (
-        "doubled",
-        '{"images": "a.png", "instruction": "x", "box": null, "box": [1]}',
-        "duplicate key 'box'",
-    ),
-    ("typo", ROW | {"bbox": [1, 2, 3, 4]}, r"'bbox' is not known \(did you mean 'box'\?\)"),
-    ("typo 2", ROW | {"traget_image": 1}, "did you mean 'target_image'"),
-    ("elsewhere", {"image": "a.png", "instruction": "x", "box": None}, "did you mean 'images'"),
-    ("question", ROW | {"question": "x"}, "did you mean 'instruction'"),
+    ("NaN", raw('"box": [NaN, 1, 2, 3]'), "NaN is no JSON"),
+    ("doubled", raw('"box": null, "box": [1]'), "duplicate key 'box'"),
+    ("elsewhere", ROW | {"bbox": 1}, r"'bbox' is not known \(did you mean 'box'\?\)"),
+    ("typo", ROW | {"traget_image": 1}, "did you mean 'target_image'"),
     ("unknown", ROW | {"colour": 1}, "'colour' is not known; known are"),
     ("no images", {"instruction": "x", "box": None}, "'images' is missing"),
     ("empty images", ROW | {"images": []}, r"'images' is \[\]"),
     ("odd images", ROW | {"images": [3]}, r"'images' is \[3\]"),
-    ("numbered image", ROW | {"images": 3}, "'images' is 3"),
     ("no instruction", {"images": "a.png", "box": None}, "'instruction' is missing"),
     ("blank instruction", ROW | {"instruction": "  "}, "'instruction' is '  '"),
-    ("surrogate", ROW | {"instruction": "\ud800"}, "surrogate"),
-    (
-        "infinite",
-        '{"images": "a.png", "instruction": "x", "box": null, "extra": {"a": 1e999}}',
-        "Out of range float",
-    ),
-    ("surrogate apart", ROW | {"extra": {"a": "\udc00"}}, "surrogate"),
+    ("infinite", raw('"box": null, "extra": {"a": 1e999}'), "Out of range float"),
+    ("surrogate", ROW | {"extra": {"a": "\udc00"}}, "surrogate"),
     ("missing file", ROW | {"images": "c.png"}, r"'c\.png' is not in .* --images$"),
     ("of Windows", ROW | {"images": "sub\\a.png"}, r"is not in .* divided by '/'"),
-    ("a space in between", {"space": "pixels"}, "only the first line can"),
-    ("no numbers", ROW | {"box": []}, r"box is \[\]; expected four numbers .* box is null"),
-    (
-        "no boxes",
-        {"images": "a.png", "instruction": "x", "boxes": None},
-        r"'boxes' is None; expected a list .* \[\] if there is nothing",
-    ),
     ("long name", ROW | {"images": "c" * 5000}, "is not in"),
     ("outside", ROW | {"images": "../a.png"}, "does not lie below"),
     ("absolute", ROW | {"images": "/etc/hostname"}, "does not lie below"),
     ("odd frame", ROW | {"images": "clip.mp4#frame=two"}, "'two' is not a whole number"),
     ("no image", ROW | {"images": "my.jsonl"}, r"my\.jsonl as an image"),
     ("no video", ROW | {"images": "a.png#frame=99"}, "frame"),
-    ("no box", {"images": "a.png", "instruction": "x"}, "has neither of 'box' and 'boxes'"),
+    ("a space in between", {"space": "pixels"}, "only the first line can"),
+    ("odd space", ROW | {"space": "Pixels"}, "'space' is 'Pixels'; expected one of"),
+    ("no box", BARE, "has neither of 'box' and 'boxes'"),
     ("both", ROW | {"boxes": []}, "has both of 'box' and 'boxes'"),
     ("nested", ROW | {"box": [[1, 2, 3, 4]]}, "'box' holds boxes"),
-    ("flat boxes", {"images": "a.png", "instruction": "x", "boxes": [1, 2, 3, 4]}, "'boxes' is"),
+    ("no boxes", BARE | {"boxes": None}, r"'boxes' is None; expected a list .* \[\] if"),
+    ("flat boxes", BARE | {"boxes": [1, 2, 3, 4]}, "'boxes' is"),
+    ("odd target", BARE | {"boxes": [{"box": [1, 2, 3, 4], "img": 1}]}, r"boxes\[0\] is .* img"),
+    ("no numbers", ROW | {"box": []}, r"box is \[\]; expected four numbers .* box is null"),
     ("three", ROW | {"box": [1, 2, 3]}, r"box is \[1, 2, 3\]; expected four numbers"),
-    ("text", ROW | {"box": "1,2,3,4"}, "expected four numbers"),
     ("texts", ROW | {"box": ["1", 2, 3, 4]}, "expected four numbers"),
-    ("truth", ROW | {"box": [True, 2, 3, 4]}, "expected four numbers"),
-    ("huge", ROW | {"box": [0, 0, 10**400, 4]}, "expected four numbers"),
     ("too wide", ROW | {"box": [0, 0, 200.6, 40]}, r"x2 = 200\.6 lies outside 0 to 200 .*200x100"),
-    ("too high", ROW | {"box": [0, 0, 20, 101]}, "y2 = 101 lies outside 0 to 100"),
-    ("negative", ROW | {"box": [-1, 0, 20, 40]}, "x1 = -1 lies outside"),
+    ("negative", ROW | {"box": [0, -1, 20, 40]}, "y1 = -1 lies outside"),
     ("0-1 as pixels", ROW | {"box": [0.1, 0.2, 0.3, 0.4]}, "numbers on 0-1 have the space 'norm1'"),
-    (
-        "pixels as 0-1",
-        ROW | {"space": "norm1"},
-        "x1 = 10 lies outside 0 to 1 .*the space 'pixels'",
-    ),
-    ("0-1000 over", ROW | {"space": "norm1000", "box": [0, 0, 1001, 9]}, "outside 0 to 1000"),
-    ("0-1 as 0-1000", ROW | {"space": "norm1000", "box": [0, 0, 0.5, 1]}, "the space 'norm1'"),
+    ("pixels as 0-1", ROW | {"space": "norm1"}, "x1 = 10 lies outside 0 to 1 .* space 'pixels'"),
     ("width, height", ROW | {"box": [100, 50, 40, 30]}, r"x2 is not larger than x1.*x \+ width"),
     ("flat", ROW | {"box": [10, 20, 30, 20]}, "y2 is not larger than y1"),
     ("border", ROW | {"box": [200.1, 20, 200.4, 40]}, "x2 is not larger than x1"),
-    ("odd space", ROW | {"space": "Pixels"}, "'space' is 'Pixels'; expected one of"),
     ("which image", PAIR, "one of 2 images, .* expected 'target_image'"),
     ("image 0", PAIR | {"target_image": 0}, "expected 1 to 2. Images count from 1"),
-    ("image 3", PAIR | {"target_image": 3}, "target image is 3; expected 1 to 2"),
     ("image true", PAIR | {"target_image": True}, "target image is True"),
-    ("image text", PAIR | {"target_image": "2"}, "target image is '2'"),
-    (
-        "image of nothing",
-        PAIR | {"box": None, "target_image": 5},
-        "target image is 5; expected 1 to 2",
-    ),
+    ("image of nothing", BOTH | {"box": None, "target_image": 5}, "image is 5; expected 1 to 2"),
     (
         "image twice",
-        {"images": ["a.png", "b.png"], "instruction": "x", "target_image": 1}
-        | {"boxes": [{"image": 2, "box": [1, 2, 3, 4]}]},
+        BOTH | {"target_image": 1, "boxes": [{"image": 2, "box": [1, 2, 3, 4]}]},
         "and so does 'target_image'",
-    ),
-    (
-        "odd target",
-        {"images": "a.png", "instruction": "x", "boxes": [{"box": [1, 2, 3, 4], "img": 1}]},
-        r"boxes\[0\] is an object with box, img",
     ),
     ("search of one", ROW | {"find_image": True}, "one image only"),
     ("odd search", PAIR | {"target_image": 1, "find_image": "yes"}, "'find_image' is 'yes'"),
@@ -302,9 +244,7 @@ FAULTS: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("row", "message"), [pytest.param(*f[1:], id=f[0]) for f in FAULTS])
-def test_a_faulty_row_is_named_and_the_others_are_kept(
-    folder: Path, row: Any, message: str
-) -> None:
+def test_a_faulty_row_is_named_and_the_others_are_kept(folder, row, message):
     release = open_custom(write(folder, PIXELS, ROW, row, ROW))
     good, bad, last = release.items
     assert good.convert()[0].id == "custom-00000"
@@ -319,29 +259,29 @@ def test_a_faulty_row_is_named_and_the_others_are_kept(
     ("images", "kind"),
     [("c.png", "missing_image"), ("my.jsonl", "unreadable_image"), ("../a.png", "invalid_row")],
 )
-def test_faults_have_their_kind(folder: Path, images: str, kind: str) -> None:
+def test_faults_have_their_kind(folder, images, kind):
     (item,) = open_custom(write(folder, PIXELS, ROW | {"images": images})).items
     with pytest.raises(ItemError) as caught:
         item.convert()
     assert caught.value.kind == kind
 
 
-def test_a_row_that_is_not_utf8(folder: Path) -> None:
+def test_a_row_that_is_not_utf8(folder):
     path = write(folder, PIXELS, ROW)
     path.write_bytes(path.read_bytes() + b'{"instruction": "caf\xe9"}\n')
     with pytest.raises(ItemError, match=r"my\.jsonl:3: not UTF-8 \(byte 20 is 0xe9\)"):
         convert(open_custom(path))
 
 
-@pytest.mark.parametrize("value", ["", 7, None, "a\nb", "x" * 201])
-def test_faulty_ids(folder: Path, value: Any) -> None:
+@pytest.mark.parametrize("value", ["", 7, "a\nb", "x" * 201])
+def test_faulty_ids(folder, value):
     first, second = open_custom(write(folder, PIXELS, ROW | {"id": "a"}, ROW | {"id": value})).items
     assert first.convert()[0].id == "a"
     with pytest.raises(ItemError, match=r"my\.jsonl:3: field 'id' is"):
         second.convert()
 
 
-def test_a_doubled_id_is_a_fault_of_the_later_row_in_any_order(folder: Path) -> None:
+def test_a_doubled_id_is_a_fault_of_the_later_row_in_any_order(folder):
     rows = [ROW | {"id": name} for name in ("a", "b", "a")]
     first, _, third = open_custom(write(folder, PIXELS, *rows)).items
     with pytest.raises(ItemError, match=r"my\.jsonl:4: the id 'a' is that of line 2"):
@@ -367,7 +307,7 @@ def test_a_doubled_id_is_a_fault_of_the_later_row_in_any_order(folder: Path) -> 
         (json.dumps(ROW).encode(), "space of the boxes is stated nowhere"),
     ],
 )
-def test_refused_files(folder: Path, content: bytes, message: str) -> None:
+def test_refused_files(folder, content, message):
     path = folder / "my.jsonl"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
@@ -376,7 +316,7 @@ def test_refused_files(folder: Path, content: bytes, message: str) -> None:
     assert str(path) in str(caught.value)
 
 
-def test_refused_sources_and_splits(folder: Path) -> None:
+def test_refused_sources_and_splits(folder):
     with pytest.raises(UserError, match="Is a directory"):
         open_custom(folder)
     with pytest.raises(UserError, match=r"cannot read .*none\.jsonl"):
@@ -390,7 +330,7 @@ def test_refused_sources_and_splits(folder: Path) -> None:
         open_custom(mixed)
 
 
-def test_some_rows_may_state_the_space_and_others_miss_it(folder: Path) -> None:
+def test_some_rows_may_state_the_space_and_others_miss_it(folder):
     first, second = open_custom(write(folder, ROW | PIXELS, ROW)).items
     assert first.convert()
     with pytest.raises(ItemError, match="space is stated neither in the row nor"):
@@ -410,7 +350,7 @@ pairs = st.tuples(st.integers(0, 999), st.integers(0, 999)).filter(lambda p: p[0
     xs=pairs,
     ys=pairs,
 )
-def test_every_space_means_the_same_box(space: str, size, xs, ys) -> None:
+def test_every_space_means_the_same_box(space, size, xs, ys):
     """A box on a grid of 1/999 of the image, written in a space, comes back from it."""
     x1, x2, y1, y2 = (value / 999 for value in (*sorted(xs), *sorted(ys)))
     width, height = UNITS[space] or size
@@ -427,7 +367,7 @@ def test_every_space_means_the_same_box(space: str, size, xs, ys) -> None:
     size=st.tuples(st.integers(3, 5000), st.integers(3, 5000)),
     box=st.lists(st.floats(-1100, 5100), min_size=4, max_size=4),
 )
-def test_what_is_let_through_is_a_valid_box(space: str, size, box) -> None:
+def test_what_is_let_through_is_a_valid_box(space, size, box):
     try:
         x1, y1, x2, y2 = to_xyxy_norm(box, space, size)
     except ItemError as error:
@@ -445,5 +385,5 @@ def test_what_is_let_through_is_a_valid_box(space: str, size, box) -> None:
         ("norm1000", [-0.5, 0, 1000.5, 500], (0, 0, 1, 0.5)),
     ],
 )
-def test_rounding_ends_at_the_border(space: str, box: list[float], expected) -> None:
+def test_rounding_ends_at_the_border(space, box, expected):
     assert to_xyxy_norm(box, space, (200, 100)) == expected

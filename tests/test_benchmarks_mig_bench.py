@@ -42,6 +42,8 @@ def read(folder: Path, *rows: Any, **arguments: Any) -> list[Any]:
     return read_annotations(write(folder, list(rows)), **arguments)
 
 
+FIND = "Find <|object_ref_start|>the second image<|object_ref_end|>."  # the phrase names no image
+FOURTH = "It is in the fourth image. <|box_start|>(100,200),(500,600)<|box_end|>. "
 TARGETS = [
     # task, question, number of images, additional_info, expected 0-based target, why
     ("common_object", COMMON.format("1th"), 3, "", 0, "the file's own spelling of ordinals"),
@@ -54,16 +56,12 @@ TARGETS = [
     ("refer_grounding", "does the object in image-1 locate in the image-2.", 2, "", 1, "label"),
     ("reasoning", "What does Image-1 need? Find it in Image2", 2, "", 1, "label without a dash"),
     ("correspondence", "marked in the first image … the second image that serves", 2, "", 1, ""),
-    ("group_grounding", "Find <|object_ref_start|>the second image<|object_ref_end|>.", 5,
-     "It is in the fourth image. <|box_start|>(100,200),(500,600)<|box_end|>. ", 3,
-     "only additional_info names it; the phrase is no image's name"),
-]  # fmt: skip
+    ("group_grounding", FIND, 5, FOURTH, 3, "only additional_info names it"),
+]
 
 
 @pytest.mark.parametrize(("task", "question", "n", "info", "expected", "why"), TARGETS)
-def test_target_image_is_derived(
-    tmp_path: Path, task: str, question: str, n: int, info: str, expected: int, why: str
-) -> None:
+def test_target_image_is_derived(tmp_path, task, question, n, info, expected, why):
     names = [f"{i}.jpg" for i in range(n)]
     (sample,) = read(tmp_path, row(task, question, names, additional_info=info))
     assert sample.target_image == expected, why
@@ -85,45 +83,38 @@ def test_target_image_is_derived(
     ],
 )
 def test_a_row_without_a_derivable_target_image_is_refused(
-    tmp_path: Path, task: str, question: str, n: int, info: str, field: str
-) -> None:
+    tmp_path, task, question, n, info, field
+):
     good = row("diff", "Compare.", ["a.jpg", "b.jpg"])
     bad = row(task, question, [f"{i}.jpg" for i in range(n)], additional_info=info)
     with pytest.raises(UserError, match=rf"MIG_data\.json row 1: field '{field}'"):
         read(tmp_path, good, bad)
 
 
-def test_ids_paths_and_source(tmp_path: Path) -> None:
+def test_ids_paths_and_source(tmp_path):
     rows = [row("diff", "Compare.", [f"{i}_source.png", f"{i}_target.png"]) for i in range(18)]
     sample = read(tmp_path, *rows)[17]
     assert sample.id == "mig_bench-00017"
     assert sample.benchmark == "mig_bench"
-    assert sample.images == (
-        "mig_bench/images/diff/17_source.png",
-        "mig_bench/images/diff/17_target.png",
-    )
-    assert sample.source == {
-        "file": "MIG_data.json",
-        "revision": "original",
-        "row": 17,
-        "images": [
-            "./MIG-Bench/images/diff/17_source.png",
-            "./MIG-Bench/images/diff/17_target.png",
-        ],
-    }
+    names = [f"images/diff/17_{which}.png" for which in ("source", "target")]
+    assert sample.images == tuple(f"mig_bench/{name}" for name in names)
+    released = [f"./MIG-Bench/{name}" for name in names]
+    where = {"file": "MIG_data.json", "revision": "original", "row": 17}
+    assert sample.source == where | {"images": released}
     assert sample.instruction == "Compare."
     assert sample.widths == sample.heights == ()
 
 
-def test_rows_that_share_an_image_share_a_cluster_through_any_chain(tmp_path: Path) -> None:
+def test_rows_that_share_an_image_share_a_cluster_through_any_chain(tmp_path):
     lists = [["a", "b"], ["c", "d"], ["e", "f"], ["d", "a"], ["g", "g"], ["f", "e"]]
     samples = read(tmp_path, *(row("diff", "Compare.", names) for names in lists))
     # 0 and 1 are joined only by 3; 2 and 5 share both images; 4 stands alone.
     assert [int(sample.cluster[-5:]) for sample in samples] == [0, 0, 2, 0, 4, 2]
 
 
-def test_the_revised_file_is_another_benchmark_and_its_scale_must_be_given(tmp_path: Path) -> None:
-    thousand = row("diff", "Compare.", ["a", "b"], answer=[100, 200, 500, 600])
+def test_the_revised_file_is_another_benchmark_and_its_scale_must_be_given(tmp_path):
+    one = row("diff", "Compare.", ["a", "b"])
+    thousand = one | {"answer": [100, 200, 500, 600]}
     with pytest.raises(UserError, match="give --scale"):
         read(tmp_path, thousand, revision="revised")
     (sample,) = read(tmp_path, thousand, revision="revised", scale=1000)
@@ -132,18 +123,14 @@ def test_the_revised_file_is_another_benchmark_and_its_scale_must_be_given(tmp_p
     assert sample.images[0].startswith("mig_bench_revised/images/")
     assert sample.source["revision"] == "revised"
     assert sample.box == pytest.approx((0.1, 0.2, 0.5, 0.6))
-
-
-def test_a_wrong_scale_is_refused_instead_of_excluding_every_row(tmp_path: Path) -> None:
-    thousand = row("diff", "Compare.", ["a", "b"], answer=[100, 200, 500, 600])
+    # A wrong scale is refused instead of excluding every row.
     with pytest.raises(UserError, match=r"1 of 1 rows are above 1\.5 .*--scale 1"):
         read(tmp_path, thousand)
-    one = row("diff", "Compare.", ["a", "b"])
     with pytest.raises(UserError, match="--scale 1000"):
         read(tmp_path, one, scale=1000)
 
 
-def test_a_single_box_beyond_the_image_stays_as_released(tmp_path: Path) -> None:
+def test_a_single_box_beyond_the_image_stays_as_released(tmp_path):
     good = [row("diff", "Compare.", [f"{i}", "b"]) for i in range(2)]
     bad = row("diff", "Compare.", ["a", "b"], answer=[0.3, 0.1, 1.9, 0.5])
     samples = read(tmp_path, *good, bad)
@@ -151,7 +138,7 @@ def test_a_single_box_beyond_the_image_stays_as_released(tmp_path: Path) -> None
     assert not samples[2].has_valid_targets
 
 
-def test_faulty_rows_are_reported_and_the_others_kept(tmp_path: Path) -> None:
+def test_faulty_rows_are_reported_and_the_others_kept(tmp_path):
     rows = [
         row("diff", "Compare.", ["a.jpg", "b.jpg", "c.jpg"]),
         row("diff", "Compare.", ["a.jpg", "b.jpg"]),
@@ -171,11 +158,6 @@ def test_faulty_rows_are_reported_and_the_others_kept(tmp_path: Path) -> None:
         read_annotations(tmp_path / "MIG_data.json")
 
 
-def test_a_file_without_one_sound_row_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none of 2 rows is sound; .* row 0: no field 'task'"):
-        read_rows(write(tmp_path, [{"image": "a.jpg"}, {"image": "b.jpg"}]))
-
-
 ROW = row("diff", "Compare.", ["a.jpg", "b.jpg"])
 
 
@@ -188,9 +170,7 @@ ROW = row("diff", "Compare.", ["a.jpg", "b.jpg"])
         ({"answer": [0.1, 0.2, float("nan"), 0.4]}, "'answer'"),
         ({"answer": [0.1, 0.2, 10**400, 0.4]}, "'answer'"),
         ({"answer": None}, "'answer' is None"),
-        ({"answer": "0.1 0.2 0.3 0.4"}, "'answer'"),
         ({"images": []}, r"'images' is \[\]"),
-        ({"images": "a.jpg"}, "'images'"),
         ({"images": ["./MIG-Bench/images/a.jpg", 3]}, "'images'"),
         ({"images": ["./elsewhere/a.jpg", "./elsewhere/b.jpg"]}, "'images' .*MIG-Bench/images/"),
         ({"images": ["./MIG-Bench/images/../../../etc/passwd"]}, "'images' .*stay below"),
@@ -204,18 +184,12 @@ ROW = row("diff", "Compare.", ["a.jpg", "b.jpg"])
         ({"need_format": "yes"}, "'need_format' is 'yes'; expected true or false"),
     ],
 )
-def test_schema_errors_name_row_and_field(
-    tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
+def test_schema_errors_name_row_and_field(tmp_path, changes, message):
     with pytest.raises(UserError, match=message) as caught:
         read(tmp_path, ROW, ROW, ROW | changes)
     assert str(caught.value).startswith("MIG_data.json row 2: ")
-
-
-def test_a_missing_field_is_named(tmp_path: Path) -> None:
-    without = {name: value for name, value in ROW.items() if name != "answer"}
-    with pytest.raises(UserError, match="row 0: no field 'answer'; it is an object with task"):
-        read(tmp_path, without)
+    with pytest.raises(UserError, match=r"none of 2 rows is sound; .* row 0: no field 'task'"):
+        read_rows(write(tmp_path, [{"image": "a.jpg"}, {"image": "b.jpg"}]))
 
 
 @pytest.mark.parametrize(
@@ -233,26 +207,20 @@ def test_a_missing_field_is_named(tmp_path: Path) -> None:
         (b"[" + b"9" * 5000 + b"]", "not JSON"),
     ],
 )
-def test_files_that_are_no_annotation_file(tmp_path: Path, content: bytes, message: str) -> None:
+def test_files_that_are_no_annotation_file(tmp_path, content, message):
     path = tmp_path / "MIG_data.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         read_annotations(path)
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_files_and_folders_that_are_not_there(tmp_path):
     with pytest.raises(UserError, match=r"cannot read the annotation file .*absent\.json: No such"):
         read_annotations(tmp_path / "absent.json")
     with pytest.raises(UserError, match="Is a directory"):
         read_annotations(tmp_path)
-
-
-def test_an_unknown_revision_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"unknown revision 'new'.*original, revised"):
         read(tmp_path, ROW, revision="new")
-
-
-def test_a_folder_without_the_release_has_no_images(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no images of MIG-Bench in"):
         images_folder(tmp_path)
     (tmp_path / "MIG-Bench" / "images" / "common").mkdir(parents=True)

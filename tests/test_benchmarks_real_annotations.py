@@ -94,7 +94,7 @@ def valid(boxes: Array) -> npt.NDArray[np.bool_]:
 # --- the file itself -------------------------------------------------------------------------
 
 
-def test_every_row_is_read(samples: list[GroundingSample], raw: list[dict[str, Any]]) -> None:
+def test_every_row_is_read(samples, raw):
     assert len(samples) == 4295
     assert Counter(sample.task for sample in samples) == TASK_ROWS
     for number, (sample, row) in enumerate(zip(samples, raw, strict=True)):
@@ -105,7 +105,7 @@ def test_every_row_is_read(samples: list[GroundingSample], raw: list[dict[str, A
     assert [s.task for s in samples if not s.image_is_given] == ["group_grounding"] * 499
 
 
-def test_target_images_by_the_rows_of_one_list(samples: list[GroundingSample]) -> None:
+def test_target_images_by_the_rows_of_one_list(samples):
     """Where the rows of a list ask for its images one by one, each is the target of one row."""
     requested: dict[tuple[str, tuple[str, ...]], list[int]] = {}
     for sample in samples:
@@ -116,7 +116,7 @@ def test_target_images_by_the_rows_of_one_list(samples: list[GroundingSample]) -
         assert sorted(targets) == list(range(int(task == "object_tracking"), len(images)))
 
 
-def test_target_images_by_the_names_of_the_files(samples: list[GroundingSample]) -> None:
+def test_target_images_by_the_names_of_the_files(samples):
     marks = {"diff": "_target.png", "refer_grounding": ("_raw.jpg", "_raw.png")}
     for sample in samples:
         target = sample.images[sample.target_image]
@@ -129,7 +129,7 @@ def test_target_images_by_the_names_of_the_files(samples: list[GroundingSample])
             )
 
 
-def test_target_images_counted_by_task(samples: list[GroundingSample]) -> None:
+def test_target_images_counted_by_task(samples):
     counts: dict[str, Counter[int]] = {}
     for sample in samples:
         counts.setdefault(sample.task, Counter())[sample.target_image] += 1
@@ -143,9 +143,7 @@ def test_target_images_counted_by_task(samples: list[GroundingSample]) -> None:
         assert counts[task] == {1: TASK_ROWS[task]}
 
 
-def test_rows_of_one_cluster_share_images_and_others_do_not(
-    samples: list[GroundingSample],
-) -> None:
+def test_rows_of_one_cluster_share_images_and_others_do_not(samples):
     cluster_of: dict[str, str] = {}
     for sample in samples:
         for image in sample.images:
@@ -155,7 +153,7 @@ def test_rows_of_one_cluster_share_images_and_others_do_not(
     assert len(cluster_of) == 5887
 
 
-def test_audit_reports_the_known_faults(samples: list[GroundingSample]) -> None:
+def test_audit_reports_the_known_faults(samples):
     audit = audit_annotations(samples, {})
     rows = {f.kind: [int(case.samples[0][-5:]) for case in f.cases] for f in audit.findings}
     assert rows["invalid_box"] == [7, 34, 105, 126, 163, 512, 703]
@@ -172,9 +170,7 @@ def test_audit_reports_the_known_faults(samples: list[GroundingSample]) -> None:
     assert sum(check["confirmed"] for check in checks) == 4104
 
 
-def test_fingerprint_of_the_released_file(
-    samples: list[GroundingSample], raw: list[dict[str, Any]]
-) -> None:
+def test_fingerprint_of_the_released_file(samples, raw):
     digest = hashlib.sha256()
     for number, (sample, row) in enumerate(zip(samples, raw, strict=True)):
         line = [
@@ -190,9 +186,7 @@ def test_fingerprint_of_the_released_file(
     assert fingerprint(reversed(samples)) == expected
 
 
-def test_a_real_pair_of_images_in_pixels(
-    samples: list[GroundingSample], shared_dir: Path, tmp_path: Path
-) -> None:
+def test_a_real_pair_of_images_in_pixels(samples, shared_dir, tmp_path):
     (sample,) = (s for s in samples if s.images[1].endswith("semantic_co/case076_2.jpg"))
     assert sample.box == (0.502, 0.008, 0.839, 0.392)
     folder = shared_dir / "data" / "mig_bench" / "images" / "correspondence" / "semantic_co"
@@ -392,19 +386,14 @@ def assert_metrics(
     assert result.metrics["macro"]["acc@0.5"] == pytest.approx(np.mean(means))
 
 
-def test_every_box_dialect_has_its_rounding_here() -> None:
+def test_every_box_dialect_has_its_rounding_here():
     assert sorted(ROUNDING) == sorted(BOX_DIALECTS)
 
 
 @pytest.mark.parametrize("name", BOX_DIALECTS)
 def test_ground_truth_in_its_own_form_scores_what_the_rounding_allows(
-    name: str,
-    samples: list[GroundingSample],
-    true: Array,
-    sizes: list[list[tuple[int, int]]],
-    target_wh: Array,
-    tmp_path: Path,
-) -> None:
+    name, samples, true, sizes, target_wh, tmp_path
+):
     dialect = get_dialect(name)
     needs_sizes = dialect.needs_image_size or dialect.needs_input_size
     result, ious, _ = run(
@@ -471,14 +460,8 @@ def m(wh: Array) -> Array:
 
 @pytest.mark.parametrize(("writer", "reader"), WRONG, ids=[f"{a}-as-{b}" for a, b in WRONG])
 def test_a_wrong_dialect_gives_what_its_scale_must_give(
-    writer: str,
-    reader: str,
-    samples: list[GroundingSample],
-    true: Array,
-    sizes: list[list[tuple[int, int]]],
-    target_wh: Array,
-    tmp_path: Path,
-) -> None:
+    writer, reader, samples, true, sizes, target_wh, tmp_path
+):
     texts = written(writer, samples, sizes)
     result, ious, statuses = run(samples, tmp_path, texts, dialect=reader, sizes=sizes)
     rule = WRONG[writer, reader]
@@ -508,9 +491,7 @@ def perfect(true: Array) -> list[str]:
 
 
 @pytest.mark.parametrize("protocol", ["univg-r1", "migician"])
-def test_perfect_answers_under_a_published_protocol(
-    protocol: str, samples: list[GroundingSample], true: Array, tmp_path: Path
-) -> None:
+def test_perfect_answers_under_a_published_protocol(protocol, samples, true, tmp_path):
     result, _, statuses = run(samples, tmp_path, perfect(true), protocol=protocol)
     for task, row in result.metrics["tasks"].items():
         lost = INVERTED if task == "common_object" else 0
@@ -521,9 +502,7 @@ def test_perfect_answers_under_a_published_protocol(
     assert Counter(statuses) == {"ok": 4290, "invalid_box": 5}
 
 
-def test_perfect_answers_under_univg_leave_the_invalid_rows_out(
-    samples: list[GroundingSample], true: Array, tmp_path: Path
-) -> None:
+def test_perfect_answers_under_univg_leave_the_invalid_rows_out(samples, true, tmp_path):
     result, _, _ = run(samples, tmp_path, perfect(true), dialect="univg_r1")
     assert result.metrics["macro"]["acc@0.9"] == 1.0
     assert sum(row["n"] for row in result.metrics["tasks"].values()) == 4288
@@ -532,18 +511,14 @@ def test_perfect_answers_under_univg_leave_the_invalid_rows_out(
     assert result.metrics["tasks"]["group_grounding"]["image_acc"] == 0.0
 
 
-def test_decimals_lose_everything_under_univg_r1(
-    samples: list[GroundingSample], true: Array, tmp_path: Path
-) -> None:
+def test_decimals_lose_everything_under_univg_r1(samples, true, tmp_path):
     """int() fails on a decimal, and the rule then scores the box of zeros."""
     texts = [f"[{a:.3f}, {b:.3f}, {c:.3f}, {d:.3f}]" for a, b, c, d in true.tolist()]
     result, _, _ = run(samples, tmp_path, texts, protocol="univg-r1")
     assert result.metrics["macro"]["miou"] == 0.0
 
 
-def test_a_coordinate_of_1_becomes_a_thousandth_under_migician(
-    samples: list[GroundingSample], true: Array, tmp_path: Path
-) -> None:
+def test_a_coordinate_of_1_becomes_a_thousandth_under_migician(samples, true, tmp_path):
     """A single match: values from 1 on are divided by 1000, on 0-1 answers too."""
     texts = [f"[{a:.3f}, {b:.3f}, {c:.3f}, {d:.3f}]" for a, b, c, d in true.tolist()]
     result, ious, _ = run(samples, tmp_path, texts, protocol="migician")
@@ -556,12 +531,7 @@ def test_a_coordinate_of_1_becomes_a_thousandth_under_migician(
 
 
 @pytest.mark.parametrize("protocol", ["univg-r1+migician-y", "migician+y"])
-def test_the_stretched_y_of_one_rival(
-    protocol: str,
-    samples: list[GroundingSample],
-    true: Array,
-    tmp_path: Path,
-) -> None:
+def test_the_stretched_y_of_one_rival(protocol, samples, true, tmp_path):
     result, ious, _ = run(samples, tmp_path, perfect(true), protocol=protocol)
     stretched = true.copy()
     for column, factor in ((1, 1.05), (3, 1.10)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
 import re
@@ -18,13 +19,14 @@ import refcoco_forms
 from refcoco_forms import OBJECTS, SIZES, WRITERS, Object, each
 
 from univg_eval.benchmarks.readers.common.release import ItemError, Release
-from univg_eval.benchmarks.readers.refcoco import DATASETS, EXPRESSIONS, FORMS, open_refcoco
+from univg_eval.benchmarks.readers.refcoco import EXPRESSIONS, FORMS, open_refcoco
 from univg_eval.cli import main
 from univg_eval.errors import UserError
 from univg_eval.images.reading import open_images
 from univg_eval.samples import GroundingSample, fingerprint, load_manifest, load_samples
 
-pytest.importorskip("pyarrow")
+pa = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 DOC = lmms_data.REPO / "docs" / "refcoco.md"
 
 
@@ -51,9 +53,7 @@ def open_form(form: str, releases: dict[str, Path], train2014: Path, **changes: 
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_means_the_same_samples(
-    form: str, releases: dict[str, Path], train2014: Path
-) -> None:
+def test_every_form_means_the_same_samples(form, releases, train2014):
     release = open_form(form, releases, train2014)
     samples = convert(release)
     truth = [(split, o, text) for split, rows in OBJECTS.items() for o, text in each(rows)]
@@ -74,7 +74,7 @@ def test_every_form_means_the_same_samples(
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_ids_are_the_rows_of_a_split(form: str, releases: dict[str, Path], train2014: Path) -> None:
+def test_ids_are_the_rows_of_a_split(form, releases, train2014):
     samples = convert(open_form(form, releases, train2014))
     ids = [sample.id for sample in samples]
     if FORMS[form].kind == "parquet":
@@ -87,7 +87,7 @@ def test_ids_are_the_rows_of_a_split(form: str, releases: dict[str, Path], train
     assert chosen == samples[-4:]
 
 
-def test_embedded_images_are_written_once(releases: dict[str, Path], tmp_path: Path) -> None:
+def test_embedded_images_are_written_once(releases, tmp_path):
     workspace = tmp_path / "refcoco"
     release = open_refcoco(releases["lmms_lab"], form="lmms_lab", workspace=workspace)
     assert release.links == {}
@@ -107,7 +107,7 @@ def test_embedded_images_are_written_once(releases: dict[str, Path], tmp_path: P
     assert len({sample.cluster for sample in samples}) == len(SIZES)
 
 
-def test_one_file_and_its_split(releases: dict[str, Path], train2014: Path, tmp_path: Path) -> None:
+def test_one_file_and_its_split(releases, train2014, tmp_path):
     file = releases["shikra"] / "REC_refcoco_unc_testA.jsonl"
     options = {"form": "shikra", "images": train2014}
     assert {s.split for s in convert(open_refcoco(file, **options))} == {"testA"}
@@ -115,17 +115,13 @@ def test_one_file_and_its_split(releases: dict[str, Path], train2014: Path, tmp_
     with pytest.raises(UserError, match=r"does not name its split.*--split"):
         open_refcoco(own, **options)
     assert {s.split for s in convert(open_refcoco(own, splits=["testA"], **options))} == {"testA"}
-    with pytest.raises(
-        UserError, match="holds split 'testA' of refcoco by its name; expected testB"
-    ):
+    with pytest.raises(UserError, match=r"split 'testA' of refcoco .* expected testB"):
         open_refcoco(file, splits=["testB"], **options)
-    with pytest.raises(
-        UserError, match=r"testA.* of refcoco by its name; expected val, testA, testB of re"
-    ):
+    with pytest.raises(UserError, match=r"testA.* of refcoco .* expected .* of refcoco\+"):
         open_refcoco(file, dataset="refcoco+", **options)
 
 
-def test_the_plus_and_g_sets_are_benchmarks_of_their_own(tmp_path: Path, train2014: Path) -> None:
+def test_the_plus_and_g_sets_are_benchmarks_of_their_own(tmp_path, train2014):
     plus = refcoco_forms.write_shikra(tmp_path / "plus", dataset="refcoco+")
     sample = convert(open_refcoco(plus, form="shikra", images=train2014, dataset="refcoco+"))[0]
     assert (sample.id, sample.benchmark) == ("refcoco_plus-val-00000", "refcoco_plus")
@@ -154,32 +150,23 @@ def test_the_plus_and_g_sets_are_benchmarks_of_their_own(tmp_path: Path, train20
         ({"dataset": "refcocog"}, r"no files of refcocog \(val, test\) in form 'shikra'"),
     ],
 )
-def test_refused_settings(
-    releases: dict[str, Path], train2014: Path, options: dict[str, Any], message: str
-) -> None:
+def test_refused_settings(releases, train2014, options, message):
     with pytest.raises(UserError, match=message):
         open_refcoco(releases["shikra"], **({"form": "shikra", "images": train2014} | options))
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("other", FORMS)
-def test_a_file_of_another_form_is_named_as_such(
-    form: str, other: str, releases: dict[str, Path], train2014: Path, tmp_path: Path
-) -> None:
-    if form == other:
-        return
-    folder = releases[other]
-    file = next(path for path in sorted(folder.rglob("*testB*")) if path.is_file())
+@pytest.mark.parametrize(("form", "other"), [*itertools.permutations(FORMS, 2)])
+def test_a_file_of_another_form_is_named_as_such(form, other, releases, train2014, tmp_path):
+    file = next(path for path in sorted(releases[other].rglob("*testB*")) if path.is_file())
     own = Path(shutil.copy(file, tmp_path / ("x" + file.suffix)))
-    options = {"form": form, "images": train2014, "splits": ["testB"]}
     with pytest.raises(UserError) as caught:
-        open_refcoco(own, **options)
+        open_refcoco(own, form=form, images=train2014, splits=["testB"])
     same_kind = FORMS[form].kind == FORMS[other].kind
     assert str(own) in str(caught.value)
     assert (f"those of form {other}" in str(caught.value)) == same_kind
 
 
-def test_a_missing_split(releases: dict[str, Path], train2014: Path, tmp_path: Path) -> None:
+def test_a_missing_split(releases, train2014, tmp_path):
     folder = shutil.copytree(releases["vlm_r1"], tmp_path / "some")
     (folder / "refcoco_testB.json").unlink()
     options = {"form": "vlm_r1", "images": train2014}
@@ -190,7 +177,7 @@ def test_a_missing_split(releases: dict[str, Path], train2014: Path, tmp_path: P
         open_refcoco(tmp_path / "none", **options)
 
 
-def test_half_a_download(releases: dict[str, Path], train2014: Path, tmp_path: Path) -> None:
+def test_half_a_download(releases, train2014, tmp_path):
     folder = shutil.copytree(releases["lmms_lab"], tmp_path / "half")
     options = {"form": "lmms_lab", "images": train2014}
     (folder / "data" / "val-00001-of-00002.parquet").unlink()
@@ -207,9 +194,7 @@ def test_half_a_download(releases: dict[str, Path], train2014: Path, tmp_path: P
         open_refcoco(lists, form="vlm_r1", images=train2014)
 
 
-def test_a_faulty_first_row_does_not_condemn_the_file(
-    releases: dict[str, Path], train2014: Path, tmp_path: Path
-) -> None:
+def test_a_faulty_first_row_does_not_condemn_the_file(releases, train2014, tmp_path):
     lines = (releases["shikra"] / "REC_refcoco_unc_testA.jsonl").read_text().splitlines()
     path = tmp_path / "REC_refcoco_unc_testA.jsonl"
     path.write_text("\n".join(['{"img_path": 1}', *lines]))
@@ -227,38 +212,27 @@ class Bomb:
         return (Path.touch, (Path("exploded"),))
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("refs(unc).p", r"is a Python pickle.*jxu124.*docs/refcoco\.md"),
-        ("refs.pkl", "is a Python pickle"),
-        ("REC_refcoco_unc_testA.jsonl", "holds no JSON objects"),
-    ],
-)
+PICKLES = [
+    ("refs(unc).p", "", r"is a Python pickle.*jxu124.*docs/refcoco\.md"),
+    ("refs.pkl", "", "is a Python pickle"),
+    ("REC_refcoco_unc_testA.jsonl", "", "holds no JSON objects"),
+    (".", "refs(unc).p", r"original release, .* pickle.*docs/refcoco\.md"),
+]
+
+
+@pytest.mark.parametrize(("source", "inside", "message"), PICKLES)
 @pytest.mark.parametrize("protocol", [0, 2, 5])
 def test_a_pickle_is_refused_unopened(
-    name: str,
-    message: str,
-    protocol: int,
-    tmp_path: Path,
-    train2014: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    source, inside, message, protocol, tmp_path, train2014, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / name
-    path.write_bytes(pickle.dumps([Bomb()], protocol=protocol))
+    (tmp_path / source / inside).write_bytes(pickle.dumps([Bomb()], protocol=protocol))
     with pytest.raises(UserError, match=message):
-        open_refcoco(path, form="shikra", images=train2014)
+        open_refcoco(tmp_path / source, form="shikra", images=train2014)
     assert not (tmp_path / "exploded").exists()
 
 
-def test_the_folder_of_the_original_release(tmp_path: Path, train2014: Path) -> None:
-    (tmp_path / "refs(unc).p").write_bytes(b"(lp1\n")
-    with pytest.raises(UserError, match=r"original release, .* pickle.*docs/refcoco\.md"):
-        open_refcoco(tmp_path, form="jxu124", images=train2014)
-
-
-def test_more_rows_than_the_reported_split_are_refused(tmp_path: Path, train2014: Path) -> None:
+def test_more_rows_than_the_reported_split_are_refused(tmp_path, train2014):
     """lmms-lab's val has two partitions in it: 8,811 rows where UNC's has 3,811."""
     crowd = replace(OBJECTS["val"][1], expressions=tuple("vase" for _ in range(10_835)))
     mixed = refcoco_forms.write_lmms_lab(tmp_path / "mixed", OBJECTS | {"val": [crowd]})
@@ -268,7 +242,7 @@ def test_more_rows_than_the_reported_split_are_refused(tmp_path: Path, train2014
     assert open_refcoco(mixed, splits=["testA", "testB"], **options).n_items == 2
 
 
-def test_another_set_is_recognised_by_its_size(tmp_path: Path, train2014: Path) -> None:
+def test_another_set_is_recognised_by_its_size(tmp_path, train2014):
     n = EXPRESSIONS["refcoco+"]["val"]
     plus = [replace(OBJECTS["val"][1], expressions=("vase",) * n)]
     folder = refcoco_forms.write_jxu124(tmp_path, {"val": plus})
@@ -280,19 +254,18 @@ def test_another_set_is_recognised_by_its_size(tmp_path: Path, train2014: Path) 
 # Faulty rows
 
 
-def faulty(tmp_path: Path, train2014: Path, form: str, row: dict[str, Any] | str) -> ItemError:
-    """The error of a row in the middle of two sound ones."""
-    o = OBJECTS["testA"][0]
-    make = {"shikra": refcoco_forms.shikra_row, "vlm_r1": refcoco_forms.vlm_r1_row}[form]
-    good = make(o, "man")
+def faulty(tmp_path, train2014, row, form="shikra") -> ItemError:
+    """The error of a row (as text, or what differs) in the middle of two sound ones."""
+    make, name = {
+        "shikra": (refcoco_forms.shikra_row, "REC_refcoco_unc_testA.jsonl"),
+        "vlm_r1": (refcoco_forms.vlm_r1_row, "refcoco_testA.jsonl"),
+    }[form]
+    good = make(OBJECTS["testA"][0], "man")
     bad = row if isinstance(row, str) else json.dumps(good | row)
-    name = {"shikra": "REC_refcoco_unc_testA.jsonl", "vlm_r1": "refcoco_testA.jsonl"}[form]
-    path = tmp_path / name
-    path.write_text("\n".join([json.dumps(good), bad, json.dumps(good)]), encoding="utf-8")
-    first, middle, last = open_refcoco(path, form=form, images=train2014).items
-    assert [first.convert()[0].id, last.convert()[0].id] == [
-        *("refcoco-testA-00000", "refcoco-testA-00002"),
-    ]
+    (tmp_path / name).write_text("\n".join([json.dumps(good), bad, json.dumps(good)]))
+    first, middle, last = open_refcoco(tmp_path / name, form=form, images=train2014).items
+    assert first.convert()[0].id == "refcoco-testA-00000"
+    assert last.convert()[0].id == "refcoco-testA-00002"
     with pytest.raises(ItemError, match=re.escape(f"{name} row 1: ")) as caught:
         middle.convert()
     return caught.value
@@ -303,7 +276,6 @@ def faulty(tmp_path: Path, train2014: Path, form: str, row: dict[str, Any] | str
     [
         ("{broken", "invalid_row", "is no JSON object"),
         ("[1]", "invalid_row", r"is \[1\]; expected an object"),
-        ('"man"', "invalid_row", "is 'man'; expected an object"),
         ('{"img_path": "a", "img_path": "b"}', "invalid_row", "duplicate key 'img_path'"),
         ('{"img_path": "a"}', "invalid_row", "has no expression, bbox, height, width"),
         ({"img_path": ""}, "invalid_row", "'img_path' is ''"),
@@ -312,7 +284,6 @@ def faulty(tmp_path: Path, train2014: Path, form: str, row: dict[str, Any] | str
         ({"expression": " "}, "invalid_row", "'expression' is ' '"),
         ({"expression": ["man"]}, "invalid_row", "'expression' is"),
         ({"bbox": [1, 2, 3]}, "invalid_row", "expected four numbers in pixels"),
-        ({"bbox": [1, 2, 3, "4"]}, "invalid_row", "expected four numbers"),
         ({"bbox": [1, 2, 3, 1e9]}, "invalid_row", "expected four numbers"),
         ({"bbox": [70, 20, 30, 40]}, "invalid_row", r"no box in an image of 120x90.*x, y, width"),
         ({"bbox": [10, 20, 121.5, 40]}, "invalid_row", "no box in an image of 120x90"),
@@ -322,45 +293,40 @@ def faulty(tmp_path: Path, train2014: Path, form: str, row: dict[str, Any] | str
         ({"dataset_name": "refcocog"}, "invalid_row", "'dataset_name' is 'refcocog'; expected"),
     ],
 )
-def test_a_faulty_row_is_named_and_the_others_are_kept(
-    tmp_path: Path, train2014: Path, row: Any, kind: str, message: str
-) -> None:
-    error = faulty(tmp_path, train2014, "shikra", row)
+def test_a_faulty_row_is_named_and_the_others_are_kept(tmp_path, train2014, row, kind, message):
+    error = faulty(tmp_path, train2014, row)
     assert error.kind == kind
     assert re.search(message, str(error)), str(error)
 
 
-def test_two_statements_of_a_box_have_to_agree(tmp_path: Path, train2014: Path) -> None:
-    error = faulty(tmp_path, train2014, "vlm_r1", {"normalized_solution": [83, 222, 250, 666]})
+def test_two_statements_of_a_box_have_to_agree(tmp_path, train2014):
+    error = faulty(tmp_path, train2014, {"normalized_solution": [83, 222, 250, 666]}, "vlm_r1")
     assert "not the same box" in str(error)
-    o = OBJECTS["testA"][0]
-    swapped = replace(o, box=(10.0, 20.0, 40.0, 60.0))  # what xywh would look like, read as xyxy
-    table = refcoco_forms.jxu124_table([swapped], "testA")
-    column = table.column_names.index("bbox")
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    wrong = table.set_column(column, "bbox", pa.array([list(swapped.box)]))
-    parquet.write_table(wrong, tmp_path / "testA.parquet")
-    (item,) = open_refcoco(tmp_path / "testA.parquet", form="jxu124", images=train2014).items
+    swapped = (10.0, 20.0, 40.0, 60.0)  # what xywh would look like, read as xyxy
+    table = refcoco_forms.jxu124_table([replace(OBJECTS["testA"][0], box=swapped)], "testA")
+    path = write_changed(tmp_path / "testA.parquet", table, "bbox", pa.array([list(swapped)]))
+    (item,) = open_refcoco(path, form="jxu124", images=train2014).items
     with pytest.raises(ItemError, match=r"testA\.parquet row 0: .*not the same box"):
         item.convert()
 
 
-@pytest.mark.parametrize(("named", "is_right"), [("testA", True), ("test", True), ("val", False)])
-def test_the_split_that_a_row_names(
-    tmp_path: Path, train2014: Path, named: str, is_right: bool
-) -> None:
-    from pyarrow import parquet
+def write_changed(path: Path, table: Any, name: str, column: Any) -> Path:
+    """A table as a Parquet file, with another column of the name."""
+    wrong = table.set_column(table.column_names.index(name), name, column)
+    parquet.write_table(wrong, path)
+    return path
 
-    table = refcoco_forms.jxu124_table(OBJECTS["testA"], named)
-    parquet.write_table(table, tmp_path / "test-00000-of-00001.parquet")
-    release = open_refcoco(tmp_path, form="jxu124", images=train2014)
-    if is_right:
-        assert {sample.split for sample in convert(release)} == {"testA"}
-    else:
-        with pytest.raises(ItemError, match="'split' is 'val', but the file is that of 'testA'"):
-            convert(release)
+
+def test_the_split_that_a_row_names(tmp_path, train2014):
+    def opened(named: str) -> Release:
+        table = refcoco_forms.jxu124_table(OBJECTS["testA"], named)
+        parquet.write_table(table, tmp_path / "test-00000-of-00001.parquet")
+        return open_refcoco(tmp_path, form="jxu124", images=train2014)
+
+    for named in ("testA", "test"):
+        assert {sample.split for sample in convert(opened(named))} == {"testA"}
+    with pytest.raises(ItemError, match="'split' is 'val', but the file is that of 'testA'"):
+        convert(opened("val"))
 
 
 @pytest.mark.parametrize(
@@ -372,26 +338,18 @@ def test_the_split_that_a_row_names(
         ({"bytes": b"\xff\xd8\xff broken", "path": None}, "unreadable_image", "as an image"),
     ],
 )
-def test_faulty_embedded_images(tmp_path: Path, image: Any, kind: str, message: str) -> None:
-    import pyarrow as pa
-    from pyarrow import parquet
-
+def test_faulty_embedded_images(tmp_path, image, kind, message):
     table = refcoco_forms.lmms_lab_table(OBJECTS["testA"])
-    images = pa.array([image], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-    table = table.set_column(table.column_names.index("image"), "image", images)
-    parquet.write_table(table, tmp_path / "testA.parquet")
-    release = open_refcoco(
-        tmp_path / "testA.parquet", form="lmms_lab", workspace=tmp_path / "refcoco"
-    )
+    images = pa.array([image], table.schema.field("image").type)
+    path = write_changed(tmp_path / "testA.parquet", table, "image", images)
+    release = open_refcoco(path, form="lmms_lab", workspace=tmp_path / "refcoco")
     with pytest.raises(ItemError, match=message) as caught:
         convert(release)
     assert caught.value.kind == kind
 
 
-def test_images_that_cannot_be_read_or_written(releases: dict[str, Path], tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_or_written(releases, tmp_path):
     """A damaged page of a file, and a workspace that is a file, end with one message."""
-    from pyarrow import parquet
-
     sound = releases["lmms_lab"] / "data" / "testA-00000-of-00001.parquet"
     group = parquet.ParquetFile(sound).metadata.row_group(0)
     columns = [group.column(k) for k in range(group.num_columns)]
@@ -408,7 +366,7 @@ def test_images_that_cannot_be_read_or_written(releases: dict[str, Path], tmp_pa
         convert(release)
 
 
-def test_corner_and_size_are_not_read_as_corners(tmp_path: Path) -> None:
+def test_corner_and_size_are_not_read_as_corners(tmp_path):
     """A form that writes sizes, holding corners: outside the image, or a box that is too large."""
     o = Object(77, 5, (60.0, 50.0, 100.0, 80.0), ("man",))  # corners of a box of 40x30
     folder = refcoco_forms.write_lmms_lab(tmp_path, {"testA": [o]})
@@ -417,7 +375,7 @@ def test_corner_and_size_are_not_read_as_corners(tmp_path: Path) -> None:
         convert(release)
 
 
-def test_a_pixel_beyond_the_border_is_cut(tmp_path: Path, train2014: Path) -> None:
+def test_a_pixel_beyond_the_border_is_cut(tmp_path, train2014):
     o = Object(77, 5, (-0.5, 20.0, 121.0, 71.0), ("man",))
     folder = refcoco_forms.write_shikra(tmp_path, {"testA": [o]})
     (sample,) = convert(open_refcoco(folder, form="shikra", images=train2014))
@@ -427,32 +385,22 @@ def test_a_pixel_beyond_the_border_is_cut(tmp_path: Path, train2014: Path) -> No
 # Documents, tasks, and the whole way
 
 
-def test_the_documented_conversion_of_the_pickle(tmp_path: Path, train2014: Path) -> None:
+def test_the_documented_conversion_of_the_pickle(tmp_path, train2014):
     """Its lines make the form shikra from an original release, and run nothing that it holds."""
     (script,) = re.findall(r"^```python\n(.*?)^```", DOC.read_text(encoding="utf-8"), re.M | re.S)
     release = tmp_path / "refer" / "refcoco"
     release.mkdir(parents=True)
     objects = [(split, o) for split, rows in OBJECTS.items() for o in rows]
     refs = [
-        {
-            "ref_id": k,
-            "ann_id": o.number,
-            "image_id": o.photograph,
-            "split": split,
-            "file_name": o.name,
-            "sentences": [{"sent": text, "raw": text, "tokens": []} for text in o.expressions],
-        }
-        for k, (split, o) in enumerate(objects)
+        {"ann_id": o.number, "image_id": o.photograph, "split": split, "file_name": o.name}
+        | {"sentences": [{"sent": text, "tokens": []} for text in o.expressions]}
+        for split, o in objects
     ]
     (release / "refs(unc).p").write_bytes(pickle.dumps(refs, protocol=0))
+    names = {o.photograph: o.name for _, o in objects}
     instances = {
         "images": [
-            {
-                "id": number,
-                "file_name": f"COCO_train2014_{number:012d}.jpg",
-                "width": width,
-                "height": height,
-            }
+            {"id": number, "file_name": names[number], "width": width, "height": height}
             for number, (width, height) in SIZES.items()
         ],
         "annotations": [{"id": o.number, "bbox": list(o.box)} for _, o in objects],
@@ -472,36 +420,17 @@ def test_the_documented_conversion_of_the_pickle(tmp_path: Path, train2014: Path
     assert not (tmp_path / "exploded").exists()
 
 
-def test_the_documents_name_every_form() -> None:
+def test_the_documents_name_every_form():
     text = DOC.read_text(encoding="utf-8")
     for form in FORMS.values():
         (line,) = re.findall(rf"^\| `{form.name}` \|.*$", text, re.M)
-        assert {"xyxy": "| x1, y1, x2, y2 |", "xywh": "| x, y, width, height |"}[
-            form.convention
-        ] in line
+        box = {"xyxy": "| x1, y1, x2, y2 |", "xywh": "| x, y, width, height |"}[form.convention]
+        assert box in line
     for sizes in EXPRESSIONS.values():
         assert ", ".join(f"{n:,}" for n in sizes.values()) in text
 
 
-def test_the_task_files() -> None:
-    import yaml
-
-    folder = lmms_data.TASKS / "refcoco"
-    names = []
-    for dataset, benchmark in DATASETS.items():
-        for split in EXPRESSIONS[dataset]:
-            names.append(f"univg_{benchmark}_{split}")
-            task = yaml.safe_load((folder / f"{names[-1]}.yaml").read_text())
-            assert task["task"] == names[-1]
-            assert (task["dataset_path"], task["test_split"]) == (benchmark, split)
-    group = yaml.safe_load((folder / "_univg_refcoco.yaml").read_text())
-    assert (group["group"], group["task"]) == ("univg_refcoco", names)
-    assert len(list(folder.iterdir())) == len(names) + 1 == 9
-
-
-def test_the_oracle_reaches_one_on_embedded_images(
-    releases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_oracle_reaches_one_on_embedded_images(releases, tmp_path, monkeypatch):
     pytest.importorskip("lmms_eval")
     data = tmp_path / "data"
     monkeypatch.setenv("UNIVG_DATA", str(data))

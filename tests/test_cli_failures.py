@@ -43,9 +43,7 @@ def run_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return folders
 
 
-def test_failures_in_the_terminal_and_for_scripts(
-    run_folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_failures_in_the_terminal_and_for_scripts(run_folders, tmp_path, capsys):
     out_file = tmp_path / "misses.jsonl"
     assert main(["failures", *run_folders, "--out", str(out_file)]) == 0
     out = capsys.readouterr().out
@@ -68,9 +66,7 @@ def test_failures_in_the_terminal_and_for_scripts(
     assert "elsewhere" in result["classes"]
 
 
-def test_tables_fit_a_narrow_terminal_and_lose_no_figure(
-    run_folders: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tables_fit_a_narrow_terminal_and_lose_no_figure(run_folders, monkeypatch, capsys):
     def tables() -> list[list[str]]:
         """The head of each table and, below, its row of all tasks, by words."""
         out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
@@ -104,19 +100,12 @@ def test_tables_fit_a_narrow_terminal_and_lose_no_figure(
         (["--out", "."], "is no regular file"),
     ],
 )
-def test_failures_tells_wrong_arguments(
-    run_folders: list[str], extra: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_failures_tells_wrong_arguments(run_folders, extra, message, capsys):
     assert main(["failures", run_folders[0], *extra]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_failures_needs_the_benchmark(
-    run_folders: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_failures_needs_the_benchmark(run_folders, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("UNIVG_DATA", str(tmp_path / "nothing"))
     assert main(["failures", run_folders[0]]) == 2
     assert "benchmark 'toy' is not prepared" in capsys.readouterr().err

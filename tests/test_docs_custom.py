@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import lmms_data
 import pytest
+from factories import write_clip
 from PIL import Image
 
 from univg_eval.benchmarks.preparing.preparation import prepare_release
@@ -34,31 +36,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "my.jsonl").write_text(block("json"), encoding="utf-8")
     for name, size in SIZES.items():
         Image.new("RGB", size, "gray").save(folder / name)
-    write_clip(folder / "crossing.mp4")
+    write_clip(folder / "crossing.mp4", range(0, 225, 15), (192, 128))
     return folder
 
 
-def write_clip(path: Path) -> None:
-    import av
-    import numpy as np
-
-    with av.open(str(path), "w") as video:
-        stream = video.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 192, 128, "yuv420p"
-        for number in range(15):
-            pixels = np.full((128, 192, 3), number * 15, dtype=np.uint8)
-            video.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        video.mux(stream.encode())
-
-
-def test_the_fields_are_documented() -> None:
+def test_the_fields_are_documented():
     named = re.findall(r"^\| `(\w+)` \|", DOC.read_text(encoding="utf-8"), re.M)
     assert sorted(named) == sorted([*FIELDS, *SPACES])
 
 
-def test_the_example_prepares_and_the_oracle_reaches_one(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_example_prepares_and_the_oracle_reaches_one(folder, tmp_path, monkeypatch):
     pytest.importorskip("lmms_eval")
     data = tmp_path / "data"
     monkeypatch.setenv("UNIVG_DATA", str(data))
@@ -70,11 +57,10 @@ def test_the_example_prepares_and_the_oracle_reaches_one(
     assert [len(sample.targets) for sample in samples] == [1, 1, 1, 2, 2, 0, 1]
     assert [sample.image_is_given for sample in samples].count(False) == 2
 
-    (task,) = (lmms_data.TASKS / "custom").glob("*.yaml")
     (own := tmp_path / "tasks" / "own").mkdir(parents=True)
     for shared in lmms_data.TASKS.glob("*.yml"):
-        (tmp_path / "tasks" / shared.name).write_bytes(shared.read_bytes())
-    (own / task.name).write_bytes(task.read_bytes())
+        shutil.copy(shared, own.parent)
+    shutil.copytree(lmms_data.TASKS / "custom", own, dirs_exist_ok=True)
     (own / "group.yaml").write_text(block("yaml"))
     from lmms_eval.tasks import TaskManager
 
@@ -95,7 +81,7 @@ def test_the_example_prepares_and_the_oracle_reaches_one(
     assert [row["id"] for row in logged["univg_custom_same_object"]] == [samples[1].id]
 
 
-def test_the_lines_that_draw_the_boxes(folder: Path, tmp_path: Path) -> None:
+def test_the_lines_that_draw_the_boxes(folder, tmp_path):
     prepare_release(open_custom(folder / "my.jsonl"), root=tmp_path / "data")
     subprocess.run(
         [sys.executable, "-c", block("python", 0)],
@@ -112,7 +98,7 @@ def test_the_lines_that_draw_the_boxes(folder: Path, tmp_path: Path) -> None:
     assert colors[1] != colors[0]
 
 
-def test_the_conversion_from_coco(tmp_path: Path) -> None:
+def test_the_conversion_from_coco(tmp_path):
     """A COCO file written by hand goes through the documented lines and the reader."""
     coco = {
         "images": [

@@ -123,7 +123,7 @@ def _open(browser, report: Path, fragment: str = "", **options) -> Iterator[Open
 N = N_PLAIN + 5 + len(ATTACKS)
 
 
-def test_all_samples_are_there_a_page_at_a_time(opened: Opened) -> None:
+def test_all_samples_are_there_a_page_at_a_time(opened):
     assert opened.count() == f"{N} of {N} samples"
     assert len(opened.cards()) == 24
     assert opened.page.inner_text("#page-number") == "Page 1 of 3"
@@ -160,7 +160,7 @@ def test_all_samples_are_there_a_page_at_a_time(opened: Opened) -> None:
         ({"run": "0", "failure": "wrong_object"}, 20),
     ],
 )
-def test_filters(one_for_all: Opened, choices: dict[str, str], expected: int) -> None:
+def test_filters(one_for_all, choices, expected):
     for name, value in choices.items():
         if name in ("query", "low", "high"):
             one_for_all.page.fill(f"#f-{name}", value)
@@ -173,7 +173,7 @@ def test_filters(one_for_all: Opened, choices: dict[str, str], expected: int) ->
     one_for_all.until_count(f"{N} of {N} samples")
 
 
-def test_order(opened: Opened) -> None:
+def test_order(opened):
     opened.page.fill("#f-query", "number")
     opened.page.select_option("#f-run", "0")
     opened.page.select_option("#f-sort", "worst")
@@ -189,7 +189,7 @@ def test_order(opened: Opened) -> None:
     assert set(numbers[:8]) == {0, 3, 9, 15, 21, 27, 33, 39}
 
 
-def test_a_view_has_an_address(visit: Visit, report: Path) -> None:
+def test_a_view_has_an_address(visit, report):
     first = visit(report, "#task=b&query=number&page=1&open=toy-004")
     assert first.page.locator("#sample").is_visible()
     assert first.page.inner_text("#sample-title") == "toy-004"
@@ -222,7 +222,7 @@ def test_a_view_has_an_address(visit: Visit, report: Path) -> None:
     assert fifth.page.evaluate("location.hash") == "#task=b"
 
 
-def test_keys(opened: Opened) -> None:
+def test_keys(opened):
     press = opened.page.keyboard.press
     press("j")
     assert opened.focused() == "card-0"
@@ -261,7 +261,7 @@ def test_keys(opened: Opened) -> None:
     assert opened.focused() == "theme"
 
 
-def test_a_sample_opened(opened: Opened) -> None:
+def test_a_sample_opened(opened):
     opened.page.click("#card-2")
     body = opened.page.locator("#sample-body")
     assert body.locator("figure").count() == 2
@@ -281,7 +281,7 @@ def test_a_sample_opened(opened: Opened) -> None:
     )
 
 
-def test_boxes_lie_where_they_are(opened: Opened) -> None:
+def test_boxes_lie_where_they_are(opened):
     """On the screen the truth spans 10 to 50 % of the width and 20 to 60 % of the height."""
     opened.page.click("#card-2")
     side, places = opened.page.evaluate(
@@ -333,7 +333,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run_page(collect([record], root=root), root / "odd.html", root=root).path
 
 
-def test_strips_show_their_boxes(visit: Visit, odd: Path) -> None:
+def test_strips_show_their_boxes(visit, odd):
     one = visit(odd)
     for name in ("wide", "tall", "dot"):
         one.page.evaluate(f"location.hash = 'open={name}'")
@@ -352,7 +352,7 @@ def test_strips_show_their_boxes(visit: Visit, odd: Path) -> None:
         assert ("drawn stretched" in caption) is (name != "dot")
 
 
-def test_of_many_images_those_without_boxes_are_folded(visit: Visit, odd: Path) -> None:
+def test_of_many_images_those_without_boxes_are_folded(visit, odd):
     one = visit(odd, "#open=thirty")
     body = one.page.locator("#sample-body")
     shown = [text.split(" ·")[0] for text in body.locator("figcaption:visible").all_inner_texts()]
@@ -364,7 +364,7 @@ def test_of_many_images_those_without_boxes_are_folded(visit: Visit, odd: Path) 
     assert one.page.is_hidden("#images-field")
 
 
-def test_a_request_that_failed(visit: Visit, odd: Path) -> None:
+def test_a_request_that_failed(visit, odd):
     one = visit(odd, "#query=overloaded&open=plain")
     assert one.count() == "1 of 5 samples"
     answer = one.page.inner_text("#sample-body .answer")
@@ -373,7 +373,7 @@ def test_a_request_that_failed(visit: Visit, odd: Path) -> None:
     assert answer.count(f"The request failed: {message}") == 1
 
 
-def test_print_is_light_and_of_one_sample_if_it_is_open(visit: Visit, report: Path) -> None:
+def test_print_is_light_and_of_one_sample_if_it_is_open(visit, report):
     one = visit(report, "#open=toy-001", color_scheme="dark")
     one.page.emulate_media(media="print", color_scheme="dark")
     assert one.page.is_hidden("#summary") and one.page.is_hidden("#cards")
@@ -384,7 +384,7 @@ def test_print_is_light_and_of_one_sample_if_it_is_open(visit: Visit, report: Pa
     assert one.page.is_visible("#summary") and one.page.is_hidden("#filters")
 
 
-def test_images_that_cannot_be_seen(opened: Opened) -> None:
+def test_images_that_cannot_be_seen(opened):
     opened.page.fill("#f-query", "toy-missing")
     opened.until("document.querySelectorAll('#cards > li').length === 1")
     card = opened.page.locator("#cards article")
@@ -398,7 +398,7 @@ def test_images_that_cannot_be_seen(opened: Opened) -> None:
     assert f"{2 + len(ATTACKS)} images of" in notes
 
 
-def test_no_request_leaves_the_page(opened: Opened) -> None:
+def test_no_request_leaves_the_page(opened):
     page = opened.page
     for _ in range(2):
         page.click("#next-page")
@@ -411,7 +411,7 @@ def test_no_request_leaves_the_page(opened: Opened) -> None:
     assert opened.complaints == []
 
 
-def test_data_stays_data(opened: Opened) -> None:
+def test_data_stays_data(opened):
     """Every attack is shown, opened and searched for; none of it becomes an element."""
     page = opened.page
     allowed = page.evaluate("new Set([...document.querySelectorAll('*')].map(e => e.tagName)).size")
@@ -449,7 +449,7 @@ FORBIDDEN = {
 }
 
 
-def test_the_policy_forbids_requests_scripts_and_styles(opened: Opened) -> None:
+def test_the_policy_forbids_requests_scripts_and_styles(opened):
     broken = opened.page.evaluate(
         """async (expected) => {
           const broken = [];
@@ -490,7 +490,7 @@ def test_the_policy_forbids_requests_scripts_and_styles(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("system", ["light", "dark"])
-def test_light_and_dark(visit: Visit, report: Path, system: str) -> None:
+def test_light_and_dark(visit, report, system):
     one = visit(report, color_scheme=system)
     page = one.page
 
@@ -542,7 +542,7 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("system", ["light", "dark"])
-def test_contrast(visit: Visit, report: Path, system: str) -> None:
+def test_contrast(visit, report, system):
     one = visit(report, "#open=toy-001", color_scheme=system)
     one.page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
     seen, low = one.page.evaluate(CONTRAST)
@@ -593,14 +593,14 @@ STRUCTURE = """() => {
 }"""
 
 
-def test_structure_for_screen_readers(opened: Opened) -> None:
+def test_structure_for_screen_readers(opened):
     opened.page.click("#card-0")
     assert opened.page.evaluate(STRUCTURE) == []
     assert opened.page.get_attribute("#count", "aria-live") == "polite"
     assert opened.page.get_attribute("html", "lang") == "en"
 
 
-def test_focus_can_be_seen(opened: Opened) -> None:
+def test_focus_can_be_seen(opened):
     for _ in range(12):
         opened.page.keyboard.press("Tab")
         outline = opened.page.evaluate(
@@ -611,7 +611,7 @@ def test_focus_can_be_seen(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("width", [1280, 360])
-def test_nothing_is_wider_than_the_window(visit: Visit, report: Path, width: int) -> None:
+def test_nothing_is_wider_than_the_window(visit, report, width):
     one = visit(report, viewport={"width": width, "height": 800})
     assert one.page.evaluate("document.documentElement.scrollWidth") == width
     one.page.click("#card-1")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factories import make_sample
+from factories import make_sample, write_clip
 from PIL import Image
 from run_records import record_of
 
@@ -104,7 +104,7 @@ def read(export: CocoExport, name: str = "annotations") -> Any:
     return json.loads((export.folder / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def test_which_images_of_a_sample_are_there(exported: CocoExport) -> None:
+def test_which_images_of_a_sample_are_there(exported):
     """The given one with the only target, else all; none of a sample that cannot be shown."""
     images = read(exported)["images"]
     assert [(image["sample_id"], image["image_number"]) for image in images] == [
@@ -122,7 +122,7 @@ def test_which_images_of_a_sample_are_there(exported: CocoExport) -> None:
     assert counts == (6, 8, 6, 5)
 
 
-def test_boxes_are_pixels_of_their_image(exported: CocoExport) -> None:
+def test_boxes_are_pixels_of_their_image(exported):
     truth, results = read(exported), read(exported, "results")
     by_id = {image["id"]: (image["sample_id"], image["image_number"]) for image in truth["images"]}
     boxes = {by_id[a["image_id"]]: a["bbox"] for a in truth["annotations"]}
@@ -139,7 +139,7 @@ def test_boxes_are_pixels_of_their_image(exported: CocoExport) -> None:
     assert {key for key in found if key[0] == "toy-00005"} == {("toy-00005", 1), ("toy-00005", 2)}
 
 
-def test_masks(exported: CocoExport) -> None:
+def test_masks(exported):
     from pycocotools import mask
 
     annotations = {a["sample_id"]: a for a in read(exported)["annotations"]}
@@ -151,9 +151,7 @@ def test_masks(exported: CocoExport) -> None:
     assert coco._mask_area(text) == 22
 
 
-def test_cocoapi_reads_and_scores(
-    exported: CocoExport, data: ReportData, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_cocoapi_reads_and_scores(exported, data, capsys):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -167,7 +165,7 @@ def test_cocoapi_reads_and_scores(
     assert evaluation.eval["recall"][0, 0, 0, -1] == pytest.approx(3 / 6)
 
 
-def test_recall_of_cocoapi_is_acc_at_half(root: Path, tmp_path: Path) -> None:
+def test_recall_of_cocoapi_is_acc_at_half(root, tmp_path):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -187,7 +185,7 @@ def test_recall_of_cocoapi_is_acc_at_half(root: Path, tmp_path: Path) -> None:
     assert evaluation.eval["recall"][0, 0, 0, -1] == pytest.approx(hits / 20)
 
 
-def test_supervision_reads_it(exported: CocoExport) -> None:
+def test_supervision_reads_it(exported):
     supervision = pytest.importorskip("supervision", reason="pip install 'univg[dev]'")
     dataset = supervision.DetectionDataset.from_coco(
         images_directory_path=str(exported.folder),
@@ -200,7 +198,7 @@ def test_supervision_reads_it(exported: CocoExport) -> None:
     assert boxes["000004_toy-00002_1.png"] == []
 
 
-def test_images_are_those_of_the_samples_upright(exported: CocoExport, root: Path) -> None:
+def test_images_are_those_of_the_samples_upright(exported, root):
     samples = {sample.id: sample for sample in SAMPLES}
     for image in read(exported)["images"]:
         with Image.open(exported.folder / image["file_name"]) as shown:
@@ -211,7 +209,7 @@ def test_images_are_those_of_the_samples_upright(exported: CocoExport, root: Pat
         assert np.array_equal(pixels, np.asarray(load_image(source)))
 
 
-def test_a_turned_image_is_written_upright(root: Path, tmp_path: Path) -> None:
+def test_a_turned_image_is_written_upright(root, tmp_path):
     images = ("toy/images/turned.jpg",)
     sample = own_sample(
         0, images=images, widths=(32,), heights=(24,), targets=(Target(0, (0, 0, 1, 1)),)
@@ -223,9 +221,7 @@ def test_a_turned_image_is_written_upright(root: Path, tmp_path: Path) -> None:
     assert image["file_name"].endswith(".png") and (image["width"], image["height"]) == (32, 24)
 
 
-def test_two_exports_are_the_same_and_two_runs_share_the_truth(
-    exported: CocoExport, data: ReportData, root: Path, tmp_path: Path
-) -> None:
+def test_two_exports_are_the_same_and_two_runs_share_the_truth(exported, data, root, tmp_path):
     again = export_coco(data, tmp_path / "again", root=root)
     other = collect([record_of(SAMPLES, dict.fromkeys(TEXTS, "[0, 0, 50, 50]"))], root=root)
     third = export_coco(other, tmp_path / "other", root=root)
@@ -235,8 +231,8 @@ def test_two_exports_are_the_same_and_two_runs_share_the_truth(
 
 
 def test_files_are_links_or_else_copies_and_never_overwrite_an_image(
-    data: ReportData, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    data, root, tmp_path, monkeypatch
+):
     linked = export_coco(data, tmp_path / "linked", root=root)
     source = root / "toy" / "images" / "b.png"
     name = read(linked)["images"][0]["file_name"]
@@ -253,9 +249,7 @@ def test_files_are_links_or_else_copies_and_never_overwrite_an_image(
     assert not (copied.folder / name).samefile(source)
 
 
-def test_a_folder_with_something_in_it_is_left_alone(
-    data: ReportData, root: Path, tmp_path: Path
-) -> None:
+def test_a_folder_with_something_in_it_is_left_alone(data, root, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     for path in (tmp_path, tmp_path / "mine.txt"):
         with pytest.raises(UserError, match="exists and is not empty"):
@@ -265,9 +259,7 @@ def test_a_folder_with_something_in_it_is_left_alone(
     assert export_coco(data, tmp_path / "empty", root=root).samples == 6
 
 
-def test_nothing_stays_of_an_export_that_fails(
-    data: ReportData, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_stays_of_an_export_that_fails(data, root, tmp_path, monkeypatch):
     def no_room(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -278,16 +270,9 @@ def test_nothing_stays_of_an_export_that_fails(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_frames_of_a_video_become_images(tmp_path: Path) -> None:
-    av = pytest.importorskip("av", reason="videos need the package av")
+def test_frames_of_a_video_become_images(tmp_path):
     (tmp_path / "toy").mkdir()
-    with av.open(str(tmp_path / "toy" / "clip.mp4"), mode="w") as container:
-        stream = container.add_stream("mpeg4", rate=5)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for value in (0, 100, 200):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), value, np.uint8), "rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    write_clip(tmp_path / "toy" / "clip.mp4", (0, 100, 200))
     frames = {
         "images": ("toy/clip.mp4#frame=0", "toy/clip.mp4#frame=2"),
         "widths": (64, 64),
@@ -304,7 +289,7 @@ def test_frames_of_a_video_become_images(tmp_path: Path) -> None:
     assert files[0].samefile(files[2])  # shared: it takes its room once
 
 
-def test_the_command(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(root, tmp_path, capsys):
     record = record_of(SAMPLES, TEXTS)
     record.write(tmp_path / "run")
     usual = ["export", str(tmp_path / "run"), "--format", "coco", "--root", str(root), "-o"]
@@ -326,7 +311,7 @@ def test_the_command(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "exists and is not empty" in capsys.readouterr().err
 
 
-def test_one_run_at_a_time(data: ReportData, root: Path, tmp_path: Path) -> None:
+def test_one_run_at_a_time(data, root, tmp_path):
     two = collect([data.runs[0].record] * 2, root=root)
     with pytest.raises(UserError, match="2 runs of toy"):
         export_coco(two, tmp_path / "d", root=root)

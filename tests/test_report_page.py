@@ -9,7 +9,6 @@ import io
 import itertools
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -301,7 +300,7 @@ def test_numbers_counts_tones_and_long_texts():
     assert all(f"{sign} word" in text for sign in "✓✗!")
 
 
-def test_a_page_appears_only_when_whole(tmp_path: Path):
+def test_a_page_appears_only_when_whole(tmp_path):
     def broken():
         yield "half"
         raise ZeroDivisionError
@@ -316,7 +315,7 @@ def test_a_page_appears_only_when_whole(tmp_path: Path):
     assert [p.name for p in path.parent.iterdir()] == ["page.html"]
 
 
-def test_a_page_that_cannot_be_written(tmp_path: Path):
+def test_a_page_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "page.html", tmp_path):
         with pytest.raises(UserError, match="cannot write the page"):
