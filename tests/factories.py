@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -36,17 +35,17 @@ def make_sample(number: int = 0, **changes) -> GroundingSample:
 
 
 def write_clip(
-    path: Path, frames: Iterable[Any] = range(0, 200, 10), wh: tuple[int, int] = (64, 48)
+    path: Path, levels: Iterable[int] = range(0, 200, 10), wh: tuple[int, int] = (64, 48)
 ) -> Path:
-    """A video of H.264 at 10 frames a second; a frame is a grey level or (height, width, 3)."""
+    """A video of H.264 at 10 frames a second, each frame of one grey level."""
     av = pytest.importorskip("av")
     if "libx264" not in av.codecs_available:
         pytest.skip("av has no libx264 to write with")
     with av.open(str(path), "w") as file:
         stream = file.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = *wh, "yuv420p"
-        for frame in frames:
-            pixels = np.zeros((wh[1], wh[0], 3), np.uint8) + np.uint8(frame)
+        for level in levels:
+            pixels = np.full((wh[1], wh[0], 3), level, np.uint8)
             file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         file.mux(stream.encode())
     return path

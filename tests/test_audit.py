@@ -371,11 +371,6 @@ def test_an_interrupted_audit_stops_at_once(root, opening):
 # Videos
 
 
-def write_noise(path: Path, n_frames: int = 12) -> Path:
-    seeds = map(np.random.default_rng, range(n_frames))
-    return write_clip(path, (seed.integers(0, 256, (48, 64, 3), np.uint8) for seed in seeds))
-
-
 def frames(number: int, video: str, *numbers: int, **changes: Any) -> GroundingSample:
     fields: dict[str, Any] = {
         "images": tuple(f"toy/{video}#frame={i}" for i in numbers),
@@ -387,7 +382,7 @@ def frames(number: int, video: str, *numbers: int, **changes: Any) -> GroundingS
 
 
 def test_frames_of_videos_are_decoded(root):
-    write_noise(root / "toy" / "good.mp4")
+    write_clip(root / "toy" / "good.mp4", range(12))
     (root / "toy" / "bad.mp4").write_bytes(b"no video at all")
     samples = [
         frames(0, "good.mp4", *range(12)),
@@ -415,12 +410,11 @@ def test_frames_of_videos_are_decoded(root):
 def test_damage_beside_the_requested_frames_is_reported_once_a_video(root):
     """decord shows such a video's frames patched up and says nothing."""
     av = pytest.importorskip("av")
-    path = write_noise(root / "toy" / "clip.mp4", n_frames=24)
+    path = write_clip(root / "toy" / "clip.mp4", range(24))
     with av.open(str(path)) as container:
         packet = [packet for packet in container.demux(video=0) if packet.size][20]
-        begin, length = packet.pos + packet.size // 2, packet.size // 2
     data = bytearray(path.read_bytes())
-    data[begin : begin + length] = bytes(length)
+    data[packet.pos + 4 : packet.pos + packet.size] = bytes(packet.size - 4)  # after its length
     path.write_bytes(data)
     report = audit(root, frames(0, "clip.mp4", 1, 2), frames(1, "clip.mp4", 2), still(2))
     assert cases(report) == {"damaged_video": [("toy-00000", "toy-00001")]}

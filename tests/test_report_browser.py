@@ -48,8 +48,19 @@ class Opened:
             assert time.monotonic() < end, f"never true: {condition}; it says {self.count()!r}"
             time.sleep(0.02)
 
-    def until_count(self, words: str) -> None:
-        self.until(f"document.getElementById('count').textContent === {json.dumps(words)}")
+    def until_text(self, words: str, where: str = "count") -> None:
+        self.until(f"document.getElementById('{where}').textContent === {json.dumps(words)}")
+
+    def until_cards(self, n: int) -> None:
+        self.until(f"document.querySelectorAll('#cards > li').length === {n}")
+
+    def open_all(self) -> None:
+        self.page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+
+    def brightness(self) -> float:
+        """Of the page's ground, from 0 to 255."""
+        colour = self.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        return sum(float(part) for part in re.findall(r"[\d.]+", colour)[:3]) / 3
 
     def focused(self) -> str:
         return self.page.evaluate("document.activeElement.id")
@@ -121,6 +132,7 @@ def _open(browser, report: Path, fragment: str = "", **options) -> Iterator[Open
 
 
 N = N_PLAIN + 5 + len(ATTACKS)
+FAILED = "[LMMS_EVAL_REQUEST_FAILED after 5 retries] <b>overloaded</b>"
 
 
 def test_all_samples_are_there_a_page_at_a_time(opened):
@@ -167,26 +179,24 @@ def test_filters(one_for_all, choices, expected):
         else:
             one_for_all.page.select_option(f"#f-{name}", value)
     words = f"{expected} of {N} samples" if expected else "No sample matches these filters."
-    one_for_all.until_count(words)
+    one_for_all.until_text(words)
     assert len(one_for_all.cards()) == min(expected, 24)
     one_for_all.page.click("button[type=reset]")
-    one_for_all.until_count(f"{N} of {N} samples")
+    one_for_all.until_text(f"{N} of {N} samples")
 
 
 def test_order(opened):
     opened.page.fill("#f-query", "number")
     opened.page.select_option("#f-run", "0")
     opened.page.select_option("#f-sort", "worst")
-    opened.until("document.getElementById('count').textContent.startsWith('40')")
-    numbers = [int(name.removeprefix("toy-")) for name in opened.cards()]
-    assert numbers[:20] == list(range(1, 40, 2))
-    assert numbers[20:] == [0, 2, 4, 6]
+    opened.until_text(f"{N_PLAIN} of {N} samples")
+    misses = [f"toy-{number:03d}" for number in range(1, 40, 2)]
+    assert opened.cards() == [*misses, "toy-000", "toy-002", "toy-004", "toy-006"]
     # A is right with IoU 1 and B has no box or 0.375: on 0 they differ by 1, on 2, 4, 8 by 0.625.
     opened.page.select_option("#f-run", "")
     opened.page.select_option("#f-sort", "spread")
     opened.until("document.querySelector('#cards .open').textContent !== 'toy-001'")
-    numbers = [int(name.removeprefix("toy-")) for name in opened.cards()]
-    assert set(numbers[:8]) == {0, 3, 9, 15, 21, 27, 33, 39}
+    assert set(opened.cards()[:8]) == {f"toy-{n:03d}" for n in (0, 3, 9, 15, 21, 27, 33, 39)}
 
 
 def test_a_view_has_an_address(visit, report):
@@ -208,7 +218,7 @@ def test_a_view_has_an_address(visit, report):
     assert third.complaints == []
     # What the address says anew is shown: another sample, then none.
     third.page.evaluate("location.hash = 'query=number&open=toy-007'")
-    third.until("document.getElementById('sample-title').textContent === 'toy-007'")
+    third.until_text("toy-007", "sample-title")
     third.page.evaluate("location.hash = 'query=number'")
     third.until("!document.getElementById('sample').open")
     assert third.count() == f"{N_PLAIN} of {N} samples"
@@ -223,42 +233,36 @@ def test_a_view_has_an_address(visit, report):
 
 
 def test_keys(opened):
-    press = opened.page.keyboard.press
-    press("j")
-    assert opened.focused() == "card-0"
-    press("j")
-    press("ArrowRight")
-    press("k")
-    assert opened.focused() == "card-1"
+    press, title = opened.page.keyboard.press, "#sample-title"
+    page, number = opened.page, "#page-number"
+
+    def after(*keys: str) -> str:
+        for key in keys:
+            press(key)
+        return opened.focused()
+
+    assert after("j") == "card-0"
+    assert after("j", "ArrowRight", "k") == "card-1"
     press("n")
-    assert opened.page.inner_text("#page-number") == "Page 2 of 3"
-    press("j")
-    assert opened.focused() == "card-24"
-    press("k")
-    assert opened.focused() == "card-23"
-    assert opened.page.inner_text("#page-number") == "Page 1 of 3"
-    press("Enter")
-    assert opened.page.inner_text("#sample-title") == "toy-023"
-    press("j")
-    assert opened.page.inner_text("#sample-title") == "toy-024"
-    press("ArrowLeft")
-    assert opened.page.inner_text("#sample-title") == "toy-023"
-    press("j")
-    press("Escape")
-    assert not opened.page.locator("#sample").is_visible()
-    assert opened.focused() == "card-24"
-    press("/")
-    assert opened.focused() == "f-query"
-    opened.page.keyboard.type("j?n")
-    assert opened.page.input_value("#f-query") == "j?n"
-    opened.page.focus("#theme")
+    assert page.inner_text(number) == "Page 2 of 3"
+    assert after("j") == "card-24"
+    assert after("k") == "card-23"
+    assert page.inner_text(number) == "Page 1 of 3"
+    for key, sample in (("Enter", 23), ("j", 24), ("ArrowLeft", 23)):
+        press(key)
+        assert page.inner_text(title) == f"toy-{sample:03d}"
+    assert after("j", "Escape") == "card-24"
+    assert not page.locator("#sample").is_visible()
+    assert after("/") == "f-query"
+    page.keyboard.type("j?n")
+    assert page.input_value("#f-query") == "j?n"
+    page.focus("#theme")
     press("?")
-    assert opened.page.locator("#help").is_visible()
-    opened.page.uncheck("#keys-on")
+    assert page.locator("#help").is_visible()
+    page.uncheck("#keys-on")
     press("Escape")
-    opened.page.focus("#theme")
-    press("/")
-    assert opened.focused() == "theme"
+    page.focus("#theme")
+    assert after("/") == "theme"
 
 
 def test_a_sample_opened(opened):
@@ -311,6 +315,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, size in sizes.items():
         Image.new("RGB", size, "#aa5500").save(folder / f"{name}.png")
     plain = make_samples()[0]
+    shown = {name: [name] for name in sizes} | {"thirty": ["plain"] * 30}
     samples = [
         replace(
             plain,
@@ -321,15 +326,12 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
             heights=tuple(sizes[image][1] for image in images),
             targets=(Target(len(images) // 2, TRUTH),),
         )
-        for name, images in {
-            **{name: [name] for name in sizes},
-            "thirty": ["plain"] * 30,
-        }.items()
+        for name, images in shown.items()
     ]
     write_benchmark(samples, benchmark="odd", root=root)
     texts = {s.id: HIT if s.id != "plain" else None for s in samples}
     record = record_of(samples, texts, label="odd")
-    record.responses[3]["error"] = "[LMMS_EVAL_REQUEST_FAILED after 5 retries] <b>overloaded</b>"
+    record.responses[3]["error"] = FAILED
     return write_run_page(collect([record], root=root), root / "odd.html", root=root).path
 
 
@@ -337,7 +339,7 @@ def test_strips_show_their_boxes(visit, odd):
     one = visit(odd)
     for name in ("wide", "tall", "dot"):
         one.page.evaluate(f"location.hash = 'open={name}'")
-        one.until(f"document.getElementById('sample-title').textContent === '{name}'")
+        one.until_text(name, "sample-title")
         box, line = one.page.evaluate(
             """() => {
               const svg = document.querySelector('#sample-body figure svg');
@@ -352,7 +354,7 @@ def test_strips_show_their_boxes(visit, odd):
         assert ("drawn stretched" in caption) is (name != "dot")
 
 
-def test_of_many_images_those_without_boxes_are_folded(visit, odd):
+def test_many_images_and_a_request_that_failed(visit, odd):
     one = visit(odd, "#open=thirty")
     body = one.page.locator("#sample-body")
     shown = [text.split(" ·")[0] for text in body.locator("figcaption:visible").all_inner_texts()]
@@ -362,15 +364,11 @@ def test_of_many_images_those_without_boxes_are_folded(visit, odd):
     others.locator("summary").click()
     assert body.locator("figcaption:visible").count() == 30
     assert one.page.is_hidden("#images-field")
-
-
-def test_a_request_that_failed(visit, odd):
     one = visit(odd, "#query=overloaded&open=plain")
     assert one.count() == "1 of 5 samples"
     answer = one.page.inner_text("#sample-body .answer")
     assert " ".join(answer.split()).startswith("A odd ✗ wrong, no box, request failed")
-    message = "[LMMS_EVAL_REQUEST_FAILED after 5 retries] <b>overloaded</b>"
-    assert answer.count(f"The request failed: {message}") == 1
+    assert answer.count(f"The request failed: {FAILED}") == 1
 
 
 def test_print_is_light_and_of_one_sample_if_it_is_open(visit, report):
@@ -378,54 +376,38 @@ def test_print_is_light_and_of_one_sample_if_it_is_open(visit, report):
     one.page.emulate_media(media="print", color_scheme="dark")
     assert one.page.is_hidden("#summary") and one.page.is_hidden("#cards")
     assert one.page.is_visible("#sample-title")
-    colour = one.page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert min(float(part) for part in re.findall(r"[\d.]+", colour)[:3]) > 200
+    assert one.brightness() > 200
     one.page.keyboard.press("Escape")
     assert one.page.is_visible("#summary") and one.page.is_hidden("#filters")
 
 
 def test_images_that_cannot_be_seen(opened):
     opened.page.fill("#f-query", "toy-missing")
-    opened.until("document.querySelectorAll('#cards > li').length === 1")
+    opened.until_cards(1)
     card = opened.page.locator("#cards article")
     assert "does not exist" in card.locator(".problem").inner_text()
-    assert "the image itself cannot be seen" in card.locator(".images svg").first.get_attribute(
-        "aria-label"
-    )
+    label = card.locator(".images svg").first.get_attribute("aria-label")
+    assert "the image itself cannot be seen" in label
     opened.page.fill("#f-query", "toy-broken")
     opened.until("document.querySelector('.problem').textContent.includes('no known image format')")
     notes = opened.page.inner_text(".notes")
     assert f"{2 + len(ATTACKS)} images of" in notes
 
 
-def test_no_request_leaves_the_page(opened):
-    page = opened.page
-    for _ in range(2):
-        page.click("#next-page")
-    page.click("#card-48")
-    for _ in range(5):
-        page.keyboard.press("j")
-    page.wait_for_timeout(100)
-    leaving = [url for url in opened.requests if not url.startswith("data:")]
-    assert leaving == [opened.address]
-    assert opened.complaints == []
-
-
 def test_data_stays_data(opened):
-    """Every attack is shown, opened and searched for; none of it becomes an element."""
+    """Every attack is shown, opened and searched for; none of it becomes an element or request."""
     page = opened.page
-    allowed = page.evaluate("new Set([...document.querySelectorAll('*')].map(e => e.tagName)).size")
     page.fill("#f-query", "attacked")
     opened.until("document.querySelectorAll('#cards > li').length > 5")
     page.fill("#f-query", "")
     page.select_option("#f-images", "missing")
-    opened.until(f"document.querySelectorAll('#cards > li').length === {2 + len(ATTACKS)}")
+    opened.until_cards(2 + len(ATTACKS))
     page.click("#card-0")
     for position in range(2 + len(ATTACKS)):
         shown = page.inner_text("#sample-body .instruction")
         if position >= 2 and "\u0000" not in ATTACKS[position - 2]:
             assert shown.split() == ATTACKS[position - 2].split()
-        page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+        opened.open_all()
         page.keyboard.press("j")
     assert page.evaluate("window.attacked") is None
     found = page.evaluate(
@@ -438,7 +420,8 @@ def test_data_stays_data(opened):
     assert found == ["A", "A", "A", "A", "FORM", "STYLE"]
     executable = page.evaluate("[...document.scripts].filter(s => !s.type).length")
     assert executable == 1
-    assert allowed > 20
+    page.wait_for_timeout(100)
+    assert [url for url in opened.requests if not url.startswith("data:")] == [opened.address]
     assert opened.complaints == []
     assert page.url.split("#")[0] == opened.address
 
@@ -489,24 +472,6 @@ def test_the_policy_forbids_requests_scripts_and_styles(opened):
     assert {u for u in opened.requests if u.startswith("http")} <= set(opened.failed)
 
 
-@pytest.mark.parametrize("system", ["light", "dark"])
-def test_light_and_dark(visit, report, system):
-    one = visit(report, color_scheme=system)
-    page = one.page
-
-    def brightness() -> float:
-        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        return sum(float(part) for part in re.findall(r"[\d.]+", colour)[:3]) / 3
-
-    assert (brightness() > 128) is (system == "light")
-    page.click("#theme")
-    assert (brightness() > 128) is (system == "dark")
-    page.reload()
-    assert (brightness() > 128) is (system == "dark"), "the choice is kept"
-    page.click("#theme")
-    assert (brightness() > 128) is (system == "light")
-
-
 CONTRAST = """() => {
   const parse = (text) => text.match(/[\\d.]+/g).map(Number);
   const light = ([r, g, b]) => {
@@ -542,12 +507,20 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("system", ["light", "dark"])
-def test_contrast(visit, report, system):
+def test_contrast_in_light_and_dark(visit, report, system):
     one = visit(report, "#open=toy-001", color_scheme=system)
-    one.page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+    assert (one.brightness() > 128) is (system == "light")
+    one.open_all()
     seen, low = one.page.evaluate(CONTRAST)
     assert seen > 200
     assert low == []
+    one.page.keyboard.press("Escape")
+    one.page.click("#theme")
+    assert (one.brightness() > 128) is (system == "dark")
+    one.page.reload()
+    assert (one.brightness() > 128) is (system == "dark"), "the choice is kept"
+    one.page.click("#theme")
+    assert (one.brightness() > 128) is (system == "light")
 
 
 STRUCTURE = """() => {
@@ -603,11 +576,11 @@ def test_structure_for_screen_readers(opened):
 def test_focus_can_be_seen(opened):
     for _ in range(12):
         opened.page.keyboard.press("Tab")
-        outline = opened.page.evaluate(
-            "getComputedStyle(document.activeElement).outlineStyle + ' ' + "
-            "getComputedStyle(document.activeElement).outlineWidth"
+        style, width = opened.page.evaluate(
+            "(style => [style.outlineStyle, style.outlineWidth])"
+            "(getComputedStyle(document.activeElement))"
         )
-        assert outline.startswith("solid") and float(outline.split()[1][:-2]) >= 2
+        assert style == "solid" and float(width.removesuffix("px")) >= 2
 
 
 @pytest.mark.parametrize("width", [1280, 360])
@@ -615,8 +588,4 @@ def test_nothing_is_wider_than_the_window(visit, report, width):
     one = visit(report, viewport={"width": width, "height": 800})
     assert one.page.evaluate("document.documentElement.scrollWidth") == width
     one.page.click("#card-1")
-    inside = one.page.evaluate(
-        "(({ scrollWidth, clientWidth }) => [scrollWidth, clientWidth])"
-        "(document.getElementById('sample'))"
-    )
-    assert inside[0] == inside[1]
+    assert one.page.evaluate("(e => e.scrollWidth - e.clientWidth)(document.all.sample)") == 0
