@@ -42,24 +42,24 @@ SAMPLES = [
     own_sample(0),
     own_sample(1, image_is_given=False, targets=(Target(0, (0.25, 0.25, 0.5, 0.5)),)),
     own_sample(2, targets=(), **A_ONLY),
-    own_sample(3, images=("toy/images/turned.jpg", "toy/images/scan.tif"), extra={"label": "cup"}),
+    own_sample(3, images=("toy/images/a.png", "toy/images/scan.tif"), extra={"label": "cup"}),
     own_sample(4, images=("toy/images/b.png", "toy/images/cut.png")),
-    own_sample(5, targets=(Target(0, (0.0, 0.0, 0.5, 0.5)), Target(1, (0.5, 0.5, 1.0, 1.0)))),
+    own_sample(
+        5,
+        images=("toy/images/a.png", "toy/images/turned.jpg"),
+        targets=(Target(0, (0.0, 0.0, 0.5, 0.5)), Target(1, (0.5, 0.5, 1.0, 1.0))),
+    ),
     own_sample(6, targets=(Target(0, (0.5, 0.5, 0.5, 0.5)),), **A_ONLY),
     own_sample(7, targets=(Target(0, (0.0, 0.0, 0.5, 0.5), MASK),), **A_ONLY),
     own_sample(8, image_is_given=False, images=("toy/images/b.png", "toy/images/cut.png")),
 ]
 RIGHT = "[100, 200, 300, 600]"
-TEXTS: dict[str, str | None] = {
-    "toy-00000": RIGHT,
+TEXTS: dict[str, str | None] = {sample.id: RIGHT for sample in SAMPLES} | {
     "toy-00001": "In the second image: [500, 500, 750, 1000]",
     "toy-00002": "There is no such object.",
     "toy-00003": "<think>\ud800 it is there</think> [0, 0, 1000, 1000]",
-    "toy-00004": RIGHT,
     "toy-00005": "Image 1: [0, 0, 500, 500], image 2: [500, 500, 1000, 1000]",
-    "toy-00006": RIGHT,
     "toy-00007": None,
-    "toy-00008": RIGHT,
 }
 
 
@@ -69,21 +69,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = root / "toy" / "images"
     images.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    made = {
-        name: Image.fromarray(rng.integers(0, 255, (h, w, 3), dtype=np.uint8))
-        for name, (w, h) in {
-            "a": (64, 48),
-            "b": (32, 24),
-            "turned": (24, 32),
-            "scan": (32, 24),
-        }.items()
-    }
-    made["a"].save(images / "a.png")
-    made["b"].save(images / "b.png")
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying, shown upright
-    made["turned"].save(images / "turned.jpg", exif=exif)
-    made["scan"].save(images / "scan.tif")
+    sizes = {"a.png": (64, 48), "b.png": (32, 24), "turned.jpg": (24, 32), "scan.tif": (32, 24)}
+    for name, (w, h) in sizes.items():
+        image = Image.fromarray(rng.integers(0, 255, (h, w, 3), dtype=np.uint8))
+        image.save(images / name, **({"exif": exif} if name == "turned.jpg" else {}))
     whole = (images / "a.png").read_bytes()
     (images / "cut.png").write_bytes(whole[: len(whole) // 2])
     write_benchmark(SAMPLES, benchmark="toy", root=root)
@@ -151,38 +142,30 @@ def test_masks(exported):
     assert coco._mask_area(text) == 22
 
 
-def test_cocoapi_reads_and_scores(exported, data, capsys):
+def recall(export: CocoExport) -> float:
+    """What cocoapi makes of the files: recall at IoU 0.5, all sizes, up to 100 boxes an image."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    truth = COCO(str(exported.folder / "annotations.json"))
-    found = truth.loadRes(str(exported.folder / "results.json"))
-    evaluation = COCOeval(truth, found, "bbox")
+    truth = COCO(str(export.folder / "annotations.json"))
+    evaluation = COCOeval(truth, truth.loadRes(str(export.folder / "results.json")), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
-    evaluation.summarize()
-    # Recall at IoU 0.5, all sizes, up to 100 boxes an image: 3 of the 6 true boxes are found.
-    assert evaluation.eval["recall"][0, 0, 0, -1] == pytest.approx(3 / 6)
+    return evaluation.eval["recall"][0, 0, 0, -1]
 
 
-def test_recall_of_cocoapi_is_acc_at_half(root, tmp_path):
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
+def test_recall_of_cocoapi_is_acc_at_half(exported, root, tmp_path):
+    assert recall(exported) == pytest.approx(3 / 6)  # 3 of the 6 true boxes are found
     box = (0.1, 0.2, 0.5, 0.6)
     samples = [own_sample(i, targets=(Target(0, box),), **A_ONLY) for i in range(20)]
     write_benchmark(samples, benchmark="toy", root=tmp_path)
     shutil.copytree(root / "toy" / "images", tmp_path / "toy" / "images")
     texts = {s.id: f"[100, 200, {190 + 20 * i}, 600]" for i, s in enumerate(samples)}
     data = collect([record_of(samples, texts)], root=tmp_path)
-    export = export_coco(data, tmp_path / "coco", root=tmp_path)
-    truth = COCO(str(export.folder / "annotations.json"))
-    evaluation = COCOeval(truth, truth.loadRes(str(export.folder / "results.json")), "bbox")
-    evaluation.evaluate()
-    evaluation.accumulate()
     hits = sum(score.iou >= 0.5 for score in data.runs[0].scores)
     assert 0 < hits < 20
-    assert evaluation.eval["recall"][0, 0, 0, -1] == pytest.approx(hits / 20)
+    export = export_coco(data, tmp_path / "coco", root=tmp_path)
+    assert recall(export) == pytest.approx(hits / 20)
 
 
 def test_supervision_reads_it(exported):
@@ -207,18 +190,6 @@ def test_images_are_those_of_the_samples_upright(exported, root):
             pixels = np.asarray(shown.convert("RGB"))
         source = root / samples[image["sample_id"]].images[image["image_number"] - 1]
         assert np.array_equal(pixels, np.asarray(load_image(source)))
-
-
-def test_a_turned_image_is_written_upright(root, tmp_path):
-    images = ("toy/images/turned.jpg",)
-    sample = own_sample(
-        0, images=images, widths=(32,), heights=(24,), targets=(Target(0, (0, 0, 1, 1)),)
-    )
-    write_benchmark([sample], benchmark="toy", root=tmp_path)
-    shutil.copytree(root / "toy" / "images", tmp_path / "toy" / "images")
-    data = collect([record_of([sample], {sample.id: RIGHT})], root=tmp_path)
-    (image,) = read(export_coco(data, tmp_path / "coco", root=tmp_path))["images"]
-    assert image["file_name"].endswith(".png") and (image["width"], image["height"]) == (32, 24)
 
 
 def test_two_exports_are_the_same_and_two_runs_share_the_truth(exported, data, root, tmp_path):
@@ -296,12 +267,8 @@ def test_the_command(root, tmp_path, capsys):
     assert main([*usual, str(tmp_path / "coco"), "--json"]) == 0
     written = json.loads(capsys.readouterr().out)
     assert written["folder"] == str(tmp_path / "coco") and written["excluded"] == ["toy-00006"]
-    assert [written[name] for name in ("samples", "images", "annotations", "results")] == [
-        6,
-        8,
-        6,
-        5,
-    ]
+    counts = [written[name] for name in ("samples", "images", "annotations", "results")]
+    assert counts == [6, 8, 6, 5]
     assert "damaged" in written["unreadable"]["toy-00004"]
     assert main([*usual, str(tmp_path / "words")]) == 0
     out = capsys.readouterr().out
