@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
+
+# On a busy machine single examples take longer than a deadline allows.
+settings.register_profile("univg", deadline=None)
+settings.load_profile("univg")
 
 
 @pytest.fixture(scope="session")

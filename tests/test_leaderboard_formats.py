@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,14 @@ from univg_eval.leaderboard import (
     BREAKING,
     MEANINGS,
     Leaderboard,
+    Mark,
     Published,
     build_leaderboards,
     rows,
 )
 from univg_eval.leaderboard.formats import (
     CSV_COLUMNS,
+    Sheet,
     as_csv,
     as_dict,
     as_latex,
@@ -40,7 +44,7 @@ from univg_eval.leaderboard.formats import (
     visible,
 )
 from univg_eval.leaderboard.published import load_counts, load_published
-from univg_eval.runs.record import RunRecord, load_run
+from univg_eval.runs.record import load_run
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -64,6 +68,15 @@ def boards(published: Published | None = None, **options: Any) -> list[Leaderboa
 
 def lines_between(text: str, start: str, end: str) -> list[str]:
     return text.split(start, 1)[1].split(end, 1)[0].strip().splitlines()
+
+
+# Nine models over twelve tasks: too wide for a narrow terminal.
+MANY_TASKS = {f"task_{i}": [1.0] * i + [0.0] * (20 - i) for i in range(1, 13)}
+
+
+@cache
+def many() -> Sheet:
+    return make_sheet(build_leaderboards([record(f"model {i}", MANY_TASKS) for i in range(9)])[0])
 
 
 @pytest.fixture
@@ -97,8 +110,7 @@ def test_terminal_as_plain_text() -> None:
 
 @pytest.mark.parametrize("width", [30, 60, 80, 120, 250])
 def test_no_line_is_wider_than_the_terminal_and_no_value_is_lost(width: int) -> None:
-    tasks = {f"some_task_{i}": [1.0] * i + [0.0] * (20 - i) for i in range(1, 13)}
-    run = record("a model with quite a long name", tasks)
+    run = record("a model with quite a long name", MANY_TASKS)
     sheet = make_sheet(build_leaderboards([run])[0])
     text = as_text(sheet, width)
     assert max(map(len, text.splitlines())) <= width
@@ -108,22 +120,22 @@ def test_no_line_is_wider_than_the_terminal_and_no_value_is_lost(width: int) -> 
 
 
 def test_a_table_that_is_too_wide_is_turned_then_cut() -> None:
-    tasks = {f"task_{i}": [1.0] * i + [0.0] * (20 - i) for i in range(1, 13)}
-    few = make_sheet(build_leaderboards([record("m", tasks)])[0])
-    many = make_sheet(build_leaderboards([record(f"model {i}", tasks) for i in range(9)])[0])
+    few = make_sheet(build_leaderboards([record("m", MANY_TASKS)])[0])
     turned = as_text(few, 60)
     assert re.search(r"^ task_12 +60\.0$", turned, re.M)
-    tables = [text.count("\n ─") for text in (as_text(few, 250), turned, as_text(many, 60))]
-    assert tables[:2] == [1, 1]
-    assert tables[2] > 2
+    assert as_text(few, 250).count("\n ─") == turned.count("\n ─") == 1
+    # Of a table in parts the first has averages and marks.
+    first, *rest = [head.split() for head in re.findall(r"^ #  .*$", as_text(many(), 60), re.M)]
+    assert rest and first[:5] == ["#", "model", "marks", "macro", "micro"]
+    assert [head[:2] for head in rest] == [["#", "model"]] * len(rest)
+    columns = [*first[5:], *(word for head in rest for word in head[2:])]
+    assert columns == [str(i) for i in range(1, 13)]
 
 
+FIRST = table({"x": {"a": "87.50"}, "y": {"a": "50.00"}}, key="first")
+SECOND = table({"z": {"a": "55.00"}}, {"z": "55.00"}, key="second")
 TWO_TABLES = Published(
-    [
-        table({"x": {"a": "87.50"}, "y": {"a": "50.00"}}, key="first"),
-        table({"z": {"a": "55.00"}}, {"z": "55.00"}, key="second"),
-        table({"ablated": {"a": "5.00"}}, key="third", role="ablation"),
-    ],
+    [FIRST, SECOND, table({"ablated": {"a": "5.00"}}, key="third", role="ablation")],
     (),
     [counts("original", a=40), counts("revised", a=20)],
 )
@@ -135,31 +147,18 @@ def test_rows_of_a_table_have_its_name_once_above_them() -> None:
     text = as_text(make_sheet(board, "none"), 100)
     shown = [line.split()[0] for line in text.split("Marks")[0].splitlines()[4:] if line.strip()]
     assert shown == ["runs", "mine", "[first]", "x", "y", "[second]", "z", "[third]", "ablated"]
+    # Below the comparable rows the name stands again.
     rows = {"x": {"a": "87.50"}, "y": {"a": "50.00"}, "w": {"a": "50.00"}}
-    mixed = [table(rows, key="first", protocols={"w": "migician"}), TWO_TABLES.tables[1]]
+    mixed = [table(rows, key="first", protocols={"w": "migician"}), SECOND]
     printed = build_leaderboards([], Published(mixed, (), TWO_TABLES.revisions))[0]
     text = as_text(make_sheet(printed), 100).split("* best")[0]
-    shown = [line.split() for line in text.splitlines()[4:] if line.strip()]
-    assert [line[1] if len(line) > 3 and line[0].isdigit() else line[0] for line in shown] == [
-        *("[first]", "x", "[second]", "z", "[first]", "y"),
-        *("[first]", "w"),
-    ]
+    shown = re.findall(r"^ *\d? +(\[\w+\]|[w-z])(?= |$)", text, re.M)
+    assert shown == ["[first]", "x", "[second]", "z", "[first]", "y", "[first]", "w"]
     alone = as_text(make_sheet(boards(PRINTED)[0]), 100)
     assert "[a_paper]" not in alone.split("Marks")[0]
     assert "runs" not in as_text(make_sheet(boards()[0]), 100).split("Marks")[0]
     turned = as_text(make_sheet(build_leaderboards([], TWO_TABLES)[0]), 50).split("Marks")[0]
     assert turned.count("[first]") == 2
-
-
-def test_of_a_table_in_parts_the_first_has_averages_and_marks() -> None:
-    tasks = {f"task_{i}": [1.0] * i + [0.0] * (20 - i) for i in range(1, 13)}
-    many = build_leaderboards([record(f"model {i}", tasks) for i in range(9)])[0]
-    text = as_text(make_sheet(many), 60)
-    first, *rest = [head.split() for head in re.findall(r"^ #  .*$", text, re.M)]
-    assert first[:5] == ["#", "model", "marks", "macro", "micro"]
-    assert [head[:2] for head in rest] == [["#", "model"]] * len(rest)
-    columns = [*first[5:], *(word for head in rest for word in head[2:])]
-    assert columns == [str(i) for i in range(1, 13)]
 
 
 def test_averages_alone() -> None:
@@ -267,51 +266,38 @@ def test_latex() -> None:
 @pytest.mark.parametrize("published", [None, PRINTED], ids=["runs", "printed"])
 def test_latex_is_well_formed(published: Published | None) -> None:
     text = as_latex(make_sheet(boards(published)[0]))
-    bare = re.sub(r"\\[\\&%$#_{}]", "", "\n".join(text.splitlines()[1:]))
-    bare = bare.replace("}~", "}")
+    bare = re.sub(r"\\[\\&%$#_{}]", "", "\n".join(text.splitlines()[1:])).replace("}~", "}")
     assert bare.count("{") == bare.count("}")
     assert not re.search(r"[$#_%^~]", bare)
     opened = re.findall(r"\\begin\{(\w+\*?)\}", text)
     assert sorted(opened) == sorted(re.findall(r"\\end\{(\w+\*?)\}", text))
-    inside = lines_between(text, r"\begin{tabular}", r"\end{tabular}")
-    columns = len(inside[0].strip("{}"))
-    rows = [line for line in inside[1:] if not line.startswith((r"\top", r"\mid", r"\bottom"))]
-    for row in rows:
-        assert row.endswith(r" \\")
-        assert len(re.findall(r"(?<!\\)&", row)) == columns - 1
+    columns, *inside = lines_between(text, r"\begin{tabular}", r"\end{tabular}")
+    for row in inside:
+        if not row.startswith((r"\top", r"\mid", r"\bottom")):
+            assert row.endswith(r" \\")
+            assert len(re.findall(r"(?<!\\)&", row)) == len(columns.strip("{}")) - 1
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("escaped", "name", "expected"),
     [
-        ("50%_#1 & $x$", r"50\%\_\#1 \& \$x\$"),
-        ("{a}", r"\{a\}"),
-        (r"a\b", r"a\textbackslash{}b"),
-        ("~^", r"\textasciitilde{}\textasciicircum{}"),
-        ("<a|b>", r"\textless{}a\textbar{}b\textgreater{}"),
-        ("[x]", "{[}x{]}"),
-        ("*x", "{*}x"),
-        ("1–2", "1--2"),
-        ("a---b", "a-{}-{}-b"),
-        ("''a'',,", "'{}'a'{}',{},"),
+        (escaped_latex, "50%_#1 & $x$", r"50\%\_\#1 \& \$x\$"),
+        (escaped_latex, r"{a\b}", r"\{a\textbackslash{}b\}"),
+        (escaped_latex, "~^", r"\textasciitilde{}\textasciicircum{}"),
+        (escaped_latex, "<a|b>", r"\textless{}a\textbar{}b\textgreater{}"),
+        (escaped_latex, "[x] *y", "{[}x{]} {*}y"),
+        (escaped_latex, "1–2", "1--2"),
+        (escaped_latex, "a---b", "a-{}-{}-b"),
+        (escaped_latex, "''a'',,", "'{}'a'{}',{},"),
+        (escaped_markdown, "- a", r"\- a"),
+        (escaped_markdown, "10. a", r"10\. a"),
+        (escaped_markdown, "2) a", r"2\) a"),
+        (escaped_markdown, "a-b 1.5", "a-b 1.5"),
+        (escaped_markdown, "$x$ &lt;", r"\$x\$ \&lt;"),
     ],
 )
-def test_names_in_latex(name: str, expected: str) -> None:
-    assert escaped_latex(name) == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("- a", r"\- a"),
-        ("10. a", r"10\. a"),
-        ("2) a", r"2\) a"),
-        ("a-b 1.5", "a-b 1.5"),
-        ("$x$ &lt;", r"\$x\$ \&lt;"),
-    ],
-)
-def test_names_in_markdown(name: str, expected: str) -> None:
-    assert escaped_markdown(name) == expected
+def test_escaped_names(escaped: Callable[[str], str], name: str, expected: str) -> None:
+    assert escaped(name) == expected
 
 
 SIGNS = st.one_of(st.characters(codec="utf-8"), st.sampled_from("|\\`*_{}[]<>~#&$-+.1 )(!:"))
@@ -353,17 +339,12 @@ def test_csv_is_read_back(name: str) -> None:
 
 
 def test_json() -> None:
-    found = as_dict(boards(PRINTED))
-    (row,) = found["rows"]
-    assert {key: row[key] for key in ("model", "source", "values", "macro", "printed_avg")} == {
-        "model": "x_1",
-        "source": "a_paper",
-        "values": {"a": 0.875, "b": 0.05},
-        "macro": 0.4625,
-        "printed_avg": 0.463,
-    }
+    (row,) = as_dict(boards(PRINTED))["rows"]
+    assert (row["model"], row["source"]) == ("x_1", "a_paper")
+    assert row["values"] == {"a": 0.875, "b": 0.05}
+    assert (row["macro"], row["micro"], row["printed_avg"]) == (0.4625, 0.6, 0.463)
+    assert (row["intervals"]["a"], row["n"]["a"]) == (None, None)
     assert set(row["marks"]) <= set(MEANINGS)
-    assert (row["micro"], row["intervals"]["a"], row["n"]["a"]) == (0.6, None, None)
     runs = as_dict(boards())
     assert [row["rank"] for row in runs["rows"]] == [1, 2, None]
     assert runs["rows"][0]["intervals"]["to_find"]["method"] == "wilson"
@@ -374,17 +355,12 @@ def test_json() -> None:
 
 def test_left_out_rows_are_listed_in_every_text() -> None:
     board = boards(strict=True)[0]
+    why = "other-protocol (migician; the reference: univg)"
     sheet = make_sheet(board)
     for text in (as_text(sheet), as_markdown(sheet), as_latex(sheet)):
-        assert "Left out" in text
-        assert "other-protocol (migician; the reference: univg)" in text
-    assert as_dict([board])["tables"][0]["left_out"] == [
-        {
-            "model": "other|rule",
-            "source": "run",
-            "reasons": ["other-protocol (migician; the reference: univg)"],
-        }
-    ]
+        assert "Left out" in text and why in text
+    (left,) = as_dict([board])["tables"][0]["left_out"]
+    assert left == {"model": "other|rule", "source": "run", "reasons": [why]}
 
 
 # The command
@@ -394,12 +370,17 @@ def test_left_out_rows_are_listed_in_every_text() -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("runs")
     for name, run in zip("abc", RUNS, strict=True):
-        save(base / name, run)
+        run.write(base / name)
     return base
 
 
-def save(path: Path, run: RunRecord) -> Path:
-    return run.write(path)
+@pytest.fixture
+def printed_json(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    def run(*arguments: object) -> dict[str, Any]:
+        assert main(["leaderboard", *map(str, arguments), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -424,19 +405,17 @@ def test_the_ending_of_the_file_says_the_format(
     assert file.read_bytes() == first
 
 
-def test_json_on_standard_output(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["leaderboard", f"mine={folder / 'a'}", str(folder / "b"), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+def test_json_on_standard_output(folder: Path, printed_json) -> None:
+    found = printed_json(f"mine={folder / 'a'}", folder / "b")
     assert {(row["model"], *row["records"]) for row in found["rows"]} == {
         ("mine", str(folder / "a")),
         ("new", str(folder / "b")),
     }
 
 
-def test_the_published_tables_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["leaderboard", "--benchmark", "mig_bench", "--published", "--json"]
-    assert main([*command, "--table", "univg_r1_mig_bench"]) == 0
-    rows = {row["model"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+def test_the_published_tables_as_json(printed_json) -> None:
+    command = ["--benchmark", "mig_bench", "--published", "--table", "univg_r1_mig_bench"]
+    rows = {row["model"]: row for row in printed_json(*command)["rows"]}
     assert len(rows) == 9
     best = rows["UniVG-R1"]
     assert best["macro"] == pytest.approx(0.7262, abs=1e-12)
@@ -445,15 +424,15 @@ def test_the_published_tables_as_json(capsys: pytest.CaptureFixture[str]) -> Non
     assert "infeasible-denominator" in rows["Qwen2-VL-72B"]["marks"]
 
 
-def test_ablations_are_shown_when_requested(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ablations_are_shown_when_requested(printed_json) -> None:
     sources = {}
     for option in ("--published", "--ablations"):
-        assert main(["leaderboard", "--benchmark", "mig_bench", option, "--json"]) == 0
-        found = json.loads(capsys.readouterr().out)
+        found = printed_json("--benchmark", "mig_bench", option)
         sources[option] = {row["source"] for row in found["rows"]}
         assert any("ablations are left out" in note for note in found["tables"][0]["notes"]) == (
             option == "--published"
         )
+    assert {"univg_r1_mig_bench", "univg_r1_issue_6"} <= sources["--published"]
     assert sources["--ablations"] - sources["--published"] == {
         *("mg_thinker_ablation", "migician_answer_forms", "migician_cot_70b"),
         *("migician_data", "migician_training"),
@@ -471,15 +450,14 @@ def test_columns_of_the_command(folder: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_a_label_that_is_no_text_or_longer_than_a_file_name(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, printed_json, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = f"\udcff={folder / 'a'}"
-    assert main(["leaderboard", run, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["rows"][0]["model"] == "\udcff"
+    assert printed_json(run)["rows"][0]["model"] == "\udcff"
     assert main(["leaderboard", run, "-o", str(tmp_path / "t.csv")]) == 2
     assert r"a name has '\udcff', which is no text" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-    assert main(["leaderboard", f"{'x' * 300}={folder / 'a'}", "--json"]) == 0
+    assert printed_json(f"{'x' * 300}={folder / 'a'}")["rows"]
     assert main(["leaderboard", "y" * 300]) == 2
     assert "does not exist" in capsys.readouterr().err
 
@@ -487,6 +465,7 @@ def test_a_label_that_is_no_text_or_longer_than_a_file_name(
 def test_the_list_of_marks(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["leaderboard", "--marks"]) == 0
     out = capsys.readouterr().out
+    assert set(MEANINGS) == set(Mark)
     assert all(f"{mark}: {says}\n" in out for mark, says in MEANINGS.items())
     assert "  * other-revision:" in out
 

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import leaderboard_data as made
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,13 +21,13 @@ from univg_eval.leaderboard.published import (
     BENCHMARK_TASKS,
     Counts,
     PublishedRow,
-    PublishedTable,
     load_counts,
     load_published,
     load_reproductions,
     published_folder,
 )
 from univg_eval.leaderboard.published_checks import (
+    Inconsistency,
     average_is_reachable,
     check_table,
     feasible_counts,
@@ -78,16 +79,24 @@ def test_what_was_printed_is_feasible(pair: tuple[int, int]) -> None:
             assert n in feasible_denominators(printed, [n], rounding)
 
 
-def test_the_printed_decimals_say_how_fine_a_value_is() -> None:
-    assert list(feasible_counts(Decimal("33"), 3)) == [1]
-    assert list(feasible_counts(Decimal("33.3"), 3)) == [1]
-    assert list(feasible_counts(Decimal("33.30"), 3)) == []
-    # 1/32 is 3.125: a tie, printed either way.
-    assert list(feasible_counts(Decimal("3.12"), 32)) == [1]
-    assert list(feasible_counts(Decimal("3.13"), 32)) == [1]
-    assert list(feasible_counts(Decimal("3.13"), 32, "down")) == []
-    assert list(feasible_counts(Decimal("50.00"), 100_000)) == list(range(49_995, 50_006))
-    assert list(feasible_counts(Decimal("100.00"), 7)) == [7]
+@pytest.mark.parametrize(
+    ("percent", "n", "rounding", "expected"),
+    [
+        ("33", 3, "nearest", [1]),
+        ("33.3", 3, "nearest", [1]),
+        ("33.30", 3, "nearest", []),
+        # 1/32 is 3.125: a tie, printed either way.
+        ("3.12", 32, "nearest", [1]),
+        ("3.13", 32, "nearest", [1]),
+        ("3.13", 32, "down", []),
+        ("50.00", 100_000, "nearest", list(range(49_995, 50_006))),
+        ("100.00", 7, "nearest", [7]),
+    ],
+)
+def test_the_printed_decimals_say_how_fine_a_value_is(
+    percent: str, n: int, rounding: Any, expected: list[int]
+) -> None:
+    assert list(feasible_counts(Decimal(percent), n, rounding)) == expected
 
 
 @pytest.mark.parametrize(
@@ -162,25 +171,23 @@ def test_means(key: str, model: str, mean: str, reachable: bool, why: str) -> No
 
 
 def test_a_tie_in_the_mean_is_rounded_both_ways() -> None:
-    assert rounded_means(row_of("mg_thinker_mig_bench", "MG-Thinker")) == (
-        Decimal("76.70"),
-        Decimal("76.71"),
-    )
+    tie = row_of("mg_thinker_mig_bench", "MG-Thinker")
+    assert rounded_means(tie) == (Decimal("76.70"), Decimal("76.71"))
     bare = PublishedRow("m", {}, Decimal("28.62"), "unknown")
     assert rounded_means(bare) is None
     assert average_is_reachable(bare)
 
 
-@pytest.mark.parametrize(
-    ("printed", "reachable"),
-    [("49.99", False), ("50.00", True), ("50.01", True), ("50.02", True), ("50.03", False)],
-)
-def test_reachable_averages_lie_within_half_a_unit_twice(printed: str, reachable: bool) -> None:
+def test_reachable_averages_lie_within_half_a_unit_twice() -> None:
     # Mean 50.01, from 50.005 to 50.015 before rounding; the average 50.00 stands for 49.995 to
     # 50.005, which touches it, as 50.02 does.
     values = {"lisa_val": Decimal("50.00"), "lisa_test": Decimal("50.02")}
-    row = PublishedRow("m", values, Decimal(printed), "unknown")
-    assert average_is_reachable(row) is reachable
+    reachable = [
+        cents
+        for cents in range(4990, 5011)
+        if average_is_reachable(PublishedRow("m", values, Decimal(cents) / 100, "unknown"))
+    ]
+    assert reachable == [5000, 5001, 5002]
 
 
 def test_what_does_not_add_up_in_the_tables_of_univg_r1() -> None:
@@ -204,73 +211,42 @@ def test_what_does_not_add_up_in_the_tables_of_univg_r1() -> None:
     ]
     for one, fraction in zip(found, cut_off.values(), strict=False):
         assert one.text.endswith(f"cut off, it is {fraction}")
-    texts = {(i.model, i.kind): i.text for i in found}
-    assert texts["mPLUG-Owl3", "denominator"].endswith("the nearest N that fits is 99")
-    assert texts["UniVG-R1", "average"] == (
-        "the average is printed as 72.64; the printed values give 72.62"
-    )
-    assert texts[None, "revision"] == (
-        "rows on different annotation files: Qwen2-VL-72B, InternVL2-8B, Qwen2-VL-7B, Migician, "
-        "UniVG-R1 fit revised; Mantis, LLaVA-OV-7B, MiniCPM-V-2.6 fit original"
-    )
+    assert found[-3].text.endswith("the nearest N that fits is 99")
+    revised = "Qwen2-VL-72B, InternVL2-8B, Qwen2-VL-7B, Migician, UniVG-R1 fit revised"
+    assert f"{revised}; Mantis, LLaVA-OV-7B, MiniCPM-V-2.6 fit original" in found[-1].text
     assert check_table(TABLES["univg_r1_zero_shot"]) == []
 
 
 def test_counts_of_a_row() -> None:
     (fit,) = row_fits(row_of("univg_r1_mig_bench", "UniVG-R1"), load_counts("mig_bench"))
     assert (fit.revision, fit.rounding) == ("revised", "nearest")
-    counts = {
-        "diff": (380, 528),
-        "view_diff": (55, 94),
-        "common_object": (759, 815),
-        "object_tracking": (420, 550),
-        "multi_view": (191, 288),
-        "region": (983, 1203),
-        "refer_grounding": (82, 99),
-        "group_grounding": (427, 485),
-        "reasoning": (61, 97),
-        "correspondence": (52, 117),
-    }
-    assert fit.counts == counts
+    right = (380, 55, 759, 420, 191, 983, 82, 427, 61, 52)
+    of = (528, 94, 815, 550, 288, 1203, 99, 485, 97, 117)
+    pairs = zip(right, of, strict=True)
+    assert fit.counts == dict(zip(BENCHMARK_TASKS["mig_bench"], pairs, strict=True))
 
 
 def test_a_row_that_fits_another_file_than_its_table_names() -> None:
-    revisions = [
-        Counts("zero_shot", name, "f", "counted", "s", {"lisa_val": n, "lisa_test": m})
-        for name, n, m in (("a", 3, 7), ("b", 4, 7))
-    ]
+    def counts(revision: str, val: int, test: int) -> Counts:
+        return made.counts(revision, "zero_shot", lisa_val=val, lisa_test=test)
 
-    def table(*rows: tuple[str, str], revision: str = "unknown") -> PublishedTable:
-        return PublishedTable(
-            **{name: "x" for name in ("key", "title", "paper", "place", "arxiv", "url", "notes")},
-            benchmark="zero_shot",
-            role="main",
-            date=TABLES["univg_r1_zero_shot"].date,
-            metric="acc@0.5",
-            revision=revision,
-            protocol="unknown",
-            tasks=("lisa_val", "lisa_test"),
-            rows=tuple(
-                PublishedRow(
-                    f"m{i}",
-                    {"lisa_val": Decimal(val), "lisa_test": Decimal(test)},
-                    None,
-                    "unknown",
-                )
-                for i, (val, test) in enumerate(rows)
-            ),
-        )
+    revisions = [counts("a", 3, 7), counts("b", 4, 7)]
+
+    def findings(*rows: tuple[str, str], revision: str = "unknown") -> list[Inconsistency]:
+        values = {f"m{i}": {"lisa_val": v, "lisa_test": t} for i, (v, t) in enumerate(rows)}
+        table = made.table(values, benchmark="zero_shot", revision=revision)
+        return check_table(table, revisions)
 
     third, quarter, both = ("33.33", "14.29"), ("25.00", "14.29"), ("0.00", "14.29")
-    assert check_table(table(third, both), revisions) == []
-    (named,) = check_table(table(third, quarter, both, revision="b"), revisions)
+    assert findings(third, both) == []
+    (named,) = findings(third, quarter, both, revision="b")
     assert (named.model, named.kind) == ("m0", "revision")
     assert named.text == "the table names b; the row fits a"
-    (mixed,) = check_table(table(third, quarter, both), revisions)
-    assert mixed.text == "rows on different annotation files: m0 fit a; m1 fit b; m2 fit a or b"
+    (mixed,) = findings(third, quarter, both)
+    assert mixed.text.endswith(": m0 fit a; m1 fit b; m2 fit a or b")
     # The first value fits a alone, the second b alone: no single file has both.
-    revisions[1] = Counts("zero_shot", "b", "f", "counted", "s", {"lisa_val": 4, "lisa_test": 9})
-    (row,) = check_table(table(("33.33", "11.11")), revisions)
+    revisions[1] = counts("b", 4, 9)
+    (row,) = findings(("33.33", "11.11"))
     assert (row.model, row.kind) == ("m0", "revision")
     assert row.text.endswith("but all of them together fit none")
 
@@ -324,24 +300,22 @@ def test_documented_findings_are_those_of_the_check() -> None:
 
 def test_every_table_is_documented_and_has_its_numbers_once() -> None:
     page = (REPO / "docs" / "published.md").read_text(encoding="utf-8")
-    data = {path.name for path in FOLDER.glob("*.csv")}
-    named = set()
-    for table in [*TABLES.values(), *load_reproductions()]:
+    tables = [*TABLES.values(), *load_reproductions()]
+    assert {f"{table.key}.csv" for table in tables} == {path.name for path in FOLDER.glob("*.csv")}
+    for table in tables:
         assert f"`{table.key}`" in page
         assert table.arxiv in page
         assert table.url.startswith("https://")
-        named.add(f"{table.key}.csv")
-    assert named == data
     assert all(row.printed_avg or row.values for table in TABLES.values() for row in table.rows)
 
 
 def test_main_tables_have_all_tasks() -> None:
-    main = {table.key: table for table in TABLES.values() if table.role == "main"}
-    assert set(main) == {
+    main = {key for key, table in TABLES.items() if table.role == "main"}
+    assert main == {
         *("univg_r1_mig_bench", "migician_mig_bench", "mg_thinker_mig_bench"),
         *("univg_r1_zero_shot", "mg_thinker_zero_shot"),
     }
-    for table in main.values():
+    for table in (TABLES[key] for key in main):
         assert set(table.tasks) == set(BENCHMARK_TASKS[table.benchmark])
         assert all(set(row.values) == set(table.tasks) for row in table.rows)
 
@@ -365,16 +339,14 @@ def test_a_table_of_averages_alone() -> None:
 
 
 def test_counts_name_the_known_revisions() -> None:
-    names = {counts.revision for counts in load_counts("mig_bench")}
-    assert names == set(REVISIONS)
-    for counts in load_counts("mig_bench"):
-        assert counts.file == REVISIONS[counts.revision].file_name
+    known = {counts.revision: counts for counts in load_counts("mig_bench")}
+    assert set(known) == set(REVISIONS)
+    assert all(c.file == REVISIONS[name].file_name for name, c in known.items())
+    assert sum(known["original"].counts.values()) == 4295
+    assert tuple(known["original"].counts) == BENCHMARK_TASKS["mig_bench"]
     (extracted,) = load_counts("zero_shot")
     assert extracted.revision == "univg-r1-extracted"
     assert set(extracted.counts) < set(BENCHMARK_TASKS["zero_shot"])
-    original = {counts.revision: counts for counts in load_counts("mig_bench")}["original"]
-    assert sum(original.counts.values()) == 4295
-    assert tuple(original.counts) == BENCHMARK_TASKS["mig_bench"]
 
 
 def test_one_benchmark_alone() -> None:
@@ -384,32 +356,23 @@ def test_one_benchmark_alone() -> None:
             load("coco")
 
 
-def test_numbers_stay_as_printed() -> None:
-    assert str(row_of("univg_r1_mig_bench", "Mantis").values["view_diff"]) == "0.00"
-
-
 def test_protocols_of_rows() -> None:
     rows = {row.model: row for row in TABLES["univg_r1_mig_bench"].rows}
     assert rows["UniVG-R1"].protocol == "univg-r1"
     assert rows["Migician"].protocol == "univg-r1+migician-y"
-    copied = {row.model: row for row in TABLES["migician_mig_bench"].rows}
     for model in ("Mantis", "LLaVA-OV-7B", "MiniCPM-V-2.6", "mPLUG-Owl3"):
-        assert rows[model].protocol == "migician"
-        assert "the same ten values" in rows[model].note
-        assert (rows[model].values, rows[model].printed_avg) == (
-            copied[model].values,
-            copied[model].printed_avg,
-        )
+        row, copied = rows[model], row_of("migician_mig_bench", model)
+        assert row.protocol == "migician"
+        assert "the same ten values" in row.note
+        assert (row.values, row.printed_avg) == (copied.values, copied.printed_avg)
+    # Numbers stay as printed.
+    assert str(rows["Mantis"].values["view_diff"]) == "0.00"
 
 
-def copy_of_the_tables(tmp_path: Path) -> Path:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the tables."""
     return Path(shutil.copytree(FOLDER, tmp_path / "published"))
-
-
-def change(path: Path, old: str, new: str) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
 ZERO_SHOT = [
@@ -449,9 +412,10 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("name", "old", "new", "message"), MISTAKES)
-def test_mistakes_in_the_files(tmp_path: Path, name: str, old: str, new: str, message: str) -> None:
-    folder = copy_of_the_tables(tmp_path)
-    change(folder / name, old, new)
+def test_mistakes_in_the_files(folder: Path, name: str, old: str, new: str, message: str) -> None:
+    text = (folder / name).read_text(encoding="utf-8")
+    assert old in text
+    (folder / name).write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(UserError, match=message) as error:
         load_counts("mig_bench", folder=folder)
         load_published(folder=folder)
@@ -459,14 +423,13 @@ def test_mistakes_in_the_files(tmp_path: Path, name: str, old: str, new: str, me
     assert "\n\n" not in str(error.value)
 
 
-def test_an_empty_table_and_a_missing_folder(tmp_path: Path) -> None:
-    folder = copy_of_the_tables(tmp_path)
-    header = (folder / "univg_r1_zero_shot.csv").read_text().splitlines()[0]
-    (folder / "univg_r1_zero_shot.csv").write_text(header + "\n")
+def test_an_empty_table_and_a_missing_folder(folder: Path) -> None:
+    path = folder / "univg_r1_zero_shot.csv"
+    path.write_text(path.read_text().splitlines()[0] + "\n")
     with pytest.raises(UserError, match=r"zero_shot\.csv: no line below the header"):
         load_published(folder=folder)
-    with pytest.raises(UserError, match=r"nowhere: no such folder; expected one with published"):
-        load_published(folder=tmp_path / "nowhere")
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        load_published(folder=folder / "nowhere")
 
 
 def test_the_tables_are_found_in_a_checkout_and_below_a_target(
@@ -484,34 +447,31 @@ def test_the_tables_are_found_in_a_checkout_and_below_a_target(
     assert {table.key for table in load_published()} == set(TABLES)
 
 
-@pytest.mark.parametrize(
-    ("key", "name"), [("univg_r1_mig_bench", "mig_bench"), ("univg_r1_zero_shot", "zero_shot")]
-)
-def test_a_second_transcription_agrees(shared_dir: Path, key: str, name: str) -> None:
+def transcription(shared_dir: Path, name: str) -> list[dict[str, str]]:
+    """Rows of a table that was typed from the paper a second time."""
     path = shared_dir / "data" / "published" / f"{name}.csv"
     if not path.is_file():
         pytest.skip(f"no second transcription at {path}")
     with path.open(encoding="utf-8", newline="") as file:
-        rows = {row.pop("model"): row for row in csv.DictReader(file)}
-    assert list(rows) == [row.model for row in TABLES[key].rows]
-    for row in TABLES[key].rows:
-        other = rows[row.model]
-        assert str(row.printed_avg) == other.pop("avg_published")
-        assert {task: str(value) for task, value in row.values.items()} == other
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [("univg_r1_mig_bench", "mig_bench"), ("univg_r1_zero_shot", "zero_shot")]
+)
+def test_a_second_transcription_agrees(shared_dir: Path, key: str, name: str) -> None:
+    other = transcription(shared_dir, name)
+    for row, again in zip(TABLES[key].rows, other, strict=True):
+        values = {task: str(value) for task, value in row.values.items()}
+        assert values | {"model": row.model, "avg_published": str(row.printed_avg)} == again
 
 
 def test_a_second_transcription_of_the_reproductions_agrees(shared_dir: Path) -> None:
-    path = shared_dir / "data" / "published" / "reproductions.csv"
-    if not path.is_file():
-        pytest.skip(f"no second transcription at {path}")
-    with path.open(encoding="utf-8", newline="") as file:
-        other = {
-            (row["task"], row["metric"]): (row["numerator"], row["denominator"], row["value"])
-            for row in csv.DictReader(file)
-        }
     (reported,) = load_reproductions()
     own = {
-        (row.task, row.metric): (str(row.numerator), str(row.denominator), str(row.printed))
+        (row.task, row.metric, str(row.numerator), str(row.denominator), str(row.printed))
         for row in reported.rows
     }
-    assert own.items() >= other.items()
+    keys = ("task", "metric", "numerator", "denominator", "value")
+    other = {tuple(row[key] for key in keys) for row in transcription(shared_dir, "reproductions")}
+    assert own >= other
