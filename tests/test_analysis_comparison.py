@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,11 @@ def record(label: str, scores: Sequence[SampleScore], **changes: Any) -> RunReco
 
 def answers(ious: Sequence[float], **changes: Any) -> list[SampleScore]:
     return [score(f"toy-{i:05d}", iou, **changes) for i, iou in enumerate(ious)]
+
+
+def compare(a: Sequence[float], b: Sequence[float], metric: str = "acc@0.5") -> Comparison:
+    """Runs called a and b with these IoUs."""
+    return compare_runs(record("a", answers(a)), record("b", answers(b)), metric=metric)
 
 
 def two_tasks(right: Sequence[int], wrong_at: Sequence[int] = ()) -> list[SampleScore]:
@@ -89,31 +94,15 @@ def test_macro_and_micro_are_those_of_the_results() -> None:
 
 def test_shared_images_count_as_one() -> None:
     ious_a, ious_b = [0.0] * 40, [1.0] * 16 + [0.0] * 24
-    apart = compare_runs(record("a", answers(ious_a)), record("b", answers(ious_b)))
-    grouped = compare_runs(
-        *(
-            record(
-                label, [score(f"t-{i}", iou, cluster=f"c{i // 4}") for i, iou in enumerate(ious)]
-            )
-            for label, ious in (("a", ious_a), ("b", ious_b))
-        )
-    )
-    (task,) = grouped.tasks
+    apart = compare(ious_a, ious_b)
+    found = compare_runs(record("a", grouped(ious_a, 4)), record("b", grouped(ious_b, 4)))
+    (task,) = found.tasks
     assert (task.clusters, task.difference.test) == (10, "sign_flip_exact")
     assert task.difference.p == pytest.approx(2 / 2**4)  # four groups, all for B
     assert apart.macro.p == pytest.approx(2 / 2**16)
     width = task.difference.interval.high - task.difference.interval.low
     assert width > 1.5 * (apart.macro.interval.high - apart.macro.interval.low)
-    assert any("Few groups of shared images (under 20) in find" in note for note in grouped.notes)
-
-
-def test_the_mean_over_equal_tasks_of_single_samples_sees_what_all_pairs_see() -> None:
-    found = compare_runs(record("a", two_tasks([10, 10])), record("b", two_tasks([18, 13])))
-    assert found.macro.detectable == smallest_difference_of_pairs(11, 100)
-    assert [task.difference.detectable for task in found.tasks] == [
-        smallest_difference_of_pairs(8, 50),
-        smallest_difference_of_pairs(3, 50),
-    ]
+    assert any("Few groups of shared images (under 20) in task0" in note for note in found.notes)
 
 
 def grouped(ious: Sequence[float], size: int, tasks: int = 1) -> list[SampleScore]:
@@ -179,11 +168,16 @@ def test_b_against_a_mirrors_a_against_b_in_any_order(metric: str) -> None:
     assert one.verdict.kind == turned.get(other.verdict.kind, other.verdict.kind)
 
 
-def test_tasks_are_corrected_by_holm() -> None:
+def test_tasks_of_single_samples_have_mcnemars_test_corrected_by_holm_and_its_power() -> None:
     found = compare_runs(record("a", two_tasks([10, 10])), record("b", two_tasks([18, 20])))
     p = [mcnemar_test(0, 8), mcnemar_test(0, 10)]
     assert [task.difference.p for task in found.tasks] == pytest.approx(p)
     assert [task.p_holm for task in found.tasks] == pytest.approx([p[0], 2 * p[1]])
+    # The mean over equal tasks sees what all pairs see.
+    assert found.macro.detectable == smallest_difference_of_pairs(18, 100)
+    assert [task.difference.detectable for task in found.tasks] == [
+        smallest_difference_of_pairs(n, 50) for n in (8, 10)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -221,13 +215,10 @@ def test_what_flipped_most_comes_first_both_ways() -> None:
 
 def test_only_common_samples_count_and_the_others_are_reported() -> None:
     a = record("a", answers([1.0] * 30))
-    b = record("b", answers([1.0] * 40)[10:])
-    found = compare_runs(a, b)
+    found = compare_runs(a, record("b", answers([1.0] * 40)[10:]))
     assert (found.n, found.a.alone, found.b.alone) == (20, 10, 10)
-    assert found.notes[0] == (
-        "Only the 20 samples that both runs have are compared; left out: 10 that only a has, 10 "
-        "that only b has."
-    )
+    assert "Only the 20 samples" in found.notes[0]
+    assert "10 that only a has, 10 that only b has" in found.notes[0]
 
 
 def test_a_control_is_compared_with_the_plain_run() -> None:
@@ -241,9 +232,8 @@ def test_a_control_is_compared_with_the_plain_run() -> None:
 
 def test_other_rules_are_reported() -> None:
     scores = answers([1.0] * 10)
-    a = record("a", scores)
-    b = record("b", scores, settings={"protocol": "migician"}, generation={"max_new_tokens": 64})
-    found = compare_runs(a, b)
+    changes = {"settings": {"protocol": "migician"}, "generation": {"max_new_tokens": 64}}
+    found = compare_runs(record("a", scores), record("b", scores, **changes))
     assert found.differing == {
         "protocol": ("univg", "migician"),
         "generation max_new_tokens": (512, 64),
@@ -273,7 +263,8 @@ def test_what_cannot_be_compared_is_refused(b: dict[str, Any], metric: str, mess
 
 
 def test_a_clear_winner_is_named_with_its_figures() -> None:
-    found = compare_runs(record("old", two_tasks([10, 20])), record("new", two_tasks([30, 40])))
+    old, new = record("old", two_tasks([10, 20])), record("new", two_tasks([30, 40]))
+    found = compare_runs(old, new)
     assert found.verdict.kind == "b_higher"
     low, high = (100 * limit for limit in (found.macro.interval.low, found.macro.interval.high))
     assert found.verdict.headline == (
@@ -284,7 +275,7 @@ def test_a_clear_winner_is_named_with_its_figures() -> None:
     # What was found is not called noise.
     assert "go unseen" not in found.verdict.text
     assert f"a true difference of {100 * found.macro.detectable:.1f} points" in found.verdict.text
-    mirrored = compare_runs(record("new", two_tasks([30, 40])), record("old", two_tasks([10, 20])))
+    mirrored = compare_runs(new, old)
     assert mirrored.verdict.kind == "a_higher"
     assert mirrored.verdict.headline.startswith("new is better than old: +40.0 points")
     # The difference stays B - A; the words turn it.
@@ -299,44 +290,34 @@ def test_no_difference_is_never_claimed_only_not_shown() -> None:
     assert found.verdict.headline.startswith("No difference shown: old has 40.0 % macro acc@0.5")
     interval = found.macro.interval
     assert interval.low < 0 < interval.high
-    assert (
-        f"The interval still allows anything up to old being better by {-100 * interval.low:.1f} "
-        f"points or new being better by {100 * interval.high:.1f} points."
-    ) in found.verdict.text
-    assert (
-        f"With 100 samples and this much disagreement (5 of them scored differently), a "
-        f"true difference under {100 * found.macro.detectable:.1f} points of macro acc@0.5 may "
-        "well go unseen"
-    ) in found.verdict.text
+    for fact in (
+        f"old being better by {-100 * interval.low:.1f} points",
+        f"new being better by {100 * interval.high:.1f} points",
+        "With 100 samples and this much disagreement (5 of them",
+        f"under {100 * found.macro.detectable:.1f} points of macro acc@0.5 may well go unseen",
+    ):
+        assert fact in found.verdict.text
 
 
 def test_a_find_below_what_can_be_seen_is_warned_of() -> None:
     # p is 0.039 (1 to 8) but the smallest difference that is found surely is larger than 0.14.
-    a = record("a", answers([1.0] + [0.0] * 49))
-    b = record("b", answers([0.0] + [1.0] * 8 + [0.0] * 41))
-    found = compare_runs(a, b)
+    found = compare([1.0] + [0.0] * 49, [0.0] + [1.0] * 8 + [0.0] * 41)
     assert found.macro.p == pytest.approx(mcnemar_test(1, 8))
     assert found.verdict.kind == "b_higher"
     assert found.macro.detectable > found.macro.interval.estimate
     assert "below that size tends to look larger than it is" in found.verdict.text
 
 
-def test_five_against_none_is_at_the_edge() -> None:
-    # Tango's interval leaves out 0, the exact test has p = 2 / 32.
-    a = record("a", answers([0.0] * 100))
-    b = record("b", answers([1.0] * 5 + [0.0] * 95))
-    found = compare_runs(a, b)
+def test_where_test_and_interval_disagree_it_is_at_the_edge() -> None:
+    # Five against none: Tango's interval leaves out 0, the exact test has p = 2 / 32.
+    found = compare([0.0] * 100, [1.0] * 5 + [0.0] * 95)
     assert found.macro.p == pytest.approx(0.0625)
     assert found.macro.interval.low > 0
     assert found.verdict.kind == "borderline"
     assert found.verdict.headline.startswith("At the edge: ")
     assert "take it as not shown" in found.verdict.text
-
-
-def test_six_of_one_sign_with_one_large_is_at_the_edge() -> None:
     # All six favour B, p = 2 / 64, but hardly anything is known of how large differences are.
-    a, b = answers([0.0] * 6), answers([0.9] + [0.02] * 5)
-    found = compare_runs(record("a", a), record("b", b), metric="miou")
+    found = compare([0.0] * 6, [0.9] + [0.02] * 5, "miou")
     assert found.macro.p == pytest.approx(2 / 64)
     assert found.macro.interval.low < 0
     assert found.verdict.kind == "borderline"
@@ -361,55 +342,46 @@ def test_same_responses_under_another_protocol_are_reported() -> None:
 
 
 def test_equal_scores_of_other_responses_are_no_identity() -> None:
-    scores = answers([1.0] * 5 + [0.0] * 5)
-    found = compare_runs(record("a", scores), record("b", scores))
+    found = compare([1.0] * 5 + [0.0] * 5, [1.0] * 5 + [0.0] * 5)
     assert found.verdict.kind == "not_shown"
     assert "No sample has another acc@0.5, but 10 responses differ." in found.verdict.text
 
 
 def test_four_samples_can_show_nothing() -> None:
-    found = compare_runs(record("a", answers([0.0] * 4)), record("b", answers([1.0] * 4)))
+    found = compare([0.0] * 4, [1.0] * 4)
     assert found.verdict.kind in ("borderline", "not_shown")
     assert found.macro.detectable is None
     assert "With 4 samples no difference of acc@0.5, however large" in found.verdict.text
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(0.0321, "+3.2"), (-0.0004, "+0.0"), (0.0, "+0.0"), (-0.5, "-50.0")]
-)
-def test_points(value: float, expected: str) -> None:
-    assert points(value) == expected
-
-
-@pytest.mark.parametrize(
-    ("p", "expected"),
+    ("words", "value", "expected"),
     [
-        (0.0004, "< 0.001"),
-        (0.001, "0.001"),
-        (0.0126, "0.013"),
-        (0.04994, "0.0499"),
-        (0.04999, "0.0499"),
-        (0.05, "0.050"),
-        (0.5, "0.50"),
+        (points, 0.0321, "+3.2"),
+        (points, -0.0004, "+0.0"),
+        (points, -0.5, "-50.0"),
+        (p_words, 0.0004, "< 0.001"),
+        (p_words, 0.001, "0.001"),
+        (p_words, 0.0126, "0.013"),
+        (p_words, 0.04999, "0.0499"),
+        (p_words, 0.05, "0.050"),
+        (p_words, 0.5, "0.50"),
     ],
 )
-def test_p_words(p: float, expected: str) -> None:
-    assert p_words(p) == expected
+def test_figures_in_words(words: Callable[[float], str], value: float, expected: str) -> None:
+    assert words(value) == expected
 
 
 # --- command -------------------------------------------------------------------------------------
 
 
-def on_disk(path: Path, run: RunRecord) -> Path:
-    return run.write(path)
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("runs")
-    for name, right in (("old", [10, 20]), ("new", [30, 40])):
-        on_disk(root / name / "toy", record(name, two_tasks(right)))
-    on_disk(root / "new" / "toy+blank", record("new", two_tasks([0, 0]), benchmark="toy+blank"))
+    record("old", two_tasks([10, 20])).write(root / "old" / "toy")
+    record("new", two_tasks([30, 40])).write(root / "new" / "toy")
+    blank = record("new", two_tasks([0, 0]), benchmark="toy+blank")
+    blank.write(root / "new" / "toy+blank")
     return root / "old", root / "new"
 
 
@@ -466,26 +438,21 @@ def test_json_holds_all_fields_and_files_hold_what_is_printed(
     capsys, tmp_path: Path, folders: tuple[Path, Path]
 ) -> None:
     old, new = (load_run(folder / "toy") for folder in folders)
-    _, out, _ = command(
-        capsys, old.path, new.path, "--json", "--flips", 1, "-o", tmp_path / "x.json"
-    )
+    runs = (old.path, new.path)
+    _, out, _ = command(capsys, *runs, "--json", "--flips", 1, "-o", tmp_path / "x.json")
     assert (tmp_path / "x.json").read_text() == out
     found = json.loads(out)
-    expected = compare_runs(old, new, flips=1)
-    assert found == json.loads(json.dumps(expected.to_dict()))
+    assert found == json.loads(json.dumps(compare_runs(old, new, flips=1).to_dict()))
     assert set(found) == set(Comparison.__slots__)
-    _, out, _ = command(capsys, old.path, new.path, "--markdown", "-o", tmp_path / "x.md")
-    assert (tmp_path / "x.md").read_text() == out
-    assert out.startswith("**new is better than old: ")
+    # Labels are data in Markdown.
+    file = tmp_path / "x.md"
+    _, out, _ = command(capsys, f"a|<b>*x*={old.path}", new.path, "--markdown", "-o", file)
+    assert file.read_text() == out
+    assert out.startswith(r"**new is better than a\|\<b\>\*x\*: ")
+    assert "<b>" not in out
     header = next(line for line in out.splitlines() if line.startswith("| task |"))
     rows = [line for line in out.splitlines() if line.startswith(("| find", "| macro"))]
     assert [line.count(" | ") for line in rows] == [header.count(" | ")] * 2
-
-
-def test_labels_are_data_in_markdown(capsys, folders: tuple[Path, Path]) -> None:
-    _, out, _ = command(capsys, f"a|<b>*x*={folders[0]}", folders[1] / "toy", "--markdown")
-    assert r"a\|\<b\>\*x\*" in out
-    assert "<b>" not in out
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,12 @@ from univg_eval.analysis.stats import (
     holm,
     macro_bootstrap,
     macro_draws,
+    mcnemar_test,
+    paired_bootstrap,
+    paired_share_interval,
     sign_flip_test,
+    smallest_difference,
+    smallest_difference_of_pairs,
     wilson_interval,
 )
 
@@ -33,10 +38,7 @@ from univg_eval.analysis.stats import (
 def test_wilson_matches_published_values(k: int, n: int, low: float, high: float) -> None:
     interval = wilson_interval(k, n)
     assert interval.estimate == pytest.approx(k / n)
-    assert (interval.low, interval.high) == (
-        pytest.approx(low, abs=6e-5),
-        pytest.approx(high, abs=6e-5),
-    )
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=6e-5)
 
 
 def test_no_samples_say_nothing() -> None:
@@ -100,15 +102,15 @@ def test_macro_coverage_where_clusters_are_of_unequal_size() -> None:
     assert covered / runs >= 0.92
 
 
-def test_macro_interval_grows_with_clusters_of_equal_rows() -> None:
+@pytest.mark.parametrize("draw", [macro_bootstrap, lambda *a: paired_bootstrap(*a).macro])
+def test_copies_in_clusters_are_worth_the_clusters(draw) -> None:
     # Ten copies of each independent value: as much information as the values once.
     generator = np.random.default_rng(3)
     once = generator.binomial(1, 0.4, 40).tolist()
     copied = [value for value in once for _ in range(10)]
     clusters = [i for i in range(40) for _ in range(10)]
-    reference = macro_bootstrap({"a": once})
-    clustered = macro_bootstrap({"a": copied}, {"a": clusters})
-    naive = macro_bootstrap({"a": copied})
+    reference, naive = draw({"a": once}), draw({"a": copied})
+    clustered = draw({"a": copied}, {"a": clusters})
     width = reference.high - reference.low
     assert clustered.high - clustered.low == pytest.approx(width, rel=0.12)
     assert naive.high - naive.low < 0.5 * width
@@ -145,9 +147,7 @@ def test_macro_keeps_shared_clusters_together() -> None:
 def test_macro_is_the_unweighted_mean() -> None:
     interval = macro_bootstrap({"small": [1.0, 0.0], "large": [0.0] * 98})
     assert interval.estimate == pytest.approx(0.25)
-
-
-def test_macro_without_spread_is_as_wide_as_wilson() -> None:
+    # Without spread it is as wide as Wilson's interval.
     interval = macro_bootstrap({"a": [0.0] * 40, "b": [0.0] * 40})
     pooled = wilson_interval(0, 80)
     assert (interval.estimate, interval.low, interval.high) == (0.0, 0.0, pooled.high)
@@ -155,6 +155,7 @@ def test_macro_without_spread_is_as_wide_as_wilson() -> None:
 
 def test_values_of_one_sample_are_drawn_together() -> None:
     values = {"a": [0.0, 0.25, 1.0, 1.0], "b": [0.5, 0.0, 0.0]}
+    assert macro_bootstrap(values, seed=1) == macro_bootstrap(values, seed=1)
     rest = {task: [1 - value for value in own] for task, own in values.items()}
     draws = macro_draws([values, rest], resamples=300)
     assert draws.shape == (300, 2)
@@ -180,11 +181,6 @@ def test_macro_does_not_depend_on_the_order_of_tasks_and_samples(clustered: bool
     )
 
 
-def test_macro_repeats_for_equal_seeds() -> None:
-    values = {"a": [0.0, 0.25, 1.0, 1.0], "b": [0.5, 0.0, 0.0]}
-    assert macro_bootstrap(values, seed=1) == macro_bootstrap(values, seed=1)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -198,6 +194,18 @@ def test_macro_repeats_for_equal_seeds() -> None:
         (lambda: macro_bootstrap({"a": []}), "'a' has no samples"),
         (lambda: macro_bootstrap({"a": [2.0]}), "value 2.0"),
         (lambda: macro_bootstrap({"a": [1.0]}, {"a": []}), "1 values and 0 clusters"),
+        (lambda: mcnemar_test(-1, 3), "counts are -1 and 3"),
+        (lambda: paired_share_interval(3, 3, 5), "only_a is 3, only_b is 3 with n = 5"),
+        (lambda: paired_share_interval(0, 0, 0), "with n = 0"),
+        (lambda: paired_bootstrap({}), "no tasks given"),
+        (lambda: paired_bootstrap({"a": [1.5]}), r"value 1.5; expected \[-1, 1\]"),
+        (lambda: paired_bootstrap({"a": [0.5]}, level=2), "level is 2"),
+        (lambda: smallest_difference([0.1], [0.5, 0.5]), "1 contributions and 2 weights"),
+        (lambda: smallest_difference([0.1] * 9, [1 / 9] * 9, power=1), "power is 1"),
+        (lambda: smallest_difference_of_pairs(9, 8), "9 pairs differ with n = 8"),
+        (lambda: smallest_difference_of_pairs(0, 0), "0 pairs differ with n = 0"),
+        (lambda: smallest_difference_of_pairs(1, 8, power=0), "power is 0"),
+        (lambda: smallest_difference_of_pairs(1, 8, level=5), "level is 5"),
     ],
 )
 def test_wrong_arguments_are_named(call, message: str) -> None:

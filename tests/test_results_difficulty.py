@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,9 @@ def test_the_same_number_gives_the_same_question_and_others_differ() -> None:
     assert scenes.draw_question("hard", 1, 5) == scenes.draw_question("hard", 1, 5)
     drawn = {scenes.draw_question("hard", seed, i).target.box for seed in (1, 2) for i in range(50)}
     assert len(drawn) == 100
-
-
-def test_coordinates_lie_on_no_lattice() -> None:
+    # Coordinates lie on no lattice: 0.25 off a whole pixel on average.
     edges = [scenes.draw_question("easy", 3, i).target.box[0] * 112 for i in range(300)]
-    off = np.abs(np.array(edges) - np.round(edges))
-    assert 0.2 < off.mean() < 0.3  # 0.25 for numbers without a grid
+    assert 0.2 < np.abs(np.array(edges) - np.round(edges)).mean() < 0.3
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -97,21 +94,15 @@ MEANS = np.array([0.0, 0.25, 0.5, 0.9])
 NO_FLAT = np.zeros(4, dtype=bool)
 
 
-def test_permuted_weights_are_the_same_numbers_in_another_order() -> None:
-    arm = runs.ARMS["permuted"](1.0)
+def test_weights_of_arms() -> None:
     rng = np.random.default_rng(0)
+    # Permuted: the same numbers in another order.
     expected = np.exp(1 - MEANS) / np.exp(1 - MEANS).mean()
-    orders = set()
-    for _ in range(30):
-        dealt = arm.weigh(MEANS, NO_FLAT, rng)
-        assert sorted(dealt) == pytest.approx(sorted(expected))
-        orders.add(tuple(dealt))
-    assert len(orders) > 10
-
-
-def test_leaving_out_flat_prompts_divides_by_the_others_alone() -> None:
+    dealt = [runs.ARMS["permuted"](1.0).weigh(MEANS, NO_FLAT, rng) for _ in range(30)]
+    assert all(sorted(weights) == pytest.approx(sorted(expected)) for weights in dealt)
+    assert len({tuple(weights) for weights in dealt}) > 10
+    # Without flat prompts: divided by the others alone.
     arm = runs.ARMS["spread_only"](1.0)
-    rng = np.random.default_rng(0)
     weights = arm.weigh(MEANS, np.array([True, False, False, True]), rng)
     assert weights.tolist() == [0.0, 2.0, 2.0, 0.0]
     assert arm.weigh(MEANS, ~NO_FLAT, rng).tolist() == [0.0] * 4
@@ -140,6 +131,31 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def model(work: Path) -> Qwen2VLForConditionalGeneration:
+    return Qwen2VLForConditionalGeneration.from_pretrained(work / "start").eval()
+
+
+@pytest.fixture(scope="module")
+def processor(work: Path) -> Any:
+    return AutoProcessor.from_pretrained(work / "start", padding_side="left")
+
+
+def image_of(question: scenes.Question) -> Image.Image:
+    return Image.fromarray(scenes.draw_images([question.scene], IMAGE_SIDE)[0])
+
+
+def message(question: scenes.Question, style: str) -> list[dict[str, Any]]:
+    text = rollouts.question_with_suffix(question, style)
+    content = [{"type": "image"}, {"type": "text", "text": text}]
+    return [{"role": "user", "content": content}]
+
+
+def model_inputs(processor: Any, question: scenes.Question, style: str) -> Any:
+    text = processor.apply_chat_template(message(question, style), add_generation_prompt=True)
+    return processor(images=[image_of(question)], text=[text], return_tensors="pt")
+
+
 @pytest.mark.parametrize("arm", ["exp_normalised", "permuted"])
 def test_a_run_repeats_and_measures_before_and_after(work: Path, arm: str) -> None:
     settings = runs.RunSettings(seed=5, learning_rate=1e-3, steps=2, prompts=2, evaluate_every=1)
@@ -155,7 +171,7 @@ def test_a_run_repeats_and_measures_before_and_after(work: Path, arm: str) -> No
     ("arm_name", "changes"), [("exp_normalised", {}), ("no_group_std", {"scale_rewards": "none"})]
 )
 def test_loss_and_gradients_are_those_of_the_trainer(
-    work: Path, tmp_path: Path, arm_name: str, changes: dict[str, Any]
+    work: Path, processor: Any, tmp_path: Path, arm_name: str, changes: dict[str, Any]
 ) -> None:
     arm = runs.ARMS[arm_name](1.0)
     questions = [
@@ -163,24 +179,14 @@ def test_loss_and_gradients_are_those_of_the_trainer(
     ]
     rows = [
         {
-            "prompt": [
-                {
-                    "role": "user",
-                    "content": [
-                        {"type": "image"},
-                        {"type": "text", "text": rollouts.question_with_suffix(q, "direct")},
-                    ],
-                }
-            ],
-            "images": [Image.fromarray(scenes.draw_images([q.scene], IMAGE_SIDE)[0])],
-            "solution": list(q.target.box),
+            "prompt": message(question, "direct"),
+            "images": [image_of(question)],
+            "solution": list(question.target.box),
             "dialect": "qwen2_vl",
             "style": "direct",
         }
-        for q in questions
+        for question in questions
     ]
-    processor = AutoProcessor.from_pretrained(work / "start", padding_side="left")
-    batch_size = len(rows) * runs.GROUP
     trainer = DifficultyGRPOTrainer(
         str(work / "start"),
         make_rewards(style="direct"),
@@ -188,7 +194,7 @@ def test_loss_and_gradients_are_those_of_the_trainer(
             **{
                 **PAPER_SETTINGS, **changes, "output_dir": str(tmp_path), "use_cpu": True,
                 "bf16": False, "report_to": "none", "remove_unused_columns": False,
-                "per_device_train_batch_size": batch_size, "max_completion_length": 14,
+                "per_device_train_batch_size": len(rows) * runs.GROUP, "max_completion_length": 14,
                 "gradient_checkpointing": False,
             }
         ),
@@ -203,21 +209,20 @@ def test_loss_and_gradients_are_those_of_the_trainer(
     with torch.no_grad():  # away from the reference, so that the KL term counts
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    # Random weights hit no box: some answers are written here, of several IoUs.
-    answers = [
+    # Random weights hit no box: some responses are written here, of several IoUs.
+    texts = [
         scenes.say_box(tuple(min(1.0, v + 0.01 * i) for v in q.target.box))
         for q in questions
         for i in range(runs.GROUP)
     ]
-    tokens = [[*processor.tokenizer.encode(a), model.config.eos_token_id] for a in answers]
+    tokens = [[*processor.tokenizer.encode(text), model.config.eos_token_id] for text in texts]
     generate = model.generate
 
     def written(*args: Any, **kwargs: Any) -> torch.Tensor:
-        prompt = kwargs["input_ids"]
         width = max(map(len, tokens))
         pad = processor.tokenizer.pad_token_id
         rest = torch.tensor([t + [pad] * (width - len(t)) for t in tokens])
-        return torch.cat([prompt, rest], dim=1)
+        return torch.cat([kwargs["input_ids"], rest], dim=1)
 
     model.generate = written
     model.train()
@@ -245,11 +250,9 @@ def test_loss_and_gradients_are_those_of_the_trainer(
             torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-5, rtol=1e-3)
 
 
-def test_sampled_rollouts_follow_the_models_probabilities(work: Path) -> None:
-    model = Qwen2VLForConditionalGeneration.from_pretrained(work / "start").eval()
-    tokenizer = AutoProcessor.from_pretrained(work / "start").tokenizer
+def test_sampled_rollouts_follow_the_models_probabilities(model: Any, processor: Any) -> None:
     question = scenes.draw_question("hard", 8, 0)
-    prompts = rollouts.make_prompts([question], tokenizer, start.SHAPE, "direct")
+    prompts = rollouts.make_prompts([question], processor.tokenizer, start.SHAPE, "direct")
     drawn = rollouts.generate(
         model, prompts, start.SHAPE, rollouts=3000, max_new_tokens=1, top_k=5,
         generator=torch.Generator().manual_seed(1),
@@ -260,63 +263,37 @@ def test_sampled_rollouts_follow_the_models_probabilities(work: Path) -> None:
     assert shares == pytest.approx(values.softmax(dim=0).tolist(), abs=0.04)
 
 
-def test_greedy_answers_are_those_of_transformers_generate(work: Path) -> None:
-    model = Qwen2VLForConditionalGeneration.from_pretrained(work / "start").eval()
-    processor = AutoProcessor.from_pretrained(work / "start")
+def test_greedy_responses_are_those_of_transformers_generate(model: Any, processor: Any) -> None:
     questions = [scenes.draw_question("hard", 8, i) for i in range(3)]
     prompts = rollouts.make_prompts(questions, processor.tokenizer, start.SHAPE, "think")
     mine = rollouts.generate(model, prompts, start.SHAPE, rollouts=1, max_new_tokens=6)
     for question, ids in zip(questions, mine, strict=True):
-        inputs = _asked(processor, question, "think")
+        inputs = model_inputs(processor, question, "think")
         output = model.generate(**inputs, max_new_tokens=6, do_sample=False)
         assert output[0, inputs["input_ids"].shape[1] :].tolist()[: len(ids)] == ids
 
 
-def test_more_supervision_has_the_mean_loss_of_the_answers_tokens(work: Path) -> None:
+def test_more_supervision_has_the_mean_loss_of_the_responses_tokens(
+    work: Path, model: Any, processor: Any
+) -> None:
     settings = runs.RunSettings(seed=5, learning_rate=1e-3, steps=2, prompts=1, evaluate_every=2)
     result = runs.train_more(work / "start", settings, held_out.HeldOut(2))
     assert sorted(result["evaluations"]) == [0, 2]
 
-    model = Qwen2VLForConditionalGeneration.from_pretrained(work / "start").eval()
-    processor = AutoProcessor.from_pretrained(work / "start")
-    end, losses, tokens = model.config.eos_token_id, 0.0, 0
-    # 5 times 43 tokens and 8 answers of 10 are 615 tokens; 3 times 43 and 10 are 159: 4 answers.
-    kinds = np.random.default_rng([5, 0]).random(4) < 0.5
-    for index, hard in enumerate(kinds):
+    loss, tokens = 0.0, 0
+    # 5 times 43 tokens and 8 responses of 10 are 615 tokens; 3 times 43 and 10 are 159: 4 of them.
+    for index, hard in enumerate(np.random.default_rng([5, 0]).random(4) < 0.5):
         question = scenes.draw_question(KINDS[int(hard)], 5, index)
-        inputs = _asked(processor, question, "direct")
-        answer = [*processor.tokenizer.encode(scenes.say_box(question.target.box)), end]
-        ids = torch.cat([inputs["input_ids"], torch.tensor([answer])], dim=1)
-        logits = model(
-            **{
-                **inputs,
-                "input_ids": ids,
-                "attention_mask": torch.ones_like(ids),
-                "mm_token_type_ids": (ids == model.config.image_token_id).int(),
-            }
-        ).logits[0, -len(answer) - 1 : -1]
-        losses += float(
-            torch.nn.functional.cross_entropy(logits, torch.tensor(answer)) * len(answer)
-        )
-        tokens += len(answer)
-    assert result["curve"]["loss"][0] == pytest.approx(losses / tokens, abs=2e-5)
-
-
-def _asked(processor: Any, question: scenes.Question, style: str) -> Any:
-    text = processor.apply_chat_template(
-        [
-            {
-                "role": "user",
-                "content": [
-                    {"type": "image"},
-                    {"type": "text", "text": rollouts.question_with_suffix(question, style)},
-                ],
-            }
-        ],
-        add_generation_prompt=True,
-    )
-    image = Image.fromarray(scenes.draw_images([question.scene], IMAGE_SIDE)[0])
-    return processor(images=[image], text=[text], return_tensors="pt")
+        inputs = model_inputs(processor, question, "direct")
+        text = scenes.say_box(question.target.box)
+        own = [*processor.tokenizer.encode(text), model.config.eos_token_id]
+        ids = torch.cat([inputs["input_ids"], torch.tensor([own])], dim=1)
+        kinds = (ids == model.config.image_token_id).int()
+        inputs |= {"input_ids": ids, "attention_mask": ids.new_ones(ids.shape)}
+        logits = model(**{**inputs, "mm_token_type_ids": kinds}).logits[0, -len(own) - 1 : -1]
+        loss += float(torch.nn.functional.cross_entropy(logits, torch.tensor(own))) * len(own)
+        tokens += len(own)
+    assert result["curve"]["loss"][0] == pytest.approx(loss / tokens, abs=2e-5)
 
 
 def test_a_stage_says_what_it_needs_before(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -333,6 +310,12 @@ def _result(seed: int, accuracy: float) -> dict[str, Any]:
     figures = {"acc@0.5": accuracy, "miou": accuracy / 2, "answered": 1.0}
     last = {kind: figures for kind in ("all", *KINDS)}
     return {"job": {"seed": seed}, "evaluations": {"0": {}, "9": {}, "10": last}}
+
+
+def _write(work: Path, job: plan.Job, accuracy: float) -> None:
+    path = plan.result_path(work, job)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(_result(job.seed, accuracy) | {"job": asdict(job)}))
 
 
 def test_paired_differences_go_seed_by_seed() -> None:
@@ -406,17 +389,10 @@ def test_finished_runs_are_not_trained_again(tmp_path: Path) -> None:
 
 
 def test_a_run_with_another_mean_weight_is_not_taken_for_this_one(tmp_path: Path) -> None:
-    _write(tmp_path, plan.Job("final", "constant", 1, 1e-4, mean_weight=1.5), 0.5)
+    job = plan.Job("final", "constant", 1, 1e-4, mean_weight=1.5)
+    _write(tmp_path, job, 0.5)
     with pytest.raises(UserError, match=r"mean_weight': 1\.5.*expected.*mean_weight': 1\.6"):
-        summary_module._read_final(
-            tmp_path, plan.Job("final", "constant", 1, 1e-4, mean_weight=1.6)
-        )
-
-
-def _write(work: Path, job: plan.Job, accuracy: float) -> None:
-    path = plan.result_path(work, job)
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(_result(job.seed, accuracy) | {"job": asdict(job)}))
+        summary_module._read_final(tmp_path, replace(job, mean_weight=1.6))
 
 
 def test_the_committed_summary_follows_from_the_committed_runs() -> None:
