@@ -358,7 +358,7 @@ def test_a_log_that_is_not_whole_is_told(root: Path, n: int) -> None:
     rows = [logged(i % 3, text, task) for task in "tu" for i, text in enumerate(TEXTS)][:n]
     counts = {"t": {"original": 3, "effective": 3}}
     write_output(root / "out", tasks={"t": rows}, **{"n-samples": counts})
-    with pytest.raises(UserError, match=rf"samples_t\.jsonl holds {n} samples, and .* asked 3"):
+    with pytest.raises(UserError, match=rf"samples_t\.jsonl holds {n} samples, and .* 3"):
         read_runs([str(root / "out")])
 
 
@@ -409,7 +409,7 @@ def test_different_settings_are_told(root: Path) -> None:
 
 def test_an_evaluation_without_samples_is_told(root: Path) -> None:
     file = write_output(root / "out", tasks={"t": []})
-    with pytest.raises(UserError, match="holds no sample of 'own': the evaluation was broken off"):
+    with pytest.raises(UserError, match="holds no sample of 'own'"):
         read_runs([str(root / "out")])
     (root / "out" / f"{DATE}_samples_t.jsonl").unlink()
     with pytest.raises(UserError, match=r"samples_t\.jsonl is missing.*--log_samples"):

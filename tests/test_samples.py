@@ -128,7 +128,7 @@ def test_unknown_split_and_unprepared_benchmark_name_the_remedy(tmp_path: Path) 
 
 
 def test_doubled_ids_and_foreign_samples_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the id 'toy-00000' stands twice"):
+    with pytest.raises(UserError, match="duplicate id 'toy-00000'"):
         write_benchmark([make_sample(), make_sample()], benchmark="toy", root=tmp_path)
     with pytest.raises(UserError, match="belongs to 'toy', not to 'tom'"):
         write_benchmark([make_sample()], benchmark="tom", root=tmp_path)

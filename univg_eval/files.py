@@ -89,7 +89,7 @@ def write_text_atomically(path: Path, chunks: Iterable[str]) -> None:
 def whole_folder(path: Path) -> Iterator[Path]:
     """An empty folder to fill that takes the place of `path` at the end of the block.
 
-    An older folder is removed once the new one stands in its place; if the block raises, it stays
+    An older folder is removed once the new one is in its place; if the block raises, it stays
     as it was. The caller decides before whether it may be replaced.
 
     Raises:

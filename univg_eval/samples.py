@@ -1,4 +1,4 @@
-"""One schema for every benchmark's questions, how they are stored, and their fingerprint.
+"""One schema for the samples of every benchmark, how they are stored, and their fingerprint.
 
 A prepared benchmark is the folder ``<data root>/<benchmark>/`` with
 
@@ -43,7 +43,7 @@ LARGEST_SIDE = 10**7  # of an image, in pixels
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One true object of a question.
+    """One true object of a sample.
 
     Attributes:
         image: 0-based index of the image that shows it.
@@ -58,7 +58,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class GroundingSample:
-    """A question about one or more images, and where its true objects are.
+    """An instruction about one or more images, and where its true objects are.
 
     Attributes:
         id: stable and unique within the benchmark, e.g. ``mig_bench-00017``.
@@ -67,8 +67,8 @@ class GroundingSample:
         split: split of the release, e.g. ``test``.
         images: paths relative to the data root, in the order the model sees them;
             ``clip.mp4#frame=12`` is frame 12 (0-based) of a video file.
-        widths, heights: size of each image in pixels; empty where the release does not tell them.
-        instruction: the question. Boxes inside it are written
+        widths, heights: size of each image in pixels; empty where the release lacks them.
+        instruction: what to find. Boxes inside it are written
             ``<|box_start|>(x1,y1),(x2,y2)<|box_end|>`` on 0-1000.
         targets: one in the classic tasks, none where the object is absent, several where the
             instruction names several.
@@ -109,7 +109,7 @@ class GroundingSample:
 
     @property
     def image_sizes(self) -> list[tuple[int, int]] | None:
-        """(width, height) of each image in pixels, or None where the release does not tell."""
+        """(width, height) of each image in pixels, or None where the release lacks it."""
         return list(zip(self.widths, self.heights, strict=True)) if self.widths else None
 
     def _single_target(self) -> Target:
@@ -307,7 +307,7 @@ def load_samples(
     """All samples of a prepared benchmark, or those of one split, in file order.
 
     Raises:
-        UserError: the benchmark is not prepared, a row breaks the schema, an id stands twice, or
+        UserError: the benchmark is not prepared, a row breaks the schema, an id is a duplicate, or
             no row has the split (the known splits are listed).
     """
     load_manifest(benchmark, root)
@@ -330,12 +330,12 @@ def _require_unique_ids(samples: Sequence[GroundingSample], where: str) -> None:
     seen: set[str] = set()
     for sample in samples:
         if sample.id in seen:
-            raise UserError(f"{where}: the id {sample.id!r} stands twice; ids must be unique")
+            raise UserError(f"{where}: duplicate id {sample.id!r}; ids must be unique")
         seen.add(sample.id)
 
 
 def fingerprint(samples: Iterable[GroundingSample]) -> str:
-    """SHA-256 (hex) that identifies the questions, boxes and images of a set.
+    """SHA-256 (hex) that identifies the instructions, boxes and images of a set.
 
     Over the canonical JSON lines ``[id, instruction, [[image, box to 6 decimals], …], release
     paths of the images]``, sorted by id, each followed by a newline. The release paths are
@@ -378,7 +378,7 @@ def write_benchmark(
         The benchmark's folder.
 
     Raises:
-        UserError: an id stands twice, a sample belongs to another benchmark, or a text holds half
+        UserError: an id is a duplicate, a sample belongs to another benchmark, or a text holds half
             of a surrogate pair.
     """
     for sample in samples:

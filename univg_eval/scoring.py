@@ -138,7 +138,7 @@ def score_sample(
     """Score one response.
 
     Args:
-        sample: the question and its true objects.
+        sample: with its true objects.
         response: the model's text, or a `Response` (then the next three arguments are ignored);
             None counts as unanswered.
         dialect: how the model writes boxes; None only for protocols that bring their own rule.

@@ -60,26 +60,26 @@ def read_runs(arguments: Sequence[str]) -> list[RunRecord]:
     folder of `univg eval` or its ``records``, the folder of a training run. Where there are none,
     it stands for the evaluations that lmms-eval wrote into it or into its subfolders (one a
     model), each of which may hold several benchmarks. Records come in the order of their paths,
-    evaluations by date; where there are several, the date stands behind the label.
+    evaluations by date; where there are several, the date follows the label.
 
-    Records of one benchmark that would have the same label are told apart by the names of their
+    Records of one benchmark that would have the same label are distinguished by the names of their
     folders, and by a number where these are equal too.
 
     Raises:
         UserError: a path is no record and holds none, or a record cannot be read.
     """
     records = [record for argument in arguments for record in _read(argument)]
-    records = _told_apart(records, lambda record: f"{record.label} ({record.path.resolve().name})")
+    records = _distinct(records, lambda record: f"{record.label} ({record.path.resolve().name})")
     seen: Counter[tuple[str, str]] = Counter()
 
     def numbered(record: RunRecord) -> str:
         seen[record.benchmark, record.label] += 1
         return f"{record.label} #{seen[record.benchmark, record.label]}"
 
-    return _told_apart(records, numbered)
+    return _distinct(records, numbered)
 
 
-def _told_apart(records: Sequence[RunRecord], name: Callable[[RunRecord], str]) -> list[RunRecord]:
+def _distinct(records: Sequence[RunRecord], name: Callable[[RunRecord], str]) -> list[RunRecord]:
     """The records, with `name` as the label of those that share benchmark and label."""
     taken = Counter((record.benchmark, record.label) for record in records)
     return [
@@ -132,7 +132,7 @@ def _read(argument: str) -> list[RunRecord]:
         key=lambda file: (file.name, file),
     )
     if inside:
-        _tell_unrecorded(logged, inside)
+        _report_unrecorded(logged, inside)
         return _inside(path, sorted(inside), wanted)
     if logged:
         return _logged(logged, wanted)
@@ -147,7 +147,7 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _tell_unrecorded(logged: Sequence[Path], records: Collection[Path]) -> None:
+def _report_unrecorded(logged: Sequence[Path], records: Collection[Path]) -> None:
     """Name the evaluations by lmms-eval beside records, where no record has their date."""
     recorded = {folder.parent.name for folder in records}
     for file in logged:
@@ -167,8 +167,8 @@ def _inside(path: Path, folders: Sequence[Path], wanted: str) -> list[RunRecord]
     records = []
     for folder in folders:
         record = load_run(folder, wanted or None)
-        told = record.label.endswith(folder.parent.name)  # "tiny" in a folder "tiny"
-        several = len(evaluations) > 1 and folder.parent in evaluations and not told
+        named = record.label.endswith(folder.parent.name)  # "tiny" in a folder "tiny"
+        several = len(evaluations) > 1 and folder.parent in evaluations and not named
         label = f"{record.label} {folder.parent.name}" if several else record.label
         records.append(replace(record, label=label))
     return records

@@ -20,8 +20,8 @@ __all__ = ["add_parser", "run"]
 
 DESCRIPTION = """\
 Score the kept responses of a run again, without a model: under another protocol or dialect, other
-pixel limits, or the same settings with the code of today. The new record tells which record it
-comes from and what changed; what the model was asked and how it ran stays as it was.
+pixel limits, or the same settings with the code of today. The new record says which record it
+comes from and what changed; how the model was prompted and ran stays as it was.
 
 RUN is a run record, a folder with one, or what `lmms-eval --output_path RUN --log_samples` wrote.
 The prepared benchmark must be the one that was evaluated (same fingerprint).
@@ -121,7 +121,7 @@ def _chosen(argument: str, benchmark: str | None) -> RunRecord:
 
 
 def _shown_samples(record: RunRecord) -> list[GroundingSample]:
-    """The samples as the model was shown them: under a control, or as questions about videos."""
+    """The samples as the model was shown them: under a control, or as whole videos."""
     from univg_eval.images.controls import under_control
     from univg_eval.runs.record import prepared_samples
 
@@ -134,8 +134,8 @@ def _shown_samples(record: RunRecord) -> list[GroundingSample]:
     require_lmms_eval()
     from univg_eval.lmms.docs import as_shown
 
-    asked = {row["id"] for row in record.responses}
-    shown, _ = as_shown([s for s in samples if s.id in asked], control=control, media=media)
+    evaluated = {row["id"] for row in record.responses}
+    shown, _ = as_shown([s for s in samples if s.id in evaluated], control=control, media=media)
     return shown
 
 

@@ -25,7 +25,7 @@ Score a file of responses, without a model. The file is JSON Lines, in any order
 
 A line may also hold image_sizes and input_sizes (lists of [width, height], one an image: the
 originals, and what the model saw after its resize) and prompt. A sample without a response counts
-as unanswered and is reported; an unknown id, or one that stands twice, is an error.
+as unanswered and is reported; an unknown id or a duplicate is an error.
 
 The samples come from --annotations (the released file of MIG-Bench), or from the data root, where
 `univg prepare` puts them.
@@ -87,7 +87,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score, write ``--out`` if asked for, and print the result."""
+    """Score, write ``--out`` where it is given, and print the result."""
     from univg_eval.protocols import get_protocol
     from univg_eval.runs.response_file import score_file
 

@@ -123,17 +123,17 @@ def read_output(results_file: str | os.PathLike[str]) -> dict[str, Any]:
             if wrong:
                 raise UserError(f"{file}:{number}: {wrong[0]}; evaluate again")
             samples[task].append(row)
-        asked = _n_asked(results, task)
-        if asked not in (None, len(samples[task])):
+        expected = _n_evaluated(results, task)
+        if expected not in (None, len(samples[task])):
             raise UserError(
-                f"{file} holds {len(samples[task])} samples, and lmms-eval asked {asked}; copy the "
-                "whole file, or evaluate again"
+                f"{file} holds {len(samples[task])} samples, and lmms-eval evaluated {expected}; "
+                "copy the whole file, or evaluate again"
             )
     return {**results, "samples": samples}
 
 
-def _n_asked(results: Results, task: str) -> int | None:
-    """How many samples of a task lmms-eval says that it asked; None where that is not known.
+def _n_evaluated(results: Results, task: str) -> int | None:
+    """How many samples of a task lmms-eval says that it evaluated; None where that is not known.
 
     Its count (0.7.3) is wrong with ``--offset`` and with a limit that is a share.
     """
@@ -142,8 +142,8 @@ def _n_asked(results: Results, task: str) -> int | None:
     if results["config"].get("offset") or not whole or not isinstance(counts, Mapping):
         return None
     counted = counts.get(task)
-    asked = counted.get("effective") if isinstance(counted, Mapping) else None
-    return asked if isinstance(asked, int) else None
+    number = counted.get("effective") if isinstance(counted, Mapping) else None
+    return number if isinstance(number, int) else None
 
 
 def _univg_tasks(results: Results) -> list[str]:
@@ -159,7 +159,7 @@ def _univg_tasks(results: Results) -> list[str]:
 def response_text(logged: Mapping[str, Any]) -> str | None:
     """The whole response of a logged sample, or what a backend gave in its place.
 
-    Where lmms-eval stripped something, the whole text stands in ``resps``. None: there is no
+    Where lmms-eval stripped something, the whole text is in ``resps``. None: there is no
     response, as of a service that spent all tokens on hidden thinking.
     """
     value = logged.get("resps", logged.get("filtered_resps"))
@@ -194,7 +194,7 @@ def write_records(
 
     Raises:
         UserError: no univg task was evaluated, the tasks ran under different settings, no sample
-            was asked, or the prepared benchmark is no longer the one that was evaluated.
+            was evaluated, or the prepared benchmark is no longer the one that was evaluated.
     """
     model = ModelUnderTest.from_arguments(
         results["config"]["model"],
@@ -333,8 +333,8 @@ def _record(
     logged = [row for task in tasks for row in results["samples"][task]]
     if not logged:
         raise UserError(
-            f"{path} holds no sample of {name!r}: the evaluation was broken off or had nothing to "
-            "ask; evaluate again"
+            f"{path} holds no sample of {name!r}: the evaluation ended before the first answer; "
+            "evaluate again"
         )
     everything = load_samples(benchmark)
     identity = fingerprint(everything)
@@ -412,8 +412,8 @@ def _shown(
     from univg_eval.lmms.docs import as_shown
     from univg_eval.lmms.media import video_of
 
-    asked = [s for s in everything if video_of(s)] if media == "video" else everything
-    return as_shown(asked, control=control, media=media)
+    able = [s for s in everything if video_of(s)] if media == "video" else everything
+    return as_shown(able, control=control, media=media)
 
 
 def _settings(logged: Any, path: Path) -> RunSettings:

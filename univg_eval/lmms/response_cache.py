@@ -1,7 +1,7 @@
 """The folder of lmms-eval's ``--use_cache``, freed of requests that failed.
 
 lmms-eval (0.7.3) keeps the message of a failed request as if it were a response, and gives it
-again for ever: the server would never be asked. Only what this module drops is asked once more.
+again for ever: the server would get no second request. Only what this module drops is sent again.
 
 =========================  ================================================================
 cache.db                   SQLite, table ``responses``: what finished evaluations left
@@ -32,7 +32,7 @@ def forget_failed_requests(cache: str | Path) -> int:
         cache: as given to ``--use_cache``: the folder, or a ``.db`` file in it.
 
     Returns:
-        Number of requests that the next evaluation will ask again.
+        Number of requests that the next evaluation will send again.
 
     Raises:
         UserError: a file of the cache cannot be read or changed.
@@ -50,7 +50,7 @@ def forget_failed_requests(cache: str | Path) -> int:
     except (OSError, sqlite3.Error) as error:
         raise UserError(
             f"cannot take the failed requests out of the response cache {folder}: {error}; give "
-            "--use_cache another folder for the next try, else they are not asked again"
+            "--use_cache another folder for the next try, else they are not sent again"
         ) from error
     return len(forgotten)
 

@@ -21,7 +21,7 @@ _FAILED = re.compile(r"\[LMMS_EVAL_(?:REQUEST_FAILED after \d+ retries|BUDGET_EX
 
 
 def split_failed_request(text: str | None) -> tuple[str | None, str | None]:
-    """What a model said, and the message that stands in its place.
+    """What a model said, and the message in its place where the request failed.
 
     Args:
         text: as a backend gave it or a file holds it; None: there is none.

@@ -285,8 +285,7 @@ def _checked(
 ) -> RunRecord:
     if not responses and not scores:
         raise UserError(
-            f"{path} holds no sample: the evaluation was broken off or had nothing to ask; "
-            "evaluate again"
+            f"{path} holds no sample: the evaluation ended before the first answer; evaluate again"
         )
     wrong = list(islice(_faults(manifest, responses, scores), _SHOWN_FAULTS))
     if wrong:
@@ -443,7 +442,7 @@ def environment() -> dict[str, dict[str, Any]]:
 
     Versions come from the installed packages, None where one is absent; ``commit`` is that of
     the checkout that the code runs from, ending in ``-dirty`` if it has changes. Accelerators
-    are asked of torch only if the process has loaded it.
+    are named by torch only if the process has loaded it.
     """
     versions: dict[str, Any] = {name: _version(name) for name in _PACKAGES}
     versions["python"] = platform.python_version()

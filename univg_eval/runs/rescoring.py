@@ -1,7 +1,7 @@
 """A run record scored again from its kept responses, without a model, and what that changes.
 
-What the model was asked and how it ran (prompt, generation arguments, versions, hardware, wall
-time) stays as the older record tells it; only reading and scoring are new. The manifest's
+How the model was prompted and ran (prompt, generation arguments, versions, hardware, wall time)
+stays as in the older record; only reading and scoring are new. The manifest's
 ``rescored`` says from which record, which settings changed, and with which versions of the code.
 """
 
