@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -24,34 +24,36 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class TrueStill:
+class TrueSample:
     """What a converter must find out about one sample.
 
     Attributes:
         id: of the sample.
-        split: of the sample.
         expression: what to find.
-        file: the image below the benchmark's own folder, POSIX form.
-        released: the image as the release names it.
-        image_wh: size of the image as displayed.
-        box: pixels x1, y1, x2, y2; the far edges lie after the last pixel.
+        files: the images below the benchmark's own folder, POSIX form.
+        released: the images as the release names them.
+        image_wh: size of every image as displayed.
+        box: pixels x1, y1, x2, y2 in the only or third image; the far edges lie after the last
+            pixel. None if the target is absent.
         parts: number of 8-connected parts of the target's mask; None where no mask is released.
         extra: what else must stand in the sample's `extra`.
     """
 
     id: str
-    split: str
     expression: str
-    file: str
-    released: str
+    files: tuple[str, ...]
+    released: tuple[str, ...]
     image_wh: tuple[int, int]
-    box: PixelBox
-    parts: int | None
+    box: PixelBox | None
+    parts: int | None = None
+    split: str = "test"
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def box_norm(self) -> tuple[float, float, float, float]:
+    def box_norm(self) -> tuple[float, float, float, float] | None:
         """The box on [0, 1]."""
+        if self.box is None:
+            return None
         (w, h), (x1, y1, x2, y2) = self.image_wh, self.box
         return x1 / w, y1 / h, x2 / w, y2 / h
 
@@ -89,24 +91,32 @@ def write_json(path: Path, value: Any, encoding: str = "utf-8") -> None:
     path.write_bytes(json.dumps(value, ensure_ascii=False).encode(encoding))
 
 
-def check_stills(samples: Any, truth: Sequence[TrueStill], benchmark: str) -> None:
+def check_samples(samples: Any, truth: Sequence[TrueSample], benchmark: str) -> None:
     """The samples are, one by one, what the truth says."""
     assert [sample.id for sample in samples] == [true.id for true in truth]
     for sample, true in zip(samples, truth, strict=True):
-        assert sample.benchmark == sample.task == benchmark
-        assert sample.split == true.split
-        assert sample.images == (f"{benchmark}/{true.file}",)
-        assert sample.image_sizes == [true.image_wh]
-        assert sample.box == pytest.approx(true.box_norm, abs=1e-12), sample.id
-        assert sample.extra["expression"] == true.expression
-        assert sample.instruction == (
-            "Output the bounding box in the image corresponding to the instruction: "
-            f"{true.expression}."
-        )
-        assert sample.source["images"] == [true.released]
+        folder, is_video = PurePosixPath(true.files[0]).parent, len(true.files) > 1
+        assert (sample.benchmark, sample.task, sample.split) == (benchmark, benchmark, true.split)
+        assert sample.images == tuple(f"{benchmark}/{file}" for file in true.files)
+        assert sample.image_sizes == [true.image_wh] * len(true.files)
         assert sample.image_is_given
-        assert sample.extra.get("parts") == true.parts
-        assert dict(true.extra).items() <= dict(sample.extra).items()
+        assert sample.source["images"] == list(true.released)
+        assert sample.cluster == (folder.name if is_video else true.files[0])
+        assert sample.instruction == (
+            "This is a sequence of images from a video. Please understand the entire video "
+            "content, and then output the bounding box in the third image according to the "
+            if is_video
+            else "Output the bounding box in the image corresponding to the "
+        ) + (f"instruction: {true.expression}.")
+        if true.box is None:
+            assert sample.targets == ()
+        else:
+            assert sample.target_image == (2 if is_video else 0)
+            assert sample.box == pytest.approx(true.box_norm, abs=1e-12), sample.id
+        expected = {"expression": true.expression, "parts": true.parts, **true.extra}
+        if is_video:
+            expected["video"] = f"{benchmark}/{folder}"
+        assert {name: sample.extra.get(name) for name in expected} == expected
 
 
 def write_image(
@@ -148,10 +158,10 @@ class Annotation:
     stem: str
     image_wh: tuple[int, int]
     texts: tuple[str, ...]
-    is_sentence: bool
     shapes: Sequence[tuple[str, list[Point]]]
     box: PixelBox
-    parts: int
+    is_sentence: bool = False
+    parts: int = 1
     encoding: str = "utf-8"
     orientation: int = 1
 
@@ -168,7 +178,6 @@ LISA_IMAGES: tuple[Annotation, ...] = (
         is_sentence=True,
         shapes=[("target", rectangle_points(20, 10, 59, 44))],
         box=(20, 10, 60, 45),
-        parts=1,
     ),
     Annotation(
         # A triangle whose decimals are cut off: corners (4, 7), (50, 12), (30, 40).
@@ -176,13 +185,11 @@ LISA_IMAGES: tuple[Annotation, ...] = (
         stem="bus-stop_03",
         image_wh=(64, 48),
         texts=("the café’s sign that says “closed”",),
-        is_sentence=False,
         shapes=[
             ("Flag", rectangle_points(0, 0, 63, 47)),
             ("target", [(4.9, 7.99), (50.2, 12.5), (30.7, 40.999)]),
         ],
         box=(4, 7, 51, 41),
-        parts=1,
         encoding="cp1252",
     ),
     Annotation(
@@ -191,7 +198,6 @@ LISA_IMAGES: tuple[Annotation, ...] = (
         stem="street 7",
         image_wh=(120, 80),
         texts=("something that keeps the rain off",),
-        is_sentence=False,
         shapes=[
             ("IGNORE_reflection", rectangle_points(80, 20, 90, 30)),
             ("target", rectangle_points(70.5, 10.0, 120.0, 60.7)),
@@ -212,7 +218,6 @@ LISA_IMAGES: tuple[Annotation, ...] = (
             ("ignore", rectangle_points(30, 15, 54, 75)),
         ],
         box=(10, 20, 30, 70),
-        parts=1,
     ),
     Annotation(
         # The ignored shape is the larger one, so the target is painted over it.
@@ -220,13 +225,11 @@ LISA_IMAGES: tuple[Annotation, ...] = (
         stem="0002",
         image_wh=(80, 60),
         texts=("the coin in the fountain", "What would a diver bring up?"),
-        is_sentence=False,
         shapes=[
             ("target", rectangle_points(33, 22, 41, 30)),
             ("ignore", rectangle_points(5, 5, 74, 54)),
         ],
         box=(33, 22, 42, 31),
-        parts=1,
     ),
     Annotation(
         # Stored lying on its side; the points are those of the upright photo.
@@ -234,16 +237,14 @@ LISA_IMAGES: tuple[Annotation, ...] = (
         stem="turned",
         image_wh=(90, 40),
         texts=("the longer of the two planks",),
-        is_sentence=False,
         shapes=[("target", rectangle_points(12, 30, 87, 36))],
         box=(12, 30, 88, 37),
-        parts=1,
         orientation=6,
     ),
 )
 
 
-def write_lisa_full(folder: Path) -> list[TrueStill]:
+def write_lisa_full(folder: Path) -> list[TrueSample]:
     """ReasonSeg as unpacked: val/, test/, train/ and explanatory/ with images beside JSON files.
 
     The training files are no JSON: nothing may read them.
@@ -259,12 +260,12 @@ def write_lisa_full(folder: Path) -> list[TrueStill]:
         write_annotation(folder, image)
         for k, text in enumerate(image.texts):
             truth.append(
-                TrueStill(
+                TrueSample(
                     id=f"lisa_full-{image.split}-{image.stem}-{k}",
                     split=image.split,
                     expression=text,
-                    file=f"images/{image.split}/{image.stem}.jpg",
-                    released=f"{image.split}/{image.stem}.jpg",
+                    files=(f"images/{image.split}/{image.stem}.jpg",),
+                    released=(f"{image.split}/{image.stem}.jpg",),
                     image_wh=image.image_wh,
                     box=image.box,
                     parts=image.parts,
@@ -282,20 +283,12 @@ def write_annotation(folder: Path, image: Annotation) -> None:
     """The JSON file of one ReasonSeg image, in labelme's manner."""
     w, h = image.image_wh
     name = f"{image.stem}.jpg"
+    common = {"shape_type": "polygon", "image_name": name, "group_id": None, "flags": {}}
     value = {
         "text": list(image.texts),
         "is_sentence": image.is_sentence,
         "shapes": [
-            {
-                "label": label,
-                "labels": [label],
-                "shape_type": "polygon",
-                "image_name": name,
-                "points": [list(point) for point in points],
-                "group_id": None,
-                "group_ids": [None],
-                "flags": {},
-            }
+            {"label": label, "labels": [label], "points": [list(p) for p in points], **common}
             for label, points in image.shapes
         ],
         "imagePath": name,
@@ -305,40 +298,7 @@ def write_annotation(folder: Path, image: Annotation) -> None:
     write_json(folder / image.split / f"{image.stem}.json", value, encoding=image.encoding)
 
 
-def spoil_lisa_full(folder: Path) -> dict[str, str]:
-    """Add faulty images to what `write_lisa_full` wrote; item's key → kind of its fault."""
-    target = ("target", rectangle_points(5, 5, 20, 20))
-
-    def add(stem: str, shapes: Sequence[tuple[str, list[Point]]], *, image: bool = True) -> None:
-        if image:
-            write_image(folder / "val" / f"{stem}.jpg", (40, 30), (5, 5, 21, 21))
-        write_annotation(
-            folder, Annotation("val", stem, (40, 30), ("a thing",), False, shapes, (0,) * 4, 1)
-        )
-
-    add("only_ignored", [("ignore", rectangle_points(5, 5, 20, 20))])
-    add("no_shapes", [])
-    add("no_points", [("target", [])])
-    add("no_image", [target], image=False)
-    add("broken_image", [target])
-    (folder / "val" / "broken_image.jpg").write_bytes(b"\xff\xd8 no image")
-    add("no_json", [target])
-    (folder / "val" / "no_json.json").unlink()
-    add("half_json", [target])
-    half = folder / "val" / "half_json.json"
-    half.write_bytes(half.read_bytes()[:50])
-    return {
-        "val/only_ignored": "no_visible_object",
-        "val/no_shapes": "no_visible_object",
-        "val/no_points": "invalid_mask",
-        "val/no_image": "missing_image",
-        "val/broken_image": "unreadable_image",
-        "val/no_json": "invalid_row",
-        "val/half_json": "invalid_row",
-    }
-
-
-def write_lisa_extracted(folder: Path) -> list[TrueStill]:
+def write_lisa_extracted(folder: Path) -> list[TrueSample]:
     """UniVG-R1's lisa_val.json and lisa_test.json, beside the folder images/.
 
     The paths in the files are those of the authors' machine. A row may list several boxes: its
@@ -360,15 +320,14 @@ def write_lisa_extracted(folder: Path) -> list[TrueStill]:
                 boxes = [[70.5, 10, 120, 61.25], [0, 40, 31, 80]]
             x1, y1, x2, y2 = boxes[0]
             truth.append(
-                TrueStill(
+                TrueSample(
                     id=f"lisa-{split}-{len(rows):05d}",
                     split=split,
                     expression=image.texts[0],
-                    file=f"images/{split}/{image.stem}.jpg",
-                    released=released,
+                    files=(f"images/{split}/{image.stem}.jpg",),
+                    released=(released,),
                     image_wh=image.image_wh,
                     box=(x1, y1, x2, y2),
-                    parts=None,
                     extra={"n_boxes": len(boxes)} if len(boxes) > 1 else {},
                 )
             )
@@ -467,7 +426,7 @@ def coco_rle(mask: Any) -> dict[str, Any]:
     return {"size": list(mask.shape), "counts": coco_text(run_lengths(mask))}
 
 
-def write_llmseg_full(folder: Path) -> list[TrueStill]:
+def write_llmseg_full(folder: Path) -> list[TrueSample]:
     """LLM-Seg40K: test.json, and the images of its two sources below images/.
 
     They lie as the authors' code has them: images/coco/train2017 and images/ego_objects/images.
@@ -475,7 +434,7 @@ def write_llmseg_full(folder: Path) -> list[TrueStill]:
     """
     folders = {"coco": "coco/train2017", "ego_objects": "ego_objects/images"}
     value: dict[str, Any] = {}
-    truth: list[TrueStill] = []
+    truth: list[TrueSample] = []
     for photo in LLMSEG_IMAGES:
         path = folder / "images" / folders[photo.dataset] / photo.name
         write_image(path, photo.image_wh, photo.boxes[0])
@@ -489,12 +448,11 @@ def write_llmseg_full(folder: Path) -> list[TrueStill]:
                 rle["counts"] = run_lengths(mask)
             pairs.append({"question": question, "answer": answer, "rle_seg": rle})
             truth.append(
-                TrueStill(
+                TrueSample(
                     id=f"llmseg_full-{len(truth):05d}",
-                    split="test",
                     expression=question,
-                    file=f"{photo.dataset}/{photo.name}",
-                    released=photo.name,
+                    files=(f"{photo.dataset}/{photo.name}",),
+                    released=(photo.name,),
                     image_wh=photo.image_wh,
                     box=box,
                     parts=parts,
@@ -506,40 +464,7 @@ def write_llmseg_full(folder: Path) -> list[TrueStill]:
     return truth
 
 
-def spoil_llmseg_full(folder: Path) -> dict[str, str]:
-    """Add faulty pairs to what `write_llmseg_full` wrote; item's key → kind of its fault."""
-    value = json.loads((folder / "test.json").read_text(encoding="utf-8"))
-    number = sum(len(image["qa_pairs"]) for image in value.values())
-    whole = mask_of((40, 30), [(3, 4, 20, 21)])
-    write_image(folder / "images" / "coco" / "train2017" / "bad.jpg", (40, 30), (3, 4, 20, 21))
-    pairs: list[tuple[str, Any]] = [
-        ("no_visible_object", coco_rle(mask_of((40, 30), []))),
-        ("size_mismatch", coco_rle(mask_of((80, 60), [(3, 4, 20, 21)]))),
-        ("invalid_mask", {"size": [30, 40], "counts": coco_rle(whole)["counts"][:-1]}),
-        ("invalid_mask", None),
-    ]
-    value["bad.jpg"] = {
-        "from_dataset": "coco",
-        "qa_pairs": [
-            {"question": "What is it?", "answer": "It.", "rle_seg": rle} for _, rle in pairs
-        ],
-    }
-    faults = {f"{number + i:05d}": kind for i, (kind, _) in enumerate(pairs)}
-    value["gone.jpg"] = {
-        "from_dataset": "ego_objects",
-        "qa_pairs": [{"question": "Where?", "answer": "There.", "rle_seg": coco_rle(whole)}],
-    }
-    faults[f"{number + len(pairs):05d}"] = "missing_image"
-    value["of_another.jpg"] = {
-        "from_dataset": "imagenet",
-        "qa_pairs": [{"question": "Where?", "answer": "There.", "rle_seg": coco_rle(whole)}],
-    }
-    faults[f"{number + len(pairs) + 1:05d}"] = "invalid_row"
-    write_json(folder / "test.json", value)
-    return faults
-
-
-def write_llmseg_extracted(folder: Path) -> list[TrueStill]:
+def write_llmseg_extracted(folder: Path) -> list[TrueSample]:
     """UniVG-R1's LLMSeg_eval.json; boxes are lists within a list, paths relative to images/."""
     rows: list[dict[str, Any]] = []
     truth = []
@@ -551,15 +476,13 @@ def write_llmseg_extracted(folder: Path) -> list[TrueStill]:
             if len(rows) == 1:
                 boxes.append([1, 1, 5, 5])
             truth.append(
-                TrueStill(
+                TrueSample(
                     id=f"llmseg-{len(rows):05d}",
-                    split="test",
                     expression=question,
-                    file=f"images/{released}",
-                    released=released,
+                    files=(f"images/{released}",),
+                    released=(released,),
                     image_wh=photo.image_wh,
                     box=box,
-                    parts=None,
                     extra={"n_boxes": 2} if len(boxes) > 1 else {},
                 )
             )

@@ -1,23 +1,19 @@
 """ReVOS and ReasonVOS in the exact forms of their releases, small, with the truth beside them.
 
 Nothing of the converters is used to write them: masks are painted with numpy, boxes are the extent
-of the painted pixels, and the sampled frames are written down by hand. `require_equal` holds the
-samples that a converter made against that truth.
+of the painted pixels, and the sampled frames are written down by hand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
-from release_still import write_json
-
-from univg_eval.samples import GroundingSample
+from release_still import TrueSample, coco_rle, mask_of, write_json
 
 # Position of the centre frame of five equal intervals, for the numbers of frames used here.
 EVEN_5: Mapping[int, tuple[int, ...]] = {
@@ -26,45 +22,6 @@ EVEN_5: Mapping[int, tuple[int, ...]] = {
     9: (0, 2, 4, 6, 8),  # 0.9, 2.7, 4.5, 6.3, 8.1
     10: (1, 3, 5, 7, 9),
 }
-
-
-@dataclass(frozen=True)
-class TrueSample:
-    """What a converter must find out about one sample.
-
-    Attributes:
-        id: of the sample.
-        expression: what to find.
-        video: name of the video.
-        files: the frames shown, below the folder of videos, POSIX form.
-        image_wh: size of every frame.
-        box: pixels x1, y1, x2, y2 of the target in the third frame shown, None if absent.
-        absent: ``no_object``, ``not_visible`` or None.
-        parts: number of 8-connected parts of the target's mask; None where no mask is released.
-        target_frame: 0-based place of the third frame shown among all frames of the video.
-        n_frames: of the video.
-        extra: what else must stand in the sample's `extra`.
-    """
-
-    id: str
-    expression: str
-    video: str
-    files: tuple[str, ...]
-    image_wh: tuple[int, int]
-    box: tuple[int, int, int, int] | None
-    absent: str | None
-    parts: int | None
-    target_frame: int
-    n_frames: int
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def box_norm(self) -> tuple[float, float, float, float] | None:
-        """The box on [0, 1]."""
-        if self.box is None:
-            return None
-        (w, h), (x1, y1, x2, y2) = self.image_wh, self.box
-        return x1 / w, y1 / h, x2 / w, y2 / h
 
 
 @dataclass(frozen=True)
@@ -95,11 +52,39 @@ class Video:
             options = {"quality": 95} if self.extension == ".jpg" else {}
             Image.fromarray(image).save(path, **options)
 
+    def sample(
+        self,
+        name: str,
+        expression: str,
+        shown: Sequence[int],
+        box: tuple[int, int, int, int] | None,
+        *,
+        folder: str = "images",
+        released: Sequence[str] | None = None,
+        parts: int | None = None,
+        **extra: Any,
+    ) -> TrueSample:
+        """The truth about a sample that shows these frames; `released` if not its files."""
+        files = [self.file(i) for i in shown]
+        return TrueSample(
+            name,
+            expression,
+            files=tuple(f"{folder}/{file}" for file in files),
+            released=tuple(files if released is None else released),
+            image_wh=self.image_wh,
+            box=box,
+            parts=parts,
+            extra={"absent": None, "target_frame": shown[2], "n_frames": len(self.frames), **extra},
+        )
+
+    def names(self, shown: Sequence[int]) -> list[str]:
+        """Frames as the raw releases name them."""
+        return [f"{self.name}/{self.frames[i]}" for i in shown]
+
 
 def rectangle(image_wh: tuple[int, int], x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
     """A mask whose pixels are x1 … x2 - 1 and y1 … y2 - 1."""
-    mask = np.zeros(image_wh[::-1], dtype=bool)
-    mask[y1:y2, x1:x2] = True
+    mask: np.ndarray = mask_of(image_wh, [(x1, y1, x2, y2)])
     return mask
 
 
@@ -113,14 +98,6 @@ def extent(mask: np.ndarray) -> tuple[int, int, int, int]:
     """x1, y1, x2, y2 around the set pixels; the far edges lie after the last pixel."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def compressed_rle(mask: np.ndarray) -> dict[str, Any]:
-    """``{"size": [h, w], "counts": str}`` as ReVOS and LLM-Seg release masks."""
-    from pycocotools import mask as coco
-
-    rle = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
 BEACH, KITCHEN, STREET = (101, 75), (64, 49), (53, 88)
@@ -201,7 +178,7 @@ def write_revos_full(folder: Path) -> list[TrueSample]:
     """
     made = revos_videos()
     videos: dict[str, Any] = {}
-    masks: dict[str, list[Any]] = {"500": [None, compressed_rle(rectangle((6, 4), 1, 1, 3, 3))]}
+    masks: dict[str, list[Any]] = {"500": [None, coco_rle(rectangle((6, 4), 1, 1, 3, 3))]}
     truth = []
     for number, video in enumerate(made):
         video.write(folder / "JPEGImages")
@@ -223,29 +200,26 @@ def write_revos_full(folder: Path) -> list[TrueSample]:
             },
         }
         for key, video_masks in video.objects.items():
-            masks[str(key)] = [None if m is None else compressed_rle(m) for m in video_masks]
+            masks[str(key)] = [None if m is None else coco_rle(m) for m in video_masks]
         shown = EVEN_5[len(video.frames)]
         for exp_id, (exp, anno_ids, type_id, parts) in expressions.items():
             mask = _target(video, anno_ids, shown[2])
+            absent = "not_visible" if anno_ids else "no_object"
             truth.append(
-                TrueSample(
-                    id=f"revos_full-{video.name}-{exp_id}",
-                    expression=exp,
-                    video=video.name,
-                    files=tuple(video.file(i) for i in shown),
-                    image_wh=video.image_wh,
-                    box=None if mask is None else extent(mask),
-                    absent=None
-                    if mask is not None
-                    else ("not_visible" if anno_ids else "no_object"),
+                video.sample(
+                    f"revos_full-{video.name}-{exp_id}",
+                    exp,
+                    shown,
+                    None if mask is None else extent(mask),
+                    released=video.names(shown),
                     parts=parts,
-                    target_frame=shown[2],
-                    n_frames=len(video.frames),
-                    extra={"type_id": type_id, "anno_id": anno_ids},
+                    absent=absent if mask is None else None,
+                    type_id=type_id,
+                    anno_id=anno_ids,
                 )
             )
     # The cup is described by an empty mask, not by a null, in one of the frames that hide it.
-    masks["21"][5] = compressed_rle(np.zeros(KITCHEN[::-1], dtype=bool))
+    masks["21"][5] = coco_rle(np.zeros(KITCHEN[::-1], dtype=bool))
     write_json(folder / "meta_expressions_valid_.json", {"videos": videos})
     write_json(folder / "mask_dict.json", masks)
     return truth
@@ -272,20 +246,7 @@ def write_revos_extracted(folder: Path) -> list[TrueSample]:
             boxes.append([value + 0.75 for value in extent(mask)])
         rows.append({"video_id": name, "frames": frames, "question": question, "bbox_list": boxes})
         x1, y1, x2, y2 = (int(value) for value in boxes[2])
-        truth.append(
-            TrueSample(
-                id=f"revos-{number:05d}",
-                expression=question,
-                video=name,
-                files=tuple(video.file(i) for i in frames),
-                image_wh=video.image_wh,
-                box=(x1, y1, x2, y2),
-                absent=None,
-                parts=None,
-                target_frame=frames[2],
-                n_frames=len(video.frames),
-            )
-        )
+        truth.append(video.sample(f"revos-{number:05d}", question, frames, (x1, y1, x2, y2)))
     write_json(folder / "ReVOS_eval.json", rows)
     return truth
 
@@ -378,18 +339,17 @@ def write_reasonvos_full(folder: Path) -> list[TrueSample]:
             again = f"-{seen.count(exp_id)}" if seen.count(exp_id) > 1 else ""
             mask = _target(video, [obj_id], shown[2])
             truth.append(
-                TrueSample(
-                    id=f"reasonvos_full-{video.name}-{exp_id}{again}",
-                    expression=text,
-                    video=video.name,
-                    files=tuple(video.file(i) for i in shown),
-                    image_wh=video.image_wh,
-                    box=None if mask is None else extent(mask),
-                    absent=None if mask is not None else "not_visible",
+                video.sample(
+                    f"reasonvos_full-{video.name}-{exp_id}{again}",
+                    text,
+                    shown,
+                    None if mask is None else extent(mask),
+                    released=video.names(shown),
                     parts=parts,
-                    target_frame=shown[2],
-                    n_frames=len(video.frames),
-                    extra={"is_sent": is_sent, "obj_id": obj_id, "video_source": source},
+                    absent="not_visible" if mask is None else None,
+                    is_sent=is_sent,
+                    obj_id=obj_id,
+                    video_source=source,
                 )
             )
     write_json(folder / "meta_expressions.json", {"videos": videos})
@@ -414,61 +374,18 @@ def write_reasonvos_extracted(folder: Path) -> list[TrueSample]:
             mask = video.objects[key][i]
             assert mask is not None
             boxes.append(extent(mask))
-        rows.append(
-            {
-                "image_list": [
-                    f"/data/of/others/ReasonVOS/JPEGImages/{video.file(i)}" for i in frames
-                ],
-                "question": question,
-                "bbox_list": [forms[number].format(*box) for box in boxes],
-            }
-        )
+        released = [f"/data/of/others/ReasonVOS/JPEGImages/{video.file(i)}" for i in frames]
+        texts = [forms[number].format(*box) for box in boxes]
+        rows.append({"image_list": released, "question": question, "bbox_list": texts})
         truth.append(
-            TrueSample(
-                id=f"reasonvos-{number:05d}",
-                expression=question,
-                video=name,
-                files=tuple(video.file(i) for i in frames),
-                image_wh=video.image_wh,
-                box=boxes[2],
-                absent=None,
-                parts=None,
-                target_frame=frames[2],
-                n_frames=len(video.frames),
+            video.sample(
+                f"reasonvos-{number:05d}",
+                question,
+                frames,
+                boxes[2],
+                folder="images/JPEGImages",
+                released=released,
             )
         )
     write_json(folder / "ReasonVOS_eval.json", rows)
     return truth
-
-
-def require_equal(
-    samples: Sequence[GroundingSample], truth: Sequence[TrueSample], benchmark: str
-) -> None:
-    """Hold samples against what the writer of the release knows."""
-    assert [sample.id for sample in samples] == [true.id for true in truth]
-    for sample, true in zip(samples, truth, strict=True):
-        folder = sample.extra["video"]
-        assert folder.startswith(f"{benchmark}/images/") and folder.endswith(true.video)
-        assert sample.images == tuple(f"{folder}/{Path(name).name}" for name in true.files)
-        assert sample.image_sizes == [true.image_wh] * len(true.files)
-        assert (sample.benchmark, sample.task, sample.split) == (benchmark, benchmark, "test")
-        assert sample.cluster == true.video and sample.image_is_given
-        assert sample.instruction == (
-            "This is a sequence of images from a video. Please understand the entire video "
-            "content, and then output the bounding box in the third image according to the "
-            f"instruction: {true.expression}."
-        )
-        if true.box is None:
-            assert sample.targets == ()
-        else:
-            assert sample.target_image == 2
-            assert sample.box == pytest.approx(true.box_norm, abs=1e-12)
-        expected = {
-            "expression": true.expression,
-            "absent": true.absent,
-            "parts": true.parts,
-            "target_frame": true.target_frame,
-            "n_frames": true.n_frames,
-            **true.extra,
-        }
-        assert {name: sample.extra.get(name) for name in expected} == expected

@@ -13,7 +13,6 @@ import pytest
 import yaml
 
 from univg_eval.benchmarks.preparing.catalog import CATALOG, get_entry
-from univg_eval.benchmarks.readers.common.entry import CatalogEntry
 from univg_eval.errors import UserError
 
 ENTRIES = pytest.mark.parametrize("entry", CATALOG.values(), ids=list(CATALOG))
@@ -44,7 +43,7 @@ def task_files(repo_root: Path) -> dict[str, dict]:
     return found
 
 
-def test_which_benchmarks_there_are() -> None:
+def test_which_benchmarks_there_are():
     assert set(CATALOG) == EXPECTED
     assert list(CATALOG)[:2] == ["mini", "photos"]
     assert all(name == entry.name for name, entry in CATALOG.items())
@@ -52,7 +51,7 @@ def test_which_benchmarks_there_are() -> None:
 
 
 @ENTRIES
-def test_its_function_takes_what_it_is_given(entry: CatalogEntry, tmp_path: Path) -> None:
+def test_its_function_takes_what_it_is_given(entry, tmp_path):
     if entry.opener is None:
         module, _, name = entry.builder.partition(":")
         parameters = inspect.signature(getattr(import_module(module), name)).parameters
@@ -69,9 +68,7 @@ def test_its_function_takes_what_it_is_given(entry: CatalogEntry, tmp_path: Path
 
 
 @ENTRIES
-def test_its_tasks_exist_and_use_its_benchmark(
-    entry: CatalogEntry, task_files: dict[str, dict]
-) -> None:
+def test_its_tasks_exist_and_use_its_benchmark(entry, task_files):
     assert entry.tasks
     for task, split in entry.tasks.items():
         assert task in task_files, f"no YAML for {task}"
@@ -83,7 +80,7 @@ def test_its_tasks_exist_and_use_its_benchmark(
 
 
 @ENTRIES
-def test_sources_and_terms_are_stated(entry: CatalogEntry) -> None:
+def test_sources_and_terms_are_stated(entry):
     assert entry.licence
     assert entry.published
     assert entry.splits
@@ -100,7 +97,7 @@ def test_sources_and_terms_are_stated(entry: CatalogEntry) -> None:
         assert archives & {name for files in entry.hub for name in files.files}
 
 
-def test_only_the_extracted_sets_stand_beside_the_published_zero_shot_table() -> None:
+def test_only_the_extracted_sets_stand_beside_the_published_zero_shot_table():
     for name in ("lisa", "llmseg", "revos", "reasonvos"):
         assert CATALOG[name].comparable_with_published
         assert not CATALOG[f"{name}_full"].comparable_with_published
@@ -117,18 +114,16 @@ def test_only_the_extracted_sets_stand_beside_the_published_zero_shot_table() ->
         ("mig_bench_revised", "mig_bench_revised"),
     ],
 )
-def test_names_and_benchmarks_find_their_entry(name: str, expected: str) -> None:
+def test_names_and_benchmarks_find_their_entry(name, expected):
     assert get_entry(name).name == expected
 
 
-def test_an_unknown_name_lists_the_known_ones() -> None:
+def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(UserError, match=r"'lise'.*mini, photos, .*mig_bench"):
         get_entry("lise")
 
 
-def test_a_wheel_carries_the_tasks_and_the_published_tables(
-    repo_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wheel_carries_the_tasks_and_the_published_tables(repo_root, monkeypatch):
     given: dict[str, Any] = {}
     monkeypatch.setattr("setuptools.setup", lambda **arguments: given.update(arguments))
     monkeypatch.chdir(repo_root)

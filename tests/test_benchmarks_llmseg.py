@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from PIL import Image
 from release_still import (
     LLMSEG_IMAGES,
-    check_stills,
+    check_samples,
+    coco_rle,
     converted,
     faults,
     mask_of,
     rewrite,
-    spoil_llmseg_full,
     write_llmseg_full,
 )
 
@@ -32,7 +31,7 @@ def test_every_question_is_a_sample(tmp_path):
         assert release.benchmark == "llmseg_full"
         assert [item.key for item in release.items] == [f"{row:05d}" for row in range(5)]
         assert release.n_items == 5
-        check_stills(converted(release), truth, "llmseg_full")
+        check_samples(converted(release), truth, "llmseg_full")
         images = (tmp_path / "images").resolve()
         assert release.links == {
             "coco": images / "coco" / "train2017",
@@ -45,12 +44,8 @@ def test_facts_beside_the_box(tmp_path):
     release = open_llmseg_full(tmp_path)
     first, second, *_, kettle, _ = converted(release)
     assert first.cluster == second.cluster != kettle.cluster
-    assert second.source == {
-        "file": "test.json",
-        "revision": "official",
-        "row": 1,
-        "images": ["000000000139.jpg"],
-    }
+    assert (second.source["file"], second.source["row"]) == ("test.json", 1)
+    assert second.source["revision"] == "official"
     assert kettle.extra["from_dataset"] == "ego_objects"
     painted = mask_of((96, 64), LLMSEG_IMAGES[0].pairs[1][2])
     assert read_rle(second.targets[0].mask, "mask") == mask_from_array(painted)
@@ -101,7 +96,7 @@ def test_where_the_images_may_lie(tmp_path, coco, ego_objects):
             open_llmseg_full(source)
         options = {"coco": source / coco, "ego_objects": str(source / ego_objects)}
     release = open_llmseg_full(source, **options)
-    check_stills(converted(release), truth, "llmseg_full")
+    check_samples(converted(release), truth, "llmseg_full")
     assert release.links["coco"] == (source / coco).resolve()
     # With the folder of images named, and the file somewhere else.
     if not options:
@@ -120,15 +115,6 @@ def test_a_folder_that_no_question_needs_may_be_absent(tmp_path):
     assert len(converted(release)) == 3
 
 
-def test_faulty_items_are_named_and_the_others_kept(tmp_path):
-    truth = write_llmseg_full(tmp_path)
-    expected = spoil_llmseg_full(tmp_path)
-    release = open_llmseg_full(tmp_path)
-    assert faults(release) == expected
-    sound = [item for item in release.items if item.key not in expected]
-    check_stills([sample for item in sound for sample in item.convert()], truth, "llmseg_full")
-
-
 def test_an_image_without_questions_takes_no_number(tmp_path):
     truth = write_llmseg_full(tmp_path)
     path = tmp_path / "test.json"
@@ -144,10 +130,10 @@ def test_an_image_without_questions_takes_no_number(tmp_path):
         first.convert()
     with pytest.raises(ItemError, match=r"image 'second\.jpg' is \[1\]"):
         second.convert()
-    check_stills([sample for item in others for sample in item.convert()], truth, "llmseg_full")
+    check_samples([sample for item in others for sample in item.convert()], truth, "llmseg_full")
 
 
-@pytest.mark.parametrize("dataset", [["coco"], None, {}])
+@pytest.mark.parametrize("dataset", [["coco"], None, {}, "imagenet"])
 def test_a_set_of_no_name(tmp_path, dataset):
     write_llmseg_full(tmp_path)
     rewrite(
@@ -160,33 +146,24 @@ def test_a_set_of_no_name(tmp_path, dataset):
         list(release.items)[2].convert()
 
 
-def test_a_mask_and_an_image_of_different_sizes(tmp_path):
-    write_llmseg_full(tmp_path)
-    path = tmp_path / "images" / "coco" / "train2017" / "000000000139.jpg"
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (96, 64)).save(path, exif=exif)
-    item = next(iter(open_llmseg_full(tmp_path).items))
-    with pytest.raises(
-        ItemError,
-        match=r"question 0, on '000000000139\.jpg': the mask is 96x64 .*139\.jpg 64x96 .*"
-        r"stored as 96x64 with EXIF orientation 6",
-    ) as caught:
-        item.convert()
-    assert caught.value.kind == "size_mismatch"
+WHOLE = coco_rle(mask_of((96, 64), [(3, 4, 20, 21)]))
 
 
 @pytest.mark.parametrize(
-    ("pair", "message"),
+    ("pair", "kind", "message"),
     [
-        ("x", "test.json: question 0, on '000000000139.jpg': is 'x'"),
-        ({"question": " "}, "'question' is ' '"),
-        ({"question": None}, "'question' is None"),
-        ({"question": "a\ud800"}, "half of a surrogate"),
+        ("x", "invalid_row", "test.json: question 0, on '000000000139.jpg': is 'x'"),
+        ({"question": " "}, "invalid_row", "'question' is ' '"),
+        ({"question": None}, "invalid_row", "'question' is None"),
+        ({"question": "a\ud800"}, "invalid_row", "half of a surrogate"),
+        ({"rle_seg": coco_rle(mask_of((96, 64), []))}, "no_visible_object", "no pixel"),
+        ({"rle_seg": coco_rle(mask_of((80, 60), []))}, "size_mismatch", "80x60"),
+        ({"rle_seg": {**WHOLE, "counts": WHOLE["counts"][:-1]}}, "invalid_mask", "rle_seg"),
+        ({"rle_seg": None}, "invalid_mask", "rle_seg: the mask is None"),
     ],
 )
-def test_a_faulty_pair(tmp_path, pair, message):
-    write_llmseg_full(tmp_path)
+def test_a_faulty_pair_is_named_and_the_others_kept(tmp_path, pair, kind, message):
+    truth = write_llmseg_full(tmp_path)
 
     def change(value):
         pairs = value["000000000139.jpg"]["qa_pairs"]
@@ -194,9 +171,18 @@ def test_a_faulty_pair(tmp_path, pair, message):
 
     rewrite(tmp_path / "test.json", change)
     release = open_llmseg_full(tmp_path)
-    assert faults(release) == {"00000": "invalid_row"}
+    assert faults(release) == {"00000": kind}
+    first, *others = release.items
     with pytest.raises(ItemError, match=message):
-        next(iter(release.items)).convert()
+        first.convert()
+    samples = [sample for item in others for sample in item.convert()]
+    check_samples(samples, truth[1:], "llmseg_full")
+
+
+def test_an_image_that_is_not_there(tmp_path):
+    write_llmseg_full(tmp_path)
+    (tmp_path / "images" / "ego_objects" / "images" / "0A1B2C3D.jpg").unlink()
+    assert faults(open_llmseg_full(tmp_path)) == dict.fromkeys(("00003", "00004"), "missing_image")
 
 
 @pytest.mark.parametrize(
@@ -205,11 +191,6 @@ def test_a_faulty_pair(tmp_path, pair, message):
         ("[1]", r"holds \[1\]; expected a JSON object"),
         ("{}", r"holds \{\}"),
         ('{"videos": {"a": {}}}', "object with videos; .*object with a; .*another set"),
-        ('{"a.jpg": {"from_dataset"', "not JSON"),
-        (
-            '{"a.jpg": {"from_dataset": "coco", "qa_pairs": []}, "a.jpg": {}}',
-            "key 'a.jpg'",
-        ),
     ],
 )
 def test_the_file_of_another_set_is_refused(tmp_path, content, message):
@@ -226,7 +207,7 @@ def test_which_file_of_a_folder(tmp_path):
         open_llmseg_full(tmp_path / "none.json")
     truth = write_llmseg_full(tmp_path)
     (tmp_path / "train.json").write_text("not to be read")
-    check_stills(converted(open_llmseg_full(tmp_path)), truth, "llmseg_full")
+    check_samples(converted(open_llmseg_full(tmp_path)), truth, "llmseg_full")
     (tmp_path / "test.json").rename(tmp_path / "validation.json")
     with pytest.raises(UserError, match=r"has 2 JSON files \(train\.json, validation\.json\)"):
         open_llmseg_full(tmp_path)

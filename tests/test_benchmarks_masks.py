@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
-from release_still import coco_rle, coco_text, run_lengths
+from release_still import coco_rle, coco_text, rectangle_points, run_lengths
+from release_video import extent
 
 from univg_eval.benchmarks.readers.common.masks import (
     Shape,
@@ -25,21 +26,6 @@ from univg_eval.benchmarks.readers.common.release import ItemError
 from univg_eval.errors import UserError
 
 pixels = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=24))
-
-
-def extent(array):
-    """x1, y1, x2, y2 on [0, 1] around the set pixels, in exact fractions; None without any."""
-    places = [(x, y) for y, row in enumerate(array.tolist()) for x, on in enumerate(row) if on]
-    if not places:
-        return None
-    xs, ys = [x for x, _ in places], [y for _, y in places]
-    height, width = array.shape
-    return (
-        Fraction(min(xs), width),
-        Fraction(min(ys), height),
-        Fraction(max(xs) + 1, width),
-        Fraction(max(ys) + 1, height),
-    )
 
 
 def count_parts(array):
@@ -61,8 +47,15 @@ def assert_is(mask, array):
     """The mask is that of the array, in every respect."""
     assert (mask.height, mask.width) == array.shape
     np.testing.assert_array_equal(mask.to_array(), array.astype(np.uint8))
-    box = extent(array)
-    assert mask.box() == (None if box is None else pytest.approx([float(v) for v in box]))
+    if not array.any():
+        assert mask.box() is None
+        return
+    (x1, y1, x2, y2), (h, w) = extent(array), array.shape
+    assert mask.box() == pytest.approx((x1 / w, y1 / h, x2 / w, y2 / h))
+
+
+def drawn(rows):
+    return np.array([[c == "#" for c in row] for row in rows.split()])
 
 
 @given(pixels)
@@ -116,21 +109,17 @@ def test_pycocotools_agrees_on_a_large_mask():
 @pytest.mark.parametrize(
     ("rows", "box", "parts"),
     [
-        (["....", "....", "...."], None, 0),
-        (["#...", "....", "...."], (0, 0, 1 / 4, 1 / 3), 1),
-        (["....", "....", "...#"], (3 / 4, 2 / 3, 1, 1), 1),
-        (["####", "####", "####"], (0, 0, 1, 1), 1),
-        (["#...", ".#..", "...."], (0, 0, 2 / 4, 2 / 3), 1),  # touches at a corner
-        (["#.#.", "....", "#..."], (0, 0, 3 / 4, 1), 3),
-        ([".#..", "###.", ".#.."], (0, 0, 3 / 4, 1), 1),
-        (["..#.", "..#.", "..#."], (2 / 4, 0, 3 / 4, 1), 1),  # one run of a whole column
-        ([".##.", "....", ".##."], (1 / 4, 0, 3 / 4, 1), 2),  # runs across column ends
+        ("#... .... ....", (0, 0, 1 / 4, 1 / 3), 1),
+        (".... .... ...#", (3 / 4, 2 / 3, 1, 1), 1),
+        ("#... .#.. ....", (0, 0, 2 / 4, 2 / 3), 1),  # touches at a corner
+        ("#.#. .... #...", (0, 0, 3 / 4, 1), 3),
+        ("..#. ..#. ..#.", (2 / 4, 0, 3 / 4, 1), 1),  # one run of a whole column
+        (".##. .... .##.", (1 / 4, 0, 3 / 4, 1), 2),  # runs across column ends
     ],
 )
 def test_hand_drawn_masks(rows, box, parts):
-    array = np.array([[c == "#" for c in row] for row in rows])
-    mask = read_rle(coco_rle(array), "mask")
-    assert mask.box() == (None if box is None else pytest.approx(box))
+    mask = read_rle(coco_rle(drawn(rows)), "mask")
+    assert mask.box() == pytest.approx(box)
     assert mask.n_parts() == parts
 
 
@@ -159,10 +148,8 @@ def test_masks_of_different_sizes_are_not_united():
         (None, "x: the mask is None"),
         ({"counts": [12]}, "expected run lengths"),
         ({"size": [3, 4]}, "expected run lengths"),
-        ([12], r"the mask is \[12\]"),
         ({"size": [3, 4, 1], "counts": [12]}, r"size is \[3, 4, 1\]"),
         ({"size": [3, 0], "counts": []}, r"size is \[3, 0\]"),
-        ({"size": [-3, -4], "counts": [12]}, r"size is \[-3, -4\]"),
         ({"size": [3.0, 4], "counts": [12]}, r"size is \[3\.0, 4\]"),
         ({"size": [True, 12], "counts": [12]}, r"size is \[True, 12\]"),
         ({"size": [100_000, 100_000], "counts": [10**10]}, "pixels at most"),
@@ -172,22 +159,17 @@ def test_masks_of_different_sizes_are_not_united():
         ({"size": [3, 4], "counts": [True] * 12}, "a list of whole numbers"),
         ({"size": [3, 4], "counts": [5, -1, 8]}, "run 1 has a negative length"),
         ({"size": [3, 4], "counts": [5, 6]}, "add up to 11, not to 4 times 3"),
-        ({"size": [3, 4], "counts": [5, 8]}, "add up to 13"),
         ({"size": [3, 4], "counts": [2**62, 2**62, 2**62, 2**62 + 12]}, "add up to 1844674407"),
         ({"size": [3, 4], "counts": [2**64]}, "damaged run lengths"),
         ({"size": [3, 4], "counts": []}, "add up to 0"),
         ({"size": [3, 4], "counts": ""}, "add up to 0"),
-        ({"size": [3, 4], "counts": coco_text([5, 6])}, "add up to 11"),
         ({"size": [3, 4], "counts": coco_text([5, -2, 9])}, "run 1 has a negative length"),
         ({"size": [3, 4], "counts": "<é"}, "position 1"),
         ({"size": [3, 4], "counts": "5 7"}, "character 1, b' '"),
         ({"size": [3, 4], "counts": b"5\xff"}, r"character 1, b'\\xff'"),
-        ({"size": [3, 4], "counts": "5p"}, "character 1, b'p'"),
         ({"size": [3, 4], "counts": "5\0"}, r"character 1, b'\\x00'"),
         ({"size": [3, 4], "counts": "5X"}, "breaks off within a number"),
         ({"size": [3, 4], "counts": "PPPPPPP0"}, "a number has 8 characters"),
-        # The size is [width, height], as some exporters write it, and the mask is damaged so.
-        ({"size": [40, 30], "counts": coco_text([1199])}, "add up to 1199"),
     ],
 )
 def test_malformed_run_lengths_are_refused(value, message):
@@ -199,7 +181,7 @@ def test_malformed_run_lengths_are_refused(value, message):
 @given(st.one_of(st.text(max_size=30), st.binary(max_size=30), st.text("0123456789:;PQRSTUVX`kl")))
 @example("0" * 12)
 @example("PPPPPP1")
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_garbage_is_refused_or_a_mask_of_the_size(counts):
     try:
         mask = read_rle({"size": [3, 4], "counts": counts}, "x")
@@ -220,19 +202,13 @@ def test_a_mask_of_another_size_than_its_image(tmp_path):
     Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg")
     require_image_size(mask, (40, 30), tmp_path / "a.jpg", "row 3")
     Image.new("RGB", (80, 60)).save(tmp_path / "b.jpg")
-    with pytest.raises(
-        ItemError,
-        match=r"row 3: the mask is 40x30 pixels, its image .*b\.jpg 80x60",
-    ) as caught:
+    with pytest.raises(ItemError, match=r"row 3: the mask is 40x30 .*b\.jpg 80x60") as caught:
         require_image_size(mask, (80, 60), tmp_path / "b.jpg", "row 3")
     assert caught.value.kind == "size_mismatch"
     exif = Image.Exif()
     exif[0x0112] = 8
     Image.new("RGB", (40, 30)).save(tmp_path / "c.jpg", exif=exif)
-    with pytest.raises(
-        ItemError,
-        match=r"c\.jpg 30x40 .*stored as 40x30 with EXIF orientation 8",
-    ):
+    with pytest.raises(ItemError, match=r"30x40 .*stored as 40x30 with EXIF orientation 8"):
         require_image_size(mask, (30, 40), tmp_path / "c.jpg", "row 3")
 
 
@@ -256,107 +232,63 @@ def test_a_missing_package_is_named_with_the_remedy(monkeypatch, package):
 
 
 def rectangle(x1, y1, x2, y2):
-    return (x1, y1), (x2, y1), (x2, y2), (x1, y2)
+    return tuple(rectangle_points(x1, y1, x2, y2))
 
 
-def drawn(*rows):
-    return np.array([[c == "#" for c in row] for row in rows])
+RULE = {
+    "nothing": ([], "...... ...... ...... ......"),
+    "outline belongs to it": ([("target", rectangle(1, 1, 3, 2))], "...... .###.. .###.. ......"),
+    "decimals are cut off": (
+        [("target", rectangle(1.999, 1.5, 3.0001, 2.99))],
+        "...... .###.. .###.. ......",
+    ),
+    "toward zero": (
+        [("target", ((-0.9, 1), (-0.2, 2))), ("target", ((3, -0.9), (4, -0.1)))],
+        "...##. #..... #..... ......",
+    ),
+    "cut at the edge": ([("target", rectangle(-5, 2, 2, 9))], "...... ...... ###... ###..."),
+    "one place is one pixel": (
+        [("target", ((1, 0), (1, 0), (1, 0)))],
+        ".#.... ...... ...... ......",
+    ),
+    "two points are a line": ([("target", ((1, 0), (1, 3)))], ".#.... .#.... .#.... .#...."),
+    "a smaller ignore shape cuts": (
+        [("Ignore", rectangle(1, 1, 2, 2)), ("target", rectangle(0, 0, 4, 3))],
+        "#####. #..##. #..##. #####.",
+    ),
+    "a larger ignore shape does not": (
+        [("target", rectangle(1, 1, 2, 2)), ("to ignore", rectangle(0, 0, 4, 3))],
+        "...... .##... .##... ......",
+    ),
+    "an ignore shape with more pixels in the image is painted first": (
+        [("target", rectangle(0, 0, 2, 2)), ("ignore", rectangle(1, 1, 9, 9))],
+        "###... ###... ###... ......",
+    ),
+    "area counts within the image": (
+        [("target", rectangle(0, 0, 4, 3)), ("ignore", rectangle(3, 2, 9, 9))],
+        "#####. #####. ###... ###...",
+    ),
+    "flag is dropped": (
+        [("FLAG", rectangle(0, 0, 5, 3)), ("target", rectangle(0, 0, 1, 0))],
+        "##.... ...... ...... ......",
+    ),
+    "only the word flag": ([("flagpole", rectangle(0, 0, 1, 0))], "##.... ...... ...... ......"),
+    "of equal areas the earlier is painted last": (
+        [("ignore", rectangle(0, 0, 1, 1)), ("target", rectangle(0, 0, 1, 1))],
+        "...... ...... ...... ......",
+    ),
+    "of equal areas the earlier is painted last, the other way": (
+        [("target", rectangle(0, 0, 1, 1)), ("ignore", rectangle(0, 0, 1, 1))],
+        "##.... ##.... ...... ......",
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    ("shapes", "expected"),
-    [
-        pytest.param([], drawn("......", "......", "......", "......"), id="nothing"),
-        pytest.param(
-            [("target", rectangle(1, 1, 3, 2))],
-            drawn("......", ".###..", ".###..", "......"),
-            id="outline belongs to it",
-        ),
-        pytest.param(
-            [("target", rectangle(1.999, 1.5, 3.0001, 2.99))],
-            drawn("......", ".###..", ".###..", "......"),
-            id="decimals are cut off",
-        ),
-        pytest.param(
-            [("target", ((-0.9, 1), (-0.2, 2))), ("target", ((3, -0.9), (4, -0.1)))],
-            drawn("...##.", "#.....", "#.....", "......"),
-            id="toward zero",
-        ),
-        pytest.param(
-            [("target", rectangle(-5, 2, 2, 9))],
-            drawn("......", "......", "###...", "###..."),
-            id="cut at the image's edge",
-        ),
-        pytest.param(
-            [("target", ((1, 0), (1, 0), (1, 0)))],
-            drawn(".#....", "......", "......", "......"),
-            id="one place is one pixel",
-        ),
-        pytest.param(
-            [("target", ((1, 0), (1, 3)))],
-            drawn(".#....", ".#....", ".#....", ".#...."),
-            id="two points are a line",
-        ),
-        pytest.param(
-            [("target", rectangle(0, 0, 0, 1)), ("other target", rectangle(3, 2, 5, 3))],
-            drawn("#.....", "#.....", "...###", "...###"),
-            id="several targets",
-        ),
-        pytest.param(
-            [("Ignore", rectangle(1, 1, 2, 2)), ("target", rectangle(0, 0, 4, 3))],
-            drawn("#####.", "#..##.", "#..##.", "#####."),
-            id="a smaller ignore shape cuts",
-        ),
-        pytest.param(
-            [("target", rectangle(1, 1, 2, 2)), ("to ignore", rectangle(0, 0, 4, 3))],
-            drawn("......", ".##...", ".##...", "......"),
-            id="a larger ignore shape does not",
-        ),
-        pytest.param(
-            [("target", rectangle(0, 0, 2, 2)), ("ignore", rectangle(1, 1, 9, 9))],
-            drawn("###...", "###...", "###...", "......"),
-            id="an ignore shape with more pixels in the image is painted first",
-        ),
-        pytest.param(
-            [("target", rectangle(0, 0, 4, 3)), ("ignore", rectangle(3, 2, 9, 9))],
-            drawn("#####.", "#####.", "###...", "###..."),
-            id="area counts within the image",
-        ),
-        pytest.param(
-            [("FLAG", rectangle(0, 0, 5, 3)), ("target", rectangle(0, 0, 1, 0))],
-            drawn("##....", "......", "......", "......"),
-            id="flag is dropped",
-        ),
-        pytest.param(
-            [("flagpole", rectangle(0, 0, 1, 0))],
-            drawn("##....", "......", "......", "......"),
-            id="only the word flag is dropped",
-        ),
-        pytest.param(
-            [("ignore", rectangle(0, 0, 1, 1)), ("target", rectangle(0, 0, 1, 1))],
-            drawn("......", "......", "......", "......"),
-            id="of equal areas the earlier is painted last",
-        ),
-        pytest.param(
-            [("target", rectangle(0, 0, 1, 1)), ("ignore", rectangle(0, 0, 1, 1))],
-            drawn("##....", "##....", "......", "......"),
-            id="of equal areas the earlier is painted last, the other way",
-        ),
-        pytest.param(
-            [("target", rectangle(1, 1, 4, 2)), ("ignore", ((0, 0), (5, 0), (5, 0), (0, 0)))],
-            drawn("......", ".####.", ".####.", "......"),
-            id="shapes that do not meet",
-        ),
-        pytest.param(
-            [("target", rectangle(6, 0, 9, 3)), ("target", rectangle(-4, -4, -1, -1))],
-            drawn("......", "......", "......", "......"),
-            id="outside the image",
-        ),
-    ],
-)
-def test_the_rule_of_reasonseg(shapes, expected):
+@pytest.mark.parametrize("case", RULE)
+def test_the_rule_of_reasonseg(case):
+    shapes, expected = RULE[case]
     mask = paint_shapes([Shape(label, points) for label, points in shapes], (6, 4), "x")
-    assert_is(mask, expected)
+    assert_is(mask, drawn(expected))
 
 
 points_ = st.tuples(st.integers(-5, 20), st.integers(-5, 17))
@@ -401,13 +333,7 @@ def distance(x, y, a, b):
     return min(found)
 
 
-@given(
-    st.lists(
-        st.tuples(st.floats(0, 39.9), st.floats(0, 29.9)),
-        min_size=1,
-        max_size=9,
-    )
-)
+@given(st.lists(st.tuples(st.floats(0, 39.9), st.floats(0, 29.9)), min_size=1, max_size=9))
 @settings(deadline=None)
 def test_the_box_of_one_polygon_is_the_extent_of_its_points(points):
     box = paint_shapes([Shape("target", tuple(points))], (40, 30), "x").box()
@@ -447,9 +373,7 @@ def test_painting_order_against_rectangles_painted_by_hand(shapes):
     [
         ((), r"a.json: shapes\[1\] \('thing'\) has no points"),
         (((1, float("nan")), (2, 2), (3, 3)), r"has the point \(1, nan\), far from its image of"),
-        (((1, float("inf")), (2, 2), (3, 3)), r"\(1, inf\), far from its image of 6x4 pixels"),
         (((1, -7), (2, 2), (3, 3)), r"\(1, -7\), far from"),
-        (((1, 2), (2, 2), (3, 10.5)), r"\(3, 10\.5\), far from"),
         (((1, 2), (12.5, 2), (3, 3)), r"\(12\.5, 2\), far from"),
         (((1, 2), (2, 10**400), (3, 3)), r"\(2, 1000.*\.\.\., far from its image"),
     ],
@@ -459,8 +383,3 @@ def test_points_that_are_none(points, message):
     with pytest.raises(ItemError, match=message) as caught:
         paint_shapes(shapes, (6, 4), "a.json")
     assert caught.value.kind == "invalid_mask"
-
-
-def test_the_part_of_a_polygon_within_the_image_counts():
-    mask = paint_shapes([Shape("target", rectangle(-6, 2, 12, 10))], (6, 4), "x")
-    assert_is(mask, drawn("......", "......", "######", "######"))

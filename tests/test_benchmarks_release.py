@@ -40,17 +40,13 @@ def make_files(folder: Path, *names: str) -> Path:
         (["0001.jpg"], "0001.jpg", "0001.jpg"),
     ],
 )
-def test_the_longest_trailing_part_is_the_file(
-    tmp_path: Path, files: list[str], released: str, found: str
-) -> None:
+def test_the_longest_trailing_part_is_the_file(tmp_path, files, released, found):
     folder = make_files(tmp_path / "JPEGImages", *files)
     assert ImageFolder(folder).find(released) == found
 
 
 @pytest.mark.parametrize("released", ["test/0001.jpg", "/data/ReasonSeg/test/0001.jpg"])
-def test_a_file_of_another_folder_with_the_same_name_is_not_taken(
-    tmp_path: Path, released: str
-) -> None:
+def test_a_file_of_another_folder_with_the_same_name_is_not_taken(tmp_path, released):
     folder = make_files(tmp_path / "val", "0001.jpg")
     with pytest.raises(ItemError, match=r"is not below .*val") as caught:
         ImageFolder(folder).find(released)
@@ -59,14 +55,14 @@ def test_a_file_of_another_folder_with_the_same_name_is_not_taken(
 
 
 @pytest.mark.parametrize("released", ["../secret.jpg", "a/../../secret.jpg", "", "/", "a\0.jpg"])
-def test_a_path_that_leads_out_of_its_folder_is_refused(tmp_path: Path, released: str) -> None:
+def test_a_path_that_leads_out_of_its_folder_is_refused(tmp_path, released):
     make_files(tmp_path, "secret.jpg", "images/a.jpg")
     with pytest.raises(ItemError, match="expected a path that stays within its folder") as caught:
         ImageFolder(tmp_path / "images").find(released)
     assert caught.value.kind == "invalid_row"
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_told(tmp_path):
     with pytest.raises(UserError, match=r"image folder .*nowhere does not exist.*--images"):
         ImageFolder(tmp_path / "nowhere")
     make_files(tmp_path, "a.jpg")
@@ -74,16 +70,14 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
         ImageFolder(tmp_path / "a.jpg", option="--coco")
 
 
-def test_a_name_that_no_file_can_have_is_a_missing_image(tmp_path: Path) -> None:
+def test_a_name_that_no_file_can_have_is_a_missing_image(tmp_path):
     with pytest.raises(ItemError, match=r"image 'x+\.\.\.' is not below") as caught:
         ImageFolder(tmp_path).find("x" * 5000 + ".jpg")
     assert caught.value.kind == "missing_image"
     assert len(str(caught.value)) < 1000
 
 
-def test_a_folder_that_may_not_be_looked_into(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_may_not_be_looked_into(tmp_path, monkeypatch):
     def refuse(path: Path) -> bool:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
@@ -100,16 +94,16 @@ def test_a_folder_that_may_not_be_looked_into(
         *((20, "21st"), (21, "22nd"), (22, "23rd"), (23, "24th"), (110, "111th"), (120, "121st")),
     ],
 )
-def test_ordinals(index: int, word: str) -> None:
+def test_ordinals(index, word):
     assert ordinal(index) == word
 
 
-def test_no_place_before_the_first() -> None:
+def test_no_place_before_the_first():
     with pytest.raises(UserError, match="position -1 is negative"):
         ordinal(-1)
 
 
-def test_questions_are_worded_as_published() -> None:
+def test_questions_are_worded_as_published():
     """With the think sentence behind them they are the prompts of UniVG-R1's evaluation."""
     assert image_instruction("who is tired?") == (
         "Output the bounding box in the image corresponding to the instruction: who is tired?."

@@ -15,45 +15,43 @@ import pytest
 import release_still
 import release_video
 from PIL import Image
-from release_still import converted, faults, rewrite
+from release_still import check_samples, converted, faults, rewrite
 
 from univg_eval.benchmarks.readers import lisa, llmseg, reasonvos, revos
 from univg_eval.benchmarks.readers.common.release import ItemError
 from univg_eval.errors import UserError
 from univg_eval.samples import fingerprint
 
-open_lisa, open_llmseg = lisa.EXTRACTED.open, llmseg.EXTRACTED.open
-open_revos, open_reasonvos = revos.EXTRACTED.open, reasonvos.EXTRACTED.open
+open_lisa, open_revos = lisa.EXTRACTED.open, revos.EXTRACTED.open
+open_reasonvos = reasonvos.EXTRACTED.open
 
 
 @dataclass(frozen=True)
 class Set:
-    """A reader, the writer of its files, their comparison, the (first) file, and its images."""
+    """A reader, the writer of its files, the (first) file, its images, and the fields of a row."""
 
     open: Callable[..., Any]
     write: Callable[[Path], Any]
-    check: Callable[[Any, Any, str], None]
     file: str
     images: str
     fields: str
 
 
-STILL, VIDEO = release_still.check_stills, release_video.require_equal
 SETS = {
     "lisa": Set(
-        *(open_lisa, release_still.write_lisa_extracted, STILL),
+        *(open_lisa, release_still.write_lisa_extracted),
         *("lisa_val.json", "images", "boxes, image_path, instruction"),
     ),
     "llmseg": Set(
-        *(open_llmseg, release_still.write_llmseg_extracted, STILL),
+        *(llmseg.EXTRACTED.open, release_still.write_llmseg_extracted),
         *("LLMSeg_eval.json", "images", "bbox, image_path, question"),
     ),
     "revos": Set(
-        *(open_revos, release_video.write_revos_extracted, VIDEO),
+        *(open_revos, release_video.write_revos_extracted),
         *("ReVOS_eval.json", "ReVOS_eval", "bbox_list, frames, question, video_id"),
     ),
     "reasonvos": Set(
-        *(open_reasonvos, release_video.write_reasonvos_extracted, VIDEO),
+        *(open_reasonvos, release_video.write_reasonvos_extracted),
         *("ReasonVOS_eval.json", "JPEGImages", "bbox_list, image_list, question"),
     ),
 }
@@ -85,7 +83,7 @@ def test_every_row_becomes_the_sample_that_it_says(name, written):
     folder, truth = written[name]
     release = SETS[name].open(str(folder))
     samples = converted(release)
-    SETS[name].check(samples, truth, name)
+    check_samples(samples, truth, name)
     assert samples == converted(release)
     assert release.n_items == len(list(release.items)) == len(truth)
     assert release.source["revision"] == "univg-r1-extracted"
@@ -159,8 +157,6 @@ FOREIGN_VIDEOS = ["4f6f0ec2/8.jpg", "4f6f0ec2/9.jpg", "1007_dJ8rXVkL2ao/00000000
 ROW_FAULTS = [
     ("lisa", {"boxes": []}, "invalid_row", r"'boxes' is \[\]"),
     ("lisa", {"boxes": [[1, 2, 3]]}, "invalid_row", r"'boxes\[0\]' is \[1, 2, 3\]"),
-    ("lisa", {"boxes": [[1, 2, 3, True]]}, "invalid_row", "four numbers"),
-    ("lisa", {"boxes": [[1, 2, 3, float("inf")]]}, "invalid_row", "four numbers"),
     ("lisa", {"boxes": [[1, 2, 3, 10**400]]}, "invalid_row", "four numbers"),
     ("lisa", {"instruction": None}, "invalid_row", "'instruction' is None"),
     ("lisa", {"image_path": "val/../a.jpg"}, "invalid_row", "stays within its folder"),
@@ -176,16 +172,12 @@ ROW_FAULTS = [
     ("revos", {"question": None}, "invalid_row", "'question' is None"),
     ("revos", {"frames": [0, 1]}, "invalid_row", r"\[0, 1\]; expected three or more"),
     ("revos", {"frames": [0, 1, 9]}, "invalid_row", "from 0 to 8.* 9 frames"),
-    ("revos", {"frames": [0, 1, -1]}, "invalid_row", r"\[0, 1, -1\]"),
     ("revos", {"frames": [0, 1, 2.0]}, "invalid_row", r"\[0, 1, 2.0\]"),
     ("revos", {"frames": "01234"}, "invalid_row", "'01234'"),
     ("revos", {"bbox_list": [[1, 2, 3, 4]] * 2}, "invalid_row", "a box for each of 5"),
-    ("revos", {"bbox_list": None}, "invalid_row", "'bbox_list' is None"),
     ("revos", {"bbox_list": [None] * 5}, "invalid_row", r"\[2\]' is None; .*four numbers"),
     ("revos", {"bbox_list": [["1", "2", "3", "4.5"]] * 5}, "invalid_row", "four numbers"),
-    ("revos", {"bbox_list": [[1, 2, 3]] * 5}, "invalid_row", "four numbers"),
     ("revos", {"bbox_list": ["[1, 2, 3, 4]"] * 5}, "invalid_row", "four numbers"),
-    ("revos", {"bbox_list": [[1, 2, 3, 1e400]] * 5}, "invalid_row", "four numbers"),
     ("reasonvos", {"question": 5}, "invalid_row", "'question' is 5"),
     ("reasonvos", {"image_list": ["a.jpg"]}, "invalid_row", "three or more"),
     ("reasonvos", {"image_list": [1, 2, 3]}, "invalid_row", r"\[1, 2, 3\]"),
@@ -223,15 +215,15 @@ def test_a_row_that_is_no_object(name, copy):
 def test_one_file_of_lisa(written, copy):
     tests = [true for true in written["lisa"][1] if true.split == "test"]
     folder = copy("lisa")
-    STILL(converted(open_lisa(folder / "lisa_test.json")), tests, "lisa")
-    STILL(converted(open_lisa(folder, splits=["test"])), tests, "lisa")
+    check_samples(converted(open_lisa(folder / "lisa_test.json")), tests, "lisa")
+    check_samples(converted(open_lisa(folder, splits=["test"])), tests, "lisa")
     for name, splits in (("val", ["test"]), ("val", ["val", "test"])):
         with pytest.raises(UserError, match=r"lisa_val\.json is one file; expected .*test\.json"):
             open_lisa(folder / f"lisa_{name}.json", splits=splits)
     (folder / "lisa_test.json").rename(folder / "mine.json")
     with pytest.raises(UserError, match=r"mine\.json is one file.*--split"):
         open_lisa(folder / "mine.json")
-    STILL(converted(open_lisa(folder / "mine.json", splits=["test"])), tests, "lisa")
+    check_samples(converted(open_lisa(folder / "mine.json", splits=["test"])), tests, "lisa")
     assert {sample.split for sample in converted(open_lisa(folder))} == {"val"}
     with pytest.raises(UserError, match=r"does not hold lisa_val\.json and lisa_test\.json"):
         open_lisa(folder, splits=["val", "test"])
@@ -265,14 +257,10 @@ def test_an_invalid_box_stays_as_released(name, change, image_wh, copy):
 # --- ReVOS and ReasonVOS ----------------------------------------------------------------------
 
 
-def first_number(name: str) -> int:
-    return int(re.findall(r"\d+", name)[0])
-
-
 def frame_of_revos(row: dict[str, Any], folder: Path) -> Path:
-    names = [path.name for path in (folder / "ReVOS_eval" / row["video_id"]).iterdir()]
-    names = sorted((n for n in names if n[-4:] in (".jpg", ".png")), key=first_number)
-    return folder / "ReVOS_eval" / row["video_id"] / names[row["frames"][2]]
+    video = folder / "ReVOS_eval" / row["video_id"]
+    names = (path.name for path in video.iterdir() if path.suffix in (".jpg", ".png"))
+    return video / sorted(names, key=lambda n: int(re.findall(r"\d+", n)[0]))[row["frames"][2]]
 
 
 def frame_of_reasonvos(row: dict[str, Any], folder: Path) -> Path:
@@ -343,16 +331,13 @@ BOX_TEXTS = [
     ("(12,30),(40,55)", (12, 30, 40, 55)),
     ("12 30 40 55", (12, 30, 40, 55)),
     ("<|box_start|>(12,30),(40,55)<|box_end|>", (12, 30, 40, 55)),
-    ("[007, 30, 40, 55]", (7, 30, 40, 55)),
     # Upstream would read 12, 5, 30, 0 and -12 as 12: not what was meant.
     ("[12.5, 30.0, 40.0, 55.0]", None),
     ("[-12, 30, 40, 55]", None),
     ("[12, 30, 40]", None),
     ("[1, 12, 30, 40, 55]", None),
     ("", None),
-    ("none", None),
     ([12, 30, 40, 55], None),
-    (None, None),
 ]
 
 
@@ -367,12 +352,6 @@ def test_boxes_as_text(text, expected, copy):
     else:
         (w, h), (x1, y1, x2, y2) = release_video.PARK, expected
         assert first_sample("reasonvos", folder).box == (x1 / w, y1 / h, x2 / w, y2 / h)
-
-
-def test_the_target_frame_is_counted_in_natural_order(written):
-    """8, 9, 10, …: as text 10 would come first."""
-    sample = converted(open_reasonvos(written["reasonvos"][0]))[1]
-    assert sample.images[2].endswith("/13.jpg") and sample.extra["target_frame"] == 5
 
 
 def test_whole_numbers_may_be_texts(copy):

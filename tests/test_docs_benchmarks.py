@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from univg_eval.benchmarks.preparing.catalog import CATALOG, get_entry
-from univg_eval.benchmarks.readers.common.entry import CatalogEntry
 from univg_eval.benchmarks.readers.lisa import PUBLISHED_IMAGES
 from univg_eval.benchmarks.readers.refcoco import EXPRESSIONS
 from univg_eval.cli import build_parser
@@ -39,12 +38,12 @@ ROW_OF = {get_entry(name).name: row for row in SETS for name in names(row["set"]
 ENTRIES = pytest.mark.parametrize("entry", CATALOG.values(), ids=list(CATALOG))
 
 
-def test_every_benchmark_is_listed_once() -> None:
+def test_every_benchmark_is_listed_once():
     listed = [get_entry(name).name for row in SETS for name in names(row["set"])]
     assert sorted(listed) == sorted(CATALOG)
 
 
-def test_how_its_boxes_are_made_is_said_of_every_release() -> None:
+def test_how_its_boxes_are_made_is_said_of_every_release():
     rows = table("Boxes and faults")
     listed = [name for row in rows for name in names(row["set"])]
     refcoco = [name for name in RELEASES if name.startswith("refcoco")]
@@ -54,7 +53,7 @@ def test_how_its_boxes_are_made_is_said_of_every_release() -> None:
 
 
 @ENTRIES
-def test_the_source_is_that_of_the_catalog(entry: CatalogEntry) -> None:
+def test_the_source_is_that_of_the_catalog(entry):
     source = ROW_OF[entry.name]["source"]
     for repo in re.findall(r"Hub: ([\w./-]+)", source):
         assert repo in [files.repo for files in entry.hub]
@@ -75,7 +74,7 @@ LICENCES = ("Apache-2.0", "MIT", "CC BY 4.0", "CC BY-NC-SA 4.0", "not stated", "
     [entry for entry in CATALOG.values() if entry.name not in ("llmseg_full", "reasonvos_full")],
     ids=lambda entry: entry.name,
 )
-def test_the_licence_is_that_of_the_catalog(entry: CatalogEntry) -> None:
+def test_the_licence_is_that_of_the_catalog(entry):
     printed = ROW_OF[entry.name]["licence as stated"]
     row_is_of = [get_entry(name) for name in names(ROW_OF[entry.name]["set"])]
     stated = " ".join(known.licence for known in row_is_of)
@@ -87,7 +86,7 @@ def test_the_licence_is_that_of_the_catalog(entry: CatalogEntry) -> None:
 
 
 @ENTRIES
-def test_the_command_is_one_that_the_program_takes(entry: CatalogEntry) -> None:
+def test_the_command_is_one_that_the_program_takes(entry):
     row = ROW_OF[entry.name]
     commands = re.findall(r"`(univg [^`]*)`", row["command"])
     if entry.is_generated:
@@ -104,14 +103,14 @@ def test_the_command_is_one_that_the_program_takes(entry: CatalogEntry) -> None:
         assert option in ("source", "images") or option.replace("-", "_") in named.options
 
 
-def test_the_numbers_are_those_that_the_readers_compare_with() -> None:
+def test_the_numbers_are_those_that_the_readers_compare_with():
     counts = f"val {PUBLISHED_IMAGES['val']}, test {PUBLISHED_IMAGES['test']}"
     assert counts in ROW_OF["lisa_full"]["samples"]
     totals = [sum(EXPRESSIONS[name].values()) for name in ("refcoco", "refcoco+", "refcocog")]
     assert ROW_OF["refcoco"]["samples"] == "{:,}, {:,} and {:,}".format(*totals)
 
 
-def test_the_raw_releases_are_said_not_to_be_comparable() -> None:
+def test_the_raw_releases_are_said_not_to_be_comparable():
     text = " ".join(DOC.read_text(encoding="utf-8").split())
     assert "**are not comparable with that table**" in text
     for name in RELEASES:
