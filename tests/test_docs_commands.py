@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from univg_eval.cli import build_parser
+from univg_eval.cli import build_parser, prepare
 from univg_eval.dialects import get_dialect
 from univg_eval.protocols import get_protocol
 
@@ -77,6 +77,8 @@ def test_the_options_exist(words: list[str], capsys: pytest.CaptureFixture[str])
             assert not unknown or getattr(args, "takes_unknown", False), unknown
             if unknown:
                 parse_for_lmms_eval(unknown)
+            if arguments[0] == "prepare" and args.benchmark:
+                prepare._refuse_foreign_options(args, prepare._entry(args))
         elif program == "univg-train":
             from univg_train.cli import build_parser as build_training_parser
 

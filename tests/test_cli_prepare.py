@@ -6,9 +6,7 @@ import errno
 import hashlib
 import json
 import os
-import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -54,6 +52,15 @@ def zip_folder(folder: Path, archive: Path, top: str = "") -> Path:
     return archive
 
 
+def lisa_rows(image: str) -> list[dict[str, Any]]:
+    return [{"image_path": image, "instruction": "the cat", "boxes": [[10, 10, 50, 40]]}]
+
+
+def write_photo(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (100, 50)).save(path)
+
+
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
     return write_release(tmp_path / "release")
@@ -68,7 +75,17 @@ def prepare(root: Path, *arguments: object) -> int:
     return main(["prepare", *map(str, arguments), "--root", str(root)])
 
 
-def answer(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+def refusal(capsys: pytest.CaptureFixture[str], root: Path, *arguments: object) -> str:
+    """The message of a run that ends with status 2."""
+    capsys.readouterr()
+    assert prepare(root, *arguments) == 2
+    return capsys.readouterr().err
+
+
+def report_of(capsys: pytest.CaptureFixture[str], root: Path, *arguments: object) -> dict[str, Any]:
+    """What a run prints with --json."""
+    capsys.readouterr()
+    assert prepare(root, *arguments, "--json") == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -95,15 +112,19 @@ def test_what_was_made_and_what_is_next(
     assert "not comparable" not in out
     assert "the annotation files are NOT the released ones" in out
     assert manifest["source"]["is_released_file"] is False
-    assert prepare(root, "mig_bench", "--source", release, "--json") == 0
-    report = answer(capsys)
-    assert (report["benchmark"], report["n"], report["complete"]) == ("mig_bench", 5, True)
-    assert report["tasks"] == {"common_object": 3, "diff": 1, "group_grounding": 1}
-    assert report["splits"] == {"test": 5}
-    assert report["findings"] == {"invalid_box": 1, "unequal_pair": 1}
-    assert report["eval_tasks"] == ["univg_mig_bench"]
-    assert report["replaced"] is None
-    assert report["fingerprint"] == manifest["fingerprint"]
+    report = report_of(capsys, root, "mig_bench", "--source", release)
+    expected = {
+        "benchmark": "mig_bench",
+        "n": 5,
+        "complete": True,
+        "tasks": {"common_object": 3, "diff": 1, "group_grounding": 1},
+        "splits": {"test": 5},
+        "findings": {"invalid_box": 1, "unequal_pair": 1},
+        "eval_tasks": ["univg_mig_bench"],
+        "replaced": None,
+        "fingerprint": manifest["fingerprint"],
+    }
+    assert {name: report[name] for name in expected} == expected
 
 
 def test_fewer_than_the_authors_state_is_reported(
@@ -117,9 +138,8 @@ def test_fewer_than_the_authors_state_is_reported(
     assert "test: 3 images; its authors state 779." in out
     refcoco_forms.write_shikra(tmp_path / "shikra")
     images = refcoco_forms.photographs(tmp_path / "train2014")
-    arguments = ("--form", "shikra", "--source", tmp_path / "shikra", "--images", images, "--json")
-    assert prepare(root, "refcoco", *arguments) == 0
-    report = answer(capsys)
+    arguments = ("--form", "shikra", "--source", tmp_path / "shikra", "--images", images)
+    report = report_of(capsys, root, "refcoco", *arguments)
     assert [(row["split"], row["of"], row["stated"]) for row in report["fewer_than_stated"]] == [
         ("val", "expressions", 10_834),
         ("testA", "expressions", 5_657),
@@ -128,19 +148,14 @@ def test_fewer_than_the_authors_state_is_reported(
     assert [row["found"] for row in report["fewer_than_stated"]] == list(report["splits"].values())
 
 
-def test_a_path_that_cannot_be_looked_at(
-    release: Path, root: Path, capsys: pytest.CaptureFixture[str]
+def test_what_may_not_be_looked_at(
+    release: Path, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for option, value in (("--source", release / ("x" * 300)), ("--images", "x" * 300)):
-        arguments = {"--source": release, option: value}
-        assert prepare(root, "mig_bench", *(v for pair in arguments.items() for v in pair)) == 2
-        assert "File name too long; give --source and --images" in capsys.readouterr().err
-
-
-def test_a_folder_that_may_not_be_looked_into(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (locked := tmp_path / "locked").mkdir()
+    message = "File name too long; give --source and --images"
+    assert message in refusal(capsys, root, "mig_bench", "--source", release / ("x" * 300))
+    given = ("--source", release, "--images", "x" * 300)
+    assert message in refusal(capsys, root, "mig_bench", *given)
+    (locked := release / "locked").mkdir()
     iterdir = Path.iterdir
 
     def look(path: Path) -> Iterator[Path]:
@@ -149,24 +164,21 @@ def test_a_folder_that_may_not_be_looked_into(
         return iterdir(path)
 
     monkeypatch.setattr(Path, "iterdir", look)
+    message = f"cannot read {locked}: Permission denied; give --source and --images"
     for benchmark in ("lisa", "lisa_full", "revos_full"):
-        assert prepare(root, benchmark, "--source", locked) == 2
-        message = f"cannot read {locked}: Permission denied; give --source and --images"
-        assert message in capsys.readouterr().err
+        assert message in refusal(capsys, root, benchmark, "--source", locked)
     assert not root.exists()
 
 
 def test_twice_is_the_same_and_another_file_is_reported(
     release: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("mig_bench", "--source", release, "--json")
-    assert prepare(root, *arguments) == 0
-    first = answer(capsys)
-    assert prepare(root, *arguments) == 0
-    assert answer(capsys) == first
+    arguments = ("mig_bench", "--source", release)
+    first = report_of(capsys, root, *arguments)
+    assert report_of(capsys, root, *arguments) == first
     rows = json.loads((release / "MIG_data.json").read_text())
     (release / "MIG_data.json").write_text(json.dumps(rows[:4]))
-    assert prepare(root, *arguments[:-1]) == 0
+    assert prepare(root, *arguments) == 0
     out = capsys.readouterr().out
     assert "it replaced another set of 5 samples (test 5), fingerprint " in out
     assert first["fingerprint"] in out
@@ -192,8 +204,7 @@ def test_images_still_packed_are_unpacked_into_the_data_root(
     zip_folder(release / "MIG-Bench" / "images", release / "images.zip", top)
     shutil.rmtree(release / "MIG-Bench")
     before = sorted(release.rglob("*"))
-    assert prepare(root, "mig_bench", "--source", release, "--json") == 0
-    first = answer(capsys)
+    first = report_of(capsys, root, "mig_bench", "--source", release)
     assert all_images_are_there(root)
     assert sorted(release.rglob("*")) == before, "the folder of downloads is not written to"
     assert load_manifest("mig_bench", root)["archives"] == [
@@ -202,8 +213,7 @@ def test_images_still_packed_are_unpacked_into_the_data_root(
     # Again: nothing is unpacked a second time, and the result is the same.
     mark = root / "mig_bench" / "unpacked" / "images" / "mark"
     mark.write_text("")
-    assert prepare(root, "mig_bench", "--source", release, "--json") == 0
-    assert answer(capsys) == first
+    assert report_of(capsys, root, "mig_bench", "--source", release) == first
     assert mark.exists()
     # The data root can be moved with everything in it.
     moved = root.rename(root.with_name("moved"))
@@ -224,8 +234,7 @@ def test_the_whole_release_as_one_archive(
 def test_one_split_as_an_archive(root: Path, tmp_path: Path) -> None:
     """ReasonSeg is handed out as val.zip and test.zip, which hold val/ and test/."""
     folder = tmp_path / "made" / "val"
-    folder.mkdir(parents=True)
-    Image.new("RGB", (100, 50)).save(folder / "a.jpg")
+    write_photo(folder / "a.jpg")
     shape = {"label": "target", "points": [[10, 10], [50, 10], [50, 40], [10, 40]]}
     annotation = {"shapes": [shape], "text": ["the cat"], "is_sentence": False}
     (folder / "a.json").write_text(json.dumps(annotation))
@@ -240,52 +249,25 @@ def test_archives_that_were_forgotten_are_named(
     """What is unpacked goes first, so somebody who broke off unpacking has to know."""
     (tmp_path / "packed").mkdir()
     (tmp_path / "packed" / "val.zip").write_bytes(b"")
-    assert prepare(root, "lisa_full", "--source", tmp_path / "packed") == 2
-    err = capsys.readouterr().err
+    err = refusal(capsys, root, "lisa_full", "--source", tmp_path / "packed")
     assert f"Still packed in {tmp_path / 'packed'}, and not used: val.zip. Unpack what" in err
     zip_folder(release / "MIG-Bench" / "images", release / "images.zip", "images/")
     (release / "MIG-Bench" / "images" / "static_diff" / "1_source.png").unlink()
-    assert prepare(root, "mig_bench", "--source", release) == 2
-    err = capsys.readouterr().err
+    err = refusal(capsys, root, "mig_bench", "--source", release)
     assert "1_source.png does not exist; unpack or copy it there" in err
     assert f"Still packed in {release}, and not used: images.zip" in err
     assert prepare(root, "mig_bench", "--source", release, "--images", release / "images.zip") == 0
 
 
-def test_images_given_as_an_archive(release: Path, root: Path, tmp_path: Path) -> None:
-    archive = zip_folder(release / "MIG-Bench" / "images", tmp_path / "images-only.zip")
-    shutil.rmtree(release / "MIG-Bench")
-    assert prepare(root, "mig_bench", "--source", release, "--images", archive) == 0
-    assert all_images_are_there(root)
-
-
-@pytest.mark.parametrize("how", ["cut", "slip", "bomb"])
 def test_a_bad_archive_is_named_and_nothing_is_written(
-    how: str,
-    release: Path,
-    root: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    release: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from univg_eval.benchmarks.preparing import archives
-
     packed = zip_folder(release / "MIG-Bench" / "images", release / "images.zip", "images/")
     shutil.rmtree(release / "MIG-Bench")
-    if how == "cut":
-        packed.write_bytes(packed.read_bytes()[:-100])
-    elif how == "slip":
-        with zipfile.ZipFile(packed, "a") as file:
-            file.writestr("../../evil.txt", "x")
-    else:
-        monkeypatch.setattr(archives, "MAX_TOTAL_BYTES", 100_000)
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
-            file.writestr("images/zeros", bytes(1_000_000))
-    assert prepare(root, "mig_bench", "--source", release) == 2
-    err = capsys.readouterr().err
+    packed.write_bytes(packed.read_bytes()[:-100])
+    err = refusal(capsys, root, "mig_bench", "--source", release)
     assert str(packed) in err
-    assert {"cut": "half downloaded", "slip": "do not trust", "bomb": "the limit is 100000"}[
-        how
-    ] in err
+    assert "half downloaded" in err
     assert [path.name for path in root.rglob("*")] == [".preparing", "mig_bench.lock"]
 
 
@@ -293,18 +275,16 @@ def test_the_revised_file_needs_its_scale_and_refuses_a_wrong_one(
     tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_release(tmp_path / "r", "revised_MIG_bench.json", 1000)
-    assert prepare(root, "mig_bench_revised", "--source", folder) == 2
-    assert "give --scale" in capsys.readouterr().err
-    assert prepare(root, "mig_bench_revised", "--source", folder, "--scale", "1") == 2
-    assert "above 1.5 although --scale 1 says" in capsys.readouterr().err
-    assert prepare(root, "mig_bench_revised", "--source", folder, "--scale", "1000") == 0
+    revised = ("mig_bench_revised", "--source", folder)
+    assert "give --scale" in refusal(capsys, root, *revised)
+    err = refusal(capsys, root, *revised, "--scale", "1")
+    assert "above 1.5 although --scale 1 says" in err
+    assert prepare(root, *revised, "--scale", "1000") == 0
     assert load_samples("mig_bench_revised", root=root)[0].box == (0.1, 0.2, 0.5, 0.6)
     assert load_manifest("mig_bench_revised", root)["source"]["scale"] == 1000
-    capsys.readouterr()
-    assert prepare(root, "mig_bench", "--source", folder / "revised_MIG_bench.json") == 2
-    assert "has the name of the file of revision 'revised'" in capsys.readouterr().err
-    assert prepare(root, "mig_bench", "--source", folder) == 2
-    err = capsys.readouterr().err
+    err = refusal(capsys, root, "mig_bench", "--source", folder / "revised_MIG_bench.json")
+    assert "has the name of the file of revision 'revised'" in err
+    err = refusal(capsys, root, "mig_bench", "--source", folder)
     assert "does not hold the annotation file MIG_data.json" in err
     assert "found: revised_MIG_bench.json" in err
 
@@ -313,21 +293,17 @@ def test_splits_and_what_can_be_run_then(
     tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "lisa"
-    folder.mkdir()
-    Image.new("RGB", (100, 50)).save(folder / "a.jpg")
-    rows = [{"image_path": "a.jpg", "instruction": "the cat", "boxes": [[10, 10, 50, 40]]}]
+    write_photo(folder / "a.jpg")
     for split in ("val", "test"):
-        (folder / f"lisa_{split}.json").write_text(json.dumps(rows))
-    assert prepare(root, "lisa", "--source", folder, "--split", "val", "--json") == 0
-    report = answer(capsys)
+        (folder / f"lisa_{split}.json").write_text(json.dumps(lisa_rows("a.jpg")))
+    report = report_of(capsys, root, "lisa", "--source", folder, "--split", "val")
     assert report["splits"] == {"val": 1}
     assert report["eval_tasks"] == ["univg_lisa_val"]
-    assert prepare(root, "lisa", "--source", folder, "--json") == 0
-    report = answer(capsys)
+    report = report_of(capsys, root, "lisa", "--source", folder)
     assert report["eval_tasks"] == ["univg_lisa_val", "univg_lisa_test"]
     assert report["replaced"]["splits"] == {"val": 1}
-    assert prepare(root, "lisa", "--source", folder, "--split", "train") == 2
-    assert "'lisa' has no split 'train'; it has: val, test" in capsys.readouterr().err
+    err = refusal(capsys, root, "lisa", "--source", folder, "--split", "train")
+    assert "'lisa' has no split 'train'; it has: val, test" in err
 
 
 def test_a_form_that_holds_its_images(
@@ -335,21 +311,19 @@ def test_a_form_that_holds_its_images(
 ) -> None:
     pytest.importorskip("pyarrow", reason="needs the extra 'eval'")
     folder = refcoco_forms.write_lmms_lab(tmp_path / "lmms_lab")
-    assert prepare(root, "refcoco", "--source", folder, "--form", "lmms_lab", "--json") == 0
-    report = answer(capsys)
+    report = report_of(capsys, root, "refcoco", "--source", folder, "--form", "lmms_lab")
     assert report["n"] == 10
     assert report["eval_tasks"] == [f"univg_refcoco_{split}" for split in ("val", "testA", "testB")]
     assert all_images_are_there(root, "refcoco")
-    assert prepare(root, "refcoco", "--source", folder) == 2
-    assert "--form" in capsys.readouterr().err
+    assert "--form" in refusal(capsys, root, "refcoco", "--source", folder)
 
 
 def test_faulty_items_and_the_sound_part(
-    release: Path, root: Path, capsys: pytest.CaptureFixture[str]
+    release: Path, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (release / "MIG-Bench" / "images" / "static_diff" / "1_source.png").unlink()
-    assert prepare(root, "mig_bench", "--source", release) == 2
-    assert "1 of 5 items are faulty" in capsys.readouterr().err
+    err = refusal(capsys, root, "mig_bench", "--source", release)
+    assert "1 of 5 items are faulty" in err
     assert not (root / "mig_bench").exists()
     assert prepare(root, "mig_bench", "--source", release, "--skip-faulty") == 0
     out = capsys.readouterr().out
@@ -358,20 +332,12 @@ def test_faulty_items_and_the_sound_part(
     manifest = load_manifest("mig_bench", root)
     assert manifest["complete"] is False
     assert manifest["skipped"][0]["kind"] == "missing_image"
-    capsys.readouterr()
-    assert prepare(root, "--list", "--json") == 0
-    rows = {row["name"]: row for row in answer(capsys)["benchmarks"]}
+    rows = {row["name"]: row for row in report_of(capsys, root, "--list")["benchmarks"]}
     assert rows["mig_bench"]["prepared"]["complete"] is False
-
-
-def test_a_task_whose_rows_were_all_faulty_says_why_it_is_empty(
-    release: Path, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    # A task whose rows were all faulty says why it is empty.
     pytest.importorskip("lmms_eval", reason="needs the extra 'eval'")
     from univg_eval.lmms.docs import load_rows
 
-    (release / "MIG-Bench" / "images" / "static_diff" / "1_source.png").unlink()
-    assert prepare(root, "mig_bench", "--source", release, "--skip-faulty") == 0
     monkeypatch.setenv("UNIVG_DATA", str(root))
     with pytest.raises(UserError, match=r"no rows of task 'diff' .* not complete: 1 faulty items"):
         load_rows("mig_bench", "diff", "test")
@@ -453,14 +419,9 @@ def test_download_of_annotations_whose_images_are_elsewhere(
     images = tmp_path / "reasonseg"
     files = {}
     for split in ("val", "test"):
-        (images / split).mkdir(parents=True)
-        Image.new("RGB", (100, 50)).save(images / split / "a.jpg")
-        row = {
-            "image_path": f"{split}/a.jpg",
-            "instruction": "the cat",
-            "boxes": [[10, 10, 50, 40]],
-        }
-        files[f"zero_shot_evaluation/lisa_{split}.json"] = json.dumps([row]).encode()
+        write_photo(images / split / "a.jpg")
+        rows = json.dumps(lisa_rows(f"{split}/a.jpg")).encode()
+        files[f"zero_shot_evaluation/lisa_{split}.json"] = rows
     add_to_hub(hub, "lisa", files)
     done = run_with_hub(hub, root, "lisa", "--download")
     assert done.returncode == 2
@@ -475,16 +436,10 @@ def test_download_of_annotations_whose_images_are_elsewhere(
 
 
 def test_download_says_what_it_cannot_do(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert prepare(root, "revos_full", "--download") == 2
-    err = capsys.readouterr().err
+    err = refusal(capsys, root, "revos_full", "--download")
     assert "'revos_full' is not on the Hub" in err
     assert "https://github.com/cilinyan/ReVOS-api" in err
-    assert prepare(root, "mig_bench", "--download", "--source", ".") == 2
-    assert "--source and --download exclude each other" in capsys.readouterr().err
-    assert prepare(root, "mig_bench", "--hub-revision", "main", "--source", ".") == 2
-    assert "--hub-revision goes with --download" in capsys.readouterr().err
-    assert prepare(root, "custom") == 2
-    assert capsys.readouterr().err.endswith("the folder that holds it\n")
+    assert refusal(capsys, root, "custom").endswith("the folder that holds it\n")
 
 
 # --- options ----------------------------------------------------------------------------------
@@ -494,44 +449,22 @@ def test_download_says_what_it_cannot_do(root: Path, capsys: pytest.CaptureFixtu
     ("arguments", "message"),
     [
         ("lisa --source . --sampling all", "--sampling is not an option of benchmark 'lisa'"),
-        ("lisa --source . --scale 1", "--scale is not an option of benchmark 'lisa'"),
-        ("lisa --source . --revision original", "--revision is not an option of benchmark 'lisa'"),
-        ("revos_full --source . --coco .", "--coco is not an option of benchmark 'revos_full'"),
-        ("llmseg --source . --ego-objects .", "--ego-objects is not an option of benchmark 'll"),
-        ("custom --source x --form y", "--form is not an option of benchmark 'custom'"),
         ("mig_bench --source . --seed 3", "--seed is not an option of benchmark 'mig_bench'"),
+        ("lisa --source . --revision original", "--revision is not an option of benchmark 'lisa'"),
+        ("llmseg --source . --ego-objects .", "--ego-objects is not an option of benchmark 'll"),
         ("mini --download", "--download is not an option of benchmark 'mini'"),
-        ("mini --skip-faulty", "--skip-faulty is not an option of benchmark 'mini'"),
-        ("photos --split test", "--split is not an option of benchmark 'photos'"),
         ("mig_bench_revised --revision original", "but --revision says 'original'"),
         ("mini --list", "--list shows all benchmarks; leave the name out"),
         ("refcoco+ --source x --n 3", "--n is not an option of benchmark 'refcoco+'"),
+        ("mig_bench --download --source .", "--source and --download exclude each other"),
+        ("mig_bench --hub-revision x --source .", "--hub-revision goes with --download"),
     ],
 )
 def test_options_that_do_not_belong_are_refused(
     arguments: str, message: str, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert prepare(root, *arguments.split()) == 2
-    assert message in capsys.readouterr().err
+    assert message in refusal(capsys, root, *arguments.split())
     assert not root.exists()
-
-
-def test_every_command_of_the_documents_is_accepted(capsys: pytest.CaptureFixture[str]) -> None:
-    from univg_eval.cli import build_parser
-    from univg_eval.cli import prepare as command
-
-    lines = [
-        line.split("#")[0]
-        for name in ("prepare.md", "benchmarks.md", "mig_bench.md", "refcoco.md", "custom.md")
-        for line in (ROOT / "docs" / name).read_text(encoding="utf-8").splitlines()
-        if line.startswith("univg prepare ")
-    ]
-    assert len(lines) > 20
-    for line in lines:
-        args, unknown = build_parser().parse_known_args(shlex.split(line)[1:])
-        assert not unknown, line
-        if not args.list:
-            command._refuse_foreign_options(args, command._entry(args))
 
 
 def test_every_option_of_a_reader_exists(capsys: pytest.CaptureFixture[str]) -> None:
@@ -555,8 +488,7 @@ def test_list(root: Path, release: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "5 samples" in after
     assert "tasks: univg_mig_bench" in after
     assert "not prepared" in out.split("\nrevos_full ")[1]
-    assert prepare(root, "--list", "--json") == 0
-    rows = answer(capsys)["benchmarks"]
+    rows = report_of(capsys, root, "--list")["benchmarks"]
     assert [row["name"] for row in rows] == list(CATALOG)
     assert {row["name"] for row in rows if row["prepared"]} == {"mig_bench"}
 
@@ -576,43 +508,11 @@ def test_mini_keeps_the_size_of_the_prepared_set(
     assert "made with --n 1 --seed 7" in out
     assert "replaced" not in out
     assert load_manifest("univg_mini", root)["fingerprint"] == fingerprint
-    assert prepare(root, "univg_mini", "--seed", "8", "--json") == 0
-    report = answer(capsys)
+    report = report_of(capsys, root, "univg_mini", "--seed", "8")
     assert report["generator"]["n_per_task"] == 1
     assert report["generator"]["seed"] == 8
     assert report["replaced"]["generator"]["seed"] == 7
     assert report["replaced"]["fingerprint"] == fingerprint
-
-
-# --- interrupted, as a process ----------------------------------------------------------------
-
-
-def test_a_killed_process_is_taken_up(release: Path, root: Path, tmp_path: Path) -> None:
-    """The command itself, killed while it converts."""
-    code = (
-        "import os, signal\n"
-        "from univg_eval.benchmarks.readers import mig_bench\n"
-        "from univg_eval.cli import main\n"
-        "original, count = mig_bench._with_own_sizes, []\n"
-        "def convert(*args):\n"
-        "    count.append(1)\n"
-        "    if len(count) == 4:\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return original(*args)\n"
-        "mig_bench._with_own_sizes = convert\n"
-        f"main(['prepare', 'mig_bench', '--source', {str(release)!r}, '--root', {str(root)!r}])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, cwd=ROOT)
-    assert done.returncode == -signal.SIGKILL
-    assert not (root / "mig_bench").exists()
-    command = [sys.executable, "-m", "univg_eval", "prepare", "mig_bench", "--json"]
-    command += ["--source", str(release), "--root", str(root)]
-    again = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["resumed"] == 3
-    assert prepare(tmp_path / "other", "mig_bench", "--source", release) == 0
-    same = load_manifest("mig_bench", tmp_path / "other")
-    assert load_manifest("mig_bench", root) == same
 
 
 # --- the real annotations ---------------------------------------------------------------------
@@ -646,8 +546,7 @@ def real_release(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_the_real_annotations_prepare_whole(
     real_release: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert prepare(root, "mig_bench", "--source", real_release, "--json") == 0
-    report = answer(capsys)
+    report = report_of(capsys, root, "mig_bench", "--source", real_release)
     assert report["n"] == 4295
     assert report["fingerprint"] == REAL_FINGERPRINT
     assert report["findings"]["invalid_box"] == 7
@@ -660,10 +559,6 @@ def test_the_real_annotations_prepare_whole(
     assert {size for sample in samples for size in sample.image_sizes} == {
         (8 + k, 32 - k) for k in range(24)
     }
-    # Again: the same set.
-    assert prepare(root, "mig_bench", "--source", real_release, "--json") == 0
-    assert answer(capsys) == report
-    assert load_manifest("mig_bench", root) == manifest
 
 
 def test_files_that_are_not_the_published_ones_are_reported(
@@ -681,8 +576,7 @@ def test_files_that_are_not_the_published_ones_are_reported(
         for name in revos.RELEASED_SHA256
     }
     monkeypatch.setattr(revos, "RELEASED_SHA256", written)
-    assert prepare(root, *arguments, "--json") == 0
-    assert answer(capsys)["is_released_file"] is True
+    assert report_of(capsys, root, *arguments)["is_released_file"] is True
 
 
 @pytest.mark.parametrize("benchmark", ["mini", "photos"])
@@ -693,8 +587,7 @@ def test_a_full_disk_while_generating(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    assert prepare(root, benchmark, "--n", "1") == 2
-    err = capsys.readouterr().err
+    err = refusal(capsys, root, benchmark, "--n", "1")
     assert "No space left on device; free space or choose another data root" in err
     assert "kept" not in err
     assert [path.name for path in root.iterdir() if not path.name.endswith(".lock")] == []
@@ -767,7 +660,7 @@ def test_another_archive_of_images_leaves_the_prepared_set_its_own(
     assert all_images_are_there(root)
     (release / "images.zip").unlink()
     pack(sorted(images, reverse=True))
-    assert prepare(root, "mig_bench", "--source", release, "--json") == 0
+    assert prepare(root, "mig_bench", "--source", release) == 0
     assert all_images_are_there(root)
     unpacked = root / "mig_bench" / "unpacked"
     markers = [path.relative_to(unpacked).as_posix() for path in unpacked.rglob(".unpacked")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from factories import make_sample
 from PIL import Image
@@ -13,6 +12,14 @@ from univg_eval.errors import UserError
 from univg_eval.images.controls import CONTROLS, GREY, open_controlled, under_control
 from univg_eval.samples import GroundingSample, Target, fingerprint
 from univg_eval.scoring import score_sample
+
+BOX = (0.1, 0.1, 0.5, 0.5)
+
+
+def single(number: int = 0, wh: tuple[int, int] = (5, 5), **changes) -> GroundingSample:
+    """A sample of one image."""
+    values = {"images": (f"{number}.png",), "widths": wh[:1], "heights": wh[1:]}
+    return make_sample(number, **(values | {"targets": (Target(0, BOX),)} | changes))
 
 
 def one(name: str, *samples: GroundingSample) -> GroundingSample:
@@ -41,12 +48,8 @@ def test_truth_and_identity_stay_and_the_row_survives_json(name: str) -> None:
     controlled = under_control(name, samples)
     assert not controlled.left_out
     for before, after in zip(samples, controlled.samples, strict=True):
-        assert (after.id, after.targets, after.cluster, after.image_is_given) == (
-            before.id,
-            before.targets,
-            before.cluster,
-            before.image_is_given,
-        )
+        for name_kept in ("id", "targets", "cluster", "image_is_given"):
+            assert getattr(after, name_kept) == getattr(before, name_kept)
         assert after.extra["control"]["name"] == name
         assert after.extra["depth"] == before.extra["depth"]
         assert after != before
@@ -71,19 +74,15 @@ def test_only_the_named_part_changes(name: str) -> None:
 
 def test_blank_images_are_grey_and_of_the_recorded_sizes_and_no_file_is_read() -> None:
     images = open_controlled(one("blank", make_sample()), "/does/not/exist")
-    assert [(image.mode, image.size) for image in images] == [
-        ("RGB", (640, 480)),
-        ("RGB", (320, 240)),
-    ]
+    assert [image.size for image in images] == [(640, 480), (320, 240)]
     for image in images:
+        assert image.mode == "RGB"
         assert image.getcolors() == [(image.width * image.height, GREY)]
 
 
 def test_blank_images_take_the_sizes_of_the_files_where_none_are_recorded(tmp_path) -> None:
     Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
-    sample = make_sample(
-        images=("a.png",), widths=(), heights=(), targets=(Target(0, (0.0, 0.0, 0.5, 0.5)),)
-    )
+    sample = single(images=("a.png",), widths=(), heights=())
     assert [image.size for image in open_controlled(one("blank", sample), tmp_path)] == [(30, 20)]
 
 
@@ -121,15 +120,7 @@ def test_swapped_prefers_equal_sizes_and_never_shares_a_file_or_cluster() -> Non
 
 
 def test_swapped_leaves_out_who_has_no_partner() -> None:
-    one_image = make_sample(
-        9,
-        images=("toy/9.png",),
-        widths=(5,),
-        heights=(5,),
-        targets=(Target(0, (0.0, 0.0, 0.5, 0.5)),),
-        cluster="c9",
-    )
-    controlled = under_control("swapped", [*crowd(2), one_image])
+    controlled = under_control("swapped", [*crowd(2), single(9, cluster="c9")])
     assert [sample.id for sample in controlled.samples] == ["toy-00000", "toy-00001"]
     assert list(controlled.left_out) == ["toy-00009"]
     assert "as many other images" in controlled.left_out["toy-00009"]
@@ -140,14 +131,12 @@ def test_swapped_leaves_out_who_has_no_partner() -> None:
 def test_swapped_images_are_stretched_to_the_recorded_sizes(tmp_path) -> None:
     Image.new("RGB", (10, 20), "red").save(tmp_path / "a.png")
     Image.new("RGB", (40, 30), "blue").save(tmp_path / "b.png")
-    box = Target(0, (0.0, 0.0, 0.5, 0.5))
-    a = make_sample(0, images=("a.png",), widths=(10,), heights=(20,), targets=(box,), cluster="a")
-    b = make_sample(1, images=("b.png",), widths=(40,), heights=(30,), targets=(box,), cluster="b")
+    a = single(0, (10, 20), images=("a.png",), cluster="a")
+    b = single(1, (40, 30), images=("b.png",), cluster="b")
     first, second = under_control("swapped", [a, b]).samples
-    (image,) = open_controlled(first, tmp_path)
-    assert (image.size, image.getpixel((3, 3))) == ((10, 20), (0, 0, 255))
-    (image,) = open_controlled(second, tmp_path)
-    assert (image.size, image.getpixel((3, 3))) == ((40, 30), (255, 0, 0))
+    for shown, size, color in ((first, (10, 20), (0, 0, 255)), (second, (40, 30), (255, 0, 0))):
+        (image,) = open_controlled(shown, tmp_path)
+        assert (image.size, image.getpixel((3, 3))) == (size, color)
     # The partner's file is checked against the partner's own size.
     Image.new("RGB", (41, 30), "blue").save(tmp_path / "b.png")
     with pytest.raises(UserError, match=r"b.png is 41x30 pixels, the sample says 40x30"):
@@ -177,33 +166,30 @@ def test_many_rows_of_few_sizes_are_paired_quickly() -> None:
 # permuted
 
 
-def test_permuted_moves_every_image_with_its_size() -> None:
+def test_permuted_moves_every_image_with_its_size(tmp_path) -> None:
+    sizes = [(1, 4), (2, 5), (3, 6)]
+    for name, size in zip("abc", sizes, strict=True):
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
     sample = make_sample(
-        images=("a", "b", "c"),
+        images=("a.png", "b.png", "c.png"),
         widths=(1, 2, 3),
         heights=(4, 5, 6),
-        targets=(Target(1, (0.0, 0.0, 0.5, 0.5)),),
+        targets=(Target(1, BOX),),
     )
     after = one("permuted", sample)
-    assert after.images == ("b", "c", "a")
+    assert after.images == ("b.png", "c.png", "a.png")
     assert after.image_sizes == [(2, 5), (3, 6), (1, 4)]
     assert after.target_image == 1
+    assert [image.size for image in open_controlled(after, tmp_path)] == after.image_sizes
 
 
-def test_permuted_leaves_single_images_out() -> None:
-    target = Target(0, (0.0, 0.0, 0.5, 0.5))
-    single = make_sample(3, images=("a",), widths=(1,), heights=(1,), targets=(target,))
-    controlled = under_control("permuted", [make_sample(), single])
-    assert [sample.id for sample in controlled.samples] == ["toy-00000"]
-    assert controlled.left_out == {"toy-00003": "one image has no other order"}
-
-
-def test_permuted_leaves_out_samples_that_name_no_image() -> None:
+def test_permuted_leaves_out_single_images_and_samples_that_name_none() -> None:
     """Who finds the image by looking is right in any order: no shortcut would be measured."""
-    search = make_sample(3, image_is_given=False)
-    controlled = under_control("permuted", [make_sample(), search])
+    search = make_sample(4, image_is_given=False)
+    controlled = under_control("permuted", [make_sample(), single(3), search])
     assert [sample.id for sample in controlled.samples] == ["toy-00000"]
-    assert "names no image" in controlled.left_out["toy-00003"]
+    assert controlled.left_out["toy-00003"] == "one image has no other order"
+    assert "names no image" in controlled.left_out["toy-00004"]
     for name in ("blank", "cut"):
         assert not under_control(name, [search]).left_out
 
@@ -218,19 +204,9 @@ def test_a_sample_without_a_target_is_left_out(name: str) -> None:
     assert not under_control("cut", samples).left_out
 
 
-def test_permuted_opens_in_the_new_order(tmp_path) -> None:
-    sizes = [(8, 6), (4, 2)]
-    for name, size in zip("ab", sizes, strict=True):
-        Image.fromarray(np.zeros((size[1], size[0], 3), np.uint8)).save(tmp_path / f"{name}.png")
-    sample = make_sample(images=("a.png", "b.png"), widths=(8, 4), heights=(6, 2))
-    images = open_controlled(one("permuted", sample), tmp_path)
-    assert [image.size for image in images] == [(4, 2), (8, 6)]
-
-
 # cut
 
 
-BOX = (0.1, 0.1, 0.5, 0.5)
 INSTRUCTIONS = [
     ({}, "Output the bounding box of the object in image 2 of 2."),
     (

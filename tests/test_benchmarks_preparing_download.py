@@ -59,18 +59,14 @@ def test_a_name_is_resolved_to_its_commit(hub: fake_hub.FakeHub) -> None:
     assert (old.folder / "data.json").read_bytes() == b"[0]"
 
 
-def test_a_second_time_comes_from_the_cache(hub: fake_hub.FakeHub) -> None:
+def test_a_second_time_comes_from_the_cache_offline_too(
+    hub: fake_hub.FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = fetch(FILES).folder
     hub.requests.clear()
     hub.broken["/"] = 500
     assert fetch(FILES).folder == folder
     assert not [request for request in hub.requests if "resolve" in request]
-
-
-def test_offline_with_and_without_the_files(
-    hub: fake_hub.FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = fetch(FILES).folder
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert fetch(FILES).folder == folder
     start = time.monotonic()
@@ -80,16 +76,6 @@ def test_offline_with_and_without_the_files(
     text = str(error.value)
     assert "HF_HUB_OFFLINE is set, and the cache of this machine does not hold the files" in text
     assert "fetch data.json by hand from https://huggingface.co/datasets/Owner/Other" in text
-
-
-def test_no_network_is_reported_at_once(
-    hub: fake_hub.FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    point_at("http://127.0.0.1:9", monkeypatch)
-    start = time.monotonic()
-    with pytest.raises(UserError, match=r"the Hub cannot be reached \(.*refused.*by hand"):
-        fetch(FILES)
-    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize(
@@ -110,16 +96,28 @@ def test_what_is_not_there(
         fetch(files, revision=revision)
 
 
-def test_a_gated_repository(hub: fake_hub.FakeHub) -> None:
-    hub.gated.add("Owner/Set")
-    with pytest.raises(UserError, match=r"is gated: accept its terms .* log in"):
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("gated", r"is gated: accept its terms .* log in"),
+        ("resolve", r"the Hub did not give the files .*by hand"),
+        ("api", r"the Hub answers .*500"),
+        ("network", r"the Hub cannot be reached \(.*refused.*by hand"),
+    ],
+)
+def test_a_hub_that_refuses_fails_or_cannot_be_reached(
+    fault: str, message: str, hub: fake_hub.FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if fault == "gated":
+        hub.gated.add("Owner/Set")
+    elif fault == "network":
+        point_at("http://127.0.0.1:9", monkeypatch)
+    else:
+        hub.broken[fault] = 500 if fault == "api" else 418
+    start = time.monotonic()
+    with pytest.raises(UserError, match=message):
         fetch(FILES)
-
-
-def test_a_hub_that_answers_with_errors(hub: fake_hub.FakeHub) -> None:
-    hub.broken["resolve"] = 418
-    with pytest.raises(UserError, match=r"the Hub did not give the files .*by hand"):
-        fetch(FILES)
+    assert time.monotonic() - start < 5
 
 
 def test_a_cache_that_cannot_be_written(
@@ -142,11 +140,3 @@ def test_what_is_fetched_by_hand_is_named_with_its_address() -> None:
     assert "To be fetched by hand for revos" in text
     assert "https://github.com/cilinyan/ReVOS-api" in text
     assert by_hand_text("mini", CATALOG["mini"].by_hand) == ""
-
-
-def test_a_hub_that_is_down(hub: fake_hub.FakeHub) -> None:
-    hub.broken["api"] = 500
-    start = time.monotonic()
-    with pytest.raises(UserError, match=r"the Hub answers .*500"):
-        fetch(FILES)
-    assert time.monotonic() - start < 5

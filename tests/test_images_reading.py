@@ -46,9 +46,9 @@ def test_reference(reference, expected):
     assert split_reference(reference) == expected
 
 
-@pytest.mark.parametrize("number", ["", "-1", "1.5", "x", "²", "٣"])
+@pytest.mark.parametrize("number", ["", "-1", "1.5", "²", "٣"])
 def test_reference_with_a_bad_frame(number):
-    with pytest.raises(UserError, match=r"is not a whole number from 0; expected e.g."):
+    with pytest.raises(UserError, match="is not a whole number from 0"):
         split_reference(f"clip.mp4#frame={number}")
 
 
@@ -100,41 +100,39 @@ def test_a_video_is_opened_once_and_mixed_with_stills(tmp_path, monkeypatch):
 
 
 def test_missing_image_names_sample_and_file(tmp_path):
-    with pytest.raises(
-        UserError, match=r"sample 'toy-00000': image file .*none.png does not exist"
-    ):
+    with pytest.raises(UserError, match=r"sample 'toy-00000': image file .*none.png does not"):
         open_images(sample(["none.png"]), tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"\x00" * 40])
-def test_unreadable_image(tmp_path, content):
-    (tmp_path / "bad.png").write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot read .*bad.png as an image"):
-        load_image(tmp_path / "bad.png")
+def half_image(path):
+    Image.effect_noise((64, 48), 90).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    return path
 
 
 @pytest.mark.parametrize("switched_on", [False, True], ids=["by default", "after lmms-eval"])
-def test_truncated_image_is_not_half_an_image(tmp_path, monkeypatch, switched_on):
+@pytest.mark.parametrize("form", ["jpg", "png"])
+def test_truncated_image_is_not_half_an_image(tmp_path, monkeypatch, switched_on, form):
     # Importing lmms-eval makes Pillow fill up truncated images with grey, for the whole process.
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", switched_on)
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(
-        tmp_path / "x.png"
-    )
-    data = (tmp_path / "x.png").read_bytes()
-    (tmp_path / "x.png").write_bytes(data[: len(data) // 2])
-    with pytest.raises(UserError, match=r"cannot read .*x.png as an image.*damaged"):
-        load_image(tmp_path / "x.png")
+    path = half_image(tmp_path / f"x.{form}")
+    assert image_size(path) == (64, 48)  # needs the header alone
+    with pytest.raises(ImageError, match=r"cannot read .*x\..* as an image.*damaged"):
+        load_image(path)
     assert ImageFile.LOAD_TRUNCATED_IMAGES is switched_on
 
 
 def test_the_reason_is_given(tmp_path, monkeypatch):
     (tmp_path / "empty.png").touch()
     (tmp_path / "page.jpg").write_text("<html>404 not found</html>")
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\x00" * 40)
     (tmp_path / "ring.png").symlink_to("ring.png")
     for name, reason in [
         (".", "Is a directory; expected an image file$"),
         ("empty.png", "the file is empty; fetch it again$"),
         ("page.jpg", "it has no known image format; the file may be damaged$"),
+        ("cut.png", "damaged"),
         ("ring.png", "symbolic links; expected an image file$"),
         ("a" * 300, "name too long; expected an image file$"),
         ("nul\0.png", "null byte; the file may be damaged$"),
@@ -166,17 +164,6 @@ def test_the_size_is_that_of_the_upright_image(tmp_path, form, orientation):
     size = image_size(tmp_path / f"x.{form}")
     assert size == ((6, 4) if orientation <= 4 else (4, 6))
     assert load_image(tmp_path / f"x.{form}").size == size
-
-
-@pytest.mark.parametrize("form", ["jpg", "png"])
-def test_the_size_needs_the_header_alone(tmp_path, form):
-    path = tmp_path / f"x.{form}"
-    Image.effect_noise((64, 48), 90).save(path)
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-    assert image_size(path) == (64, 48)
-    with pytest.raises(ImageError, match="damaged"):
-        load_image(path)
 
 
 def test_an_orientation_behind_the_pixels_of_a_png_counts(tmp_path):
@@ -217,8 +204,7 @@ def test_threads_decode_at_once_and_the_last_puts_the_switch_back(tmp_path, monk
 def test_many_threads_with_good_and_broken_files(tmp_path, monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     Image.effect_noise((64, 48), 90).save(tmp_path / "good.png")
-    data = (tmp_path / "good.png").read_bytes()
-    (tmp_path / "broken.png").write_bytes(data[: len(data) // 2])
+    half_image(tmp_path / "broken.png")
 
     def outcome(number):
         try:
@@ -244,7 +230,7 @@ def test_a_reference_names_a_file_or_a_frame(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("read", [image_size, load_image])
-def test_missing_and_unreadable_are_told_apart(tmp_path, read):
+def test_missing_is_not_unreadable(tmp_path, read):
     (tmp_path / "text.png").write_text("no image")
     for path, missing in [
         (tmp_path / "none.png", True),
@@ -258,13 +244,11 @@ def test_missing_and_unreadable_are_told_apart(tmp_path, read):
         assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("none.png", "missing_image"), ("text.png", "unreadable_image")]
-)
-def test_a_reader_gets_an_items_fault(tmp_path, name, kind):
+def test_a_reader_gets_an_items_fault(tmp_path):
     Image.new("RGB", (6, 4)).save(tmp_path / "x.png")
     assert size_of(tmp_path / "x.png") == (6, 4)
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(ItemError, match=name) as caught:
-        size_of(tmp_path / name)
-    assert caught.value.kind == kind
+    for name, kind in (("none.png", "missing_image"), ("text.png", "unreadable_image")):
+        with pytest.raises(ItemError, match=name) as caught:
+            size_of(tmp_path / name)
+        assert caught.value.kind == kind
