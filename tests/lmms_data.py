@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from univg_eval.samples import GroundingSample, Target, write_benchmark
 
 REPO = Path(__file__).resolve().parent.parent
 TASKS = REPO / "tasks"
 MIG_KEYS = (
-    "common_object",
-    "diff",
-    "view_diff",
-    "object_tracking",
-    "multi_view",
-    "region",
-    "refer_grounding",
-    "group_grounding",
-    "reasoning",
-    "correspondence",
+    *("common_object", "diff", "view_diff", "object_tracking", "multi_view", "region"),
+    *("refer_grounding", "group_grounding", "reasoning", "correspondence"),
 )
 ZERO_SHOT = {
     "univg_lisa_val": ("lisa", "val"),
@@ -33,11 +31,8 @@ ZERO_SHOT = {
     "univg_revos": ("revos", "test"),
 }
 FULL = {
-    "univg_lisa_full_val": ("lisa_full", "val"),
-    "univg_lisa_full_test": ("lisa_full", "test"),
-    "univg_llmseg_full": ("llmseg_full", "test"),
-    "univg_reasonvos_full": ("reasonvos_full", "test"),
-    "univg_revos_full": ("revos_full", "test"),
+    task.replace(name, f"{name}_full"): (f"{name}_full", split)
+    for task, (name, split) in ZERO_SHOT.items()
 }
 VIDEO = {
     f"univg_{name}_video": (name, "test")
@@ -77,19 +72,6 @@ def make_sample(benchmark: str, task: str, index: int, split: str = "test", **ch
     return GroundingSample(**(values | changes))
 
 
-def make_single(benchmark: str, task: str, index: int):
-    """A sample of one image."""
-    return make_sample(
-        benchmark,
-        task,
-        index,
-        images=(f"{benchmark}/a.png",),
-        widths=(64,),
-        heights=(48,),
-        targets=(Target(0, (0.1, 0.2, 0.5, 0.9)),),
-    )
-
-
 def write_images(root: Path, benchmark: str) -> None:
     from PIL import Image
 
@@ -99,7 +81,7 @@ def write_images(root: Path, benchmark: str) -> None:
 
 
 def make_video_sample(benchmark: str, index: int, **changes: Any):
-    """A question on the third of three frames of a folder, as the readers of videos make it."""
+    """A sample on the third of three frames of a folder, as the readers of videos make it."""
     folder = f"{benchmark}/images/clip"
     values: dict[str, Any] = {
         "images": tuple(f"{folder}/{name}" for name in FRAMES),
@@ -122,39 +104,120 @@ def write_frames(root: Path, benchmark: str) -> None:
         Image.new("RGB", (65, 47), color).save(folder / name)
 
 
+def put(root: Path, rows: list[GroundingSample]) -> None:
+    """Write these rows as their benchmark, with the two images."""
+    benchmark = rows[0].benchmark
+    write_images(root, benchmark)
+    write_benchmark(rows, benchmark=benchmark, root=root)
+
+
 def prepare_fakes(root: Path) -> None:
-    """Every benchmark but univg_mini, with three questions a task."""
-    for benchmark, keys in (("mig_bench_revised", MIG_KEYS), ("photos", PHOTO_KEYS)):
-        write_images(root, benchmark)
-        write_benchmark(
-            [make_sample(benchmark, key, i) for key in keys for i in range(3)],
-            benchmark=benchmark,
-            root=root,
-        )
-    rows = [make_sample("mig_bench", key, i) for key in MIG_KEYS for i in range(3)]
-    rows[0] = make_sample(  # an invalid ground truth, as the released file has seven
-        "mig_bench", MIG_KEYS[0], 0, targets=(Target(1, (0.5, 0.2, 0.1, 0.9)),)
-    )
-    write_images(root, "mig_bench")
-    write_benchmark(rows, benchmark="mig_bench", root=root)
-    write_images(root, "custom")
-    custom = [make_sample("custom", "group", i) for i in range(3)]
-    write_benchmark(custom, benchmark="custom", root=root)
+    """Every benchmark but univg_mini, with three samples a task."""
+    sets = {"mig_bench": MIG_KEYS, "mig_bench_revised": MIG_KEYS, "photos": PHOTO_KEYS}
+    for benchmark, keys in (sets | {"custom": ("group",)}).items():
+        rows = [make_sample(benchmark, key, i) for key in keys for i in range(3)]
+        if benchmark == "mig_bench":  # an invalid ground truth, as the released file has seven
+            rows[0] = replace(rows[0], targets=(Target(1, (0.5, 0.2, 0.1, 0.9)),))
+        put(root, rows)
     videos = {name for name, _ in VIDEO.values()}
     for benchmark in sorted(videos):
-        write_frames(root, benchmark)
-        write_benchmark(
-            [make_video_sample(benchmark, i) for i in range(3)], benchmark=benchmark, root=root
-        )
+        put_video(root, [make_video_sample(benchmark, i) for i in range(3)])
     still = ZERO_SHOT | FULL | REFCOCO
     for benchmark in sorted({name for name, _ in still.values()} - videos):
         splits = sorted({s for name, s in still.values() if name == benchmark})
-        write_images(root, benchmark)
-        write_benchmark(
-            [make_sample(benchmark, benchmark, i, s) for s in splits for i in range(3)],
-            benchmark=benchmark,
-            root=root,
-        )
+        put(root, [make_sample(benchmark, benchmark, i, s) for s in splits for i in range(3)])
+
+
+def put_video(root: Path, rows: list[GroundingSample]) -> None:
+    write_frames(root, rows[0].benchmark)
+    write_benchmark(rows, benchmark=rows[0].benchmark, root=root)
+
+
+# lmms-eval in this process
+
+
+def arguments(model: str = "univg_baseline", model_args: str = "kind=oracle", **more: Any):
+    """As much of lmms-eval's command line as a task reads."""
+    given = {"force_simple": False, "process_with_media": False} | more
+    return argparse.Namespace(model=model, model_args=model_args, **given)
+
+
+def load_tasks(*names: str, manager: Any = None) -> dict[str, Any]:
+    """Tasks by name; those of a group in its place."""
+    from lmms_eval.tasks import get_task_dict
+
+    from univg_eval.lmms.run import task_manager
+
+    return leaves(get_task_dict(list(names), manager or task_manager()))
+
+
+def leaves(tree: dict[Any, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= leaves(value) if isinstance(value, dict) else {name: value}
+    return found
+
+
+def build(task: Any, **set_args: Any) -> list[Any]:
+    """The requests of a task to a backend."""
+    task.args = arguments(**set_args)
+    task.build_all_requests(limit=None)
+    return task.instances
+
+
+def shown(task: Any, request: Any) -> tuple[str, Any]:
+    """The prompt and the images or the path of the video; of a chat backend the turn's content."""
+    from lmms_eval.protocol import ChatMessages
+
+    text, second, third, doc_id, _, split = request.args
+    doc = task.dataset[split][doc_id]
+    if not callable(second):
+        return text, third(doc)
+    (turn,) = ChatMessages(messages=second(doc)).messages
+    assert turn.role == "user"
+    assert turn.content[-1].text == text
+    return text, turn.content[:-1]
+
+
+def load_model(backend: str, checkpoint: Path, batch_size: int, pixels: tuple[int, int]) -> Any:
+    """A stock backend on this machine's processor."""
+    from lmms_eval.models import get_model
+
+    return get_model(backend)(
+        pretrained=str(checkpoint),
+        device="cpu",
+        device_map="cpu",
+        batch_size=batch_size,
+        min_pixels=pixels[0],
+        max_pixels=pixels[1],
+    )
+
+
+def evaluate(model: Any, cli_args: argparse.Namespace, tasks: list[Any], **options: Any) -> Any:
+    from lmms_eval.evaluator import simple_evaluate
+
+    from univg_eval.lmms.run import task_manager
+
+    return simple_evaluate(
+        model=model,
+        model_args=cli_args.model_args,
+        tasks=tasks,
+        bootstrap_iters=0,
+        task_manager=task_manager(),
+        cli_args=cli_args,
+        **options,
+    )
+
+
+@contextmanager
+def stops(capsys: pytest.CaptureFixture[str], *messages: str) -> Iterator[None]:
+    """A user's mistake ends the program with status 2 and these words on standard error."""
+    with pytest.raises(SystemExit) as stopped:
+        yield
+    assert stopped.value.code == 2
+    err = " ".join(capsys.readouterr().err.split())
+    for message in messages:
+        assert message in err
 
 
 def make_checkpoint(folder: Path, family: str) -> Path:
@@ -240,6 +303,13 @@ def environment(data: Path, **changes: str) -> dict[str, str]:
     # Waiting threads sleep: spinning ones slow a tiny model tenfold when tests run side by side.
     fixed = {"HF_HUB_OFFLINE": "1", "COLUMNS": "200", "OMP_WAIT_POLICY": "PASSIVE"}
     return kept | fixed | {"UNIVG_DATA": str(data)} | changes
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, data: Path, **changes: str) -> None:
+    for name in [name for name in os.environ if name.startswith("UNIVG_")]:
+        monkeypatch.delenv(name)
+    for name, value in environment(data, **changes).items():
+        monkeypatch.setenv(name, value)
 
 
 def run_module(module: str, *arguments: str, data: Path, cwd: Path, **changes: str):

@@ -66,7 +66,6 @@ def test_the_baselines_score_what_they_promise(demo: Demo) -> None:
 
     macro = {name: run["macro"] for name, run in demo.runs.items()}
     assert (macro["oracle"]["acc@0.9"], macro["oracle"]["miou"]) == (1.0, 1.0)
-    assert macro["oracle"]["acc@0.5_interval"][1] == 1.0
     assert (macro["refuse"]["answered"], macro["refuse"]["acc@0.5"]) == (0.0, 0.0)
     assert demo.runs["spray"] == demo.runs["center"]
     record = load_run(demo.folder / "out" / "noisy" / "univg_mini")
@@ -105,14 +104,14 @@ def test_the_stock_command_gives_the_same_responses_and_numbers(demo: Demo) -> N
     stock = demo.folder / "stock"
     results = lmms_data.read_results(stock)
     record = load_run(demo.folder / "out" / "tiny" / "univg_mini")
-    said = {row["id"]: row["response"] for row in record.responses}
+    responses = {row["id"]: row["response"] for row in record.responses}
     for task, metrics in demo.runs["tiny"]["tasks"].items():
         for row in lmms_data.read_samples(stock, f"univg_mini_{task}"):
-            assert row["filtered_resps"] == said[row["id"]]
+            assert row["filtered_resps"] == responses[row["id"]]
         shown = results["results"][f"univg_mini_{task}"]
         assert shown["acc@0.5,none"] == pytest.approx(metrics["acc@0.5"])
         assert shown["miou,none"] == pytest.approx(metrics["miou"])
-    assert len(set(said.values())) > 1
+    assert len(set(responses.values())) > 1
 
 
 def test_the_table_fits_a_terminal(demo: Demo, capsys, monkeypatch) -> None:
@@ -147,13 +146,9 @@ def test_a_folder_without_a_checkpoint_is_a_user_error(tmp_path: Path, monkeypat
         tiny_model(commas)
 
 
-@pytest.mark.parametrize(
-    "arguments", [("--n", "0"), ("--limit", "-1"), ("--n", "x"), ("--seed", "-1")]
-)
-def test_impossible_numbers_are_refused(arguments: tuple[str, ...], capsys) -> None:
+@pytest.mark.parametrize("option", ["--n=0", "--limit=-1", "--n=x", "--seed=-1"])
+def test_impossible_numbers_are_refused(option: str, capsys) -> None:
     from univg_eval.cli import main
 
-    with pytest.raises(SystemExit) as stopped:
-        main(["demo", *arguments])
-    assert stopped.value.code == 2
-    assert arguments[0] in capsys.readouterr().err
+    with lmms_data.stops(capsys, option.split("=")[0]):
+        main(["demo", option])

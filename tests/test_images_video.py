@@ -645,9 +645,7 @@ def test_the_bound_is_set_by_the_environment(monkeypatch):
     for text in ("-1", "1.5", "lots", "٣", "1" * 10):
         monkeypatch.setattr(cache, "_shared", None)
         monkeypatch.setenv("UNIVG_FRAME_CACHE_MB", text)
-        with pytest.raises(
-            UserError, match=r"UNIVG_FRAME_CACHE_MB is .* whole megabytes"
-        ):
+        with pytest.raises(UserError, match=r"UNIVG_FRAME_CACHE_MB is .* whole megabytes"):
             frame_cache()
 
 

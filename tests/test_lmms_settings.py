@@ -20,6 +20,11 @@ def checkpoint(folder: Path, processor: dict[str, Any] | None = None, **config: 
     return folder
 
 
+def model_of(folder: Path, processor: dict[str, Any] | None = None, **config: Any):
+    """The model_args of a checkpoint."""
+    return {"pretrained": str(checkpoint(folder, processor, **config))}
+
+
 def resolve(
     backend: str, args: dict[str, Any] | None = None, *, yaml: dict[str, Any] | None = None, **env
 ) -> RunSettings:
@@ -27,16 +32,9 @@ def resolve(
 
 
 def test_environment_beats_yaml_beats_checkpoint_beats_model_type(tmp_path: Path) -> None:
-    plain = {"pretrained": str(checkpoint(tmp_path / "plain", model_type="qwen2_vl"))}
-    declared = {
-        "pretrained": str(
-            checkpoint(
-                tmp_path / "declared",
-                model_type="qwen2_vl",
-                univg={"dialect": "univg_r1", "prompt": "direct"},
-            )
-        )
-    }
+    own = {"dialect": "univg_r1", "prompt": "direct"}
+    plain = model_of(tmp_path / "plain", model_type="qwen2_vl")
+    declared = model_of(tmp_path / "declared", model_type="qwen2_vl", univg=own)
     yaml = {"dialect": "norm1000", "prompt": "direct", "protocol": "migician"}
     env = {"UNIVG_DIALECT": "norm1", "UNIVG_PROMPT": "think", "UNIVG_PROTOCOL": "univg-r1"}
 
@@ -60,15 +58,15 @@ def test_environment_beats_yaml_beats_checkpoint_beats_model_type(tmp_path: Path
 
 
 def test_prompt_follows_the_dialect_unless_set(tmp_path: Path) -> None:
-    args = {"pretrained": str(checkpoint(tmp_path / "m", model_type="qwen2_vl"))}
+    args = model_of(tmp_path / "m", model_type="qwen2_vl")
     assert resolve("qwen2_vl", args, UNIVG_DIALECT="univg_r1").prompt.value == "think"
     assert resolve("qwen2_vl", args).prompt.value == "direct"
 
 
 def test_pixel_limits_setting_then_model_args_then_backend_default(tmp_path: Path) -> None:
     # simple/qwen2_vl and simple/qwen2_5_vl of lmms-eval have other defaults than the checkpoint.
-    folder = checkpoint(tmp_path / "m", {"min_pixels": 1, "max_pixels": 2}, model_type="qwen2_5_vl")
-    args = {"pretrained": str(folder)}
+    limits = {"min_pixels": 1, "max_pixels": 2}
+    args = model_of(tmp_path / "m", limits, model_type="qwen2_5_vl")
     found = resolve("qwen2_vl", args)
     assert (found.min_pixels.value, found.max_pixels.value) == (3136, 602112)
     assert found.min_pixels.source == "default of the backend simple/qwen2_vl"
@@ -90,18 +88,18 @@ def test_a_backend_without_limits_leaves_them_to_the_checkpoint(tmp_path: Path) 
         "image_processor_type": "Qwen2VLImageProcessor",
         "size": {"shortest_edge": 784, "longest_edge": 12544},
     }
-    args = {"pretrained": str(checkpoint(tmp_path / "m", newer, model_type="qwen2_5_vl"))}
+    args = model_of(tmp_path / "m", newer, model_type="qwen2_5_vl")
     found = resolve("huggingface", args)
     assert (found.min_pixels.value, found.max_pixels.value) == (784, 12544)
     assert found.max_pixels.source.endswith("preprocessor_config.json")
     # A CLIP processor's shortest_edge is a side in pixels, not an area.
     other = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 336}}
-    args = {"pretrained": str(checkpoint(tmp_path / "c", other, model_type="qwen2_vl"))}
+    args = model_of(tmp_path / "c", other, model_type="qwen2_vl")
     assert resolve("huggingface", args).min_pixels.value is None
 
 
 def test_limits_nobody_names_are_the_dialects_own(tmp_path: Path) -> None:
-    args = {"pretrained": str(checkpoint(tmp_path / "m", model_type="qwen2_5_vl"))}
+    args = model_of(tmp_path / "m", model_type="qwen2_5_vl")
     found = resolve("huggingface", args)
     assert found.max_pixels.source == "default of the dialect"
     assert found.max_pixels.value == found.make_dialect().pixel_limits[1]
@@ -160,13 +158,11 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("environ", "message"), WRONG)
-def test_a_wrong_value_names_its_source(
-    tmp_path: Path, environ: dict[str, str], message: str
-) -> None:
-    args = {"pretrained": str(checkpoint(tmp_path / "m", model_type="qwen2_vl"))}
-    with pytest.raises(UserError, match=message):
-        resolve("qwen2_vl", args, **environ)
+def test_a_wrong_value_names_its_source(tmp_path: Path) -> None:
+    args = model_of(tmp_path / "m", model_type="qwen2_vl")
+    for environ, message in WRONG:
+        with pytest.raises(UserError, match=message):
+            resolve("qwen2_vl", args, **environ)
 
 
 def test_an_unknown_backend_and_unreadable_model_args_are_user_errors() -> None:

@@ -5,7 +5,6 @@ The models are random and tiny; their `generate` is replaced by one that answers
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -38,28 +37,16 @@ def checkpoint(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def evaluation(family: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Evaluate three tasks at once in batches of four; every response is CHAIN and a box."""
-    from lmms_eval.evaluator import simple_evaluate
-    from lmms_eval.models import get_model
-
-    from univg_eval.lmms.run import task_manager
     from univg_eval.lmms.task import GroundingTask
 
     lmms_data.prepare_fakes(tmp_path)
-    for name, value in lmms_data.environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
+    lmms_data.set_environment(monkeypatch, tmp_path)
     opened: Counter[str] = Counter()
     monkeypatch.setattr(
         GroundingTask, "on_images", staticmethod(lambda sample: opened.update([sample.id]))
     )
     model_args = f"pretrained={checkpoint},device=cpu,device_map=cpu,min_pixels=784,max_pixels=3136"
-    model = get_model(family)(
-        pretrained=str(checkpoint),
-        device="cpu",
-        device_map="cpu",
-        batch_size=4,
-        min_pixels=784,
-        max_pixels=3136,
-    )
+    model = lmms_data.load_model(family, checkpoint, 4, (784, 3136))
     calls: list[dict[str, Any]] = []
 
     def generate(input_ids, **kwargs: Any):
@@ -68,25 +55,14 @@ def evaluation(family: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytes
         return torch.cat([input_ids, answer.expand(len(input_ids), -1)], dim=1)
 
     monkeypatch.setattr(model.model, "generate", generate)
-    results = simple_evaluate(
-        model=model,
-        model_args=model_args,
-        tasks=list(TASKS),
-        bootstrap_iters=0,
-        task_manager=task_manager(),
-        cli_args=argparse.Namespace(
-            model=family,
-            model_args=model_args,
-            force_simple=False,
-            process_with_media=False,
-            # What the command line passes by default.
-            reasoning_tags='[["<think>", "</think>"], ["<analysis>", "</analysis>"]]',
-        ),
-    )
+    # What the command line passes by default.
+    tags = '[["<think>", "</think>"], ["<analysis>", "</analysis>"]]'
+    cli_args = lmms_data.arguments(family, model_args, reasoning_tags=tags)
+    results = lmms_data.evaluate(model, cli_args, list(TASKS))
     return results, opened, calls
 
 
-def test_blank_lines_and_thinking_survive_and_every_question_sees_its_own_images(
+def test_blank_lines_and_thinking_survive_and_every_sample_sees_its_own_images(
     family: str, evaluation
 ) -> None:
     results, opened, calls = evaluation
