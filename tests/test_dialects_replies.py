@@ -43,33 +43,28 @@ def _box(values: list[str]) -> tuple[float, ...]:
 
 @pytest.mark.parametrize(("dialect", "row"), _rows())
 def test_reply(dialect: str, row: dict[str, Any]) -> None:
-    assert set(row) <= FIELDS and row["reason"]
+    reason = row["reason"]
+    assert set(row) <= FIELDS and reason
     sizes = row["image_wh"]
-    image_sizes = (
-        [tuple(size) for size in sizes]
-        if isinstance(sizes[0], list)
-        else [tuple(sizes)] * row["images"]
-    )
-    assert len(image_sizes) == row["images"]
+    if not isinstance(sizes[0], list):
+        sizes = [sizes] * row["images"]
+    assert len(sizes) == row["images"]
     answer = read_answer(
         row["text"],
         get_dialect(dialect),
-        image_sizes=image_sizes,
+        image_sizes=[tuple(size) for size in sizes],
         input_sizes=[tuple(row["input_wh"])] * row["images"] if row["input_wh"] else None,
         target_image=row["target_image"],
     )
-    assert answer.status == row["status"], row["reason"]
-    if row["box"] is None:
-        assert answer.box is None, row["reason"]
-    else:
-        assert answer.box == pytest.approx(_box(row["box"]), abs=1e-9), row["reason"]
-    assert len(answer.boxes) == len(row["boxes"]), row["reason"]
-    for box, expected in zip(answer.boxes, row["boxes"], strict=True):
-        assert box == pytest.approx(_box(expected), abs=1e-9), row["reason"]
-    assert len(answer.box_images) == len(answer.boxes)
-    assert answer.image_index == row["image_index"], row["reason"]
-    assert answer.clipped is row["clipped"], row["reason"]
-    assert answer.n_boxes == row.get("n_boxes", len(row["boxes"])), row["reason"]
+    assert answer.status == row["status"], reason
+    expected = None if row["box"] is None else pytest.approx(_box(row["box"]), abs=1e-9)
+    assert answer.box == expected, reason
+    assert len(answer.boxes) == len(answer.box_images) == len(row["boxes"]), reason
+    for box, known in zip(answer.boxes, row["boxes"], strict=True):
+        assert box == pytest.approx(_box(known), abs=1e-9), reason
+    assert answer.image_index == row["image_index"], reason
+    assert answer.clipped is row["clipped"], reason
+    assert answer.n_boxes == row.get("n_boxes", len(row["boxes"])), reason
 
 
 def test_every_dialect_has_a_table() -> None:
@@ -80,30 +75,24 @@ def test_every_dialect_has_a_table() -> None:
 def test_collected_facts_agree(shared_dir: Path) -> None:
     """Every example of the collected facts is read as stated there, or it says why not."""
     facts = json.loads((shared_dir / "facts" / "dialects.json").read_text(encoding="utf-8"))
-    n_examples = 0
-    for entry in facts["dialects"]:
-        for example in entry["examples"]:
-            n_examples += 1
-            dialect = get_dialect(entry["id"])
-            named = example["image_index"]
-            n_images = max(named or [1])
-            answer = read_answer(
-                example["text"],
-                dialect,
-                image_sizes=[tuple(example["image_wh"])] * n_images,
-                input_sizes=(
-                    [tuple(example["input_wh"])] * n_images if example["input_wh"] else None
-                ),
-            )
-            expected = example["norm_xyxy"]
-            if expected is None:
-                assert not dialect.gives_boxes
-                assert answer.status == "no_box", example["text"]
-                continue
-            assert answer.status == "ok", example["text"]
-            assert len(answer.boxes) == len(expected), example["text"]
-            for box, norm in zip(answer.boxes, expected, strict=True):
-                assert box == pytest.approx(norm, abs=1e-6), example["text"]
-            if named is not None:
-                assert answer.image_index == named[0] - 1
-    assert n_examples >= 40
+    examples = [(e["id"], example) for e in facts["dialects"] for example in e["examples"]]
+    assert len(examples) >= 40
+    for name, example in examples:
+        text, named = example["text"], example["image_index"]
+        n_images = max(named or [1])
+        sizes = {
+            f"{of}_sizes": [tuple(example[f"{of}_wh"])] * n_images
+            for of in ("image", "input")
+            if example[f"{of}_wh"]
+        }
+        answer = read_answer(text, get_dialect(name), **sizes)
+        if example["norm_xyxy"] is None:
+            assert not get_dialect(name).gives_boxes
+            assert answer.status == "no_box", text
+            continue
+        assert answer.status == "ok", text
+        assert len(answer.boxes) == len(example["norm_xyxy"]), text
+        for box, norm in zip(answer.boxes, example["norm_xyxy"], strict=True):
+            assert box == pytest.approx(norm, abs=1e-6), text
+        if named is not None:
+            assert answer.image_index == named[0] - 1

@@ -1,4 +1,4 @@
-"""What the model is asked, letter by letter."""
+"""The text of a request, character by character."""
 
 from __future__ import annotations
 
@@ -28,11 +28,6 @@ def test_direct_prompt_asks_for_the_dialects_form() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["qwen2_vl", "migician", "univg_r1"])
-def test_the_canonical_form_is_that_of_qwen2_vl(name: str) -> None:
-    assert localize_question(TRACK, get_dialect(name)) == TRACK
-
-
 @pytest.mark.parametrize(
     ("name", "numbers"),
     [
@@ -46,13 +41,21 @@ def test_the_canonical_form_is_that_of_qwen2_vl(name: str) -> None:
         ("qwen2_5_vl", ["161", "238", "322", "357"]),
     ],
 )
-def test_a_box_in_the_question_is_rewritten(name: str, numbers: list[str]) -> None:
+def test_a_box_in_the_instruction_is_rewritten(name: str, numbers: list[str]) -> None:
     prompt = build_prompt(make_sample(instruction=TRACK), get_dialect(name), "think")
-    question = prompt.partition(" First output")[0]
-    assert "box_start" not in question
+    rewritten = prompt.partition(" First output")[0]
+    assert "box_start" not in rewritten
     position = 0
     for number in numbers:
-        position = question.index(number, position) + len(number)
+        position = rewritten.index(number, position) + len(number)
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "migician", "univg_r1"])
+def test_the_canonical_form_is_that_of_qwen2_vl(name: str) -> None:
+    assert localize_question(TRACK, get_dialect(name)) == TRACK
+    # Marks of phrases are dropped for other families.
+    phrase = "Find <|object_ref_start|>a red kite<|object_ref_end|>."
+    assert localize_question(phrase, get_dialect("internvl")) == "Find a red kite."
 
 
 def test_the_recorded_input_size_wins_over_the_resize_rule() -> None:
@@ -63,30 +66,17 @@ def test_the_recorded_input_size_wins_over_the_resize_rule() -> None:
     assert "[100, 100, 200, 150]" in prompt
 
 
-def test_phrase_marks_are_dropped_for_other_families() -> None:
-    question = "Find <|object_ref_start|>a red kite<|object_ref_end|>."
-    assert localize_question(question, get_dialect("internvl")) == "Find a red kite."
-
-
 def test_a_box_in_pixels_needs_the_image_size() -> None:
     sample = make_sample(instruction=TRACK, widths=(), heights=())
     with pytest.raises(UserError, match="'pixels' writes boxes in pixels"):
         build_prompt(sample, get_dialect("pixels"), "direct")
 
 
-@pytest.mark.parametrize(
-    ("name", "style"), [("univg_r1", "think"), ("vlm_r1", "think"), ("qwen2_vl", "direct")]
-)
-def test_default_styles(name: str, style: str) -> None:
-    assert default_prompt_style(name) == style
-
-
-def test_unknown_style_lists_the_known() -> None:
-    with pytest.raises(UserError, match="unknown prompt style 'cot'; known styles: think, direct"):
+def test_prompt_styles() -> None:
+    styles = {name: default_prompt_style(name) for name in ("univg_r1", "vlm_r1", "qwen2_vl")}
+    assert styles == {"univg_r1": "think", "vlm_r1": "think", "qwen2_vl": "direct"}
+    with pytest.raises(UserError, match=r"'cot'.*: think, direct"):
         build_prompt(make_sample(), get_dialect("qwen2_vl"), "cot")
-
-
-def test_hash_tells_requests_apart() -> None:
     qwen, intern = get_dialect("qwen2_vl"), get_dialect("internvl")
     assert prompt_hash(qwen, "direct") != prompt_hash(intern, "direct")
     assert prompt_hash(qwen, "direct") != prompt_hash(qwen, "think")

@@ -34,28 +34,25 @@ def test_rows_survive_json() -> None:
 
 
 BAD_ROWS = [
-    ({"id": 5}, r"rows\.jsonl:3: field 'id' is 5; expected a string"),
-    ({"images": "a.png"}, "field 'images' is 'a.png'; expected a list of strings"),
+    ({"id": 5}, r"rows\.jsonl:3: field 'id' is 5"),
+    ({"images": "a.png"}, "field 'images' is 'a.png'"),
     ({"widths": [640]}, "2 images but 1 widths and 2 heights"),
     ({"heights": [480, 0]}, "field 'heights' is .*whole pixels"),
     ({"widths": [640, 2**31]}, "field 'widths' is .*whole pixels"),
-    ({"image_is_given": 1}, "field 'image_is_given' is 1; expected true or false"),
-    ({"targets": None}, "field 'targets' is None; expected a list"),
-    (
-        {"targets": [{"image": 2, "box": [0, 0, 1, 1]}]},
-        r"targets\[0\]: image is 2; expected 0 to 1",
-    ),
+    ({"image_is_given": 1}, "field 'image_is_given' is 1"),
+    ({"targets": None}, "field 'targets' is None"),
+    ({"targets": [{"image": 2, "box": [0, 0, 1, 1]}]}, r"targets\[0\]: image is 2"),
     ({"targets": [{"image": True, "box": [0, 0, 1, 1]}]}, "image is True"),
-    ({"targets": [{"image": 0, "box": [0, 0, 1]}]}, "expected four numbers"),
-    ({"targets": [{"image": 0, "box": [0, 0, 1, "1"]}]}, "expected four numbers"),
-    ({"targets": [{"image": 0, "box": [0, 0, 1, 10**400]}]}, "expected four numbers"),
+    ({"targets": [{"image": 0, "box": [0, 0, 1]}]}, "four numbers"),
+    ({"targets": [{"image": 0, "box": [0, 0, 1, "1"]}]}, "four numbers"),
+    ({"targets": [{"image": 0, "box": [0, 0, 1, 10**400]}]}, "four numbers"),
     ({"targets": ["box"]}, "image is None"),
     ({"targets": [{"image": 0, "box": [0, 0, 1, 1], "mask": 3}]}, r"targets\[0\]: mask is 3"),
-    ({"source": []}, "field 'source' is .*expected an object"),
-    ({"source": {"images": 3}}, "source: field 'images' is 3; expected a list of strings"),
-    ({"source": {"images": [3]}}, "source: field 'images' is .*list of strings"),
-    ({"instruction": "half \ud800"}, r"rows\.jsonl:3: field 'instruction' holds half of a surr"),
-    ({"images": ["a.png", "\udc80"]}, "field 'images' holds half of a surrogate pair"),
+    ({"source": []}, "field 'source' is"),
+    ({"source": {"images": 3}}, "source: field 'images' is 3"),
+    ({"source": {"images": [3]}}, "source: field 'images' is"),
+    ({"instruction": "half \ud800"}, r"rows\.jsonl:3: field 'instruction' holds half"),
+    ({"images": ["a.png", "\udc80"]}, "field 'images' holds half"),
 ]
 
 
@@ -63,25 +60,17 @@ BAD_ROWS = [
 def test_bad_rows_name_row_and_field(change: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         GroundingSample.from_dict(make_sample().to_dict() | change, where="rows.jsonl:3")
-
-
-def test_a_row_must_be_an_object() -> None:
-    with pytest.raises(UserError, match="line 1: expected a JSON object, received list"):
+    with pytest.raises(UserError, match=r"line 1: .*list"):
         GroundingSample.from_dict([], where="line 1")  # type: ignore[arg-type]
 
 
-def test_shorthands_read_the_single_target() -> None:
-    assert make_sample().box == (0.1, 0.2, 0.3, 0.4)
-    assert make_sample().target_image == 1
-    with pytest.raises(UserError, match="has 0 targets"):
+def test_what_the_targets_of_a_sample_say() -> None:
+    sample = make_sample()
+    assert (sample.box, sample.target_image) == ((0.1, 0.2, 0.3, 0.4), 1)
+    assert sample.has_valid_targets
+    assert not make_sample(targets=(Target(0, (0.3, 0.2, 0.1, 0.4)),)).has_valid_targets
+    with pytest.raises(UserError, match="0 targets"):
         _ = make_sample(targets=()).box
-
-
-@pytest.mark.parametrize(
-    ("box", "valid"), [((0.1, 0.2, 0.3, 0.4), True), ((0.3, 0.2, 0.1, 0.4), False)]
-)
-def test_validity_of_the_ground_truth(box, valid: bool) -> None:
-    assert make_sample(targets=(Target(0, box),)).has_valid_targets is valid
 
 
 def test_fingerprint_is_the_documented_hash() -> None:
