@@ -19,6 +19,7 @@ from univg_eval.dialects import get_dialect, list_dialects
 A = "(100,200),(300,400)"
 B = "(500,600),(700,800)"
 C = "(10,20),(30,40)"
+JA = '{"bbox_2d": [100, 200, 300, 400]}'
 BOXES = {
     A: (0.1, 0.2, 0.3, 0.4),
     B: (0.5, 0.6, 0.7, 0.8),
@@ -104,7 +105,6 @@ def test_thinking(text: str, box: str | None, thinking: str | None) -> None:
         (f"<answer>{C}</answer><answer>{A}</answer>", A, "ok"),
         (f"<answer>{C}</answer> or <answer>{A}", A, "ok"),
         (f"<answer>{C}<answer>{A}</answer></answer>", A, "ok"),
-        (f"<Answer>{A}</Answer>", A, "ok"),
         (f"{A}</answer>", A, "ok"),
         (f"<answer>{C}</answer><answer></answer>", None, "no_box"),
         (f"<answer>{C}</answer><answer>", None, "truncated"),
@@ -130,18 +130,14 @@ def test_answer_section(text: str, box: str | None, status: str) -> None:
     ("between", "one_unit"),
     [
         ("", True),
-        (" ", True),
-        (", ", True),
         ("; ", True),
         ("\n\n", True),
-        ("</box><box>", True),
         ("<|box_end|><|box_start|>", True),
         ("<|box_end|>, <|object_ref_start|>the dog<|object_ref_end|><|box_start|>", True),
         ("</box><ref>a black dog</ref><box>", True),
         (" and ", False),
         (". Final answer: ", False),
         ("\n2. ", False),
-        ("\ndog: ", False),
         ("\n```\n", False),
         ("\nImage-2: ", False),
         ("</box><ref>the cup in image 2</ref><box>", False),
@@ -154,7 +150,6 @@ def test_units(between: str, one_unit: bool) -> None:
     assert answer.boxes == (BOXES[A], BOXES[B])
 
 
-JA = '{"bbox_2d": [100, 200, 300, 400]}'
 JB = '{"bbox_2d": [500, 600, 700, 800], "label": "b"}'
 
 
@@ -195,26 +190,19 @@ def test_json_units(text: str, box: str | None, n_units: int) -> None:
     "text",
     [
         "none",
-        "None.",
         "**None**",
         "null",
         "N/A",
         "There are none.",
-        "There is none",
-        "There is no such object.",
         "No such object exists in the image.",
         "No matching object was found in any of the images.",
         "I see no such object in this picture.",
-        "The object is not present in the image.",
         "There is no red umbrella in the image.",
         "There are no dogs with two tails visible in any of the images.",
         "There is not a cup in either image.",
-        "The target is not visible.",
         "The described object does not appear in the second image.",
-        "[]",
         "[ ]",
         "[null]",
-        '{"bbox_2d": null}',
         '{"bbox_2d": None}',
         "{'bbox_2d': []}",
         '{"bbox_2d": [null, null, null, null]}',
@@ -225,16 +213,14 @@ def test_json_units(text: str, box: str | None, n_units: int) -> None:
         "I looked at every image.\nThere are none.",
         "Answer: none",
         "bbox_2d: null",
-        "No: There are none.",
         "No, there is no such object.",
-        "Actually, there is no such object.",
         "Sorry, there is no cat in the image.",
         "However, the object is not visible.",
     ],
 )
 @pytest.mark.parametrize("dialect", ["univg_r1", "qwen2_5_vl", "norm1000", "molmo", "florence2"])
 @pytest.mark.parametrize("wrapped", ["{}", "<think>a (1,2),(3,4)</think><answer>{}</answer>"])
-def test_explicit_nothing(text: str, dialect: str, wrapped: str) -> None:
+def test_explicit_none(text: str, dialect: str, wrapped: str) -> None:
     answer = read(wrapped.replace("{}", text), dialect, target_image=1)
     assert (answer.status, answer.box, answer.boxes, answer.n_boxes) == ("none", None, (), 0)
 
@@ -255,7 +241,7 @@ def test_explicit_nothing(text: str, dialect: str, wrapped: str) -> None:
         "See notes 1 and 2.",
     ],
 )
-def test_no_box_is_not_nothing(text: str) -> None:
+def test_no_box_is_no_none(text: str) -> None:
     assert read(text, "norm1000").status == "no_box"
 
 
@@ -266,23 +252,23 @@ def test_no_box_is_not_nothing(text: str) -> None:
         f"None of the others match: {A}",
         f"{A}. There are no other dogs in the image.",
         f"{A}. There is no doubt.",
-        f"{A} with occlusion: none",
         f"{A} with occlusion (of any sort) none",
         f"{A}\nThere are none others like it here",
         f"There are none in the background. But here: {A}",
-        f"{A}\nNone of the others match.",
         f"{A}\nNone of the other images contain it.",
         f"{A}\nThere are none in any of the other images.",
         f"{A}. There is no such object in the remaining images.",
+        *(JA.replace("}", f', "{key}": "It is red. There is no dog in the image."}}')
+          for key in ("label", "reason", "description")),
     ],
-)
-def test_words_around_a_box_are_no_nothing(text: str) -> None:
-    answer = read(text)
+)  # fmt: skip
+def test_words_around_a_box_do_not_take_it_back(text: str) -> None:
+    answer = read(text, "qwen3_vl" if "{" in text else "univg_r1")
     assert (answer.status, answer.box) == ("ok", BOXES[A])
 
 
 @pytest.mark.parametrize("dialect", ["univg_r1", "qwen3_vl", "norm1000"])
-@pytest.mark.parametrize("box", [A, "[100, 200, 300, 400]", '{"bbox_2d": [100, 200, 300, 400]}'])
+@pytest.mark.parametrize("box", [A, "[100, 200, 300, 400]", JA])
 @pytest.mark.parametrize(
     "closing",
     [" There are none.", "\nThere are none.", " Actually, there is no such object.", " null"],
@@ -290,22 +276,6 @@ def test_words_around_a_box_are_no_nothing(text: str) -> None:
 def test_a_box_taken_back_is_none(closing: str, box: str, dialect: str) -> None:
     answer = read(box + closing, dialect)
     assert (answer.status, answer.box) == ("none", None)
-
-
-@pytest.mark.parametrize("key", ["label", "reason", "description"])
-def test_a_text_beside_a_box_does_not_take_it_back(key: str) -> None:
-    text = (
-        f'{{"bbox_2d": [100, 200, 300, 400], "{key}": "It is red. There is no dog in the image."}}'
-    )
-    answer = read(text, "qwen3_vl")
-    assert (answer.status, answer.box) == ("ok", (0.1, 0.2, 0.3, 0.4))
-
-
-def test_which_image_does_not_show_it() -> None:
-    text = f"It's in image 2: {A}. There is no such object in image 1."
-    assert read(text).box == BOXES[A]
-    assert read(text, target_image=1).box == BOXES[A]
-    assert read(text, target_image=0).status == "none"
 
 
 # --- validity ------------------------------------------------------------------------------------
@@ -320,7 +290,6 @@ def test_which_image_does_not_show_it() -> None:
         ("(-5,-5),(99999999999999999999,1e30)", "ok", (0, 0, 1, 1), True),
         ("(300,200),(100,400)", "invalid_box", None, False),
         ("(100,400),(300,200)", "invalid_box", None, False),
-        ("(100,200),(100,400)", "invalid_box", None, False),
         ("(0,0),(0,0)", "invalid_box", None, False),
         ("(1000,200),(1100,400)", "invalid_box", None, False),
         ("(-300,-200),(-100,0)", "invalid_box", None, False),
@@ -337,13 +306,12 @@ def test_validity(numbers: str, status: str, box: Any, clipped: bool) -> None:
     assert len(answer.boxes) == (1 if status == "ok" else 0)
 
 
-def test_an_invalid_choice_is_not_replaced() -> None:
-    answer = read(f"{A}. Final: (9,9),(9,9)")
-    assert (answer.status, answer.box) == ("invalid_box", None)
-    assert (answer.boxes, answer.n_boxes) == ((BOXES[A],), 2)
-
-
 # --- images and sizes ----------------------------------------------------------------------------
+
+
+LIST = (
+    '[{"image": 1, "bbox_2d": [100, 200, 300, 400]}, {"image": 2, "bbox_2d": [500, 600, 700, 800]}]'
+)
 
 
 @pytest.mark.parametrize(
@@ -353,8 +321,8 @@ def test_an_invalid_choice_is_not_replaced() -> None:
         (f"Unlike image 1, image 3 shows it: {A}", None, A, 2),
         (f"Image-1: {A}\nImage-2: {B}", None, B, 1),
         (f"Image-1: {A}\nImage-2: {B}", 0, A, 0),
-        (f"Image-1: {A}\nImage-2: {B}", 1, B, 1),
         (f"Image-1: {A}\nImage-2: {B}", 2, None, None),
+        (f"[Image 1]: {A} [Image 2]: {B}", 0, A, 0),
         (f"In the first image it is at {A}, and in the second image at {B}", 0, A, 0),
         (f"In the first image it is at {A}, and in the second image at {B}", 1, B, 1),
         # A follow-up without a name belongs to the image named last.
@@ -371,19 +339,20 @@ def test_an_invalid_choice_is_not_replaced() -> None:
         # A name inside the thinking or behind the box names nothing.
         (f"<think>image 2</think>{A}", None, A, None),
         (f"{A} is what image 2 shows", None, A, None),
+        # Keys choose among the boxes of a list.
+        (LIST, None, A, 0),
+        (LIST, 1, B, 1),
+        (LIST, 2, None, None),
     ],
 )
-def test_images_named_in_words(text: str, target: int | None, box: str | None, image: Any) -> None:
-    answer = read(text, target_image=target)
+def test_the_image_of_the_chosen_box(text: str, target: Any, box: str | None, image: Any) -> None:
+    answer = read(text, "norm1000", target_image=target)
     assert answer.box == (BOXES[box] if box else None)
     assert answer.image_index == image
     assert answer.status == ("ok" if box else "no_box")
-
-
-def test_image_of_each_box() -> None:
-    answer = read(f"{C} Image 1: {A}, then in the third image: {B}")
-    assert answer.boxes == (BOXES[C], BOXES[A], BOXES[B])
-    assert answer.box_images == (None, 0, 2)
+    each = read(f"{C} Image 1: {A}, then in the third image: {B}")
+    assert each.boxes == (BOXES[C], BOXES[A], BOXES[B])
+    assert each.box_images == (None, 0, 2)
 
 
 @pytest.mark.parametrize(
@@ -406,26 +375,6 @@ def test_images_named_by_keys(text: str, image: int | None) -> None:
     assert (answer.box, answer.image_index) == (BOXES[A], image)
 
 
-def test_keys_choose_among_the_boxes_of_a_list() -> None:
-    text = (
-        '[{"image": 1, "bbox_2d": [100, 200, 300, 400]}, '
-        '{"image": 2, "bbox_2d": [500, 600, 700, 800]}]'
-    )
-    assert (read(text, "qwen3_vl").box, read(text, "qwen3_vl").image_index) == (BOXES[A], 0)
-    assert read(text, "qwen3_vl", target_image=1).box == BOXES[B]
-    assert read(text, "qwen3_vl", target_image=2).status == "no_box"
-
-
-def test_the_text_of_one_object_does_not_label_the_next() -> None:
-    text = (
-        '[{"bbox_2d": [10, 20, 30, 40], "label": "as in image 1"}, '
-        '{"bbox_2d": [500, 600, 700, 800]}]'
-    )
-    answer = read(text, "qwen3_vl", target_image=1)
-    assert (answer.status, answer.box) == ("ok", BOXES[C])
-    assert read(f"[Image 1]: {A} [Image 2]: {B}", target_image=0).box == BOXES[A]
-
-
 SIZES = [(1000, 500), (200, 100)]
 
 
@@ -439,7 +388,6 @@ SIZES = [(1000, 500), (200, 100)]
         ("Image 2: [100, 50, 150, 75]", None, SIZES, (0.5, 0.5, 0.75, 0.75)),
         # A name that fits no image names none.
         ("Image 7: [100, 50, 150, 75]", None, SIZES, None),
-        ("Image 7: [100, 50, 150, 75]", None, [(1000, 500)] * 2, (0.1, 0.1, 0.15, 0.15)),
     ],
 )
 def test_sizes(text: str, target: int | None, sizes: Any, expected: Any) -> None:
@@ -447,23 +395,6 @@ def test_sizes(text: str, target: int | None, sizes: Any, expected: Any) -> None
     assert answer.box == (pytest.approx(expected) if expected else None)
     assert answer.status == ("ok" if expected else "no_box")
     assert answer.n_boxes == 1
-
-
-def test_input_sizes_win_over_the_rule() -> None:
-    text = '{"bbox_2d": [420, 231, 840, 462]}'
-    by_record = read(
-        text, "qwen2_5_vl", image_sizes=[(1920, 1080)], input_sizes=[(1680, 924)], target_image=0
-    )
-    assert by_record.box == (0.25, 0.25, 0.5, 0.5)
-    by_rule = read(text, "qwen2_5_vl", image_sizes=[(1920, 1080)])
-    assert by_rule.box == pytest.approx((420 / 1932, 231 / 1092, 840 / 1932, 462 / 1092))
-    only_record = read(text, "qwen2_5_vl", image_sizes=None, input_sizes=[(1680, 924)])
-    assert only_record.box == by_record.box
-    # Pixels of the original ignore what the model saw.
-    original = read(
-        "[480, 270, 960, 540]", "pixels", image_sizes=[(1920, 1080)], input_sizes=[(1680, 924)]
-    )
-    assert original.box == (0.25, 0.25, 0.5, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -478,6 +409,12 @@ def test_a_box_that_needs_a_size_is_unreadable_without_any(dialect: str, text: s
     assert read("[0, 0, 0, 0]", dialect, image_sizes=None).status == "invalid_box"
 
 
+def test_a_recorded_input_size_is_enough() -> None:
+    text = '{"bbox_2d": [420, 231, 840, 462]}'
+    answer = read(text, "qwen2_5_vl", image_sizes=None, input_sizes=[(1680, 924)])
+    assert answer.box == (0.25, 0.25, 0.5, 0.5)
+
+
 # --- nothing breaks it ---------------------------------------------------------------------------
 
 REPLIES = [
@@ -489,23 +426,7 @@ PIECES = st.sampled_from(
     [
         *REPLIES,
         *["<think>", "</think>", "<answer>", "</answer>", "◁/think▷", "<|begin_of_box|>", "```"],
-        *[
-            "```json\n",
-            "[",
-            "]",
-            "{",
-            "}",
-            "(",
-            ")",
-            ",",
-            ";",
-            '"',
-            "'",
-            ":",
-            "\\",
-            "null",
-            "none.",
-        ],
+        *[*"[]{}(),;:'\"\\", "```json\n", "null", "none."],
         *["image 2", "the third image", "<box>", "</box>", "<loc_1>", "<loc0001>", "nan", "1e999"],
         *["١", "\0", "\n", " ", "-", ".", "9" * 60, '"label": "', '"image": ', '"x_min": 0.1'],
     ]
@@ -541,14 +462,8 @@ def check(answer: Answer) -> None:
 def test_any_text_is_read(
     text: str, dialect: str, target: int | None, sizes: Any, recorded: bool
 ) -> None:
-    answer = read_answer(
-        text,
-        get_dialect(dialect),
-        image_sizes=sizes,
-        input_sizes=[(644, 476)] * 3 if recorded else None,
-        target_image=target,
-    )
-    check(answer)
+    inputs = [(644, 476)] * 3 if recorded else None
+    check(read(text, dialect, image_sizes=sizes, input_sizes=inputs, target_image=target))
 
 
 @given(text=mutated(), dialect=st.sampled_from(list_dialects()))
@@ -556,13 +471,9 @@ def test_any_text_is_read(
 def test_thinking_never_counts(text: str, dialect: str) -> None:
     """Whatever stands in closed thinking, the answer is that of the rest alone."""
     rest = "It's in image 2. <answer>(100,200),(300,400) [100, 200, 300, 400]</answer>"
-    alone = read(rest, dialect)
-    after = read(f"<think>{text}</think>{rest}", dialect)
-    assert (after.status, after.box, after.image_index) == (
-        alone.status,
-        alone.box,
-        alone.image_index,
-    )
+    alone, after = read(rest, dialect), read(f"<think>{text}</think>{rest}", dialect)
+    for name in ("status", "box", "image_index"):
+        assert getattr(after, name) == getattr(alone, name)
 
 
 # Each repeated to the length of the test.
