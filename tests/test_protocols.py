@@ -40,16 +40,13 @@ UNIVG_R1 = [
         "pattern 1 stands before pattern 5, though later in the text",
     ),
     ("(12, 34), (56, 78)", (12, 34, 56, 78), "a space after each comma is allowed"),
-    ("(12,34),\n(56,78)", (12, 34, 56, 78), "white space of any kind"),
     ("(12 ,34),(56,78)", None, "a space before a comma is not in pattern 1"),
-    ("( 12,34),(56,78)", None, "nor one after a bracket"),
     ("(12,34) (56,78)", None, "the comma between the pairs is part of pattern 1"),
     ("(12,34),(56,78.5)", None, "pattern 1 wants integers, pattern 3 four decimals"),
     ("(-12,34),(56,78)", None, "no pattern has a sign"),
     ("[0.1, 0.2, 0.3, 0.4]", None, "pattern 2 matches, int('0.1') fails"),
     ("(0.1,0.2),(0.3,0.4)", None, "pattern 3 matches, int('0.1') fails"),
     ("(0.1, 0.2, 0.3, 0.4)", None, "pattern 4 matches, int('0.1') fails"),
-    ("[100.0, 200.0, 300.0, 400.0]", None, "whole numbers written as decimals fail too"),
     (
         "[0.5, 0.5, 0.6, 0.6] then [100, 200, 300, 400]",
         None,
@@ -61,19 +58,11 @@ UNIVG_R1 = [
         "but not those of pattern 1",
     ),
     ("[100, 200, 300, 400]", (100, 200, 300, 400), "pattern 5"),
-    ("[[28, 586, 362, 793]]", (28, 586, 362, 793), "pattern 5 inside a second bracket"),
     ('{"bbox_2d": [10, 20, 30, 40]}', (10, 20, 30, 40), "pattern 5 inside JSON"),
     ("(10,20,30,40)", None, "four integers in round brackets are in no pattern"),
     ("<box>826 704 993 984</box>", (826, 704, 993, 984), "pattern 6"),
-    ("<box>[826, 704, 993, 984]</box>", (826, 704, 993, 984), "pattern 5 before pattern 6"),
-    (
-        "<|box_start|>(316,58),(764,999)<|box_end|>",
-        (316, 58, 764, 999),
-        "wrapping marks are not looked at",
-    ),
     ("(0,0),(1500,1200)", (0, 0, 1500, 1200), "reaches outside and is not clipped"),
     ("There is no such object.", None, "no match: [][0] fails"),
-    ("", None, "no match"),
     ("(١٠,٢٠),(٣٠,٤٠)", (10, 20, 30, 40), "Python's \\d and int() read digits of every script"),
     ("(" + "9" * 5000 + ",1),(2,3)", None, "int() refuses more than 4300 digits"),
     (
@@ -99,44 +88,14 @@ def test_univg_r1_reads(text, box_1000, why):
         assert answer.status == "ok", why
 
 
-def test_an_inverted_box_is_kept_but_not_ok():
+def test_a_box_of_univg_r1_that_is_none_hits_nothing():
     answer = read("(500,500),(100,100)", "univg-r1")
     assert (answer.box, answer.status) == ((0.5, 0.5, 0.1, 0.1), "invalid_box")
-    assert get_protocol("univg-r1").iou([answer.box], [(0.1, 0.1, 0.5, 0.5)]).tolist() == [0.0]
-
-
-def test_a_number_beyond_a_float_leaves_no_box():
+    boxes, targets = [answer.box, ZEROS, ZEROS], [(0.1, 0.1, 0.5, 0.5), (0, 0, 0.5, 0.5), ZEROS]
+    assert get_protocol("univg-r1").iou(boxes, targets).tolist() == [0.0, 0.0, 0.0]
     # 10^400 converts with int() but its box has an area beyond any float: IoU 0.
     answer = read("(0,0),(1" + "0" * 400 + ",1000)", "univg-r1")
     assert (answer.box, answer.status) == (None, "invalid_box")
-
-
-def test_zeros_score_nothing_even_where_the_target_touches_the_corner():
-    iou = get_protocol("univg-r1").iou([ZEROS, ZEROS], [(0, 0, 0.5, 0.5), ZEROS])
-    assert iou.tolist() == [0.0, 0.0]
-
-
-# --- univg-r1+migician-y: y1 * 1.05 and y2 * 1.10 on y / 1000, capped at 0.999, 3 decimals.
-
-UNIVG_R1_Y = [
-    # y1: 0.200 * 1.05 = 0.210; y2: 0.400 * 1.10 = 0.440
-    ("(100,200),(300,400)", (0.1, 0.21, 0.3, 0.44)),
-    # y1: 0.123 * 1.05 = 0.12915 -> 0.129; y2: 0.457 * 1.10 = 0.5027 -> 0.503
-    ("(100,123),(300,457)", (0.1, 0.129, 0.3, 0.503)),
-    # y1: 0.960 * 1.05 = 1.008 -> 0.999; y2: 0.990 * 1.10 = 1.089 -> 0.999: the box is empty
-    ("(100,960),(300,990)", (0.1, 0.999, 0.3, 0.999)),
-    # x is neither stretched nor capped; y1: 0; y2: 0.950 * 1.10 = 1.045 -> 0.999
-    ("(0,0),(1200,950)", (0.0, 0.0, 1.2, 0.999)),
-    # several matches: the rule has chosen one box before the stretch, so it is stretched
-    ("(100,200),(300,400) or (5,6),(7,8)", (0.1, 0.21, 0.3, 0.44)),
-    # decimals give zeros, and zeros stretched stay zeros
-    ("[0.1, 0.2, 0.3, 0.4]", ZEROS),
-]
-
-
-@pytest.mark.parametrize(("text", "box"), UNIVG_R1_Y)
-def test_univg_r1_stretches_y_for_migician(text, box):
-    assert read(text, "univg-r1+migician-y").box == pytest.approx(box, abs=1e-12)
 
 
 # --- migician: float(); one match: v >= 1 is divided by 1000; several: v > 1, first match; none:
@@ -161,10 +120,8 @@ MIGICIAN = [
         (0.01, 0.02, 0.03, 0.04),
         "the thinking's box is the first match",
     ),
-    ("(0,0),(2000,3000)", (0.0, 0.0, 2.0, 3.0), "not clipped"),
     ("no box here", None, "an empty list"),
     ("(0.1, 0.2),(0.3, 0.4)", None, "pattern 3 has no space inside the pairs"),
-    ("(0.1,0.2), (0.3,0.4)", None, "nor between them"),
 ]
 
 
@@ -175,25 +132,36 @@ def test_migician_reads(text, box, why):
     assert (answer.status == "no_box") == (box is None), why
 
 
-MIGICIAN_Y = [
-    # y1: 0.2 * 1.05 = 0.21; y2: 0.4 * 1.10 = 0.44
-    ("(100,200),(300,400)", (0.1, 0.21, 0.3, 0.44)),
+# --- migician+y and univg-r1+migician-y: y1 * 1.05 and y2 * 1.10 on y / 1000, capped at 0.999,
+# three decimals; by the former where there is a single match.
+
+STRETCHED = [
+    # y1: 0.200 * 1.05 = 0.210; y2: 0.400 * 1.10 = 0.440
+    ("univg-r1+migician-y", "(100,200),(300,400)", (0.1, 0.21, 0.3, 0.44)),
+    ("migician+y", "(100,200),(300,400)", (0.1, 0.21, 0.3, 0.44)),
     # y1: 0.123 * 1.05 = 0.12915 -> 0.129; y2: 0.457 * 1.10 = 0.5027 -> 0.503
-    ("[0.1, 0.123, 0.3, 0.457]", (0.1, 0.129, 0.3, 0.503)),
-    # y1: 0.5 * 1.05 = 0.525; y2: 0.95 * 1.10 = 1.045 -> 0.999
-    ("(100,500),(300,950)", (0.1, 0.525, 0.3, 0.999)),
+    ("univg-r1+migician-y", "(100,123),(300,457)", (0.1, 0.129, 0.3, 0.503)),
+    ("migician+y", "[0.1, 0.123, 0.3, 0.457]", (0.1, 0.129, 0.3, 0.503)),
+    # y1: 0.960 * 1.05 = 1.008 -> 0.999; y2: 0.990 * 1.10 = 1.089 -> 0.999: the box is empty
+    ("univg-r1+migician-y", "(100,960),(300,990)", (0.1, 0.999, 0.3, 0.999)),
+    # x is neither stretched nor capped; y1: 0; y2: 0.950 * 1.10 = 1.045 -> 0.999
+    ("univg-r1+migician-y", "(0,0),(1200,950)", (0.0, 0.0, 1.2, 0.999)),
     # 1.0 has become 0.001 before the stretch: 0.0011 -> 0.001
-    ("[0.1, 0.0, 0.3, 1.0]", (0.1, 0.0, 0.3, 0.001)),
-    # several matches: a list times 1.05 fails, the failure is swallowed, nothing changes
-    ("(100,200),(300,400) (5,6),(7,8)", (0.1, 0.2, 0.3, 0.4)),
-    ("nothing", None),
+    ("migician+y", "[0.1, 0.0, 0.3, 1.0]", (0.1, 0.0, 0.3, 0.001)),
+    # several matches: univg-r1 has chosen one box before the stretch; for migician a list times
+    # 1.05 fails, the failure is swallowed, nothing changes
+    ("univg-r1+migician-y", "(100,200),(300,400) or (5,6),(7,8)", (0.1, 0.21, 0.3, 0.44)),
+    ("migician+y", "(100,200),(300,400) (5,6),(7,8)", (0.1, 0.2, 0.3, 0.4)),
+    # decimals give zeros, and zeros stretched stay zeros
+    ("univg-r1+migician-y", "[0.1, 0.2, 0.3, 0.4]", ZEROS),
+    ("migician+y", "nothing", None),
 ]
 
 
-@pytest.mark.parametrize(("text", "box"), MIGICIAN_Y)
-def test_migician_stretches_y_of_a_single_match(text, box):
-    answer = read(text, "migician+y")
-    assert answer.box == (None if box is None else pytest.approx(box, abs=1e-12))
+@pytest.mark.parametrize(("protocol", "text", "box"), STRETCHED)
+def test_y_is_stretched_for_migician(protocol, text, box):
+    expected = None if box is None else pytest.approx(box, abs=1e-12)
+    assert read(text, protocol).box == expected
 
 
 # --- univg-r1-zero-shot: first pair of prompt + response, / 1000.
@@ -221,7 +189,6 @@ ZERO_SHOT = [
     ("", "( 100 , 200 ) , ( 300 , 400 )", (0.1, 0.2, 0.3, 0.4), "spaces everywhere"),
     ("", "[100, 200, 300, 400]", None, "no other form is read"),
     ("", "(0.1,0.2),(0.3,0.4)", None, "integers only"),
-    ("", "(0,0),(2000,400)", (0.0, 0.0, 2.0, 0.4), "not clipped"),
     ("The pair (1,2),", "(3,4) is a box.", None, "no pair spans prompt and response"),
     ("", "", None, "no pair: the exception scores 0"),
     ("", "(1" + "0" * 400 + ",1),(2,3)", None, "1e400 / 1000 overflows: the exception scores 0"),
@@ -242,18 +209,12 @@ def test_iou_scales_and_epsilon():
     # Two identical boxes of one thousandth a side: area 1e-6 on 0-1, so with 1e-6 added to the
     # union the zero-shot rule gives 1e-6 / 2e-6 = 0.5; the others give 1.
     box = [(0.5, 0.5, 0.501, 0.501)]
-    expected = {name: 1.0 for name in PROTOCOLS} | {"univg-r1-zero-shot": 0.5}
-    assert {
-        name: pytest.approx(rule.iou(box, box)[0], abs=1e-9) for name, rule in PROTOCOLS.items()
-    } == expected
-
-
-def test_univg_r1_computes_on_0_to_1000():
-    # The prediction is the left half of the ground truth: 40000 / 80000 = 1/2 exactly on 0-1000,
-    # where the threshold 0.5 holds; on 0-1 the same arithmetic gives 0.4999999999999999.
-    pred, gt = [(0.1, 0.1, 0.3, 0.3)], [(0.1, 0.1, 0.5, 0.3)]
-    assert get_protocol("univg-r1").iou(pred, gt)[0] == 0.5
-    assert get_protocol("migician").iou(pred, gt)[0] == pytest.approx(0.5, abs=1e-12)
+    for name, rule in PROTOCOLS.items():
+        expected = 0.5 if name == "univg-r1-zero-shot" else 1.0
+        assert rule.iou(box, box)[0] == pytest.approx(expected, abs=1e-9)
+    # The left half of the ground truth: 40000 / 80000 = 1/2 exactly on 0-1000, where univg-r1
+    # computes; on 0-1 the same arithmetic gives 0.4999999999999999.
+    assert get_protocol("univg-r1").iou([(0.1, 0.1, 0.3, 0.3)], [(0.1, 0.1, 0.5, 0.3)])[0] == 0.5
 
 
 # --- The registry and its errors
@@ -278,59 +239,37 @@ def test_the_registry():
         assert rule.description and rule.source
 
 
-def test_unknown_protocol_lists_the_known_ones():
-    with pytest.raises(UserError, match=r"unknown protocol 'paper'; expected one of: univg, univg"):
-        parse_answer("x", "norm1000", protocol="paper")
-
-
-def test_univg_needs_a_dialect():
-    with pytest.raises(UserError, match="needs a dialect and got None"):
-        parse_answer("x", None)
-
-
-def test_unknown_dialect_is_a_user_error():
-    with pytest.raises(UserError, match="no_such_dialect"):
-        parse_answer("x", "no_such_dialect")
-
-
-def test_zero_shot_needs_the_prompt():
-    with pytest.raises(UserError, match=r"needs prompt= and got None.*prompt and response"):
-        parse_answer("(1,2),(3,4)", None, protocol="univg-r1-zero-shot")
+@pytest.mark.parametrize(
+    ("dialect", "protocol", "message"),
+    [
+        ("norm1000", "paper", "'paper'; expected one of: univg, univg"),
+        (None, "univg", "needs a dialect and got None"),
+        ("no_such_dialect", "univg", "no_such_dialect"),
+        (None, "univg-r1-zero-shot", r"needs prompt= and got None"),
+    ],
+)
+def test_what_a_rule_lacks_is_named(dialect, protocol, message):
+    with pytest.raises(UserError, match=message):
+        parse_answer("(1,2),(3,4)", dialect, protocol=protocol)
 
 
 @pytest.mark.parametrize("protocol", PUBLISHED)
 def test_published_rules_ignore_the_dialect(protocol):
     text = "It's in the second image. (100,200),(300,400)"
-    plain = parse_answer(text, None, protocol=protocol, prompt="")
-    given_all = parse_answer(
-        text,
-        "qwen2_5_vl",
-        image_sizes=[(640, 480), (640, 480)],
-        input_sizes=[(644, 476), (644, 476)],
-        target_image=1,
-        prompt="",
-        protocol=protocol,
-    )
-    assert given_all == plain
-    assert plain.image_index is None
-    assert plain.answer_text == text
+    plain = read(text, protocol)
+    sizes = {"image_sizes": [(640, 480)] * 2, "input_sizes": [(644, 476)] * 2, "target_image": 1}
+    assert parse_answer(text, "qwen2_5_vl", **sizes, prompt="", protocol=protocol) == plain
+    assert (plain.image_index, plain.answer_text) == (None, text)
 
 
 def test_univg_is_read_answer_in_the_dialect():
-    text = "<think>[1, 2, 3, 4]</think>[100, 200, 300, 400]"
-    expected = read_answer(text, get_dialect("norm1000"))
-    assert expected.box == pytest.approx((0.1, 0.2, 0.3, 0.4))
-    assert parse_answer(text, "norm1000") == expected
-    assert parse_answer(text, get_dialect("norm1000")) == expected
-
-
-def test_univg_passes_sizes_and_target_image_on():
-    # 500 px of a 1000 px wide input is 0.5; both images are labelled and the second is asked for.
-    text = "Image-1: [0, 0, 100, 100]\nImage-2: [500, 250, 1000, 500]"
-    answer = parse_answer(text, "pixels", image_sizes=[(1000, 500), (1000, 500)], target_image=1)
-    assert answer.box == pytest.approx((0.5, 0.5, 1.0, 1.0))
-    first = parse_answer(text, "pixels", image_sizes=[(1000, 500), (1000, 500)], target_image=0)
-    assert first.box == pytest.approx((0.0, 0.0, 0.1, 0.2))
+    # 500 px of a 1000 px wide input is 0.5; both images are labelled, the second is the given one.
+    text = "<think>[1, 2, 3, 4]</think>Image-1: [0, 0, 100, 100]\nImage-2: [500, 250, 1000, 500]"
+    given = {"image_sizes": [(1000, 500)] * 2, "target_image": 1}
+    expected = read_answer(text, get_dialect("pixels"), **given)
+    assert expected.box == pytest.approx((0.5, 0.5, 1.0, 1.0))
+    assert parse_answer(text, "pixels", **given) == expected
+    assert parse_answer(text, get_dialect("pixels"), **given) == expected
 
 
 # --- Properties
