@@ -1,7 +1,4 @@
-"""What is said about a set-up from its answers: hints, findings, controls, the conclusion.
-
-The answers are written by the dialects' own `encode`, so the right reading is known.
-"""
+"""Hints, findings, controls and conclusion; answers are written by the dialects' own `encode`."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from factories import make_sample
 
 from univg_eval import get_dialect, list_dialects, parse_answer
 from univg_eval.analysis.diagnosis import (
@@ -58,18 +56,16 @@ def toy_samples(n: int = N, seed: int = 0) -> list[GroundingSample]:
         sizes = [rng.choice(SIZES) for _ in range(1 + i % 2)]
         width, height = rng.uniform(0.08, 0.6), rng.uniform(0.08, 0.6)
         x, y = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
+        target = Target(rng.randrange(len(sizes)), (x, y, x + width, y + height))
         rows.append(
-            GroundingSample(
+            make_sample(
                 id=f"toy-{i:03d}",
-                benchmark="toy",
                 task="even" if i % 2 == 0 else "odd",
-                split="test",
                 images=tuple(f"toy/{i}_{k}.png" for k in range(len(sizes))),
                 widths=tuple(width for width, _ in sizes),
                 heights=tuple(height for _, height in sizes),
                 instruction=f"Locate thing {i}.",
-                targets=(Target(rng.randrange(len(sizes)), (x, y, x + width, y + height)),),
-                image_is_given=True,
+                targets=(target,),
                 cluster=f"c{i}",
             )
         )
@@ -158,15 +154,25 @@ def test_of_readings_as_good_the_one_that_writes_so_is_named(seed: int) -> None:
     assert "norm999" in hint.numbers["not_told_apart"]
 
 
-def test_readings_named_together_parse_alike_one_by_one() -> None:
-    responses = answers(get_dialect("qwen3_vl"))
-    hint = hint_of(responses, get_dialect("qwen2_5_vl"))
-    names = hint.numbers["read_as"]["names"]
-    assert {"qwen3_vl", "qwen3_5", "norm1000"} <= set(names)
+def test_a_hint_names_readings_that_parse_alike_and_changes_no_score() -> None:
+    responses, dialect = answers(get_dialect("qwen3_vl")), get_dialect("qwen2_5_vl")
+    diagnosis = diagnose(SAMPLES, responses, dialect)
+    assert list(diagnosis.scores) == score_samples(SAMPLES, responses, dialect)
+    hint = next(f for f in diagnosis.findings if f.severity == "hint")
+    assert "A hint, not a score" in hint.detail
+    read_as = hint.numbers["read_as"]
+    assert hint.examples and set(hint.examples) == set(read_as["boxes"])
+    assert {"qwen3_vl", "qwen3_5", "norm1000"} <= set(read_as["names"])
     for sample, response in zip(SAMPLES, responses, strict=True):
         sizes = {"image_sizes": sample.image_sizes, "target_image": sample.target_image}
-        boxes = {parse_answer(response.text, name, **sizes).box for name in (*names, "qwen3_vl")}
+        boxes = {parse_answer(response.text, name, **sizes).box for name in read_as["names"]}
         assert len(boxes) == 1, sample.id
+    # Too few answers give none; without image sizes, readings in pixels are left out.
+    few = toy_samples(5)
+    assert hint_of(answers(get_dialect("qwen3_vl"), few), get_dialect("norm1"), few) is None
+    unsized = [replace(s, widths=(), heights=()) for s in SAMPLES]
+    hint = hint_of(answers(NORM1000), get_dialect("norm1"), unsized)
+    assert "norm1000" in hint.numbers["read_as"]["names"]
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "vlm_r1", "mimo_vl"])
@@ -210,9 +216,7 @@ def test_limits_are_judged_by_the_answers_that_they_change() -> None:
     # The declared dialect is named first where several share limits.
     other = hint_of(responses, get_dialect("vlm_r1"), samples)
     assert other.numbers["read_as"]["names"][0].startswith("vlm_r1 with min_pixels=3136, max_")
-
-
-def test_limits_of_the_run_are_tried_too() -> None:
+    # Those of the run are tried too.
     responses = answers(get_dialect("qwen2_5_vl", min_pixels=50176, max_pixels=100352))
     own = Limits(50176, 100352, "the checkpoint's files")
     hint = hint_of(responses, get_dialect("qwen2_5_vl"), limits=[own])
@@ -242,15 +246,13 @@ def random_box(rng: random.Random):
 
 def weak_box(kind: str, sample: GroundingSample, rng: random.Random):
     x1, y1, x2, y2 = sample.box
-    if kind == "noisy":
-        return sample.box if rng.random() < 0.3 else random_box(rng)
-    if kind == "random":
-        return random_box(rng)
-    if kind == "center":
-        return (0.25, 0.25, 0.75, 0.75)
-    assert kind == "half as large"
     w, h = (x2 - x1) / 4, (y2 - y1) / 4
-    return (x1 + w, y1 + h, x2 - w, y2 - h)
+    return {
+        "noisy": sample.box if rng.random() < 0.3 else random_box(rng),
+        "random": random_box(rng),
+        "center": (0.25, 0.25, 0.75, 0.75),
+        "half as large": (x1 + w, y1 + h, x2 - w, y2 - h),
+    }[kind]
 
 
 @pytest.mark.parametrize("kind", ["noisy", "random", "center", "half as large"])
@@ -268,33 +270,24 @@ def test_a_weak_model_read_rightly_raises_no_false_alarm(kind: str, name: str) -
 def test_a_weak_model_under_a_wrong_setting_is_still_seen_through() -> None:
     rng = random.Random(3)
     samples, dialect = toy_samples(100, 7), get_dialect("qwen3_vl")
-    responses = [Response(written(s, dialect, weak_box("noisy", s, rng))) for s in samples]
+    boxes = [s.box if rng.random() < 0.3 else random_box(rng) for s in samples]
+    responses = [Response(written(s, dialect, b)) for s, b in zip(samples, boxes, strict=True)]
     read_as = hint_of(responses, get_dialect("qwen2_5_vl"), samples).numbers["read_as"]
     assert "qwen3_vl" in read_as["names"]
     assert 0.2 < read_as["share"] < 0.45
 
 
-def test_more_hits_by_luckier_places_are_no_evidence() -> None:
-    """Always one box: as pixels it covers the middle, where all objects are."""
+def test_luckier_places_and_larger_boxes_are_no_evidence() -> None:
+    # Always one box: as pixels it covers the middle, where all objects are.
     samples = [
-        replace(
-            sample,
-            images=sample.images[:1],
-            widths=(400,),
-            heights=(400,),
-            targets=(Target(0, (0.25 + i / 1000, 0.25, 0.75, 0.75)),),
-        )
-        for i, sample in enumerate(SAMPLES)
+        sized(s, (400, 400), targets=(Target(0, (0.25 + i / 1000, 0.25, 0.75, 0.75)),))
+        for i, s in enumerate(SAMPLES)
     ]
     responses = [Response(f"[{100 + i % 3}, 100, 300, 300]") for i in range(N)]
     pixels = score_samples(samples, responses, get_dialect("pixels"))
     assert sum((score.iou or 0) >= 0.5 for score in pixels) == N
-    diagnosis = diagnose(samples, responses, NORM1000)
-    assert "dialect_hint" not in {f.kind for f in diagnosis.findings}
-
-
-def test_larger_boxes_on_a_few_images_are_no_evidence() -> None:
-    """Other limits that only make boxes larger hit more; not more than on other objects."""
+    assert hint_of(responses, NORM1000, samples) is None
+    # Other limits that only make boxes larger hit more; not more than on other objects.
     box = (0.3, 0.3, 0.7, 0.7)
     middle = [replace(s, targets=(Target(s.target_image, box),)) for s in SAMPLES[:20]]
     responses = [
@@ -302,28 +295,11 @@ def test_larger_boxes_on_a_few_images_are_no_evidence() -> None:
         *answers(get_dialect("norm1"), SAMPLES[20:]),
     ]
     assert hint_of(responses, get_dialect("norm1"), [*middle, *SAMPLES[20:]]) is None
-
-
-def test_widths_and_heights_are_not_claimed_where_no_box_is_inverted() -> None:
+    # Widths and heights are not claimed where no box is inverted.
     samples = toy_samples(60)
     responses = [Response(written(s, NORM1000, tuple(0.8 * v for v in s.box))) for s in samples]
     found = findings_of(responses, NORM1000, samples)
     assert not [f.title for f in found.values() if "width" in f.title]
-
-
-def test_too_few_answers_give_no_hint() -> None:
-    samples = toy_samples(5)
-    responses = answers(get_dialect("qwen3_vl"), samples)
-    assert hint_of(responses, get_dialect("norm1"), samples) is None
-
-
-def test_a_hint_changes_no_score() -> None:
-    responses, dialect = answers(get_dialect("qwen3_vl")), get_dialect("qwen2_5_vl")
-    diagnosis = diagnose(SAMPLES, responses, dialect)
-    assert list(diagnosis.scores) == score_samples(SAMPLES, responses, dialect)
-    hint = next(f for f in diagnosis.findings if f.severity == "hint")
-    assert "A hint, not a score" in hint.detail
-    assert hint.examples and set(hint.examples) == set(hint.numbers["read_as"]["boxes"])
 
 
 def test_only_valid_single_targets_are_evidence() -> None:
@@ -334,12 +310,9 @@ def test_only_valid_single_targets_are_evidence() -> None:
     responses = [*answers(NORM1000), Response("None."), Response("None.")]
     diagnosis = diagnose([*SAMPLES, *odd], responses, NORM1000)
     assert (diagnosis.n, diagnosis.single, diagnosis.with_target) == (N + 2, N, N + 1)
-
-
-def test_without_image_sizes_pixels_are_left_out() -> None:
-    samples = [replace(s, widths=(), heights=()) for s in SAMPLES]
-    hint = hint_of(answers(NORM1000), get_dialect("norm1"), samples)
-    assert "norm1000" in hint.numbers["read_as"]["names"]
+    absent = [replace(s, targets=()) for s in SAMPLES]
+    diagnosis = diagnose(absent, [Response("None.")] * N, NORM1000)
+    assert "without one true box" in conclude(diagnosis, ()).headline
 
 
 def test_an_image_too_long_for_a_resize_rule_costs_that_sample_alone() -> None:
@@ -405,20 +378,16 @@ FINDINGS = [
     ("I cannot see any image. Please provide it.", "norm1000", "image_talk", None, "lmms-eval.log"),
     ("No image was provided.", "norm1000", "no_box", "missing_image", "Let the images arrive"),
     ("抱歉，我无法查看您上传的图片。", "norm1000", "no_box", "missing_image", "images"),
-    ("请上传图片。", "norm1000", "image_talk", None, "lmms-eval.log"),
     ("图片中没有杯子。", "norm1000", "no_box", "words", "another --prompt"),
-    ("在图片中没有看到杯子。", "norm1000", "no_box", "words", "another --prompt"),
     ("It is on the table, left of the cup.", "norm1000", "no_box", "words", "another --prompt"),
     ("It is (120, 340).", "norm1000", "no_box", "point", "A model that only points"),
     ("About 3 of them.", "norm1000", "no_box", "other", "--dialect"),
     (GOOD, "qwen2_vl", "no_box", "other_form", "univg dialects"),
-    ("<loc0100><loc0200><loc0300><loc0400> cup", "norm1000", "no_box", "other_form", "dialects"),
     ("There is no such object.", "norm1000", "says_none", None, "--controls"),
     ("<think>first I look at", "norm1000", "unclosed", None, "max_new_tokens"),
     ("<think>so</think><answer>[1, 2", "norm1000", "unclosed", None, "max_new_tokens"),
     (f"{GOOD} or maybe [500, 500, 600, 600]", "norm1000", "several_boxes", None, "--prompt think"),
     ("[100, 200, 300, 1400]", "norm1000", "outside", None, "--dialect"),
-    ("[1100, 1200, 1300, 1400]", "norm1000", "outside", None, "--dialect"),
     ("[300, 200, 100, 400]", "norm1000", "invalid_box", None, "x, y, width, height"),
     ("[0.1, 0.2, 0.3, 0.4]", "norm1000", "small_numbers", None, "norm1"),
 ]
@@ -430,9 +399,8 @@ def test_what_an_answer_shows(text, dialect, kind, instead, advice) -> None:
     own = get_dialect(dialect)
     good = written(SAMPLES[0], own)
     samples = toy_samples(24)
-    finding = findings_of([Response(text if i % 2 else good) for i in range(24)], own, samples)[
-        kind
-    ]
+    mixed = [Response(text if i % 2 else good) for i in range(24)]
+    finding = findings_of(mixed, own, samples)[kind]
     assert finding.severity in ("problem", "warning")
     assert advice in finding.remedy
     assert finding.examples[0] == "toy-001"
@@ -520,15 +488,10 @@ def test_a_published_rule_that_reads_otherwise_is_reported() -> None:
     assert {score.iou for score in diagnosis.scores} == {0.0}
 
 
-@pytest.mark.parametrize(
-    ("k", "n", "severity"),
-    [(0, 50, "note"), (1, 50, "note"), (8, 50, "warning"), (30, 50, "problem"), (3, 3, "problem")],
-)
-def test_severity_of_a_share(k: int, n: int, severity: str) -> None:
-    assert severity_of(k, n) == severity
-
-
-def test_unequal_lengths_are_refused() -> None:
+def test_severity_of_a_share() -> None:
+    shares = [(0, 50), (1, 50), (8, 50), (30, 50), (3, 3)]
+    expected = ["note", "note", "warning", "problem", "problem"]
+    assert [severity_of(k, n) for k, n in shares] == expected
     with pytest.raises(UserError, match="40 samples, 1 responses"):
         diagnose(SAMPLES, [Response(GOOD)], NORM1000)
 
@@ -552,9 +515,7 @@ def test_what_survives_is_a_ratio_of_macro_means() -> None:
     assert result.low is not None
     assert 0.0 <= result.low <= 1 / 6 <= (result.high or math.inf)
     assert result.tasks["a"] == (1.0, 0.25, 4)
-
-
-def test_samples_that_a_control_leaves_out_count_on_neither_side() -> None:
+    # Samples that a control leaves out count on neither side.
     result = compare_control("permuted", run_of([1, 0, 1, 0]), run_of([1, 0, 1, 0])[:2])
     assert (result.n, result.score, result.survives) == (2, 0.5, 1.0)
     with pytest.raises(UserError, match="no sample in common"):
@@ -575,27 +536,22 @@ def test_the_interval_covers_the_true_ratio() -> None:
 
 def test_controls_show_images_that_are_not_used_and_shortcuts() -> None:
     values, same, other = [1, 0] * 20, [f"box {i}" for i in range(40)], ["other"] * 40
-    normal = run_of(values, texts=same)
-
-    def found(control: str, controlled: list[SampleValue], base=normal) -> CheckFinding:
-        (finding,) = control_findings([compare_control(control, base, controlled)])
-        return finding
-
-    unused = found("blank", run_of(values, texts=same))
-    assert (unused.kind, unused.severity) == ("images_not_used", "problem")
-    shortcut = found("swapped", run_of(values, texts=other))
-    assert (shortcut.kind, shortcut.severity) == ("shortcut", "warning")
-    cut = found("cut", run_of(values, texts=same))
-    assert (cut.kind, cut.severity) == ("control", "note")
-    fine = found("blank", run_of([0] * 40, texts=other))
-    assert fine.severity == "note"
+    normal, failed = run_of(values, texts=same), run_of([0] * 40, texts=other)
+    for control, controlled, kind, severity in (
+        ("blank", run_of(values, texts=same), "images_not_used", "problem"),
+        ("swapped", run_of(values, texts=other), "shortcut", "warning"),
+        ("cut", run_of(values, texts=same), "control", "note"),
+        ("blank", failed, "control", "note"),
+    ):
+        (found,) = control_findings([compare_control(control, normal, controlled)])
+        assert (found.kind, found.severity) == (kind, severity)
     # None of 40: at most 8.8 % (Wilson), of a score of 50 %.
-    assert fine.title.startswith("0 % of the score") and "interval 0 to 18" in fine.title
-    low = found("blank", run_of([0] * 40, texts=other), run_of([1] + [0] * 39))
-    assert "so low a score says nothing" in low.title
-    nothing = compare_control("blank", run_of([0, 0]), run_of([0, 0]))
-    assert (nothing.survives, nothing.low, nothing.high) == (None, None, None)
-    assert control_findings([nothing])[0].severity == "note"
+    assert found.title.startswith("0 % of the score") and "interval 0 to 18" in found.title
+    low = compare_control("blank", run_of([1] + [0] * 39), failed)
+    assert "so low a score says nothing" in control_findings([low])[0].title
+    without = compare_control("blank", run_of([0, 0]), run_of([0, 0]))
+    assert (without.survives, without.low, without.high) == (None, None, None)
+    assert control_findings([without])[0].severity == "note"
 
 
 def test_variants_are_compared_on_pairs_and_corrected() -> None:
@@ -664,26 +620,18 @@ def test_a_weak_model_is_no_wrong_set_up() -> None:
         (20, "The set-up is fine."),
     ],
 )
-def test_few_samples_do_not_make_a_set_up_fine(n: int, headline: str) -> None:
-    for all_right in (True, False):
-        boxes = [s.box if all_right else (0, 0, 0.03 + i / 1000, 0.03)
-                 for i, s in enumerate(SAMPLES[:n])]  # fmt: skip
-        responses = [
-            Response(written(s, NORM1000, box)) for s, box in zip(SAMPLES[:n], boxes, strict=True)
-        ]
-        diagnosis = diagnose(SAMPLES[:n], responses, NORM1000)
-        said = conclude(diagnosis, diagnosis.findings)
-        assert said.status == "fine"
-        if all_right or n < 20:
-            assert said.headline == headline
-        assert ("need about 20 samples" in said.text) == (n < 20)
-        assert f"of {n} answer{'' if n == 1 else 's'}." in said.text
-
-
-def test_samples_without_a_single_true_box_show_nothing_about_reading() -> None:
-    samples = [replace(s, targets=()) for s in SAMPLES]
-    diagnosis = diagnose(samples, [Response("None.")] * N, NORM1000)
-    assert "without one true box" in conclude(diagnosis, ()).headline
+@pytest.mark.parametrize("all_right", [True, False])
+def test_few_samples_do_not_make_a_set_up_fine(n: int, headline: str, all_right: bool) -> None:
+    responses = [
+        Response(written(s, NORM1000, s.box if all_right else (0, 0, 0.03 + i / 1000, 0.03)))
+        for i, s in enumerate(SAMPLES[:n])
+    ]
+    diagnosis = diagnose(SAMPLES[:n], responses, NORM1000)
+    said = conclude(diagnosis, diagnosis.findings)
+    assert said.status == "fine"
+    assert said.headline == headline or (n == 20 and not all_right)
+    assert ("need about 20 samples" in said.text) == (n < 20)
+    assert f"of {n} answer{'' if n == 1 else 's'}." in said.text
 
 
 @pytest.mark.parametrize(

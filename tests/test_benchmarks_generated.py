@@ -48,9 +48,13 @@ def toy(tmp_path: Path) -> Toy:
     return Toy(tmp_path)
 
 
-def test_one_build_and_another_when_settings_change(toy: Toy) -> None:
+def test_one_build_and_another_when_settings_change(toy: Toy, monkeypatch) -> None:
     folder = toy.ensure()
-    assert toy.ensure() == folder == toy.root / "toy"
+    assert folder == toy.root / "toy"
+    with monkeypatch.context() as patch:
+        # A build that is there needs no lock, as in a data root that can only be read.
+        patch.setattr(generated, "file_lock", None)
+        assert toy.ensure() == folder
     assert toy.builds == 1
     toy.ensure(n=3)
     assert toy.builds == 2
@@ -73,13 +77,6 @@ def test_a_build_that_lost_a_file_is_made_again(toy: Toy, name: str) -> None:
     assert load_manifest("toy", toy.root)["fingerprint"] != "0" * 64
 
 
-def test_a_build_that_is_there_needs_no_lock(toy: Toy, monkeypatch) -> None:
-    """As in a data root that can only be read."""
-    folder = toy.ensure()
-    monkeypatch.setattr(generated, "file_lock", None)
-    assert toy.ensure() == folder
-
-
 def test_an_interrupted_build_leaves_the_old_one(toy: Toy) -> None:
     toy.ensure()
     before = load_manifest("toy", toy.root)
@@ -98,15 +95,12 @@ def test_a_foreign_folder_is_not_deleted(toy: Toy) -> None:
     folder = toy.root / "toy"
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"exists but is no build of toy.*move it away"):
+    with pytest.raises(UserError, match="move it away"):
         toy.ensure()
     assert (folder / "notes.txt").read_text() == "mine"
     (folder / "manifest.json").write_text("{broken")
-    with pytest.raises(UserError, match=r"no readable manifest.json"):
+    with pytest.raises(UserError, match="no readable manifest"):
         toy.ensure()
-
-
-def test_a_data_root_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (toy.root / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write to .*UNIVG_DATA"):
-        Toy(tmp_path / "file" / "data").ensure()
+        Toy(toy.root / "file" / "data").ensure()

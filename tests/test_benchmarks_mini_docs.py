@@ -1,4 +1,4 @@
-"""docs/univg_mini.md shows the questions that the generator really makes."""
+"""docs/univg_mini.md shows the samples that the generator really makes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from univg_eval.benchmarks.synthetic.mini import TASKS
+from univg_eval.benchmarks.synthetic.mini import TASKS, generate
 from univg_eval.benchmarks.synthetic.mini.blind import BASELINES, best_fixed_box, blind_accuracy
 from univg_eval.benchmarks.synthetic.mini.gallery import (
     EXAMPLES,
@@ -26,7 +26,7 @@ def section(page: str, task: str) -> str:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_each_task_has_its_picture_its_questions_and_its_kinds(page, repo_root, task):
+def test_each_task_has_its_image_and_its_instructions(page, repo_root, task):
     text = section(page, task)
     assert f"![{task}](images/mini/{task}.png)" in text
     for item in example_items(task):
@@ -42,8 +42,7 @@ def test_each_task_has_its_picture_its_questions_and_its_kinds(page, repo_root, 
 
 
 def test_the_gallery_is_complete(tmp_path):
-    assert tuple(EXAMPLES) == TASKS
-    assert [path.stem for path in write_gallery(tmp_path / "new")] == list(TASKS)
+    assert [path.stem for path in write_gallery(tmp_path / "new")] == list(EXAMPLES) == list(TASKS)
 
 
 def table_row(page: str, task: str) -> list[float]:
@@ -59,12 +58,10 @@ def test_the_table_of_blind_answers_is_measured(page, task):
 
 
 def test_blind_answers_by_hand():
-    """Two questions worked out by hand from their objects."""
-    from univg_eval.benchmarks.synthetic.mini import generate
-
+    """Two samples worked out by hand from their objects."""
     items = [generate("lisa_val", seed=5, index=index) for index in (0, 1)]
-    expected = sum(1 / len(item.objects[0]) for item in items) / 2
     measured = blind_accuracy("lisa_val", fixed=items[0].box, n=2, seed=5)
+    expected = sum(1 / len(item.objects[0]) for item in items) / 2
     assert measured["any_object"] == pytest.approx(expected)
     assert measured["fixed"] >= 0.5
     assert measured["full"] == 0.0

@@ -1,4 +1,4 @@
-"""The truth of every question of photos, found a second time without the code that made it."""
+"""The truth of every sample of photos, found a second time without the code that made it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from univg_eval.samples import fingerprint, load_manifest, load_samples
 
 FINGERPRINT = "a91a88d877f32fa13e2711b8ee2ff344b7c3f0c90db1f15f8ff227e7fdcc12d1"
 MEASURED = ("photos", "large")
-"""Tasks that have one question for each measured box."""
+"""Tasks that have one sample for each measured box."""
 COLORS = {
     "red": (222, 28, 28),
     "green": (10, 150, 30),
@@ -55,13 +55,23 @@ def samples(root):
 
 
 @pytest.fixture(scope="module")
-def pictures(root):
+def shown_images(root):
     """sample → its images as (height, width, 3) arrays of int16."""
     return lambda sample: [np.asarray(i, dtype=np.int16) for i in open_images(sample, root)]
 
 
 def of(samples, task):
     return [sample for sample in samples if sample.task == task]
+
+
+def photo_of(name):
+    photo = next(photo for photo in read_sources()[0] if photo.name == name)
+    return load_photo(photo).astype(np.int16)
+
+
+def annotation_of(sample) -> Annotation:
+    expression = sample.extra.get("object") or sample.extra["expression"]
+    return next(a for a in read_sources()[1] if a.expression == expression)
 
 
 def pixel_box(sample):
@@ -100,11 +110,11 @@ def resized(picture, wh):
     return np.asarray(image.resize(wh, Image.Resampling.BICUBIC), dtype=np.int16)
 
 
-def test_some_hundred_questions(samples, root):
+def test_samples_and_manifest(samples, root):
+    assert fingerprint(samples) == FINGERPRINT
     assert len(samples) == 116
-    assert Counter(sample.task for sample in samples) == {
-        task: 16 if task in MEASURED else 14 for task in TASKS
-    }
+    counts = Counter(sample.task for sample in samples)
+    assert counts == {task: 16 if task in MEASURED else 14 for task in TASKS}
     assert (
         *("photos", "find_crop", "difference", "second_view", "moving_patch", "which_photo"),
         *("large", "easy"),
@@ -119,22 +129,16 @@ def test_some_hundred_questions(samples, root):
     assert len({photo["sha256"] for photo in manifest["photos"]}) == 6
 
 
-def test_the_questions_are_the_same_everywhere(samples):
-    assert fingerprint(samples) == FINGERPRINT
-
-
-def test_measured_boxes_are_handed_on_unchanged(samples, pictures):
-    photos, annotations = read_sources()
-    by_name = {photo.name: photo for photo in photos}
-    for sample, annotation in zip(of(samples, "photos"), annotations, strict=True):
+def test_measured_boxes_are_handed_on_unchanged(samples, shown_images):
+    for sample, annotation in zip(of(samples, "photos"), read_sources()[1], strict=True):
         assert sample.instruction == f"Locate {annotation.expression}."
         np.testing.assert_allclose(pixel_box(sample), annotation.bbox, atol=1e-9)
-        (picture,) = pictures(sample)
-        assert (picture == load_photo(by_name[annotation.photo])).all()
+        (picture,) = shown_images(sample)
+        assert (picture == photo_of(annotation.photo)).all()
         assert sample.cluster == f"photos-{annotation.photo}"
 
 
-def test_large_asks_the_same_on_photographs_larger_than_common_pixel_limits(samples, pictures):
+def test_large_asks_the_same_on_photographs_larger_than_common_pixel_limits(samples, shown_images):
     """Averaged over blocks of its enlargement, a picture is the photograph again."""
     small = of(samples, "photos")
     assert len({image for sample in of(samples, "large") for image in sample.images}) == 6
@@ -146,7 +150,7 @@ def test_large_asks_the_same_on_photographs_larger_than_common_pixel_limits(samp
         assert large_wh[0] / large_wh[1] == pytest.approx(wh[0] / wh[1], rel=2e-3)
     pairs = zip(small, of(samples, "large"), strict=True)
     for one, other in {other.images[0]: (one, other) for one, other in pairs}.values():
-        (photo,), (picture,) = pictures(one), pictures(other)
+        (photo,), (picture,) = shown_images(one), shown_images(other)
         assert picture.shape[1::-1] == other.image_sizes[0]
         image = Image.fromarray(picture.astype(np.uint8))
         back = np.asarray(image.resize(one.image_sizes[0], Image.Resampling.BOX), dtype=np.int16)
@@ -163,9 +167,9 @@ def test_the_measured_boxes_are_those_that_were_published(shared_dir):
     ]
 
 
-def test_a_crop_is_found_at_its_box_and_nowhere_else(samples, pictures):
+def test_a_crop_is_found_at_its_box_and_nowhere_else(samples, shown_images):
     for sample in of(samples, "find_crop"):
-        crop, photo = pictures(sample)
+        crop, photo = shown_images(sample)
         box = pixel_box(sample)
         width, height = (box[2:] - box[:2]).round().astype(int)
         place, score, elsewhere = best_matches(photo, resized(crop, (width, height)))
@@ -174,44 +178,33 @@ def test_a_crop_is_found_at_its_box_and_nowhere_else(samples, pictures):
         assert min(crop.shape[:2]) >= 56
 
 
-def test_the_two_pictures_differ_within_the_box_and_only_there(samples, pictures):
-    kinds = Counter()
+def test_the_two_shown_images_differ_within_the_box_and_only_there(samples, shown_images):
+    kinds, removed = Counter(), set()
     for sample in of(samples, "difference"):
-        before, after = pictures(sample)
+        before, after = shown_images(sample)
         change = np.abs(after - before).max(axis=-1)
         box = tight(change > 0)
         np.testing.assert_allclose(pixel_box(sample), box, atol=1e-6)
         inside = cut(change, box)
         assert (inside >= 24).mean() >= 0.5 and inside.mean() >= 30
         kinds[sample.extra["kind"]] += 1
+        if sample.extra["kind"] == "removed":
+            removed.add(sample.extra["object"])
+            assert box_iou(pixel_box(sample), np.array(annotation_of(sample).bbox)) > 0.75
         # Something that does not belong stands in both, so one picture alone tells nothing.
-        photo = load_photo(named_photo(sample.cluster.removeprefix("photos-"))).astype(np.int16)
+        photo = photo_of(sample.cluster.removeprefix("photos-"))
         assert (cut(before, box) == cut(photo, box)).all()
         both = (np.abs(before - photo).max(axis=-1) > 0) & (change == 0)
         assert both.sum() > 1000
     assert kinds == {"pasted": 7, "removed": 7}
+    assert len(removed) == 7
 
 
-def named_photo(name):
-    return next(photo for photo in read_sources()[0] if photo.name == name)
-
-
-def named_object(sample) -> Annotation:
-    return next(a for a in read_sources()[1] if a.expression == sample.extra["object"])
-
-
-def test_what_was_removed_stood_in_the_box(samples):
-    removed = [s for s in of(samples, "difference") if s.extra["kind"] == "removed"]
-    assert len({sample.extra["object"] for sample in removed}) == 7
-    for sample in removed:
-        assert box_iou(pixel_box(sample), np.array(named_object(sample).bbox)) > 0.75
-
-
-def test_the_second_view_is_that_homography_and_its_box_the_warped_region(samples, pictures):
+def test_the_second_view_is_that_homography_and_its_box_the_warped_region(samples, shown_images):
     """Drawn again by another library: the picture, and a mask of the marked box."""
     for sample in of(samples, "second_view"):
-        photo, view = pictures(sample)
-        annotation = named_object(sample)
+        photo, view = shown_images(sample)
+        annotation = annotation_of(sample)
         back = np.linalg.inv(np.array(sample.extra["homography"]))
         coefficients = tuple((back / back[2, 2]).ravel()[:8])
         wh = view.shape[1], view.shape[0]
@@ -246,10 +239,10 @@ def test_the_second_view_is_that_homography_and_its_box_the_warped_region(sample
         assert sample.extra["question_box_image"] == 0
 
 
-def test_one_object_moves_in_equal_steps_and_another_rests(samples, pictures):
+def test_one_object_moves_in_equal_steps_and_another_rests(samples, shown_images):
     for sample in of(samples, "moving_patch"):
-        frames = pictures(sample)
-        photo = load_photo(named_photo(sample.cluster.removeprefix("photos-"))).astype(np.int16)
+        frames = shown_images(sample)
+        photo = photo_of(sample.cluster.removeprefix("photos-"))
         always = np.logical_and.reduce([(f == frames[0]).all(axis=-1) for f in frames])
         found = []
         for frame in frames:
@@ -263,19 +256,16 @@ def test_one_object_moves_in_equal_steps_and_another_rests(samples, pictures):
         assert sample.target_image == 2 and len(frames) == 5
 
 
-def test_the_photograph_that_holds_it_is_the_target(samples, pictures):
-    _, annotations = read_sources()
-    expressions = {annotation.expression: annotation for annotation in annotations}
+def test_the_photograph_that_holds_it_is_the_target(samples, shown_images):
     positions: Counter[int] = Counter()
     for sample in of(samples, "which_photo"):
-        images = pictures(sample)
+        images = shown_images(sample)
         box = pixel_box(sample)
         if sample.extra["kind"] == "expression":
-            annotation = expressions[sample.extra["expression"]]
+            annotation = annotation_of(sample)
             assert annotation.expression in sample.instruction
             np.testing.assert_allclose(box, annotation.bbox, atol=1e-9)
-            target = images[sample.target_image]
-            assert (target == load_photo(named_photo(annotation.photo))).all()
+            assert (images[sample.target_image] == photo_of(annotation.photo)).all()
             shown = {image.rsplit("/", 1)[1].removesuffix(".png") for image in sample.images}
             assert not shown & set(annotation.unclear_beside)
             positions[sample.target_image] += 1
@@ -296,10 +286,10 @@ def test_the_photograph_that_holds_it_is_the_target(samples, pictures):
     assert sorted(positions.values()) == [4, 5, 5]
 
 
-def test_an_easy_scene_holds_its_one_shape(samples, pictures):
+def test_an_easy_scene_holds_its_one_shape(samples, shown_images):
     for sample in of(samples, "easy"):
         color = re.fullmatch(r"Locate the (\w+) \w+\.", sample.instruction).group(1)
-        (picture,) = pictures(sample)
+        (picture,) = shown_images(sample)
         near = {
             name: (np.abs(picture - np.array(rgb)).max(axis=-1) < 20)
             for name, rgb in COLORS.items()
@@ -308,33 +298,23 @@ def test_an_easy_scene_holds_its_one_shape(samples, pictures):
         assert not any(mask.any() for mask in near.values())
 
 
-def best_fixed_box(truth):
-    """Most questions of a task that one box of a 14 x 14 grid answers."""
-    marks = np.arange(15) / 14
-    spans = [(a, b) for a, b in itertools.combinations(marks, 2)]
-    grid = np.array([(x1, y1, x2, y2) for (x1, x2), (y1, y2) in itertools.product(spans, spans)])
-    return sum((box_iou(grid, box) >= 0.5).astype(int) for box in truth).max()
-
-
-def test_the_page_states_what_answers_without_looking_score(samples, repo_root):
+def test_the_page_states_the_set_and_what_answers_without_looking_score(samples, repo_root):
     page = (repo_root / "docs" / "photos.md").read_text(encoding="utf-8")
     table = page.split("## What answers without looking score")[1]
+    spans = list(itertools.combinations(np.arange(15) / 14, 2))
+    grid = np.array([(x1, y1, x2, y2) for (x1, x2), (y1, y2) in itertools.product(spans, spans)])
     for task in TASKS:
         truth = np.array([sample.box for sample in of(samples, task)])
+        assert f"| `{task}` | {len(truth)} | " in page
         hits = [
             (box_iou(truth, np.array(guess)) >= 0.5).sum()
             for guess in ((0.25, 0.25, 0.75, 0.75), (0.0, 0.0, 1.0, 1.0))
         ]
-        cells = [f"{n}/{len(truth)}" if n else "0" for n in (*hits, best_fixed_box(truth))]
-        assert f"| {task} | {' | '.join(cells)} |" in table
         # Only the saucer covers more than half of its photograph.
         assert hits == [0, 1 if task in MEASURED else 0]
-
-
-def test_the_page_names_tasks_photographs_and_licences(samples, repo_root):
-    page = (repo_root / "docs" / "photos.md").read_text(encoding="utf-8")
-    for task, count in Counter(sample.task for sample in samples).items():
-        assert f"| `{task}` | {count} | " in page
+        best = sum((box_iou(grid, box) >= 0.5).astype(int) for box in truth).max()
+        cells = [f"{n}/{len(truth)}" if n else "0" for n in (*hits, best)]
+        assert f"| {task} | {' | '.join(cells)} |" in table
     for photo in read_sources()[0]:
         (row,) = [line for line in page.splitlines() if line.startswith(f"| {photo.name} |")]
         assert f"{photo.width}x{photo.height}" in row and photo.package in row
@@ -344,16 +324,12 @@ def test_the_page_names_tasks_photographs_and_licences(samples, repo_root):
 
 def test_what_changes_faintly_outside_the_box_is_undone():
     before = np.full((40, 60, 3), 100, dtype=np.uint8)
-    after = before.copy()
+    after, faint, scattered = before.copy(), before.copy(), before.copy()
     after[10:20, 30:50, 1] = 180
     after[0, 0] = 110  # fainter than what counts as visible
     settled, box = settle(before, after)
     assert box == (30, 10, 50, 20)
     assert (settled[0, 0] == 100).all() and (settled[10:20, 30:50] == after[10:20, 30:50]).all()
-    faint = before.copy()
-    faint[10:20, 30:50] = 125
-    assert settle(before, faint) is None  # seen by the threshold of a pixel, not by the mean
-    scattered = before.copy()
-    scattered[::10, ::10] = 255
-    assert settle(before, scattered) is None  # too small a part of its box
-    assert settle(before, before) is None
+    faint[10:20, 30:50] = 125  # seen by the threshold of a pixel, not by the mean
+    scattered[::10, ::10] = 255  # too small a part of its box
+    assert [settle(before, other) for other in (faint, scattered, before)] == [None] * 3

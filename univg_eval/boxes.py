@@ -17,6 +17,7 @@ import numpy.typing as npt
 __all__ = [
     "Box",
     "box_iou",
+    "box_text",
     "center_in_box",
     "clip_box",
     "clip_boxes",
@@ -146,3 +147,8 @@ def center_in_box(a: npt.ArrayLike, b: npt.ArrayLike) -> Any:
         & (center_y <= b_boxes[..., 3])
     )
     return inside[()]
+
+
+def box_text(box: Sequence[float], digits: int = 4) -> str:
+    """A box as text: ``[0.1, 0.25, 0.5, 0.75]``, at most so many significant digits."""
+    return "[" + ", ".join(f"{value:.{digits}g}" for value in box) + "]"

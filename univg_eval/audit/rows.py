@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from univg_eval.audit.findings import NEAR_DUPLICATE_IOU, Case
-from univg_eval.boxes import Box, box_iou, is_valid_box
+from univg_eval.boxes import Box, box_iou, box_text, is_valid_box
 from univg_eval.samples import GroundingSample
 
 __all__ = ["NEAR_DUPLICATE_TEXT", "compare_rows", "count_notes"]
@@ -55,7 +55,7 @@ def _own_faults(sample: GroundingSample) -> Iterator[Case]:
     for number, target in enumerate(sample.targets, start=1):
         if not is_valid_box(target.box):
             on = f"target {number} on image {target.image + 1}"
-            yield case("invalid_box", f"{on} is {_box_text(target.box)}")
+            yield case("invalid_box", f"{on} is {box_text(target.box, 6)}")
         if target.mask is not None and sample.image_sizes is not None:
             width, height = sample.image_sizes[target.image]
             if target.mask.get("size") != [height, width]:
@@ -66,7 +66,7 @@ def _own_faults(sample: GroundingSample) -> Iterator[Case]:
                     sample.images[target.image],
                 )
     doubled = [
-        f"{_box_text(box)} is on image {image + 1} {n} times"
+        f"{box_text(box, 6)} is on image {image + 1} {n} times"
         for (image, box), n in Counter(_rounded_targets(sample)).items()
         if n > 1
     ]
@@ -86,10 +86,6 @@ def _identity(sample: GroundingSample) -> tuple[Any, ...]:
 
 def _rounded_targets(sample: GroundingSample) -> list[tuple[int, tuple[float, ...]]]:
     return [(t.image, tuple(round(value, 6) for value in t.box)) for t in sample.targets]
-
-
-def _box_text(box: Sequence[float]) -> str:
-    return "[" + ", ".join(f"{value:g}" for value in box) + "]"
 
 
 def _near_duplicates(samples: Sequence[GroundingSample], by_target_image: bool) -> Iterator[Case]:

@@ -34,6 +34,8 @@ Size = tuple[int, int]
 Order = Literal["xyxy", "yxyx"]
 Numbers = tuple[float, ...]
 
+_NO_BOXES = "this family points at objects and writes no boxes; choose another model"
+
 
 def _steps(low: float, high: float, largest: int) -> tuple[int, int]:
     """Two edges in steps, rounded to the nearest and clipped to [0, largest]."""
@@ -57,7 +59,7 @@ def _size(image_wh: Size | None, what: str) -> Size:
     if image_wh is None:
         raise UserError(
             f"these coordinates are {what}, but the image's size is not given; pass image_wh="
-            "(width, height) of the original in pixels (image_sizes where several images are read)"
+            "(width, height) in pixels, or image_sizes for several images"
         )
     return image_wh
 
@@ -67,6 +69,7 @@ class Space(ABC):
 
     Attributes:
         kind: short name of the kind, as in ``univg dialects --json``.
+        order: order of the written numbers.
         needs_image_size: conversion is impossible without the original image's size.
         needs_input_size: the numbers refer to the image as the model saw it.
     """
@@ -74,6 +77,7 @@ class Space(ABC):
     __slots__ = ()
 
     kind: str = ""
+    order: str = "xyxy"
     needs_image_size: bool = False
     needs_input_size: bool = False
 
@@ -81,11 +85,6 @@ class Space(ABC):
     def uses_input_size(self) -> bool:
         """Whether a given input size is what conversion divides by."""
         return self.needs_input_size
-
-    @property
-    def order(self) -> str:
-        """Order of the written numbers."""
-        return "xyxy"
 
     def describe(self) -> str:
         """The scale in a few words."""
@@ -122,20 +121,15 @@ class NormInt(Space):
 
     Attributes:
         divisor: denominator of both axes.
-        written_order: ``yxyx`` where y comes first.
+        order: ``yxyx`` where y comes first.
         largest: largest number that the family writes (999 where 1000 does not occur).
     """
 
     divisor: int = 1000
-    written_order: Order = "xyxy"
+    order: Order = "xyxy"
     largest: int = 1000
 
     kind = "norm_int"
-
-    @property
-    def order(self) -> str:
-        """Order of the written numbers."""
-        return self.written_order
 
     def _scale(self) -> str:
         return f"value / {self.divisor}"
@@ -143,13 +137,13 @@ class NormInt(Space):
     def _read(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
         a, b, c, d = raw
         k = self.divisor
-        if self.written_order == "xyxy":
+        if self.order == "xyxy":
             return (a / k, b / k, c / k, d / k)
         return (b / k, a / k, d / k, c / k)
 
     def _write(self, box: Box, image_wh: Size | None, input_wh: Size | None) -> Numbers:
         x1, y1, x2, y2 = _box_steps(box, (self.divisor,) * 2, (self.largest,) * 2)
-        return (x1, y1, x2, y2) if self.written_order == "xyxy" else (y1, x1, y2, x2)
+        return (x1, y1, x2, y2) if self.order == "xyxy" else (y1, x1, y2, x2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +180,7 @@ class PatchGrid(Space):
     side: int = 32
 
     kind = "patch_grid"
-
-    @property
-    def order(self) -> str:
-        """Order of the written numbers."""
-        return "upper-left cell, lower-right cell"
+    order = "upper-left cell, lower-right cell"
 
     def _scale(self) -> str:
         return f"{self.side} x {self.side} cells"
@@ -202,13 +192,8 @@ class PatchGrid(Space):
         row2, column2 = divmod(lower_right, self.side)
         if row1 == row2 or column1 == column2:
             return (column1 * cell, row1 * cell, (column2 + 1) * cell, (row2 + 1) * cell)
-        half = cell / 2
-        return (
-            column1 * cell + half,
-            row1 * cell + half,
-            column2 * cell + half,
-            row2 * cell + half,
-        )
+        x1, y1, x2, y2 = (n * cell + cell / 2 for n in (column1, row1, column2, row2))
+        return (x1, y1, x2, y2)
 
     def _write(self, box: Box, image_wh: Size | None, input_wh: Size | None) -> Numbers:
         # The cell that holds the upper-left corner, the last that the lower-right corner reaches.
@@ -364,9 +349,7 @@ class InputPixels(_Pixels):
         if image_wh is None:
             raise UserError(
                 "these coordinates are pixels of the resized input, but neither the input's size "
-                "nor the image's is given; pass input_wh=(width, height) as the model saw it, or "
-                "image_wh= of the original (input_sizes or image_sizes where several images are "
-                "read)"
+                "nor the image's is given; pass input_wh= or image_wh=, (width, height) in pixels"
             )
         return self.input_size(image_wh)
 
@@ -378,20 +361,13 @@ class Points(Space):
     divisor: int = 100
 
     kind = "points"
-
-    @property
-    def order(self) -> str:
-        """Order of the written numbers."""
-        return "x, y"
+    order = "x, y"
 
     def _scale(self) -> str:
         return f"points, value / {self.divisor}"
 
     def _read(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
-        raise UserError("this family points at objects and writes no boxes")
+        raise UserError(_NO_BOXES)
 
     def _write(self, box: Box, image_wh: Size | None, input_wh: Size | None) -> Numbers:
-        raise UserError(
-            "this family points at objects and writes no boxes; score its points against masks "
-            "or boxes instead, or choose another model"
-        )
+        raise UserError(_NO_BOXES)

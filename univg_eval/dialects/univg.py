@@ -4,8 +4,10 @@ model_type alone does not tell these models from Qwen2-VL; form and scale are th
 dialect ``qwen2_vl`` reads them alike. What differs is the prompt.
 """
 
+from dataclasses import replace
+
 from univg_eval.dialects.family import Confidence, Dialect, NormInt
-from univg_eval.dialects.qwen import QWEN_PAIRS
+from univg_eval.dialects.qwen import QWEN2_VL, QWEN_PAIRS
 
 DIALECTS = (
     Dialect(
@@ -26,21 +28,12 @@ DIALECTS = (
         ),
         notes=("boxes inside <think> are no answers",),
     ),
-    Dialect(
+    replace(
+        QWEN2_VL,
         name="migician",
+        model_types=(),
         families=("Migician",),
         form="It's in the third image. <|box_start|>(x1,y1),(x2,y2)<|box_end|>",
-        space=NormInt(1000),
-        confidence=Confidence("high", "high", "high"),
-        template="<|box_start|>({},{}),({},{})<|box_end|>",
-        labelled_template=(
-            "<|object_ref_start|>{label}<|object_ref_end|><|box_start|>({},{}),({},{})<|box_end|>"
-        ),
-        # Word for word as published with MIG-Bench, misspelling included.
-        prompt_suffix=(
-            "Format:<|box_start|>(x1,y1),(x2,y2)<|box_end|>. Don't generate addtional words."
-        ),
-        grammar=QWEN_PAIRS,
         sources=("thunlp/Migician README.md and issue 7",),
         notes=("which image shows the object stands in words only",),
     ),

@@ -3,20 +3,18 @@
 Its InternVL variant writes bare lists on 0-1000: that is the dialect ``internvl``.
 """
 
-from univg_eval.dialects.family import Confidence, Dialect, InputPixels
-from univg_eval.dialects.qwen import BBOX_2D, BBOX_2D_LABELLED, QWEN_JSON
+from dataclasses import replace
+
+from univg_eval.dialects.qwen import QWEN2_5_VL
 
 DIALECTS = (
-    Dialect(
+    replace(
+        QWEN2_5_VL,
         name="vlm_r1",
+        model_types=(),
         families=("VLM-R1 Qwen2.5-VL-3B-REC", "VLM-R1 Qwen2.5-VL-3B-OVD"),
         form='<think>...</think><answer>{"bbox_2d": [x1, y1, x2, y2]}</answer>, or a ```json list',
-        space=InputPixels(28, 3136, 12845056),
-        confidence=Confidence("high", "high", "high"),
-        template=BBOX_2D,
-        labelled_template=BBOX_2D_LABELLED,
         prompt_suffix="Output the final answer in JSON format.",
-        grammar=QWEN_JSON,
         sources=(
             "om-ai-lab/VLM-R1 src/eval/test_rec_r1.py and qwen_module.py",
             "om-ai-lab/VLM-R1 issue 198",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from univg_eval.boxes import Box, is_valid_box
+from univg_eval.boxes import Box, box_text, is_valid_box
 from univg_eval.errors import UserError
 from univg_eval.images.reading import load_image, load_reference
 
@@ -28,7 +28,6 @@ __all__ = [
     "DrawnBox",
     "Panel",
     "RunStyle",
-    "box_text",
     "draw_boxes",
     "draw_panel",
     "run_style",
@@ -316,8 +315,3 @@ def _dashes(
             if end == length:
                 break
             start = end
-
-
-def box_text(box: Box) -> str:
-    """A box as text: ``[0.1, 0.25, 0.5, 0.75]``, at most four significant digits."""
-    return "[" + ", ".join(f"{value:.4g}" for value in box) + "]"

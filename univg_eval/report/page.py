@@ -17,9 +17,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from univg_eval.boxes import box_text
 from univg_eval.errors import UserError
 from univg_eval.files import write_text_atomically
-from univg_eval.report.drawing import VIEW_SIDE, Panel, box_text, draw_panel
+from univg_eval.report.drawing import VIEW_SIDE, Panel, draw_panel
 from univg_eval.report.text import printable
 from univg_eval.report.thumbnails import as_webp
 

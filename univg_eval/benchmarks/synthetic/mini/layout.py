@@ -28,9 +28,9 @@ __all__ = [
     "Maker",
     "RetryScene",
     "SpotBox",
-    "box_text",
     "centre",
     "distance",
+    "instruction_box",
     "nth",
     "ordinal",
     "other_colors",
@@ -68,7 +68,7 @@ def to_norm(spot: SpotBox) -> Box:
     return (spot[0] / LATTICE, spot[1] / LATTICE, spot[2] / LATTICE, spot[3] / LATTICE)
 
 
-def box_text(box: Box) -> str:
+def instruction_box(box: Box) -> str:
     """A box inside an instruction: 0-1000, as MIG-Bench writes it."""
     x1, y1, x2, y2 = (round(v * 1000) for v in box)
     return f"<|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>"

@@ -11,8 +11,8 @@ from univg_eval.benchmarks.synthetic.mini.layout import (
     Maker,
     RetryScene,
     SpotBox,
-    box_text,
     distance,
+    instruction_box,
     other_colors,
     other_shapes,
     to_norm,
@@ -197,7 +197,7 @@ def object_tracking(maker: Maker) -> Draft:
             "Follow the object in the red box ({box}) of the first image. "
             "Where is it in {image}? Locate it.",
         ),
-        box=box_text(first),
+        box=instruction_box(first),
         image=maker.image(wanted),
     )
     return Draft(
@@ -284,7 +284,7 @@ def multi_view(maker: Maker) -> Draft:
             "In the first image an object is marked with a red box ({box}). "
             "The other images are other views. Locate this object in {image}.",
         ),
-        box=box_text(marked),
+        box=instruction_box(marked),
         image=maker.image(wanted),
     )
     return Draft(

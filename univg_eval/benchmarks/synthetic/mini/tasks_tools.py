@@ -10,7 +10,7 @@ from univg_eval.benchmarks.synthetic.mini.layout import (
     Maker,
     RetryScene,
     SpotBox,
-    box_text,
+    instruction_box,
     to_norm,
 )
 from univg_eval.benchmarks.synthetic.mini.scene import COLORS, Scene, SceneObject
@@ -137,7 +137,7 @@ def correspondence(maker: Maker) -> Draft:
             "For the part marked with the red box in the first image ({box}), "
             "locate the part that serves the same use in {image}.",
         ),
-        box=box_text(marked),
+        box=instruction_box(marked),
         image=maker.image(1),
     )
     return Draft(scenes, text, second[part], 1, part, 2, {"tools": [shown, wanted], "part": part})

@@ -60,7 +60,7 @@ class Question:
 
     Attributes:
         images: in order.
-        instruction: the question; a box in it is written as `mini.layout.box_text` does.
+        instruction: the question; a box in it is written as `mini.layout.instruction_box` does.
         target_image: 0-based.
         box: the true box, xyxy_norm of that image.
         subject: the photograph (or scene) that the question is about: its cluster.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from univg_eval.benchmarks.synthetic.mini.layout import box_text
+from univg_eval.benchmarks.synthetic.mini.layout import instruction_box
 from univg_eval.benchmarks.synthetic.photos.question import MAX_SHARE, Album, Question, to_norm
 from univg_eval.benchmarks.synthetic.photos.sources import Annotation
 from univg_eval.benchmarks.synthetic.photos.views import random_view
@@ -69,7 +69,8 @@ def _view_of(album: Album, rng: random.Random, annotation: Annotation) -> Questi
             images=(name, drawn),
             instruction=(
                 "The two images are views of the same scene. In the first image the box "
-                f"{box_text(marked)} holds an object. Locate this object in the second image."
+                f"{instruction_box(marked)} holds an object. Locate this object in the second "
+                "image."
             ),
             target_image=1,
             box=box,
