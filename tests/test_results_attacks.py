@@ -1,7 +1,7 @@
 """Attacks on scoring: under `univg` none is worth more than the honest answer it stands for.
 
-Those of the tables in results/benchmarks/attacks.md, on random targets in five dialects; the tests after them
-say which box is read, so that none passes by reading nothing.
+Those of the tables in results/benchmarks/attacks.md, on random targets in five dialects; the tests
+after them say which box is read, so that none passes by reading nothing.
 """
 
 from __future__ import annotations
