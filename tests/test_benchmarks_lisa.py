@@ -13,9 +13,11 @@ from release_still import (
     LISA_IMAGES,
     Annotation,
     check_samples,
+    coco_rle,
     converted,
     faults,
     item_named,
+    mask_of,
     rectangle_points,
     rewrite,
     write_annotation,
@@ -24,7 +26,6 @@ from release_still import (
 )
 
 from univg_eval.benchmarks.preparing.preparation import prepare_release
-from univg_eval.benchmarks.readers.common.masks import read_rle
 from univg_eval.benchmarks.readers.common.release import ItemError
 from univg_eval.benchmarks.readers.lisa import open_lisa_full
 from univg_eval.errors import UserError
@@ -35,7 +36,7 @@ def test_every_text_of_every_annotation_is_a_sample(tmp_path, below):
     truth = write_lisa_full(tmp_path / below)
     release = open_lisa_full(tmp_path)
     assert release.benchmark == "lisa_full"
-    assert release.n_items == len(list(release.items)) == len(LISA_IMAGES)
+    assert len(release.items) == len(LISA_IMAGES)
     check_samples(
         sorted(converted(release), key=lambda sample: sample.id),
         sorted(truth, key=lambda true: true.id),
@@ -63,12 +64,11 @@ def test_facts_beside_the_box(tmp_path):
     assert second.cluster != samples["lisa_full-test-0001-0"].cluster
     assert samples["lisa_full-val-bus-stop_03-0"].extra["encoding"] == "cp1252"
     assert "encoding" not in second.extra
-    mask = read_rle(second.targets[0].mask, "mask")
-    assert (mask.width, mask.height) == (101, 75)
-    assert mask.to_array().sum() == 40 * 35
+    assert second.targets[0].mask == coco_rle(mask_of((101, 75), [(20, 10, 60, 45)]))
     # A hole of 11 x 11 pixels, by the ignored shape.
-    street = read_rle(samples["lisa_full-val-street 7-0"].targets[0].mask, "mask")
-    assert street.to_array().sum() == 50 * 51 - 11 * 11 + 31 * 40
+    street = mask_of((120, 80), [(70, 10, 120, 61), (0, 40, 31, 80)])
+    street[20:31, 80:91] = False
+    assert samples["lisa_full-val-street 7-0"].targets[0].mask == coco_rle(street)
 
 
 def test_images_in_a_folder_of_their_own(tmp_path):
@@ -179,12 +179,12 @@ def test_a_split_that_is_still_packed_is_not_left_out_unseen(tmp_path):
     write_lisa_full(tmp_path)
     (tmp_path / "val.zip").touch()  # unpacked: not in the way
     (tmp_path / "train.zip").touch()  # no split of the benchmark
-    assert open_lisa_full(tmp_path).n_items == len(LISA_IMAGES)
+    assert len(open_lisa_full(tmp_path).items) == len(LISA_IMAGES)
     shutil.rmtree(tmp_path / "test")
     (tmp_path / "test.tar.gz").touch()
     with pytest.raises(UserError, match=r"test\.tar\.gz is still packed; .*--split val$"):
         open_lisa_full(tmp_path)
-    assert open_lisa_full(tmp_path, splits=["val"]).n_items == 3
+    assert len(open_lisa_full(tmp_path, splits=["val"]).items) == 3
 
 
 def test_a_file_that_cannot_be_read_is_a_fault_of_its_item(tmp_path, monkeypatch):
@@ -200,7 +200,7 @@ def test_a_file_that_cannot_be_read_is_a_fault_of_its_item(tmp_path, monkeypatch
     release = open_lisa_full(tmp_path)
     assert faults(release) == {"val/0001": "invalid_row"}
     with pytest.raises(ItemError, match=r"val/0001\.json: .*Permission denied"):
-        next(iter(release.items)).convert()
+        release.items[0].convert()
 
 
 def test_a_name_that_is_no_text_is_a_fault_of_its_item(tmp_path):
@@ -211,7 +211,7 @@ def test_a_name_that_is_no_text_is_a_fault_of_its_item(tmp_path):
     (tmp_path / "val" / "0001.json").rename(os.fsdecode(strange + b"son"))
     (tmp_path / "val" / "0001.jpg").rename(os.fsdecode(strange + b"pg"))
     release = open_lisa_full(tmp_path)
-    assert release.n_items == len(LISA_IMAGES)
+    assert len(release.items) == len(LISA_IMAGES)
     assert release.source["files"][0]["sha256"] != digest
     with pytest.raises(UserError, match="1 of 6 items are faulty") as caught:
         prepare_release(release, root=tmp_path / "root")

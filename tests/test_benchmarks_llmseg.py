@@ -30,7 +30,7 @@ def test_every_question_is_a_sample(tmp_path):
         release = open_llmseg_full(source)
         assert release.benchmark == "llmseg_full"
         assert [item.key for item in release.items] == [f"{row:05d}" for row in range(5)]
-        assert release.n_items == 5
+        assert len(release.items) == 5
         check_samples(converted(release), truth, "llmseg_full")
         images = (tmp_path / "images").resolve()
         assert release.links == {
@@ -143,7 +143,7 @@ def test_a_set_of_no_name(tmp_path, dataset):
     release = open_llmseg_full(tmp_path)
     assert faults(release) == {"00002": "invalid_row"}
     with pytest.raises(ItemError, match=r"from_dataset is .*; expected coco or ego_objects"):
-        list(release.items)[2].convert()
+        release.items[2].convert()
 
 
 WHOLE = coco_rle(mask_of((96, 64), [(3, 4, 20, 21)]))

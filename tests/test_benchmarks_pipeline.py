@@ -324,21 +324,6 @@ def refused(capsys: pytest.CaptureFixture[str], each: Set, source: Path, root: P
     return message
 
 
-@pytest.mark.parametrize("each", SETS, ids=NAMES)
-def test_the_files_of_another_set_are_refused(each, prepared, tmp_path, capsys):
-    """Under the file's own name is the content of another release."""
-    other = "lisa/lisa_val.json" if each.benchmark != "lisa" else "reasonvos/ReasonVOS_eval.json"
-    foreign = prepared.sources / other
-    source = copy_of(prepared, each.benchmark, tmp_path / "source")
-    files = sorted(source.glob("*.json")) or sorted(source.rglob("*.json"))
-    for file in files:
-        file.write_bytes(foreign.read_bytes())
-    message = refused(capsys, each, source, tmp_path / "data")
-    assert any(file.name in message for file in files), message
-    message = refused(capsys, each, tmp_path / "nowhere", tmp_path / "data")
-    assert str(tmp_path / "nowhere") in message
-
-
 def first_image(sample: GroundingSample, root: Path) -> Path:
     return (root / sample.images[0]).resolve()
 
@@ -349,30 +334,18 @@ def test_a_missing_or_broken_image_costs_only_its_own_samples(each, prepared, tm
     whole = load_samples(each.benchmark, root=prepared.root)
     at = first_image(whole[0], prepared.root).relative_to(prepared.sources / each.benchmark)
     (source / at).write_bytes(b"this is no image")
-    message = refused(capsys, each, source, tmp_path / "data")
-    assert at.name in message
-    assert "--skip-faulty" in message
+    assert at.name in refused(capsys, each, source, tmp_path / "data")
     (source / at).unlink()
-    message = refused(capsys, each, source, tmp_path / "data")
-    assert "--skip-faulty" in message
+    assert "--skip-faulty" in refused(capsys, each, source, tmp_path / "data")
     assert prepare(each, source, tmp_path / "data", "--skip-faulty") == 0
     sound = load_samples(each.benchmark, root=tmp_path / "data")
     broken = first_image(whole[0], prepared.root)
-    hit = {
-        sample.id
-        for sample in whole
-        if broken in {(prepared.root / image).resolve() for image in sample.images}
-    }
-    assert {s.id for s in whole} - {s.id for s in sound} == hit
-    assert 0 < len(sound) < len(whole)
+    kept = [s for s in whole if broken not in {(prepared.root / i).resolve() for i in s.images}]
+    assert 0 < len(kept) < len(whole)
+    assert [(s.id, s.targets) for s in sound] == [(s.id, s.targets) for s in kept]
     manifest = load_manifest(each.benchmark, tmp_path / "data")
     assert manifest["complete"] is False
     assert manifest["skipped"]
-    # What is left is the same as before.
-    kept = {sample.id: sample for sample in whole}
-    assert all(
-        (s.box if s.targets else None) == (kept[s.id].box if s.targets else None) for s in sound
-    )
 
 
 def test_a_truncated_image_stops_audit_and_evaluation(prepared, tmp_path, monkeypatch, capsys):

@@ -63,7 +63,6 @@ def toy_release(
     return Release(
         benchmark="toy",
         items=[item(number) for number in range(n)],
-        n_items=n,
         links={"images": folder},
         source={"file": "toy.json", "sha256": "0" * 64, "revision": "r1"} | (source or {}),
     )
@@ -341,7 +340,7 @@ def test_a_frame_that_is_added_makes_its_video_be_looked_at_again(images: Path, 
         ]
 
     def release(*items: Item) -> Release:
-        return Release("toy", items, 3, {"images": images})
+        return Release("toy", items, {"images": images})
 
     items = [Item(video, partial(convert, video)) for video in ("a", "b")]
     with pytest.raises(UserError, match="1 of 3 items"):
@@ -412,7 +411,7 @@ def test_an_image_that_the_reader_wrote_and_somebody_removed_is_made_again(root:
         ]
 
     items = [Item(f"{k}", lambda k=k: convert(k)) for k in range(3)]
-    release = Release("toy", [*items, Item("3", fail)], 4, links={})
+    release = Release("toy", [*items, Item("3", fail)], links={})
     with pytest.raises(UserError):
         prepare_release(release, root=root)
     (folder / "1.png").unlink()

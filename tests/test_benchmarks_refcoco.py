@@ -199,9 +199,9 @@ def test_a_faulty_first_row_does_not_condemn_the_file(releases, train2014, tmp_p
     path = tmp_path / "REC_refcoco_unc_testA.jsonl"
     path.write_text("\n".join(['{"img_path": 1}', *lines]))
     release = open_refcoco(path, form="shikra", images=train2014)
-    assert release.n_items == len(lines) + 1
+    assert len(release.items) == len(lines) + 1
     with pytest.raises(ItemError, match="row 0: has no expression"):
-        next(iter(release.items)).convert()
+        release.items[0].convert()
     path.write_text('"x"\n5\n')
     with pytest.raises(UserError, match="holds no JSON objects"):
         open_refcoco(path, form="shikra", images=train2014)
@@ -239,7 +239,7 @@ def test_more_rows_than_the_reported_split_are_refused(tmp_path, train2014):
     options = {"form": "lmms_lab", "images": train2014}
     with pytest.raises(UserError, match=r"10,835 expressions, but val .* 10,834; .*Google's"):
         open_refcoco(mixed, **options)
-    assert open_refcoco(mixed, splits=["testA", "testB"], **options).n_items == 2
+    assert len(open_refcoco(mixed, splits=["testA", "testB"], **options).items) == 2
 
 
 def test_another_set_is_recognised_by_its_size(tmp_path, train2014):
@@ -248,7 +248,7 @@ def test_another_set_is_recognised_by_its_size(tmp_path, train2014):
     folder = refcoco_forms.write_jxu124(tmp_path, {"val": plus})
     with pytest.raises(UserError, match=r"10,758 expr.* that is refcoco\+: .*refcoco_plus"):
         open_refcoco(folder, form="jxu124", images=train2014)
-    assert open_refcoco(folder, form="jxu124", images=train2014, dataset="refcoco+").n_items == 1
+    assert len(open_refcoco(folder, form="jxu124", images=train2014, dataset="refcoco+").items) == 1
 
 
 # Faulty rows

@@ -30,7 +30,6 @@ def make_files(folder: Path, *names: str) -> Path:
     ("files", "released", "found"),
     [
         (["v1/0001.jpg"], "v1/0001.jpg", "v1/0001.jpg"),
-        (["v1/0001.jpg"], "./v1/0001.jpg", "v1/0001.jpg"),
         (["v1/0001.jpg"], "/nfs/someone/JPEGImages/v1/0001.jpg", "v1/0001.jpg"),
         (["v1/0001.jpg"], "D:\\data\\v1\\0001.jpg", "v1/0001.jpg"),
         # The longest part that exists wins over a shorter one.
@@ -62,7 +61,7 @@ def test_a_path_that_leads_out_of_its_folder_is_refused(tmp_path, released):
     assert caught.value.kind == "invalid_row"
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path):
+def test_a_folder_that_is_not_there_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"image folder .*nowhere does not exist.*--images"):
         ImageFolder(tmp_path / "nowhere")
     make_files(tmp_path, "a.jpg")
@@ -71,7 +70,7 @@ def test_a_folder_that_is_not_there_is_told(tmp_path):
 
 
 def test_a_name_that_no_file_can_have_is_a_missing_image(tmp_path):
-    with pytest.raises(ItemError, match=r"image 'x+\.\.\.' is not below") as caught:
+    with pytest.raises(ItemError, match=r"image 'x+' is not below") as caught:
         ImageFolder(tmp_path).find("x" * 5000 + ".jpg")
     assert caught.value.kind == "missing_image"
     assert len(str(caught.value)) < 1000
@@ -98,12 +97,7 @@ def test_ordinals(index, word):
     assert ordinal(index) == word
 
 
-def test_no_place_before_the_first():
-    with pytest.raises(UserError, match="position -1 is negative"):
-        ordinal(-1)
-
-
-def test_questions_are_worded_as_published():
+def test_instructions_are_worded_as_published():
     """With the think sentence behind them they are the prompts of UniVG-R1's evaluation."""
     assert image_instruction("who is tired?") == (
         "Output the bounding box in the image corresponding to the instruction: who is tired?."

@@ -12,7 +12,11 @@ from univg_eval import errors
 from univg_eval.cli import main
 
 RUNS = Path(__file__).resolve().parent.parent / "results" / "runs"
-MODULE_OF = {"lmms_eval": "lmms_eval", "scikit-image": "skimage", "scikit-learn": "sklearn"}
+MODULE_OF = {
+    "opencv-python-headless": "cv2",
+    "scikit-image": "skimage",
+    "scikit-learn": "sklearn",
+}
 
 
 def test_every_module_belongs_to_its_extra(repo_root: Path) -> None:

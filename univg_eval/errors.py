@@ -10,8 +10,8 @@ _EXTRAS: Mapping[str, tuple[str, ...]] = {
     "report": ("jinja2", "matplotlib", "scipy"),
     "train": ("openai", "peft", "trl"),
     "eval": (
-        *("accelerate", "av", "datasets", "huggingface_hub", "ijson", "lmms_eval", "pyarrow"),
-        *("pycocotools", "skimage", "sklearn", "torch", "torchvision", "transformers"),
+        *("accelerate", "av", "cv2", "datasets", "huggingface_hub", "ijson", "lmms_eval"),
+        *("pyarrow", "pycocotools", "skimage", "sklearn", "torch", "torchvision", "transformers"),
     ),
 }
 """Extra of pyproject.toml → the modules that are imported only where they are needed."""

@@ -247,7 +247,7 @@ def _convert_all(
             done = _take_up(journal, identity)
         for number, item in enumerate(release.items):
             if progress is not None:
-                progress(number, release.n_items)
+                progress(number, len(release.items))
             if item.key in seen:
                 raise UserError(
                     f"benchmark {release.benchmark!r}: the item {item.key!r} is a duplicate in the "
@@ -269,7 +269,7 @@ def _convert_all(
                     journal.append({"item": item.key, "rows": converted, "stamps": stamps})
             rows.extend((f"item {item.key}", row) for row in converted)
         if progress is not None:
-            progress(release.n_items, release.n_items)
+            progress(len(release.items), len(release.items))
     return rows, faults, resumed
 
 
@@ -332,7 +332,7 @@ def _identity(release: Release) -> dict[str, Any]:
     identity = {
         "form": JOURNAL_FORM,
         "benchmark": release.benchmark,
-        "n_items": release.n_items,
+        "n_items": len(release.items),
         "source": dict(release.source),
         "links": {name: printable(Path(to).resolve()) for name, to in release.links.items()},
         "code": _code_sha256(),
@@ -400,8 +400,8 @@ def _faults_message(release: Release, faults: Sequence[Fault]) -> str:
     for fault in faults:
         by_kind.setdefault(fault.kind, []).append(fault)
     lines = [
-        f"benchmark {release.benchmark!r}: {len(faults)} of {release.n_items} items are faulty, so "
-        "nothing was prepared"
+        f"benchmark {release.benchmark!r}: {len(faults)} of {len(release.items)} items are faulty, "
+        "so nothing was prepared"
     ]
     for kind in FAULT_KINDS:
         group = by_kind.get(kind, [])

@@ -154,7 +154,6 @@ def open_custom(
     return Release(
         benchmark=BENCHMARK,
         items=items,
-        n_items=len(items),
         links={"images": folder},
         source={
             "file": path.name,

@@ -111,18 +111,14 @@ def open_lisa_full(
 ) -> Release:
     """Open ReasonSeg as benchmark ``lisa_full``; one item an image, sorted by file name.
 
-    Only names are held in memory; a JSON file is read again when its item is converted.
+    A JSON file is read again when its item is converted.
 
     Args:
         source: the folder that holds val/ and test/ (one is enough), or one that holds it as
             ReasonSeg/ or reason_seg/ReasonSeg/.
-        images: the folder that holds val/ and test/ with the images, where these do not lie
-            beside their JSON files.
-        splits: ``val``, ``test`` or both; None takes those whose folders are there, and refuses to
-            leave out one whose archive lies there packed.
-
-    Raises:
-        UserError: the folder holds no split; no such image folder.
+        images: the same with the images, where these do not lie beside their JSON files.
+        splits: None takes those whose folders are there, and refuses to leave out one whose archive
+            lies there packed.
     """
     base, found = _split_folders(
         Path(source).expanduser(), chosen_splits("lisa_full", SPLITS, splits)
@@ -137,7 +133,6 @@ def open_lisa_full(
     return Release(
         benchmark="lisa_full",
         items=items,
-        n_items=len(items),
         links={"images": folder.folder},
         source={
             "revision": "official",
@@ -198,9 +193,9 @@ def _digest(folder: Path, stems: Sequence[str]) -> str:
     for stem in stems:
         path = folder / f"{stem}.json"
         try:
-            content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError:
-            content = "unreadable"  # a fault of its item
+            content = "missing"  # a fault of its item
         # A name need not be Unicode text; its item is refused later.
         digest.update(os.fsencode(stem) + f"\0{content}\n".encode())
     return digest.hexdigest()

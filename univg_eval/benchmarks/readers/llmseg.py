@@ -121,12 +121,7 @@ def open_llmseg_full(
             file's name is in each sample's `source`.
         images: the folder below which both sets of images lie, see `IMAGE_FOLDERS`; None:
             ``images`` beside the file, else its own folder.
-        splits: ``["test"]`` or None.
         coco, ego_objects: the folder of these images, where it lies elsewhere.
-
-    Raises:
-        UserError: the file is not there or not that of this set, or an image folder that the file
-            needs does not exist.
     """
     chosen_splits("llmseg_full", (SPLIT,), splits)
     path = Path(source).expanduser()
@@ -158,7 +153,6 @@ def open_llmseg_full(
     return Release(
         benchmark="llmseg_full",
         items=items,
-        n_items=len(items),
         links={dataset: folder.folder for dataset, folder in folders.items()},
         source={
             "revision": "official",

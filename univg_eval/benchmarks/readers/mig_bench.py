@@ -201,7 +201,6 @@ def open_mig_bench(
     return Release(
         benchmark=known.benchmark,
         items=[items[key] for key in sorted(items)],
-        n_items=len(items),
         links={"images": folder},
         source={
             "file": path.name,

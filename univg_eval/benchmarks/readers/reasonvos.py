@@ -156,11 +156,7 @@ def open_reasonvos_full(
             ReasonVOS/; or the former, with the latter beside it.
         images: the folder that holds the videos, or has them in JPEGImages; None: JPEGImages
             beside the file, else the file's folder.
-        splits: ``["test"]`` or None.
         sampling: which frames are shown, see `shown_frames`.
-
-    Raises:
-        UserError: something is missing or of another set; an unknown sampling rule.
     """
     chosen_splits("reasonvos_full", (SPLIT,), splits)
     shown_frames(sampling, 1)

@@ -221,7 +221,6 @@ def open_refcoco(
     return Release(
         benchmark=benchmark,
         items=items,
-        n_items=len(items),
         links={"images": folder.folder} if folder is not None else {},
         source={
             "form": shape.name,

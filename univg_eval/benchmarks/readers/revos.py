@@ -156,11 +156,7 @@ def open_revos_full(
             in ReVOS/; or the former file, with the latter beside it.
         images: the folder that holds the videos, or has them in JPEGImages; None: JPEGImages
             beside the files, else their own folder.
-        splits: ``["test"]`` or None.
         sampling: which frames are shown, see `shown_frames`.
-
-    Raises:
-        UserError: something is missing, damaged or of another set; an unknown sampling rule.
     """
     chosen_splits("revos_full", (SPLIT,), splits)
     shown_frames(sampling, 1)
@@ -250,13 +246,10 @@ def _wanted_masks(videos: Mapping[str, Mapping[str, Any]], sampling: str) -> dic
 def _read_masks(path: Path, wanted: Mapping[str, set[int]]) -> _Masks:
     """Read mask_dict.json, which has hundreds of megabytes, object by object.
 
-    Raises:
-        UserError: it is not the file of this set, breaks off, or names an object twice.
+    UserError if it is not the file of this set, breaks off, or names an object twice.
     """
-    try:
-        import ijson
-    except ImportError as error:
-        raise UserError("ReVOS's masks need ijson: pip install 'univg[eval]'") from error
+    import ijson
+
     found: dict[str, tuple[int, dict[int, Any]]] = {}
     names: set[str] = set()
     problem = ""

@@ -36,16 +36,10 @@ __all__ = [
 
 
 def find_file(source: str | os.PathLike[str], name: str, below: Sequence[str], origin: str) -> Path:
-    """The annotation file of a release.
+    """The annotation file `name` of a release; UserError if it is not there.
 
-    Args:
-        source: the file itself, under any name, or a folder that holds it.
-        name: what the release calls it.
-        below: subfolders that are searched after the folder itself.
-        origin: where it comes from, for the error.
-
-    Raises:
-        UserError: there is no such file or folder, or the file is not in the folder.
+    `source` is the file itself, under any name, or the folder that holds it, directly or in one of
+    the folders `below`. `origin` says where it can be had.
     """
     source = Path(source).expanduser()
     if source.is_file():
@@ -85,11 +79,7 @@ class AnnotationFile:
 
 
 def load_json(path: Path) -> AnnotationFile:
-    """Read a JSON file of a release.
-
-    Raises:
-        UserError: it cannot be read, or is refused by `parse_json`.
-    """
+    """Read a JSON file of a release; UserError if it cannot be read or parsed."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -108,15 +98,10 @@ def load_json(path: Path) -> AnnotationFile:
 
 
 def parse_json(text: str | bytes, *, allow_nan: bool = True) -> Any:
-    """The value of a JSON text, without losing any of it.
+    """The value of a JSON text, or of its UTF-8 bytes.
 
-    Args:
-        text: the text, or its UTF-8 bytes.
-        allow_nan: read NaN and Infinity, which Python writes and JSON does not know.
-
-    Raises:
-        ValueError: ``not UTF-8 (…)``, ``not JSON (…)``, or a key is twice in one object, so that
-            the first value would be lost.
+    With `allow_nan` NaN and Infinity are read, which Python writes and JSON does not know.
+    ValueError if it is no UTF-8 or JSON, or a key is a duplicate and a value would be lost.
     """
     try:
         if isinstance(text, bytes):
@@ -127,14 +112,8 @@ def parse_json(text: str | bytes, *, allow_nan: bool = True) -> Any:
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise ValueError(f"not UTF-8 (byte {error.start} is 0x{byte:02x})") from error
-    except _DuplicateKeyError:
-        raise
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON ({error})") from error
-
-
-class _DuplicateKeyError(ValueError):
-    """A key is twice in one JSON object."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -142,7 +121,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise _DuplicateKeyError(f"duplicate key {describe(twice)} in one object")
+        raise ValueError(f"duplicate key {describe(twice)} in one object")
     return value
 
 
@@ -170,11 +149,8 @@ def unexpected(where: str, value: Any, expected: str, kind: FaultKind = "invalid
 def require_rows(file: AnnotationFile, fields: Iterable[str]) -> list[Any]:
     """The rows of a file that is a list of objects with certain fields.
 
-    A file none of whose rows has the fields is that of another set and is refused. If only some
-    lack them, these are faulty items, and the others are used.
-
-    Raises:
-        UserError: it holds no list, an empty one, or no row with the fields.
+    UserError if none of its rows has the fields: it is the file of another set. If only some lack
+    them, these are faulty items.
     """
     needed = set(fields)
     expected = f"expected a JSON list of objects with the fields {', '.join(sorted(needed))}"
@@ -192,11 +168,7 @@ def require_rows(file: AnnotationFile, fields: Iterable[str]) -> list[Any]:
 def chosen_splits(
     benchmark: str, known: Sequence[str], splits: Sequence[str] | None
 ) -> list[str] | None:
-    """The requested splits, in the known order; None if none was named.
-
-    Raises:
-        UserError: one of them is not known, or the list is empty.
-    """
+    """The requested splits, in the known order; None for None, UserError for unknown or no ones."""
     if splits is None:
         return None
     if not splits or not set(splits) <= set(known):
@@ -220,11 +192,7 @@ def listing(folder: Path) -> str:
 def default_images(
     images: str | os.PathLike[str] | None, base: Path, *, unique_names: bool = False
 ) -> ImageFolder:
-    """The folder of images: the one that was given, else ``images`` below `base`, else `base`.
-
-    Raises:
-        UserError: the given one does not exist.
-    """
+    """The folder of images: the one that was given, else ``images`` below `base`, else `base`."""
     if images is None:
         images = base / "images" if (base / "images").is_dir() else base
     return ImageFolder(images, unique_names=unique_names)
@@ -233,7 +201,7 @@ def default_images(
 def require_field(row: Any, name: str, where: str) -> Any:
     """The value of a field; ItemError ``invalid_row`` if the row is no object or lacks it."""
     if not isinstance(row, Mapping):
-        raise ItemError("invalid_row", f"{where}: is {describe(row)}; expected an object")
+        raise unexpected(f"{where}:", row, "an object")
     if name not in row:
         raise ItemError("invalid_row", f"{where}: no field {name!r}; it is {describe(row)}")
     return row[name]
@@ -247,7 +215,7 @@ def text_field(row: Any, name: str, where: str) -> str:
 def checked_text(value: Any, where: str) -> str:
     """A string that is not blank and can be written as UTF-8; else ItemError ``invalid_row``."""
     if not isinstance(value, str) or not value.strip():
-        raise ItemError("invalid_row", f"{where} is {describe(value)}; expected text")
+        raise unexpected(where, value, "text")
     try:
         require_text(value, where)
     except UserError as error:
@@ -256,24 +224,14 @@ def checked_text(value: Any, where: str) -> str:
 
 
 def pixel_box(value: Any, image_wh: tuple[int, int], where: str) -> Box:
-    """A box in pixels as xyxy_norm.
+    """The numbers x1, y1, x2, y2 in pixels of an image of that size as displayed, as xyxy_norm.
 
-    It need not be valid: samples carry boxes as released, and the audit counts invalid ones.
-
-    Args:
-        value: a list of four numbers x1, y1, x2, y2.
-        image_wh: (width, height) of its image as displayed.
-        where: names the box in an error.
-
-    Raises:
-        ItemError: ``invalid_row``: not four finite numbers of pixels.
+    The box need not be valid: samples carry boxes as released, and the audit counts invalid ones.
+    ItemError ``invalid_row`` if they are not four finite numbers.
     """
     numbers = four_numbers(value, LARGEST_SIDE)
     if numbers is None:
-        raise ItemError(
-            "invalid_row",
-            f"{where} is {describe(value)}; expected four numbers x1, y1, x2, y2 in pixels",
-        )
+        raise unexpected(where, value, "four numbers x1, y1, x2, y2 in pixels")
     width, height = image_wh
     x1, y1, x2, y2 = numbers
     return x1 / width, y1 / height, x2 / width, y2 / height

@@ -17,13 +17,7 @@ __all__ = ["ByHand", "CatalogEntry", "HubFiles", "ImageArchive"]
 
 @dataclass(frozen=True, slots=True)
 class HubFiles:
-    """Files of a dataset repository on the Hugging Face Hub.
-
-    Attributes:
-        repo: ``owner/name``.
-        revision: the commit that is taken where no other one is given.
-        files: paths in the repository.
-    """
+    """Files of a dataset repository ``owner/name`` on the Hugging Face Hub, and its commit."""
 
     repo: str
     revision: str
@@ -32,12 +26,7 @@ class HubFiles:
 
 @dataclass(frozen=True, slots=True)
 class ByHand:
-    """Files that no program can fetch, or that this one does not.
-
-    Attributes:
-        what: what it is.
-        url: the page where it is found.
-    """
+    """What has to be fetched by hand, and the page where it is found."""
 
     what: str
     url: str
@@ -45,12 +34,9 @@ class ByHand:
 
 @dataclass(frozen=True, slots=True)
 class ImageArchive:
-    """An archive that a release keeps its images in.
+    """An archive of a release's images, by file name.
 
-    Attributes:
-        name: its file name.
-        folders: where the images lie once it is unpacked, the first that exists; its own top
-            folder if none does.
+    Once unpacked, the images lie in the first of `folders` that exists, else in its top folder.
     """
 
     name: str

@@ -23,7 +23,6 @@ import numpy.typing as npt
 from univg_eval.benchmarks.readers.common.annotation_files import describe, unexpected
 from univg_eval.benchmarks.readers.common.release import ItemError
 from univg_eval.boxes import Box
-from univg_eval.errors import UserError
 from univg_eval.images.reading import image_header
 from univg_eval.samples import LARGEST_SIDE
 
@@ -45,12 +44,10 @@ Runs = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """A checked binary mask.
+    """A checked binary mask; width and height in pixels.
 
-    Attributes:
-        width, height: in pixels.
-        counts: COCO's compressed run lengths of the columns, one after the other, in canonical
-            form: equal masks have equal counts.
+    `counts` are COCO's compressed run lengths of the columns, one after the other, in canonical
+    form: equal masks have equal counts.
     """
 
     width: int
@@ -79,11 +76,6 @@ class Mask:
         found, _ = _opencv().connectedComponents(pixels, connectivity=8)
         return int(found) - 1  # the first is the background
 
-    def to_array(self) -> npt.NDArray[np.uint8]:
-        """Its pixels as 0 and 1, shape (height, width)."""
-        array: npt.NDArray[np.uint8] = np.ascontiguousarray(_coco().decode(self._rle()))
-        return array
-
     def to_json(self) -> dict[str, Any]:
         """``{"size": [height, width], "counts": text}``, COCO's form in JSON."""
         return {"size": [self.height, self.width], "counts": self.counts.decode("ascii")}
@@ -93,22 +85,15 @@ class Mask:
 
 
 def read_rle(value: Any, where: str) -> Mask:
-    """A mask from COCO run lengths, compressed or not.
+    """A mask from COCO run lengths ``{"size": [height, width], "counts": …}``.
 
-    Args:
-        value: ``{"size": [height, width], "counts": …}``; the counts are a text (or bytes), or a
-            list of run lengths that begins with the background.
-        where: names the mask in an error.
-
-    Raises:
-        ItemError: ``invalid_mask``: a field is missing or of a wrong type, or the lengths are
-            damaged or do not add up to height times width.
-        UserError: pycocotools is not installed.
+    The counts are a text (or bytes), or a list of run lengths that begins with the background.
+    ItemError ``invalid_mask`` if a field is missing or of a wrong type, or the lengths are damaged
+    or do not add up to height times width.
     """
     if not isinstance(value, Mapping) or not {"size", "counts"} <= value.keys():
-        raise _unexpected(
-            f"{where}: the mask", value, 'run lengths {"size": [height, width], "counts": …}'
-        )
+        expected = 'run lengths {"size": [height, width], "counts": …}'
+        raise unexpected(f"{where}: the mask", value, expected, "invalid_mask")
     size, counts = value["size"], value["counts"]
     if (
         not isinstance(size, list | tuple)
@@ -116,11 +101,8 @@ def read_rle(value: Any, where: str) -> Mask:
         or not all(type(side) is int and 0 < side <= LARGEST_SIDE for side in size)
         or size[0] * size[1] > LARGEST_MASK
     ):
-        raise _unexpected(
-            f"{where}: the mask's size",
-            size,
-            f"[height, width] in pixels, {LARGEST_MASK} pixels at most",
-        )
+        expected = f"[height, width] in pixels, {LARGEST_MASK} pixels at most"
+        raise unexpected(f"{where}: the mask's size", size, expected, "invalid_mask")
     height, width = size
     try:
         if isinstance(counts, str | bytes):
@@ -143,10 +125,6 @@ def read_rle(value: Any, where: str) -> Mask:
     return Mask(width, height, _coco().frPyObjects(rle, height, width)["counts"])
 
 
-def _unexpected(where: str, value: Any, expected: str) -> ItemError:
-    return unexpected(where, value, expected, "invalid_mask")
-
-
 def mask_from_array(pixels: npt.NDArray[Any]) -> Mask:
     """A mask from an array of shape (height, width); every value but 0 belongs to it."""
     height, width = pixels.shape
@@ -155,11 +133,7 @@ def mask_from_array(pixels: npt.NDArray[Any]) -> Mask:
 
 
 def unite(masks: Sequence[Mask], where: str) -> Mask:
-    """All pixels that belong to any of one or more masks.
-
-    Raises:
-        ItemError: ``invalid_mask``: their sizes differ.
-    """
+    """All pixels that belong to any of one or more masks; ItemError if their sizes differ."""
     first, *others = masks
     for other in others:
         if (other.width, other.height) != (first.width, first.height):
@@ -179,9 +153,7 @@ def require_image_size(
 ) -> None:
     """Refuse a mask that was not made for its image, which is displayed with size `image_wh`.
 
-    Raises:
-        ItemError: ``size_mismatch``, naming both sizes, and the EXIF orientation if there is one.
-        ImageError: the image's file went away meanwhile.
+    ItemError ``size_mismatch`` names both sizes, and the EXIF orientation if there is one.
     """
     if (mask.width, mask.height) == image_wh:
         return
@@ -221,15 +193,9 @@ def paint_shapes(shapes: Sequence[Shape], image_wh: tuple[int, int], where: str)
     the box of a polygon within the image. A polygon that reaches outside is painted whole and then
     cut: OpenCV itself cuts its edges first, which moves some, in each version differently.
 
-    Args:
-        shapes: in the order of the file.
-        image_wh: (width, height) of the image as displayed; what lies outside is cut.
-        where: names the annotation in an error.
-
-    Raises:
-        ItemError: ``invalid_mask``: a shape has no point, or a point that is no number, or lies
-            further outside the image than the image is large.
-        UserError: OpenCV or pycocotools is not installed.
+    The shapes are in the order of the file, `image_wh` is the size as displayed. ItemError
+    ``invalid_mask`` if a shape has no point, or a point that is no number, or lies further outside
+    the image than the image is large.
     """
     layers = []
     for i, shape in enumerate(shapes):
@@ -330,20 +296,12 @@ def _canonical(runs: Runs) -> Runs:
 
 
 def _coco() -> Any:
-    try:
-        from pycocotools import mask
-    except ImportError as error:
-        raise _not_installed("pycocotools") from error
+    from pycocotools import mask
+
     return mask
 
 
 def _opencv() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise _not_installed("opencv-python-headless") from error
+    import cv2
+
     return cv2
-
-
-def _not_installed(package: str) -> UserError:
-    return UserError(f"masks need the package {package}: pip install 'univg[eval]'")

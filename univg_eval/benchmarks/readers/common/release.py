@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -61,11 +61,7 @@ FAULT_KINDS: Mapping[FaultKind, str] = {
 
 
 class ItemError(UserError):
-    """One item of a release cannot be converted; the others can.
-
-    Attributes:
-        kind: one of `FAULT_KINDS`.
-    """
+    """One item of a release cannot be converted; `kind` is one of `FAULT_KINDS`."""
 
     def __init__(self, kind: FaultKind, message: str) -> None:
         super().__init__(message)
@@ -104,8 +100,7 @@ class Item:
     """One part of a release.
 
     Attributes:
-        key: unique within the release and the same in every run, e.g. ``val/0123``; names the item
-            in messages.
+        key: unique within the release and the same in every run, e.g. ``val/0123``.
         convert: makes its samples, sizes included. Raises `ItemError`.
         inputs: files that the samples depend on, beside the release's hashed files, the samples'
             images, and the folder that ``extra["video"]`` names: if one of them changes, a
@@ -123,8 +118,7 @@ class Release:
 
     Attributes:
         benchmark: name of the benchmark that is made from it.
-        items: in the order of the samples. Iterated more than once.
-        n_items: how many there are.
+        items: in the order of the samples.
         links: folder below the benchmark's own folder → folder of the release, e.g.
             ``{"images": Path("/data/ReVOS/JPEGImages")}``. The samples' `images` lie below them.
         source: for the manifest, as JSON values: the release's files with their SHA-256, the
@@ -132,8 +126,7 @@ class Release:
     """
 
     benchmark: str
-    items: Iterable[Item]
-    n_items: int
+    items: Sequence[Item]
     links: Mapping[str, Path]
     source: Mapping[str, Any] = field(default_factory=dict)
 
@@ -155,10 +148,8 @@ class ImageFolder:
     ) -> None:
         """Look below `folder`; UserError if it is no folder.
 
-        Args:
-            folder: where the release's images were unpacked to.
-            unique_names: no two images of the release have one file name, as in COCO.
-            option: of the command line, that names the folder; for messages.
+        With `unique_names` no two images of the release have one file name, as in COCO. Messages
+        name the `option` of the command line.
         """
         self.folder = Path(folder).expanduser().resolve()
         # Many samples show the same few images.
@@ -179,9 +170,8 @@ class ImageFolder:
     def find(self, released: str) -> str:
         """The path below the folder (POSIX form) of an image that the release names.
 
-        Raises:
-            ItemError: ``invalid_row`` for a path that leads out of its folder; ``missing_image``;
-                ``unreadable_image``.
+        ItemError ``invalid_row`` if it leads out of the folder, ``missing_image`` or
+        ``unreadable_image``.
         """
         parts = [part for part in PurePosixPath(released.replace("\\", "/")).parts if part != "/"]
         if not parts or ".." in parts or "\0" in released:
@@ -192,11 +182,10 @@ class ImageFolder:
         for start in range(len(parts)):
             if self._is_evidence(parts, start) and is_file(self.folder.joinpath(*parts[start:])):
                 return "/".join(parts[start:])
-        shown = released if len(released) <= 200 else released[:197] + "..."
         raise ItemError(
             "missing_image",
-            f"image {shown!r} is not below {self.folder}, under this path or a trailing part "
-            f"of it; unpack the release's images there, or give their folder with {self._option}",
+            f"image {released[:200]!r} is not below {self.folder}, under this path or its end; "
+            f"unpack the release's images there, or give their folder with {self._option}",
         )
 
     def _is_evidence(self, parts: Sequence[str], start: int) -> bool:
@@ -216,12 +205,9 @@ def image_instruction(expression: str) -> str:
 def sequence_instruction(expression: str, target: int) -> str:
     """The instruction on frames of a video, worded as in UniVG-R1's zero-shot evaluation.
 
-    Source: AMAP-ML/UniVG-R1, ``eval/zero_shot/{revos,reasonvos}_evaluation/eval.py``, where the
-    target is always the third image.
-
-    Args:
-        expression: what to find.
-        target: 0-based position of the target's frame among those shown.
+    `target` is the 0-based position of the target's frame among those shown. Source:
+    AMAP-ML/UniVG-R1, ``eval/zero_shot/{revos,reasonvos}_evaluation/eval.py``, where it is always
+    the third image.
     """
     return (
         "This is a sequence of images from a video. Please understand the entire video content, "
@@ -230,24 +216,14 @@ def sequence_instruction(expression: str, target: int) -> str:
     )
 
 
-_ORDINALS = [
-    "first",
-    "second",
-    "third",
-    "fourth",
-    "fifth",
-    "sixth",
-    "seventh",
-    "eighth",
-    "ninth",
-    "tenth",
-]
+_ORDINALS = (
+    *("first", "second", "third", "fourth", "fifth"),
+    *("sixth", "seventh", "eighth", "ninth", "tenth"),
+)
 
 
 def ordinal(index: int) -> str:
     """The English ordinal of a 0-based position: ``first`` … ``tenth``, ``11th``, ``22nd``."""
-    if index < 0:
-        raise UserError(f"position {index} is negative; expected 0 for the first")
     if index < len(_ORDINALS):
         return _ORDINALS[index]
     number = index + 1

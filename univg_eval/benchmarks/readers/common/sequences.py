@@ -54,13 +54,8 @@ DEFAULT_SAMPLING = "even:5"
 def shown_frames(rule: str, n_total: int) -> tuple[list[int], int]:
     """Numbers of the frames that a set made from a raw release shows, and the target's place.
 
-    Args:
-        rule: ``even:N`` or ``all``, see `video.SAMPLING_RULES`; UserError for another one.
-        n_total: how many frames the video has.
-
-    Returns:
-        The numbers, and the 0-based place among them of the frame that holds the target: the one
-        in the middle, n // 2, the third of five as in the published sets.
+    The rule is ``even:N`` or ``all``, see `video.SAMPLING_RULES`. The target is to be found in the
+    frame in the middle, n // 2 of the n shown: the third of five as in the published sets.
     """
     shown = frame_numbers(rule, n_total)
     return shown, len(shown) // 2
@@ -73,25 +68,17 @@ class VideoFolders(ImageFolder):
         """Look below `folder`; UserError if it is no folder."""
         super().__init__(folder)
         self._listed = lru_cache(maxsize=64)(self._list)
-        self._tabled = lru_cache(maxsize=64)(self._table)
 
     @classmethod
     def choose(
         cls, images: StrPath | None, base: Path, below: Sequence[str], videos: Iterable[str]
     ) -> VideoFolders:
-        """The folder in which a video of the release is found; UserError if there is none.
+        """The folder in which one of the videos is found; UserError if there is none.
 
-        Args:
-            images: what the user gave; None: look below `base`, the folder of the annotation file.
-            below: subfolders to look in, in this order, before the folder itself.
-            videos: names of videos; one of them has to be there.
+        It is the given one, or `base`, the folder of the annotation file, or one of the folders
+        `below` these, which come first.
         """
-        start = base if images is None else Path(images).expanduser()
-        if not start.is_dir():
-            raise UserError(
-                f"the image folder {start} does not exist; give the folder that the release's "
-                "videos were unpacked to with --images"
-            )
+        start = base if images is None else ImageFolder(images).folder
         names = [video for video in dict.fromkeys(videos) if _is_inside(video)]
         places = [place for part in below if (place := start / part).is_dir()] + [start]
         for place in places:
@@ -106,9 +93,8 @@ class VideoFolders(ImageFolder):
     def frames(self, video: str, where: str, *, order: str = "natural") -> tuple[str, ...]:
         """File names of a video's frames, in order.
 
-        Raises:
-            ItemError: ``invalid_row``: the name leads out of the folder; ``missing_image``: no
-                such video; ``unreadable_image``: its frames have no clear order.
+        ItemError ``invalid_row`` if the name leads out of the folder, ``missing_image`` if there is
+        no such video, ``unreadable_image`` if its frames have no clear order.
         """
         if not _is_inside(video):
             raise ItemError(
@@ -138,42 +124,19 @@ class VideoFolders(ImageFolder):
     def named(self, video: str, frames: Sequence[str], where: str) -> list[str]:
         """File names of frames that the release names without their extension.
 
-        A name that is a number and no file's name is that number: 12 is 00012.jpg if no other file
-        has it.
-
-        Raises:
-            ItemError: as `frames` does; ``missing_image``: a frame is not there.
+        ItemError as of `frames`, and ``missing_image`` if a frame is not there.
         """
         names = self.frames(video, where)
-        files = self._tabled(video)
-        found = []
-        for frame in frames:
-            file = files.get(frame) or files.get(_number(frame))
-            if file is None:
-                raise ItemError(
-                    "missing_image",
-                    f"{where}: frame {frame!r} of video {video!r} is not in "
-                    f"{self.folder / video}, which has {len(names)} frames, from {names[0]} to "
-                    f"{names[-1]}; expected an image of that name: unpack the video again",
-                )
-            found.append(file)
-        return found
-
-    def _table(self, video: str) -> dict[str | int | None, str]:
-        """Stem → file, and number → file where only one has that number."""
-        stems = {PurePosixPath(name).stem: name for name in self._listed(video, "natural")}
-        counts = Counter(_number(stem) for stem in stems)
-        table: dict[str | int | None, str] = {}
-        for stem, name in stems.items():
-            number = _number(stem)
-            table[stem] = name
-            if number is not None and counts[number] == 1:
-                table[number] = name
-        return table
-
-
-def _number(name: str) -> int | None:
-    return int(name) if name.isascii() and name.isdigit() and len(name) < 20 else None
+        files = {PurePosixPath(name).stem: name for name in names}
+        missing = next((frame for frame in frames if frame not in files), None)
+        if missing is not None:
+            raise ItemError(
+                "missing_image",
+                f"{where}: frame {missing!r} of video {video!r} is not in {self.folder / video}, "
+                f"which has {len(names)} frames, from {names[0]} to {names[-1]}; expected an image "
+                "of that name: unpack the video again",
+            )
+        return [files[frame] for frame in frames]
 
 
 def _is_inside(name: str) -> bool:
@@ -196,33 +159,26 @@ def sequence_sample(
 ) -> GroundingSample:
     """A sample of frames of a video, in the words of UniVG-R1's zero-shot evaluation.
 
+    Added to `extra` are the expression, ``video`` (the folder of frames below the data root),
+    ``target_frame`` (0-based place of the target's frame among all frames of the video in natural
+    order) and ``n_frames`` of the video.
+
     Args:
-        origin, extra: as in `still_sample`. Added to `extra` are the expression, ``video`` (the
-            folder of frames below the data root), ``target_frame`` (0-based place of the target's
-            frame among all frames of the video in natural order) and ``n_frames`` of the video.
-        folders, video: where the videos are, and the folder of this one below.
+        video: its folder below that of the videos.
         files, released: the frames shown, by file name and as the release names them.
-        expression: what to find, as released.
-        target: 0-based place among the frames shown of the one in which it is to be found.
+        target: 0-based place among them of the one in which the expression is to be found.
         box: in that frame, xyxy_norm; None if it is not there.
         cluster: the video's name, the same on every machine.
     """
-    sizes = [folders.size(f"{video}/{file}") for file in files]
     folder = f"{origin.benchmark}/images/{video}"
     frames = folders.frames(video, origin.key)
-    return GroundingSample(
-        id=f"{origin.benchmark}-{origin.key}",
-        benchmark=origin.benchmark,
-        task=origin.benchmark,
-        split=origin.split,
-        images=tuple(f"{folder}/{file}" for file in files),
-        widths=tuple(width for width, _ in sizes),
-        heights=tuple(height for _, height in sizes),
+    return origin.sample(
+        images=[f"{folder}/{file}" for file in files],
+        sizes=[folders.size(f"{video}/{file}") for file in files],
+        released=released,
         instruction=sequence_instruction(expression, target),
         targets=() if box is None else (Target(target, box),),
-        image_is_given=True,
         cluster=cluster,
-        source=origin.to_dict(released),
         extra={
             "expression": expression,
             "video": folder,
@@ -246,18 +202,10 @@ def open_videos(
 ) -> tuple[AnnotationFile, dict[str, dict[str, Any]]]:
     """The file of expressions of a release, and its videos, each with an object of expressions.
 
-    A release that lists a video's expressions gets their places as keys. A file none of whose
-    videos and expressions has the fields is that of another set and is refused; if only some lack
-    them, these are faulty items.
-
-    Args:
-        source: the file ``{"videos": {name: {"expressions": …}}}``, or the folder that holds it,
-            directly or below `folder`.
-        name: of the file in the release, which comes from `origin`.
-        fields: that a video must have, and an expression must have.
-
-    Raises:
-        UserError: there is no such file, or it is that of another set.
+    The file ``{"videos": {name: {"expressions": …}}}`` is found by `find_file`. A release that
+    lists a video's expressions gets their places as keys. UserError if none of the videos and
+    expressions has the fields: it is the file of another set. If only some lack them, these are
+    faulty items.
     """
     meta = load_json(find_file(source, name, [folder], origin))
     videos = meta.value.get("videos") if isinstance(meta.value, Mapping) else None
@@ -292,7 +240,6 @@ class Shown:
 
     Attributes:
         where: names the expression in an error.
-        video: name of the video.
         content, entry: what the release says of the video, and of the expression.
         frames: names of all frames of the video, as released.
         numbers, files: the frames shown, by their places in `frames` and their file names.
@@ -328,11 +275,9 @@ def expressions_release(
     an empty one, the sample has no target, and ``absent`` in `extra` says ``not_visible``.
 
     Args:
-        benchmark: name of the benchmark.
         meta, videos: from `open_videos`.
-        folders: where the videos are.
         sampling: see `shown_frames`.
-        text: name of the field that holds the expression.
+        text: the field that holds the expression.
         find_mask: the mask in the target's frame, None if the object is not visible there; and
             what else belongs into `extra`.
         number: makes the name of an expression within its video from its entry and its place;
@@ -393,7 +338,6 @@ def expressions_release(
     return Release(
         benchmark=benchmark,
         items=items,
-        n_items=len(items),
         links={"images": folders.folder},
         source={
             "revision": "official",
@@ -406,13 +350,13 @@ def expressions_release(
 
 def _frame_names(value: Any, where: str) -> list[str]:
     """The names of a video's frames; ItemError ``invalid_row`` if it has none."""
-    names = [str(name) for name in value] if isinstance(value, list) else []
     if (
-        not names
-        or not all(type(name) is int or (isinstance(name, str) and name) for name in value)
-        or len(set(names)) < len(names)
+        not isinstance(value, list)
+        or not value
+        or not all(isinstance(name, str) and name for name in value)
+        or len(set(value)) < len(value)
     ):
         raise unexpected(
             f"{where}: the video's field 'frames'", value, "the names of its frames, each once"
         )
-    return names
+    return value

@@ -52,15 +52,9 @@ _REVISION = "univg-r1-extracted"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a sample comes from.
+    """Where a sample comes from: a row (from 0) of a file; its id is ``<benchmark>-<key>``.
 
-    Attributes:
-        benchmark: its name, which is also that of its only task.
-        split: of the sample.
-        key: the sample's id is ``<benchmark>-<key>``.
-        file: name of the release's file.
-        revision: of the release.
-        row: 0-based place in the file.
+    The name of the benchmark is also that of its only task.
     """
 
     benchmark: str
@@ -70,14 +64,38 @@ class Origin:
     revision: str
     row: int
 
-    def to_dict(self, images: Sequence[str]) -> dict[str, Any]:
-        """The `source` of the sample, whose images the release names `images`."""
-        return {
-            "file": self.file,
-            "revision": self.revision,
-            "row": self.row,
-            "images": list(images),
-        }
+    def sample(
+        self,
+        *,
+        images: Sequence[str],
+        sizes: Sequence[tuple[int, int]],
+        released: Sequence[str],
+        instruction: str,
+        targets: tuple[Target, ...],
+        cluster: str,
+        extra: Mapping[str, Any],
+    ) -> GroundingSample:
+        """The sample; `images` lie below the data root, and the release names them `released`."""
+        return GroundingSample(
+            id=f"{self.benchmark}-{self.key}",
+            benchmark=self.benchmark,
+            task=self.benchmark,
+            split=self.split,
+            images=tuple(images),
+            widths=tuple(width for width, _ in sizes),
+            heights=tuple(height for _, height in sizes),
+            instruction=instruction,
+            targets=targets,
+            image_is_given=True,
+            cluster=cluster,
+            source={
+                "file": self.file,
+                "revision": self.revision,
+                "row": self.row,
+                "images": list(released),
+            },
+            extra=extra,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +147,9 @@ class ExtractedSet:
     ) -> Release:
         """Open the files as a release with one item a row; they are held in memory.
 
-        Args:
-            source: a folder that holds the files, directly or below zero_shot_evaluation/; or one
-                file, whose split is that of its name, else that of `splits`.
-            images: the folder of images.
-            splits: None takes those whose files are there.
-
-        Raises:
-            UserError: something is not there, or of another set.
+        The source is a folder that holds the files, directly or below zero_shot_evaluation/, or one
+        file, whose split is that of its name, else that of `splits`. Without `splits` those are
+        taken whose files are there. UserError if something is not there, or of another set.
         """
         wanted = chosen_splits(self.name, list(self.files), splits)
         found = _find_files(Path(source).expanduser(), self.files, wanted)
@@ -157,7 +170,6 @@ class ExtractedSet:
             items=[
                 Item(row.key.replace("-", "/"), partial(self._convert, folder, row)) for row in rows
             ],
-            n_items=len(rows),
             links={"images": folder.folder},
             source={"revision": _REVISION, "files": files, **self.facts},
         )
@@ -234,27 +246,15 @@ def still_sample(
 ) -> GroundingSample:
     """A sample with one image and one box, in the words of UniVG-R1's zero-shot evaluation.
 
-    Args:
-        origin: where it comes from.
-        image: path below the benchmark's own folder; also the sample's cluster.
-        image_wh: (width, height) as displayed.
-        released: the image as the release names it.
-        expression: what to find, as released.
-        target: the object.
-        extra: see `GroundingSample`; the expression is added to it.
+    `image` lies below the benchmark's own folder, and is the sample's cluster. The expression is
+    added to `extra`.
     """
-    return GroundingSample(
-        id=f"{origin.benchmark}-{origin.key}",
-        benchmark=origin.benchmark,
-        task=origin.benchmark,
-        split=origin.split,
-        images=(f"{origin.benchmark}/{image}",),
-        widths=(image_wh[0],),
-        heights=(image_wh[1],),
+    return origin.sample(
+        images=[f"{origin.benchmark}/{image}"],
+        sizes=[image_wh],
+        released=[released],
         instruction=image_instruction(expression),
         targets=(target,),
-        image_is_given=True,
         cluster=image,
-        source=origin.to_dict([released]),
         extra={"expression": expression, **extra},
     )
