@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
+from doc_pages import text
 
 from univg_eval.benchmarks.preparing.catalog import CATALOG, get_entry
 from univg_eval.benchmarks.readers.lisa import PUBLISHED_IMAGES
@@ -13,16 +13,15 @@ from univg_eval.benchmarks.readers.refcoco import EXPRESSIONS
 from univg_eval.cli import build_parser
 from univg_eval.cli import prepare as command
 
-DOC = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 RELEASES = [name for name, entry in CATALOG.items() if not entry.is_generated]
 
 
 def table(section: str) -> list[dict[str, str]]:
     """The rows of a section's table by their column titles."""
-    text = DOC.read_text(encoding="utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
+    part = text("benchmarks").split(f"\n## {section}\n")[1].split("\n## ")[0]
     lines = [
         [cell.strip() for cell in line.strip("| ").split(" | ")]
-        for line in text.splitlines()
+        for line in part.splitlines()
         if line.startswith("|") and not line.startswith("|---")
     ]
     titles, *rows = lines
@@ -111,8 +110,8 @@ def test_the_numbers_are_those_that_the_readers_compare_with():
 
 
 def test_the_raw_releases_are_said_not_to_be_comparable():
-    text = " ".join(DOC.read_text(encoding="utf-8").split())
-    assert "**are not comparable with that table**" in text
+    page = " ".join(text("benchmarks").split())
+    assert "**are not comparable with that table**" in page
     for name in RELEASES:
         comparable = CATALOG[name].comparable_with_published
         assert comparable == (not name.endswith("_full") and name != "custom")

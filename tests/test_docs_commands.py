@@ -71,7 +71,7 @@ def test_commands_are_found() -> None:
 @pytest.mark.parametrize("words", COMMANDS)
 def test_the_options_exist(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     program, *arguments = words
-    with told(capsys, words):
+    with argparse_messages(capsys, words):
         if program == "univg":
             args, unknown = build_parser().parse_known_args(arguments)
             assert not unknown or getattr(args, "takes_unknown", False), unknown
@@ -88,7 +88,7 @@ def test_the_options_exist(words: list[str], capsys: pytest.CaptureFixture[str])
 
 
 @contextlib.contextmanager
-def told(capsys: pytest.CaptureFixture[str], words: list[str]) -> Iterator[None]:
+def argparse_messages(capsys: pytest.CaptureFixture[str], words: list[str]) -> Iterator[None]:
     """argparse ends the process and says why on standard error."""
     try:
         yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import lmms_data
 import pytest
+from doc_pages import blocks, rows_named
 from factories import write_clip
 from PIL import Image
 
@@ -19,21 +19,14 @@ from univg_eval.benchmarks.readers.custom import FIELDS, SPACES, open_custom
 from univg_eval.cli import main
 from univg_eval.samples import load_samples
 
-DOC = lmms_data.REPO / "docs" / "custom.md"
 SIZES = {"street.jpg": (640, 480), "shelf_1.jpg": (400, 300), "shelf_2.jpg": (400, 300)}
-
-
-def block(language: str, number: int = 0) -> str:
-    return re.findall(rf"^```{language}\n(.*?)^```", DOC.read_text(encoding="utf-8"), re.M | re.S)[
-        number
-    ]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example file beside stand-ins for its images."""
     folder = tmp_path_factory.mktemp("own")
-    (folder / "my.jsonl").write_text(block("json"), encoding="utf-8")
+    (folder / "my.jsonl").write_text(blocks("custom", "json")[0], encoding="utf-8")
     for name, size in SIZES.items():
         Image.new("RGB", size, "gray").save(folder / name)
     write_clip(folder / "crossing.mp4", range(0, 225, 15), (192, 128))
@@ -41,8 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_fields_are_documented():
-    named = re.findall(r"^\| `(\w+)` \|", DOC.read_text(encoding="utf-8"), re.M)
-    assert sorted(named) == sorted([*FIELDS, *SPACES])
+    assert sorted(rows_named("custom")) == sorted([*FIELDS, *SPACES])
 
 
 def test_the_example_prepares_and_the_oracle_reaches_one(folder, tmp_path, monkeypatch):
@@ -50,7 +42,7 @@ def test_the_example_prepares_and_the_oracle_reaches_one(folder, tmp_path, monke
     data = tmp_path / "data"
     monkeypatch.setenv("UNIVG_DATA", str(data))
     monkeypatch.chdir(folder)
-    prepare, audit, *_ = [line.split()[1:] for line in block("bash").splitlines()]
+    prepare, audit, *_ = [line.split()[1:] for line in blocks("custom", "bash")[0].splitlines()]
     assert main(prepare) == 0
     assert main(audit) == 0
     samples = load_samples("custom", root=data)
@@ -61,7 +53,7 @@ def test_the_example_prepares_and_the_oracle_reaches_one(folder, tmp_path, monke
     for shared in lmms_data.TASKS.glob("*.yml"):
         shutil.copy(shared, own.parent)
     shutil.copytree(lmms_data.TASKS / "custom", own, dirs_exist_ok=True)
-    (own / "group.yaml").write_text(block("yaml"))
+    (own / "group.yaml").write_text(blocks("custom", "yaml")[0])
     from lmms_eval.tasks import TaskManager
 
     from univg_eval.lmms.run import evaluate
@@ -84,7 +76,7 @@ def test_the_example_prepares_and_the_oracle_reaches_one(folder, tmp_path, monke
 def test_the_lines_that_draw_the_boxes(folder, tmp_path):
     prepare_release(open_custom(folder / "my.jsonl"), root=tmp_path / "data")
     subprocess.run(
-        [sys.executable, "-c", block("python", 0)],
+        [sys.executable, "-c", blocks("custom", "python")[0]],
         cwd=tmp_path,
         env=lmms_data.environment(tmp_path / "data"),
         check=True,
@@ -115,7 +107,7 @@ def test_the_conversion_from_coco(tmp_path):
     (tmp_path / "instances.json").write_text(json.dumps(coco))
     for image in coco["images"]:
         Image.new("RGB", (image["width"], image["height"])).save(tmp_path / image["file_name"])
-    subprocess.run([sys.executable, "-c", block("python", 1)], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-c", blocks("custom", "python")[1]], cwd=tmp_path, check=True)
     release = open_custom(tmp_path / "coco.jsonl")
     dogs, cups = (sample for item in release.items for sample in item.convert())
     assert (dogs.instruction, cups.instruction) == ("Find every dog.", "Find every cup.")

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from doc_pages import blocks, rows_named, text
 from factories import make_sample
 from training_forms import draw, stage2_row, write_list
 
@@ -13,18 +14,12 @@ from univg_eval.samples import write_benchmark
 from univg_train.data import FORMS, LEAK_KINDS, LEFT_OUT
 
 
-@pytest.fixture(scope="module")
-def page(repo_root: Path) -> str:
-    return (repo_root / "docs" / "training_data.md").read_text(encoding="utf-8")
-
-
-def test_all_forms_kinds_and_reasons_are_named(page: str) -> None:
-    named = re.findall(r"^\| `(\w+)` \|", page, re.M)
-    assert set(named) >= {*FORMS, *LEAK_KINDS, *LEFT_OUT}
+def test_all_forms_kinds_and_reasons_are_named() -> None:
+    assert set(rows_named("training_data")) >= {*FORMS, *LEAK_KINDS, *LEFT_OUT}
 
 
 def test_the_example_runs_and_its_columns_are_named(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("datasets")
     monkeypatch.setenv("UNIVG_DATA", str(tmp_path))
@@ -36,13 +31,12 @@ def test_the_example_runs_and_its_columns_are_named(
     write_benchmark([evaluated], root=tmp_path, benchmark="mig_bench", manifest_extra={})
     draw(tmp_path / "images", {"MGrounding-630k/a.png": (8, 8), "MGrounding-630k/b.png": (9, 9)})
     write_list(tmp_path / "stage2_rl.json", [stage2_row(), stage2_row(answer=None)])
-    code = re.search(r"^```python\n(.*?)^```", page, re.M | re.S)
-    assert code is not None
+    code, *_ = blocks("training_data", "python")
     names: dict[str, object] = {}
-    exec(code[1].replace('"/data"', '"images"').replace("print(", "str("), names)
+    exec(code.replace('"/data"', '"images"').replace("print(", "str("), names)
     row = names["row"]
     assert isinstance(row, dict)
-    table = page.split("| column | |")[1].split("\n\n")[0]
+    table = text("training_data").split("| column | |")[1].split("\n\n")[0]
     columns = {
         name
         for cells in re.findall(r"^\| (`[^|]*`) \|", table, re.M)
