@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from doc_pages import text
+from doc_pages import page_text
 
 from univg_eval.benchmarks.preparing.catalog import CATALOG, get_entry
 from univg_eval.benchmarks.readers.lisa import PUBLISHED_IMAGES
@@ -18,7 +18,7 @@ RELEASES = [name for name, entry in CATALOG.items() if not entry.is_generated]
 
 def table(section: str) -> list[dict[str, str]]:
     """The rows of a section's table by their column titles."""
-    part = text("benchmarks").split(f"\n## {section}\n")[1].split("\n## ")[0]
+    part = page_text("benchmarks").split(f"\n## {section}\n")[1].split("\n## ")[0]
     lines = [
         [cell.strip() for cell in line.strip("| ").split(" | ")]
         for line in part.splitlines()
@@ -110,7 +110,7 @@ def test_the_numbers_are_those_that_the_readers_compare_with():
 
 
 def test_the_raw_releases_are_said_not_to_be_comparable():
-    page = " ".join(text("benchmarks").split())
+    page = " ".join(page_text("benchmarks").split())
     assert "**are not comparable with that table**" in page
     for name in RELEASES:
         comparable = CATALOG[name].comparable_with_published

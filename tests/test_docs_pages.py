@@ -11,7 +11,7 @@ from typing import Any
 
 import lmms_data
 import pytest
-from doc_pages import blocks, text
+from doc_pages import blocks, page_text
 from factories import make_sample
 from PIL import Image
 
@@ -34,7 +34,7 @@ def flat(words: str) -> str:
 
 def test_the_readings_on_the_start_page() -> None:
     (response,) = blocks("index", "text")
-    rows = re.findall(r"^\| `(\w+)` \| .* \| ([^|]*) \|$", text("index"), re.M)
+    rows = re.findall(r"^\| `(\w+)` \| .* \| ([^|]*) \|$", page_text("index"), re.M)
     assert len(rows) == 5
     for dialect, shown in rows:
         answer = parse_answer(response, dialect, image_sizes=[(640, 480)])
@@ -146,7 +146,7 @@ def test_the_questions_as_text(tmp_path: Path) -> None:
 
 # --- troubleshooting -----------------------------------------------------------------------------
 
-TROUBLE = flat(text("troubleshooting"))
+TROUBLE = flat(page_text("troubleshooting"))
 
 
 def test_classes_of_misses_that_are_named_exist() -> None:

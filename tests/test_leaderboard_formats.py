@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas
 import pytest
+from doc_pages import REPO, page_text
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from leaderboard_data import counts, record, table
@@ -43,10 +44,7 @@ from univg_eval.leaderboard.formats import (
     print_sheet,
     visible,
 )
-from univg_eval.leaderboard.published import load_counts, load_published
 from univg_eval.runs.record import load_run
-
-REPO = Path(__file__).resolve().parent.parent
 
 # Wilson's limits of 2/4 and 3/4 in percent are 15.0-85.0 and 30.1-95.4, of 1/2 9.5-90.5.
 RUNS = [
@@ -494,27 +492,21 @@ def test_mistakes_end_with_status_2(
     assert captured.out == ""
 
 
-def test_the_page_tells_every_mark_and_shows_what_the_command_prints() -> None:
-    page = (REPO / "docs" / "leaderboard.md").read_text(encoding="utf-8")
-    shown = re.findall(r"^\| `([a-z-]+)` \| (yes)? *\| (.+) \|$", page, re.M)
-    assert {(word, says) for word, _, says in shown if word in set(MEANINGS)} == {
-        (mark.value, says) for mark, says in MEANINGS.items()
+def test_the_page_has_every_mark_and_shows_what_the_command_prints() -> None:
+    page = page_text("leaderboard")
+    breaking, informing = page.split("Marks that keep a row out of the set:")[1].split("\nMarks ")
+    shown = {
+        word: (says, part is breaking)
+        for part in (breaking, informing.split("\n## ")[0])
+        for word, says in re.findall(r"^- `([a-z-]+)`: (.+)$", part, re.M)
     }
-    assert {word for word, out, _ in shown if out} == {mark.value for mark in BREAKING}
-    tables = [t for t in load_published("mig_bench") if t.key == "univg_r1_mig_bench"]
-    board = build_leaderboards([], Published(tables, (), load_counts("mig_bench")))[0]
-    shown = as_text(make_sheet(board), 96).split("\nRows\n")[1].split("Notes\n")[0]
-    assert f"```text\n{shown}```\n" in page
-    runs = [
-        load_run(REPO / "results" / "runs" / folder, label)
-        for label, folder in (
-            *(("tiny", "tiny"), ("direct", "tiny_direct")),
-            *(("cot", "tiny_cot"), ("grpo", "tiny_grpo")),
-        )
-    ]
-    shown = as_text(make_sheet(build_leaderboards(runs)[0], "all", "averages"), 96)
+    assert shown == {mark.value: (says, mark in BREAKING) for mark, says in MEANINGS.items()}
+    folders = {"tiny": "tiny", "direct": "tiny_direct", "cot": "tiny_cot", "grpo": "tiny_grpo"}
+    runs = [load_run(REPO / "results" / "runs" / folder, name) for name, folder in folders.items()]
+    sheet = make_sheet(build_leaderboards(runs)[0], "all", "averages")
+    printed = as_text(sheet, 96).split("Notes\n")[0]
     limits = re.compile(r"\d+\.\d–\d+\.\d")
-    assert limits.sub("", f"```text\n{shown}```\n") in limits.sub("", page)
+    assert limits.sub("", f"```text\n{printed}```\n") in limits.sub("", page)
 
 
 def test_a_terminal_without_unicode_has_plain_lines() -> None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from doc_pages import blocks, rows_named, text
+from doc_pages import blocks, page_text, rows_named
 from factories import make_sample
 from training_forms import draw, stage2_row, write_list
 
@@ -36,7 +36,7 @@ def test_the_example_runs_and_its_columns_are_named(
     exec(code.replace('"/data"', '"images"').replace("print(", "str("), names)
     row = names["row"]
     assert isinstance(row, dict)
-    table = text("training_data").split("| column | |")[1].split("\n\n")[0]
+    table = page_text("training_data").split("| column | |")[1].split("\n\n")[0]
     columns = {
         name
         for cells in re.findall(r"^\| (`[^|]*`) \|", table, re.M)
