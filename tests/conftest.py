@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,3 +37,26 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """The one message of a `univg-train` command that must end before it loads weights."""
+    import transformers
+
+    from univg_train.cli import main
+
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("weights were loaded")
+
+    def message(*arguments: str) -> str:
+        with monkeypatch.context() as patched:
+            patched.setattr(transformers.PreTrainedModel, "from_pretrained", loaded)
+            assert main([str(argument) for argument in arguments]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == "" and "Traceback" not in printed.err
+        assert "Warning" not in printed.err
+        assert printed.err.splitlines()[-1].startswith(f"univg-train {arguments[0]}: ")
+        return printed.err
+
+    return message

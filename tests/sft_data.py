@@ -1,6 +1,6 @@
-"""Supervised fine-tuning with a tiny random Qwen2-VL, for tests.
+"""Training runs of the tests: a tiny random Qwen2-VL, rows, and settings.
 
-Run as a script, ``python sft_data.py CONFIG STEP``, it trains and is killed at the end of a step.
+As a script, ``python sft_data.py CONFIG [STEP]``, it trains; with STEP it is killed at its end.
 """
 
 from __future__ import annotations
@@ -56,29 +56,32 @@ def make_rows(folder: Path) -> Path:
     return write_list(folder / "stage1.json", rows)
 
 
-def make_config(path: Path, model: Path, rows: Path, **trainer: Any) -> Path:
+TRAINER = {
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "per_device_train_batch_size": 2,
+    "logging_steps": 1,
+    "disable_tqdm": True,
+    "report_to": [],
+}
+
+
+def write(path: Path, values: dict[str, Any]) -> Path:
     """JSON is YAML."""
+    path.write_text(json.dumps(values), encoding="utf-8")
+    return path
+
+
+def make_config(path: Path, model: Path, rows: Path, **trainer: Any) -> Path:
+    own = {"output_dir": str(path.parent / path.stem), "max_steps": 5, "save_steps": 2}
     values = {
         "model": str(model),
         "dialect": "univg_r1",
         "data": {"form": "univg_r1_stage1", "file": str(rows), "check_leaks": []},
-        "trainer": {
-            "output_dir": str(path.parent / path.stem),
-            "max_steps": 5,
-            "save_steps": 2,
-            "per_device_train_batch_size": 2,
-            "learning_rate": 1e-2,
-            "logging_steps": 1,
-            "use_cpu": True,
-            "bf16": False,
-            "gradient_checkpointing": False,
-            "disable_tqdm": True,
-            "report_to": [],
-        }
-        | trainer,
+        "trainer": {**TRAINER, **own, "learning_rate": 1e-2, **trainer},
     }
-    path.write_text(json.dumps(values), encoding="utf-8")
-    return path
+    return write(path, values)
 
 
 def main() -> None:
@@ -88,13 +91,15 @@ def main() -> None:
     from univg_train.sft.run import train_sft
     from univg_train.sft.settings import load_settings
 
+    config, *step = sys.argv[1:]
+
     class Killed(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == int(sys.argv[2]):
+            if [str(state.global_step)] == step:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     torch.set_num_threads(1)
-    train_sft(load_settings(sys.argv[1]), callbacks=[Killed()])
+    train_sft(load_settings(config), callbacks=[Killed()])
 
 
 if __name__ == "__main__":

@@ -69,21 +69,16 @@ def test_as_trl_counts(
         return generate(self, inputs)
 
     monkeypatch.setattr(KnownRollouts, "_generate_and_score_completions", counted)
-    run = make_trainer(
-        model, tmp_path, DifficultyWeight(), per_device_train_batch_size=GROUP, **trainer
-    )
+    trainer |= {"per_device_train_batch_size": GROUP}
+    run = make_trainer(model, tmp_path, DifficultyWeight(), **trainer)
     run.train()
     assert (run.state.global_step, len(batches)) == expected[1:]
 
 
 def test_on_several_processes() -> None:
     """The release: 8 devices with one prompt each, twice a step."""
-    released = settings(
-        num_generations=8,
-        per_device_train_batch_size=8,
-        gradient_accumulation_steps=2,
-        num_train_epochs=1,
-    )
+    batch = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
+    released = settings(num_generations=8, num_train_epochs=1, **batch)
     assert passes_of_batch(released, 8) == 2
     count = count_steps(released, 10_000, 8)
     assert (count.per_epoch, count.steps, count.batches) == (625, 625, 625)

@@ -6,12 +6,13 @@ import re
 from typing import Any
 
 import pytest
+from factories import make_sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from univg_eval.dialects import get_dialect, list_dialects
 from univg_eval.errors import UserError
-from univg_eval.samples import GroundingSample, Target
+from univg_eval.samples import Target
 from univg_eval.scoring import score_sample
 from univg_train.rewards import check_rows, completion_text, make_rewards
 
@@ -21,30 +22,17 @@ HALF = "(100,200),(500,400)"
 
 
 def row(**changes: Any) -> dict[str, Any]:
-    values = {
-        "solution": BOX,
-        "dialect": "qwen2_vl",
-        "single_image": False,
-        "image_sizes": None,
-        "input_sizes": None,
-        "target_image": None,
-    }
-    return values | changes
+    unknown = dict.fromkeys(("image_sizes", "input_sizes", "target_image"))
+    return {"solution": BOX, "dialect": "qwen2_vl", "single_image": False} | unknown | changes
 
 
 def reward(index: int, texts: list[Any], rows: list[dict[str, Any]], **options: Any) -> list[float]:
     """As TRL calls it: every column by name, one value a completion, and its own extras."""
-    function = make_rewards(**options)[index]
     columns = {name: [r[name] for r in rows] for name in rows[0]}
-    return function(
-        prompts=["?"] * len(texts),
-        completions=texts,
-        completion_ids=[list(range(len(str(text)))) for text in texts],
-        trainer_state=None,
-        log_extra=None,
-        log_metric=None,
-        **columns,
-    )
+    ids = [list(range(len(str(text)))) for text in texts]
+    extras = dict.fromkeys(("trainer_state", "log_extra", "log_metric"))
+    function = make_rewards(**options)[index]
+    return function(prompts=texts, completions=texts, completion_ids=ids, **extras, **columns)
 
 
 def accuracy(text: Any, options: dict[str, Any] | None = None, **changes: Any) -> float:
@@ -77,20 +65,17 @@ def texts(draw: st.DrawFn, dialect: str) -> str:
         draw(boxes()), image_wh=SIZES[image], input_wh=family.input_size(SIZES[image])
     )
     other = draw(st.sampled_from(["", box, "There is no such object.", "(5,5),(1,1)", "[]"]))
-    frame = draw(
-        st.sampled_from(
-            [
-                "{box}",
-                "<think>{other}</think><answer>{box}</answer>",
-                "<think>It is {box}",
-                "<answer>{other}",
-                "In Image-2: {box}",
-                "{other} {box} {other}",
-                "Image-1: {other}; Image-2: {box}",
-            ]
-        )
+    frames = (
+        "{box}",
+        "<think>{other}</think><answer>{box}</answer>",
+        "<think>It is {box}",
+        "<answer>{other}",
+        "In Image-2: {box}",
+        "{other} {box} {other}",
+        "Image-1: {other}; Image-2: {box}",
     )
-    return frame.format(box=box, other=other) if draw(st.integers(0, 9)) else draw(st.text())
+    written = draw(st.sampled_from(frames)).format(box=box, other=other)
+    return written if draw(st.integers(0, 9)) else draw(st.text())
 
 
 @settings(max_examples=300, deadline=None)
@@ -100,18 +85,12 @@ def test_the_reward_is_the_evaluations_score_of_the_same_text(data: st.DataObjec
     text = data.draw(texts(dialect))
     true = data.draw(st.one_of(st.none(), boxes()))
     image, given_image = data.draw(st.integers(0, 1)), data.draw(st.booleans())
-    sample = GroundingSample(
-        id="s",
-        benchmark="b",
-        task="t",
-        split="test",
+    sample = make_sample(
         images=("a.png", "b.png"),
         widths=tuple(w for w, _ in SIZES),
         heights=tuple(h for _, h in SIZES),
-        instruction="Where is it?",
         targets=() if true is None else (Target(image, true),),
         image_is_given=given_image,
-        cluster="c",
     )
     score = score_sample(sample, text, dialect)
     expected = score.iou if true is not None else float(score.status == "none")
@@ -126,12 +105,8 @@ def test_the_reward_is_the_evaluations_score_of_the_same_text(data: st.DataObjec
 
 
 def test_batches_of_several_dialects_keep_their_order() -> None:
-    rows = [
-        row(),
-        row(dialect="qwen2_5_vl", image_sizes=[[560, 560]]),
-        row(),
-        row(dialect="qwen3_vl"),
-    ]
+    pixels = row(dialect="qwen2_5_vl", image_sizes=[[560, 560]])
+    rows = [row(), pixels, row(), row(dialect="qwen3_vl")]
     answers = [HALF, '{"bbox_2d": [56, 112, 280, 336]}', "?", '{"bbox_2d": [100, 200, 500, 600]}']
     assert reward(0, answers, rows) == pytest.approx([0.5, 1.0, 0.0, 1.0])
 
@@ -164,10 +139,8 @@ def test_without_a_true_object_only_an_explicit_none_is_right(text: str, expecte
 
 def test_unreadable_is_no_zero_box() -> None:
     """A target at the corner would overlap a box of zeros that is drawn with inclusive corners."""
-    corner_row = row(solution=[0.0, 0.0, 0.002, 0.002])
-    assert (
-        reward(0, ["no idea", "(0,0),(0,0)", "<think>(0,0),(2,2)"], [corner_row] * 3) == [0.0] * 3
-    )
+    for text in ("no idea", "(0,0),(0,0)", "<think>(0,0),(2,2)"):
+        assert accuracy(text, solution=[0.0, 0.0, 0.002, 0.002]) == 0.0
 
 
 # --- options, off by default --------------------------------------------------------------------
@@ -192,10 +165,11 @@ def test_diou_shaping_prefers_the_nearer_of_two_misses() -> None:
 
 
 def test_length_term() -> None:
-    rows = [row()] * 4
-    found = reward(2, ["x" * n for n in (3, 10, 15, 40)], rows, length=(10, 20))
+    found = reward(2, ["x" * n for n in (3, 10, 15, 40)], [row()] * 4, length=(10, 20))
     assert found == [0.0, 0.0, -0.5, -1.0]
-    assert len(make_rewards()) == 2
+    names = ["accuracy_reward", "format_reward", "length_reward"]  # in TRL's logs
+    assert [function.__name__ for function in make_rewards(length=(1, 2))] == names
+    assert [function.__name__ for function in make_rewards()] == names[:2]
     with pytest.raises(UserError, match="got no completion_ids"):
         make_rewards(length=(1, 2))[2](completions=["x"])
 
@@ -220,13 +194,10 @@ REASONED = f"<think>The left one.</think><answer>{HIT}</answer>"
         (f"Well. {REASONED}", 0, 0),
         (f"{REASONED} {HIT}", 0, 0),
         (f"<think> </think><answer>{HIT}</answer>", 0, 0),
-        (f"<think></think><answer>{HIT}</answer>", 0, 0),
         (f"<think>a</think><think>b</think><answer>{HIT}</answer>", 0, 0),
         (f"<think>a</think><answer>{HALF}</answer><answer>{HIT}</answer>", 0, 0),
         (f"<think>a</think><answer>{HALF} or {HIT}</answer>", 0, 0),
-        (f"{HALF} or {HIT}", 0, 0),
         ("<think>a</think><answer>left</answer>", 0, 0),
-        ("<think>a", 0, 0),
         ("", 0, 0),
     ],
 )
@@ -296,7 +267,6 @@ def test_released_accuracy_is_pixel_inclusive(
         (f"<think>{HIT}</think><answer>{HALF}</answer>", 0.5, 1.0),
         # The first answer and its first box.
         (f"<answer>{HALF}</answer><answer>{HIT}</answer>", 0.5, 0.5),
-        (f"<answer>{HALF} or {HIT}</answer>", 0.5, 0.5),
         ("<answer>(100, 200),  (500, 400)</answer>", 0.5, 0.5),
         # No space before a comma or inside the brackets, no decimals, no other brackets.
         ("<answer>( 100,200),(500,400)</answer>", 0.0, 0.0),
@@ -308,7 +278,6 @@ def test_released_accuracy_is_pixel_inclusive(
         ("<answer>(500,400),(100,200)</answer>", 0.0, 0.0),
         (f"<answer>(0,0),({'9' * 400},{'9' * 400})</answer>", 0.0, 0.0),
         (f"<answer>(0,0),({'9' * 5000},9)</answer>", 0.0, 0.0),
-        ("", 0.0, 0.0),
     ],
 )
 def test_released_accuracy(text: str, think: float, direct: float) -> None:
@@ -321,10 +290,7 @@ def test_released_accuracy(text: str, think: float, direct: float) -> None:
     [
         (REASONED, 1, 1),
         (f"Well. {REASONED}\n", 1, 1),
-        (f"{REASONED} ", 0, 1),
-        (f"<think></think>\n<answer>{HIT}</answer>", 1, 1),
         (f"<think>a</think><answer> {HIT}</answer>", 0, 1),
-        (f"<think>a</think><answer>{HIT} {HIT}</answer>", 0, 1),
         (f"it is at {HIT}!", 0, 1),
         ("<think>a</think><answer>left</answer>", 0, 0),
     ],
@@ -364,19 +330,16 @@ def test_a_box_one_unit_wide_earns_nothing_in_the_release() -> None:
 # --- what TRL hands over ------------------------------------------------------------------------
 
 
+THOUGHT = {"reasoning_content": "The left one.", "content": f"<answer>{HIT}</answer>"}
+
+
 @pytest.mark.parametrize(
     "completion",
     [
         REASONED,
         [{"role": "assistant", "content": REASONED}],
         [{"role": "assistant", "content": [{"type": "text", "text": REASONED}]}],
-        [
-            {
-                "role": "assistant",
-                "reasoning_content": "The left one.",
-                "content": f"<answer>{HIT}</answer>",
-            }
-        ],
+        [{"role": "assistant", **THOUGHT}],
     ],
 )
 def test_plain_and_conversational_completions(completion: Any) -> None:
@@ -389,11 +352,6 @@ def test_plain_and_conversational_completions(completion: Any) -> None:
 def test_other_completions_are_refused(completion: Any) -> None:
     with pytest.raises(UserError, match="expected a text or a list of messages"):
         completion_text(completion)
-
-
-def test_names_in_trls_logs() -> None:
-    names = [function.__name__ for function in make_rewards(length=(1, 2))]
-    assert names == ["accuracy_reward", "format_reward", "length_reward"]
 
 
 # --- bad input, before training -----------------------------------------------------------------
@@ -415,10 +373,8 @@ def without(name: str) -> dict[str, Any]:
         (row(style="brief"), "style is 'brief'; expected think or direct"),
         (row(single_image="yes"), "single_image is 'yes'; expected True or False"),
         (row(solution=[0.5, 0.2, 0.1, 0.6]), "expected 0 <= x1 < x2 <= 1"),
-        (row(solution=[100, 200, 500, 600]), "expected 0 <= x1 < x2 <= 1"),
         (row(solution=[0.1, 0.2, float("nan"), 0.6]), "expected 0 <= x1 < x2 <= 1"),
         (row(solution=[0.1, 0.2, 0.5]), r"expected \[x1, y1, x2, y2\], or None"),
-        (row(solution="left"), r"expected \[x1, y1, x2, y2\], or None"),
         (row(dialect="qwen2_5_vl"), "the row needs image_sizes or input_sizes"),
         (row(dialect="pixels"), "the row needs image_sizes"),
         (row(image_sizes=[[0, 5]]), r"image_sizes is \[\[0, 5\]\]; expected \[width, height\]"),
@@ -439,10 +395,10 @@ def test_bad_rows_are_counted_and_the_first_are_named() -> None:
     rows = [row()] * 3 + [row(dialect="?")] * 9
     with pytest.raises(UserError) as caught:
         check_rows(rows, make_rewards(), shown=2)
-    lines = str(caught.value).split("\n")
-    assert lines[0].startswith("the training data: 9 of 12 rows cannot be rewarded")
-    assert [re.match(r"  row (\d+)", line)[1] for line in lines[1:3]] == ["3", "4"]
-    assert lines[3:] == ["  and 7 more"]
+    first, *named, last = str(caught.value).split("\n")
+    assert first.startswith("the training data: 9 of 12 rows cannot be rewarded")
+    assert [line[:8] for line in named] == ["  row 3:", "  row 4:"]
+    assert last == "  and 7 more"
 
 
 def test_good_rows_are_counted() -> None:
@@ -465,7 +421,6 @@ def test_the_released_rule_needs_a_true_object_but_no_dialect() -> None:
         ({"rule": "vlm"}, "unknown reward rule 'vlm'; expected one of: univg, univg-r1"),
         ({"style": "brief"}, "unknown style 'brief'; expected think or direct"),
         ({"threshold": 0.0}, "threshold is 0.0; expected an IoU above 0"),
-        ({"threshold": 50}, "threshold is 50; expected an IoU above 0 and up to 1"),
         ({"shaping": "giou"}, "unknown shaping 'giou'; expected diou or None"),
         ({"threshold": 0.5, "shaping": "diou"}, "exclude each other"),
         ({"length": (20, 20)}, r"length is \(20, 20\); expected 0 <= free < limit"),

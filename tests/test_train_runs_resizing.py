@@ -44,26 +44,26 @@ def test_a_checkpoint_left_to_itself_sees_what_the_run_sees(folder: Path) -> Non
     run = Processor(folder, min_pixels=3136, max_pixels=40_000)
     own = Processor(folder)
     sizes = [(640, 480), (50, 40), (1001, 333), (30, 200)]
-    pictures = [Image.new("RGB", size) for size in sizes]
+    images = [Image.new("RGB", size) for size in sizes]
 
     def fetch(batch: Any) -> dict[str, list[Any]]:
-        return {"n": batch["row"], "images": [[pictures[0], pictures[1]] for _ in batch["row"]]}
+        return {"n": batch["row"], "images": [[images[0], images[1]] for _ in batch["row"]]}
 
     rows = datasets.Dataset.from_dict({"row": [0, 1]}).with_transform(fetch)
     seen = as_seen(rows, input_size_rule(run, own, sizes, "m"))[:]
     assert seen["n"] == [0, 1]
     for shown in seen["images"]:
-        for before, after in zip(pictures, shown, strict=False):
+        for before, after in zip(images, shown, strict=False):
             assert after.size == grid(run.image_processor, before)
             assert grid(own.image_processor, after) == after.size
             assert grid(run.image_processor, after) == after.size
-    assert grid(own.image_processor, pictures[0]) != seen["images"][0][0].size
+    assert grid(own.image_processor, images[0]) != seen["images"][0][0].size
 
 
 @pytest.mark.parametrize(
     ("limits", "match"),
     [
-        ({"min_pixels": 784, "max_pixels": 40_000}, "vLLM resizes by the limits that m is saved"),
+        ({"min_pixels": 784, "max_pixels": 40_000}, "vLLM resizes by the limits"),
         ({"min_pixels": 3136, "max_pixels": 20_000_000}, "3136 and 12845056; stay within them"),
         ({"min_pixels": 12_544, "max_pixels": 12_544}, "choose limits that lie further apart"),
     ],

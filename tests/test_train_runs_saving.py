@@ -15,7 +15,7 @@ pytest.importorskip("peft")
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from sft_data import make_config, make_model, make_rows
+from sft_data import TRAINER, make_config, make_model, make_rows, write
 from training_forms import stage2_row, write_list
 from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer
 
@@ -119,13 +119,11 @@ def test_grpo_begins_with_it(
             "form": "univg_r1_stage2", "file": str(rows), "images": str(images), "check_leaks": [],
         },
         "trainer": {
-            "output_dir": str(tmp_path / "grpo"), "max_steps": 1, "num_generations": 2,
-            "per_device_train_batch_size": 4, "max_completion_length": 4, "use_cpu": True,
-            "bf16": False, "report_to": [], "disable_tqdm": True,
+            **TRAINER, "output_dir": str(tmp_path / "grpo"), "max_steps": 1, "num_generations": 2,
+            "per_device_train_batch_size": 4, "max_completion_length": 4,
         },
     }  # fmt: skip
-    path = tmp_path / "grpo.yaml"
-    path.write_text(json.dumps(values), encoding="utf-8")
+    path = write(tmp_path / "grpo.yaml", values)
     assert main(["grpo", "--config", str(path), *changes, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 1
     kept = (tmp_path / "grpo" / "adapter" / "adapter_model.safetensors").is_file()
@@ -180,13 +178,13 @@ def test_spread_weights_leave_the_adapter_alone(
 def test_what_is_uploaded_is_there(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uploaded: list[bool] = []
+    run, uploaded = tmp_path / "run", list[bool]()
 
     def upload(trainer: Any, **kwargs: Any) -> None:
-        uploaded.append((tmp_path / "run" / "model" / "config.json").is_file())
+        uploaded.append((run / "model" / "config.json").is_file())
 
     monkeypatch.setattr(Trainer, "init_hf_repo", lambda *args, **kwargs: None)
     monkeypatch.setattr(Trainer, "push_to_hub", upload)
     changes = ["trainer.push_to_hub=true", "trainer.hub_strategy=end"]
-    train_sft(load_settings(config, [*changes, f"trainer.output_dir={tmp_path / 'run'}"]))
+    train_sft(load_settings(config, [*changes, f"trainer.output_dir={run}"]))
     assert uploaded == [True]

@@ -61,9 +61,13 @@ def config(tmp_path: Path) -> Path:
     return make_config(tmp_path / "run.yaml", Path("Some/Model"), make_rows(tmp_path / "rows"))
 
 
-def export(config: Path, out: Path, *more: str, name: str = "set") -> int:
-    arguments = ["--config", str(config), "--out", str(out), "--name", name, *more]
-    return main(["export", "--format", "llamafactory", *arguments])
+def export_arguments(config: Path, out: Path, *more: str, name: str = "set") -> list[str]:
+    where = ["--config", str(config), "--out", str(out), "--name", name]
+    return ["export", "--format", "llamafactory", *where, *more]
+
+
+def export(config: Path, out: Path, *more: str) -> int:
+    return main(export_arguments(config, out, *more))
 
 
 def read_as_llamafactory(settings_file: Path) -> list[dict[str, Any]]:
@@ -88,20 +92,12 @@ def test_rows(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert printed.out == f"3 rows; settings: {out / 'set.yaml'}\n"
     assert printed.err == "without a counterpart, left out: trainer.use_cpu\n"
     rows = read_as_llamafactory(out / "set.yaml")
-    assert len(rows) == 3
-    for i, row in enumerate(rows):
-        assert row["conversations"] == [
-            {
-                "from": "human",
-                "value": "<image><image>Find the cup of the first image in the second image."
-                + THINK,
-            },
-            {"from": "gpt", "value": ANSWERS[i]},
-        ]
-        assert [Path(image).name for image in row["images"]] == [
-            f"{'abc'[i]}.png",
-            f"{'abc'[i - 1]}.png",
-        ]
+    prompt = "<image><image>Find the cup of the first image in the second image." + THINK
+    assert [row["conversations"] for row in rows] == [
+        [{"from": "human", "value": prompt}, {"from": "gpt", "value": answer}] for answer in ANSWERS
+    ]
+    names = [[Path(image).stem for image in row["images"]] for row in rows]
+    assert names == [["a", "c"], ["b", "a"], ["c", "b"]]
     text = (out / "set.yaml").read_text()
     assert text.startswith("# FORCE_TORCHRUN=1 llamafactory-cli train ")
     assert yaml.safe_load(text)["deepspeed"] == "examples/deepspeed/ds_z3_config.json"
@@ -126,7 +122,9 @@ def test_settings_of_the_published_stage_1(tmp_path: Path) -> None:
     path.write_text(json.dumps(STAGE1))
     values, left_out = translate(load_settings(path))
     assert left_out == []
-    assert values == {
+    trainer = {name: value for name, value in STAGE1["trainer"].items() if name in values}
+    assert set(STAGE1["trainer"]) - set(trainer) == {"max_length", "warmup_steps"}
+    assert values == trainer | {
         "model_name_or_path": "Qwen/Qwen2-VL-7B-Instruct",
         "image_max_pixels": 401408,
         "stage": "sft",
@@ -136,15 +134,8 @@ def test_settings_of_the_published_stage_1(tmp_path: Path) -> None:
         "freeze_multi_modal_projector": True,
         "template": "qwen2_vl",
         "cutoff_len": 6000,
-        "output_dir": "runs/stage1",
         "logging_steps": 10,
-        "num_train_epochs": 1,
-        "per_device_train_batch_size": 1,
-        "gradient_accumulation_steps": 3,
-        "learning_rate": 5e-6,
-        "lr_scheduler_type": "cosine",
         "warmup_ratio": 0.015,
-        "bf16": True,
     }
 
 
@@ -153,7 +144,7 @@ def test_settings_of_the_published_stage_1(tmp_path: Path) -> None:
     [
         # PEFT's alpha is 8 where none is given, LLaMA-Factory's twice the rank.
         ("lora={}", {"lora_rank": 8, "lora_alpha": 8, "lora_target": "all"}, []),
-        ("lora={r: 4}", {"finetuning_type": "lora", "lora_rank": 4, "lora_alpha": 8}, []),
+        ("lora.r=4", {"finetuning_type": "lora", "lora_rank": 4, "lora_alpha": 8}, []),
         ("lora={lora_alpha: 16, lora_dropout: 0.1}", {"lora_alpha": 16, "lora_dropout": 0.1}, []),
         ("lora={target_modules: [q_proj, v_proj]}", {"lora_target": "q_proj,v_proj"}, []),
         ("lora={use_dora: true, bias: all}", {"use_dora": True}, ["lora.bias"]),
@@ -164,14 +155,12 @@ def test_settings_of_the_published_stage_1(tmp_path: Path) -> None:
             [],
         ),
         ("trainer.warmup_steps=20", {"warmup_steps": 20, "warmup_ratio": None}, []),
-        ("trainer.warmup_steps=0.1", {"warmup_ratio": 0.1, "warmup_steps": None}, []),
         ("trainer.max_length=null", {"cutoff_len": 1_000_000}, []),
         ("trainer.max_length=77", {"cutoff_len": 77, "max_length": None}, []),
         # The form's default is bf16, if the other half precision is not set.
         ("trainer={output_dir: x}", {"bf16": True, "fp16": None, "learning_rate": 2e-5}, []),
         ("trainer={output_dir: x, fp16: true}", {"bf16": False, "fp16": True}, []),
         ("trainer={output_dir: x, bf16: null}", {"bf16": True}, []),
-        ("trainer.gradient_checkpointing=true", {"disable_gradient_checkpointing": False}, []),
         ("trainer.gradient_checkpointing=false", {"disable_gradient_checkpointing": True}, []),
         ("trainer.optim=adafactor", {"optim": "adafactor"}, []),
         (
@@ -191,9 +180,7 @@ def test_settings(ours: str, theirs: dict[str, Any], left: list[str], config: Pa
 
 
 def test_a_pattern_of_modules_is_refused(config: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"the pattern '\.\*proj', which LLaMA-Factory does not know"
-    ):
+    with pytest.raises(UserError, match=r"the pattern '\.\*proj'"):
         translate(load_settings(config, ["lora={target_modules: .*proj}"]))
 
 
@@ -202,16 +189,13 @@ def resized_by_llamafactory(
 ) -> tuple[int, int]:
     """Its mm_plugin.py for the Qwen2-VL family, and then the processor with limits of its own."""
     width, height = image_wh
-    for name, default, beyond in (
-        ("image_max_pixels", 768 * 768, lambda area, limit: area > limit),
-        ("image_min_pixels", 32 * 32, lambda area, limit: area < limit),
-    ):
-        limit = values.get(name, default)
-        if beyond(width * height, limit):
+    most = values.get("image_max_pixels", 768 * 768)
+    least = values.get("image_min_pixels", 32 * 32)
+    for limit, beyond in ((most, width * height > most), (least, width * height < least)):
+        if beyond:
             factor = math.sqrt(limit / (width * height))
             width, height = int(width * factor), int(height * factor)
-    if min(width, height) < 28:
-        width, height = max(width, 28), max(height, 28)
+    width, height = max(width, 28), max(height, 28)
     # Qwen's smart_resize.
     sides = [max(28, round(side / 28) * 28) for side in (width, height)]
     if sides[0] * sides[1] > high:
@@ -267,7 +251,6 @@ def test_boxes_in_pixels_with_limits_of_the_models_folder(config: Path, tmp_path
     ("name", "more", "match"),
     [
         ("a/b", [], "the name is 'a/b'"),
-        ("", [], "the name is ''"),
         ("1e5", [], "the name is '1e5'; expected a letter"),
         ("dataset_info", [], "LLaMA-Factory's own file"),
         ("set", ["dialect=qwen3_vl"], "name it (--template)"),
@@ -276,19 +259,12 @@ def test_boxes_in_pixels_with_limits_of_the_models_folder(config: Path, tmp_path
     ],
 )
 def test_mistakes_are_reported_in_one_message(
-    name: str,
-    more: list[str],
-    match: str,
-    config: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    name: str, more: list[str], match: str, config: Path, tmp_path: Path, refused: Any
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "there.yaml").write_text("")
-    assert export(config, out, *more, name=name) == 2
-    printed = capsys.readouterr().err
-    assert match in printed and len(printed.splitlines()) == 1
+    assert match in refused(*export_arguments(config, out, *more, name=name))
     assert [path.name for path in out.iterdir()] == ["there.yaml"]
 
 
@@ -299,7 +275,7 @@ def test_rows_that_llamafactory_would_misread(tmp_path: Path) -> None:
         "prompt": [{"role": "user", "content": [{"type": "image"}, text]}],
         "completion": [{"role": "assistant", "content": [{"type": "text", "text": "(1,2),(3,4)"}]}],
     }
-    with pytest.raises(UserError, match="row 'r' has 2 marks <image> for 1 images"):
+    with pytest.raises(UserError, match="row 'r': 2 marks <image> for 1 images"):
         sharegpt_row(columns, [tmp_path])
     text["text"] = "Where?"
     with pytest.raises(UserError, match="is no file that LLaMA-Factory can open"):
@@ -320,8 +296,7 @@ def test_rows_that_llamafactory_would_misread(tmp_path: Path) -> None:
 
 
 def test_the_command_loads_neither_torch_nor_trl(config: Path, tmp_path: Path) -> None:
-    arguments = ["export", "--format", "llamafactory", "--config", str(config)]
-    arguments += ["--out", str(tmp_path / "out"), "--name", "set"]
+    arguments = export_arguments(config, tmp_path / "out")
     code = (
         "import sys\nfrom univg_train.cli import main\n"
         f"assert main({arguments!r}) == 0\n"

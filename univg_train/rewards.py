@@ -121,57 +121,54 @@ def make_rewards(
     """
     if rule not in REWARD_RULES:
         raise UserError(f"unknown reward rule {rule!r}; expected one of: {', '.join(REWARD_RULES)}")
-    if style is not None and style not in PROMPT_STYLES:
+    if style not in (None, *PROMPT_STYLES):
         raise UserError(
             f"unknown style {style!r}; expected {' or '.join(PROMPT_STYLES)}, or None to follow "
             "each row's style or single_image"
         )
-    rewards: list[Reward] = [
-        AccuracyReward(
-            rule=rule,
-            style=style,
-            threshold=threshold,
-            shaping=shaping,
-            min_pixels=min_pixels,
-            max_pixels=max_pixels,
-        ),
-        FormatReward(rule=rule, style=style),
-    ]
+    accuracy = AccuracyReward(
+        rule=rule,
+        style=style,
+        threshold=threshold,
+        shaping=shaping,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+    )
+    rewards: list[Reward] = [accuracy, FormatReward(rule=rule, style=style)]
     return rewards if length is None else [*rewards, LengthReward(*length)]
 
 
+@dataclass(frozen=True, kw_only=True)
 class AccuracyReward:
     """How well the completion's box fits the true one; see `make_rewards`."""
 
-    def __init__(
-        self,
-        *,
-        rule: str = "univg",
-        style: str | None = None,
-        threshold: float | None = None,
-        shaping: str | None = None,
-        min_pixels: int | None = None,
-        max_pixels: int | None = None,
-    ) -> None:
-        self.__name__ = "accuracy_reward"
+    rule: str = "univg"
+    style: str | None = None
+    threshold: float | None = None
+    shaping: str | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+
+    __name__ = "accuracy_reward"
+
+    def __post_init__(self) -> None:
+        threshold, shaping = self.threshold, self.shaping
         if threshold is not None and not 0 < threshold <= 1:
             raise UserError(f"threshold is {threshold!r}; expected an IoU above 0 and up to 1")
-        if shaping is not None and shaping not in SHAPINGS:
+        if shaping not in (None, *SHAPINGS):
             raise UserError(f"unknown shaping {shaping!r}; expected {', '.join(SHAPINGS)} or None")
         if threshold is not None and shaping is not None:
             raise UserError("threshold and shaping exclude each other; give one of them")
-        changes = (threshold, shaping, min_pixels, max_pixels)
-        if rule == "univg-r1" and any(option is not None for option in changes):
+        changes = (threshold, shaping, self.min_pixels, self.max_pixels)
+        if self.rule == "univg-r1" and changes != (None,) * 4:
             raise UserError(
                 "reward rule 'univg-r1' is the released code and has no threshold, shaping or "
                 "pixel limits; leave them out or use rule 'univg'"
             )
-        get_dialect("qwen2_5_vl", min_pixels=min_pixels, max_pixels=max_pixels)  # checks the limits
-        self.rule = rule
-        self._style = style
-        self._threshold = threshold
-        self._shaping = shaping
-        self._limits = (min_pixels, max_pixels)
+        self._dialect("qwen2_5_vl")  # checks the limits
+
+    def _dialect(self, name: str) -> Dialect:
+        return _dialect(name, self.min_pixels, self.max_pixels)
 
     def __call__(
         self, *, completions: Sequence[Any], completion_ids: Any = None, **columns: Any
@@ -199,7 +196,7 @@ class AccuracyReward:
             scores = score_samples(
                 [_sample(rows[i]) for i in members],
                 [_response(texts[i], rows[i]) for i in members],
-                _dialect(name, *self._limits),
+                self._dialect(name),
             )
             for i, score in zip(members, scores, strict=True):
                 grades[i] = self._graded(score, rows[i]["solution"])
@@ -207,7 +204,7 @@ class AccuracyReward:
 
     def _released(self, text: str, row: Row) -> Grade:
         x1, y1, x2, y2 = row["solution"]
-        overlap = released_accuracy(text, (x1, y1, x2, y2), direct=_is_direct(row, self._style))
+        overlap = released_accuracy(text, (x1, y1, x2, y2), direct=_is_direct(row, self.style))
         return Grade(status=None, overlap=overlap, reward=overlap)
 
     def _graded(self, score: SampleScore, solution: Sequence[float] | None) -> Grade:
@@ -215,9 +212,9 @@ class AccuracyReward:
             right = float(bool(score.no_target_right))
             return Grade(score.status, overlap=right, reward=right)
         overlap = reward = score.iou or 0.0
-        if self._threshold is not None:
-            reward = float(overlap >= self._threshold)
-        elif self._shaping is not None and score.box is not None:
+        if self.threshold is not None:
+            reward = float(overlap >= self.threshold)
+        elif self.shaping is not None and score.box is not None:
             reward = (1 + overlap - _squared_center_gap(score.box, solution)) / 2
         return Grade(score.status, overlap, reward)
 
@@ -231,10 +228,11 @@ class AccuracyReward:
         if self.rule == "univg-r1":
             if solution is None:
                 return "solution is None; rule 'univg-r1' knows no row without a true object"
-            return _style_problem(row, self._style)
-        return _dialect_problem(row) or _sizes_problem(row, _dialect(row["dialect"], *self._limits))
+            return _style_problem(row, self.style)
+        return _dialect_problem(row) or _sizes_problem(row, self._dialect(row["dialect"]))
 
 
+@dataclass(frozen=True, kw_only=True)
 class FormatReward:
     """Whether the completion has the form that was requested: 1 or 0.
 
@@ -243,10 +241,10 @@ class FormatReward:
     holds one box in the dialect and no second, or says that there is no such object.
     """
 
-    def __init__(self, *, rule: str = "univg", style: str | None = None) -> None:
-        self.__name__ = "format_reward"
-        self.rule = rule
-        self._style = style
+    rule: str = "univg"
+    style: str | None = None
+
+    __name__ = "format_reward"
 
     def __call__(
         self, *, completions: Sequence[Any], completion_ids: Any = None, **columns: Any
@@ -257,51 +255,49 @@ class FormatReward:
         return [float(self._fits(text, row)) for text, row in zip(texts, rows, strict=True)]
 
     def _fits(self, text: str, row: Row) -> bool:
-        direct = _is_direct(row, self._style)
+        direct = _is_direct(row, self.style)
         if self.rule == "univg-r1":
             return released_format(text, direct=direct)
         answer = parse_answer(text, _dialect(row["dialect"], None, None))
         one = answer.n_units == 1 and (answer.n_boxes == 1 or answer.status == "none")
         if direct:
-            return (
-                one
-                and answer.thinking is None
-                and text.count("<answer>") == text.count("</answer>")
-            )
+            closed = text.count("<answer>") == text.count("</answer>")
+            return one and answer.thinking is None and closed
         match = _REASONED.fullmatch(text)
         return one and match is not None and not match["thinking"].isspace()
 
     def problem(self, row: Row) -> str | None:
         """What is wrong with a row, or None."""
-        problem = _style_problem(row, self._style)
+        problem = _style_problem(row, self.style)
         return problem or (None if self.rule == "univg-r1" else _dialect_problem(row))
 
 
+@dataclass(frozen=True)
 class LengthReward:
     """0 up to `free` tokens, then falling linearly to -1 at `limit` tokens and beyond."""
 
-    def __init__(self, free: int, limit: int) -> None:
-        self.__name__ = "length_reward"
-        if not 0 <= free < limit:
-            raise UserError(f"length is ({free}, {limit}); expected 0 <= free < limit, in tokens")
-        self._free, self._limit = free, limit
+    free: int
+    limit: int
+
+    __name__ = "length_reward"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.free < self.limit:
+            raise UserError(
+                f"length is ({self.free}, {self.limit}); expected 0 <= free < limit, in tokens"
+            )
 
     def __call__(
-        self,
-        *,
-        completions: Sequence[Any],
-        completion_ids: Sequence[Sequence[int]] | None = None,
-        **columns: Any,
+        self, *, completions: Sequence[Any], completion_ids: Any = None, **columns: Any
     ) -> list[float]:
         """From 0.0 to -1.0 for each completion, by its number of tokens."""
         if completion_ids is None:
             raise UserError("length_reward counts tokens and got no completion_ids")
-        over = [len(ids) - self._free for ids in completion_ids]
-        return [-min(max(n / (self._limit - self._free), 0.0), 1.0) for n in over]
+        over = [(len(ids) - self.free) / (self.limit - self.free) for ids in completion_ids]
+        return [-min(max(share, 0.0), 1.0) for share in over]
 
     def problem(self, row: Row) -> str | None:
-        """Every row will do."""
-        return None
+        """None: every row will do."""
 
 
 _TEXT = r"(?:(?!</?(?:think|answer)>).)+"
@@ -401,17 +397,14 @@ def _missing(name: str, row: Row) -> str:
 def _style_problem(row: Row, style: str | None) -> str | None:
     if style is not None:
         return None
-    if row.get("style") is not None:
-        known = row["style"] in PROMPT_STYLES
-        return (
-            None if known else f"style is {row['style']!r}; expected {' or '.join(PROMPT_STYLES)}"
-        )
+    style, styles = row.get("style"), " or ".join(PROMPT_STYLES)
+    if style is not None:
+        return None if style in PROMPT_STYLES else f"style is {style!r}; expected {styles}"
     if "single_image" not in row:
         return _missing("single_image", row)
     single = row["single_image"]
-    return (
-        None if isinstance(single, bool) else f"single_image is {single!r}; expected True or False"
-    )
+    wrong = not isinstance(single, bool)
+    return f"single_image is {single!r}; expected True or False" if wrong else None
 
 
 def _dialect_problem(row: Row) -> str | None:
@@ -443,15 +436,14 @@ def _sizes_problem(row: Row, dialect: Dialect) -> str | None:
     for name, sizes in (("image_sizes", image_sizes), ("input_sizes", input_sizes)):
         if sizes is not None and not all(len(wh) == 2 and min(wh) >= 1 for wh in sizes):
             return f"{name} is {sizes!r}; expected [width, height] in pixels of each image"
-    if image_sizes and input_sizes and len(image_sizes) != len(input_sizes):
-        return (
-            f"{len(image_sizes)} image_sizes but {len(input_sizes)} input_sizes; expected as many"
-        )
+    counts = len(image_sizes or ()), len(input_sizes or ())
+    if all(counts) and counts[0] != counts[1]:
+        return f"{counts[0]} image_sizes but {counts[1]} input_sizes; expected as many"
     needs = "image_sizes" if dialect.needs_image_size else "image_sizes or input_sizes"
     needed = dialect.needs_image_size or (dialect.needs_input_size and not input_sizes)
     if needed and not image_sizes:
         return f"boxes of dialect {dialect.name!r} are in pixels; the row needs {needs}"
-    target, n_images = row.get("target_image"), len(image_sizes or input_sizes or ())
+    target, n_images = row.get("target_image"), max(counts)
     if target is not None and (
         type(target) is not int or target < 0 or (n_images and target >= n_images)
     ):
@@ -488,12 +480,12 @@ def _sample(row: Row) -> GroundingSample:
 
 
 def _response(text: str, row: Row) -> Response:
-    image_sizes, input_sizes = row.get("image_sizes"), row.get("input_sizes")
-    return Response(
-        text=text,
-        image_sizes=[(w, h) for w, h in image_sizes] if image_sizes else None,
-        input_sizes=[(w, h) for w, h in input_sizes] if input_sizes else None,
-    )
+    sizes = {
+        name: [(w, h) for w, h in row[name]]
+        for name in ("image_sizes", "input_sizes")
+        if row.get(name)
+    }
+    return Response(text=text, **sizes)
 
 
 def _squared_center_gap(a: Box, b: Sequence[float]) -> float:

@@ -77,8 +77,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, or estimate; returns the exit status."""
     if not args.dry_run and (args.processes is not None or args.sharding is not None):
         raise UserError(
-            "--processes and --sharding belong to --dry-run; a run has those of its launcher: "
-            "accelerate launch --num_processes N --config_file FILE"
+            "--processes and --sharding belong to --dry-run; a run has those of `accelerate launch`"
         )
     if args.processes is not None and args.processes < 1:
         raise UserError(f"--processes is {args.processes}; expected at least 1")

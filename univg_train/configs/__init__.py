@@ -14,15 +14,14 @@ _FOLDER = Path(__file__).parent
 
 def list_configs() -> dict[str, str]:
     """Names with the first line of each file: run settings, then those of the launcher."""
-    return {name: _meaning(path) for name, path in _paths().items()}
+    return {
+        name: path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        for name, path in _paths().items()
+    }
 
 
 def config_path(name: str) -> Path:
-    """Where a file lies.
-
-    Raises:
-        UserError: there is none of this name.
-    """
+    """Where a file lies; a UserError where there is none of this name."""
     paths = _paths()
     if name not in paths:
         near = difflib.get_close_matches(name, list(paths), n=1)
@@ -34,7 +33,3 @@ def config_path(name: str) -> Path:
 def _paths() -> dict[str, Path]:
     files = [*sorted(_FOLDER.glob("*.yaml")), *sorted((_FOLDER / "accelerate").glob("*.yaml"))]
     return {path.stem: path for path in files}
-
-
-def _meaning(path: Path) -> str:
-    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")

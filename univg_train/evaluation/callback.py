@@ -37,13 +37,8 @@ def attach_evaluation(trainer: Any, processor: Any, plan: EvaluationPlan | None)
 class EvaluationCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Evaluates before the first step, every so many steps, and at the end.
 
-    Whatever is done here, the training goes on as if it had not been done. A step whose record is
-    there is not evaluated again, unless its model was to be kept and is not there.
-
-    Args:
-        trainer: that calls it; several processes share the samples.
-        processor: of the model, with the run's pixel limits.
-        plan: what is evaluated and where it is written.
+    The training goes on as if nothing had been done. A step whose record is there is not evaluated
+    again, unless its model was to be kept and is not there. Several processes share the samples.
     """
 
     def __init__(self, trainer: Any, processor: Any, plan: EvaluationPlan) -> None:
@@ -92,13 +87,9 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         trainer, plan = self._trainer, self._plan
         accelerator = trainer.accelerator
         with generating(trainer) as model:
+            together = {"accelerator": accelerator, "in_step": weights_are_spread(accelerator)}
             evaluation = evaluate(
-                model,
-                self._processor,
-                plan.chosen.samples,
-                plan.prompting,
-                accelerator=accelerator,
-                in_step=weights_are_spread(accelerator),
+                model, self._processor, plan.chosen.samples, plan.prompting, **together
             )
             details = {
                 "config": model_config(model).to_json_string(),
@@ -146,12 +137,8 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
             self._trainer, {f"eval_{benchmark}/{name}": value for name, value in shown.items()}
         )
         if self._trainer.is_world_process_zero():
+            n, best = len(plan.chosen.samples), plan.kept and plan.kept["step"]
             figures = ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
             _logger.info(
-                "step %d, %d samples of %s: %s; best: step %s",
-                step,
-                len(plan.chosen.samples),
-                benchmark,
-                figures,
-                plan.kept and plan.kept["step"],
+                "step %d, %d samples of %s: %s; best: step %s", step, n, benchmark, figures, best
             )

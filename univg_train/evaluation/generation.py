@@ -102,8 +102,6 @@ def evaluate(
     Args:
         model: of transformers, not wrapped.
         processor: with the pixel limits of the run.
-        samples: to be evaluated.
-        prompting: how the model is prompted and read.
         accelerator: of several processes, each of which answers its share and gets all results;
             None: this process alone.
         in_step: a forward pass needs all processes, see
@@ -184,15 +182,8 @@ def generate_responses(
             chosen = share[batch * prompting.batch_size : (batch + 1) * prompting.batch_size]
             if not chosen and not in_step:
                 break
-            given = chosen or order[:1]
-            texts = _generate(
-                model,
-                processor,
-                [samples[i] for i in given],
-                [prompts[i] for i in given],
-                prompting,
-                in_step,
-            )
+            given = [(samples[i], prompts[i]) for i in chosen or order[:1]]
+            texts = _generate(model, processor, given, prompting, in_step)
             if chosen:
                 responses.update(zip(chosen, texts, strict=True))
     return responses
@@ -201,15 +192,14 @@ def generate_responses(
 def _generate(
     model: Any,
     processor: Any,
-    samples: Sequence[GroundingSample],
-    prompts: Sequence[str],
+    given: Sequence[tuple[GroundingSample, str]],
     prompting: Prompting,
     in_step: bool,
 ) -> list[str]:
-    images = [open_images(sample, prompting.root) for sample in samples]
+    images = [open_images(sample, prompting.root) for sample, _ in given]
     texts = []
-    for shown, prompt in zip(images, prompts, strict=True):
-        content = [*({"type": "image"} for _ in shown), {"type": "text", "text": prompt}]
+    for sample, prompt in given:
+        content = [*({"type": "image"} for _ in sample.images), {"type": "text", "text": prompt}]
         turn = [{"role": "user", "content": content}]
         texts.append(processor.apply_chat_template(turn, add_generation_prompt=True))
     # As in transformers' own apply_chat_template: a beginning that is there is not added again.
@@ -238,11 +228,7 @@ def _generate(
 def undisturbed(model: Any) -> Iterator[None]:
     """Put back what work between two steps may change: random states, and each module's mode.
 
-    A run that is interrupted this way trains as if it had not been: dropout, shuffling and sampled
-    rollouts draw the same numbers.
-
-    Args:
-        model: whose modules are put back to training or evaluation, each as it was.
+    Dropout, shuffling and sampled rollouts then draw the same numbers as without it.
     """
     modes = [(module, module.training) for module in model.modules()]
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
@@ -266,9 +252,6 @@ def generating(trainer: Any) -> Iterator[Any]:
 
     Weights that ZeRO-3 has spread over the processes are gathered. Gradient checkpointing is off,
     and afterwards exactly as it was. All processes have to enter together.
-
-    Args:
-        trainer: one of transformers or TRL.
     """
     from trl.models.utils import unwrap_model_for_generation
 

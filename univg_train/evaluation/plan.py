@@ -116,7 +116,7 @@ class EvaluationPlan:
             if scored != (self.chosen.fingerprint, ids):
                 raise UserError(
                     f"{path} is of other samples than {self.settings.benchmark!r} has now; "
-                    "prepare the set that the run began with, or name another trainer.output_dir"
+                    "prepare the old set, or name another trainer.output_dir"
                 )
             self.done[int(number)] = record.manifest.results.model_dump()
         self.done = dict(sorted(self.done.items()))
@@ -124,14 +124,11 @@ class EvaluationPlan:
     def write_record(self, step: int, evaluation: Evaluation, model: Mapping[str, Any]) -> None:
         """Write a step's run record, at once or not at all, in the place of an older one.
 
-        Args:
-            step: of the training.
-            evaluation: of all samples.
-            model: further keys of ``model.args``, and of these apart ``config``: the text of its
-                config.json, and perhaps ``generation_config``.
+        `model` holds the text of its ``config``, its ``generation_config``, and further keys of
+        ``model.args``.
         """
-        apart = ("config", "generation_config")
-        details = {name: value for name, value in model.items() if name not in apart}
+        details = dict(model)
+        config, generation = details.pop("config"), details.pop("generation_config")
         settings: dict[str, list[Any]] = {
             "dialect": [self.prompting.dialect.name, SETTINGS_SOURCE],
             "prompt": [self.prompting.style, self.style_source],
@@ -147,12 +144,11 @@ class EvaluationPlan:
                 "id": f"{self.output_dir}@{step}",
                 "backend": "univg-train",
                 "args": {"base": self.base, "step": step, **details},
-                "config_sha256": hashlib.sha256(model["config"].encode()).hexdigest(),
+                "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
             },
             "settings": settings,
             "prompt_sha256": prompt_hash(self.prompting.dialect, self.prompting.style),
-            "generation": self.prompting.generation
-            | {name: model[name] for name in apart[1:] if name in model},
+            "generation": self.prompting.generation | {"generation_config": generation},
             "dataset": {
                 "benchmark": benchmark,
                 "prepared_benchmark": benchmark,
@@ -184,8 +180,20 @@ class EvaluationPlan:
         )
 
     def write_summary(self) -> None:
-        """Write what is done so far."""
-        text = json.dumps(self.summary(), ensure_ascii=False, indent=2) + "\n"
+        """Write all steps with their results, and the best."""
+        steps = [
+            {"step": step, "record": self.record_path(step).name, **results}
+            for step, results in sorted(self.done.items())
+        ]
+        summary = {
+            "benchmark": self.settings.benchmark,
+            "fingerprint": self.chosen.fingerprint,
+            "n": len(self.chosen.samples),
+            "complete": self.chosen.complete,
+            "best": self.best(),
+            "steps": steps,
+        }
+        text = json.dumps(summary, ensure_ascii=False, indent=2) + "\n"
         write_text_atomically(self.output_dir / FOLDER / SUMMARY_FILE, [text])
 
     def best(self) -> dict[str, Any] | None:
@@ -194,20 +202,6 @@ class EvaluationPlan:
             return None
         kept = {name: self.kept[name] for name in ("step", "metric", "value")}
         return kept | {"model": str(self.best_folder)}
-
-    def summary(self) -> dict[str, Any]:
-        """All steps with their results, and the best."""
-        return {
-            "benchmark": self.settings.benchmark,
-            "fingerprint": self.chosen.fingerprint,
-            "n": len(self.chosen.samples),
-            "complete": self.chosen.complete,
-            "best": self.best(),
-            "steps": [
-                {"step": step, "record": self.record_path(step).name, **results}
-                for step, results in sorted(self.done.items())
-            ],
-        }
 
 
 def plan_evaluation(
@@ -219,13 +213,11 @@ def plan_evaluation(
     style: str | None,
     output_dir: Path,
 ) -> EvaluationPlan | None:
-    """Open the samples and the records of earlier steps; no model is needed.
+    """Open the samples and the records of earlier steps; None without settings.
 
     Args:
-        settings: of the run; None: no evaluation.
         model: folder or hub name that the run starts from.
         processor: of the model, with the run's pixel limits.
-        dialect: how the model writes boxes.
         style: None: the dialect's own.
         output_dir: the folder of the run.
 

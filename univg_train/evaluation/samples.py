@@ -120,10 +120,7 @@ def _require_metric(
 
 
 def _require_images(samples: Sequence[GroundingSample], root: str | None) -> None:
-    """The files are there, and their headers give the sizes recorded.
-
-    A run would otherwise meet a missing file hours later.
-    """
+    """The files are there, of the sizes recorded: a run would meet a missing one hours later."""
     base = data_root(root)
     for sample in samples:
         for position, reference in enumerate(sample.images):
@@ -134,7 +131,6 @@ def _require_images(samples: Sequence[GroundingSample], root: str | None) -> Non
             size = image_size(path)
             if sample.image_sizes is not None and size != sample.image_sizes[position]:
                 raise UserError(
-                    f"sample {sample.id!r}: {path} is {size[0]}x{size[1]} pixels, the sample says "
-                    f"{sample.image_sizes[position][0]}x{sample.image_sizes[position][1]}; prepare "
-                    f"{sample.benchmark!r} again"
+                    f"sample {sample.id!r}: {path} is of {size} pixels, the sample says "
+                    f"{sample.image_sizes[position]}; prepare {sample.benchmark!r} again"
                 )

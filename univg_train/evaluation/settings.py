@@ -36,7 +36,7 @@ class EvaluationSettings(Section):
         per_task: the first so many samples of each task; None: all.
         metric: whose unweighted mean over the tasks says which model is best.
         batch_size: samples that a process answers at once.
-        max_new_tokens: at most so many tokens a response; by default as in the evaluation tasks.
+        max_new_tokens: at most so many tokens a response.
         protocol: the scoring rule.
         root: the data root; None: that of the training data.
     """

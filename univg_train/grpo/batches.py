@@ -39,11 +39,7 @@ class StepCount:
 
 
 def check_batch(settings: GrpoSettings, processes: int) -> None:
-    """Refuse a batch of rollouts that does not hold whole groups, or that no passes divide.
-
-    Raises:
-        UserError: num_generations does not divide it, or the batch of one pass does not.
-    """
+    """Raise a UserError for a batch of rollouts without whole groups or whole passes."""
     n = settings.argument("num_generations")
     if n < 2:
         raise UserError(f"trainer.num_generations is {n}; expected at least 2 rollouts a prompt")
@@ -51,7 +47,7 @@ def check_batch(settings: GrpoSettings, processes: int) -> None:
     if given is not None and settings.argument("steps_per_generation") is not None:
         raise UserError(
             "trainer.generation_batch_size and trainer.steps_per_generation say the same in two "
-            "ways; leave one of them away"
+            "ways; leave one out"
         )
     batch, one_pass = rollout_batch(settings, processes), _pass(settings, processes)
     each = f"per_device_train_batch_size={one_pass // processes} x {processes} processes"
@@ -64,8 +60,7 @@ def check_batch(settings: GrpoSettings, processes: int) -> None:
         factors = "generation_batch_size" if given else f"{each} x {batch // one_pass} passes"
         raise UserError(
             f"trainer.num_generations={n} does not divide the {batch} rollouts that are generated "
-            f"together ({factors}); change one of them so that every prompt has all its rollouts "
-            "in one batch"
+            f"together ({factors}); change one of them"
         )
 
 
@@ -87,7 +82,7 @@ def passes_of_batch(settings: GrpoSettings, processes: int) -> int:
 
 
 def count_steps(settings: GrpoSettings, rows: int, processes: int) -> StepCount:
-    """Count what a run does.
+    """Steps of a run.
 
     An epoch has rows x num_generations / (rollouts generated together) batches, whole ones only;
     each serves `passes_of_batch` passes, and gradient_accumulation_steps passes make a step. Where

@@ -103,7 +103,7 @@ class Estimate:
 def estimate_run(
     settings: GrpoSettings, checked: CheckedRun, *, processes: int, sharding: str
 ) -> Estimate:
-    """Estimate a run on `processes` devices, sharded by ``none``, ``zero3`` or ``fsdp2``.
+    """Estimate a run; `sharding` is ``none``, ``zero3`` or ``fsdp2``.
 
     Raises:
         UserError: there are too few rows, or the model's image tokens are not known.

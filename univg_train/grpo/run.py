@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
@@ -40,8 +41,7 @@ def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
     """Train, or go on with what the folder holds.
 
     Returns:
-        The summary, see `univg_train.runs.training.TrainingRun.train`; that of a finished run, if
-        the folder holds one.
+        The summary, see `univg_train.runs.training.TrainingRun.train`; also of a finished run.
 
     Raises:
         UserError: what is wrong with settings, folder, model, data or machine: before any weights
@@ -57,21 +57,15 @@ def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
         return finished
     _warn_of_unlike_end(settings, processes)
     trainer = _make_trainer(settings, arguments, checked)
-    return run.train(
-        trainer,
-        checked,
-        finish=lambda folder: trainer.state.save_to_json(str(folder / STATE_FILE)),
-    )
+
+    def save_state(folder: Path) -> None:
+        trainer.state.save_to_json(str(folder / STATE_FILE))
+
+    return run.train(trainer, checked, finish=save_state)
 
 
 def check_grpo(settings: GrpoSettings, arguments: Any, processes: int, sharding: str) -> CheckedRun:
     """Look for everything that can be wrong; nothing is written, and no weights are loaded.
-
-    Args:
-        settings: of the run.
-        arguments: made of them.
-        processes: devices of the run.
-        sharding: ``none``, ``zero3`` or ``fsdp2``.
 
     Raises:
         UserError: see `univg_train.runs.training.check_run`; or rows without a reward, too few of
@@ -150,8 +144,7 @@ def _warn_of_unlike_end(settings: GrpoSettings, processes: int) -> None:
     if accumulation % passes and not aligned:
         _logger.warning(
             "a batch of rollouts serves %g steps, and checkpoints are written between them "
-            "(save_steps=%g): a run that goes on from one generates anew and ends with other "
-            "weights than one that was not stopped",
+            "(save_steps=%g): a run that goes on from one ends with other weights",
             passes / accumulation,
             settings.argument("save_steps"),
         )

@@ -138,9 +138,5 @@ class GrpoSettings(RunSettings):
 def load_grpo_settings(
     path: str | os.PathLike[str] | None, changes: Iterable[str] = ()
 ) -> GrpoSettings:
-    """Read a file and apply ``key=value`` changes.
-
-    Raises:
-        UserError: all mistakes, in one message.
-    """
+    """Settings of a YAML file after changes, see `univg_train.runs.yaml_settings.read_settings`."""
     return read_settings(GrpoSettings, path, changes)

@@ -49,14 +49,7 @@ def find_checkpoint(folder: Path) -> Path | None:
 
 
 def differences(before: Any, now: Any, free: Collection[str] = (), prefix: str = "") -> list[str]:
-    """What changed between two records, a line each, by keys with dots.
-
-    Args:
-        before: JSON values, as is `now`.
-        now: likewise.
-        free: keys (with dots) that may change.
-        prefix: the keys around them.
-    """
+    """What changed between two JSON values, a line each, by keys with dots; `free` ones may."""
     if isinstance(before, dict) and isinstance(now, dict):
         return [
             line
@@ -71,12 +64,11 @@ def require_same_rows(folder: Path, before: dict[str, Any] | None, now: dict[str
     """Refuse to go on with a run on other rows.
 
     Args:
-        folder: of the run.
         before: the run's record; None for a new run.
         now: ``rows``, their number, and ``data_fingerprint``.
 
     Raises:
-        UserError: the number of rows, or what stands in them, has changed.
+        UserError: the rows, or their number, have changed.
     """
     if before is None:
         return

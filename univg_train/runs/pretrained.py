@@ -60,15 +60,10 @@ def load_processor(
 
     given = {"min_pixels": min_pixels, "max_pixels": max_pixels}
     limits = {name: value for name, value in given.items() if value is not None}
+    source = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     load: Any = AutoProcessor.from_pretrained
     try:
-        processor = load(
-            model,
-            revision=revision or "main",
-            trust_remote_code=trust_remote_code,
-            **limits,
-            **options,
-        )
+        processor = load(model, **source, **limits, **options)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot load the processor of {model!r}: {_first_line(error)}") from error
     if getattr(processor, "image_processor", None) is None:
@@ -88,9 +83,8 @@ def load_processor(
 def pixel_limit(processor: Any, name: str) -> int | None:
     """The limit of the processor's resize, where it is one of areas, as in the Qwen-VL families.
 
-    Their processors write it as an edge. Of other families that is an edge indeed, and an attribute
-    of the limit's own name is kept without a use: only one that was given and
-    taken is sure.
+    Their processors write it as an edge. Of other families that is an edge indeed: only a limit
+    that was given and taken is sure.
     """
     edge = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}[name]
     value = (getattr(processor.image_processor, "size", None) or {}).get(edge)
@@ -124,10 +118,10 @@ def vision_tower(model: Any) -> tuple[Any, str]:
 
 
 def lora_config(lora: Mapping[str, Any], tower: str | None) -> Any:
-    """PEFT's `LoraConfig`.
+    """PEFT's `LoraConfig`, for ``all-linear`` by default.
 
     Args:
-        lora: its arguments; ``target_modules`` is ``all-linear`` by default.
+        lora: its arguments.
         tower: name of the vision tower, which gets no adapters; None: it gets them.
 
     Raises:
@@ -144,9 +138,8 @@ def lora_config(lora: Mapping[str, Any], tower: str | None) -> Any:
     start = str(values.get("init_lora_weights"))
     if start.startswith("pissa_niter_"):
         raise UserError(
-            f"lora.init_lora_weights is {start!r}, which changes the model's weights by a part "
-            "that is drawn anew whenever they are loaded: neither merging nor going on would find "
-            "those that were trained; take 'pissa'"
+            f"lora.init_lora_weights is {start!r}: its part of the weights is drawn anew whenever "
+            "they are loaded, so that the trained ones could not be found again; take 'pissa'"
         )
     if tower is not None:
         if values.get("exclude_modules") is not None:

@@ -8,6 +8,7 @@ images beforehand to what the run's processor would make of them, which both the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.dialects import Dialect, smart_resize_wh
@@ -27,10 +28,7 @@ SizeRule = Callable[[tuple[int, int]], tuple[int, int]]
 def require_same_resize(processor: Any, dialect: Dialect, model: str) -> None:
     """Boxes in pixels of the resized image are right only for the resize that is done.
 
-    Args:
-        processor: of the model, with the run's pixel limits.
-        dialect: with the run's pixel limits.
-        model: its name, for the message.
+    Processor and dialect have the run's pixel limits; `model` is a name for the message.
 
     Raises:
         UserError: the processor has another rule than the dialect, or does not report sizes.
@@ -65,8 +63,8 @@ def input_size_rule(
     Args:
         processor: of the run, with its pixel limits.
         own: the same as the checkpoint is saved, without the run's limits.
-        sizes: (width, height) of the images to come, for the check.
-        model: its name, for the message.
+        sizes: (width, height) of the images to come.
+        model: a name for the message.
 
     Raises:
         UserError: the resize of the processor is not known here, or vLLM would resize again.
@@ -99,32 +97,22 @@ def input_size_rule(
 
 
 def as_seen(dataset: datasets.Dataset, rule: SizeRule) -> datasets.Dataset:
-    """The rows of `TrainingData.as_dataset` with images as the model sees them.
-
-    Args:
-        dataset: with a transform that returns a column ``images``, lists of PIL images.
-        rule: see `input_size_rule`.
-    """
-    return dataset.with_transform(_AsSeen(dataset.format["format_kwargs"]["transform"], rule))
+    """The rows of `TrainingData.as_dataset` with images as the model sees them."""
+    fetch = dataset.format["format_kwargs"]["transform"]
+    return dataset.with_transform(partial(_fetch_resized, fetch=fetch, rule=rule))
 
 
-class _AsSeen:
-    def __init__(self, fetch: Callable[[Any], dict[str, list[Any]]], rule: SizeRule) -> None:
-        self._fetch = fetch
-        self._rule = rule
+def _fetch_resized(batch: Any, *, fetch: Any, rule: SizeRule) -> dict[str, list[Any]]:
+    from PIL import Image
 
-    def __call__(self, batch: Any) -> dict[str, list[Any]]:
-        from PIL import Image
-
-        columns = self._fetch(batch)
-        # The rows of a prompt's rollouts share their images.
-        done: dict[int, Any] = {}
-        for shown in columns["images"]:
-            for image in shown:
-                if id(image) not in done:
-                    size = self._rule(image.size)
-                    done[id(image)] = image.resize(size, resample=Image.Resampling.BICUBIC)
-        return columns | {"images": [[done[id(i)] for i in shown] for shown in columns["images"]]}
+    columns: dict[str, list[Any]] = fetch(batch)
+    # The rows of a prompt's rollouts share their images.
+    images = {id(image): image for shown in columns["images"] for image in shown}
+    done = {
+        key: image.resize(rule(image.size), resample=Image.Resampling.BICUBIC)
+        for key, image in images.items()
+    }
+    return columns | {"images": [[done[id(i)] for i in shown] for shown in columns["images"]]}
 
 
 def _limits(images: Any) -> tuple[int, int]:

@@ -24,9 +24,8 @@ def open_rows(
 
     Args:
         settings: of the run.
-        min_pixels: of the model's resize, which boxes of some dialects depend on; None: the
-            dialect's own.
-        max_pixels: likewise.
+        min_pixels, max_pixels: of the model's resize, which boxes of some dialects depend on;
+            None: the dialect's own.
 
     Raises:
         UserError: bad or leaking rows, nothing to train on, or choices that do not exist.
@@ -50,8 +49,8 @@ def _leak_index(settings: RunSettings) -> LeakIndex | None:
     index = index_benchmarks(names, kinds=kinds, root=data.root) if names else None
     if evaluation is None:
         return index
-    root = evaluation.root
-    if evaluation.benchmark in names and data_root(root) == data_root(data.root):
+    name, root = evaluation.benchmark, evaluation.root
+    if name in names and data_root(root) == data_root(data.root):
         return index
-    ensure_generated(evaluation.benchmark, root)
-    return index_benchmarks([evaluation.benchmark], kinds=kinds, root=root, into=index)
+    ensure_generated(name, root)
+    return index_benchmarks([name], kinds=kinds, root=root, into=index)

@@ -51,15 +51,12 @@ def save_result(
     """Save the last model of a run; all processes have to come here together.
 
     Args:
-        trainer: of transformers or TRL.
-        processor: of the model.
         output_dir: the folder of the run. ``model`` in it is a whole model; with adapters,
             ``adapter`` holds them alone.
         finish: writes what else belongs into the folder; called last, by the main process.
 
     Returns:
-        ``model``; ``adapter`` where the weights that it belongs to are spread over processes, and
-        so there is no ``model``.
+        ``model``; or ``adapter``, where the weights that it belongs to are spread over processes.
     """
     folder, adapter = output_dir / MODEL_FOLDER, output_dir / ADAPTER_FOLDER
     if _has_adapters(trainer) and weights_are_spread(trainer.accelerator):
@@ -73,13 +70,8 @@ def save_result(
 def keep_model(trainer: Any, processor: Any, folder: Path, note: Mapping[str, Any]) -> None:
     """Save the model of a trainer in the place of the one that was kept.
 
-    The folder is there whole, old or new; all processes have to come here together.
-
-    Args:
-        trainer: of transformers or TRL.
-        processor: of the model.
-        folder: for the model.
-        note: written beside it, as ``evaluation.json``: step, metric, value and more.
+    The folder is there whole, old or new; all processes have to come here together. `note` (step,
+    metric, value and more) is written beside the model, as ``evaluation.json``.
     """
     text = json.dumps(dict(note), ensure_ascii=False, indent=2) + "\n"
 
@@ -127,14 +119,9 @@ def _save_model(
 ) -> None:
     """Save the model of a trainer, in the place of what the folder held before.
 
-    Nothing is uploaded. Adapters are merged on the CPU into the weights that the run began with, in
-    the type that the model is trained in; the model in training is not touched. Where the weights
-    are spread over processes, the adapters alone are saved.
-
-    Args:
-        trainer, processor, finish: as for `save_result`.
-        folder: for the model.
-        adapter: folder for the adapters that were merged; None: they are not kept.
+    Adapters are merged on the CPU into the weights that the run began with, in the type that the
+    model is trained in, and kept in the folder `adapter`, if any; the model in training is not
+    touched. Where the weights are spread over processes, the adapters alone are saved.
     """
     accelerator = trainer.accelerator
     new = _unfinished(folder)

@@ -142,12 +142,7 @@ class RunSettings(Section):
         }
 
     def rendering(self, *, min_pixels: int | None, max_pixels: int | None) -> Rendering:
-        """How rows are written.
-
-        Args:
-            min_pixels: of the model's resize, which boxes of some dialects depend on; None: the
-                dialect's own.
-            max_pixels: likewise.
+        """How rows are written; the limits are those of `univg_train.runs.rows.open_rows`.
 
         Raises:
             UserError: an unknown name, a dialect without boxes, impossible limits.

@@ -81,11 +81,7 @@ def processes_of_environment() -> int:
 
 
 def trainer_arguments(settings: RunSettings, **changes: Any) -> Any:
-    """TRL's arguments for these settings, on the machine that will train.
-
-    Args:
-        settings: of the run.
-        changes: further keyword arguments.
+    """TRL's arguments for these settings and `changes`, on the machine that will train.
 
     Raises:
         UserError: TRL refuses a value, or this machine cannot do it.
@@ -108,10 +104,7 @@ def trainer_arguments(settings: RunSettings, **changes: Any) -> Any:
 
 
 def _with_new_names(arguments: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Arguments without the names that transformers has replaced.
-
-    Its version 5.23 warns of them, even of TRL's own default. A new name goes before an old one.
-    """
+    """Without names that transformers 5.23 has replaced: it warns even of TRL's own default."""
     renamed = dict(arguments)
     for old, new in _NEW_NAMES.items():
         value = renamed.get(old, defaults.get(old))
@@ -175,10 +168,6 @@ class CheckedRun:
 def check_run(settings: RunSettings, **processor_options: Any) -> CheckedRun:
     """Look for everything that can be wrong; nothing is written, and no weights are loaded.
 
-    Args:
-        settings: of the run.
-        processor_options: see `univg_train.runs.pretrained.load_processor`.
-
     Raises:
         UserError: what is wrong with model, adapter, processor, evaluation or data.
     """
@@ -240,12 +229,12 @@ def _require_fitting_adapter(settings: RunSettings, config: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """A run in its folder; made by `open_run`.
+    """A run in its folder, made by `open_run`.
 
     Attributes:
         settings: of the run.
-        record: name of the file with its settings.
-        before: its record of an earlier start; None for a new run.
+        record: name of the file that holds them.
+        before: its content from an earlier start; None for a new run.
     """
 
     settings: RunSettings
@@ -277,10 +266,7 @@ class TrainingRun:
     ) -> dict[str, Any]:
         """Train to the end, from the last checkpoint if there is one, and save the model.
 
-        Args:
-            trainer: of TRL.
-            checked: what the trainer was made of.
-            finish: writes what else belongs into the model's folder.
+        `finish` writes what else belongs into the model's folder.
 
         Returns:
             The summary that is written too: steps, rows (those trained on, and the report of the
@@ -312,11 +298,7 @@ class TrainingRun:
             _logger.info("all steps were taken before; only the model folder was missing")
         result = save_result(trainer, processor, settings.output_dir, finish)
         if result.name != MODEL_FOLDER:
-            _logger.warning(
-                "the weights are spread over processes, so that the adapter is not merged into "
-                "them: the result is the adapter alone, in %s",
-                result,
-            )
+            _logger.warning("the weights are spread: the result is the adapter alone, %s", result)
         losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
         summary = {
             "steps": trainer.state.global_step,
@@ -340,9 +322,8 @@ def open_run(
     """The run of these settings, new or one that was stopped.
 
     Args:
-        settings: of the run.
         free: further arguments of the trainer that may change when a run goes on.
-        resume: go on with the run found in the folder; False: refuse such a folder.
+        resume: False: refuse a folder that holds a run.
 
     Raises:
         UserError: the folder holds another run: with other settings, on another number of
@@ -360,8 +341,8 @@ def open_run(
         return TrainingRun(settings, record, None)
     if before is None:
         raise UserError(
-            f"{folder} holds {found.name} without {record}: not of a run of this command; name "
-            "another trainer.output_dir"
+            f"{folder} holds {found.name} without {record}: it is of another command; name another "
+            "trainer.output_dir"
         )
     now = _record(settings)
     then = {name: before.get(name) for name in now}

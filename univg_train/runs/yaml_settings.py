@@ -55,11 +55,7 @@ def read_settings(
 
 
 def validate(kind: type[S], values: Mapping[str, Any], **context: Any) -> S:
-    """Settings from plain values.
-
-    Raises:
-        UserError: all mistakes, in one message.
-    """
+    """Settings from plain values; a UserError holds all mistakes in one message."""
     try:
         return kind.model_validate(values, context=context)
     except ValidationError as error:
@@ -100,11 +96,7 @@ def argument_problems(
 ) -> list[str]:
     """What is wrong with arguments for a dataclass of another library, by its own annotations.
 
-    Args:
-        kind: the dataclass.
-        values: arguments by name.
-        prefix: of their names in messages.
-        types: of some arguments, in place of the annotations.
+    `types` replace some annotations; `prefix` stands before the names in messages.
     """
     hints = get_type_hints(kind)
     fields: dict[str, Any] = {}

@@ -81,8 +81,7 @@ def export_llamafactory(
     """Write ``NAME.json``, ``dataset_info.json`` and ``NAME.yaml`` into a folder.
 
     Args:
-        data: opened with a rendering for ``sft``. Rows are written one by one; images stay where
-            they are, and are named by their absolute paths.
+        data: opened with a rendering for ``sft``; images are named by their absolute paths.
         settings: see `translate`.
         folder: must not hold these files yet.
         name: of the data set; a letter, then letters, digits, ``_`` and ``-``.
@@ -94,9 +93,7 @@ def export_llamafactory(
         The settings that have no counterpart and are left out.
 
     Raises:
-        UserError: a name of other characters, no known template, a file that is there already, a
-            setting that LLaMA-Factory would take in another sense (see `translate`), or an image
-            that it would read in another way or not at all (see `sharegpt_row`).
+        UserError: a bad name, a file that is there already; see also `translate`, `sharegpt_row`.
     """
     import yaml
 
@@ -146,8 +143,8 @@ def translate(
     template = template or _TEMPLATES.get(settings.dialect)
     if template is None:
         raise UserError(
-            f"which of LLaMA-Factory's chat templates belongs to {settings.model} is not known "
-            f"from the dialect {settings.dialect!r}; name it (--template)"
+            f"the dialect {settings.dialect!r} does not say which chat template of LLaMA-Factory "
+            f"{settings.model} has; name it (--template)"
         )
     values: dict[str, Any] = {
         "model_name_or_path": settings.model,
@@ -205,17 +202,14 @@ def _limits(settings: SftSettings) -> dict[str, int]:
         return {f"image_{name}": value for name, value in given.items()}
     assert dialect.pixel_limits is not None
     family = dict(zip(names, dialect.pixel_limits, strict=True))
-    own = dict(family)
-    if Path(settings.model).is_dir():
-        saved = pixel_limits(settings.model)
-        limits = {name: getattr(saved, name) for name in names}
-        own |= {name: value for name, value in limits.items() if value is not None}
+    saved = pixel_limits(settings.model) if Path(settings.model).is_dir() else None
     for name, value in (family | given).items():
-        if value != own[name]:
+        own = getattr(saved, name, None) or family[name]
+        if value != own:
             raise UserError(
-                f"{name}={value}, and the processor of {settings.model} has {own[name]}: the "
-                f"dialect {settings.dialect!r} writes pixels of the resized image, which "
-                "LLaMA-Factory resizes by limits of its own first. Set the limits of the model's "
+                f"{name}={value}, and the processor of {settings.model} has {own}: the dialect "
+                f"{settings.dialect!r} writes pixels of the resized image, which LLaMA-Factory "
+                "resizes by limits of its own first. Set the limits of the model's "
                 "preprocessor_config.json, or train in a dialect that does not depend on them"
             )
     return {"image_min_pixels": 1, "image_max_pixels": _NO_AREA_LIMIT}
@@ -246,10 +240,7 @@ def sharegpt_row(
 ) -> dict[str, Any]:
     """One row: `columns` of `univg_train.data.render` for ``sft``, and the files of its images.
 
-    Args:
-        columns: see above.
-        images: in the row's order.
-        dialect: with the limits that the row was written for; needed where ``input_sizes`` is.
+    `dialect`, with the limits that the row was written for, is needed where ``input_sizes`` is.
 
     Raises:
         UserError: as many marks as there are not images; an image that is no file, is stored
@@ -259,38 +250,35 @@ def sharegpt_row(
     for message in [*columns["prompt"], *columns["completion"]]:
         parts = (IMAGE_MARK if p["type"] == "image" else p["text"] for p in message["content"])
         conversations.append({"from": _ROLES[message["role"]], "value": "".join(parts)})
+    where = f"row {columns['id']!r}:"
     marks = sum(turn["value"].count(IMAGE_MARK) for turn in conversations)
     if marks != len(images):
         raise UserError(
-            f"row {columns['id']!r} has {marks} marks {IMAGE_MARK} for {len(images)} images: "
-            "LLaMA-Factory would read a mark in its text as an image"
+            f"{where} {marks} marks {IMAGE_MARK} for {len(images)} images: LLaMA-Factory would "
+            "read a mark in its text as an image"
         )
     for image in images:
         if not image.is_file():
-            raise UserError(
-                f"row {columns['id']!r}: {image} is no file that LLaMA-Factory can open"
-            )
+            raise UserError(f"{where} {image} is no file that LLaMA-Factory can open")
         if image_header(image).orientation != 1:
             raise UserError(
-                f"row {columns['id']!r}: {image} is stored turned, and LLaMA-Factory does not "
-                "look at EXIF data; save it upright"
+                f"{where} {image} is stored turned, and LLaMA-Factory does not look at EXIF data; "
+                "save it upright"
             )
     if columns.get("input_sizes") is not None:
         assert dialect is not None
-        _require_same_resize(columns, dialect)
+        for (width, height), expected in zip(
+            columns["image_sizes"], columns["input_sizes"], strict=True
+        ):
+            enlarged = max(width, _SMALLEST_SIDE), max(height, _SMALLEST_SIDE)
+            seen = tuple(dialect.input_size(enlarged))
+            if seen != tuple(expected):
+                raise UserError(
+                    f"{where} LLaMA-Factory enlarges its image of {(width, height)} pixels first: "
+                    f"the model would see {seen} pixels, and its boxes are written for "
+                    f"{tuple(expected)}; leave the row out, or enlarge the image"
+                )
     return {"conversations": conversations, "images": [str(image) for image in images]}
-
-
-def _require_same_resize(columns: Mapping[str, Any], dialect: Dialect) -> None:
-    for size, expected in zip(columns["image_sizes"], columns["input_sizes"], strict=True):
-        width, height = (max(side, _SMALLEST_SIDE) for side in size)
-        seen = dialect.input_size((width, height))
-        if list(seen) != list(expected):
-            raise UserError(
-                f"row {columns['id']!r}: LLaMA-Factory enlarges its image of {tuple(size)} pixels "
-                f"first: the model would see {tuple(seen)} pixels, and its boxes are written for "
-                f"{tuple(expected)}; leave the row out, or enlarge the image"
-            )
 
 
 def _json_list(data: TrainingData, dialect: Dialect) -> Iterator[str]:

@@ -31,16 +31,10 @@ _logger = logging.getLogger(__name__)
 def train_sft(
     settings: SftSettings, *, resume: bool = True, callbacks: Sequence[Any] = ()
 ) -> dict[str, Any]:
-    """Train, or go on with a run that was stopped.
-
-    Args:
-        settings: of the run.
-        resume: go on with the run found in the folder; False: refuse such a folder.
-        callbacks: of `transformers.TrainerCallback`.
+    """Train, or go on with a run that was stopped; `resume` False refuses a folder that holds one.
 
     Returns:
-        The summary, see `univg_train.runs.training.TrainingRun.train`; that of a finished run, if
-        the folder holds one.
+        The summary, see `univg_train.runs.training.TrainingRun.train`; also of a finished run.
 
     Raises:
         UserError: what is wrong with settings, checkpoint, data or folder, before any training.
@@ -122,9 +116,8 @@ def _warn_of_lost_steps(settings: SftSettings, trainer: Any) -> None:
     sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
     if settings.lora is None and not sharded and trainer.model.dtype.itemsize < 4:
         _logger.warning(
-            "all weights are trained in %s, and nothing keeps a copy in float32: steps that are "
-            "small against a weight are rounded away. Launch with ZeRO-3 or FSDP2, which keep "
-            "one, or set trainer.model_init_kwargs.dtype=float32",
+            "all weights are trained in %s without a copy in float32: small steps are rounded "
+            "away. Launch with ZeRO-3 or FSDP2, or set trainer.model_init_kwargs.dtype=float32",
             trainer.model.dtype,
         )
 
@@ -161,13 +154,13 @@ def _require_whole_answer(columns: dict[str, Any], text: str) -> None:
     answer = "".join(part["text"] for part in message["content"])
     if "".join(answer.split()) not in "".join(text.split()):
         raise UserError(
-            f"row {columns['id']!r}: the model's chat template does not keep its answer as it is, "
-            "so that something else would be learned; take the -Instruct model, or style=direct"
+            f"row {columns['id']!r}: the model's chat template does not keep its answer; take the "
+            "-Instruct model, or style=direct"
         )
 
 
 def row_text(columns: dict[str, Any], processor: Any) -> str:
-    """A row in the model's chat template; `columns` as for `row_length`."""
+    """A row in the model's chat template."""
     text: str = processor.apply_chat_template([*columns["prompt"], *columns["completion"]])
     return text
 
@@ -175,12 +168,10 @@ def row_text(columns: dict[str, Any], processor: Any) -> str:
 def row_length(
     columns: dict[str, Any], text: str, processor: Any, expansions: dict[tuple[int, int], int]
 ) -> int:
-    """Tokens of a row as the trainer makes them.
+    """Tokens of a row (of `univg_train.data.render`, for ``sft``) as the trainer makes them.
 
     Args:
-        columns: those of `univg_train.data.render`, for ``sft``.
-        text: `row_text` of them.
-        processor: of the model.
+        text: `row_text` of the row.
         expansions: tokens that an image of a size (width, height) adds to the text; filled here.
     """
     sizes = [(width, height) for width, height in columns["image_sizes"]]

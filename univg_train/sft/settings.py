@@ -64,14 +64,9 @@ class SftSettings(RunSettings):
 def load_settings(
     path: str | os.PathLike[str] | None, overrides: Iterable[str] = (), *, with_trl: bool = True
 ) -> SftSettings:
-    """Read settings from a YAML file, and change some of them.
+    """Settings of a YAML file after changes, see `univg_train.runs.yaml_settings.read_settings`.
 
     Args:
-        path: the file; None where `overrides` say everything.
-        overrides: ``key=value``, see `univg_train.runs.yaml_settings.read_settings`.
         with_trl: hold the keys of ``trainer`` against TRL's, which has to be installed.
-
-    Raises:
-        UserError: all mistakes, in one message.
     """
     return read_settings(SftSettings, path, overrides, without_trl=not with_trl)
