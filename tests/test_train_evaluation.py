@@ -551,18 +551,17 @@ def test_adapters_are_merged_into_the_best_model(root: Path, tiny: Tiny, tmp_pat
     assert tiny.responses(model) == expected != tiny.responses()
 
 
-@pytest.mark.parametrize("method", ["sft", "grpo"])
 def test_evaluations_of_another_run_are_not_taken_for_ones_own(
-    run: SimpleNamespace, root: Path, tmp_path: Path, method: str, refused: Any
+    run: SimpleNamespace, root: Path, tmp_path: Path, refused: Any
 ) -> None:
     """Of a run that died before its first checkpoint: with other settings, or none on record."""
     out = tmp_path / "out"
     out.mkdir()
     (out / "evaluations").symlink_to(run.out / "evaluations")
-    values = {"sft": sft_values, "grpo": grpo_values}[method](root, out)
-    command = (method, "--config", write(tmp_path / "run.yaml", values))
+    values = sft_values(root, out)
+    command = ("sft", "--config", write(tmp_path / "run.yaml", values))
     assert "holds evaluations" in refused(*command)
-    write(out / f"{method}.json", {"settings": values, "processes": 1})
+    write(out / "sft.json", {"settings": values, "processes": 1})
     message = refused(*command, "trainer.learning_rate=0.1")
     assert "trainer.learning_rate was 0.001 and is 0.1" in message
 

@@ -116,7 +116,6 @@ def refusal(config: Path, refused: Any) -> Any:
         ("trainer.generation_batch_size=8 trainer.steps_per_generation=2", "in two ways"),
         ("trainer.gradient_accumulation_steps=16", "takes 16 prompts: there is no whole batch"),
         ("trainer.num_train_epochs=0", "there is no step"),
-        ("trainer.model_init_kwargs=x", "expected keys with values"),
         ("trainer.model_init_kwargs.dtype=float17", "expected one of: float32"),
         ("trainer.model_init_kwargs.torch_dtype=float32", "its name is dtype"),
         ("trainer.model_init_kwargs.attn_implementation=flash_attention_2", "flash-attn"),
@@ -126,13 +125,12 @@ def refusal(config: Path, refused: Any) -> Any:
         ("difficulty.form=log trainer.num_iterations=2 --dry-run", "more than one update"),
         ("lora.r=2 lora.target_modules=[nope]", "No modules were targeted"),
         ("min_pixels=5000", "expected min_pixels <= max_pixels"),
-        ("data.images=5", "data.images is 5"),
         ("dialect=null", "dialect is None; expected how the model writes boxes"),
         ("dialect=qwen2_5_vl model=WIDE", "makes it"),
         ("model=/nowhere/at/all", "cannot load the model"),
         ("dialect=qwen2_5_vl min_pixels=null", "set min_pixels and max_pixels"),
-        ("nonsense", "is no key=value"),
         ("model.x=1", "which has no keys"),
+        ("nonsense", "is no key=value"),
     ],
 )
 def test_settings_are_refused(
@@ -339,11 +337,6 @@ def test_a_killed_run_goes_on_to_the_same_end(
     assert grpo(config, "--json") == 0  # finished: nothing is trained
     assert '"steps": 2' in capsys.readouterr().out
     assert (run / "model" / "config.json").stat().st_mtime_ns == mark
-
-    rows = tmp_path / "rows.json"  # a box is another one now; the number of rows is the same
-    rows.write_text(rows.read_text(encoding="utf-8").replace("900", "901"), encoding="utf-8")
-    assert grpo(config, "--json") == 2
-    assert "holds a run on 4 rows that are others now" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("processes", "steps"), [(1, 4), (1, 7), (2, 2), (2, 3)])

@@ -28,7 +28,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 from univg_eval.answers import Status
 from univg_eval.boxes import Box, is_valid_box
@@ -57,20 +57,6 @@ SHAPINGS = ("diou",)
 
 Columns = Mapping[str, Sequence[Any]]
 Row = Mapping[str, Any]
-
-
-class Reward(Protocol):
-    """A TRL reward function that can say beforehand what it needs of a row."""
-
-    __name__: str
-
-    def problem(self, row: Row) -> str | None:
-        """What is wrong with a row, or None."""
-
-    def __call__(
-        self, *, completions: Sequence[Any], completion_ids: Any = None, **columns: Any
-    ) -> list[float]:
-        """One reward a completion; the columns are lists of the same length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +205,7 @@ class AccuracyReward:
         return Grade(score.status, overlap, reward)
 
     def problem(self, row: Row) -> str | None:
-        """What is wrong with a row, or None."""
+        """What is wrong with a row of the data; None: nothing."""
         if "solution" not in row:
             return _missing("solution", row)
         solution = row["solution"]
@@ -296,9 +282,9 @@ class LengthReward:
         over = [(len(ids) - self.free) / (self.limit - self.free) for ids in completion_ids]
         return [-min(max(share, 0.0), 1.0) for share in over]
 
-    def problem(self, row: Row) -> str | None:
-        """None: every row will do."""
 
+Reward = AccuracyReward | FormatReward | LengthReward
+"""A TRL reward function; `problem` says what is wrong with a row, or None."""
 
 _TEXT = r"(?:(?!</?(?:think|answer)>).)+"
 _REASONED = re.compile(
@@ -307,13 +293,9 @@ _REASONED = re.compile(
 
 
 def completion_text(completion: Any) -> str:
-    """The text of a completion as TRL hands it over: a string, or messages.
+    """The text of a completion as TRL hands it over: a string, or messages (the last one counts).
 
-    Of messages the last one counts. Thinking that the tokenizer's response template has taken out
-    of the text is put back between its tags.
-
-    Raises:
-        UserError: it is neither.
+    Thinking that the tokenizer's response template has taken out is put back between its tags.
     """
     if isinstance(completion, str):
         return completion
@@ -337,16 +319,13 @@ def check_rows(
     what: str = "the training data",
     shown: int = 5,
 ) -> int:
-    """Check before a run that the rewards can grade every row.
+    """Check before a run that the rewards can grade every row; returns the number of rows.
 
     Args:
         rows: the data; images are not needed.
         rewards: those of `make_rewards`; other functions are left alone.
         what: names the data in a message.
         shown: number of bad rows that a message names.
-
-    Returns:
-        The number of rows.
 
     Raises:
         UserError: bad rows, all of them counted and the first few named; or there are no rows.
@@ -480,7 +459,7 @@ def _sample(row: Row) -> GroundingSample:
 
 
 def _response(text: str, row: Row) -> Response:
-    sizes = {
+    sizes: dict[str, Any] = {
         name: [(w, h) for w, h in row[name]]
         for name in ("image_sizes", "input_sizes")
         if row.get(name)

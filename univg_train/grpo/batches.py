@@ -25,13 +25,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class StepCount:
-    """Steps of a run.
-
-    Attributes:
-        per_epoch: optimiser steps an epoch.
-        steps: optimiser steps of the whole run.
-        batches: batches of rollouts that the whole run generates.
-    """
+    """Optimiser steps an epoch and in all, and batches of rollouts in all."""
 
     per_epoch: int
     steps: int
@@ -101,14 +95,11 @@ def count_steps(settings: GrpoSettings, rows: int, processes: int) -> StepCount:
     accumulation = settings.argument("gradient_accumulation_steps")
     epoch_passes = rows // prompts * passes
     per_epoch = math.ceil(epoch_passes / accumulation)
-    steps = settings.argument("max_steps")
+    steps, n_epochs = settings.argument("max_steps"), settings.argument("num_train_epochs")
     if steps <= 0:
-        steps = math.ceil(settings.argument("num_train_epochs") * per_epoch)
+        steps = math.ceil(n_epochs * per_epoch)
     if steps < 1:
-        raise UserError(
-            f"trainer.num_train_epochs is {settings.argument('num_train_epochs')}: there is no "
-            "step; expected a number above 0"
-        )
+        raise UserError(f"trainer.num_train_epochs is {n_epochs}: there is no step; expected more")
     epochs, rest = divmod(steps, per_epoch)
     last = math.ceil(min(rest * accumulation, epoch_passes) / passes)
     return StepCount(per_epoch, steps, epochs * (rows // prompts) + last)

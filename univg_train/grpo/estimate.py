@@ -110,8 +110,8 @@ def estimate_run(
     """
     parameters, trained = _count_parameters(settings, checked.config)
     tokens = _prompt_tokens(checked)
-    count = count_steps(settings, len(checked.data), processes)
-    together = rollout_batch(settings, processes)
+    rows, together = len(checked.data), rollout_batch(settings, processes)
+    count = count_steps(settings, rows, processes)
     state = _state(settings, checked.config, parameters, trained, sharding)
     parts = 1 if sharding == "none" else processes
     memory = Memory(
@@ -123,7 +123,7 @@ def estimate_run(
     return Estimate(
         parameters=parameters,
         trained=trained,
-        rows=len(checked.data),
+        rows=rows,
         prompt_tokens=tokens,
         steps_per_epoch=count.per_epoch,
         steps=count.steps,
@@ -216,10 +216,9 @@ def _passing(
 
 
 def _loaded_bytes(settings: GrpoSettings, config: Any) -> int:
-    name = str(settings.model_options.get("dtype", "float32"))
-    if name == "auto":
-        name = str(config.dtype or "float32").removeprefix("torch.")
-    return _BYTES[name]
+    name = settings.model_options.get("dtype", "float32")
+    name = config.dtype or "float32" if name == "auto" else name
+    return _BYTES[str(name).removeprefix("torch.")]
 
 
 def _gathers(settings: GrpoSettings, sharding: str) -> bool:

@@ -117,11 +117,7 @@ def _make_trainer(settings: GrpoSettings, arguments: Any, checked: CheckedRun) -
 
 
 def sharding_of_environment() -> str:
-    """``zero3``, ``fsdp2`` or ``none``: what ``accelerate launch`` has set up.
-
-    Raises:
-        UserError: it has set up something else.
-    """
+    """``zero3``, ``fsdp2`` or ``none``: what ``accelerate launch`` has set up, else a UserError."""
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE")
         if stage != "3":

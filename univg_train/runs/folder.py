@@ -84,11 +84,7 @@ def require_same_rows(folder: Path, before: dict[str, Any] | None, now: dict[str
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """A record; None if there is none.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """A record; None if there is none, a UserError if it cannot be read."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -101,14 +97,9 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def write_record(path: Path, value: dict[str, Any]) -> None:
-    """Write a record as a whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Write a record as a whole or not at all; a UserError if it cannot be written."""
     try:
         write_text_atomically(path, [json.dumps(value, ensure_ascii=False, indent=2), "\n"])
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; name another folder"
-        ) from error
+        reason = error.strerror or error
+        raise UserError(f"cannot write {path}: {reason}; name another folder") from error

@@ -20,11 +20,7 @@ __all__ = [
 
 
 def load_config(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """The model's ``config.json``, and nothing else of it.
-
-    Raises:
-        UserError: there is none, or the model takes no images.
-    """
+    """The model's ``config.json``; a UserError if there is none, or the model takes no images."""
     from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
     try:
@@ -36,8 +32,8 @@ def load_config(model: str, *, revision: str | None = None, trust_remote_code: b
     remote = "AutoModelForImageTextToText" in (getattr(config, "auto_map", None) or {})
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not remote:
         raise UserError(
-            f"{model} is a model of type {config.model_type!r}, which takes no images; "
-            "expected a vision-language model such as Qwen/Qwen2-VL-7B-Instruct"
+            f"{model} is of type {config.model_type!r}, which takes no images; expected a "
+            "vision-language model such as Qwen/Qwen2-VL-7B-Instruct"
         )
     return config
 
@@ -102,11 +98,7 @@ def empty_model(config: Any, *, trust_remote_code: bool = False) -> Any:
 
 
 def vision_tower(model: Any) -> tuple[Any, str]:
-    """The module that turns images into features, and its name within the model.
-
-    Raises:
-        UserError: transformers does not name one.
-    """
+    """The module that turns images into features, and its name within the model."""
     tower = model.get_encoder(modality="image")
     name = next((name for name, module in model.named_modules() if module is tower), "")
     if not name:

@@ -28,11 +28,9 @@ _logger = logging.getLogger(__name__)
 
 
 def go_on_from(trainer: Any, checkpoint: Path) -> None:
-    """Prepare a trainer that will resume from `checkpoint`.
+    """Prepare a trainer that will resume from `checkpoint`; `train` raises `Done` after all steps.
 
-    Where each process holds all weights of a model without adapters, they are restored; DeepSpeed,
-    FSDP and adapters have files of their own, under the names of the loaded model. `train` raises
-    `Done` if all steps were taken.
+    DeepSpeed, FSDP and adapters have files of their own, under the names of the loaded model.
     """
     sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
     if not sharded and not hasattr(trainer.model, "peft_config"):
@@ -56,10 +54,7 @@ class StopWhenDone(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
 
 class DrawPastOrders(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Brings the order of TRL's `RepeatSampler` to the epoch that a run goes on in.
-
-    Other samplers are left alone: the trainer sets their epoch.
-    """
+    """Brings TRL's `RepeatSampler` to the epoch of the run; of others the trainer sets it."""
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any
