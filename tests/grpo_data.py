@@ -1,7 +1,7 @@
 """GRPO on rollouts that are known beforehand, for one process or several.
 
 The model is a random Qwen2 of a few thousand weights in float64. Its rollouts are not sampled:
-each answers ``[0, 0, 1, H]`` to a question whose true box is the whole image, so its IoU is H.
+each answers ``[0, 0, 1, H]`` to a prompt whose true box is the whole image, so its IoU is H.
 Run as a script, ``python grpo_data.py MODEL OUT CASES``, it is one process of several, with RANK,
 WORLD_SIZE and the like in the environment; CASES is {name: [form, settings of GRPOConfig]}.
 """

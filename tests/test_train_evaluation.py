@@ -453,11 +453,11 @@ def test_a_run_that_goes_on_evaluates_nothing_twice(
     values = sft_values(root, tmp_path / "out")
     best = run.summary["best"]["step"]
     evaluated: list[int] = []
-    ask, keep = evaluate, evaluation_callback.keep_model
+    run_evaluation, keep = evaluate, evaluation_callback.keep_model
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         evaluated.append(1)
-        return ask(*args, **kwargs)
+        return run_evaluation(*args, **kwargs)
 
     def stopped(trainer: Any, *args: Any) -> None:
         if trainer.state.global_step == best:
@@ -502,7 +502,7 @@ def test_a_replacement_that_was_interrupted_is_finished(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_something_else_is_not_replaced(root: Path, tmp_path: Path) -> None:
-    """Told before a model is loaded."""
+    """Reported before a model is loaded."""
     best = tmp_path / "out" / "best"
     best.mkdir(parents=True)
     values = sft_values(root, tmp_path / "out")
