@@ -374,6 +374,7 @@ def without(name: str) -> dict[str, Any]:
         (row(single_image="yes"), "single_image is 'yes'; expected True or False"),
         (row(solution=[0.5, 0.2, 0.1, 0.6]), "expected 0 <= x1 < x2 <= 1"),
         (row(solution=[0.1, 0.2, float("nan"), 0.6]), "expected 0 <= x1 < x2 <= 1"),
+        (row(solution="left"), r"expected \[x1, y1, x2, y2\], or None"),
         (row(solution=[0.1, 0.2, 0.5]), r"expected \[x1, y1, x2, y2\], or None"),
         (row(dialect="qwen2_5_vl"), "the row needs image_sizes or input_sizes"),
         (row(dialect="pixels"), "the row needs image_sizes"),

@@ -356,6 +356,7 @@ def test_boxes_in_pixels_are_those_of_the_processor_with_the_limits(config: Path
         ("trainer.train_sampling_strategy=group_by_length", "expected 'random' or 'sequential'"),
         ("trainer.chat_template_path=x", "trainer.chat_template_path is not to be set"),
         ("freeze_visio=true", "unknown key 'freeze_visio'; did you mean 'freeze_vision'?"),
+        ("data=3", "data is 3; expected keys with values"),
         ("data.file=nowhere.json", "cannot read nowhere.json: No such file"),
         ("data.on_long=cut", "data.on_long is 'cut'; expected 'stop' or 'skip'"),
         ("lora={r: 0}", "lora: `r` should be a positive integer"),
