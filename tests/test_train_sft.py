@@ -359,6 +359,7 @@ def test_boxes_in_pixels_are_those_of_the_processor_with_the_limits(config: Path
         ("data=3", "data is 3; expected keys with values"),
         ("data.file=nowhere.json", "cannot read nowhere.json: No such file"),
         ("data.on_long=cut", "data.on_long is 'cut'; expected 'stop' or 'skip'"),
+        ("lora={rank: 2}", "unknown key 'lora.rank'"),
         ("lora={r: 0}", "lora: `r` should be a positive integer"),
         ("lora={init_lora_weights: pissa_niter_4}", "drawn anew whenever they are loaded"),
         ("lora={exclude_modules: x}", "lora.exclude_modules and freeze_vision: true"),
