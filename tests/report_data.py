@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 from run_records import record_of
 
 from univg_eval.runs.record import RunRecord
@@ -123,12 +123,10 @@ def two_runs(samples: list[GroundingSample]) -> list[RunRecord]:
 
 
 def contrast(a: str, b: str) -> float:
-    """Contrast of two colours by WCAG 2, from 1 to 21."""
+    """Contrast of two colours of CSS by WCAG 2, from 1 to 21."""
 
     def luminance(color: str) -> float:
-        digits = color.lstrip("#")
-        digits = "".join(2 * d for d in digits) if len(digits) == 3 else digits
-        parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        parts = [part / 255 for part in ImageColor.getrgb(color)]
         r, g, b = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
         return 0.2126 * r + 0.7152 * g + 0.0722 * b
 

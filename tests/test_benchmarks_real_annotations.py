@@ -511,16 +511,12 @@ def test_perfect_answers_under_univg_leave_the_invalid_rows_out(samples, true, t
     assert result.metrics["tasks"]["group_grounding"]["image_acc"] == 0.0
 
 
-def test_decimals_lose_everything_under_univg_r1(samples, true, tmp_path):
-    """int() fails on a decimal, and the rule then scores the box of zeros."""
+def test_decimals_under_the_published_protocols(samples, true, tmp_path):
     texts = [f"[{a:.3f}, {b:.3f}, {c:.3f}, {d:.3f}]" for a, b, c, d in true.tolist()]
+    # int() fails on a decimal, and UniVG-R1's rule then scores the box of zeros.
     result, _, _ = run(samples, tmp_path, texts, protocol="univg-r1")
     assert result.metrics["macro"]["miou"] == 0.0
-
-
-def test_a_coordinate_of_1_becomes_a_thousandth_under_migician(samples, true, tmp_path):
-    """A single match: values from 1 on are divided by 1000, on 0-1 answers too."""
-    texts = [f"[{a:.3f}, {b:.3f}, {c:.3f}, {d:.3f}]" for a, b, c, d in true.tolist()]
+    # Migician divides a single match by 1000 from 1 on, on answers of 0-1 too.
     result, ious, _ = run(samples, tmp_path, texts, protocol="migician")
     expected = overlap(np.where(true >= 1, true / 1000, true), true)
     touching = (true >= 1).any(axis=1)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from report_data import ATTACKS, HIT, N_PLAIN, TRUTH, make_samples, prepare, two_runs
+from report_data import ATTACKS, HIT, N_PLAIN, TRUTH, contrast, make_samples, prepare, two_runs
 from run_records import record_of
 
 from univg_eval.report.run_data import collect
@@ -472,105 +472,56 @@ def test_the_policy_forbids_requests_scripts_and_styles(opened):
     assert {u for u in opened.requests if u.startswith("http")} <= set(opened.failed)
 
 
-CONTRAST = """() => {
-  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => {
-    const [x, y, z] = [r, g, b].map((v) => v / 255)
-      .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
-  };
-  const behind = (element) => {
-    const rect = element.closest('.chip')?.querySelector('rect');
-    if (rect) return parse(getComputedStyle(rect).fill);
-    for (let e = element; e; e = e.parentElement) {
-      const colour = parse(getComputedStyle(e).backgroundColor);
-      if (colour.length === 3 || colour[3] === 1) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const low = [];
-  let seen = 0;
-  for (const element of document.querySelectorAll('body *')) {
-    if (element.matches('script, style, noscript, svg g *')) continue;
-    if (element.disabled || !element.getClientRects().length) continue;
-    if (![...element.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
-    const style = getComputedStyle(element);
-    if (element.closest('.images, .strip, .figures svg, text[class^="on-"]')) continue;
-    const text = parse(element.closest('svg') ? style.fill : style.color);
-    const [a, b] = [light(text), light(behind(element))].sort((x, y) => y - x);
-    seen += 1;
-    const ratio = (a + 0.05) / (b + 0.05);
-    if (ratio < 4.5) low.push([element.tagName, element.textContent.slice(0, 30), ratio]);
-  }
-  return [seen, low];
+# What axe-core does not see; chips are drawn in SVG, whose colours it passes over.
+BESIDE_AXE = """() => {
+  const all = (selector) => [...document.querySelectorAll(selector)];
+  const ids = all('[id]').map((e) => e.id);
+  const dead = (name) => all(`[${name}]`).filter((e) => !ids.includes(e.getAttribute(name)));
+  const faults = [
+    ...['aria-labelledby', 'for', 'aria-controls'].flatMap(dead),
+    ...all('[id]').filter((e, i) => ids.indexOf(e.id) !== i),
+    ...all('h1').slice(1),
+    ...all('svg').filter((e) => e.role !== 'img' && e.getAttribute('aria-hidden') !== 'true'),
+    ...all('table').filter((e) => e.querySelectorAll('th[scope]').length < 2),
+    ...all('table').filter((e) => !e.caption && !e.closest('[aria-label]')),
+  ];
+  const fill = (e) => getComputedStyle(e).fill;
+  const chips = all('.chip').map((e) => ['text', 'rect'].map((s) => fill(e.querySelector(s))));
+  return [faults.map((e) => e.outerHTML.slice(0, 100)), chips];
 }"""
 
 
-@pytest.mark.parametrize("system", ["light", "dark"])
-def test_contrast_in_light_and_dark(visit, report, system):
-    one = visit(report, "#open=toy-001", color_scheme=system)
-    assert (one.brightness() > 128) is (system == "light")
+def violations(one: Opened) -> list[tuple[str, str]]:
+    from axe_playwright_python.sync_playwright import Axe
+
     one.open_all()
-    seen, low = one.page.evaluate(CONTRAST)
-    assert seen > 200
-    assert low == []
-    one.page.keyboard.press("Escape")
+    found = Axe().run(one.page).response
+    assert "color-contrast" in {rule["id"] for rule in found["passes"]}
+    return [(rule["id"], rule["nodes"][0]["html"]) for rule in found["violations"]]
+
+
+@pytest.mark.parametrize("system", ["light", "dark"])
+def test_the_page_can_be_read_by_everybody(visit, report, system):
+    one = visit(report, color_scheme=system)
+    assert (one.brightness() > 128) is (system == "light")
+    assert violations(one) == []
+    one.page.click("#card-1")
+    assert violations(one) == []
+    faults, chips = one.page.evaluate(BESIDE_AXE)
+    assert faults == []
+    assert chips and all(contrast(text, ground) >= 4.5 for text, ground in chips)
+    assert one.page.get_attribute("#count", "aria-live") == "polite"
+
+
+@pytest.mark.parametrize("system", ["light", "dark"])
+def test_the_theme_is_chosen_and_kept(visit, report, system):
+    one = visit(report, color_scheme=system)
     one.page.click("#theme")
     assert (one.brightness() > 128) is (system == "dark")
     one.page.reload()
     assert (one.brightness() > 128) is (system == "dark"), "the choice is kept"
     one.page.click("#theme")
     assert (one.brightness() > 128) is (system == "light")
-
-
-STRUCTURE = """() => {
-  const faults = [];
-  const named = (e) => (e.getAttribute('aria-label') || e.textContent || '').trim()
-    || [...(e.labels ?? [])].map((l) => l.textContent.trim()).join('');
-  for (const e of document.querySelectorAll('input, select, textarea')) {
-    if (![...e.labels].some((l) => l.textContent.trim())) faults.push(`no label: ${e.id}`);
-  }
-  for (const e of document.querySelectorAll('button, a, summary, dialog, nav')) {
-    const label = e.getAttribute('aria-labelledby');
-    if (!(label ? document.getElementById(label)?.textContent : named(e))) {
-      faults.push(`no name: ${e.outerHTML.slice(0, 80)}`);
-    }
-  }
-  for (const e of document.querySelectorAll('svg')) {
-    const silent = e.getAttribute('aria-hidden') === 'true';
-    if (!silent && !(e.getAttribute('role') === 'img' && e.getAttribute('aria-label'))) {
-      faults.push(`no text for: ${e.outerHTML.slice(0, 80)}`);
-    }
-  }
-  const ids = [...document.querySelectorAll('[id]')].map((e) => e.id);
-  ids.filter((id, i) => ids.indexOf(id) !== i).forEach((id) => faults.push(`twice: ${id}`));
-  for (const name of ['aria-labelledby', 'for', 'aria-controls']) {
-    for (const e of document.querySelectorAll(`[${name}]`)) {
-      if (!document.getElementById(e.getAttribute(name))) faults.push(`leads nowhere: ${name}`);
-    }
-  }
-  let before = 0;
-  for (const e of document.querySelectorAll('h1, h2, h3, h4, h5, h6')) {
-    const level = Number(e.tagName[1]);
-    if (level > before + 1) faults.push(`h${level} after h${before}: ${e.textContent}`);
-    before = level;
-  }
-  for (const name of ['main', 'h1', 'header.top']) {
-    if (document.querySelectorAll(name).length !== 1) faults.push(`not one ${name}`);
-  }
-  for (const e of document.querySelectorAll('table')) {
-    if (!e.caption && !e.closest('[aria-label]')) faults.push('a table without a name');
-    if (e.querySelectorAll('th[scope]').length < 2) faults.push('a table without heads');
-  }
-  return faults;
-}"""
-
-
-def test_structure_for_screen_readers(opened):
-    opened.page.click("#card-0")
-    assert opened.page.evaluate(STRUCTURE) == []
-    assert opened.page.get_attribute("#count", "aria-live") == "polite"
-    assert opened.page.get_attribute("html", "lang") == "en"
 
 
 def test_focus_can_be_seen(opened):

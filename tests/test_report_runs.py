@@ -49,13 +49,7 @@ from univg_eval.report.figures import (
     figures_of,
 )
 from univg_eval.report.page import templates
-from univg_eval.report.run_data import (
-    ReportData,
-    collect,
-    fold,
-    is_hit,
-    letter_of,
-)
+from univg_eval.report.run_data import ReportData, collect, fold, is_hit, letter_of
 from univg_eval.report.run_page import write_run_page
 from univg_eval.report.text import printable_tree, without_secrets
 from univg_eval.report.thumbnails import make_thumbnails
@@ -327,10 +321,9 @@ def test_each_figure_shows_its_numbers(data):
     values = [100 * estimate.value for estimate in numbers[0].tasks.values()]
     assert list(profiles.get_lines()[0].get_ydata()) == pytest.approx([*values, values[0]])
 
-
-def test_bars_are_as_long_as_their_values_and_intervals(data):
-    (axes,) = drawn(data)["tasks"].axes
-    estimates = figures_of(data)[0].tasks
+    # Bars are as long as their values and intervals.
+    (axes,) = figures["tasks"].axes
+    estimates = numbers[0].tasks
     intervals, bars = axes.containers[:2]  # of A
     assert [bar.get_width() for bar in bars] == pytest.approx(
         [100 * estimates[task].value for task in data.tasks if task in estimates]
@@ -341,9 +334,8 @@ def test_bars_are_as_long_as_their_values_and_intervals(data):
         high = estimate.value if estimate.high is None else estimate.high
         assert (start[0], end[0]) == pytest.approx((100 * low, 100 * high))
 
-
-def test_parts_of_a_bar_are_shares_of_all_samples(data):
-    (axes,) = drawn(data)["misses"].axes
+    # Parts of a bar are shares of all samples.
+    (axes,) = figures["misses"].axes
     for row, run in enumerate(data.runs):
         total = run.failures.total
         parts = [container[row] for container in axes.containers]
@@ -376,13 +368,17 @@ def test_figures_on_a_page_are_safe_and_always_the_same(data):
     assert "task <script>window.attacke…" in words and "B second " in words
 
 
-def test_figures_are_drawn_only_of_what_is_there(samples, root):
-    def names(*ids: str) -> list[str]:
-        return list(drawn(collect([record_of(samples, dict.fromkeys(ids, HIT))], root=root)))
+def test_figures_are_drawn_only_of_what_is_there(samples, root, tmp_path):
+    def of(name: str) -> ReportData:
+        return collect([record_of(samples, {name: HIT})], root=root)
 
-    assert names("toy-several") == ["tasks"]
-    assert names("toy-000") == ["curves", "tasks", "iou"]
-    assert names("toy-invalid") == []
+    assert list(drawn(of("toy-000"))) == ["curves", "tasks", "iou"]
+    assert list(drawn(of("toy-invalid"))) == []
+    assert list(drawn(of("toy-several"))) == ["tasks"]
+    text = page_of(of("toy-several"), tmp_path)
+    assert "No sample has a single object, so there are no charts of IoU." in text
+    assert 'id="chart-tasks"' in text
+    assert 'id="chart-curves"' not in text and 'id="chart-histograms"' not in text
 
 
 def test_names_that_a_font_lacks_and_formulas(samples, root, recwarn):
@@ -478,13 +474,6 @@ def test_a_message_that_stands_for_a_response(samples, root):
     message = "[LMMS_EVAL_BUDGET_EXCEEDED]"
     outcome = collect([record_of(samples, {"toy-000": message})], root=root).runs[0].outcomes
     assert (outcome["toy-000"].response, outcome["toy-000"].error) == (None, message)
-
-
-def test_without_single_objects_there_are_no_charts_of_iou(samples, root, tmp_path):
-    text = page_of(collect([record_of(samples, {"toy-several": HIT})], root=root), tmp_path)
-    assert "No sample has a single object, so there are no charts of IoU." in text
-    assert 'id="chart-tasks"' in text
-    assert 'id="chart-curves"' not in text and 'id="chart-histograms"' not in text
 
 
 @given(st.text() | st.sampled_from(ATTACKS))
