@@ -12,6 +12,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -46,44 +47,34 @@ TASK_ROWS = {
 SIZES = ((640, 480), (480, 640), (1000, 1000), (1920, 1080), (333, 517), (4032, 3024), (50, 44))
 
 
+@dataclass(frozen=True)
+class Released:
+    """The file's rows, the samples made of them, their true boxes (rows, 4), and invented sizes.
+
+    `sizes` are of every image, drawn from its name; `target_wh`, (rows, 2), of the target images.
+    """
+
+    raw: list[dict[str, Any]]
+    samples: list[GroundingSample]
+    true: Array
+    sizes: list[list[tuple[int, int]]]
+    target_wh: Array
+
+
 @pytest.fixture(scope="module")
-def path(shared_dir: Path) -> Path:
+def real(shared_dir: Path) -> Released:
     path = shared_dir / "data" / "mig_bench" / "MIG_data.json"
     if not path.is_file():
         pytest.skip(f"needs the released annotation file {path}")
-    return path
-
-
-@pytest.fixture(scope="module")
-def raw(path: Path) -> list[dict[str, Any]]:
-    return json.loads(path.read_text())
-
-
-@pytest.fixture(scope="module")
-def samples(path: Path) -> list[GroundingSample]:
-    return read_annotations(path)
-
-
-@pytest.fixture(scope="module")
-def true(raw: list[dict[str, Any]]) -> Array:
-    return np.array([row["answer"] for row in raw])
-
-
-@pytest.fixture(scope="module")
-def sizes(samples: list[GroundingSample]) -> list[list[tuple[int, int]]]:
-    """Invented sizes of every image, drawn from its name."""
+    raw, samples = json.loads(path.read_text()), read_annotations(path)
 
     def size(name: str) -> tuple[int, int]:
         return SIZES[hashlib.md5(name.encode()).digest()[0] % len(SIZES)]
 
-    return [[size(name) for name in sample.images] for sample in samples]
-
-
-@pytest.fixture(scope="module")
-def target_wh(samples: list[GroundingSample], sizes: list[list[tuple[int, int]]]) -> Array:
-    """(rows, 2): invented width and height of each target image."""
-    pairs = zip(samples, sizes, strict=True)
-    return np.array([row[sample.target_image] for sample, row in pairs], dtype=float)
+    sizes = [[size(name) for name in sample.images] for sample in samples]
+    targets = [row[s.target_image] for s, row in zip(samples, sizes, strict=True)]
+    true = np.array([row["answer"] for row in raw])
+    return Released(raw, samples, true, sizes, np.array(targets, dtype=float))
 
 
 def valid(boxes: Array) -> npt.NDArray[np.bool_]:
@@ -94,21 +85,21 @@ def valid(boxes: Array) -> npt.NDArray[np.bool_]:
 # --- the file itself -------------------------------------------------------------------------
 
 
-def test_every_row_is_read(samples, raw):
-    assert len(samples) == 4295
-    assert Counter(sample.task for sample in samples) == TASK_ROWS
-    for number, (sample, row) in enumerate(zip(samples, raw, strict=True)):
+def test_every_row_is_read(real):
+    assert len(real.samples) == 4295
+    assert Counter(sample.task for sample in real.samples) == TASK_ROWS
+    for number, (sample, row) in enumerate(zip(real.samples, real.raw, strict=True)):
         assert sample.id == f"mig_bench-{number:05d}"
         assert list(sample.box) == row["answer"]
         assert sample.instruction == row["question"]
         assert sample.source["images"] == row["images"]
-    assert [s.task for s in samples if not s.image_is_given] == ["group_grounding"] * 499
+    assert [s.task for s in real.samples if not s.image_is_given] == ["group_grounding"] * 499
 
 
-def test_target_images_by_the_rows_of_one_list(samples):
+def test_target_images_by_the_rows_of_one_list(real):
     """Where the rows of a list ask for its images one by one, each is the target of one row."""
     requested: dict[tuple[str, tuple[str, ...]], list[int]] = {}
-    for sample in samples:
+    for sample in real.samples:
         if sample.task in ("common_object", "object_tracking"):
             requested.setdefault((sample.task, sample.images), []).append(sample.target_image)
     assert len(requested) == 201 + 110
@@ -116,9 +107,9 @@ def test_target_images_by_the_rows_of_one_list(samples):
         assert sorted(targets) == list(range(int(task == "object_tracking"), len(images)))
 
 
-def test_target_images_by_the_names_of_the_files(samples):
+def test_target_images_by_the_names_of_the_files(real):
     marks = {"diff": "_target.png", "refer_grounding": ("_raw.jpg", "_raw.png")}
-    for sample in samples:
+    for sample in real.samples:
         target = sample.images[sample.target_image]
         if sample.task in marks:
             assert target.endswith(marks[sample.task])
@@ -129,9 +120,9 @@ def test_target_images_by_the_names_of_the_files(samples):
             )
 
 
-def test_target_images_counted_by_task(samples):
+def test_target_images_counted_by_task(real):
     counts: dict[str, Counter[int]] = {}
-    for sample in samples:
+    for sample in real.samples:
         counts.setdefault(sample.task, Counter())[sample.target_image] += 1
     # Counted with `grep -c` on the ordinals of questions and additional_info.
     assert counts["common_object"] == {0: 201, 1: 201, 2: 201, 3: 155, 4: 58}
@@ -143,18 +134,18 @@ def test_target_images_counted_by_task(samples):
         assert counts[task] == {1: TASK_ROWS[task]}
 
 
-def test_rows_of_one_cluster_share_images_and_others_do_not(samples):
+def test_rows_of_one_cluster_share_images_and_others_do_not(real):
     cluster_of: dict[str, str] = {}
-    for sample in samples:
+    for sample in real.samples:
         for image in sample.images:
             assert cluster_of.setdefault(image, sample.cluster) == sample.cluster
-    ids = {sample.id for sample in samples}
-    assert {sample.cluster for sample in samples} <= ids
+    ids = {sample.id for sample in real.samples}
+    assert {sample.cluster for sample in real.samples} <= ids
     assert len(cluster_of) == 5887
 
 
-def test_audit_reports_the_known_faults(samples):
-    audit = audit_annotations(samples, {})
+def test_audit_reports_the_known_faults(real):
+    audit = audit_annotations(real.samples, {})
     rows = {f.kind: [int(case.samples[0][-5:]) for case in f.cases] for f in audit.findings}
     assert rows["invalid_box"] == [7, 34, 105, 126, 163, 512, 703]
     assert rows["duplicate"] == [2094, 2095]
@@ -170,9 +161,9 @@ def test_audit_reports_the_known_faults(samples):
     assert sum(check["confirmed"] for check in checks) == 4104
 
 
-def test_fingerprint_of_the_released_file(samples, raw):
+def test_fingerprint_of_the_released_file(real):
     digest = hashlib.sha256()
-    for number, (sample, row) in enumerate(zip(samples, raw, strict=True)):
+    for number, (sample, row) in enumerate(zip(real.samples, real.raw, strict=True)):
         line = [
             f"mig_bench-{number:05d}",
             row["question"],
@@ -182,12 +173,12 @@ def test_fingerprint_of_the_released_file(samples, raw):
         digest.update(json.dumps(line, separators=(",", ":"), ensure_ascii=False).encode() + b"\n")
     expected = digest.hexdigest()
     assert expected == "f22481f3b02234377d78f82faf09618e2f4efbf31a21925ad97505642cf3861a"
-    assert fingerprint(samples) == expected
-    assert fingerprint(reversed(samples)) == expected
+    assert fingerprint(real.samples) == expected
+    assert fingerprint(reversed(real.samples)) == expected
 
 
-def test_a_real_pair_of_images_in_pixels(samples, shared_dir, tmp_path):
-    (sample,) = (s for s in samples if s.images[1].endswith("semantic_co/case076_2.jpg"))
+def test_a_real_pair_of_images_in_pixels(real, shared_dir, tmp_path):
+    (sample,) = (s for s in real.samples if s.images[1].endswith("semantic_co/case076_2.jpg"))
     assert sample.box == (0.502, 0.008, 0.839, 0.392)
     folder = shared_dir / "data" / "mig_bench" / "images" / "correspondence" / "semantic_co"
     image_sizes = []
@@ -323,13 +314,11 @@ def overlap(a: Array, b: Array) -> Array:
     return np.where(proper, common / np.where(proper, areas - common, 1), 0.0)
 
 
-def written(
-    name: str, samples: list[GroundingSample], sizes: list[list[tuple[int, int]]]
-) -> list[str]:
+def written(name: str, real: Released) -> list[str]:
     """The ground truth in the dialect's own form; the image is named where it had to be found."""
     dialect = get_dialect(name)
     texts = []
-    for sample, row in zip(samples, sizes, strict=True):
+    for sample, row in zip(real.samples, real.sizes, strict=True):
         text = dialect.encode(sample.box, image_wh=row[sample.target_image])
         if not sample.image_is_given:
             text = f"It is in the {WORDS[sample.target_image]} image. {text}"
@@ -338,25 +327,23 @@ def written(
 
 
 def run(
-    samples: list[GroundingSample],
+    real: Released,
     folder: Path,
     texts: list[str],
     *,
     dialect: str | None = None,
     protocol: str = "univg",
-    sizes: list[list[tuple[int, int]]] | None = None,
+    sized: bool = False,
 ) -> tuple[FileScores, Array, list[str]]:
     """Score one text a sample; returns the result, and IoU and status of each."""
     path = folder / "responses.jsonl"
     with path.open("w", encoding="utf-8") as file:
-        for number, (sample, text) in enumerate(zip(samples, texts, strict=True)):
-            row: dict[str, Any] = {"id": sample.id, "response": text}
-            if sizes is not None:
-                row["image_sizes"] = sizes[number]
+        for sample, text, sizes in zip(real.samples, texts, real.sizes, strict=True):
+            row = {"id": sample.id, "response": text} | ({"image_sizes": sizes} if sized else {})
             file.write(json.dumps(row) + "\n")
     out = BytesIO()
     result = score_file(
-        sample_lines(samples),
+        sample_lines(real.samples),
         path,
         dialect=get_dialect(dialect) if dialect else None,
         protocol=get_protocol(protocol),
@@ -367,11 +354,9 @@ def run(
     return result, np.array([row["iou"] for row in rows]), [row["status"] for row in rows]
 
 
-def assert_metrics(
-    result: FileScores, ious: Array, samples: list[GroundingSample], counted: Any
-) -> None:
+def assert_metrics(result: FileScores, ious: Array, real: Released, counted: Any) -> None:
     """The metrics of every task are those of the IoUs worked out here."""
-    tasks = np.array([sample.task for sample in samples])
+    tasks = np.array([sample.task for sample in real.samples])
     assert list(result.metrics["tasks"]) == list(dict.fromkeys(tasks.tolist()))
     for task, row in result.metrics["tasks"].items():
         chosen = ious[(tasks == task) & counted]
@@ -391,26 +376,15 @@ def test_every_box_dialect_has_its_rounding_here():
 
 
 @pytest.mark.parametrize("name", BOX_DIALECTS)
-def test_ground_truth_in_its_own_form_scores_what_the_rounding_allows(
-    name, samples, true, sizes, target_wh, tmp_path
-):
+def test_ground_truth_in_its_own_form_scores_what_the_rounding_allows(name, real, tmp_path):
     dialect = get_dialect(name)
-    needs_sizes = dialect.needs_image_size or dialect.needs_input_size
-    result, ious, _ = run(
-        samples,
-        tmp_path,
-        written(name, samples, sizes),
-        dialect=name,
-        sizes=sizes if needs_sizes else None,
-    )
-    counted = valid(true)
-    expected = overlap(np.clip(ROUNDING[name](true, target_wh), 0, 1), true)
+    sized = dialect.needs_image_size or dialect.needs_input_size
+    result, ious, _ = run(real, tmp_path, written(name, real), dialect=name, sized=sized)
+    counted = valid(real.true)
+    expected = overlap(np.clip(ROUNDING[name](real.true, real.target_wh), 0, 1), real.true)
     assert counted.sum() == 4288
     np.testing.assert_allclose(ious[counted], expected[counted], atol=1e-9)
-    if name not in EXACT:
-        assert_metrics(result, expected, samples, counted)
-    else:
-        assert_metrics(result, np.ones(len(true)), samples, counted)
+    assert_metrics(result, np.ones(len(real.true)) if name in EXACT else expected, real, counted)
     group = result.metrics["tasks"]["group_grounding"]
     if name == "glm_v":
         # The answer section is the span <|begin_of_box|>…, and the image is named before it.
@@ -459,20 +433,18 @@ def m(wh: Array) -> Array:
 
 
 @pytest.mark.parametrize(("writer", "reader"), WRONG, ids=[f"{a}-as-{b}" for a, b in WRONG])
-def test_a_wrong_dialect_gives_what_its_scale_must_give(
-    writer, reader, samples, true, sizes, target_wh, tmp_path
-):
-    texts = written(writer, samples, sizes)
-    result, ious, statuses = run(samples, tmp_path, texts, dialect=reader, sizes=sizes)
+def test_a_wrong_dialect_gives_what_its_scale_must_give(writer, reader, real, tmp_path):
+    texts = written(writer, real)
+    result, ious, statuses = run(real, tmp_path, texts, dialect=reader, sized=True)
     rule = WRONG[writer, reader]
-    counted = valid(true)
+    counted = valid(real.true)
     if rule is None:
         assert set(statuses) == {"no_box"}
-        expected = np.zeros(len(true))
+        expected = np.zeros(len(real.true))
     else:
-        expected = overlap(np.clip(rule(true, target_wh), 0, 1), true)
+        expected = overlap(np.clip(rule(real.true, real.target_wh), 0, 1), real.true)
     np.testing.assert_allclose(ious[counted], expected[counted], atol=1e-9)
-    assert_metrics(result, expected, samples, counted)
+    assert_metrics(result, expected, real, counted)
     assert result.metrics["macro"]["acc@0.5"] < 0.8
 
 
@@ -491,8 +463,8 @@ def perfect(true: Array) -> list[str]:
 
 
 @pytest.mark.parametrize("protocol", ["univg-r1", "migician"])
-def test_perfect_answers_under_a_published_protocol(protocol, samples, true, tmp_path):
-    result, _, statuses = run(samples, tmp_path, perfect(true), protocol=protocol)
+def test_perfect_answers_under_a_published_protocol(protocol, real, tmp_path):
+    result, _, statuses = run(real, tmp_path, perfect(real.true), protocol=protocol)
     for task, row in result.metrics["tasks"].items():
         lost = INVERTED if task == "common_object" else 0
         assert (row["n"], row["excluded"]) == (TASK_ROWS[task], 0)
@@ -502,8 +474,8 @@ def test_perfect_answers_under_a_published_protocol(protocol, samples, true, tmp
     assert Counter(statuses) == {"ok": 4290, "invalid_box": 5}
 
 
-def test_perfect_answers_under_univg_leave_the_invalid_rows_out(samples, true, tmp_path):
-    result, _, _ = run(samples, tmp_path, perfect(true), dialect="univg_r1")
+def test_perfect_answers_under_univg_leave_the_invalid_rows_out(real, tmp_path):
+    result, _, _ = run(real, tmp_path, perfect(real.true), dialect="univg_r1")
     assert result.metrics["macro"]["acc@0.9"] == 1.0
     assert sum(row["n"] for row in result.metrics["tasks"].values()) == 4288
     assert result.metrics["tasks"]["common_object"]["excluded"] == 7
@@ -511,28 +483,29 @@ def test_perfect_answers_under_univg_leave_the_invalid_rows_out(samples, true, t
     assert result.metrics["tasks"]["group_grounding"]["image_acc"] == 0.0
 
 
-def test_decimals_under_the_published_protocols(samples, true, tmp_path):
-    texts = [f"[{a:.3f}, {b:.3f}, {c:.3f}, {d:.3f}]" for a, b, c, d in true.tolist()]
+def test_decimals_under_the_published_protocols(real, tmp_path):
+    texts = [f"[{a:.3f}, {b:.3f}, {c:.3f}, {d:.3f}]" for a, b, c, d in real.true.tolist()]
     # int() fails on a decimal, and UniVG-R1's rule then scores the box of zeros.
-    result, _, _ = run(samples, tmp_path, texts, protocol="univg-r1")
+    result, _, _ = run(real, tmp_path, texts, protocol="univg-r1")
     assert result.metrics["macro"]["miou"] == 0.0
     # Migician divides a single match by 1000 from 1 on, on answers of 0-1 too.
-    result, ious, _ = run(samples, tmp_path, texts, protocol="migician")
-    expected = overlap(np.where(true >= 1, true / 1000, true), true)
-    touching = (true >= 1).any(axis=1)
+    result, ious, _ = run(real, tmp_path, texts, protocol="migician")
+    expected = overlap(np.where(real.true >= 1, real.true / 1000, real.true), real.true)
+    touching = (real.true >= 1).any(axis=1)
     assert touching.sum() == 15
     assert (expected[touching] < 0.01).all()
     np.testing.assert_allclose(ious, expected, atol=1e-9)
-    assert_metrics(result, expected, samples, np.ones(len(true), dtype=bool))
+    assert_metrics(result, expected, real, np.ones(len(real.true), dtype=bool))
 
 
 @pytest.mark.parametrize("protocol", ["univg-r1+migician-y", "migician+y"])
-def test_the_stretched_y_of_one_rival(protocol, samples, true, tmp_path):
-    result, ious, _ = run(samples, tmp_path, perfect(true), protocol=protocol)
-    stretched = true.copy()
+def test_the_stretched_y_of_one_rival(protocol, real, tmp_path):
+    result, ious, _ = run(real, tmp_path, perfect(real.true), protocol=protocol)
+    stretched = real.true.copy()
     for column, factor in ((1, 1.05), (3, 1.10)):
-        stretched[:, column] = [round(min(0.999, y * factor), 3) for y in true[:, column].tolist()]
-    expected = overlap(stretched, true)
+        values = real.true[:, column].tolist()
+        stretched[:, column] = [round(min(0.999, y * factor), 3) for y in values]
+    expected = overlap(stretched, real.true)
     np.testing.assert_allclose(ious, expected, atol=1e-9)
-    assert_metrics(result, expected, samples, np.ones(len(true), dtype=bool))
+    assert_metrics(result, expected, real, np.ones(len(real.true), dtype=bool))
     assert result.metrics["macro"]["miou"] < 0.95
