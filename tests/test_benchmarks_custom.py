@@ -192,6 +192,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("doubled", raw('"box": null, "box": [1]'), "duplicate key 'box'"),
     ("elsewhere", ROW | {"bbox": 1}, r"'bbox' is not known \(did you mean 'box'\?\)"),
     ("typo", ROW | {"traget_image": 1}, "did you mean 'target_image'"),
+    ("question", ROW | {"question": "x"}, "did you mean 'instruction'"),
     ("unknown", ROW | {"colour": 1}, "'colour' is not known; known are"),
     ("no images", {"instruction": "x", "box": None}, "'images' is missing"),
     ("empty images", ROW | {"images": []}, r"'images' is \[\]"),
