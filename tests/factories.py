@@ -15,7 +15,7 @@ __all__ = ["make_sample", "write_clip"]
 
 
 def make_sample(number: int = 0, **changes) -> GroundingSample:
-    """A question about the second of two images, with some fields replaced."""
+    """A sample on the second of two images, with some fields replaced."""
     sample = GroundingSample(
         id=f"toy-{number:05d}",
         benchmark="toy",

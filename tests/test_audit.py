@@ -46,7 +46,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def still(number: int, name: str = "a.png", **changes: Any) -> GroundingSample:
-    """A question about one image of 640x480."""
+    """A sample on one image of 640x480."""
     fields: dict[str, Any] = {
         "images": (f"toy/images/{name}",),
         "widths": (640,),
@@ -81,12 +81,8 @@ def details(report: AuditReport, kind: str) -> list[str]:
 
 def test_a_clean_benchmark(root):
     seen = []
-    report = audit(
-        root,
-        make_sample(0),
-        make_sample(1, instruction="And now?"),
-        progress=lambda *n: seen.append(n),
-    )
+    rows = make_sample(0), make_sample(1, instruction="And now?")
+    report = audit(root, *rows, progress=lambda *n: seen.append(n))
     assert report.findings == ()
     assert not report.found
     assert (report.n, report.n_images, report.n_clusters) == (2, 2, 1)
@@ -408,7 +404,7 @@ def test_frames_of_videos_are_decoded(root):
 
 
 def test_damage_beside_the_requested_frames_is_reported_once_a_video(root):
-    """decord shows such a video's frames patched up and says nothing."""
+    """A decoder may patch such frames up, or leave them out, and say nothing."""
     av = pytest.importorskip("av")
     path = write_clip(root / "toy" / "clip.mp4", range(24))
     with av.open(str(path)) as container:

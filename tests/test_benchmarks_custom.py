@@ -95,8 +95,8 @@ def test_target_image_counts_from_one(folder):
     assert second.box == pytest.approx((0.2, 0.25, 0.6, 0.5))
     assert second.image_is_given
 
-    asked = only(folder, PAIR | {"target_image": 2, "find_image": True})
-    assert (asked.image_is_given, asked.target_image) == (False, 1)
+    searched = only(folder, PAIR | {"target_image": 2, "find_image": True})
+    assert (searched.image_is_given, searched.target_image) == (False, 1)
 
 
 @pytest.mark.parametrize("nothing", [{"box": None}, {"boxes": []}])
