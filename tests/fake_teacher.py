@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server on 127.0.0.1 that answers well, or in whatever bad way is asked."""
+"""An OpenAI-compatible server on 127.0.0.1 that answers well, or badly in a chosen way."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FRUIT = ("apple", "pear", "plum", "quince", "cherry", "grape", "lemon", "mango"
 
 @dataclass(frozen=True)
 class Request:
-    """What the server was asked."""
+    """What the server received."""
 
     number: int
     headers: dict[str, str]
@@ -105,10 +105,7 @@ def answer_well(request: Request) -> dict[str, Any]:
 
 
 class FakeTeacher:
-    """The state of a running server.
-
-    `behave(request)` gives the reply: a body as dict, or a `BadAnswer`.
-    """
+    """A running server; `behave(request)` gives a reply: a body as dict, or a `BadAnswer`."""
 
     def __init__(self, behave: Callable[[Request], dict[str, Any] | BadAnswer]) -> None:
         self.behave = behave
@@ -124,7 +121,7 @@ class FakeTeacher:
             return request
 
     @property
-    def asked(self) -> list[str]:
+    def received(self) -> list[str]:
         return [request.about for request in self.requests]
 
 

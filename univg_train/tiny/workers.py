@@ -254,7 +254,9 @@ class GradientWorkers:
         # The float32 originals stay with the optimiser; the processes compute in bfloat16.
         self._weights = torch.zeros(size, dtype=torch.bfloat16).share_memory_()
         self._gradients = torch.zeros(self._parts, size, dtype=torch.float32).share_memory_()
-        context = multiprocessing.get_context("spawn")
+        # Processes are forked from one that has imported everything, and computed nothing.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__, "transformers.models.qwen2_vl.modeling_qwen2_vl"])
         self._tasks = context.Queue()
         self._results = context.Queue()
         self._processes = [

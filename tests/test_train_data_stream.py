@@ -83,44 +83,35 @@ def test_lines_are_read_back(file: Path, values: list) -> None:
         (b" [ \n ] \n", []),
         (b"[1,]", [b"1", b""]),  # the empty one is no JSON, and says so by itself
         (b"[,1]", [b"", b"1"]),
-        (b'[{"a": [}, 2]', None),  # nothing closes the list any more
-        (b'[{"a": ]}, 2]', [b'{"a": ]', b""]),
     ],
 )
-def test_odd_lists(tmp_path: Path, content: bytes, raws: list[bytes] | None) -> None:
-    path = tmp_path / "odd.json"
-    path.write_bytes(content)
-    if raws is None:
-        with pytest.raises(UserError, match=r"breaks off at byte 13, within row 0"):
-            list(iter_elements(path))
-    elif raws and raws[0].endswith(b"]"):
-        with pytest.raises(UserError, match=r"which closes nothing; expected '\]'"):
-            list(iter_elements(path))
-    else:
-        assert [element.raw for element in iter_elements(path)] == raws
+def test_odd_lists(file: Path, content: bytes, raws: list[bytes]) -> None:
+    file.write_bytes(content)
+    assert [element.raw for element in iter_elements(file)] == raws
 
 
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (b"", r"is empty; expected a JSON list"),
-        (b" \n\n", r"is empty"),
-        ("[1]".encode("utf-16"), r"is UTF-16; save it as UTF-8"),
-        (b"[1, 2", r"breaks off at byte 5, within row 1; .*fetch it again"),
-        (b'[1, "a', r"breaks off at byte 6, within row 1"),
-        (b'[1, "a\\', r"breaks off at byte 7"),
-        (b'[1, "a\\"', r"breaks off at byte 8"),
-        (b"[1] x", r"something follows the end of the list, at byte 4"),
-        (b"[1][2]", r"something follows the end of the list, at byte 3"),
-        (b"[1}", r"byte 2 is '}', which closes nothing"),
+        (b"", "is empty; expected a JSON list"),
+        (b" \n\n", "is empty"),
+        ("[1]".encode("utf-16"), "is UTF-16; save it as UTF-8"),
+        (b"[1, 2", "breaks off at byte 5, within row 1"),
+        (b'[1, "a', "breaks off at byte 6, within row 1"),
+        (b'[1, "a\\', "breaks off at byte 7"),
+        (b'[1, "a\\"', "breaks off at byte 8"),
+        (b'[{"a": [}, 2]', "breaks off at byte 13, within row 0"),  # nothing closes it any more
+        (b'[{"a": ]}, 2]', "which closes nothing"),
+        (b"[1] x", "something follows the end of the list, at byte 4"),
+        (b"[1][2]", "something follows the end of the list, at byte 3"),
+        (b"[1}", "byte 2 is '}', which closes nothing"),
     ],
 )
 @pytest.mark.parametrize("chunk", [1, 3, 1 << 20])
-def test_broken_files_are_refused(tmp_path: Path, content: bytes, match: str, chunk: int) -> None:
-    path = tmp_path / "broken.json"
-    path.write_bytes(content)
+def test_broken_files_are_refused(file: Path, content: bytes, match: str, chunk: int) -> None:
+    file.write_bytes(content)
     with pytest.raises(UserError, match=match):
-        list(iter_elements(path, chunk_size=chunk))
+        list(iter_elements(file, chunk_size=chunk))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -130,35 +121,29 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b'[{"a": "' + b"x" * 5000, b"y" * 5000])
 def test_an_endless_row_is_refused_before_memory_is_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+    file: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     monkeypatch.setattr(stream, "LONGEST_ELEMENT", 1000)
-    path = tmp_path / "endless.json"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"has more than 0 MiB; a quote or a bracket"):
-        list(iter_elements(path, chunk_size=64))
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="has more than 0 MiB"):
+        list(iter_elements(file, chunk_size=64))
 
 
-def test_a_long_string_takes_linear_time(tmp_path: Path) -> None:
-    path = tmp_path / "long.json"
-    path.write_bytes(b'["' + b'\\"' * 2_000_000 + b'"]')
-    (element,) = iter_elements(path, chunk_size=64)
+def test_a_long_string_takes_linear_time(file: Path) -> None:
+    file.write_bytes(b'["' + b'\\"' * 2_000_000 + b'"]')
+    (element,) = iter_elements(file, chunk_size=64)
     assert len(element.raw) == 4_000_002
 
 
-def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_file(file: Path) -> None:
     row = json.dumps({"question": "x" * 1000, "answer": [1, 2, 3, 4]}).encode()
-    path = tmp_path / "big.json"
-    with path.open("wb") as file:
-        file.write(b"[")
-        file.write(b",\n".join([row] * 12_000))
-        file.write(b"]")
-    assert path.stat().st_size > 12_000_000
+    file.write_bytes(b"[" + b",\n".join([row] * 6000) + b"]")
+    assert file.stat().st_size > 6_000_000
     tracemalloc.start()
     try:
-        n = sum(1 for _ in iter_elements(path))
+        n = sum(1 for _ in iter_elements(file))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert n == 12_000
+    assert n == 6000
     assert peak < 5_000_000

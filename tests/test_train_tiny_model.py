@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch (extra train)")
 pytest.importorskip("transformers", reason="training needs transformers (extra train)")
 
-from univg_eval.benchmarks.synthetic.mini import generate  # noqa: E402
+from univg_eval.benchmarks.synthetic.mini import TASKS, generate  # noqa: E402
 from univg_eval.dialects import get_dialect  # noqa: E402
 from univg_train.tiny.checkpoint import CardFacts, export_checkpoint  # noqa: E402
 from univg_train.tiny.data import (  # noqa: E402
@@ -78,8 +77,7 @@ def test_any_text_survives_the_tokenizer(tokenizer, text):
 
 
 def test_every_coordinate_is_one_token(tokenizer):
-    ids = {len(tokenizer.encode(str(n))) for n in range(1001)}
-    assert ids == {1}
+    assert {len(tokenizer.encode(str(n))) for n in range(1001)} == {1}
     tokens = tokenizer.encode("<|box_start|>(12,300),(450,980)<|box_end|>")
     assert len(tokens) == 11  # mark ( 12 , 300 ),( 450 , 980 ) mark
 
@@ -99,9 +97,11 @@ def test_the_vocabulary_is_the_same_every_time(tokenizer):
 
 def _alone(model, tokenizer, row: Row, turn) -> tuple[torch.Tensor, list[int]]:
     """transformers' own logits for one conversation, at the places that predict the answer."""
-    asked, answer = turn_ids(tokenizer, question_text(turn.question, boxed=turn.boxed), turn.answer)
+    question, answer = turn_ids(
+        tokenizer, question_text(turn.question, boxed=turn.boxed), turn.answer
+    )
     prefix = tokenizer.encode(prefix_text(len(row.images), SHAPE.tokens_per_image))
-    ids = torch.tensor([prefix + asked + answer])
+    ids = torch.tensor([prefix + question + answer])
     patches = image_patches(torch.from_numpy(row.images), SHAPE, torch.float32)
     output = model(
         input_ids=ids,
@@ -110,7 +110,7 @@ def _alone(model, tokenizer, row: Row, turn) -> tuple[torch.Tensor, list[int]]:
         image_grid_thw=torch.tensor([[1, SHAPE.grid, SHAPE.grid]] * len(row.images)),
         mm_token_type_ids=(ids == model.config.image_token_id).int(),
     )
-    return output.logits[0, len(prefix) + len(asked) - 1 : -1], answer
+    return output.logits[0, len(prefix) + len(question) - 1 : -1], answer
 
 
 @torch.no_grad()
@@ -153,7 +153,7 @@ def test_gradients_of_the_attention_are_those_of_its_formula():
     assert torch.autograd.gradcheck(lambda *x: masked_attention(*x, mask, 0.6), (q, k, v))
 
 
-# -- the stock backend sees what training showed ----------------------------------------
+# -- what is shipped ------------------------------------------------------------------------------
 
 
 @dataclass
@@ -162,13 +162,13 @@ class _Captured(Exception):  # noqa: N818
 
 
 def test_lmms_eval_feeds_what_training_fed(model, tokenizer, tmp_path, monkeypatch):
-    """Same tokens, and pixels as close as JPEG at quality 85 leaves them."""
+    """The stock backend: same tokens, and pixels as close as JPEG at quality 85 leaves them."""
     pytest.importorskip("lmms_eval", reason="needs lmms-eval (extra eval)")
     from lmms_eval.api.instance import Instance
     from lmms_eval.models.simple.qwen2_vl import Qwen2_VL
 
     folder = tmp_path / "model"
-    facts = CardFacts(1, 0.1, 1, 1, dict.fromkeys(_tasks(), 0.0), 1)
+    facts = CardFacts(1, 0.1, 1, 1, dict.fromkeys(TASKS, 0.0), 1)
     export_checkpoint(model, tokenizer, SHAPE, facts, folder)
     backend = Qwen2_VL(
         pretrained=str(folder), device="cpu", device_map="cpu",
@@ -193,9 +193,9 @@ def test_lmms_eval_feeds_what_training_fed(model, tokenizer, tmp_path, monkeypat
         backend.generate_until([request])
     fed = caught.value.inputs
 
-    asked, _ = turn_ids(tokenizer, question_text(item.instruction), "x")
+    question, _ = turn_ids(tokenizer, question_text(item.instruction), "x")
     prefix = tokenizer.encode(prefix_text(item.image_count, SHAPE.tokens_per_image))
-    assert fed["input_ids"][0].tolist() == prefix + asked
+    assert fed["input_ids"][0].tolist() == prefix + question
     assert fed["image_grid_thw"].tolist() == [[1, SHAPE.grid, SHAPE.grid]] * item.image_count
     images = torch.from_numpy(draw_images(item.scenes, IMAGE_SIDE))
     trained = image_patches(images, SHAPE, torch.float32)
@@ -204,28 +204,18 @@ def test_lmms_eval_feeds_what_training_fed(model, tokenizer, tmp_path, monkeypat
     assert difference.quantile(0.99) < 0.5
 
 
-def _tasks():
-    from univg_eval.benchmarks.synthetic.mini import TASKS
-
-    return TASKS
-
-
 def test_the_checkpoint_is_bfloat16_computed_in_float32(model, tokenizer, tmp_path):
     from transformers import Qwen2VLForConditionalGeneration
 
     folder = tmp_path / "model"
-    export_checkpoint(
-        model, tokenizer, SHAPE, CardFacts(7, 2.0, 1, 2, dict.fromkeys(_tasks(), 0.25), 4), folder
-    )
+    facts = CardFacts(7, 2.0, 1, 2, dict.fromkeys(TASKS, 0.25), 4)
+    export_checkpoint(model, tokenizer, SHAPE, facts, folder)
     loaded = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype="auto")
     assert loaded.dtype == torch.float32
-    assert json.loads((folder / "config.json").read_text())["univg"] == {
-        "dialect": "qwen2_vl",
-        "prompt": "direct",
-    }
-    size = sum(file.stat().st_size for file in Path(folder).iterdir())
+    config = json.loads((folder / "config.json").read_text())
+    assert config["univg"] == {"dialect": "qwen2_vl", "prompt": "direct"}
     parameters = sum(p.numel() for p in model.parameters())
-    assert (folder / "model.safetensors").stat().st_size < 2.2 * parameters + 50_000 < size + 50_000
+    assert (folder / "model.safetensors").stat().st_size < 2.2 * parameters + 50_000
     assert "| **macro** | **0.25** |" in (folder / "README.md").read_text()
     for name, value in loaded.state_dict().items():
         expected = model.state_dict()[name].to(torch.bfloat16).float()

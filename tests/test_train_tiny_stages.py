@@ -77,25 +77,20 @@ def row_of(item: MiniItem) -> CotRow:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_chain_would_be_taken_from_a_teacher(task: str) -> None:
+def test_every_chain_would_be_taken_from_a_teacher_and_is_read_as_the_true_box(task: str) -> None:
     for item in items(task):
-        reply, row = chain_reply(item), row_of(item)
+        reply, row, sizes = chain_reply(item), row_of(item), [SIZE] * item.image_count
         verdict = check_chain(
-            reply, row, finish_reason="stop", min_words=5, max_words=60, sizes=list(row.image_sizes)
+            reply, row, finish_reason="stop", min_words=5, max_words=60, sizes=sizes
         )
         assert verdict.reasons == (), reply
         assert verdict.thinking == write_chain(item)
-        assert assemble(verdict.thinking, row, DIALECT, list(row.image_sizes)) is not None, reply
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_every_chain_is_read_as_the_true_box(task: str) -> None:
-    for item in items(task):
+        assert assemble(verdict.thinking, row, DIALECT, sizes) is not None, reply
         given = item.target_image if item.image_is_given else None
-        answer = parse_answer(chain_reply(item), DIALECT, target_image=given)
+        answer = parse_answer(reply, DIALECT, target_image=given)
         assert (answer.status, answer.n_boxes) == ("ok", 1)
         assert answer.box is not None and box_iou(answer.box, item.box) > 0.98
-        assert answer.thinking == write_chain(item)
+        assert answer.thinking == verdict.thinking
         assert f"<|object_ref_start|>{item.label}<|object_ref_end|>" in answer.answer_text
         if not item.image_is_given:
             assert answer.image_index == item.target_image
@@ -111,7 +106,7 @@ def test_a_chain_lists_what_is_seen_and_then_names_the_one_that_is_meant(task: s
         chain = write_chain(item)
         whole = [obj for obj in item.scenes[item.target_image].objects if obj.is_whole]
         across = ", ".join(obj.label for obj in sorted(whole, key=lambda obj: obj.box[0]))
-        assert f": {across}." in chain or _ties(whole), chain
+        assert f": {across}." in chain or len({obj.box[0] for obj in whole}) < len(whole), chain
         *_, last = re.split(r"(?<=\.) ", chain)
         assert item.label in last, chain
 
@@ -131,67 +126,61 @@ def test_a_chain_names_what_is_shown_and_finds_it_again(task: str) -> None:
     assert (twins > 0) is (task == "object_tracking")
 
 
-def _ties(objects: list[SceneObject]) -> bool:
-    left = [obj.box[0] for obj in objects]
-    return len(set(left)) < len(left)
-
-
 def area(obj: SceneObject) -> float:
     return (obj.box[2] - obj.box[0]) * (obj.box[3] - obj.box[1])
 
 
+def gap(a: SceneObject, b: SceneObject) -> float:
+    return sum((a.box[i] + a.box[i + 2] - b.box[i] - b.box[i + 2]) ** 2 for i in (0, 1))
+
+
+def holds(item: MiniItem) -> bool:
+    """Whether the claims about one image, worked out anew from the scene, are the chain's."""
+    kind, objects, chain = item.knobs["kind"], item.scenes[0].objects, write_chain(item)
+    labels = [obj.label for obj in objects]
+    last = chain.split(". ")[-1]
+    if kind in ("largest", "smallest"):
+        best = {"largest": max, "smallest": min}[kind](objects, key=area)
+        return last == f"The {best.label} is the {kind}."
+    if kind == "odd_one_out":
+        (odd,) = (label for label in set(labels) if labels.count(label) == 1)
+        return chain.endswith(f" The others are alike. The {odd} is not.")
+    if kind == "extreme":
+        (word,) = re.findall(r"highest|lowest|left\b|right\b", item.instruction)
+        side = {"highest": 1, "lowest": 1, "left": 0, "right": 0}[word]
+        sign = -1 if word in ("highest", "left") else 1
+        best = max(objects, key=lambda obj: sign * (obj.box[side] + obj.box[side + 2]))
+        return best.label in last and word in last
+    if kind == "nearest":
+        (named,) = (obj for obj in objects if obj.label == item.knobs["named"])
+        best = min((obj for obj in objects if obj is not named), key=lambda obj: gap(obj, named))
+        return last == f"The {best.label} is nearest to the {named.label}."
+    if kind in ("same_color", "same_shape"):
+        place = ("same_color", "same_shape").index(kind)
+        (guide,) = re.findall(r"\. The (\w+ \w+) is (?:the largest|furthest|highest|lowest)", chain)
+        shared = guide.split()[place]
+        return {label for label in labels if label.split()[place] == shared} == {guide, item.label}
+    if kind == "neither":
+        color, shape = re.search(r"neither (\w+) nor a (\w+)\.", last).groups()
+        return [x for x in labels if color not in x and shape not in x] == [item.label]
+    if kind in ("odd_color", "odd_shape"):
+        shared = re.search(r"The others are (?:of the shape )?(\w+)\.", chain)[1]
+        return [label for label in labels if shared not in label.split()] == [item.label]
+    if kind == "largest_beside":
+        listed = re.search(r" the [\w ]+: ([^.]*)\. The ", chain)[1].split(", ")
+        beside = [obj for obj in objects if obj.label in listed]
+        assert len(beside) == len(listed) == 2 and item.knobs["named"] not in listed
+        return max(beside, key=area).label == item.label
+    return kind == "falls"
+
+
 def test_what_a_chain_says_of_one_image_is_true() -> None:
-    """The claims of the last sentence, worked out anew from the scene."""
-    checked = set()
-    for item in [*items("lisa_val", 40), *items("lisa_test", 40)]:
-        kind, objects, chain = item.knobs["kind"], item.scenes[0].objects, write_chain(item)
-        labels = [obj.label for obj in objects]
-        last = chain.split(". ")[-1]
-        if kind in ("largest", "smallest"):
-            best = {"largest": max, "smallest": min}[kind](objects, key=area)
-            assert last == f"The {best.label} is the {kind}."
-        elif kind == "odd_one_out":
-            (odd,) = (label for label in set(labels) if labels.count(label) == 1)
-            assert chain.endswith(f" The others are alike. The {odd} is not.")
-        elif kind == "extreme":
-            (word,) = re.findall(r"highest|lowest|left\b|right\b", item.instruction)
-            side = {"highest": 1, "lowest": 1, "left": 0, "right": 0}[word]
-            sign = -1 if word in ("highest", "left") else 1
-            best = max(objects, key=lambda obj: sign * (obj.box[side] + obj.box[side + 2]))
-            assert best.label in last and word in last
-        elif kind == "nearest":
-            (named,) = (obj for obj in objects if obj.label == item.knobs["named"])
-            others = [obj for obj in objects if obj is not named]
-            best = min(others, key=lambda obj: _gap(obj, named))
-            assert last == f"The {best.label} is nearest to the {named.label}."
-        elif kind in ("same_color", "same_shape"):
-            place = ("same_color", "same_shape").index(kind)
-            guide = re.search(r"\. The (\w+ \w+) is (?:the largest|furthest|highest|lowest)", chain)
-            shared = guide[1].split()[place]
-            alike = {label for label in labels if label.split()[place] == shared}
-            assert alike == {guide[1], item.label}
-        elif kind == "neither":
-            color, shape = re.search(r"neither (\w+) nor a (\w+)\.", last).groups()
-            left = [label for label in labels if color not in label and shape not in label]
-            assert left == [item.label]
-        elif kind in ("odd_color", "odd_shape"):
-            shared = re.search(r"The others are (?:of the shape )?(\w+)\.", chain)[1]
-            assert [label for label in labels if shared not in label.split()] == [item.label]
-        elif kind == "largest_beside":
-            listed = re.search(r" the [\w ]+: ([^.]*)\. The ", chain)[1].split(", ")
-            beside = [obj for obj in objects if obj.label in listed]
-            assert len(beside) == len(listed) == 2
-            assert max(beside, key=area).label == item.label
-            assert item.knobs["named"] not in listed
-        checked.add(kind)
-    assert checked == {
+    generated = [*items("lisa_val", 40), *items("lisa_test", 40)]
+    assert [write_chain(item) for item in generated if not holds(item)] == []
+    assert {item.knobs["kind"] for item in generated} == {
         *("odd_one_out", "largest", "smallest", "extreme", "largest_beside", "falls", "nearest"),
         *("same_color", "same_shape", "neither", "odd_color", "odd_shape"),
     }
-
-
-def _gap(a: SceneObject, b: SceneObject) -> float:
-    return sum((a.box[i] + a.box[i + 2] - b.box[i] - b.box[i + 2]) ** 2 for i in (0, 1))
 
 
 @pytest.mark.parametrize("task", ["diff", "view_diff"])
@@ -210,35 +199,31 @@ def test_chains_are_short() -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(shipped_model())
-    longest = {
-        task: max(len(tokenizer.encode(write_chain(item))) for item in items(task))
-        for task in TASKS
-    }
-    assert max(longest[task] for task in ("lisa_val", "lisa_test", "llmseg")) <= 45
-    assert max(longest.values()) <= 90
+    for task in TASKS:
+        longest = max(len(tokenizer.encode(write_chain(item))) for item in items(task))
+        assert longest <= (45 if task in ("lisa_val", "lisa_test", "llmseg") else 90)
 
 
 # -- rows and the model to begin with ------------------------------------------------------------
 
 
 def test_rows_are_written_once_and_always_the_same(tmp_path: Path) -> None:
-    one, again = (
-        write_training_rows(tmp_path / name, "rows", ["lisa_val", "diff"], 4, seed=5)
-        for name in ("one", "again")
-    )
+    def written(name: str) -> Path:
+        return write_training_rows(tmp_path / name, "rows", ["lisa_val", "diff"], 4, seed=5)
+
+    one, again = written("one"), written("again")
     assert one.read_bytes() == again.read_bytes()
     rows = [json.loads(line) for line in one.read_text(encoding="utf-8").splitlines()]
     assert [row["type"] for row in rows] == ["lisa_val", "diff", "lisa_val", "diff"]
-    pictures = [name for row in rows for name in row["images"]]
-    assert len(set(pictures)) == len(pictures) == 1 + 2 + 1 + 2
-    for name in pictures:
+    images = [name for row in rows for name in row["images"]]
+    assert len(set(images)) == len(images) == 1 + 2 + 1 + 2
+    for name in images:
         assert (one.parent / name).read_bytes() == (again.parent / name).read_bytes()
     mark = one.stat().st_mtime_ns
-    write_training_rows(tmp_path / "one", "rows", ["lisa_val", "diff"], 4, seed=5)
-    assert one.stat().st_mtime_ns == mark
+    assert written("one").stat().st_mtime_ns == mark
 
 
-def test_heldout_questions_are_no_public_ones(tmp_path: Path) -> None:
+def test_heldout_samples_are_no_public_ones(tmp_path: Path) -> None:
     assert HELDOUT_SEED != DEFAULT_SEED
     write_heldout(tmp_path, ["lisa_val", "group_grounding"], 8)
     samples = load_samples(HELDOUT, root=tmp_path)
@@ -257,11 +242,11 @@ def test_the_start_answers_direct_requests_as_the_shipped_model_does(tmp_path: P
     folder = tmp_path / "start"
     write_start(shipped_model(), folder)
     before, after = (AutoTokenizer.from_pretrained(path) for path in (shipped_model(), folder))
-    asked = "<think>Red.</think><answer>(1,2),(3,4)</answer>" + THINK_SUFFIX
+    reply = "<think>Red.</think><answer>(1,2),(3,4)</answer>" + THINK_SUFFIX
     assert len(after.encode(THINK_SUFFIX)) == 1
-    assert len(after.encode(asked)) < len(before.encode(asked)) - 90
-    assert after.decode(after.encode(asked)) == asked
-    assert after.decode(after.encode(asked), skip_special_tokens=True) == asked
+    assert len(after.encode(reply)) < len(before.encode(reply)) - 90
+    assert after.decode(after.encode(reply)) == reply
+    assert after.decode(after.encode(reply), skip_special_tokens=True) == reply
     text = "Locate the largest object. Format:"
     question = before(text, return_tensors="pt")
     assert question["input_ids"][0].tolist() == after(text)["input_ids"]
@@ -288,62 +273,57 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads((folder / "statuses.json").read_text(encoding="utf-8"))
-    assert told == [0, -signal.SIGKILL, -signal.SIGKILL, 0], done.stderr[-3000:]
+    statuses = json.loads((folder / "statuses.json").read_text(encoding="utf-8"))
+    assert statuses == [0, -signal.SIGKILL, -signal.SIGKILL, 0], done.stderr[-3000:]
     return folder
 
 
-def weights(folder: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = load_file(folder / "model" / "model.safetensors")
-    return loaded
+def summary_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
 
 
 def test_a_run_that_was_killed_twice_ends_like_one_that_was_not(runs: Path) -> None:
     whole, parted = runs / "whole", runs / "parted"
-    told, again = (
-        json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        for folder in (whole, parted)
-    )
     for stage, base in (("direct", "start"), ("cot", "direct"), ("grpo", "cot")):
         ours, theirs, before = (
-            weights(parted / stage),
-            weights(whole / stage),
-            weights(whole / base),
+            load_file(folder / "model" / "model.safetensors")
+            for folder in (parted / stage, whole / stage, whole / base)
         )
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs), stage
         assert any(not torch.equal(theirs[name], before[name]) for name in theirs), stage
-    assert [stage["sessions"] for stage in told["stages"]] == [1, 1, 1]
-    assert [stage["sessions"] for stage in again["stages"]] == [1, 2, 2]
-    for one, other in zip(told["stages"], again["stages"], strict=True):
+    once, again = summary_of(whole)["stages"], summary_of(parted)["stages"]
+    assert [stage["sessions"] for stage in once] == [1, 1, 1]
+    assert [stage["sessions"] for stage in again] == [1, 2, 2]
+    assert [stage["steps"] for stage in once] == [2, 3, 4]
+    for one, other in zip(once, again, strict=True):
         for key in ("name", "style", "steps"):
             assert one[key] == other[key]
         for metric in ("n", "acc@0.5", "interval95", "miou", "answered"):
             assert one["after"][metric] == other["after"][metric]
-    assert [stage["steps"] for stage in told["stages"]] == [2, 3, 4]
 
 
-def test_the_summary_tells_what_was_asked_and_how(runs: Path) -> None:
-    told = json.loads((runs / "whole" / "summary.json").read_text(encoding="utf-8"))
-    names = ["direct", "cot", "grpo"]
-    assert [stage["name"] for stage in told["stages"]] == names
-    assert [stage["after"]["style"] for stage in told["stages"]] == ["direct", "think", "think"]
-    assert [stage["before"] for stage in told["stages"][1:]] == [
-        stage["after"] for stage in told["stages"][:-1]
-    ]
-    for stage in told["stages"]:
+def test_the_summary_says_what_was_evaluated_and_how(runs: Path) -> None:
+    summary = summary_of(runs / "whole")
+    stages, names, styles = (
+        summary["stages"],
+        ["direct", "cot", "grpo"],
+        ["direct", "think", "think"],
+    )
+    assert [stage["name"] for stage in stages] == names
+    assert [stage["after"]["style"] for stage in stages] == styles
+    assert [s["before"] for s in stages[1:]] == [s["after"] for s in stages[:-1]]
+    for stage in stages:
         scores = stage["after"]
-        assert scores["n"] == told["heldout"]["n"] == 4
+        assert scores["n"] == summary["heldout"]["n"] == 4
         tasks = scores["tasks"]
-        assert list(tasks) == ["lisa_val", "diff"]  # as many questions each
+        assert list(tasks) == ["lisa_val", "diff"]  # as many samples each
         assert scores["acc@0.5"] == pytest.approx(sum(tasks.values()) / 2)
         low, high = scores["interval95"]
         assert low <= scores["acc@0.5"] <= high
-    assert told["versions"]["torch"] and told["hardware"]["cpu_count"]
-    table = stage_table(told).splitlines()
-    assert [line.split()[0] for line in table[1:4]] == names
-    for stage in names:  # each model says how it is to be asked
-        config = json.loads((runs / "whole" / stage / "model" / "config.json").read_text())
-        style = "direct" if stage == "direct" else "think"
+    assert summary["versions"]["torch"] and summary["hardware"]["cpu_count"]
+    assert [line.split()[0] for line in stage_table(summary).splitlines()[1:4]] == names
+    for name, style in zip(names, styles, strict=True):  # each model says how to prompt it
+        config = json.loads((runs / "whole" / name / "model" / "config.json").read_text())
         assert config["univg"] == {"dialect": "qwen2_vl", "prompt": style}
 
 
@@ -356,18 +336,21 @@ def test_settings_of_a_stage_are_those_of_a_command(
     assert json.loads(capsys.readouterr().out)["steps"] == 3
 
 
-def test_a_finished_run_is_told_again_and_keeps_its_plan(
+def test_a_finished_run_is_reported_again_and_keeps_its_plan(
     runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def marks() -> list[int]:
+        return [path.stat().st_mtime_ns for path in sorted(runs.glob("whole/*/model/*"))]
+
     monkeypatch.setattr("univg_train.tiny.stages.QUICK", tiny_stages_data.PLAN)
     arguments = ["tiny", "--stage", "all", "--quick", "--out", str(runs / "whole")]
-    marks = [path.stat().st_mtime_ns for path in sorted(runs.glob("whole/*/model/*"))]
+    before = marks()
     assert main([*arguments, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert [stage["steps"] for stage in told["stages"]] == [2, 3, 4]
+    summary = json.loads(capsys.readouterr().out)
+    assert [stage["steps"] for stage in summary["stages"]] == [2, 3, 4]
     assert main(arguments) == 0
     assert "4 held-out samples (lisa_val, diff)" in capsys.readouterr().out
-    assert marks == [path.stat().st_mtime_ns for path in sorted(runs.glob("whole/*/model/*"))]
+    assert marks() == before
     assert main([*arguments, "--seed", "1"]) == 2
     assert "another plan: seed was 0 and is 1" in capsys.readouterr().err
 
@@ -388,9 +371,7 @@ def test_the_table() -> None:
         "heldout": {"n": 300, "tasks": ["lisa_val", "llmseg"]},
     }  # fmt: skip
     head, direct, grpo, note, folder = stage_table(summary).splitlines()
-    assert head.split() == [
-        *("stage", "prompt", "steps", "minutes", "Acc@0.5", "mIoU", "answered", "training")
-    ]
+    assert head.split() == "stage prompt steps minutes Acc@0.5 mIoU answered training".split()
     assert re.split(r"  +", direct) == [
         *("direct", "direct", "60", "1.5", "40.0 -> 50.0 (40 to 60)", "35.0 -> 45.6"),
         *("90.0 -> 100.0", "loss 0.500"),
@@ -418,8 +399,8 @@ def test_arguments_that_do_not_fit_are_refused(
     arguments: list[str], match: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["tiny", "--out", str(tmp_path / "run"), *arguments]) == 2
-    told = capsys.readouterr()
-    assert match in told.err and "Traceback" not in told.err and told.out == ""
+    printed = capsys.readouterr()
+    assert match in printed.err and "Traceback" not in printed.err and printed.out == ""
 
 
 def test_an_unknown_stage_and_a_foreign_folder(
@@ -429,6 +410,6 @@ def test_an_unknown_stage_and_a_foreign_folder(
         main(["tiny", "--out", str(tmp_path), "--stage", "sft"])
     assert stop.value.code == 2
     assert "invalid choice: 'sft'" in capsys.readouterr().err
-    (tmp_path / "letter.txt").write_text("dear", encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     assert main(["tiny", "--out", str(tmp_path), "--stage", "all", "--quick"]) == 2
     assert "is not empty and holds no plan.json" in capsys.readouterr().err

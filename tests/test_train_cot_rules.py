@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from univg_eval.answers import read_answer
+from univg_eval.benchmarks.synthetic.mini import TASKS
 from univg_eval.boxes import box_iou
 from univg_eval.dialects import get_dialect, list_dialects
 from univg_train.cot.prompts import chain_prompt, choice_prompt, prompts_sha256, truth_1000
 from univg_train.cot.rows import CotRow
 from univg_train.cot.rules import REASONS, assemble, check_chain, read_choice
 
+PROMPTS = "786abf687b400e0baff2f356223a332c8193ca828dbe0aa2b17a8691d8b94209"
 BOX = (0.412, 0.305, 0.588, 0.64)
 SIZES = [(640, 480), (800, 600)]
 PAIR = CotRow(
@@ -51,8 +53,8 @@ def of_thinking(thinking: str, row: CotRow = PAIR) -> tuple[str, ...]:
 
 # (reply, why, reasons)
 REPLIES = [
-    (f"<think>{GOOD}</think>{ANSWER}", "as asked", ()),
-    (f"\n<think>\n{GOOD}\n</think>\n{ANSWER}\n", "white space around the parts", ()),
+    (f"<think>{GOOD}</think>{ANSWER}", "as requested", ()),
+    (f"\n<think>\n{GOOD}\n</think>\n{ANSWER}\n", "white space", ()),
     (f"<think>\nHm, the user wants…</think>\n<think>{GOOD}</think>{ANSWER}", "own thoughts", ()),
     (f"Hm, the user…</think>\n\n<think>{GOOD}</think>{ANSWER}", "opened by the template", ()),
     (f"<think>{GOOD}</think><answer>(412,305),(588,640)</answer>", "another bracket style", ()),
@@ -77,14 +79,14 @@ def test_form(text: str, why: str, expected: tuple[str, ...]) -> None:
     assert reasons(text) == expected
 
 
-def test_what_the_server_tells_counts() -> None:
+def test_the_finish_reason_counts() -> None:
     assert reasons(f"<think>{GOOD[:60]}", finish_reason="length") == ("cut_off", "format")
     assert reasons(f"<think>{GOOD}</think>{ANSWER}", finish_reason="length") == ("cut_off",)
     assert reasons("", finish_reason="content_filter") == ("refused",)
     assert reasons(f"<think>{GOOD}</think>{ANSWER}", finish_reason=None) == ()
 
 
-GIVEAWAYS = [
+GIVEAWAYS = (
     "The provided answer says that it is the middle one.",
     "The ground truth shows the middle one.",
     "This agrees with the ground-truth box.",
@@ -108,15 +110,8 @@ GIVEAWAYS = [
     "I am not supposed to know where it is.",
     "From the coordinates it must be the middle one.",
     "The target coordinates lie in the middle.",
-]
-
-
-@pytest.mark.parametrize("sentence", GIVEAWAYS)
-def test_a_given_answer_is_noticed(sentence: str) -> None:
-    assert of_thinking(f"{sentence} {GOOD}") == ("given_answer",)
-
-
-HARMLESS = [
+)
+HARMLESS = (
     "We are given two images of a kitchen.",
     "I am given a pair of photos and one question.",
     "The given images show a kitchen.",
@@ -137,15 +132,8 @@ HARMLESS = [
     "The clock shows 10:25, and the sign reads 50% off.",
     "It is in the 2nd row.",
     "Bus 412 passes, and bus 412 comes back.",
-]
-
-
-@pytest.mark.parametrize("sentence", HARMLESS)
-def test_plain_speech_is_no_giveaway(sentence: str) -> None:
-    assert of_thinking(f"{sentence} {GOOD}") == ()
-
-
-COORDINATES = [
+)
+COORDINATES = (
     "It lies at (412, 305) to (588, 640).",
     "It lies at [412, 305, 588, 640].",
     "The box is [0.41, 0.31, 0.59, 0.64].",
@@ -163,18 +151,25 @@ COORDINATES = [
     "It reaches from 412-588.",
     "It takes up 41% to 59%.",
     "It goes from .412 to .588.",
+)
+SENTENCES = [
+    *((sentence, ("given_answer",)) for sentence in GIVEAWAYS),
+    *((sentence, ()) for sentence in HARMLESS),
+    *((sentence, ("coordinates",)) for sentence in COORDINATES),
 ]
+
+
+@pytest.mark.parametrize(("sentence", "expected"), SENTENCES)
+def test_giveaways_and_coordinates_are_noticed_and_plain_speech_is_not(
+    sentence: str, expected: tuple[str, ...]
+) -> None:
+    assert of_thinking(f"{sentence} {GOOD}") == expected
 
 
 def test_one_number_near_two_sides_is_one_number() -> None:
     square = replace(SINGLE, box=(0.25, 0.25, 0.5, 0.5))
     text = "<think>A bus with the number 250 stands in the middle.</think><answer>{}</answer>"
     assert reasons(text.format("[250, 250, 500, 500]"), square) == ()
-
-
-@pytest.mark.parametrize("sentence", COORDINATES)
-def test_coordinates_in_the_thinking_are_noticed(sentence: str) -> None:
-    assert of_thinking(f"{sentence} {GOOD}") == ("coordinates",)
 
 
 def test_what_the_question_gives_may_be_repeated() -> None:
@@ -185,49 +180,41 @@ def test_what_the_question_gives_may_be_repeated() -> None:
     assert of_thinking(f"The correct answer is there. {GOOD}", REGION) == ("given_answer",)
 
 
-@pytest.mark.parametrize(
-    ("thinking", "expected"),
-    [
-        (GOOD, ()),
-        (GOOD.replace("Image 2", "the second image"), ()),
-        (GOOD.replace("Image 2", "the last image"), ()),
-        (GOOD.replace("So the object is in Image 2.", "It is that one, by the wall."), ()),
-        (GOOD.replace("Image 2", "Image 1"), ("image_other",)),
-        (GOOD.replace("in Image 2", "in Image 2, like in Image 1"), ("image_other",)),
-        (GOOD.replace("in Image 2", "in Image 1 or Image 2"), ("image_other",)),
-        ("A cup is here, and a cup is there, and both of them are white.", ("image_missing",)),
-    ],
-)
-def test_the_image_that_the_thinking_ends_with(thinking: str, expected: tuple[str, ...]) -> None:
+NO_NUMBER = "A cup is here, and a cup is there, and both of them are white."
+THINKINGS = [
+    (GOOD, ()),
+    (GOOD.replace("Image 2", "the second image"), ()),
+    (GOOD.replace("Image 2", "the last image"), ()),
+    (GOOD.replace("So the object is in Image 2.", "It is that one, by the wall."), ()),
+    (GOOD.replace("Image 2", "Image 1"), ("image_other",)),
+    (GOOD.replace("in Image 2", "in Image 2, like in Image 1"), ("image_other",)),
+    (GOOD.replace("in Image 2", "in Image 1 or Image 2"), ("image_other",)),
+    (NO_NUMBER, ("image_missing",)),
+    (f"<b>{GOOD}</b>", ("marks",)),
+    (f"<|box_start|> {GOOD}", ("marks",)),
+    (f"<image> {GOOD}", ("marks",)),
+    (f"Half a character \ud83d {GOOD}", ("marks",)),
+    (f"A control \x07 {GOOD}", ("marks",)),
+    (f"A lost character \ufffd {GOOD}", ("marks",)),
+    (f"Colder than 3 and a < b, b > c. {GOOD}", ()),
+    (f"Ein schöner Becher für Æsop. {GOOD}", ()),
+    ("It is in Image 2.", ()),
+    ("In Image 2.", ("too_short",)),
+    (f"{'so ' * 70}{GOOD}", ("too_long",)),
+    ("第一张图里有一个杯子。 Look at its rim and the handle: Image 2", ("language",)),
+]
+
+
+@pytest.mark.parametrize(("thinking", "expected"), THINKINGS)
+def test_image_marks_length_and_language(thinking: str, expected: tuple[str, ...]) -> None:
     assert of_thinking(thinking) == expected
 
 
 def test_a_single_image_need_not_be_named() -> None:
-    assert of_thinking("A cup stands on the table, white with a blue rim.", SINGLE) == ()
+    assert of_thinking(NO_NUMBER, SINGLE) == ()
 
 
-@pytest.mark.parametrize(
-    ("thinking", "expected"),
-    [
-        (f"<b>{GOOD}</b>", ("marks",)),
-        (f"<|box_start|> {GOOD}", ("marks",)),
-        (f"<image> {GOOD}", ("marks",)),
-        (f"Half a character \ud83d {GOOD}", ("marks",)),
-        (f"A control \x07 {GOOD}", ("marks",)),
-        (f"A lost character \ufffd {GOOD}", ("marks",)),
-        (f"Colder than 3 and a < b, b > c. {GOOD}", ()),
-        (f"Ein schöner Becher für Æsop. {GOOD}", ()),
-        ("It is in Image 2.", ()),
-        ("In Image 2.", ("too_short",)),
-        (f"{'so ' * 70}{GOOD}", ("too_long",)),
-        ("第一张图里有一个杯子。 Look at its rim and the handle: Image 2", ("language",)),
-    ],
-)
-def test_marks_length_and_language(thinking: str, expected: tuple[str, ...]) -> None:
-    assert of_thinking(thinking) == expected
-
-
-def test_several_faults_are_all_told() -> None:
+def test_several_faults_are_all_reported() -> None:
     text = "<think>As given, (412, 305). Image 1</think><answer>[1, 2, 3, 4]</answer>"
     assert reasons(text, finish_reason="length") == (
         "cut_off", "box_differs", "given_answer", "coordinates", "image_other",
@@ -272,6 +259,9 @@ def test_every_dialect_is_assembled_with_the_true_box(name: str, image_is_given:
     assert box_iou(read.box, BOX) > 0.7, "the family's own steps, 32 cells at the coarsest"
     if not image_is_given:
         assert read.image_index == 1
+    if name == "univg_r1":
+        label = "" if image_is_given else "Image-2: "
+        assert text == f"<think>{GOOD}</think><answer>{label}(412,305),(588,640)</answer>"
 
 
 def test_a_thinking_that_is_not_read_back_as_it_was_is_not_assembled() -> None:
@@ -302,20 +292,16 @@ def test_choices(text: str, chosen: int | None) -> None:
 def test_prompts_of_one_image_do_not_speak_of_several() -> None:
     text = chain_prompt(SINGLE, min_words=5, max_words=80)
     assert "Image 1" not in text and "images are shown" not in text
-    assert "tell them apart" in text or "tells them apart" in text
+    assert "tells them apart" in text
     assert "5 to 80 words" in text
     assert text.endswith("<answer>[412, 305, 588, 640]</answer>")
 
 
-@pytest.mark.parametrize(
-    "task",
-    ["common_object", "diff", "view_diff", "object_tracking", "multi_view", "region",
-     "refer_grounding", "group_grounding", "reasoning", "correspondence", "anything", ""],
-)  # fmt: skip
+@pytest.mark.parametrize("task", [*TASKS, "anything", ""])
 def test_every_task_has_its_steps(task: str) -> None:
     text = chain_prompt(replace(PAIR, task=task), min_words=5, max_words=80)
     assert "First " in text and "locate" in text
-    assert "{" not in text.replace("{}", "")
+    assert "{" not in text
 
 
 def test_texts_of_rows_are_not_taken_for_blanks() -> None:
@@ -324,8 +310,12 @@ def test_texts_of_rows_are_not_taken_for_blanks() -> None:
     assert "{closing}" in choice_prompt(row, ["a {closing}", "b"])
 
 
-def test_the_truth_is_told_in_whole_thousandths_and_never_empty() -> None:
+def test_the_truth_is_given_in_whole_thousandths_and_never_empty() -> None:
     assert truth_1000(BOX) == [412, 305, 588, 640]
     x1, y1, x2, y2 = truth_1000((0.5, 0.5, 0.5001, 0.50001))
     assert x1 < x2 and y1 < y2
-    assert len(prompts_sha256()) == 64
+
+
+def test_the_words_of_the_prompts_are_those_of_earlier_runs() -> None:
+    """Another word, and no run of before can be gone on with."""
+    assert prompts_sha256() == PROMPTS
