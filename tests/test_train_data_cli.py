@@ -1,4 +1,4 @@
-"""`univg-train data` tells what a file holds, and says by its status whether something is wrong."""
+"""`univg-train data` reports what a file holds, and by its status whether something is wrong."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from factories import make_sample
-from training_forms import MGROUNDING_SIZES, draw, mgrounding_row, stage1_row, write_list
+from training_forms import MGROUNDING_SIZES, chat, draw, mgrounding_row, stage1_row, write_list
 
 from univg_eval.samples import write_benchmark
 from univg_train.cli import main
@@ -23,8 +23,8 @@ def file(tmp_path: Path) -> Path:
 
 def check(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     status = main(["data", *map(str, arguments)])
-    told = capsys.readouterr()
-    return status, told.out, told.err
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
 
 
 def test_a_sound_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,13 +50,12 @@ def test_bad_rows_and_what_is_left_out(file: Path, capsys: pytest.CaptureFixture
     assert "1 questions left out\n         1 several_targets: several true boxes" in out
     assert "1 bad rows\n         1 missing_image: an image of the row is not there\n" in out
     assert "m.json: row 2: image" in out and "\x1b" not in out and len(out.splitlines()) == 7
-    status, out, _ = check(
-        capsys, file, "--form", "mgrounding", "--purpose", "sft", "--style", "direct", "--json"
-    )
-    told = json.loads(out)
+    supervised = ("--form", "mgrounding", "--purpose", "sft", "--style", "direct")
+    status, out, _ = check(capsys, file, *supervised, "--json")
+    report = json.loads(out)
     assert status == 3
-    assert (told["questions"], told["left_out"], told["purpose"]) == (4, {}, "sft")
-    assert told["bad"]["rows"] == 1 and told["bad"]["kinds"] == {"missing_image": 1}
+    assert (report["questions"], report["left_out"], report["purpose"]) == (4, {}, "sft")
+    assert report["bad"]["rows"] == 1 and report["bad"]["kinds"] == {"missing_image": 1}
 
 
 def test_leaks(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,37 +77,28 @@ def test_leaks(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (["nowhere.json", "--form", "mgrounding"], "cannot read nowhere.json: No such file"),
-        (["nope", "--form", "samples"], "benchmark 'nope' is not prepared"),
-        (["x.json", "--form", "mgrounding", "--dialect", "q"], "unknown dialect 'q'"),
+        ("nowhere.json --form mgrounding", "cannot read nowhere.json: No such file"),
+        ("nope --form samples", "benchmark 'nope' is not prepared"),
+        ("x.json --form mgrounding --check-leaks no", "'no' is not prepared"),
+        ("x.json --form mgrounding --space pixels", "leave the space away"),
         (
-            ["x.json", "--form", "mgrounding", "--dialect", "qwen2_5_vl", "--max-pixels", "9"],
+            "x.json --form mgrounding --dialect qwen2_5_vl --max-pixels 9",
             "min_pixels is 3136 and max_pixels 9",
         ),
-        (["x.json", "--form", "mgrounding", "--check-leaks", "no"], "'no' is not prepared"),
-        (["x.json", "--form", "mgrounding", "--space", "pixels"], "leave the space away"),
     ],
 )
-def test_mistakes_are_told_in_one_message(
-    arguments: list[str],
-    match: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_mistakes_are_reported_in_one_line(
+    arguments: str, match: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNIVG_DATA", str(tmp_path))
-    status, out, err = check(capsys, *arguments)
+    status, out, err = check(capsys, *arguments.split())
     assert status == 2 and out == "" and match in err and len(err.splitlines()) == 1
 
 
 def test_a_file_without_use_is_a_mistake(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    row = stage1_row(images=["MGrounding-630k/a.png"])
-    row["conversations"] = [
-        {"from": "human", "value": "<image>What is it?"},
-        {"from": "gpt", "value": "A chair."},
-    ]
-    write_list(file, [row])
+    turns = chat("<image>What is it?", "A chair.")
+    write_list(file, [stage1_row(images=["MGrounding-630k/a.png"], conversations=turns)])
     status, out, err = check(capsys, file, "--form", "mgrounding")
     assert status == 2 and "1 no_box" in out
     assert "m.json: nothing in it serves the purpose 'grpo'" in err

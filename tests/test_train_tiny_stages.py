@@ -304,11 +304,8 @@ def test_a_run_that_was_killed_twice_ends_like_one_that_was_not(runs: Path) -> N
 
 def test_the_summary_says_what_was_evaluated_and_how(runs: Path) -> None:
     summary = summary_of(runs / "whole")
-    stages, names, styles = (
-        summary["stages"],
-        ["direct", "cot", "grpo"],
-        ["direct", "think", "think"],
-    )
+    stages, names = summary["stages"], ["direct", "cot", "grpo"]
+    styles = ["direct", "think", "think"]
     assert [stage["name"] for stage in stages] == names
     assert [stage["after"]["style"] for stage in stages] == styles
     assert [s["before"] for s in stages[1:]] == [s["after"] for s in stages[:-1]]
@@ -371,7 +368,7 @@ def test_the_table() -> None:
         "heldout": {"n": 300, "tasks": ["lisa_val", "llmseg"]},
     }  # fmt: skip
     head, direct, grpo, note, folder = stage_table(summary).splitlines()
-    assert head.split() == "stage prompt steps minutes Acc@0.5 mIoU answered training".split()
+    assert " ".join(head.split()) == "stage prompt steps minutes Acc@0.5 mIoU answered training"
     assert re.split(r"  +", direct) == [
         *("direct", "direct", "60", "1.5", "40.0 -> 50.0 (40 to 60)", "35.0 -> 45.6"),
         *("90.0 -> 100.0", "loss 0.500"),

@@ -1,9 +1,8 @@
 """A short plan of the tiny pipeline, and runs of it that are killed.
 
 Run as a script, ``python tiny_stages_data.py FOLDER``, it makes two runs: ``FOLDER/whole`` at one
-go, and ``FOLDER/parted``, killed in the second stage, and in the second epoch of the third. Every
-session is a process of its own; they are forked before anything is computed, so libraries are
-imported once.
+go, and ``FOLDER/parted``, killed in the second stage, and in the second epoch of the third. Each
+is a process of its own, forked before anything is computed: libraries are imported once.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ PLAN = StagePlan(
 )
 
 
-def session(work: Callable[[], object]) -> int:
+def forked(work: Callable[[], object]) -> int:
     """Do the work in a process; returns its exit status, negative: the signal that ended it."""
     child = os.fork()
     if child == 0:
@@ -79,10 +78,10 @@ def main() -> None:
         run_stages(parted, PLAN)
 
     statuses = [
-        session(lambda: run_stages(out / "whole", PLAN)),
-        session(lambda: killed_at("cot/checkpoint-2")),
-        session(lambda: killed_at("grpo/checkpoint-4")),
-        session(lambda: run_stages(parted, PLAN)),
+        forked(lambda: run_stages(out / "whole", PLAN)),
+        forked(lambda: killed_at("cot/checkpoint-2")),
+        forked(lambda: killed_at("grpo/checkpoint-4")),
+        forked(lambda: run_stages(parted, PLAN)),
     ]
     (out / "statuses.json").write_text(json.dumps(statuses), encoding="utf-8")
 
