@@ -8,7 +8,8 @@ import json
 import pytest
 from fake_teacher import completion
 
-from univg_train.cot.teacher import RateLimiter, bounded_size, public_url, read_reply
+from univg_train.cot.settings import public_url
+from univg_train.cot.teacher import RateLimiter, bounded_size, read_reply
 
 
 class Clock:

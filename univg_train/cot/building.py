@@ -22,29 +22,26 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from univg_eval.dialects import Dialect, get_dialect
 from univg_eval.errors import UserError
 from univg_eval.files import write_text_atomically
 from univg_train.cot.journal import ReplyJournal
 from univg_train.cot.output import CotSummary, OutputContext, write_outputs
-from univg_train.cot.prompts import chain_prompt, choice_prompt, image_heading, prompts_sha256
+from univg_train.cot.prompts import chain_prompt, choice_prompt, image_heading
 from univg_train.cot.rows import CotRow, CotRows, sizes_of, survey_rows
 from univg_train.cot.selection import ChainRequest, ChoiceRequest, RowState, row_state
+from univg_train.cot.settings import CotSettings, public_url
 from univg_train.cot.teacher import (
     DeclinedError,
-    Reply,
     SentImage,
     Teacher,
-    TeacherSettings,
     UnansweredError,
     encode_images,
-    public_url,
 )
 
 __all__ = ["CotSettings", "build_chains"]
@@ -53,72 +50,6 @@ _LOG = logging.getLogger(__name__)
 _PROGRESS_S = 30.0
 _UNANSWERED_IN_A_ROW = 3
 _DECLINED_IN_A_ROW = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CotSettings:
-    """How chains are built.
-
-    Attributes:
-        teacher: who writes them.
-        dialect: how the student writes boxes.
-        min_pixels, max_pixels: limits of the student's resize, for dialects in those pixels.
-        chains: how many are requested for a row.
-        min_words, max_words: limits of the thinking, part of the prompt and checked.
-        image_pixels: largest area of an image as it is sent.
-        concurrency: requests under way at once.
-        price_in, price_out: price of a million tokens of prompt and of completion; None: unknown.
-    """
-
-    teacher: TeacherSettings
-    dialect: str = "univg_r1"
-    min_pixels: int | None = None
-    max_pixels: int | None = None
-    chains: int = 3
-    min_words: int = 20
-    max_words: int = 180
-    image_pixels: int = 1_003_520
-    concurrency: int = 8
-    price_in: float | None = None
-    price_out: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("chains", "min_words", "image_pixels", "concurrency"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; expected 1 or more")
-        if self.min_words > self.max_words:
-            raise UserError(
-                f"min_words is {self.min_words} and max_words {self.max_words}; expected "
-                "min_words <= max_words"
-            )
-        if (self.price_in is None) != (self.price_out is None):
-            raise UserError(
-                "one of price_in and price_out is missing; give both, or none where the cost is "
-                "not to be counted"
-            )
-
-    def student_dialect(self) -> Dialect:
-        """The dialect with its limits; UserError if it is unknown or writes no boxes."""
-        dialect = get_dialect(self.dialect, min_pixels=self.min_pixels, max_pixels=self.max_pixels)
-        if not dialect.gives_boxes:
-            raise UserError(
-                f"dialect {dialect.name!r} gives points, no boxes; choose one that gives boxes "
-                "(`univg dialects` lists them)"
-            )
-        return dialect
-
-    def replies_depend_on(self) -> dict[str, Any]:
-        """Everything that a reply depends on beside its row."""
-        return {
-            "model": self.teacher.model,
-            "temperature": self.teacher.temperature,
-            "max_tokens": self.teacher.max_tokens,
-            "chains": self.chains,
-            "min_words": self.min_words,
-            "max_words": self.max_words,
-            "image_pixels": self.image_pixels,
-            "prompts_sha256": prompts_sha256(),
-        }
 
 
 def build_chains(
@@ -148,48 +79,23 @@ def build_chains(
         UserError: rows or settings are wrong, or the teacher does not answer. Replies at hand are
             kept.
     """
-    dialect = settings.student_dialect()
-    survey = survey_rows(rows, dialect, skip_faulty=skip_faulty)
+    survey = survey_rows(rows, settings.student_dialect(), skip_faulty=skip_faulty)
     _prepare_folder(out, settings)
     with ReplyJournal(out / "journal.jsonl") as journal:
-        run = _Run(rows, settings, dialect, journal, limit, {id_ for id_, _ in survey.faulty})
+        run = _Run(rows, settings, journal, limit, {id_ for id_, _ in survey.faulty})
         try:
             asyncio.run(run.request_all(api_key, min(survey.n_rows, limit or survey.n_rows)))
         except ExceptionGroup as group:
             raise _first_error(group) from group
-        return write_outputs(
-            out,
-            OutputContext(
-                rows=rows,
-                survey=survey,
-                replies_depend_on=settings.replies_depend_on(),
-                settings=_changeable(settings),
-                dialect=dialect,
-                price=_price(settings),
-                unanswered=run.unanswered,
-                broken=run.broken,
-                requests=run.n_requests,
-            ),
-            run.states(),
+        context = OutputContext(
+            rows=rows,
+            survey=survey,
+            settings=settings,
+            unanswered=run.unanswered,
+            broken=run.broken,
+            requests=run.n_requests,
         )
-
-
-def _price(settings: CotSettings) -> tuple[float, float] | None:
-    if settings.price_in is None or settings.price_out is None:
-        return None
-    return settings.price_in, settings.price_out
-
-
-def _changeable(settings: CotSettings) -> dict[str, Any]:
-    limits = settings.student_dialect().pixel_limits
-    return {
-        "base_url": public_url(settings.teacher.base_url),
-        "dialect": settings.dialect,
-        "min_pixels": limits[0] if limits else None,
-        "max_pixels": limits[1] if limits else None,
-        "price_in": settings.price_in,
-        "price_out": settings.price_out,
-    }
+        return write_outputs(out, context, map(run.state, run.usable()))
 
 
 def _prepare_folder(out: Path, settings: CotSettings) -> None:
@@ -240,17 +146,17 @@ class _Run:
         self,
         rows: CotRows,
         settings: CotSettings,
-        dialect: Dialect,
         journal: ReplyJournal,
         limit: int | None,
         faulty: set[str],
     ) -> None:
         self._rows = rows
         self._settings = settings
-        self._dialect = dialect
+        self._dialect = settings.student_dialect()
         self._journal = journal
         self._limit = limit
         self._faulty = faulty
+        self._server = public_url(settings.teacher.base_url)
         self.unanswered: dict[str, str] = {}
         self.broken: dict[str, str] = {}
         self.n_requests = 0
@@ -263,7 +169,8 @@ class _Run:
         self._missed = 0
         self._held: list[tuple[CotRow, dict[str, Any]]] = []
 
-    def _usable(self) -> Iterator[CotRow]:
+    def usable(self) -> Iterator[CotRow]:
+        """The rows that chains are built for."""
         left = self._limit
         for row in self._rows.rows:
             if isinstance(row, CotRow) and row.id not in self._faulty:
@@ -272,27 +179,17 @@ class _Run:
                 left = None if left is None else left - 1
                 yield row
 
-    def states(self) -> Iterator[tuple[CotRow, list[dict[str, Any]], RowState]]:
-        """Every row with its replies and what they amount to."""
-        for row in self._usable():
-            entries = self._journal.entries(row.id, row.digest)
-            yield row, entries, self._state(row, entries)
+    def state(self, row: CotRow) -> RowState:
+        """What the replies in the journal amount to."""
+        return self._state(row, self._journal.entries(row.id, row.digest))
 
-    def _state(self, row: CotRow, entries: list[dict[str, Any]]) -> RowState:
-        settings = self._settings
-        return row_state(
-            row,
-            entries,
-            chains=settings.chains,
-            min_words=settings.min_words,
-            max_words=settings.max_words,
-            dialect=self._dialect,
-            sizes=sizes_of(row, self._rows.image_root),
-        )
+    def _state(self, row: CotRow, entries: Sequence[Mapping[str, Any]]) -> RowState:
+        sizes = sizes_of(row, self._rows.image_root)
+        return row_state(row, entries, self._settings, self._dialect, sizes)
 
     async def request_all(self, api_key: str, n_rows: int) -> None:
         """Send requests until every row has its outcome, or went unanswered."""
-        rows = self._usable()
+        rows = self.usable()
         async with Teacher(self._settings.teacher, api_key) as teacher:
             try:
                 async with asyncio.TaskGroup() as group:
@@ -310,32 +207,22 @@ class _Run:
     async def _log_progress(self, teacher: Teacher, n_rows: int) -> None:
         while True:
             await asyncio.sleep(_PROGRESS_S)
-            _LOG.info(
-                "%d of %d rows, %d accepted, %d requests",
-                self._done,
-                n_rows,
-                self._accepted,
-                teacher.n_requests,
-            )
+            counts = (self._done, n_rows, self._accepted, teacher.n_requests)
+            _LOG.info("%d of %d rows, %d accepted, %d requests", *counts)
 
     async def _work(self, rows: Iterator[CotRow], teacher: Teacher) -> None:
         for row in rows:  # shared: each row goes to one worker
-            entries = self._journal.entries(row.id, row.digest)
-            state = self._state(row, entries)
+            state = self.state(row)
             if state.next is not None:
-                state = await self._finish(row, entries, state, teacher)
+                state = await self._finish(state, teacher)
             self._done += 1
-            self._accepted += state.status == "accepted"
+            self._accepted += state.text is not None
             # A journal that holds everything must not keep Ctrl-C and the other tasks waiting.
             await asyncio.sleep(0)
 
-    async def _finish(
-        self,
-        row: CotRow,
-        entries: list[dict[str, Any]],
-        state: RowState,
-        teacher: Teacher,
-    ) -> RowState:
+    async def _finish(self, state: RowState, teacher: Teacher) -> RowState:
+        """Request what a row still needs."""
+        row, entries = state.row, list(state.entries)
         try:
             images = await asyncio.to_thread(
                 encode_images, row.images, self._rows.image_root, self._settings.image_pixels
@@ -345,7 +232,7 @@ class _Run:
             return state
         while state.next is not None:
             try:
-                entry = await self._request(row, state.next, images, teacher)
+                entries.append(await self._request(row, state.next, images, teacher))
             except UnansweredError as error:
                 self.unanswered[row.id] = str(error)
                 self._missed += 1
@@ -355,13 +242,8 @@ class _Run:
                         "hand are kept; start the same command again when it does"
                     ) from error
                 return state
-            entries.append(entry)
             state = self._state(row, entries)
         return state
-
-    @property
-    def _server(self) -> str:
-        return public_url(self._settings.teacher.base_url)
 
     async def _request(
         self,
@@ -396,14 +278,14 @@ class _Run:
     ) -> dict[str, Any]:
         settings = self._settings
         headings = [image_heading(row, i) for i in range(len(row.images))]
+        temperature = None
         if isinstance(request, ChainRequest):
             text = chain_prompt(row, min_words=settings.min_words, max_words=settings.max_words)
             about: dict[str, Any] = {"kind": "chain", "chain": request.chain}
-            temperature: float | None = settings.teacher.temperature
+            temperature = settings.teacher.temperature
         else:
             text = choice_prompt(row, request.thinkings)
             about = {"kind": "choice", "shown": list(request.shown)}
-            temperature = None
         try:
             reply = await teacher.request(text, images, headings, temperature=temperature)
         except DeclinedError as error:
@@ -411,7 +293,7 @@ class _Run:
         self._answered = True
         self._missed = 0
         self._release()
-        entry = about | _entry(reply, self._server)
+        entry = {**about, **asdict(reply), "server": self._server, "date": _now()}
         self._journal.append(row.id, row.digest, entry)
         return entry
 
@@ -433,22 +315,10 @@ class _Run:
         return entry
 
     def _release(self) -> None:
-        held, self._held = self._held, []
-        for row, entry in held:
+        for row, entry in self._held:
             self._journal.append(row.id, row.digest, entry)
+        self._held = []
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _entry(reply: Reply, server: str) -> dict[str, Any]:
-    return {
-        "text": reply.text,
-        "finish_reason": reply.finish_reason,
-        "model": reply.model,
-        "server": server,
-        "prompt_tokens": reply.prompt_tokens,
-        "completion_tokens": reply.completion_tokens,
-        "date": _now(),
-    }

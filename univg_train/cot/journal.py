@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from univg_eval import files
@@ -54,13 +53,8 @@ class ReplyJournal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._journal.__exit__(kind, error, traceback)
+    def __exit__(self, *error: Any) -> None:
+        self._journal.__exit__(*error)
 
     def _note(self, row: str, digest: str, place: int) -> None:
         self._places.setdefault(row, []).append(place)

@@ -11,12 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from univg_eval.dialects import Dialect
 from univg_eval.files import whole_file, write_text_atomically
 from univg_eval.runs.record import environment
 from univg_train.cot.prompts import student_prompt
-from univg_train.cot.rows import CotRow, CotRows, Survey, UnusedRow, sizes_of, student_question
+from univg_train.cot.rows import CotRows, Survey, UnusedRow, sizes_of, student_question
 from univg_train.cot.selection import RowState
+from univg_train.cot.settings import CotSettings
 
 __all__ = ["CotSummary", "OutputContext", "write_outputs"]
 
@@ -65,10 +65,7 @@ class OutputContext:
     Attributes:
         rows: the input.
         survey: what was counted in it.
-        replies_depend_on: settings that the replies depend on.
-        settings: the others, that only the files depend on.
-        dialect: of the student.
-        price: of a million tokens of prompt and of completion; None: unknown.
+        settings: of the run.
         unanswered: by row id, what went wrong.
         broken: by row id, which image could not be sent.
         requests: sent by this run.
@@ -76,28 +73,15 @@ class OutputContext:
 
     rows: CotRows
     survey: Survey
-    replies_depend_on: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    dialect: Dialect
-    price: tuple[float, float] | None
+    settings: CotSettings
     unanswered: Mapping[str, str]
     broken: Mapping[str, str]
     requests: int
 
 
-def write_outputs(
-    out: Path,
-    context: OutputContext,
-    rows: Iterable[tuple[CotRow, Sequence[Mapping[str, Any]], RowState]],
-) -> CotSummary:
+def write_outputs(out: Path, context: OutputContext, states: Iterable[RowState]) -> CotSummary:
     """Write chains.jsonl, rows.jsonl, cotsft.json and manifest.json; see `cot.building`."""
-    counter = _Counter(context)
-    provenance = {
-        "teacher": context.replies_depend_on["model"],
-        "prompts_sha256": context.replies_depend_on["prompts_sha256"],
-        "univg": version("univg"),
-        "openai": version("openai"),
-    }
+    lines = _Lines(context)
     # The old manifest would vouch for the new files.
     (out / "manifest.json").unlink(missing_ok=True)
     with (
@@ -106,24 +90,24 @@ def write_outputs(
         whole_file(out / "cotsft.json", sync=True) as examples_file,
     ):
         examples_file.write("[")
-        for row, entries, state in rows:
-            for line in counter.chain_lines(row, entries, state):
-                chains_file.write(_line(line))
-            rows_file.write(_line(counter.row_line(row, entries, state)))
-            if state.status == "accepted":
-                examples_file.write("\n" if counter.summary.accepted == 1 else ",\n")
-                example = _example(row, entries, state, context, provenance)
-                examples_file.write(_line(example).rstrip("\n"))
+        for state in states:
+            for line in lines.of_chains(state):
+                chains_file.write(json.dumps(line) + "\n")
+            # ASCII: a reply may hold half of a surrogate pair, which no UTF-8 file can.
+            rows_file.write(json.dumps(lines.of_row(state)) + "\n")
+            if state.text is not None:
+                examples_file.write("\n" if lines.summary.accepted == 1 else ",\n")
+                examples_file.write(json.dumps(lines.example(state)))
         examples_file.write("\n]\n")
         for unused in _unused(context):
-            rows_file.write(_line(unused))
-    summary = counter.finished()
+            rows_file.write(json.dumps(unused) + "\n")
+    summary = lines.finished()
     manifest = {
         "schema": 1,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "input": {**context.rows.about, "image_root": str(context.rows.image_root.absolute())},
-        "asked": dict(context.replies_depend_on),
-        "settings": dict(context.settings),
+        "asked": context.settings.replies_depend_on(),
+        "settings": context.settings.files_depend_on(),
         "result": asdict(summary),
         "versions": {**environment()["versions"], "openai": version("openai")},
     }
@@ -131,16 +115,19 @@ def write_outputs(
     return summary
 
 
-def _line(value: Mapping[str, Any]) -> str:
-    # ASCII: a reply may hold half of a surrogate pair, which no UTF-8 file can.
-    return json.dumps(value) + "\n"
-
-
-class _Counter:
+class _Lines:
     """Lines of the files, and the sums over them."""
 
     def __init__(self, context: OutputContext) -> None:
         self._context = context
+        self._dialect = context.settings.student_dialect()
+        depend_on = context.settings.replies_depend_on()
+        self._provenance = {
+            "teacher": depend_on["model"],
+            "prompts_sha256": depend_on["prompts_sha256"],
+            "univg": version("univg"),
+            "openai": version("openai"),
+        }
         self.summary = CotSummary(
             unused=dict(context.survey.unused),
             faulty=len(context.survey.faulty),
@@ -153,19 +140,19 @@ class _Counter:
         summary = self.summary
         summary.chain_reasons = dict(self._chain_reasons.most_common())
         summary.row_reasons = dict(self._row_reasons.most_common())
-        summary.cost = self._cost(summary.prompt_tokens, summary.completion_tokens)
+        tokens = summary.prompt_tokens, summary.completion_tokens
+        summary.cost = self._context.settings.cost(*tokens)
         return summary
 
-    def _cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
-        if self._context.price is None:
-            return None
-        price_in, price_out = self._context.price
-        return round((prompt_tokens * price_in + completion_tokens * price_out) / 1e6, 8)
+    def _tokens(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The tokens of those replies whose tokens are counted, and their cost."""
+        counted = [tokens for entry in entries if (tokens := _counted(entry)) is not None]
+        prompt, completion = (sum(tokens[i] for tokens in counted) for i in (0, 1))
+        cost = self._context.settings.cost(prompt, completion)
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "cost": cost}
 
-    def chain_lines(
-        self, row: CotRow, entries: Sequence[Mapping[str, Any]], state: RowState
-    ) -> Iterator[dict[str, Any]]:
-        for entry in entries:
+    def of_chains(self, state: RowState) -> Iterator[dict[str, Any]]:
+        for entry in state.entries:
             if entry["kind"] != "chain":
                 continue
             check = state.checks[entry["chain"]]
@@ -173,38 +160,36 @@ class _Counter:
             self._chain_reasons.update(check.reasons)
             sound = "accepted" if entry["chain"] == state.chosen else "not_chosen"
             yield {
-                "id": row.id,
+                "id": state.row.id,
                 "chain": entry["chain"],
                 "verdict": "rejected" if check.reasons else sound,
                 "reasons": list(check.reasons),
                 "thinking": check.thinking,
-                **_tokens([entry]),
-                "cost": self._cost(*_tokens([entry]).values()),
+                **self._tokens([entry]),
                 "reply": entry["text"],
                 "declined": entry.get("declined"),
                 "model": entry.get("model"),
                 "date": entry["date"],
             }
 
-    def row_line(
-        self, row: CotRow, entries: Sequence[Mapping[str, Any]], state: RowState
-    ) -> dict[str, Any]:
-        summary = self.summary
-        status, reasons, message = state.status, list(state.reasons), None
-        if row.id in self._context.broken:
-            status, reasons = "rejected", ["image_unreadable"]
-            message = self._context.broken[row.id]
-        elif status == "open":
-            status, reasons = "unanswered", []
-            message = self._context.unanswered.get(row.id)
+    def of_row(self, state: RowState) -> dict[str, Any]:
+        summary, row, context = self.summary, state.row, self._context
+        reason, message = state.reason, None
+        if row.id in context.broken:
+            status, reason, message = "rejected", "image_unreadable", context.broken[row.id]
+        elif state.next is not None:
+            status, message = "unanswered", context.unanswered.get(row.id)
+        else:
+            status = "rejected" if state.text is None else "accepted"
         summary.rows += 1
         summary.accepted += status == "accepted"
         summary.rejected += status == "rejected"
         summary.unanswered += status == "unanswered"
+        reasons = [reason] if reason is not None else []
         self._row_reasons.update(reasons)
-        tokens = _tokens(entries)
-        summary.replies += len(entries)
-        summary.replies_without_usage += sum(_counted(entry) is None for entry in entries)
+        tokens = self._tokens(state.entries)
+        summary.replies += len(state.entries)
+        summary.replies_without_usage += sum(_counted(entry) is None for entry in state.entries)
         summary.prompt_tokens += tokens["prompt_tokens"]
         summary.completion_tokens += tokens["completion_tokens"]
         return {
@@ -213,52 +198,38 @@ class _Counter:
             "reasons": reasons,
             "message": message,
             "chosen": state.chosen,
-            "replies": len(entries),
+            "replies": len(state.entries),
             **tokens,
-            "cost": self._cost(*tokens.values()),
             "task": row.task,
             "source": dict(row.source),
+        }
+
+    def example(self, state: RowState) -> dict[str, Any]:
+        """An accepted row as the trainers read it: a conversation of two turns."""
+        row = state.row
+        chains = (entry for entry in state.entries if entry["kind"] == "chain")
+        chosen = next(entry for entry in chains if entry["chain"] == state.chosen)
+        sizes = sizes_of(row, self._context.rows.image_root)
+        question = student_question(row, self._dialect, sizes)
+        return {
+            "id": row.id,
+            "images": list(row.images),
+            "conversations": [
+                {"from": "human", "value": student_prompt(question, len(row.images))},
+                {"from": "gpt", "value": state.text},
+            ],
+            "task": row.task,
+            "provenance": {
+                **self._provenance,
+                "answered_by": chosen["model"] or "",
+                "date": chosen["date"],
+            },
         }
 
 
 def _counted(entry: Mapping[str, Any]) -> tuple[int, int] | None:
     prompt, completion = entry.get("prompt_tokens"), entry.get("completion_tokens")
     return None if prompt is None or completion is None else (prompt, completion)
-
-
-def _tokens(entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    counted = [tokens for entry in entries if (tokens := _counted(entry)) is not None]
-    return {
-        "prompt_tokens": sum(prompt for prompt, _ in counted),
-        "completion_tokens": sum(completion for _, completion in counted),
-    }
-
-
-def _example(
-    row: CotRow,
-    entries: Sequence[Mapping[str, Any]],
-    state: RowState,
-    context: OutputContext,
-    provenance: Mapping[str, str],
-) -> dict[str, Any]:
-    """An accepted row as the trainers read it: a conversation of two turns."""
-    sizes = sizes_of(row, context.rows.image_root)
-    chosen = next(e for e in entries if e["kind"] == "chain" and e["chain"] == state.chosen)
-    question = student_question(row, context.dialect, sizes)
-    return {
-        "id": row.id,
-        "images": list(row.images),
-        "conversations": [
-            {"from": "human", "value": student_prompt(question, len(row.images))},
-            {"from": "gpt", "value": state.text},
-        ],
-        "task": row.task,
-        "provenance": {
-            **provenance,
-            "answered_by": chosen["model"] or "",
-            "date": chosen["date"],
-        },
-    }
 
 
 def _unused(context: OutputContext) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """What the teacher is prompted with: to explain a known answer, and to choose among explanations.
 
-The design follows what the authors of UniVG-R1 tell about theirs (AMAP-ML/UniVG-R1, issue 2): all
+The design follows what the authors of UniVG-R1 write about theirs (AMAP-ML/UniVG-R1, issue 2): all
 images, the question and the true answer are given; the teacher is to assume that it does not know
 the coordinates and to explain step by step how it would find them, in steps that depend on the
 kind of question, in a fixed form. The words are this project's own.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,12 +89,9 @@ class CotRow:
 
 @dataclass(frozen=True, slots=True)
 class UnusedRow:
-    """A row that no chain can be built for.
+    """A row that no chain can be built for, and why.
 
-    Attributes:
-        id: of the row.
-        reason: why.
-        faulty: whether the row is wrong, rather than of another kind (no target, several targets).
+    `faulty`: the row is wrong, rather than of another kind (no target, several targets).
     """
 
     id: str
@@ -127,7 +125,7 @@ class Survey:
     """
 
     n_rows: int = 0
-    unused: dict[str, int] = field(default_factory=dict)
+    unused: Counter[str] = field(default_factory=Counter)
     faulty: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -135,17 +133,10 @@ def rows_of_benchmark(
     benchmark: str, split: str | None = None, root: str | os.PathLike[str] | None = None
 ) -> CotRows:
     """The rows of a prepared benchmark; UserError as `univg_eval.samples.load_samples`."""
-    samples = load_samples(benchmark, split, root)
-    manifest = load_manifest(benchmark, root)
-    return CotRows(
-        rows=[_of_sample(sample) for sample in samples],
-        image_root=data_root(root),
-        about={
-            "benchmark": benchmark,
-            "split": split,
-            "fingerprint": manifest.get("fingerprint"),
-        },
-    )
+    rows = [_of_sample(sample) for sample in load_samples(benchmark, split, root)]
+    fingerprint = load_manifest(benchmark, root).get("fingerprint")
+    about = {"benchmark": benchmark, "split": split, "fingerprint": fingerprint}
+    return CotRows(rows, data_root(root), about)
 
 
 def rows_of_file(
@@ -163,31 +154,26 @@ def rows_of_file(
     from univg_eval.benchmarks.readers.custom import open_custom
 
     release = open_custom(source, images=images)
-    (folder,) = release.links.values()
-    (link,) = release.links
-    return CotRows(
-        rows=_FileRows(release, f"{release.benchmark}/{link}/"),
-        image_root=folder,
-        about=dict(release.source),
-    )
+    ((link, folder),) = release.links.items()
+    rows = _FileRows(release, f"{release.benchmark}/{link}/")
+    return CotRows(rows, folder, dict(release.source))
 
 
+@dataclass(frozen=True, slots=True)
 class _FileRows:
     """Rows that are converted one at a time, every time they are iterated."""
 
-    def __init__(self, release: Any, prefix: str) -> None:
-        self._release = release
-        self._prefix = prefix
+    release: Any
+    prefix: str
 
     def __iter__(self) -> Iterator[CotRow | UnusedRow]:
-        for item in self._release.items:
+        for item in self.release.items:
             try:
                 samples = item.convert()
             except UserError as error:  # of this item alone
                 yield UnusedRow(item.key, str(error), faulty=True)
                 continue
-            for sample in samples:
-                yield _of_sample(sample, self._prefix)
+            yield from (_of_sample(sample, self.prefix) for sample in samples)
 
 
 def _of_sample(sample: GroundingSample, prefix: str = "") -> CotRow | UnusedRow:
@@ -246,7 +232,7 @@ def row_fault(row: CotRow, image_root: Path, dialect: Dialect) -> str | None:
 
 
 def sizes_of(row: CotRow, image_root: Path) -> list[tuple[int, int]] | None:
-    """(width, height) of each image; None where the row does not tell those of video frames.
+    """(width, height) of each image; None where the row does not say those of video frames.
 
     Raises:
         UserError: an image file is missing or is no image.
@@ -284,8 +270,8 @@ def survey_rows(rows: CotRows, dialect: Dialect, *, skip_faulty: bool) -> Survey
     """
     if isinstance(rows.rows, Iterator):
         raise UserError(
-            "the rows are a generator, which can be gone through only once; expected a list, or "
-            "an object whose __iter__ begins anew"
+            "the rows are a generator, which can be read only once; expected a list, or an object "
+            "whose __iter__ begins anew"
         )
     survey = Survey()
     seen: set[str] = set()
@@ -302,7 +288,7 @@ def survey_rows(rows: CotRows, dialect: Dialect, *, skip_faulty: bool) -> Survey
         elif row.faulty:
             survey.faulty.append((row.id, row.reason))
         else:
-            survey.unused[row.reason] = survey.unused.get(row.reason, 0) + 1
+            survey.unused[row.reason] += 1
     if survey.faulty and not skip_faulty:
         shown = "".join(f"\n  {id_}: {fault}" for id_, fault in survey.faulty[:_FAULTS_SHOWN])
         more = len(survey.faulty) - _FAULTS_SHOWN
@@ -312,9 +298,5 @@ def survey_rows(rows: CotRows, dialect: Dialect, *, skip_faulty: bool) -> Survey
         )
     if not survey.n_rows:
         kinds = ", ".join(f"{n} with {reason}" for reason, n in survey.unused.items())
-        raise UserError(
-            "no row has exactly one box to explain"
-            + (f" ({kinds})" if kinds else "")
-            + "; expected rows with one target"
-        )
+        raise UserError(f"no row has exactly one box to explain ({kinds or 'no rows'})")
     return survey

@@ -50,18 +50,18 @@ _TAG = re.compile(r"</?[A-Za-z][\w:-]{0,30}[^<>\n]{0,60}>|<\|[^|<>\n]{1,40}\|>|â
 _ANSWER = r"(?:answers?|solutions?|bounding[ -]?box(?:es)?|bbox(?:es)?|coordinates?|annotations?)"
 # Words that also name things in pictures: a cardboard box, the final position of a ball.
 _PLACE = r"(?:box(?:es)?|locations?|positions?)"
-_TOLD = r"(?:given|provided|supplied|known|stated|specified|annotated|indicated)"
+_GIVEN = r"(?:given|provided|supplied|known|stated|specified|annotated|indicated)"
 _GIVEAWAYS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         r"\bground[ -]?truths?\b",
         # "the provided answer", "the correct bounding box", "the given location"
-        rf"\b(?:{_TOLD}|expected|correct|true|actual|reference|target|final|labell?ed)\s+"
+        rf"\b(?:{_GIVEN}|expected|correct|true|actual|reference|target|final|labell?ed)\s+"
         rf"(?:\w+\s+){{0,2}}?{_ANSWER}\b",
-        rf"\b{_TOLD}\s+(?:\w+\s+)?{_PLACE}\b",
+        rf"\b{_GIVEN}\s+(?:\w+\s+)?{_PLACE}\b",
         # "the answer provided", "the box that was given", "the solution is known"
         rf"\b(?:{_ANSWER}|box(?:es)?)\s+(?:(?:that|which)\s+)?"
-        rf"(?:(?:is|are|was|were|has been|have been)\s+)?(?:already\s+)?{_TOLD}\b",
+        rf"(?:(?:is|are|was|were|has been|have been)\s+)?(?:already\s+)?{_GIVEN}\b",
         # "according to the answer", "consistent with the solution", "matches the bounding box"
         r"\b(?:according to|based on|consistent with|agrees? with|confirm(?:s|ed)? by|match(?:es)?"
         rf"|from|as in|per|in|by|with)\s+the\s+{_ANSWER}\b",
@@ -81,10 +81,10 @@ _GIVEAWAYS = tuple(
 )
 # What a question with a marked region may well be said to have given.
 _OF_QUESTION = re.compile(
-    rf"(?i)(?:{_TOLD}|marked|target|reference)\s+(?:\w+\s+){{0,2}}?"
+    rf"(?i)(?:{_GIVEN}|marked|target|reference)\s+(?:\w+\s+){{0,2}}?"
     rf"(?:bounding[ -]?box(?:es)?|bbox(?:es)?|coordinates|{_PLACE})"
     r"|(?:bounding[ -]?box|box|bbox|coordinates)\s+(?:(?:that|which)\s+)?"
-    rf"(?:(?:is|are|was|were)\s+)?{_TOLD}"
+    rf"(?:(?:is|are|was|were)\s+)?{_GIVEN}"
     r"|(?:in|from|by|with)\s+the\s+(?:bounding[ -]?box|bbox)"
 )
 
@@ -143,25 +143,19 @@ def check_chain(
     thinking = match["thinking"].strip() if match else ""
     if match is None or not thinking:
         return ChainCheck(None, (*reasons, "format"))
-    if not _is_truth(match["answer"], row):
-        reasons.append("box_differs")
-    if _has_marks(thinking):
-        reasons.append("marks")
-    if _gives_away(thinking, row):
-        reasons.append("given_answer")
-    if _has_coordinates(thinking, row, sizes):
-        reasons.append("coordinates")
     n_words = len(thinking.split())
-    if n_words < min_words:
-        reasons.append("too_short")
-    if n_words > max_words:
-        reasons.append("too_long")
-    if not _is_latin(thinking):
-        reasons.append("language")
-    if len(row.images) > 1:
-        image = _image_reason(thinking, row)
-        if image is not None:
-            reasons.append(image)
+    broken = {
+        "box_differs": not _is_truth(match["answer"], row),
+        "marks": _has_marks(thinking),
+        "given_answer": _gives_away(thinking, row),
+        "coordinates": _has_coordinates(thinking, row, sizes),
+        "too_short": n_words < min_words,
+        "too_long": n_words > max_words,
+        "language": not _is_latin(thinking),
+    }
+    reasons += [reason for reason, holds in broken.items() if holds]
+    if len(row.images) > 1 and (reason := _image_reason(thinking, row)):
+        reasons.append(reason)
     return ChainCheck(thinking, tuple(reasons))
 
 
@@ -174,11 +168,9 @@ def _is_truth(answer: str, row: CotRow) -> bool:
 
 
 def _has_marks(thinking: str) -> bool:
-    if _TAG.search(thinking) or any(mark in thinking for mark in MEDIA_MARKS):
+    if _TAG.search(thinking) or any(mark in thinking for mark in (*MEDIA_MARKS, "\ufffd")):
         return True
-    return any(c not in "\n\t\r" and unicodedata.category(c) in _NO_TEXT for c in thinking) or (
-        "\ufffd" in thinking
-    )
+    return any(c not in "\n\t\r" and unicodedata.category(c) in _NO_TEXT for c in thinking)
 
 
 def _gives_away(thinking: str, row: CotRow) -> bool:

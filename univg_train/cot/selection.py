@@ -1,7 +1,7 @@
 """What a row's replies amount to: the next request, or the outcome. A pure function of the replies.
 
-The steps: as many chains as configured, each held against the rules; the teacher chooses among
-those that pass; the chosen one is assembled with the true box and read back.
+The steps: as many chains as set, each held against the rules; the teacher chooses among those
+that pass; the chosen one is assembled with the true box and read back.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from univg_eval.dialects import Dialect
 from univg_train.cot.rows import CotRow
 from univg_train.cot.rules import ChainCheck, assemble, check_chain, read_choice
+from univg_train.cot.settings import CotSettings
 
 __all__ = ["ChainRequest", "ChoiceRequest", "RowState", "row_state"]
 
@@ -22,11 +23,7 @@ _MOST_CHOICES = 2  # a teacher that twice names no candidate will not
 
 @dataclass(frozen=True, slots=True)
 class ChainRequest:
-    """The next request: one more chain.
-
-    Attributes:
-        chain: its 0-based number.
-    """
+    """The next request: one more chain, by its 0-based number."""
 
     chain: int
 
@@ -44,34 +41,33 @@ class ChoiceRequest:
     thinkings: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RowState:
     """Where a row stands.
 
     Attributes:
+        row: the row.
+        entries: its replies in the journal, in the order of arrival.
+        checks: by the number of the chain.
         next: the next request; None: nothing more.
-        status: ``accepted``, ``rejected``, or ``open`` while there is something to request.
-        reasons: why the row is rejected: ``no_sound_chain`` or ``no_choice``.
+        reason: why the row is rejected: ``no_sound_chain`` or ``no_choice``.
         chosen: number of the accepted chain.
         text: what the student learns to answer, where the row is accepted.
-        checks: by the number of the chain.
     """
 
-    next: ChainRequest | ChoiceRequest | None
-    status: str
-    reasons: tuple[str, ...] = ()
+    row: CotRow
+    entries: Sequence[Mapping[str, Any]]
+    checks: Mapping[int, ChainCheck] = field(default_factory=dict)
+    next: ChainRequest | ChoiceRequest | None = None
+    reason: str | None = None
     chosen: int | None = None
     text: str | None = None
-    checks: Mapping[int, ChainCheck] = field(default_factory=dict)
 
 
 def row_state(
     row: CotRow,
     entries: Sequence[Mapping[str, Any]],
-    *,
-    chains: int,
-    min_words: int,
-    max_words: int,
+    settings: CotSettings,
     dialect: Dialect,
     sizes: list[tuple[int, int]] | None,
 ) -> RowState:
@@ -80,8 +76,7 @@ def row_state(
     Args:
         row: what they are about.
         entries: of the journal, in the order of arrival.
-        chains: how many chains a row gets.
-        min_words, max_words: limits of the thinking.
+        settings: number of chains and limits of their words.
         dialect: of the student.
         sizes: (width, height) of the row's images in pixels, if known.
     """
@@ -89,7 +84,7 @@ def row_state(
     texts: dict[int, str] = {}
     thinkings: list[str] = []
     for entry in sorted((e for e in entries if e["kind"] == "chain"), key=lambda e: e["chain"]):
-        check = _check(entry, row, min_words, max_words, sizes)
+        check = _check(entry, row, settings, sizes)
         thinking = check.thinking
         if thinking is not None:
             if thinking in thinkings:
@@ -102,32 +97,31 @@ def row_state(
             else:
                 texts[entry["chain"]] = text
         checks[entry["chain"]] = check
-    for chain in range(chains):
+    state = RowState(row=row, entries=entries, checks=checks)
+    for chain in range(settings.chains):
         if chain not in checks:
-            return RowState(ChainRequest(chain), "open", checks=checks)
+            return replace(state, next=ChainRequest(chain))
     if not texts:
-        return RowState(None, "rejected", ("no_sound_chain",), checks=checks)
+        return replace(state, reason="no_sound_chain")
     if len(texts) == 1:
         (chosen,) = texts
-        return RowState(None, "accepted", (), chosen, texts[chosen], checks)
+        return replace(state, chosen=chosen, text=texts[chosen])
     shown = _shuffled(texts, row)
     choices = [e for e in entries if e["kind"] == "choice" and tuple(e["shown"]) == shown]
     for entry in choices:
         best = None if entry.get("declined") else read_choice(entry["text"], len(shown))
         if best is not None:
-            chosen = shown[best]
-            return RowState(None, "accepted", (), chosen, texts[chosen], checks)
+            return replace(state, chosen=shown[best], text=texts[shown[best]])
     if len(choices) >= _MOST_CHOICES:
-        return RowState(None, "rejected", ("no_choice",), checks=checks)
+        return replace(state, reason="no_choice")
     candidates = tuple(checks[chain].thinking or "" for chain in shown)
-    return RowState(ChoiceRequest(shown, candidates), "open", checks=checks)
+    return replace(state, next=ChoiceRequest(shown, candidates))
 
 
 def _check(
     entry: Mapping[str, Any],
     row: CotRow,
-    min_words: int,
-    max_words: int,
+    settings: CotSettings,
     sizes: list[tuple[int, int]] | None,
 ) -> ChainCheck:
     if entry.get("declined"):
@@ -136,8 +130,8 @@ def _check(
         entry["text"],
         row,
         finish_reason=entry["finish_reason"],
-        min_words=min_words,
-        max_words=max_words,
+        min_words=settings.min_words,
+        max_words=settings.max_words,
         sizes=sizes,
     )
 

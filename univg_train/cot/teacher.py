@@ -18,10 +18,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from univg_eval.errors import UserError
 from univg_eval.images.reading import load_reference
+from univg_train.cot.settings import TeacherSettings, public_url
 
 __all__ = [
     "DeclinedError",
@@ -30,68 +30,19 @@ __all__ = [
     "SentImage",
     "Teacher",
     "TeacherSettings",
-    "Ticket",
     "UnansweredError",
     "bounded_size",
     "encode_images",
-    "public_url",
     "read_reply",
 ]
 
 _CONNECT_S = 20.0
 _SHOWN = 300
-_MAX_TOKENS_FIELDS = ("max_tokens", "max_completion_tokens")
 _CHARACTERS_A_TOKEN = 4
 _PIXELS_A_TOKEN = 28 * 28  # of Qwen's families; only to estimate before a server has said
 _SHORTEST_KEY = 8  # "none" and "EMPTY" stand for no key, and are words of messages
 _JPEG_QUALITY = 90
 _MINUTE = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TeacherSettings:
-    """Where the teacher is and how it is prompted.
-
-    Attributes:
-        model: its name on the server.
-        base_url: of the server, e.g. ``http://127.0.0.1:8000/v1``; None: that of OpenAI.
-        temperature: of the chains.
-        max_tokens: limit of one reply, a thinking teacher's own thoughts included.
-        max_tokens_field: name of that limit in the request.
-        timeout_s: seconds of one attempt.
-        retries: further attempts after the first.
-        requests_per_minute, tokens_per_minute: limits; None: none.
-    """
-
-    model: str
-    base_url: str | None = None
-    temperature: float = 1.0
-    max_tokens: int = 1024
-    max_tokens_field: str = "max_tokens"
-    timeout_s: float = 180.0
-    retries: int = 5
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self.model.strip():
-            raise UserError("the teacher's model name is empty; give its name on the server")
-        if self.max_tokens_field not in _MAX_TOKENS_FIELDS:
-            raise UserError(
-                f"max_tokens_field is {self.max_tokens_field!r}; expected one of "
-                f"{', '.join(_MAX_TOKENS_FIELDS)}"
-            )
-        url = urlsplit(self.base_url or "")
-        if self.base_url is not None and (url.scheme not in ("http", "https") or not url.hostname):
-            raise UserError(
-                f"the base URL is {public_url(self.base_url)!r}; expected http://HOST:PORT/v1 or "
-                "https://HOST/v1"
-            )
-        if url.username or url.password or url.query:
-            raise UserError(
-                f"the base URL {public_url(self.base_url)!r} carries a password or a query, which "
-                "would be written to the records; give the key in the environment instead"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +73,6 @@ class UnansweredError(Exception):
 
 class _MalformedError(Exception):
     """A body that is no chat completion."""
-
-
-def public_url(base_url: str | None) -> str:
-    """A base URL without user, password and query: fit for records and messages."""
-    if base_url is None:
-        return "https://api.openai.com/v1"
-    url = urlsplit(base_url)
-    host = url.netloc.rpartition("@")[2]
-    return urlunsplit((url.scheme, host, url.path, "", ""))
 
 
 # --- images --------------------------------------------------------------------------------------
@@ -189,12 +131,10 @@ def encode_images(references: Sequence[str], image_root: Path, max_pixels: int) 
 
 
 @dataclass(slots=True)
-class Ticket:
-    """Leave to send one request.
+class _Ticket:
+    """Leave to send one request, given at a `time` of the limiter's clock, in seconds.
 
-    Attributes:
-        time: when it was given, in seconds of the limiter's clock.
-        tokens: what counts for it: an estimate, then what the server says.
+    `tokens` count for it: an estimate, then what the server says.
     """
 
     time: float
@@ -220,15 +160,15 @@ class RateLimiter:
         self._tokens = tokens_per_minute
         self._clock = clock
         self._sleep = sleep
-        self._recent: deque[Ticket] = deque()
+        self._recent: deque[_Ticket] = deque()
         self._turn = asyncio.Lock()  # first come, first served
 
-    async def acquire(self, tokens: int) -> Ticket:
+    async def acquire(self, tokens: int) -> _Ticket:
         """Wait until a request of about so many tokens may be sent."""
         async with self._turn:
             while (wait := self._wait(tokens)) > 0:
                 await self._sleep(wait)
-            ticket = Ticket(self._clock(), tokens)
+            ticket = _Ticket(self._clock(), tokens)
             self._recent.append(ticket)
             return ticket
 
@@ -307,18 +247,6 @@ class Teacher:
             + sum(image.tokens for image in images)
             + self._settings.max_tokens
         )
-        reply = await self._send(self._body(text, images, headings, temperature))
-        if reply.prompt_tokens is not None and reply.completion_tokens is not None:
-            ticket.tokens = reply.prompt_tokens + reply.completion_tokens
-        return reply
-
-    def _body(
-        self,
-        text: str,
-        images: Sequence[SentImage],
-        headings: Sequence[str | None],
-        temperature: float | None,
-    ) -> dict[str, Any]:
         content: list[dict[str, Any]] = []
         for heading, image in zip(headings, images, strict=True):
             if heading is not None:
@@ -332,7 +260,10 @@ class Teacher:
         }
         if temperature is not None:
             body["temperature"] = temperature
-        return body
+        reply = await self._send(body)
+        if reply.prompt_tokens is not None and reply.completion_tokens is not None:
+            ticket.tokens = reply.prompt_tokens + reply.completion_tokens
+        return reply
 
     async def _send(self, body: dict[str, Any]) -> Reply:
         import openai
@@ -362,28 +293,31 @@ class Teacher:
             ) from error
 
     def _status(self, status: int, content: bytes) -> Exception:
+        """What an HTTP error means for the run: its end, another attempt later, or this request."""
         message = _message(content).strip()
         reason = self._clean(f"HTTP {status}: {message}" if message else f"HTTP {status}")
-        where = f"{public_url(self._settings.base_url)}, model {self._settings.model!r}"
+        teacher = (
+            f"teacher at {public_url(self._settings.base_url)}, model {self._settings.model!r}"
+        )
         if 300 <= status < 400:
             return UserError(
-                f"the server at {where} redirects ({reason}), which is not followed; give "
-                "--base-url the address that it moved to"
+                f"the {teacher} redirects ({reason}), which is not followed; give --base-url the "
+                "address that it moved to"
             )
         if status in (401, 403):
             return UserError(
-                f"the teacher at {where} refuses the key ({reason}); set the environment variable "
-                "that holds it"
+                f"the {teacher} refuses the key ({reason}); set the environment variable that "
+                "holds it"
             )
         if status == 404:
             return UserError(
-                f"no such teacher at {where} ({reason}); the base URL mostly ends in /v1, and the "
-                "model must be one that the server lists"
+                f"no such {teacher} ({reason}); the base URL mostly ends in /v1, and the model "
+                "must be one that the server lists"
             )
         if status == 402 or (status == 429 and b"insufficient_quota" in content):
             return UserError(
-                f"the account of the teacher at {where} has no credit ({reason}); replies at hand "
-                "are kept, start the same command again when it has"
+                f"the account of the {teacher} has no credit ({reason}); replies at hand are "
+                "kept, start the same command again when it has"
             )
         if status in (408, 409, 425, 429) or status >= 500:
             return UnansweredError(reason)
@@ -431,16 +365,13 @@ def read_reply(content: bytes) -> Reply:
     if not isinstance(message, dict):
         raise _MalformedError("a choice without message")
     text = _with_reasoning(_text(message.get("content")), message)
-    finish = choices[0].get("finish_reason")
-    if isinstance(message.get("refusal"), str) and message["refusal"] and not text:
-        finish = "content_filter"
-    usage = body.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
-    model = body.get("model")
+    refused = isinstance(message.get("refusal"), str) and message["refusal"] and not text
+    finish = "content_filter" if refused else choices[0].get("finish_reason")
+    usage = body["usage"] if isinstance(body.get("usage"), dict) else {}
     return Reply(
         text=text,
         finish_reason=finish if isinstance(finish, str) else None,
-        model=model if isinstance(model, str) else None,
+        model=body["model"] if isinstance(body.get("model"), str) else None,
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
     )
