@@ -7,11 +7,13 @@ import json
 import logging
 import os
 import sys
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
+from univg_train.cli._arguments import count, number_from_zero, positive_int, positive_number
 
 if TYPE_CHECKING:
     from univg_train.cot.output import CotSummary
@@ -49,6 +51,28 @@ went unanswered: the same command requests these again; 130 interrupted
 """
 
 
+# Option, type, default and help of the numbers.
+_TEACHER_NUMBERS = (
+    ("--concurrency", positive_int, 8, "requests at once"),
+    ("--requests-per-minute", positive_int, None, "at most"),
+    ("--tokens-per-minute", positive_int, None, "at most"),
+    ("--timeout", positive_number, 180.0, "seconds of a request"),
+    ("--retries", count, 5, "of a request"),
+    ("--temperature", number_from_zero, 1.0, "of chains"),
+    ("--max-tokens", positive_int, 1024, "of a reply"),
+    ("--image-pixels", positive_int, 1_003_520, "largest area of an image as it is sent"),
+    ("--price-in", number_from_zero, None, "of a million prompt tokens"),
+    ("--price-out", number_from_zero, None, "of a million completion tokens"),
+)
+_CHAIN_NUMBERS = (
+    ("--chains", positive_int, 3, "a row"),
+    ("--min-words", positive_int, 20, "of a thinking"),
+    ("--max-words", positive_int, 180, "of a thinking"),
+    ("--min-pixels", positive_int, None, "lower limit of the student's resize"),
+    ("--max-pixels", positive_int, None, "upper limit of the student's resize"),
+)
+
+
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to ``univg-train``."""
     parser = commands.add_parser(
@@ -69,97 +93,37 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     rows.add_argument(
         "--images", type=Path, metavar="DIR", help="folder of the images (default: FILE's own)"
     )
-    rows.add_argument("--limit", type=_count, metavar="N", help="only the first N rows")
+    rows.add_argument("--limit", type=positive_int, metavar="N", help="only the first N rows")
     rows.add_argument("--skip-faulty", action="store_true", help="leave out faulty rows")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
 
     teacher = parser.add_argument_group("teacher")
     teacher.add_argument("--model", required=True, help="its name on the server")
     teacher.add_argument("--base-url", metavar="URL", help="e.g. http://127.0.0.1:8000/v1")
-    teacher.add_argument(
-        "--concurrency", type=_count, default=8, metavar="N", help="requests at once (default 8)"
-    )
-    teacher.add_argument("--requests-per-minute", type=_count, metavar="N", help="at most")
-    teacher.add_argument("--tokens-per-minute", type=_count, metavar="N", help="at most")
-    teacher.add_argument(
-        "--timeout", type=_seconds, default=180.0, metavar="S", help="of a request (default 180)"
-    )
-    teacher.add_argument(
-        "--retries", type=_count_or_zero, default=5, metavar="N", help="of a request (default 5)"
-    )
-    teacher.add_argument(
-        "--temperature", type=_not_negative, default=1.0, metavar="T", help="of chains (default 1)"
-    )
-    teacher.add_argument(
-        "--max-tokens", type=_count, default=1024, metavar="N", help="of a reply (default 1024)"
-    )
+    _add_numbers(teacher, _TEACHER_NUMBERS)
     teacher.add_argument(
         "--max-tokens-field",
         choices=("max_tokens", "max_completion_tokens"),
         default="max_tokens",
         help="what the server calls that limit (default max_tokens)",
     )
-    teacher.add_argument(
-        "--image-pixels",
-        type=_count,
-        default=1_003_520,
-        metavar="N",
-        help="largest area of an image as it is sent (default 1003520)",
-    )
-    teacher.add_argument(
-        "--price-in", type=_not_negative, metavar="P", help="of a million prompt tokens"
-    )
-    teacher.add_argument(
-        "--price-out", type=_not_negative, metavar="P", help="of a million completion tokens"
-    )
-
     chains = parser.add_argument_group("chains")
-    chains.add_argument("--chains", type=_count, default=3, metavar="N", help="a row (default 3)")
-    chains.add_argument(
-        "--min-words", type=_count, default=20, metavar="N", help="of a thinking (default 20)"
-    )
-    chains.add_argument(
-        "--max-words", type=_count, default=180, metavar="N", help="of a thinking (default 180)"
-    )
+    _add_numbers(chains, _CHAIN_NUMBERS)
     chains.add_argument(
         "--dialect",
         default="univg_r1",
         metavar="NAME",
         help="how the student writes boxes (default univg_r1; `univg dialects` lists them)",
     )
-    chains.add_argument(
-        "--min-pixels", type=_count, metavar="N", help="lower limit of the student's resize"
-    )
-    chains.add_argument(
-        "--max-pixels", type=_count, metavar="N", help="upper limit of the student's resize"
-    )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.set_defaults(run=run)
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
-    return value
-
-
-def _count_or_zero(text: str) -> int:
-    return 0 if text == "0" else _count(text)
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0")
-    return value
+def _add_numbers(group: argparse._ArgumentGroup, options: Iterable[tuple[Any, ...]]) -> None:
+    for option, kind, default, text in options:
+        if default is not None:
+            text += f" (default {default:.7g})"
+        group.add_argument(option, type=kind, default=default, metavar="N", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -171,31 +135,18 @@ def run(args: argparse.Namespace) -> int:
     from univg_train.cot.rows import rows_of_benchmark, rows_of_file
     from univg_train.cot.teacher import TeacherSettings
 
-    base_url = args.base_url or os.environ.get(_URL) or None
+    given = vars(args) | {
+        "timeout_s": args.timeout,
+        "base_url": args.base_url or os.environ.get(_URL) or None,
+    }
+
+    def chosen(settings: type[Any]) -> dict[str, Any]:
+        return {f.name: given[f.name] for f in fields(settings) if f.name in given}
+
     settings = CotSettings(
-        teacher=TeacherSettings(
-            model=args.model,
-            base_url=base_url,
-            temperature=args.temperature,
-            max_tokens=args.max_tokens,
-            max_tokens_field=args.max_tokens_field,
-            timeout_s=args.timeout,
-            retries=args.retries,
-            requests_per_minute=args.requests_per_minute,
-            tokens_per_minute=args.tokens_per_minute,
-        ),
-        dialect=args.dialect,
-        min_pixels=args.min_pixels,
-        max_pixels=args.max_pixels,
-        chains=args.chains,
-        min_words=args.min_words,
-        max_words=args.max_words,
-        image_pixels=args.image_pixels,
-        concurrency=args.concurrency,
-        price_in=args.price_in,
-        price_out=args.price_out,
+        teacher=TeacherSettings(**chosen(TeacherSettings)), **chosen(CotSettings)
     )
-    key = _key(base_url)
+    key = _key(settings.teacher.base_url)
     if args.benchmark is not None:
         if args.images is not None:
             raise UserError("--images belongs to --source; a prepared benchmark has its own")
@@ -204,20 +155,9 @@ def run(args: argparse.Namespace) -> int:
         if args.split is not None or args.root is not None:
             raise UserError("--split and --root belong to --benchmark; leave them out")
         rows = rows_of_file(args.source, args.images)
-    try:
-        summary = build_chains(
-            rows,
-            args.out,
-            settings,
-            api_key=key,
-            limit=args.limit,
-            skip_faulty=args.skip_faulty,
-        )
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"`cot` needs the package {error.name!r}, which is not installed; install "
-            "the extra: pip install 'univg[train]'"
-        ) from error
+    summary = build_chains(
+        rows, args.out, settings, api_key=key, limit=args.limit, skip_faulty=args.skip_faulty
+    )
     if args.json:
         print(json.dumps({**asdict(summary), "out": str(args.out)}, indent=2))
     else:
@@ -231,8 +171,8 @@ def _key(base_url: str | None) -> str:
         return key
     if base_url is None:
         raise UserError(
-            f"the environment variable {_KEY} is not set; set it to the key of your account, or "
-            "name a server of your own with --base-url"
+            f"the environment variable {_KEY} is not set; set it to your key, or name a server of "
+            "your own with --base-url"
         )
     return "none"  # the client wants one; servers of one's own mostly do not
 
@@ -250,15 +190,14 @@ def _summary_text(summary: CotSummary, out: Path) -> str:
     if summary.chain_reasons:
         broken = ", ".join(f"{reason} {n}" for reason, n in summary.chain_reasons.items())
         lines.append(f"rules broken, of {summary.chains} chains: {broken}")
-    cost = "" if summary.cost is None else f", cost {summary.cost:.4f}"
-    lines.append(
+    tokens = (
         f"{summary.replies} replies: {summary.prompt_tokens} prompt and "
-        f"{summary.completion_tokens} completion tokens{cost}"
-        + (
-            f" (without {summary.replies_without_usage} replies whose tokens were not counted)"
-            if summary.replies_without_usage
-            else ""
-        )
+        f"{summary.completion_tokens} completion tokens"
     )
+    if summary.cost is not None:
+        tokens += f", cost {summary.cost:.4f}"
+    if summary.replies_without_usage:
+        tokens += f" (without {summary.replies_without_usage} replies, whose tokens are unknown)"
+    lines.append(tokens)
     lines.append(f"{summary.requests} requests in this run; results in {out}")
     return "\n".join(lines)

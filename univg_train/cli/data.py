@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,10 +62,7 @@ def add_parser(commands: Any) -> None:
         help="sft: prompt and completion; grpo: one box to reward (default grpo)",
     )
     parser.add_argument(
-        "--min-pixels",
-        type=int,
-        metavar="N",
-        help="of the model's resize, where boxes depend on it",
+        "--min-pixels", type=int, metavar="N", help="of the model's resize, if boxes depend on it"
     )
     parser.add_argument("--max-pixels", type=int, metavar="N", help="likewise")
     parser.add_argument(
@@ -146,20 +145,22 @@ def _progress(n_read: int) -> None:
 def _text(args: argparse.Namespace, report: DataReport) -> str:
     from univg_train.data import BAD_KINDS, LEAK_KINDS, LEFT_OUT
 
-    meanings = {**LEFT_OUT, **BAD_KINDS, **LEAK_KINDS}
+    def counts(counted: Counter[str], meanings: Mapping[str, str]) -> list[str]:
+        return [f"  {n:8} {kind}: {meanings[kind]}" for kind, n in counted.most_common()]
+
     lines = [f"{report.n_read} rows read; {report.n} questions to train on ({args.purpose})"]
     lines += [f"  {n:8} {source}" for source, n in report.sources.most_common()]
     if report.left_out:
         lines.append(f"{report.left_out.total()} questions left out")
-        lines += [f"  {n:8} {why}: {meanings[why]}" for why, n in report.left_out.most_common()]
+        lines += counts(report.left_out, LEFT_OUT)
     lines.append(f"{report.n_bad} bad rows")
-    lines += [f"  {n:8} {kind}: {meanings[kind]}" for kind, n in report.bad.most_common()]
+    lines += counts(report.bad, BAD_KINDS)
     lines += [f"    {_shown(row)}" for row in report.bad_rows]
     if report.n_bad > len(report.bad_rows):
         lines.append(f"    … and {report.n_bad - len(report.bad_rows)} more")
     if args.check_leaks:
         lines.append(f"{report.n_leaking} questions share something with an evaluation set")
-        lines += [f"  {n:8} {kind}: {meanings[kind]}" for kind, n in report.leaks.most_common()]
+        lines += counts(report.leaks, LEAK_KINDS)
         lines += [
             f"    {id_}: {leak.kind} {_shown(repr(leak.shared))}, of {leak.sample}"
             + (f" and {leak.n_samples - 1} more" if leak.n_samples > 1 else "")

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
+from univg_train.cli._arguments import positive_int, positive_number
+from univg_train.cli._running import extra_needed
 
 __all__ = ["add_parser", "run", "stage_table"]
 
@@ -29,7 +31,6 @@ At the end DIR/checkpoint (with --stage: DIR/grpo/model) holds a model folder:
 device_map=cpu,min_pixels=12544,max_pixels=12544 --tasks univg_mini \\
     --include_path "$(univg tasks)" --batch_size 8 --output_path out --log_samples
 """
-_STAGE_CHOICES = ("all", "direct", "cot", "grpo")
 
 
 def add_parser(commands: Any) -> None:
@@ -46,13 +47,13 @@ def add_parser(commands: Any) -> None:
     tiny.add_argument("--seed", type=int, default=0, help="of weights and scenes (default 0)")
     tiny.add_argument(
         "--minutes",
-        type=_positive_float,
+        type=positive_number,
         help="wall time of training, all resumptions together (default 60 without --steps)",
     )
-    tiny.add_argument("--steps", type=_positive_int, help="end after this many optimiser steps")
+    tiny.add_argument("--steps", type=positive_int, help="end after this many optimiser steps")
     tiny.add_argument(
         "--threads",
-        type=_positive_int,
+        type=positive_int,
         default=2,
         help="processes that compute gradients; the result does not depend on it (default 2)",
     )
@@ -70,7 +71,7 @@ def add_parser(commands: Any) -> None:
     )
     tiny.add_argument(
         "--validate-every",
-        type=_positive_float,
+        type=positive_number,
         metavar="MINUTES",
         help="minutes between validations (default 10)",
     )
@@ -79,7 +80,7 @@ def add_parser(commands: Any) -> None:
     )
     stages.add_argument(
         "--stage",
-        choices=_STAGE_CHOICES,
+        choices=("all", "direct", "cot", "grpo"),
         help="direct (supervised), cot (supervised, with chains of thought), grpo, or all of them "
         "in this order; each goes on from the one before",
     )
@@ -92,31 +93,12 @@ def add_parser(commands: Any) -> None:
     tiny.set_defaults(run=run)
 
 
-def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
-    return value
-
-
-def _positive_float(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
 def run(args: argparse.Namespace) -> int:
     """Train; returns the exit status."""
     _require_fitting(args)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    try:
+    with extra_needed():
         return _run_pretraining(args) if args.stage is None else _run_stages(args)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"training needs the package {error.name!r}, which is not installed; "
-            "install the extra: pip install 'univg[train]'"
-        ) from error
 
 
 def _require_fitting(args: argparse.Namespace) -> None:
@@ -139,9 +121,7 @@ def _require_fitting(args: argparse.Namespace) -> None:
 def _run_pretraining(args: argparse.Namespace) -> int:
     from univg_train.tiny.pretraining import TinySettings, train_tiny
 
-    minutes = args.minutes
-    if minutes is None and args.steps is None:
-        minutes = 60.0
+    minutes = 60.0 if args.minutes is None and args.steps is None else args.minutes
     settings = TinySettings(seed=args.seed, steps=args.steps, minutes=minutes)
     result = train_tiny(
         args.out,
@@ -159,7 +139,7 @@ def _run_pretraining(args: argparse.Namespace) -> int:
 
 
 def _run_stages(args: argparse.Namespace) -> int:
-    import trl  # noqa: F401 - tells of a missing extra before anything else
+    import trl  # noqa: F401 - a missing extra is reported before anything else
 
     from univg_train.tiny.stages import FULL, QUICK, STAGES, run_stages
 
@@ -181,20 +161,21 @@ def stage_table(summary: dict[str, Any]) -> str:
     rows = [("stage", "prompt", "steps", "minutes", "Acc@0.5", "mIoU", "answered", "training")]
     for stage in summary["stages"]:
         before, after = stage["before"], stage["after"]
-        low, high = after["interval95"]
-        rows.append(
-            (
-                stage["name"],
-                after["style"],
-                str(stage["steps"]),
-                f"{stage['seconds'] / 60:.1f}",
-                f"{_change(before, after, 'acc@0.5')} ({100 * low:.0f} to {100 * high:.0f})",
-                _change(before, after, "miou"),
-                _change(before, after, "answered"),
-                _training(stage),
-            )
+        low, high = (100 * limit for limit in after["interval95"])
+        accuracy, miou, answered = (
+            f"{100 * before[metric]:.1f} -> {100 * after[metric]:.1f}"
+            for metric in ("acc@0.5", "miou", "answered")
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        training = (
+            f"reward {stage['reward_first_epoch']:.2f} -> {stage['reward_last_epoch']:.2f}"
+            if "reward_last_epoch" in stage
+            else f"loss {stage['loss']:.3f}"
+        )
+        minutes, steps = f"{stage['seconds'] / 60:.1f}", str(stage["steps"])
+        accuracy += f" ({low:.0f} to {high:.0f})"
+        row = (stage["name"], after["style"], steps, minutes, accuracy, miou, answered, training)
+        rows.append(row)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
@@ -208,14 +189,3 @@ def stage_table(summary: dict[str, Any]) -> str:
     if summary["stages"]:
         lines.append(f"model folder: {summary['stages'][-1]['model']}")
     return "\n".join(lines)
-
-
-def _change(before: dict[str, Any], after: dict[str, Any], metric: str) -> str:
-    return f"{100 * before[metric]:.1f} -> {100 * after[metric]:.1f}"
-
-
-def _training(stage: dict[str, Any]) -> str:
-    if "reward_last_epoch" in stage:
-        first, last = stage["reward_first_epoch"], stage["reward_last_epoch"]
-        return f"reward {first:.2f} -> {last:.2f}"
-    return f"loss {stage['loss']:.3f}"
