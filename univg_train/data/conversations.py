@@ -38,7 +38,16 @@ from univg_eval.dialects.image_names import find_image_names
 from univg_eval.dialects.sections import split_response
 from univg_eval.prompts import THINK_SUFFIX
 from univg_train.data.images import MeasuredImages
-from univg_train.data.rows import IMAGE_MARK, RowError, RowTarget, Size, TrainingRow, Turn
+from univg_train.data.rows import (
+    IMAGE_MARK,
+    RowError,
+    RowTarget,
+    Size,
+    TrainingRow,
+    Turn,
+    invalid_row,
+    row_error,
+)
 
 __all__ = [
     "SIMPLE_PREFIX",
@@ -92,7 +101,7 @@ class ConversationReader:
             RowError: the row is faulty; none of its questions is used.
         """
         if not isinstance(value, Mapping):
-            raise RowError("invalid_row", f"{where}: is {describe(value)}; expected an object")
+            raise invalid_row(where, f"is {describe(value)}; expected an object")
         released = image_references(value, where)
         pairs = _pairs(value, where)
         places = _places([question for question, _ in pairs], len(released), where)
@@ -111,73 +120,51 @@ class ConversationReader:
             shown += before + inside
             at = where if len(pairs) == 1 else f"{where}: question {part}"
             if not shown:
-                raise RowError("invalid_row", f"{at}: comes before any image")
+                raise invalid_row(at, "comes before any image")
             bare = bare_question(question)
             if not bare.replace(IMAGE_MARK, "").strip():
-                raise RowError("invalid_row", f"{at}: the question holds no words")
+                raise invalid_row(at, "the question holds no words")
             rows.append(
-                self._row(
-                    id_=id_ + (f"-{part}" if len(pairs) > 1 else ""),
+                TrainingRow(
+                    id=id_ + (f"-{part}" if len(pairs) > 1 else ""),
                     source=source,
-                    located=located[:shown],
-                    simple=is_single_image(value, released, question, self.simple_paths, where),
+                    images=tuple(reference for reference, _ in located[:shown]),
+                    image_sizes=tuple(size for _, size in located[:shown]),
                     question=bare,
-                    answer=answer,
+                    single_image=is_single_image(
+                        value, released, question, self.simple_paths, where
+                    ),
+                    question_box_image=0 if shown == 1 else None,
                     history=tuple(history),
-                    where=at,
+                    written_in=self.written_in,
+                    **self._truth(bare, answer, tuple(size for _, size in located[:shown]), at),
                 )
             )
             history.append(Turn(before, bare, answer))
         return rows
 
-    def _row(
-        self,
-        *,
-        id_: str,
-        source: str,
-        located: Sequence[tuple[str, Size]],
-        simple: bool,
-        question: str,
-        answer: str,
-        history: tuple[Turn, ...],
-        where: str,
-    ) -> TrainingRow:
-        sizes = tuple(size for _, size in located)
+    def _truth(
+        self, question: str, answer: str, sizes: tuple[Size, ...], where: str
+    ) -> dict[str, Any]:
+        """What an answer says: the fields of `TrainingRow` about it."""
         split = split_response(answer)
         if self.written_in is None:
-            targets, nothing = self._targets(split.section, sizes, where)
+            targets, none_there = self._targets(split.section, sizes, where)
         else:
-            targets, nothing = (
-                [_written_target(self.written_in, question, answer, sizes, where)],
-                False,
-            )
-        target_image = named_image(question, targets, len(sizes))
-        if target_image is not None:
-            targets = [
-                RowTarget(t.image if t.image is not None else target_image, t.box) for t in targets
-            ]
+            targets = [_written_target(self.written_in, question, answer, sizes, where)]
+            none_there = False
         if split.unclosed:
-            raise RowError(
-                "invalid_row",
-                f"{where}: its answer opens <think> or <answer> and does not close it: "
-                f"{describe(answer)}",
-            )
-        return TrainingRow(
-            id=id_,
-            source=source,
-            images=tuple(reference for reference, _ in located),
-            image_sizes=sizes,
-            question=question,
-            targets=tuple(targets),
-            answers_by_text=not targets and not nothing,
-            answer=split.section.strip() if self.keeps_answers else None,
-            chain=split.thinking or None,
-            single_image=simple,
-            target_image=target_image,
-            question_box_image=0 if len(sizes) == 1 else None,
-            history=history,
-            written_in=self.written_in,
-        )
+            what = "its answer opens <think> or <answer> and does not close it"
+            raise invalid_row(where, f"{what}: {describe(answer)}")
+        named = named_image(question, targets, len(sizes))
+        targets = [RowTarget(named if t.image is None else t.image, t.box) for t in targets]
+        return {
+            "targets": tuple(targets),
+            "answers_by_text": not targets and not none_there,
+            "answer": split.section.strip() if self.keeps_answers else None,
+            "chain": split.thinking or None,
+            "target_image": named,
+        }
 
     def _targets(
         self, section: str, sizes: tuple[Size, ...], where: str
@@ -190,18 +177,15 @@ class ConversationReader:
         if not written:
             return [], answer.status == "none"
         # A box lies on the image that the answer names before it.
-        images = answer.box_images if len(answer.box_images) == len(written) else ()
+        named = answer.box_images
+        images = named if len(named) == len(written) else [None] * len(written)
         targets = []
-        for position, raw in enumerate(written):
-            image = images[position] if images else None
+        for raw, image in zip(written, images, strict=True):
             if image is None and len(sizes) == 1:
                 image = 0
             if self.space == "pixels" and image is None:
-                raise RowError(
-                    "invalid_row",
-                    f"{where}: a box in pixels lies on one of {len(sizes)} images, but which one "
-                    f"is not said: {describe(section)}",
-                )
+                what = f"a box in pixels lies on one of {len(sizes)} images, which is not named"
+                raise invalid_row(where, f"{what}: {describe(section)}")
             box = norm_box(list(raw), self.space, sizes[image or 0], where)
             targets.append(RowTarget(image, box))
         return targets, False
@@ -265,15 +249,11 @@ def is_single_image(
     if "single_image" in value:
         stated = value["single_image"]
         if not isinstance(stated, bool):
-            raise RowError(
-                "invalid_row",
-                f"{where}: field 'single_image' is {describe(stated)}; expected true or false",
-            )
+            what = f"field 'single_image' is {describe(stated)}"
+            raise invalid_row(where, f"{what}; expected true or false")
         if stated and len(released) > 1:
-            raise RowError(
-                "invalid_row",
-                f"{where}: field 'single_image' is true, and the row has {len(released)} images",
-            )
+            what = "field 'single_image' is true"
+            raise invalid_row(where, f"{what}, and the row has {len(released)} images")
         return stated
     if SIMPLE_PREFIX.strip() in question:
         return True
@@ -307,7 +287,7 @@ def image_references(value: Mapping[str, Any], where: str) -> list[str]:
         listed = [listed]
     if not isinstance(listed, list) or not listed or not all(isinstance(p, str) for p in listed):
         received = f"field {name!r} is {describe(listed)}" if name in value else "has no 'images'"
-        raise RowError("invalid_row", f"{where}: {received}; expected the paths of its images")
+        raise invalid_row(where, f"{received}; expected the paths of its images")
     return [sound_text(path, f"{where}: field {name!r}") for path in listed]
 
 
@@ -328,7 +308,7 @@ def sound_text(value: Any, where: str) -> str:
     try:
         text = checked_text(value, where)
     except ItemError as error:
-        raise RowError("invalid_row", str(error)) from error
+        raise row_error(error) from error
     if control := _CONTROL.search(text):
         raise RowError(
             "invalid_row",
@@ -344,10 +324,7 @@ def _pairs(value: Mapping[str, Any], where: str) -> list[tuple[str, str]]:
     turns = value.get(name)
     if not isinstance(turns, list) or not turns:
         received = f"is {describe(turns)}" if name in value else "is missing"
-        raise RowError(
-            "invalid_row",
-            f"{where}: field 'conversations' {received}; expected turns of human and gpt",
-        )
+        raise invalid_row(where, f"field 'conversations' {received}; expected turns")
     texts = []
     for position, turn in enumerate(turns):
         at = f"{where}: {name}[{position}]"
@@ -365,7 +342,7 @@ def _pairs(value: Mapping[str, Any], where: str) -> list[tuple[str, str]]:
             said = json.dumps(said)
         texts.append(sound_text(said, f"{at}: its text"))
     if len(texts) % 2:
-        raise RowError("invalid_row", f"{where}: the last question has no answer")
+        raise invalid_row(where, "the last question has no answer")
     return list(zip(texts[::2], texts[1::2], strict=True))
 
 
@@ -389,8 +366,5 @@ def _places(questions: Sequence[str], n_images: int, where: str) -> list[tuple[i
 def require_marks(marks: int, n_images: int, where: str) -> None:
     """One mark an image, or none at all; else a RowError."""
     if marks not in (0, n_images):
-        raise RowError(
-            "invalid_row",
-            f"{where}: {n_images} images and {marks} marks {IMAGE_MARK} in the question; expected "
-            "one mark an image, or none",
-        )
+        what = f"{n_images} images and {marks} marks {IMAGE_MARK} in the question"
+        raise invalid_row(where, f"{what}; expected one mark an image, or none")

@@ -101,12 +101,6 @@ class DataReport:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Choices:
-    on_bad: str
-    on_leak: str
-
-
 class TrainingData(Sequence[dict[str, Any]]):
     """Rows of a file in the columns that TRL takes, read on access.
 
@@ -146,7 +140,8 @@ class TrainingData(Sequence[dict[str, Any]]):
         if isinstance(position, slice):
             return [self[i] for i in range(*position.indices(len(self)))]
         row = self.row(position)
-        return render(row, self._how) | {"images": self._open(row)}
+        images = open_images(row.as_sample(), self._file.folder)
+        return render(row, self._how) | {"images": images}
 
     def row(self, position: int) -> TrainingRow:
         """The row behind ``data[position]``, without images.
@@ -155,9 +150,8 @@ class TrainingData(Sequence[dict[str, Any]]):
             IndexError: there is no such row.
             UserError: the file was changed after it had been opened.
         """
-        count = len(self)
-        if not -count <= position < count:
-            raise IndexError(f"row {position} of {count}")
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"row {position} of {len(self)}")
         number, start, length, part = (int(value) for value in self._index[position])
         return self._file.read_again(number, start, length)[part]
 
@@ -180,19 +174,16 @@ class TrainingData(Sequence[dict[str, Any]]):
         numbers = datasets.Dataset.from_dict({"row": np.arange(len(self), dtype=np.int64)})
         return numbers.with_transform(_Fetch(self))
 
-    def _open(self, row: TrainingRow) -> list[Any]:
-        return open_images(row.as_sample(), self._file.folder)
 
-
+@dataclass(frozen=True, slots=True)
 class _Fetch:
     """The transform of `TrainingData.as_dataset`: row numbers in, columns out."""
 
-    def __init__(self, data: TrainingData) -> None:
-        self._data = data
+    data: TrainingData
 
     def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         # GRPO fetches each prompt once a rollout: its images are decoded once.
-        fetched = {number: self._data[number] for number in dict.fromkeys(batch["row"])}
+        fetched = {number: self.data[number] for number in dict.fromkeys(batch["row"])}
         rows = [dict(fetched[number]) for number in batch["row"]]
         return {name: [row[name] for row in rows] for name in rows[0]}
 
@@ -215,18 +206,12 @@ def open_training_data(
     """Read a file through, check every row, and offer the rows to a trainer.
 
     Args:
-        form: one of `forms.FORMS`.
-        file: the file, or a benchmark's name; see `forms.open_form`, also for `images`, `space`,
-            `decode` and `root`.
+        form, file, images, space, decode, root: see `forms.open_form`.
         how: how rows are written; see `render.make_rendering`.
-        images: the folder of images.
-        space: what the boxes are, for ``vlm_r1``.
         seed: of a shuffle that is the same on every machine and version; None: the file's order.
         on_bad: ``stop`` at the first faulty row, or ``skip`` them; the report names them.
         leaks: what evaluation sets show; see `leaks.index_benchmarks`.
         on_leak: ``refuse`` the file, ``skip`` the questions that leak, or ``allow`` them.
-        decode: decode every image now; else a damaged one ends the training when its row comes.
-        root: the data root, for ``samples``.
         progress: see `Progress`.
 
     Raises:
@@ -240,23 +225,18 @@ def open_training_data(
     opened = open_form(form, file, images=images, space=space, decode=decode, root=root)
     report = DataReport()
     places = array("q")  # of a million questions, 32 MB
-    choices = _Choices(on_bad, on_leak)
     digest = sha256()
-    for place, row, columns in _usable(opened, how, leaks, choices, report, progress):
+    for place, row, columns in _usable(opened, how, leaks, report, progress, on_bad, on_leak):
         places.extend(place)
-        digest.update(_canonical(row, columns))
+        line = columns | {"images": row.images}
+        text = json.dumps(line, sort_keys=True, separators=(",", ":")) + "\n"
+        digest.update(text.encode("ascii"))
     if report.n_leaking and on_leak == "refuse":
         raise LeakError(_leak_text(opened.path, report))
     if not places:
-        raise UserError(f"{opened.path}: {_nothing_text(report)}")
+        raise UserError(f"{opened.path}: {_unusable_text(report)}")
     index = np.frombuffer(places, dtype=np.int64).reshape(-1, 4)
     return TrainingData(opened, how, index, report, seed, digest.hexdigest())
-
-
-def _canonical(row: TrainingRow, columns: dict[str, Any]) -> bytes:
-    """A line of the fingerprint."""
-    line = json.dumps(columns | {"images": row.images}, sort_keys=True, separators=(",", ":"))
-    return line.encode("ascii") + b"\n"
 
 
 def check_training_data(
@@ -280,7 +260,7 @@ def check_training_data(
     """
     opened = open_form(form, file, images=images, space=space, decode=decode, root=root)
     report = DataReport()
-    for _ in _usable(opened, how, leaks, _Choices("skip", "skip"), report, progress):
+    for _ in _usable(opened, how, leaks, report, progress, "skip", "skip"):
         pass
     return report
 
@@ -289,9 +269,10 @@ def _usable(
     file: OpenFile,
     how: Rendering,
     leaks: LeakIndex | None,
-    choices: _Choices,
     report: DataReport,
     progress: Progress | None,
+    on_bad: str,
+    on_leak: str,
 ) -> Iterator[tuple[tuple[int, int, int, int], TrainingRow, dict[str, Any]]]:
     """What can be trained on: (number, start, length, question within the row), row, columns."""
     for entry in file.entries():
@@ -301,7 +282,7 @@ def _usable(
         try:
             rows = entry.read()
         except RowError as error:
-            if choices.on_bad == "stop":
+            if on_bad == "stop":
                 raise
             report.bad[error.kind] += 1
             if len(report.bad_rows) < SHOWN:
@@ -316,7 +297,7 @@ def _usable(
             found = leaks.check(row, file.folder) if leaks is not None else []
             if found:
                 _count_leaks(report, row.id, found)
-                if choices.on_leak != "allow":
+                if on_leak != "allow":
                     continue
             report.sources[row.source] += 1
             yield (entry.number, entry.start, entry.length, part), row, columns
@@ -340,30 +321,20 @@ def _leak_text(path: Path, report: DataReport) -> str:
     )
     return (
         f"{path}: {report.n_leaking} questions are in an evaluation set ({kinds}). First: "
-        f"{first}. A score on it would not be one of new data: leave these questions out "
-        "(on_leak='skip'), compare fewer kinds, or allow them"
+        f"{first}. Leave them out (on_leak='skip'), compare fewer kinds, or allow them"
     )
 
 
-def _nothing_text(report: DataReport) -> str:
-    reasons = [f"{n} bad rows" for n in [report.n_bad] if n]
-    reasons += [f"{n} left out as {name}" for name, n in report.left_out.items()]
-    reasons += [f"{n} leak" for n in [report.n_leaking] if n]
-    first = f" First bad row: {report.bad_rows[0]}" if report.bad_rows else ""
-    return (
-        f"nothing to train on among {report.n_read} rows ({', '.join(reasons) or 'none at all'})."
-        + first
-    )
+def _unusable_text(report: DataReport) -> str:
+    counts = {"bad rows": report.n_bad, "leak": report.n_leaking}
+    counts |= {f"left out as {name}": n for name, n in report.left_out.items()}
+    reasons = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
+    text = f"nothing to train on among {report.n_read} rows ({reasons or 'none at all'})."
+    return text + (f" First bad row: {report.bad_rows[0]}" if report.bad_rows else "")
 
 
 def _order(n: int, seed: int) -> npt.NDArray[np.intp]:
     """A shuffled order, by hashes of seed and position: no library's generator can change it."""
-    keys = np.fromiter(
-        (
-            int.from_bytes(blake2b(b"%d:%d" % (seed, i), digest_size=8).digest(), "big")
-            for i in range(n)
-        ),
-        dtype=np.uint64,
-        count=n,
-    )
+    digests = (blake2b(b"%d:%d" % (seed, i), digest_size=8).digest() for i in range(n))
+    keys = np.fromiter((int.from_bytes(d, "big") for d in digests), dtype=np.uint64, count=n)
     return np.argsort(keys, kind="stable")

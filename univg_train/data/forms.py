@@ -33,7 +33,14 @@ from univg_train.data.conversations import (
     sound_text,
 )
 from univg_train.data.images import MeasuredImages
-from univg_train.data.rows import IMAGE_MARK, BadKind, RowError, RowTarget, TrainingRow
+from univg_train.data.rows import (
+    IMAGE_MARK,
+    RowError,
+    RowTarget,
+    TrainingRow,
+    invalid_row,
+    row_error,
+)
 from univg_train.data.stream import iter_elements
 
 __all__ = ["FORMS", "Entry", "OpenFile", "open_form"]
@@ -107,19 +114,14 @@ def open_form(
         raise UserError(f"unknown space {space!r}; expected one of: {', '.join(_SPACES)}")
     if form == "samples":
         if images is not None:
-            raise UserError(
-                "the form 'samples' reads a prepared benchmark, which knows its images; leave the "
-                "image folder away"
-            )
+            raise UserError("a prepared benchmark has its own images; leave the image folder away")
         return _samples(str(file), root, decode)
     path = Path(file).expanduser()
     if form == "custom":
         return _CustomFile(path, images, decode)
     if form == "cot":
         return _cot(path, images, decode)
-    image_folder = MeasuredImages(
-        Path(images) if images is not None else path.parent, decode=decode
-    )
+    image_folder = MeasuredImages(Path(images or path.parent), decode=decode)
     if form == "univg_r1_stage2":
         return _JsonFile(path, image_folder, _Stage2(image_folder).rows)
     reader = ConversationReader(
@@ -201,19 +203,19 @@ class _Stage2:
 
     def rows(self, value: Any, number: int, where: str) -> list[TrainingRow]:
         if not isinstance(value, Mapping):
-            raise RowError("invalid_row", f"{where}: is {describe(value)}; expected an object")
+            raise invalid_row(where, f"is {describe(value)}; expected an object")
         released = image_references(value, where)
         question = sound_text(value.get("question"), f"{where}: field 'question'")
         require_marks(question.count(IMAGE_MARK), len(released), where)
         if "answer" not in value:
-            raise RowError("invalid_row", f"{where}: no field 'answer'; it is {describe(value)}")
+            raise invalid_row(where, f"no field 'answer'; it is {describe(value)}")
         located = [self.image_folder.locate(reference, where) for reference in released]
         sizes = tuple(size for _, size in located)
         box = norm_box(value["answer"], "norm1000", sizes[0], where)
         simple = is_single_image(value, released, question, True, where)
         question = bare_question(question.replace(IMAGE_MARK, ""))
         if not question:
-            raise RowError("invalid_row", f"{where}: field 'question' holds no words")
+            raise invalid_row(where, "field 'question' holds no words")
         image = named_image(question, [RowTarget(None, box)], len(sizes))
         return [
             TrainingRow(
@@ -354,9 +356,6 @@ def _converted(
             for sample in item.convert()
         ]
     except ItemError as error:
-        kind: BadKind = "invalid_row"
-        if error.kind == "missing_image" or error.kind == "unreadable_image":
-            kind = error.kind
-        return RowError(kind, str(error))
+        return row_error(error)
     except RowError as error:
         return error

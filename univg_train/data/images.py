@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 from univg_eval.benchmarks.readers.common.release import ImageFolder, ItemError
 from univg_eval.errors import UserError
 from univg_eval.images.reading import ImageError, image_header, load_reference, split_reference
-from univg_train.data.rows import BadKind, RowError
+from univg_train.data.rows import BadKind, RowError, row_error
 
 __all__ = ["MeasuredImages"]
 
 _REMEMBERED = 1 << 16  # images; a row's own and those of the rows near it
-_KINDS: dict[str, BadKind] = {
-    "missing_image": "missing_image",
-    "unreadable_image": "unreadable_image",
-}
 
 
 class MeasuredImages:
@@ -28,14 +26,9 @@ class MeasuredImages:
     """
 
     def __init__(self, folder: Path, *, decode: bool = False) -> None:
-        """Look below `folder`.
+        """Look below `folder`; UserError if it is not there.
 
-        Args:
-            folder: where the images are.
-            decode: decode each image when it is measured, so that damaged pixels are found too.
-
-        Raises:
-            UserError: there is no such folder.
+        With `decode`, each image is decoded when it is measured: damaged pixels are found too.
         """
         self._folder = ImageFolder(folder)
         self._decode = decode
@@ -64,29 +57,21 @@ class MeasuredImages:
             RowError: ``missing_image``, ``unreadable_image``, or ``invalid_row`` for a path that
                 leads out of the folder.
         """
-        try:
+        with _named(where):
             reference = self._find(released)
-        except RowError as error:
-            raise RowError(error.kind, f"{where}: {error}") from error
-        return reference, self.measure(reference, where)
+            return reference, self._measured(reference)
 
     def measure(self, reference: str, where: str) -> tuple[int, int]:
-        """(width, height) as displayed of a reference below the folder.
-
-        Raises:
-            RowError: ``missing_image`` or ``unreadable_image``.
-        """
-        try:
+        """(width, height) as displayed of a reference below the folder; RowError as `locate`."""
+        with _named(where):
             return self._measured(reference)
-        except RowError as error:
-            raise RowError(error.kind, f"{where}: {error}") from error
 
     def _find_reference(self, released: str) -> str:
         try:
             name, frame = split_reference(released)
             reference = self._folder.find(name)
         except ItemError as error:
-            raise RowError(_KINDS.get(error.kind, "invalid_row"), str(error)) from error
+            raise row_error(error) from error
         except UserError as error:
             raise RowError("invalid_row", str(error)) from error
         return reference if frame is None else f"{reference}#frame={frame}"
@@ -97,8 +82,16 @@ class MeasuredImages:
             if frame is not None:
                 return load_reference(reference, self.folder).size
             return image_header(self.folder / name, decode=self._decode).size
-        except ImageError as error:
-            kind: BadKind = "missing_image" if error.missing else "unreadable_image"
-            raise RowError(kind, str(error)) from error
         except UserError as error:
-            raise RowError("unreadable_image", str(error)) from error
+            missing = isinstance(error, ImageError) and error.missing
+            kind: BadKind = "missing_image" if missing else "unreadable_image"
+            raise RowError(kind, str(error)) from error
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Put the row's name before its error: the same image may be that of other rows."""
+    try:
+        yield
+    except RowError as error:
+        raise RowError(error.kind, f"{where}: {error}") from error

@@ -41,7 +41,6 @@ _TELLING = 12
 _COCO = re.compile(r"coco_(?:train|val|test)\d{4}_(?=\d{12}\Z)")
 _MARKS = re.compile(r"<\|?(?:object_ref|box)_(?:start|end)\|?>")
 _WORDS = re.compile(r"\w+")
-_BLOCK = 1 << 20
 
 
 class LeakError(UserError):
@@ -65,12 +64,8 @@ class Leak:
     shared: str
 
 
-@dataclass(slots=True)
-class _Known:
-    """The samples behind one key."""
-
-    sample: str
-    n: int = 0
+_Known = dict[str, tuple[str, int]]
+"""By what is compared: the first sample that shows it, and how many do."""
 
 
 @dataclass(slots=True)
@@ -78,12 +73,12 @@ class LeakIndex:
     """What a set of evaluation samples shows. Made by `index_benchmarks`."""
 
     kinds: frozenset[str]
-    names: dict[str, _Known] = field(default_factory=dict)
+    names: _Known = field(default_factory=dict)
     sizes: set[int] = field(default_factory=set)
-    digests: dict[str, _Known] = field(default_factory=dict)
+    digests: _Known = field(default_factory=dict)
     image_sizes: set[Size] = field(default_factory=set)
-    pixels: dict[str, _Known] = field(default_factory=dict)
-    instructions: dict[str, _Known] = field(default_factory=dict)
+    pixels: _Known = field(default_factory=dict)
+    instructions: _Known = field(default_factory=dict)
 
     def add(self, sample: GroundingSample, root: Path) -> None:
         """Take a sample in; its files are read where bytes or pixels are compared."""
@@ -113,24 +108,21 @@ class LeakIndex:
             root: the folder that its image references are relative to.
         """
         leaks: list[Leak] = []
-        if known := self.instructions.get(normal_instruction(row.question)):
-            leaks.append(Leak("instruction", known.sample, known.n, row.question))
+
+        def look(kind: LeakKind, table: _Known, key: str, shared: str) -> None:
+            if key in table:
+                leaks.append(Leak(kind, *table[key], shared))
+
+        look("instruction", self.instructions, normal_instruction(row.question), row.question)
         for reference, size in zip(row.images, row.image_sizes, strict=True):
             name = split_reference(reference)[0]
-            if known := self.names.get(_tail(name)):
-                leaks.append(Leak("image_name", known.sample, known.n, reference))
+            look("image_name", self.names, _tail(name), reference)
             # Files of another length have other bytes, and need not be read.
             path = root / name
-            if (
-                self.sizes
-                and path.stat().st_size in self.sizes
-                and (known := self.digests.get(_file_digest(path)))
-            ):
-                leaks.append(Leak("image_bytes", known.sample, known.n, reference))
+            if self.sizes and path.stat().st_size in self.sizes:
+                look("image_bytes", self.digests, _file_digest(path), reference)
             if size in self.image_sizes:
-                known = self.pixels.get(_pixel_digest(reference, root)[1])
-                if known:
-                    leaks.append(Leak("image_pixels", known.sample, known.n, reference))
+                look("image_pixels", self.pixels, _pixel_digest(reference, root)[1], reference)
         return leaks
 
 
@@ -149,8 +141,7 @@ def benchmarks_to_check(
     if not found:
         raise UserError(
             f"no benchmark is prepared in {folder} to hold the training rows against; prepare "
-            "those that you will evaluate (`univg prepare mig_bench`), or go without the check "
-            "by data.check_leaks: []"
+            "those that you will evaluate (`univg prepare mig_bench`), or set data.check_leaks: []"
         )
     return found
 
@@ -201,9 +192,10 @@ def normal_instruction(text: str) -> str:
     return " ".join(_WORDS.findall(plain))
 
 
-def _note(table: dict[str, _Known], key: str, sample: str) -> None:
+def _note(table: _Known, key: str, sample: str) -> None:
     if key:
-        table.setdefault(key, _Known(sample)).n += 1
+        first, n = table.get(key, (sample, 0))
+        table[key] = (first, n + 1)
 
 
 def _tail(path: str) -> str:
@@ -217,11 +209,8 @@ def _tail(path: str) -> str:
 
 
 def _file_digest(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _pixel_digest(reference: str, root: Path) -> tuple[Size, str]:

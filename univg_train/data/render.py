@@ -29,7 +29,7 @@ LEFT_OUT: Mapping[str, str] = {
     "no_chain": "reasoning is to be learned, and the row has no chain of thought",
     "unknown_image": "the dialect writes pixels, and the row does not say of which image",
 }
-NOTHING = "There is no such object."
+NO_TARGET = "There is no such object."
 
 
 class LeftOut(Exception):  # noqa: N818 - no error: the row is sound, and has no use here
@@ -74,11 +74,8 @@ def make_rendering(
     Args:
         dialect: name of a dialect that gives boxes.
         style: None: ``think`` for the families trained with it, else ``direct``.
-        purpose: one of `PURPOSES`.
-        history: see `Rendering`.
-        single_images_direct: see `Rendering`.
-        min_pixels: smallest area of the model's resized input in this run.
-        max_pixels: largest area, likewise.
+        purpose, history, single_images_direct: see `Rendering`.
+        min_pixels, max_pixels: limits of the area of the model's resized input in this run.
 
     Raises:
         UserError: an unknown name, a dialect without boxes, impossible limits.
@@ -112,93 +109,49 @@ def render(row: TrainingRow, how: Rendering) -> dict[str, Any]:
     """
     if row.written_in not in (None, how.dialect):
         raise UserError(_other_dialect(row, how))
-    single = row.single_image and how.single_images_direct
-    style = "direct" if single else how.style
     if row.answers_by_text and (how.purpose == "grpo" or row.answer is None):
         raise LeftOut("no_box")
     if how.purpose == "grpo" and len(row.targets) > 1:
         raise LeftOut("several_targets")
-    input_sizes = (
-        [how.dialect.input_size(size) for size in row.image_sizes]
-        if how.dialect.needs_input_size
-        else None
-    )
+    writer = _Writer(row, how)
+    sizes = writer.input_sizes
     columns: dict[str, Any] = {
-        "prompt": _prompt(row, how, single, input_sizes),
+        "prompt": writer.prompt(),
         "solution": list(row.targets[0].box) if len(row.targets) == 1 else None,
         "targets": [{"image": t.image, "box": list(t.box)} for t in row.targets],
         "dialect": how.dialect.name,
-        "style": style,
-        "single_image": single,
+        "style": writer.style,
+        "single_image": writer.single,
         "source": row.source,
         "id": row.id,
         "target_image": row.target_image,
         "image_sizes": [list(size) for size in row.image_sizes],
-        "input_sizes": None if input_sizes is None else [list(size) for size in input_sizes],
+        "input_sizes": None if sizes is None else [list(size) for size in sizes],
     }
     if how.purpose == "sft":
-        text = _completion(row, how, style, input_sizes)
-        columns["completion"] = [{"role": "assistant", "content": [{"type": "text", "text": text}]}]
+        columns["completion"] = [_message("assistant", [_text(writer.completion())])]
     return columns
 
 
 def _other_dialect(row: TrainingRow, how: Rendering) -> str:
-    names = []
-    for dialect in (row.written_in, how.dialect):
+    def name(dialect: Dialect | None) -> str:
         assert dialect is not None
         limits = dialect.pixel_limits
-        names.append(dialect.name + (f" with {limits[0]} to {limits[1]} pixels" if limits else ""))
+        return dialect.name + (f" with {limits[0]} to {limits[1]} pixels" if limits else "")
+
     return (
-        f"row {row.id!r} is written in {names[0]}, and the model to be trained is to write "
-        f"{names[1]}; run `univg-train cot` again with that dialect and these limits (it requests "
-        "nothing again), or train with the row's own"
+        f"row {row.id!r} is written in {name(row.written_in)}, and the model is to write "
+        f"{name(how.dialect)}; run `univg-train cot` again with that (it requests nothing again), "
+        "or train with the row's own"
     )
 
 
-def _prompt(
-    row: TrainingRow, how: Rendering, single: bool, input_sizes: list[Size] | None
-) -> list[dict[str, Any]]:
-    prompted = _question(row, how, single, input_sizes)
-    messages: list[dict[str, Any]] = []
-    shown = 0
-    for turn in row.history if how.history else ():
-        question = _localized(turn.question, row, how, input_sizes)
-        content = _content(turn.n_images, question)
-        shown += _count_images(content)
-        messages.append({"role": "user", "content": content})
-        answer = _rewritten(turn.answer, row, how, input_sizes)
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    before = len(row.images) - shown - prompted.count(IMAGE_MARK)
-    messages.append({"role": "user", "content": _content(before, prompted)})
-    return messages
+def _message(role: str, content: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"role": role, "content": content}
 
 
-def _question(
-    row: TrainingRow, how: Rendering, single: bool, input_sizes: list[Size] | None
-) -> str:
-    """The text that follows the images, as the evaluation writes it.
-
-    A simple reference has UniVG-R1's prefix and no further request; of the style ``direct`` it is
-    an ordinary question.
-    """
-    if single and how.style == "think":
-        return SIMPLE_PREFIX + _localized(row.question, row, how, input_sizes)
-    if _needs_size(how) and _holds_box(row.question) and row.question_box_image is None:
-        _require_common_size(row)
-    return build_prompt(row.as_sample(), how.dialect, how.style, input_sizes=input_sizes)
-
-
-def _localized(text: str, row: TrainingRow, how: Rendering, input_sizes: list[Size] | None) -> str:
-    """A question's boxes in the dialect's own form."""
-    image = row.question_box_image or 0
-    if _needs_size(how) and _holds_box(text) and row.question_box_image is None:
-        _require_common_size(row)
-    return localize_question(
-        text,
-        how.dialect,
-        image_wh=row.image_sizes[image],
-        input_wh=input_sizes[image] if input_sizes else None,
-    )
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
 
 
 def _content(n_before: int, text: str) -> list[dict[str, Any]]:
@@ -208,61 +161,8 @@ def _content(n_before: int, text: str) -> list[dict[str, Any]]:
         if position:
             content.append({"type": "image"})
         if part:
-            content.append({"type": "text", "text": part})
+            content.append(_text(part))
     return content
-
-
-def _count_images(content: list[dict[str, Any]]) -> int:
-    return sum(block["type"] == "image" for block in content)
-
-
-# Completions
-
-
-def _completion(
-    row: TrainingRow, how: Rendering, style: str, input_sizes: list[Size] | None
-) -> str:
-    """What the model shall learn to say.
-
-    A released answer keeps its words, and its boxes are rewritten into the dialect. Reasoning is
-    ``<think>chain</think><answer>answer</answer>``, as UniVG-R1 puts it together.
-    """
-    if style == "think" and row.chain is None:
-        raise LeftOut("no_chain")
-    if row.answer is not None:
-        answer = _rewritten(row.answer, row, how, input_sizes)
-    else:
-        answer = _written(row, how, style, input_sizes)
-    if style != "think":
-        return answer
-    chain = _rewritten(row.chain or "", row, how, input_sizes)
-    return f"<think>{chain}</think><answer>{answer}</answer>"
-
-
-def _written(row: TrainingRow, how: Rendering, style: str, input_sizes: list[Size] | None) -> str:
-    """An answer for a row that has only a box: the image first where the model has to find it."""
-    if len(row.targets) > 1:
-        raise LeftOut("several_targets")
-    if not row.targets:
-        return NOTHING
-    (target,) = row.targets
-    text = _encoded(target, row, how, input_sizes)
-    if row.target_image is None and target.image is not None and len(row.images) > 1:
-        return f"It's in the {ordinal(target.image)} image. {text}"
-    return text
-
-
-def _encoded(
-    target: RowTarget, row: TrainingRow, how: Rendering, input_sizes: list[Size] | None
-) -> str:
-    if _needs_size(how) and target.image is None:
-        _require_common_size(row)
-    image = target.image or 0
-    return how.dialect.encode(
-        target.box,
-        image_wh=row.image_sizes[image],
-        input_wh=input_sizes[image] if input_sizes else None,
-    )
 
 
 _CANONICAL = "qwen2_vl"
@@ -270,43 +170,124 @@ _SAME_FORM = frozenset({"qwen2_vl", "migician", "univg_r1"})
 _MARKS = ("<|box_start|>", "<|box_end|>", "<|object_ref_start|>", "<|object_ref_end|>")
 
 
-def _rewritten(text: str, row: TrainingRow, how: Rendering, input_sizes: list[Size] | None) -> str:
-    """A released text with its boxes in the dialect; the Qwen2-VL family's own is not touched.
+class _Writer:
+    """Writes the texts of one row."""
 
-    A box lies on the image that the text names last before it, else on the one of the question.
-    """
-    if row.written_in is not None or how.dialect.name in _SAME_FORM:
+    def __init__(self, row: TrainingRow, how: Rendering) -> None:
+        self.row = row
+        self.how = how
+        self.single = row.single_image and how.single_images_direct
+        self.style = "direct" if self.single else how.style
+        self.input_sizes = (
+            [how.dialect.input_size(size) for size in row.image_sizes]
+            if how.dialect.needs_input_size
+            else None
+        )
+
+    def prompt(self) -> list[dict[str, Any]]:
+        row = self.row
+        messages: list[dict[str, Any]] = []
+        shown = 0
+        for turn in row.history if self.how.history else ():
+            content = _content(turn.n_images, self._localized(turn.question))
+            shown += sum(block["type"] == "image" for block in content)
+            messages.append(_message("user", content))
+            messages.append(_message("assistant", [_text(self._rewritten(turn.answer))]))
+        question = self._question()
+        before = len(row.images) - shown - question.count(IMAGE_MARK)
+        messages.append(_message("user", _content(before, question)))
+        return messages
+
+    def _question(self) -> str:
+        """The text that follows the images, as the evaluation writes it.
+
+        A simple reference has UniVG-R1's prefix and no further request; of the style ``direct``
+        it is an ordinary question.
+        """
+        row, how = self.row, self.how
+        if self.single and how.style == "think":
+            return SIMPLE_PREFIX + self._localized(row.question)
+        self._require_question_size(row.question)
+        return build_prompt(row.as_sample(), how.dialect, how.style, input_sizes=self.input_sizes)
+
+    def _localized(self, text: str) -> str:
+        """A question's boxes in the dialect's own form."""
+        self._require_question_size(text)
+        image_wh, input_wh = self._sizes_of(self.row.question_box_image)
+        return localize_question(text, self.how.dialect, image_wh=image_wh, input_wh=input_wh)
+
+    def completion(self) -> str:
+        """What the model shall learn to say.
+
+        A released answer keeps its words, and its boxes are rewritten into the dialect. Reasoning
+        is ``<think>chain</think><answer>answer</answer>``, as UniVG-R1 puts it together.
+        """
+        row, thinks = self.row, self.style == "think"
+        if thinks and row.chain is None:
+            raise LeftOut("no_chain")
+        answer = self._written() if row.answer is None else self._rewritten(row.answer)
+        if not thinks:
+            return answer
+        return f"<think>{self._rewritten(row.chain or '')}</think><answer>{answer}</answer>"
+
+    def _written(self) -> str:
+        """An answer for a row that has only a box: the image first if the model has to find it."""
+        row = self.row
+        if len(row.targets) > 1:
+            raise LeftOut("several_targets")
+        if not row.targets:
+            return NO_TARGET
+        (target,) = row.targets
+        text = self._encoded(target)
+        if row.target_image is None and target.image is not None and len(row.images) > 1:
+            return f"It's in the {ordinal(target.image)} image. {text}"
         return text
-    names = find_image_names(text, len(row.images))
-    parts: list[str] = []
-    end = 0
-    for start, stop, raw, _, _ in get_dialect(_CANONICAL).scan(text):
-        if raw is None or not all(0 <= v <= 1000 for v in raw):
-            continue
-        if raw[0] >= raw[2] or raw[1] >= raw[3]:
-            continue
-        x1, y1, x2, y2 = (v / 1000 for v in raw)
-        named = [image for _, at, image in names if at <= start]
-        image = named[-1] if named else row.target_image
-        if image is None and len(row.targets) == 1:
-            image = row.targets[0].image
-        parts.append(text[end:start])
-        parts.append(_encoded(RowTarget(image, (x1, y1, x2, y2)), row, how, input_sizes))
-        end = stop
-    rewritten = "".join([*parts, text[end:]])
-    for mark in _MARKS:
-        rewritten = rewritten.replace(mark, "")
-    return rewritten
 
+    def _rewritten(self, text: str) -> str:
+        """A released text with its boxes in the dialect; the Qwen2-VL family's own is not touched.
 
-def _needs_size(how: Rendering) -> bool:
-    return how.dialect.needs_image_size or how.dialect.needs_input_size
+        A box lies on the image that the text names last before it, else on the one of the question.
+        """
+        row = self.row
+        if row.written_in is not None or self.how.dialect.name in _SAME_FORM:
+            return text
+        names = find_image_names(text, len(row.images))
+        parts: list[str] = []
+        end = 0
+        for start, stop, raw, _, _ in get_dialect(_CANONICAL).scan(text):
+            if raw is None or not all(0 <= v <= 1000 for v in raw):
+                continue
+            if raw[0] >= raw[2] or raw[1] >= raw[3]:
+                continue
+            x1, y1, x2, y2 = (v / 1000 for v in raw)
+            named = [image for _, at, image in names if at <= start]
+            image = named[-1] if named else row.target_image
+            if image is None and len(row.targets) == 1:
+                image = row.targets[0].image
+            parts += [text[end:start], self._encoded(RowTarget(image, (x1, y1, x2, y2)))]
+            end = stop
+        rewritten = "".join([*parts, text[end:]])
+        for mark in _MARKS:
+            rewritten = rewritten.replace(mark, "")
+        return rewritten
 
+    def _encoded(self, target: RowTarget) -> str:
+        if target.image is None:
+            self._require_common_size()
+        image_wh, input_wh = self._sizes_of(target.image)
+        return self.how.dialect.encode(target.box, image_wh=image_wh, input_wh=input_wh)
 
-def _holds_box(text: str) -> bool:
-    return "<|box_start|>" in text
+    def _sizes_of(self, image: int | None) -> tuple[Size, Size | None]:
+        """(width, height) of an image and of the model's input; None: all have the same."""
+        index = image or 0
+        return self.row.image_sizes[index], self.input_sizes[index] if self.input_sizes else None
 
+    def _require_question_size(self, text: str) -> None:
+        if "<|box_start|>" in text and self.row.question_box_image is None:
+            self._require_common_size()
 
-def _require_common_size(row: TrainingRow) -> None:
-    if len(set(row.image_sizes)) > 1:
-        raise LeftOut("unknown_image")
+    def _require_common_size(self) -> None:
+        dialect = self.how.dialect
+        needed = dialect.needs_image_size or dialect.needs_input_size
+        if needed and len(set(self.row.image_sizes)) > 1:
+            raise LeftOut("unknown_image")

@@ -6,12 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from univg_eval.benchmarks.readers.common.release import ItemError
 from univg_eval.boxes import Box
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample
 
-__all__ = ["BAD_KINDS", "IMAGE_MARK", "BadKind", "RowError", "RowTarget", "TrainingRow", "Turn"]
+__all__ = [
+    "BAD_KINDS",
+    "IMAGE_MARK",
+    "BadKind",
+    "RowError",
+    "RowTarget",
+    "TrainingRow",
+    "Turn",
+    "invalid_row",
+    "row_error",
+]
 
 IMAGE_MARK = "<image>"
 """Where an image stands in a text, as in LLaMA-Factory's and VLM-R1's files."""
@@ -39,25 +50,29 @@ class RowError(UserError):
         self.kind: BadKind = kind
 
 
-class RowTarget(NamedTuple):
-    """A true object.
+def invalid_row(where: str, what: str) -> RowError:
+    """The error of a row whose fields do not fit."""
+    return RowError("invalid_row", f"{where}: {what}")
 
-    Attributes:
-        image: 0-based; None where neither question nor answer says.
-        box: xyxy_norm, valid.
-    """
+
+def row_error(error: ItemError) -> RowError:
+    """A fault that a reader of the evaluation finds, as one of a row."""
+    if error.kind == "missing_image" or error.kind == "unreadable_image":
+        return RowError(error.kind, str(error))
+    return RowError("invalid_row", str(error))
+
+
+class RowTarget(NamedTuple):
+    """A true object: its image (0-based; None: not said) and valid box, xyxy_norm."""
 
     image: int | None
     box: Box
 
 
 class Turn(NamedTuple):
-    """An earlier question of the same conversation.
+    """An earlier question of the same conversation, and its answer as released.
 
-    Attributes:
-        n_images: images that stand before its text.
-        question: with `IMAGE_MARK` where an image stands inside.
-        answer: as released.
+    `n_images` stand before its text; `IMAGE_MARK` is where one stands inside.
     """
 
     n_images: int
@@ -106,9 +121,7 @@ class TrainingRow:
 
     def as_sample(self) -> GroundingSample:
         """Question and images in the schema of the evaluation, for its functions; no targets."""
-        extra = {}
-        if self.question_box_image is not None:
-            extra["question_box_image"] = self.question_box_image
+        box_image = self.question_box_image
         return GroundingSample(
             id=self.id,
             benchmark="training",
@@ -121,5 +134,5 @@ class TrainingRow:
             targets=(),
             image_is_given=self.target_image is not None,
             cluster=self.id,
-            extra=extra,
+            extra={} if box_image is None else {"question_box_image": box_image},
         )

@@ -66,17 +66,13 @@ def iter_elements(path: Path, *, chunk_size: int = 1 << 20) -> Iterator[Element]
     """
     try:
         with path.open("rb") as file:
-            head = file.read(max(chunk_size, 4))
+            head = file.read(4)
             if head.startswith((b"\xff\xfe", b"\xfe\xff")):
                 raise UserError(f"{path}: is UTF-16; save it as UTF-8")
             start = len(_UTF8_MARK) if head.startswith(_UTF8_MARK) else 0
-            while start + 1 < len(head) and head[start] in _BLANK:
-                start += 1
             file.seek(start)
-            first = file.read(1)
-            while first and first in _BLANK:
+            while (first := file.read(1)) and first in _BLANK:
                 start += 1
-                first = file.read(1)
             if not first:
                 raise UserError(f"{path}: is empty; expected a JSON list, or JSON Lines")
             if first == b"[":
@@ -121,8 +117,7 @@ def _list_elements(path: Path, file: BinaryIO, start: int, chunk_size: int) -> I
             if not chunk:
                 raise UserError(
                     f"{path}: breaks off at byte {offset + len(buffer)}, within row {number}; "
-                    "expected a JSON list that ends with ']'. If its download broke off, fetch it "
-                    "again"
+                    "expected ']' at the end. If its download broke off, fetch it again"
                 )
             buffer = buffer[begin:] + chunk
             offset, position, begin = offset + begin, searched - begin, 0
@@ -153,13 +148,9 @@ def _is_open_string(match: re.Match[bytes]) -> bool:
     text = match[0]
     if text[:1] != b'"':
         return False
-    return len(text) < 2 or text[-1:] != b'"' or _ends_in_escape(text)
-
-
-def _ends_in_escape(text: bytes) -> bool:
-    """Whether the last quote of a match is an escaped one: an odd number of backslashes."""
+    # The last quote may be an escaped one, behind an odd number of backslashes.
     backslashes = len(text[:-1]) - len(text[:-1].rstrip(b"\\"))
-    return backslashes % 2 == 1
+    return len(text) < 2 or text[-1:] != b'"' or backslashes % 2 == 1
 
 
 def _require_end(path: Path, file: BinaryIO, rest: bytes, offset: int, token: bytes) -> None:
@@ -183,6 +174,6 @@ def _require_end(path: Path, file: BinaryIO, rest: bytes, offset: int, token: by
 def _require_length(path: Path, length: int, what: str) -> None:
     if length > LONGEST_ELEMENT:
         raise UserError(
-            f"{path}: {what} has more than {LONGEST_ELEMENT >> 20} MiB; a quote or a bracket of "
-            "it, or of the one before, is probably missing"
+            f"{path}: {what} has more than {LONGEST_ELEMENT >> 20} MiB; is a quote or a bracket "
+            "missing in it, or in the one before?"
         )
