@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise, product
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -127,36 +127,6 @@ def test_score_interval_holds_its_estimate_and_mirrors(pair: tuple[int, int], da
     assert interval.low == pytest.approx(-mirrored.high, abs=1e-9)
 
 
-def pairs(n: int, only_a: float, only_b: float) -> list[tuple[int, int, float]]:
-    """All counts of the two kinds of pairs that differ, with their probability."""
-    rest = 1 - only_a - only_b
-    return [
-        (i, j, math.comb(n, i) * math.comb(n - i, j) * only_a**i * only_b**j * rest ** (n - i - j))
-        for i, j in product(range(n + 1), repeat=2)
-        if i + j <= n
-    ]
-
-
-@pytest.mark.parametrize(
-    ("only_a", "only_b"), [(0.02, 0.08), (0.05, 0.05), (0.1, 0.3), (0.2, 0.2), (0.02, 0.02)]
-)
-def test_score_interval_covers_and_mcnemar_keeps_its_size_by_enumeration(
-    only_a: float, only_b: float
-) -> None:
-    covered = size = 0.0
-    for i, j, probability in pairs(40, only_a, only_b):
-        if probability < 1e-9:
-            continue
-        interval = paired_share_interval(i, j, 40)
-        covered += probability * (interval.low <= only_b - only_a <= interval.high)
-        size += probability * (mcnemar_test(i, j) < 0.05)
-    # With 1.6 pairs that differ on average (0.02 and 0.02) no honest interval leaves out 0 in one
-    # draw of twenty; wherever there are more, it is within two points of nominal.
-    assert 0.93 <= covered <= (0.995 if only_a + only_b < 0.05 else 0.975)
-    if only_a == only_b:
-        assert size <= 0.05
-
-
 # --- paired bootstrap ----------------------------------------------------------------------------
 
 
@@ -177,19 +147,11 @@ def test_bootstrap_of_many_pairs_is_the_normal_interval() -> None:
     assert drawn.high == pytest.approx(drawn.estimate + 1.96 * error, abs=0.06 * error)
 
 
-def test_bootstrap_has_a_width_where_nothing_differs() -> None:
-    drawn = paired_bootstrap({"a": [0.0] * 40, "b": [0.0] * 40})
-    for interval in (drawn.macro, drawn.micro, *drawn.tasks.values()):
-        assert interval.low < 0 < interval.high
-    # Rule of three: what happens in 7.2 % of pairs stays unseen in 40 of them once in twenty times.
-    assert drawn.tasks["a"].high >= 0.072
-    assert drawn.macro.high >= 0.036
-
-
 def test_unseen_pairs_are_two_however_many_tasks_there_are() -> None:
+    # Nothing differs, and no interval has width 0: what happens in 7.5 % of 40 pairs stays unseen.
     drawn = paired_bootstrap({str(t): [0.0] * 40 for t in range(10)})
     limit = stats.skellam.ppf(0.975, 1, 1)
-    assert drawn.macro.high == pytest.approx(limit / 400)
+    assert (drawn.macro.low, drawn.macro.high) == pytest.approx((-limit / 400, limit / 400))
     assert drawn.micro.high == pytest.approx(limit / 400)
     assert drawn.tasks["3"].high == pytest.approx(limit / 40)
 
@@ -320,28 +282,6 @@ def test_values_of_one_sample_keep_together_with_few_clusters() -> None:
     both = [(a + b) / 2 for a, b in zip(rare, even, strict=True)]
     draws = macro_draws([{"a": rare}, {"a": even}, {"a": both}], resamples=200)
     assert draws[:, :2].mean(axis=1) == pytest.approx(draws[:, 2])
-
-
-def test_macro_coverage_where_one_cluster_is_half_of_a_task() -> None:
-    rng = np.random.default_rng(4)
-    runs, tasks = 200, 8
-    group = np.array([0] * 20 + list(range(1, 21)))
-    clusters = {str(t): [(t, int(i)) for i in group] for t in range(tasks)}
-    covered = 0
-    for run in range(runs):
-        # Nine in ten samples go like their cluster.
-        own = np.where(
-            rng.random((2, tasks, 40)) < 0.9,
-            rng.random((2, tasks, 21))[:, :, group],
-            rng.random((2, tasks, 40)),
-        )
-        change = (own[1] < 0.5).astype(float) - (own[0] < 0.4)
-        drawn = paired_bootstrap(
-            {str(t): change[t].tolist() for t in range(tasks)}, clusters, resamples=400, seed=run
-        ).macro
-        covered += drawn.low <= 0.1 <= drawn.high
-    # Without the share of the large cluster taken into account it was 73 %.
-    assert 0.90 <= covered / runs <= 0.985
 
 
 @pytest.mark.parametrize(
