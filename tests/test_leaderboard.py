@@ -318,13 +318,17 @@ def test_strict_shows_comparable_rows_and_says_why_others_are_not() -> None:
     assert reasons == ["other-fingerprint", "other-protocol (migician; the reference: univg)"]
 
 
-def test_overlapping_neighbours_are_named() -> None:
-    near = one(
-        [record("x", {"a": [1.0, 0.0] * 5}), record("y", {"a": [1.0, 0.0] * 4 + [0.0, 0.0]})]
-    )
-    assert any("ranks 1 and 2 overlap" in note and "univg compare" in note for note in near.notes)
-    far = one([record("x", {"a": [1.0] * 50}), record("y", {"a": [0.0] * 50})])
-    assert not has_note(far, "overlap")
+@pytest.mark.parametrize(
+    ("x", "y", "overlap"),
+    [
+        ([1, 0] * 5, [1, 0] * 4 + [0, 0], True),
+        ([1] * 50, [0] * 50, False),
+        ([1, 0] * 5, [1, 0] * 5, False),  # equal ranks are no neighbours
+    ],
+)
+def test_overlapping_neighbours_are_named(x: list[int], y: list[int], overlap: bool) -> None:
+    board = one(named({"x": x, "y": y}))
+    assert has_note(board, "ranks 1 and 2 overlap") == has_note(board, "overlap") == overlap
 
 
 # Mistakes
