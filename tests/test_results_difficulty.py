@@ -319,13 +319,11 @@ def _write(work: Path, job: plan.Job, accuracy: float) -> None:
 
 
 def test_paired_differences_go_seed_by_seed() -> None:
+    # Differences of 2, 4, 3 and 3 points: mean 3, standard deviation sqrt(2/3).
+    gains = {4: 3, 1: 2, 3: 3, 2: 4}
     results = {
         "none": [_result(seed, 0.5 + seed / 100) for seed in range(1, 5)],
-        # Differences of 2, 4, 3 and 3 points: mean 3, standard deviation sqrt(2/3).
-        "exp_normalised": [
-            _result(seed, 0.5 + seed / 100 + extra / 100)
-            for seed, extra in ((4, 3), (1, 2), (3, 3), (2, 4))
-        ],
+        "exp_normalised": [_result(seed, 0.5 + (seed + g) / 100) for seed, g in gains.items()],
     }
     test = summary_module.paired(results, "exp_normalised")
     half = 3.182446 * math.sqrt(2 / 3) / 2  # t of 3 degrees of freedom at 97.5 %
@@ -358,16 +356,12 @@ def test_corrected_p_values_leave_the_primary_contrast_out_of_its_family() -> No
 
 
 def test_what_training_saw_is_a_mean_over_seeds_and_prompts() -> None:
-    curve = {f"share_{low}_{high}": [0.25] + [0.0] * 19 for low, high in
-             ((0.2, 0.4), (0.4, 0.6), (0.6, 0.8))}  # fmt: skip
+    curve = {f"share_{share}": [0.25] + [0.0] * 19 for share in ("0.2_0.4", "0.4_0.6", "0.6_0.8")}
     curve |= {"share_0.8_1.0": [0.0] * 10 + [0.5] * 10, "no_spread": [0.1] * 20}
-    seen = summary_module._training(
-        [{"curve": curve | {"grad_norm": [norm] * 20}} for norm in (0.5, 1.5)]
-    )
-    assert seen == pytest.approx(
-        {"clipped": 0.5, "medium_at_start": 0.75, "easy_first": 0, "easy_last": 0.5,
-         "no_spread": 0.1}
-    )  # fmt: skip
+    results = [{"curve": curve | {"grad_norm": [norm] * 20}} for norm in (0.5, 1.5)]
+    expected = {"clipped": 0.5, "medium_at_start": 0.75, "no_spread": 0.1}
+    expected |= {"easy_first": 0, "easy_last": 0.5}
+    assert summary_module._training(results) == pytest.approx(expected)
 
 
 def test_a_rate_is_chosen_by_the_mean_of_the_tuning_seeds(tmp_path: Path) -> None:
