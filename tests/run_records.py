@@ -112,14 +112,14 @@ def record_of(
     """The record of a run that answered `texts`, by id, to the samples as it was shown them.
 
     Args:
-        samples: as shown; those without a text were not asked.
+        samples: as shown; those without a text were not prompted.
         everything: the prepared set, where that is another one.
         settings: control and media, where they are not the default.
     """
     whole = samples if everything is None else everything
-    asked = [sample for sample in samples if sample.id in texts]
-    responses = [Response(texts[s.id], image_sizes=s.image_sizes, prompt="?") for s in asked]
-    scores = score_samples(asked, responses, get_dialect(dialect), protocol=protocol)
+    prompted = [sample for sample in samples if sample.id in texts]
+    responses = [Response(texts[s.id], image_sizes=s.image_sizes, prompt="?") for s in prompted]
+    scores = score_samples(prompted, responses, get_dialect(dialect), protocol=protocol)
     control, media = settings.get("control", "none"), settings.get("media", "images")
     return make_record(
         path,
@@ -148,8 +148,8 @@ def record_of(
                 "skipped": 0,
                 "revision": None,
             },
-            "n": len(asked),
-            "complete": len(asked) == len(samples),
+            "n": len(prompted),
+            "complete": len(prompted) == len(samples),
             "excluded": sum(score.excluded for score in scores),
             "results": aggregate(scores),
             "wall_time_s": None,
@@ -157,7 +157,7 @@ def record_of(
         },
         responses=[
             response_line(whole[0].benchmark, sample, response)
-            for sample, response in zip(asked, responses, strict=True)
+            for sample, response in zip(prompted, responses, strict=True)
         ],
         scores=scores,
     )
