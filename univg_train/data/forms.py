@@ -123,7 +123,7 @@ def open_form(
         return _cot(path, images, decode)
     image_folder = MeasuredImages(Path(images or path.parent), decode=decode)
     if form == "univg_r1_stage2":
-        return _JsonFile(path, image_folder, _Stage2(image_folder).rows)
+        return _JsonFile(path, image_folder, partial(_stage2_rows, image_folder))
     reader = ConversationReader(
         form,
         image_folder,
@@ -191,45 +191,42 @@ def _state(status: os.stat_result) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-@dataclass(frozen=True, slots=True)
-class _Stage2:
+def _stage2_rows(
+    image_folder: MeasuredImages, value: Any, number: int, where: str
+) -> list[TrainingRow]:
     """``{"images": […], "question": "<image>…", "answer": [x1, y1, x2, y2]}``, 0-1000.
 
     Source: AMAP-ML/UniVG-R1, ``grpo_univg.py``, which removes the marks from the question and puts
     all images before it.
     """
-
-    image_folder: MeasuredImages
-
-    def rows(self, value: Any, number: int, where: str) -> list[TrainingRow]:
-        if not isinstance(value, Mapping):
-            raise invalid_row(where, f"is {describe(value)}; expected an object")
-        released = image_references(value, where)
-        question = sound_text(value.get("question"), f"{where}: field 'question'")
-        require_marks(question.count(IMAGE_MARK), len(released), where)
-        if "answer" not in value:
-            raise invalid_row(where, f"no field 'answer'; it is {describe(value)}")
-        located = [self.image_folder.locate(reference, where) for reference in released]
-        sizes = tuple(size for _, size in located)
-        box = norm_box(value["answer"], "norm1000", sizes[0], where)
-        simple = is_single_image(value, released, question, True, where)
-        question = bare_question(question.replace(IMAGE_MARK, ""))
-        if not question:
-            raise invalid_row(where, "field 'question' holds no words")
-        image = named_image(question, [RowTarget(None, box)], len(sizes))
-        return [
-            TrainingRow(
-                id=f"univg_r1_stage2-{number:06d}",
-                source="univg_r1_stage2",
-                images=tuple(reference for reference, _ in located),
-                image_sizes=sizes,
-                question=question,
-                targets=(RowTarget(image, box),),
-                single_image=simple,
-                target_image=image,
-                question_box_image=0 if len(sizes) == 1 else None,
-            )
-        ]
+    if not isinstance(value, Mapping):
+        raise invalid_row(where, f"is {describe(value)}; expected an object")
+    released = image_references(value, where)
+    question = sound_text(value.get("question"), f"{where}: field 'question'")
+    require_marks(question.count(IMAGE_MARK), len(released), where)
+    if "answer" not in value:
+        raise invalid_row(where, f"no field 'answer'; it is {describe(value)}")
+    located = [image_folder.locate(reference, where) for reference in released]
+    sizes = tuple(size for _, size in located)
+    box = norm_box(value["answer"], "norm1000", sizes[0], where)
+    simple = is_single_image(value, released, question, True, where)
+    question = bare_question(question.replace(IMAGE_MARK, ""))
+    if not question:
+        raise invalid_row(where, "field 'question' holds no words")
+    image = named_image(question, [RowTarget(None, box)], len(sizes))
+    return [
+        TrainingRow(
+            id=f"univg_r1_stage2-{number:06d}",
+            source="univg_r1_stage2",
+            images=tuple(reference for reference, _ in located),
+            image_sizes=sizes,
+            question=question,
+            targets=(RowTarget(image, box),),
+            single_image=simple,
+            target_image=image,
+            question_box_image=0 if len(sizes) == 1 else None,
+        )
+    ]
 
 
 def _cot(path: Path, images: str | os.PathLike[str] | None, decode: bool) -> _JsonFile:
@@ -264,21 +261,17 @@ def _samples(benchmark: str, root: str | os.PathLike[str] | None, decode: bool) 
     load_manifest(benchmark, root)  # says how to prepare it
     image_folder = MeasuredImages(data_root(root), decode=decode)
     path = benchmark_dir(benchmark, root) / SAMPLES_FILE
-    return _JsonFile(path, image_folder, _Samples(image_folder).rows)
+    return _JsonFile(path, image_folder, partial(_sample_rows, image_folder))
 
 
-@dataclass(frozen=True, slots=True)
-class _Samples:
-    """Rows of a prepared benchmark."""
-
-    image_folder: MeasuredImages
-
-    def rows(self, value: Any, number: int, where: str) -> list[TrainingRow]:
-        try:
-            sample = GroundingSample.from_dict(value, where=where)
-        except UserError as error:
-            raise RowError("invalid_row", str(error)) from error
-        return [_row_of_sample(sample, self.image_folder, where)]
+def _sample_rows(
+    image_folder: MeasuredImages, value: Any, number: int, where: str
+) -> list[TrainingRow]:
+    try:
+        sample = GroundingSample.from_dict(value, where=where)
+    except UserError as error:
+        raise RowError("invalid_row", str(error)) from error
+    return [_row_of_sample(sample, image_folder, where)]
 
 
 def _row_of_sample(

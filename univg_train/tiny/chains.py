@@ -1,25 +1,24 @@
-"""Chains of thought for generated questions, written by rules from the scenes themselves.
+"""Chains of thought for generated samples, written by rules from the scenes themselves.
 
 A chain says what is seen in the images that have to be compared, from left to right and with its
 labels, or what is shown apart (alone, in a red box, as a region), and then which object is meant
-and why. It holds no coordinates: where the object is, is the answer's
-to say. Every chain keeps the rules that a teacher's chains are held against (`cot_rules`).
+and why. It holds no coordinates, and keeps the rules for a teacher's chains (`cot.rules`).
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
+from univg_eval.benchmarks.readers.common.release import ordinal
 from univg_eval.benchmarks.synthetic.mini import MiniItem, Scene, SceneObject
 from univg_eval.boxes import Box
 from univg_train.tiny.data import answer_text
 
 __all__ = ["chain_answer", "chain_reply", "write_chain"]
 
-_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 _EXTREME = re.compile(r"\b(furthest to the (?:left|right)|highest|lowest)\b")
 _DIRECTION = re.compile(r"\bmoves (to the (?:left|right)|up|down)\b")
 # (axis, sign) of a side, and by how much of the image centres must differ for it to hold: the
@@ -64,7 +63,7 @@ def _seen(item: MiniItem, image: int) -> str:
     objects = _names(_across(item.scenes[image]))
     if item.image_count == 1:
         return f"Left to right: {objects}."
-    return f"{_ORDINALS[image].capitalize()} {'frame' if item.video else 'image'}: {objects}."
+    return f"{ordinal(image).capitalize()} {'frame' if item.video else 'image'}: {objects}."
 
 
 def _all_seen(item: MiniItem) -> str:
@@ -88,10 +87,10 @@ def _centre(box: Box) -> tuple[float, float]:
 # -- one image ----------------------------------------------------------------------------------
 
 
-def _extreme(item: MiniItem) -> str:
-    found = _EXTREME.search(item.instruction)
-    assert found is not None  # its templates all hold the word
-    return f"The {item.label} is {found[1]}."
+def _found(pattern: re.Pattern[str], item: MiniItem) -> str:
+    match = pattern.search(item.instruction)
+    assert match is not None  # its templates all hold the word
+    return match[1]
 
 
 def _largest_beside(item: MiniItem) -> str:
@@ -107,7 +106,7 @@ def _largest_beside(item: MiniItem) -> str:
 
 def _same(item: MiniItem, by: str) -> str:
     """The guide is the one other object that shares the target's colour (or shape)."""
-    guide = next(obj for obj in _others(item) if _part(obj.label, by) == _part(item.label, by))
+    guide = _alike(_others(item), item, by)
     word = item.knobs["guide"]
     word = "the largest" if word == "largest" else word
     return f"The {guide.label} is {word}. The {item.label} has the same {by}."
@@ -118,14 +117,15 @@ def _part(label: str, by: str) -> str:
     return color if by == "color" else shape
 
 
+def _alike(objects: Iterable[SceneObject], item: MiniItem, by: str) -> SceneObject:
+    """The first object of the target's colour (or shape)."""
+    return next(obj for obj in objects if _part(obj.label, by) == _part(item.label, by))
+
+
 def _odd(item: MiniItem, by: str) -> str:
     ((shared, _),) = Counter(_part(obj.label, by) for obj in _others(item)).most_common(1)
     rest = shared if by == "color" else f"of the shape {shared}"
     return f"The others are {rest}. The {item.label} is not."
-
-
-def _neither(item: MiniItem) -> str:
-    return f"The {item.label} is neither {item.knobs['color']} nor a {item.knobs['shape']}."
 
 
 _REASONS: Mapping[str, Callable[[MiniItem], str]] = MappingProxyType(
@@ -133,13 +133,15 @@ _REASONS: Mapping[str, Callable[[MiniItem], str]] = MappingProxyType(
         "odd_one_out": lambda item: f"The others are alike. The {item.label} is not.",
         "largest": lambda item: f"The {item.label} is the largest.",
         "smallest": lambda item: f"The {item.label} is the smallest.",
-        "extreme": _extreme,
+        "extreme": lambda item: f"The {item.label} is {_found(_EXTREME, item)}.",
         "largest_beside": _largest_beside,
         "falls": lambda item: f"Nothing is below the {item.label}.",
         "nearest": lambda item: f"The {item.label} is nearest to the {item.knobs['named']}.",
         "same_color": lambda item: _same(item, "color"),
         "same_shape": lambda item: _same(item, "shape"),
-        "neither": _neither,
+        "neither": lambda item: (
+            f"The {item.label} is neither {item.knobs['color']} nor a {item.knobs['shape']}."
+        ),
         "odd_color": lambda item: _odd(item, "color"),
         "odd_shape": lambda item: _odd(item, "shape"),
     }
@@ -159,7 +161,7 @@ def _llmseg(item: MiniItem) -> str:
 
 
 def _common_object(item: MiniItem) -> str:
-    where = _ORDINALS[item.target_image]
+    where = ordinal(item.target_image)
     return f"{_all_seen(item)} The {item.label} of the {where} image is in all."
 
 
@@ -178,7 +180,7 @@ def _followed(item: MiniItem) -> str:
 
 
 def _region(item: MiniItem) -> str:
-    region = _ORDINALS[item.knobs["asked_crop"]].capitalize()
+    region = ordinal(item.knobs["asked_crop"]).capitalize()
     return f"{region} region: {item.label}. {_it_is(item)}"
 
 
@@ -188,7 +190,7 @@ def _refer_grounding(item: MiniItem) -> str:
 
 def _it_is(item: MiniItem) -> str:
     """What has been shown apart, found again in the target's image."""
-    where = f"the {_ORDINALS[item.target_image]} image"
+    where = f"the {ordinal(item.target_image)} image"
     alike = [obj for obj in _across(item.scenes[item.target_image]) if obj.label == item.label]
     if len(alike) == 1:
         return f"It is the {item.label} of {where}."
@@ -198,20 +200,18 @@ def _it_is(item: MiniItem) -> str:
 
 
 def _group_grounding(item: MiniItem) -> str:
-    where = _ORDINALS[item.target_image]
+    where = ordinal(item.target_image)
     return f"{_all_seen(item)} The {where} image shows {item.knobs['phrase']}."
 
 
 def _reasoning(item: MiniItem) -> str:
-    kind = item.knobs["kind"]
+    kind, objects = item.knobs["kind"], item.scenes[0].objects
     clue, why = "", f"The {item.label} is new."
     if kind == "odd_color":
-        odd = next(o for o in item.scenes[0].objects if _same_part(o, item, "color"))
-        clue = f" The {odd.label} has another shape."
+        clue = f" The {_alike(objects, item, 'color').label} has another shape."
         why = f"The {item.label} has its color."
     elif kind == "largest_shape":
-        large = next(o for o in item.scenes[0].objects if _same_part(o, item, "shape"))
-        clue = f" The {large.label} is the largest."
+        clue = f" The {_alike(objects, item, 'shape').label} is the largest."
         why = f"The {item.label} has its shape."
     elif kind == "majority_color":
         color = _part(item.label, "color")
@@ -220,30 +220,20 @@ def _reasoning(item: MiniItem) -> str:
     return f"{_seen(item, 0)}{clue} {_seen(item, 1)} {why}"
 
 
-def _same_part(obj: SceneObject, item: MiniItem, by: str) -> bool:
-    return _part(obj.label, by) == _part(item.label, by)
-
-
 def _correspondence(item: MiniItem) -> str:
     use = "is held" if item.knobs["part"] == "grip" else "does the work"
     shown = _marked(item).label
     return f"In the red box the {shown} {use}. {_seen(item, 1)} The {item.label} {use} too."
 
 
-# -- films --------------------------------------------------------------------------------------
-
-
-def _moves_to(item: MiniItem) -> str:
-    found = _DIRECTION.search(item.instruction)
-    assert found is not None  # its templates all hold the word
-    return f"moves {found[1]}"
+# -- videos -------------------------------------------------------------------------------------
 
 
 _EVENTS: Mapping[str, Callable[[MiniItem], str]] = MappingProxyType(
     {
         "moves": lambda item: "moves",
         "rests": lambda item: "does not move",
-        "moves_to": _moves_to,
+        "moves_to": lambda item: f"moves {_found(_DIRECTION, item)}",
         "disappears": lambda item: "disappears later",
         "grows": lambda item: "grows",
         "shrinks": lambda item: "shrinks",
@@ -256,7 +246,7 @@ _EVENTS: Mapping[str, Callable[[MiniItem], str]] = MappingProxyType(
 """What happens to the target, by the kind of question."""
 
 
-def _film(item: MiniItem) -> str:
+def _video(item: MiniItem) -> str:
     event = _EVENTS[item.knobs["kind"]](item)
     return f"{_seen(item, item.target_image)} The {item.label} {event}."
 
@@ -276,7 +266,7 @@ _WRITERS: Mapping[str, Callable[[MiniItem], str]] = MappingProxyType(
         "lisa_val": _by_kind,
         "lisa_test": _by_kind,
         "llmseg": _llmseg,
-        "reasonvos": _film,
-        "revos": _film,
+        "reasonvos": _video,
+        "revos": _video,
     }
 )

@@ -59,11 +59,11 @@ def export_checkpoint(
         stored.load_state_dict(model.state_dict())
         stored.to(torch.bfloat16).save_pretrained(new)
         build_processor(shape, tokenizer).save_pretrained(new)
-        _declare_float32(new / "config.json")
+        _set_float32(new / "config.json")
         (new / "README.md").write_text(_card(model, facts), encoding="utf-8")
 
 
-def _declare_float32(path: Path) -> None:
+def _set_float32(path: Path) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
 
     def set_dtype(node: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from univg_eval.benchmarks.readers.common.release import ordinal
 from univg_eval.benchmarks.synthetic.mini import (
     TASKS,
     MiniItem,
@@ -56,7 +57,6 @@ DIALECT = get_dialect("qwen2_vl")
 PROMPT_SUFFIX = f" {DIALECT.prompt_suffix}"
 """What the direct prompt puts behind a question."""
 
-_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 _NTH = ("1st", "2nd", "3rd", "4th", "5th", "6th")
 _UINT8 = npt.NDArray[np.uint8]
 # Rendered larger and reduced, as an evaluated image is: edges get the same softness.
@@ -107,7 +107,7 @@ def answer_text(label: str, box: Box, *, image: int | None = None) -> str:
         box: xyxy_norm.
         image: 0-based image that the answer has to name, None where the question names it.
     """
-    lead = "" if image is None else f"It's in the {_ORDINALS[image]} image. "
+    lead = "" if image is None else f"It's in the {ordinal(image)} image. "
     return lead + DIALECT.encode(_on_lattice(box), label=label)
 
 
@@ -124,18 +124,10 @@ def prefix_text(n_images: int, tokens_per_image: int) -> str:
     )
 
 
-def _image_words(index: int, noun: str, rng: random.Random) -> str:
-    ways = [f"the {_ORDINALS[index]} {noun}", f"the {_NTH[index]} {noun}"]
-    if noun == "image":
-        ways.append(f"Image-{index + 1}")
-    return rng.choice(ways)
-
-
-def _named_words(index: int, noun: str) -> re.Pattern[str]:
-    ways = [f"the {_ORDINALS[index]} {noun}", f"the {_NTH[index]} {noun}"]
-    if noun == "image":
-        ways.append(f"Image-{index + 1}")
-    return re.compile("|".join(map(re.escape, ways)))
+def _image_words(index: int, noun: str) -> list[str]:
+    """The names of an image, or frame, in a question."""
+    ways = [f"the {ordinal(index)} {noun}", f"the {_NTH[index]} {noun}"]
+    return [*ways, f"Image-{index + 1}"] if noun == "image" else ways
 
 
 def _unique(scene: Scene) -> list[SceneObject]:
@@ -153,7 +145,7 @@ def _main_turns(item: MiniItem, rng: random.Random, limit: int) -> Iterator[Turn
     if item.task not in _OTHER_IMAGES:
         return
     noun = "frame" if item.video else "image"
-    named = _named_words(item.target_image, noun)
+    named = re.compile("|".join(map(re.escape, _image_words(item.target_image, noun))))
     others = [i for i in range(item.image_count) if i != item.target_image]
     rng.shuffle(others)
     for image in others[:limit]:
@@ -162,7 +154,7 @@ def _main_turns(item: MiniItem, rng: random.Random, limit: int) -> Iterator[Turn
             continue
 
         def words(_: re.Match[str], image: int = image) -> str:
-            return _image_words(image, noun, rng)
+            return rng.choice(_image_words(image, noun))
 
         question = named.sub(words, item.instruction)
         if question == item.instruction:
@@ -177,7 +169,7 @@ def _aid_turns(item: MiniItem, rng: random.Random, n: int, *, lists: bool = True
     rng.shuffle(pairs)
     whole = Counter(obj.label for scene in item.scenes for obj in scene.objects)
     for i, obj in pairs[:n]:
-        where = f" in {_image_words(i, noun, rng)}" if many else ""
+        where = f" in {rng.choice(_image_words(i, noun))}" if many else ""
         way = rng.random()
         if way < 0.62:
             yield Turn(f"Locate the {obj.label}{where}.", answer_text(obj.label, obj.box))

@@ -220,14 +220,10 @@ def vision_features(visual: Any, patches: Tensor, grid: int) -> Tensor:
     images, count, _ = patches.shape
     merge = visual.spatial_merge_size
     # Patches arrive in blocks of merge x merge, like the stock processor writes them.
-    rows = torch.arange(grid).view(grid // merge, merge, 1, 1).expand(-1, -1, grid // merge, merge)
-    columns = (
-        torch.arange(grid).view(1, 1, grid // merge, merge).expand(grid // merge, merge, -1, -1)
-    )
-    order = (0, 2, 1, 3)
-    place = torch.stack(
-        [rows.permute(order).reshape(-1), columns.permute(order).reshape(-1)], dim=-1
-    )
+    side = torch.arange(grid)
+    place = torch.stack(torch.meshgrid(side, side, indexing="ij"), dim=-1)
+    blocks = place.view(grid // merge, merge, grid // merge, merge, 2).transpose(1, 2)
+    place = blocks.reshape(-1, 2)
     cos, sin = visual.rotary_pos_emb(patches, place)
     cos, sin = cos[None, None], sin[None, None]
 

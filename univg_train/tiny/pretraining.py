@@ -17,7 +17,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,10 +49,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "VALIDATION_SEED",
-    "Prediction",
     "TinyResult",
     "TinySettings",
-    "answer_items",
     "task_accuracy",
     "train_tiny",
     "validation_items",
@@ -169,19 +167,10 @@ def train_tiny(
             workers.close()
         run.save()
     accuracy = run.validate(validation_per_task)
-    facts = CardFacts(
-        steps=run.step,
-        minutes=run.seconds / 60,
-        seed=settings.seed,
-        threads=threads,
-        validation=accuracy,
-        per_task=validation_per_task,
-    )
-    checkpoint = out / "checkpoint"
+    minutes, checkpoint = run.seconds / 60, out / "checkpoint"
+    facts = CardFacts(run.step, minutes, settings.seed, threads, accuracy, validation_per_task)
     export_checkpoint(run.model, run.tokenizer, settings.shape, facts, checkpoint)
-    return TinyResult(
-        run.step, run.seconds / 60, sum(accuracy.values()) / len(accuracy), checkpoint
-    )
+    return TinyResult(run.step, minutes, _macro(accuracy), checkpoint)
 
 
 def _optimizers(
@@ -219,6 +208,9 @@ class _Run:
 
     def __init__(self, out: Path, settings: TinySettings, *, resume: bool) -> None:
         self.out = out
+        self.state_path = out / "state.pt"
+        self._settings_path = out / "settings.json"
+        self._tokenizer_path = out / "tokenizer"
         self.settings = settings
         self.step = 0
         self.seconds = 0.0
@@ -237,30 +229,14 @@ class _Run:
         else:
             self._settings_path.write_text(self._settings_text(), encoding="utf-8")
 
-    @property
-    def state_path(self) -> Path:
-        return self.out / "state.pt"
-
-    @property
-    def _settings_path(self) -> Path:
-        return self.out / "settings.json"
-
-    @property
-    def _tokenizer_path(self) -> Path:
-        return self.out / "tokenizer"
-
     def _settings_text(self) -> str:
         # Where a run ends may change when it goes on; what it learns from may not.
         fixed = {k: v for k, v in asdict(self.settings).items() if k not in ("steps", "minutes")}
         return json.dumps(fixed, indent=2, sort_keys=True) + "\n"
 
     def _check_settings(self) -> None:
-        stored = (
-            self._settings_path.read_text(encoding="utf-8")
-            if self._settings_path.is_file()
-            else "none"
-        )
-        if stored != self._settings_text():
+        path = self._settings_path
+        if not path.is_file() or path.read_text(encoding="utf-8") != self._settings_text():
             raise UserError(
                 f"{self.out} holds a run of other settings (settings.json: seed, model or rows "
                 "differ); give another folder, or --no-resume to begin anew in this one"
@@ -338,13 +314,12 @@ class _Run:
         return loss
 
     def validate(self, per_task: int) -> dict[str, float]:
-        """Acc@0.5 of each task on questions of the training kind that training never draws."""
+        """Acc@0.5 of each task on samples of the training kind that training never draws."""
         self.model.eval()
         items = validation_items(VALIDATION_SEED, per_task)
-        predictions = answer_items(self.model, self.tokenizer, self.settings.shape, items)
+        accuracy = task_accuracy(self.model, self.tokenizer, self.settings.shape, items)
         self.model.train()
-        accuracy = task_accuracy(predictions)
-        self.log(macro=round(sum(accuracy.values()) / len(accuracy), 4), accuracy=accuracy)
+        self.log(macro=round(_macro(accuracy), 4), accuracy=accuracy)
         return accuracy
 
     def log(self, **values: Any) -> None:
@@ -360,44 +335,35 @@ class _Run:
 MAX_NEW_TOKENS = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """A question's answer and its IoU with the true box (0 where no box could be read)."""
-
-    item: MiniItem
-    response: str
-    iou: float
+def _macro(accuracy: Mapping[str, float]) -> float:
+    return sum(accuracy.values()) / len(accuracy)
 
 
 def validation_items(seed: int, per_task: int) -> list[MiniItem]:
-    """Questions of the training kind from a stream that no training step draws from."""
+    """Samples of the training kind from a stream that no training step draws from."""
     return [training_item(task, seed, 2 * index) for task in TASKS for index in range(per_task)]
 
 
-def answer_items(
+def task_accuracy(
     model: Qwen2VLForConditionalGeneration,
     tokenizer: PreTrainedTokenizerFast,
     shape: TinyShape,
     items: Sequence[MiniItem],
     *,
     batch_size: int = 40,
-) -> list[Prediction]:
-    """Greedy responses in the order of `items`."""
-    order = sorted(range(len(items)), key=lambda i: items[i].image_count)
-    results: dict[int, Prediction] = {}
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        responses = _generate(model, tokenizer, shape, [items[i] for i in chosen])
-        for i, response in zip(chosen, responses, strict=True):
-            results[i] = Prediction(items[i], response, _overlap(items[i], response))
-    return [results[i] for i in range(len(items))]
-
-
-def _overlap(item: MiniItem, response: str) -> float:
-    answer = parse_answer(
-        response, DIALECT, target_image=item.target_image if item.image_is_given else None
-    )
-    return 0.0 if answer.box is None else float(box_iou(answer.box, item.box))
+) -> dict[str, float]:
+    """Acc@0.5 of each task: the share of its samples whose greedy response is right."""
+    ordered = sorted(items, key=lambda item: item.image_count)
+    hits: dict[str, list[bool]] = {}
+    for start in range(0, len(ordered), batch_size):
+        batch = ordered[start : start + batch_size]
+        responses = _generate(model, tokenizer, shape, batch)
+        for item, response in zip(batch, responses, strict=True):
+            target = item.target_image if item.image_is_given else None
+            box = parse_answer(response, DIALECT, target_image=target).box
+            hit = box is not None and bool(box_iou(box, item.box) >= 0.5)
+            hits.setdefault(item.task, []).append(hit)
+    return {task: float(np.mean(hits[task])) for task in TASKS if task in hits}
 
 
 @torch.inference_mode()
@@ -428,12 +394,3 @@ def _generate(
         do_sample=False,
     )
     return tokenizer.batch_decode(output[:, tokens.input_ids.shape[1] :], skip_special_tokens=True)
-
-
-def task_accuracy(predictions: Sequence[Prediction], threshold: float = 0.5) -> dict[str, float]:
-    """Share of each task's questions with IoU >= threshold."""
-    return {
-        task: float(np.mean([p.iou >= threshold for p in predictions if p.item.task == task]))
-        for task in TASKS
-        if any(p.item.task == task for p in predictions)
-    }

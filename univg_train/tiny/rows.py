@@ -1,13 +1,13 @@
-"""Generated questions on disk, in forms that everything else reads.
+"""Generated samples on disk, in forms that everything else reads.
 
-Training questions are a ShareGPT file with chains of thought, as UniVG-R1's stage 1 is: asked to
-answer directly, a trainer takes the answers alone; for GRPO it takes questions and true boxes.
-Held-out questions are a prepared benchmark.
+Training samples are a ShareGPT file with chains of thought, as UniVG-R1's stage 1 is: in the
+direct style a trainer takes the answers alone; for GRPO it takes questions and true boxes.
+Held-out samples are a prepared benchmark.
 
-Training draws from the generator's subset ``train``, whatever its seed; held-out questions are of
-the subset ``eval`` (which asks for combinations of colour and shape that no training scene shows
-in a quarter of its questions) with a seed other than univg_mini's public one. The trainers hold
-the two against each other too, by the images' bytes.
+Training draws from the generator's subset ``train``, whatever its seed; held-out samples are of
+the subset ``eval`` (a quarter of which asks for combinations of colour and shape that no training
+scene shows) with a seed other than univg_mini's public one. The trainers also compare the two by
+the images' bytes.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from univg_train.tiny.model import IMAGE_SIDE
 __all__ = ["HELDOUT", "HELDOUT_SEED", "write_heldout", "write_training_rows"]
 
 HELDOUT = "tiny_heldout"
-"""Name of the benchmark of held-out questions."""
+"""Name of the benchmark of held-out samples."""
 HELDOUT_SEED = 900_000_007
-"""Of the held-out questions; univg_mini's public seed is another."""
+"""Of the held-out samples; univg_mini's public seed is another."""
 
 
 def write_training_rows(

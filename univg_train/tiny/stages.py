@@ -12,7 +12,7 @@ Every stage's model is evaluated on the same held-out samples, in the style that
 ``pretrain/``               the run of `train_tiny`, if the start is not the shipped model
 ``start/model``             what the stages begin with, see `write_start`
 ``direct``, ``cot``,        a stage: its settings (``settings.yaml``), the folder of its run, the
-``grpo``                    ``model`` at its end, run records of the held-out questions
+``grpo``                    ``model`` at its end, run records of the held-out samples
 ``summary.json``            steps, seconds and scores of the stages
 ==========================  =======================================================================
 """
@@ -35,7 +35,7 @@ from univg_eval.errors import UserError
 from univg_eval.files import write_text_atomically
 from univg_eval.runs.record import environment
 from univg_train.evaluation.generation import evaluate
-from univg_train.evaluation.plan import EvaluationPlan, plan_evaluation
+from univg_train.evaluation.plan import plan_evaluation
 from univg_train.evaluation.settings import EvaluationSettings
 from univg_train.runs.folder import differences, read_record, write_record
 from univg_train.tiny.checkpoint import shipped_model, write_start
@@ -117,8 +117,8 @@ def run_stages(
 ) -> dict[str, Any]:
     """Run stages, or go on with what a stopped run has left.
 
-    Computes with one thread: a model of this size gains little from a second, and loses much
-    where other work has the cores. (Pretraining has processes of its own.)
+    Computes with one thread: a model of this size gains little from a second. (Pretraining has
+    processes of its own.)
 
     Args:
         out: folder of the run; made if absent.
@@ -206,12 +206,8 @@ class _Stages:
         from univg_train.tiny.pretraining import TinySettings, train_tiny
 
         settings = TinySettings(seed=self.seed, steps=self.plan.pretrain_steps)
-        result = train_tiny(
-            self.out / "pretrain",
-            settings,
-            threads=self.processes,
-            compile_layers=self.compile_layers,
-        )
+        out, compiled = self.out / "pretrain", self.compile_layers
+        result = train_tiny(out, settings, threads=self.processes, compile_layers=compiled)
         return {"steps": result.steps}
 
     def _sft(self, name: str) -> dict[str, Any]:
@@ -219,8 +215,11 @@ class _Stages:
         from univg_train.sft.settings import load_settings
 
         plan = self.plan
-        steps = plan.direct_steps if name == "direct" else plan.cot_steps
-        rate = plan.direct_rate if name == "direct" else plan.cot_rate
+        steps, rate = (
+            (plan.direct_steps, plan.direct_rate)
+            if name == "direct"
+            else (plan.cot_steps, plan.cot_rate)
+        )
         rows = write_training_rows(
             self.data, name, plan.tasks, steps * plan.batch, seed=self.seed + _SUPERVISED_SEED
         )
@@ -273,7 +272,7 @@ class _Stages:
         result = train_grpo(load_grpo_settings(self._written("grpo", settings)))
         state = read_record(self.model("grpo") / "trainer_state.json") or {}
         rewards = [line["reward"] for line in state.get("log_history", []) if "reward" in line]
-        # The same questions, so that the two means can be compared.
+        # The same prompts, so that the two means can be compared.
         return {
             "steps": result["steps"],
             "reward_first_epoch": sum(rewards[:per_epoch]) / per_epoch,
@@ -325,79 +324,74 @@ class _Stages:
     # -- what is known of a stage -------------------------------------------------------------
 
     def _record(self, name: str) -> dict[str, Any]:
-        return read_record(self._record_path(name)) or {"sessions": 0, "result": None}
+        return read_record(self.out / name / "stage.json") or {"sessions": 0, "result": None}
 
-    def _record_path(self, name: str) -> Path:
-        return self.out / name / "stage.json"
+    def _steps(self, name: str) -> int:
+        """Optimiser steps of a finished stage."""
+        return 0 if name == "start" else int(self._record(name)["result"]["steps"])
 
     def _timed(self, name: str, work: Callable[[], dict[str, Any]]) -> None:
         """Do the work of a stage that is not finished, and record what it took."""
-        record = self._record(name)
+        record, path = self._record(name), self.out / name / "stage.json"
         if record["result"] is not None:
             return
         record["sessions"] += 1
-        write_record(self._record_path(name), record)
+        write_record(path, record)
         _logger.info("stage %s", name)
         wall, cpu = time.monotonic(), _cpu_seconds()
         record["result"] = work()
         record["seconds"] = round(time.monotonic() - wall, 1)
         record["cpu_seconds"] = round(_cpu_seconds() - cpu, 1)
-        write_record(self._record_path(name), record)
+        write_record(path, record)
 
-    def _evaluation(self, name: str, processor: Any) -> EvaluationPlan:
-        style = STYLES[name]
-        settings = EvaluationSettings(
-            benchmark=HELDOUT,
-            every=1,
-            root=str(self.data),
-            batch_size=50,
-            max_new_tokens=_LONGEST_ANSWER[style],
-        )
+    def _evaluate(self, name: str) -> None:
+        """Evaluate on the held-out samples, unless that has been done."""
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        folder, style = self.model(name), STYLES[name]
+        processor = AutoProcessor.from_pretrained(folder)
         plan = plan_evaluation(
-            settings,
-            model=str(self.model(name)),
+            EvaluationSettings(
+                benchmark=HELDOUT,
+                every=1,
+                root=str(self.data),
+                batch_size=50,
+                max_new_tokens=_LONGEST_ANSWER[style],
+            ),
+            model=str(folder),
             processor=processor,
             dialect=DIALECT,
             style=style,
             output_dir=self.out / name,
         )
         assert plan is not None  # there are settings
-        return plan
-
-    def _evaluate(self, name: str) -> None:
-        """Evaluate on the held-out samples, unless that has been done."""
-        from transformers import AutoModelForImageTextToText, AutoProcessor
-
-        folder = self.model(name)
-        steps = 0 if name == "start" else self._record(name)["result"]["steps"]
-        processor = AutoProcessor.from_pretrained(folder)
-        plan = self._evaluation(name, processor)
-        if steps in plan.done:
+        if self._steps(name) in plan.done:
             return
         _logger.info("evaluating the model of %s", name)
         model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         result = evaluate(model, processor, plan.chosen.samples, plan.prompting)
         config = (folder / "config.json").read_text(encoding="utf-8")
-        plan.write_record(steps, result, {"config": config})
+        plan.write_record(self._steps(name), result, {"config": config})
 
     # -- summary ------------------------------------------------------------------------------
 
     def summary(self) -> dict[str, Any]:
         """Everything that is finished."""
-        done = [name for name in STAGES if self._record(name)["result"] is not None]
+        records = {name: self._record(name) for name in STAGES}
+        done = {name: record for name, record in records.items() if record["result"] is not None}
         scores = {name: self._scores(name) for name in ("start", *done)}
         stages = [
             {
                 "name": name,
                 "style": STYLES[name],
-                **self._record(name)["result"],
-                **{key: self._record(name)[key] for key in ("seconds", "cpu_seconds", "sessions")},
+                **record["result"],
+                **{key: record[key] for key in ("seconds", "cpu_seconds", "sessions")},
                 "before": scores[BASES[name]],
                 "after": scores[name],
                 "model": str(self.model(name)),
             }
-            for name in done
+            for name, record in done.items()
         ]
         pretraining = self._record("pretrain")
         return {
@@ -416,8 +410,7 @@ class _Stages:
     def _scores(self, name: str) -> dict[str, Any]:
         from univg_eval.runs.record import load_run
 
-        steps = 0 if name == "start" else self._record(name)["result"]["steps"]
-        record = load_run(self.out / name / "evaluations" / f"step-{steps:06d}")
+        record = load_run(self.out / name / "evaluations" / f"step-{self._steps(name):06d}")
         by_task = record.manifest.results.tasks
         tasks = by_task.values()
         n = int(sum(task["n"] for task in tasks))

@@ -8,7 +8,7 @@ gradients are added in a fixed order.
 from __future__ import annotations
 
 import queue
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,9 +80,9 @@ def turn_ids(
     tokenizer: PreTrainedTokenizerFast, question: str, answer: str
 ) -> tuple[list[int], list[int]]:
     """Tokens of a turn: what inference feeds after the images, and what it has to generate."""
-    asked = f"{question}{END_OF_TURN}\n<|im_start|>assistant\n"
+    prompt = f"{question}{END_OF_TURN}\n<|im_start|>assistant\n"
     return (
-        tokenizer.encode(asked, add_special_tokens=False),
+        tokenizer.encode(prompt, add_special_tokens=False),
         tokenizer.encode(f"{answer}{END_OF_TURN}", add_special_tokens=False),
     )
 
@@ -100,15 +100,14 @@ def _pack_row(row: Row, tokenizer: PreTrainedTokenizerFast, shape: TinyShape) ->
     index, successors, weights = [], [], []
     at = len(prefix)
     for number, turn in enumerate(row.turns, start=1):
-        asked, answer = turn_ids(
-            tokenizer, question_text(turn.question, boxed=turn.boxed), turn.answer
-        )
+        question = question_text(turn.question, boxed=turn.boxed)
+        prompt, answer = turn_ids(tokenizer, question, turn.answer)
         # The last token of the answer is learnt but never an input.
-        tokens = [*asked, *answer[:-1]]
+        tokens = [*prompt, *answer[:-1]]
         ids.append(np.asarray(tokens))
         positions.append(np.tile(np.arange(start, start + len(tokens)), (3, 1)))
         segment.append(np.full(len(tokens), number))
-        index.append(at + len(asked) - 1 + np.arange(len(answer)))
+        index.append(at + len(prompt) - 1 + np.arange(len(answer)))
         successors.append(np.asarray(answer))
         weights.append(np.full(len(answer), turn.weight, dtype=np.float32))
         at += len(tokens)
@@ -183,13 +182,12 @@ def batch_loss(
     return (losses * batch.target_weight).sum()
 
 
-def _flatten(model: torch.nn.Module, flat: Tensor) -> None:
-    """Make every parameter a view of `flat`, in the order of `parameters()`."""
+def _slices(model: torch.nn.Module) -> Iterator[tuple[torch.nn.Parameter, slice]]:
+    """Every parameter, in the order of `parameters()`, and its place in a flat tensor of all."""
     at = 0
     for parameter in model.parameters():
-        n = parameter.numel()
-        parameter.data = flat[at : at + n].view_as(parameter)
-        at += n
+        yield parameter, slice(at, at + parameter.numel())
+        at += parameter.numel()
 
 
 def _work(
@@ -203,7 +201,8 @@ def _work(
     torch.set_num_threads(1)
     model: Any = build_model(settings.shape, tokenizer, seed=settings.seed)
     model = model.to(weights.dtype)
-    _flatten(model, weights)
+    for parameter, place in _slices(model):
+        parameter.data = weights[place].view_as(parameter)
     if settings.compile:
         tiny_model.compile_layers()
     parent = multiprocessing.parent_process()
@@ -225,15 +224,12 @@ def _work(
             (loss * _SCALE).backward()
             loss_sum += float(loss.detach())
             weight_sum += float(batch.target_weight.sum())
-        at = 0
-        for parameter in model.parameters():
-            n = parameter.numel()
+        for parameter, place in _slices(model):
             if parameter.grad is None:
-                gradients[part, at : at + n] = 0.0
+                gradients[part, place] = 0.0
             else:
-                gradients[part, at : at + n] = parameter.grad.view(-1)
+                gradients[part, place] = parameter.grad.view(-1)
                 parameter.grad = None
-            at += n
         results.put((part, loss_sum, weight_sum))
 
 
@@ -259,17 +255,11 @@ class GradientWorkers:
         context.set_forkserver_preload([__name__, "transformers.models.qwen2_vl.modeling_qwen2_vl"])
         self._tasks = context.Queue()
         self._results = context.Queue()
+        shared = (self._weights, self._gradients, self._tasks, self._results)
         self._processes = [
-            context.Process(
-                target=_work,
-                args=(
-                    settings, tokenizer, self._weights, self._gradients, self._tasks,
-                    self._results,
-                ),
-                daemon=True,
-            )
+            context.Process(target=_work, args=(settings, tokenizer, *shared), daemon=True)
             for _ in range(processes)
-        ]  # fmt: skip
+        ]
         for process in self._processes:
             process.start()
 
@@ -284,11 +274,8 @@ class GradientWorkers:
         loss = sum(sorted(t[1] for t in totals))
         weight = sum(sorted(t[2] for t in totals))
         summed = self._gradients.sum(dim=0) / (weight * _SCALE)
-        at = 0
-        for parameter in self._model.parameters():
-            n = parameter.numel()
-            parameter.grad = summed[at : at + n].view_as(parameter)
-            at += n
+        for parameter, place in _slices(self._model):
+            parameter.grad = summed[place].view_as(parameter)
         return loss / weight
 
     def _result(self) -> tuple[int, float, float]:
