@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def forked(work: Callable[[], object]) -> int:
             work()
             status = 0
         finally:
+            traceback.print_exc()
             os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 

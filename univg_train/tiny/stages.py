@@ -371,8 +371,11 @@ class _Stages:
         model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         result = evaluate(model, processor, plan.chosen.samples, plan.prompting)
-        config = (folder / "config.json").read_text(encoding="utf-8")
-        plan.write_record(self._steps(name), result, {"config": config})
+        details = {
+            "config": (folder / "config.json").read_text(encoding="utf-8"),
+            "generation_config": json.loads(model.generation_config.to_json_string()),
+        }
+        plan.write_record(self._steps(name), result, details)
 
     # -- summary ------------------------------------------------------------------------------
 
