@@ -139,13 +139,8 @@ def run(args: argparse.Namespace) -> int:
         "timeout_s": args.timeout,
         "base_url": args.base_url or os.environ.get(_URL) or None,
     }
-
-    def chosen(settings: type[Any]) -> dict[str, Any]:
-        return {f.name: given[f.name] for f in fields(settings) if f.name in given}
-
-    settings = CotSettings(
-        teacher=TeacherSettings(**chosen(TeacherSettings)), **chosen(CotSettings)
-    )
+    given["teacher"] = TeacherSettings(**{f.name: given[f.name] for f in fields(TeacherSettings)})
+    settings = CotSettings(**{f.name: given[f.name] for f in fields(CotSettings)})
     key = _key(settings.teacher.base_url)
     if args.benchmark is not None:
         if args.images is not None:

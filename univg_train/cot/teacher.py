@@ -351,10 +351,8 @@ def read_reply(content: bytes) -> Reply:
     """
     try:
         body = json.loads(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise _MalformedError("not UTF-8") from error
     except (ValueError, RecursionError) as error:
-        raise _MalformedError(f"not JSON: {error}") from error
+        raise _MalformedError(f"not JSON in UTF-8: {error}") from error
     if not isinstance(body, dict):
         raise _MalformedError(f"a JSON {type(body).__name__}; expected an object")
     choices = body.get("choices")
