@@ -40,7 +40,7 @@ from univg_train.evaluation.generation import (
     evaluate,
     generate_responses,
     generating,
-    undisturbed,
+    preserved_state,
 )
 from univg_train.evaluation.plan import plan_evaluation
 from univg_train.evaluation.samples import open_samples
@@ -236,7 +236,7 @@ def test_nothing_is_left_changed(tiny: Tiny) -> None:
         return [*numbers, random.getstate(), modes, rest]
 
     before = state()
-    with undisturbed(model):
+    with preserved_state(model):
         evaluate(model, tiny.processor, tiny.samples[:1], tiny.prompting())
         model.eval()
         torch.rand(3), random.random(), np.random.random()

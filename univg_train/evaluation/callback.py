@@ -10,7 +10,7 @@ from typing import Any
 from transformers import Trainer, TrainerCallback
 
 from univg_eval.errors import UserError
-from univg_train.evaluation.generation import evaluate, generating, undisturbed
+from univg_train.evaluation.generation import evaluate, generating, preserved_state
 from univg_train.evaluation.plan import EvaluationPlan
 from univg_train.runs.saving import (
     finish_replacement,
@@ -73,7 +73,7 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     def _at(self, step: int, control: Any) -> None:
         # Logging here would be taken for the logging of the step's loss, which may be due.
         due = control.should_log
-        with undisturbed(self._trainer.model):
+        with preserved_state(self._trainer.model):
             # A model that was to be kept, and died with its process, is another one now: a record
             # is of the very weights that are kept.
             if step not in self._plan.done or self._plan.is_best(step):

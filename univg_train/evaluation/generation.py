@@ -27,7 +27,14 @@ from univg_eval.scoring import Response, SampleScore, aggregate, score_samples
 from univg_train.evaluation.settings import MAX_NEW_TOKENS
 from univg_train.runs.resizing import require_same_resize
 
-__all__ = ["Evaluation", "Prompting", "evaluate", "generate_responses", "generating", "undisturbed"]
+__all__ = [
+    "Evaluation",
+    "Prompting",
+    "evaluate",
+    "generate_responses",
+    "generating",
+    "preserved_state",
+]
 
 _CHECKPOINTING = "gradient_checkpointing"
 """The flag that transformers' layers look at."""
@@ -176,7 +183,7 @@ def generate_responses(
     # As many batches in every process: where weights are spread, none may be missing in a pass.
     batches = math.ceil(math.ceil(len(order) / world) / prompting.batch_size)
     responses: dict[int, str] = {}
-    with undisturbed(model), torch.no_grad():
+    with preserved_state(model), torch.no_grad():
         model.eval()
         for batch in range(batches):
             chosen = share[batch * prompting.batch_size : (batch + 1) * prompting.batch_size]
@@ -225,7 +232,7 @@ def _generate(
 
 
 @contextmanager
-def undisturbed(model: Any) -> Iterator[None]:
+def preserved_state(model: Any) -> Iterator[None]:
     """Put back what work between two steps may change: random states, and each module's mode.
 
     Dropout, shuffling and sampled rollouts then draw the same numbers as without it.
@@ -256,7 +263,7 @@ def generating(trainer: Any) -> Iterator[Any]:
     from trl.models.utils import unwrap_model_for_generation
 
     with (
-        undisturbed(trainer.model),
+        preserved_state(trainer.model),
         _without_checkpointing(trainer.model),
         unwrap_model_for_generation(
             trainer.model_wrapped,

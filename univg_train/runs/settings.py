@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -100,9 +101,9 @@ class RunSettings(Section):
     """Types of arguments that the trainer's own annotations leave too wide."""
 
     @classmethod
+    @abstractmethod
     def trainer_class(cls) -> type[Any]:
         """The class of the trainer's arguments; imports TRL."""
-        raise NotImplementedError
 
     @property
     def output_dir(self) -> Path:
