@@ -5,15 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import load_script
 
 from univg_eval.benchmarks.synthetic.mini import TASKS, generate
-from univg_eval.benchmarks.synthetic.mini.blind import BASELINES, best_fixed_box, blind_accuracy
-from univg_eval.benchmarks.synthetic.mini.gallery import (
-    EXAMPLES,
-    draw,
-    example_items,
-    write_gallery,
-)
+
+images = load_script("docs/mini_images.py")
+blind = load_script("results/benchmarks/mini_blind.py")
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +26,12 @@ def section(page: str, task: str) -> str:
 def test_each_task_has_its_image_and_its_instructions(page, repo_root, task):
     text = section(page, task)
     assert f"![{task}](images/mini/{task}.png)" in text
-    for item in example_items(task):
+    for item in images.example_items(task):
         assert f"> {item.instruction}\n" in text
     path = repo_root / "docs" / "images" / "mini" / f"{task}.png"
     assert path.stat().st_size < 25_000
     with Image.open(path) as stored:
-        now = draw(task)
+        now = images.draw(task)
         assert stored.size == now.size
         difference = np.abs(np.asarray(stored.convert("RGB"), int) - np.asarray(now, int))
     # Another version of Pillow may draw an edge a little differently.
@@ -42,7 +39,11 @@ def test_each_task_has_its_image_and_its_instructions(page, repo_root, task):
 
 
 def test_the_gallery_is_complete(tmp_path):
-    assert [path.stem for path in write_gallery(tmp_path / "new")] == list(EXAMPLES) == list(TASKS)
+    assert (
+        [path.stem for path in images.write_images(tmp_path / "new")]
+        == list(images.EXAMPLES)
+        == list(TASKS)
+    )
 
 
 def table_row(page: str, task: str) -> list[float]:
@@ -52,15 +53,15 @@ def table_row(page: str, task: str) -> list[float]:
 
 @pytest.mark.parametrize("task", ["diff", "group_grounding", "correspondence"])
 def test_the_table_of_blind_answers_is_measured(page, task):
-    fixed = best_fixed_box(task)
-    measured = blind_accuracy(task, fixed=fixed, n=1000, seed=20251)
-    assert table_row(page, task) == [round(100 * measured[name], 1) for name in BASELINES]
+    fixed = blind.best_fixed_box(task)
+    measured = blind.blind_accuracy(task, fixed=fixed, n=1000, seed=20251)
+    assert table_row(page, task) == [round(100 * measured[name], 1) for name in blind.BASELINES]
 
 
 def test_blind_answers_by_hand():
     """Two samples worked out by hand from their objects."""
     items = [generate("lisa_val", seed=5, index=index) for index in (0, 1)]
-    measured = blind_accuracy("lisa_val", fixed=items[0].box, n=2, seed=5)
+    measured = blind.blind_accuracy("lisa_val", fixed=items[0].box, n=2, seed=5)
     expected = sum(1 / len(item.objects[0]) for item in items) / 2
     assert measured["any_object"] == pytest.approx(expected)
     assert measured["fixed"] >= 0.5

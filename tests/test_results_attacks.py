@@ -6,13 +6,11 @@ after them say which box is read, so that none passes by reading nothing.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from factories import make_sample
+from scripts import load_script
 
 from univg_eval import parse_answer
 from univg_eval.boxes import box_iou
@@ -23,15 +21,7 @@ N_CASES = 120
 DIALECTS = ["norm1000", "qwen2_vl", "qwen2_5_vl", "univg_r1", "norm1"]
 
 
-def _load_attacks():
-    path = Path(__file__).resolve().parent.parent / "results" / "benchmarks" / "attacks.py"
-    spec = importlib.util.spec_from_file_location("attacks", path)
-    module = sys.modules["attacks"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-attacks = _load_attacks()
+attacks = load_script("results/benchmarks/attacks.py")
 CASES = attacks.make_cases(N_CASES)
 
 

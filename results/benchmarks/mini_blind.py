@@ -1,6 +1,6 @@
 """What answers without understanding score on univg_mini: the floor of every task.
 
-Run ``python -m univg_eval.benchmarks.synthetic.mini.blind`` for the table of docs/univg_mini.md.
+Run ``python results/benchmarks/mini_blind.py`` for the table of docs/univg_mini.md.
 """
 
 from __future__ import annotations

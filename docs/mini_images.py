@@ -1,6 +1,6 @@
-"""Images of docs/univg_mini.md: ``python -m univg_eval.benchmarks.synthetic.mini.gallery DIR``.
+"""Images of docs/univg_mini.md: ``python docs/mini_images.py docs/images/mini``.
 
-One PNG a task, drawn from questions of the public seed, the true box outlined in white and
+One PNG a task, drawn from samples of the public seed, the true box outlined in white and
 black.
 """
 
@@ -16,7 +16,7 @@ from univg_eval.benchmarks.synthetic.mini.item import MiniItem
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
-__all__ = ["EXAMPLES", "draw", "example_items", "write_gallery"]
+__all__ = ["EXAMPLES", "draw", "example_items", "write_images"]
 
 EXAMPLES: dict[str, tuple[int, ...]] = {
     "common_object": (6,),
@@ -35,7 +35,7 @@ EXAMPLES: dict[str, tuple[int, ...]] = {
     "reasonvos": (1,),
     "revos": (3,),
 }
-"""Indices of the questions shown, of the public seed."""
+"""Indices of the samples shown, of the public seed."""
 
 _SIDE = 120
 _GAP = 4
@@ -43,7 +43,7 @@ _BETWEEN_EXAMPLES = 24
 
 
 def example_items(task: str) -> list[MiniItem]:
-    """The questions of a task that the docs show."""
+    """The samples of a task that the docs show."""
     return [generate(task, seed=DEFAULT_SEED, index=index) for index in EXAMPLES[task]]
 
 
@@ -74,7 +74,7 @@ def draw(task: str) -> PILImage.Image:
     return canvas
 
 
-def write_gallery(folder: Path) -> list[Path]:
+def write_images(folder: Path) -> list[Path]:
     """Write one PNG a task into `folder`; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -89,7 +89,7 @@ def main() -> None:
     """Write the images into the folder given on the command line."""
     parser = argparse.ArgumentParser(description="Draw the images of docs/univg_mini.md.")
     parser.add_argument("folder", type=Path, help="where to write them, e.g. docs/images/mini")
-    write_gallery(parser.parse_args().folder)
+    write_images(parser.parse_args().folder)
 
 
 if __name__ == "__main__":
