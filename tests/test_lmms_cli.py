@@ -253,7 +253,7 @@ MISTAKES = [
     (("--tasks", "univg_mini", "--predict_only"), "--predict_only writes no scores"),
     (("--tasks", "univg_mini_diff,univg_mini_dif"), "there is no task univg_mini_dif; the groups"),
     ((), "--tasks is missing; give task names, or one of the groups: univg, "),
-    (("--tasks", "univg_mini_diff"), "known: the folder /nowhere does not exist; set the env"),
+    (("--tasks", "univg_mini_diff"), "/no_model does not exist; set the env"),
     (("--tasks", "mmbench"), "names no task of this project; its groups are: univg, "),
 ]
 
@@ -273,9 +273,8 @@ def test_univg_eval_refuses_before_a_model_is_loaded(
     lmms_data.set_environment(monkeypatch, runs.data, UNIVG_DIALECT="", UNIVG_MINI_N="4")
     monkeypatch.chdir(tmp_path)
     try:
-        status = main(
-            ["eval", "--model", "qwen2_vl", "--model_args", "pretrained=/nowhere", *arguments]
-        )
+        model = f"pretrained={tmp_path / 'no_model'}"
+        status = main(["eval", "--model", "qwen2_vl", "--model_args", model, *arguments])
     except SystemExit as stopped:
         status = stopped.code
     assert status == 2
@@ -285,13 +284,14 @@ def test_univg_eval_refuses_before_a_model_is_loaded(
 
 def test_univg_eval_is_honest_about_a_failed_evaluation(runs: Runs, tmp_path: Path) -> None:
     done = univg_eval(
-        *("--model", "qwen2_vl", "--model_args", "pretrained=/nowhere"),
+        *("--model", "qwen2_vl", "--model_args", f"pretrained={tmp_path / 'no_model'}"),
         *("--tasks", "univg_mini_diff", "--dialect", "qwen2_vl"),
         data=runs.data,
         cwd=tmp_path,
     )
     assert done.returncode == 1
     assert "lmms-eval failed and wrote no results" in done.stderr
+    assert not (tmp_path / "no_model").exists()
 
 
 def test_the_task_folder_is_printed(tmp_path: Path) -> None:
