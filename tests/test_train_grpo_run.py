@@ -109,7 +109,7 @@ def refusal(config: Path, refused: Any) -> Any:
         ("trainer.save_strategy=best", "expected 'steps', 'epoch' or 'no'"),
         ("trainer.learning_rate=fast", "trainer.learning_rate is 'fast'; expected a number"),
         ("trainer.temperature=0", "expected a number above 0"),
-        ("trainer.eval_steps=3", "trainer.eval_steps=3: there is no evaluation data"),
+        ("trainer.eval_steps=3", "trainer.eval_steps is not to be set: there is no evaluation"),
         ("trainer.ignore_data_skip=true", "would see rows twice"),
         ("trainer.steps_per_generation=0", "steps_per_generation is 0; expected at least 1"),
         ("trainer.generation_batch_size=5", "no multiple of the 2 rollouts of a pass"),

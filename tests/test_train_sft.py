@@ -30,6 +30,7 @@ from transformers import (
 from univg_eval.errors import UserError
 from univg_train.cli import main
 from univg_train.runs.folder import find_checkpoint
+from univg_train.runs.pretrained import lora_config
 from univg_train.runs.training import count_parameters
 from univg_train.sft.run import (
     check_sft,
@@ -355,11 +356,18 @@ def test_boxes_in_pixels_are_those_of_the_processor_with_the_limits(config: Path
         ("trainer.loss_type=l2", "trainer.loss_type is 'l2'; expected 'nll', 'dft'"),
         ("trainer.train_sampling_strategy=group_by_length", "expected 'random' or 'sequential'"),
         ("trainer.chat_template_path=x", "trainer.chat_template_path is not to be set"),
+        ("trainer.eval_strategy=no", "trainer.eval_strategy is not to be set: there is no"),
+        ("trainer.save_strategy=best", "expected 'steps', 'epoch' or 'no'"),
+        ("trainer.per_device_train_batch_size=0", "train_batch_size is 0; expected at least 1"),
+        ("trainer.output_dir=", "trainer.output_dir is missing"),
+        ("trainer.output_dir=''", "trainer.output_dir is missing"),
         ("freeze_visio=true", "unknown key 'freeze_visio'; did you mean 'freeze_vision'?"),
         ("data=3", "data is 3; expected keys with values"),
         ("data.file=nowhere.json", "cannot read nowhere.json: No such file"),
+        ("data.check_leaks=[1]", "data.check_leaks is [1]; expected a list of benchmarks"),
         ("data.on_long=cut", "data.on_long is 'cut'; expected 'stop' or 'skip'"),
         ("lora={rank: 2}", "unknown key 'lora.rank'"),
+        ("lora={r: eight}", "lora.r is 'eight'; expected a whole number"),
         ("lora={r: 0}", "lora: `r` should be a positive integer"),
         ("lora={init_lora_weights: pissa_niter_4}", "drawn anew whenever they are loaded"),
         ("lora={exclude_modules: x}", "lora.exclude_modules and freeze_vision: true"),
@@ -391,8 +399,16 @@ def test_all_mistakes_of_a_file_are_reported_together(tmp_path: Path) -> None:
         ("model: a\nmodel: b\n", "duplicate key 'model'"),
     ):
         path.write_text(text)
-        with pytest.raises(UserError, match=match):
+        with pytest.raises(UserError, match=rf"s\.yaml: .*{match}"):
             load_settings(path)
+    with pytest.raises(UserError, match=r"none\.yaml: cannot read it: No such file"):
+        load_settings(tmp_path / "none.yaml")
+
+
+def test_an_adapter_takes_what_peft_takes() -> None:
+    taken = {"lora_alpha": 6.5, "init_lora_weights": "pissa", "layer_replication": [[0, 2], [1, 2]]}
+    found = lora_config({**taken, "rank_pattern": {"q_proj": 2}}, None)
+    assert {name: getattr(found, name) for name in taken} == taken
 
 
 def test_numbers_without_a_point_are_numbers(config: Path) -> None:

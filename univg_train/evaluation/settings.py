@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from univg_eval.protocols import list_protocols
-from univg_train.runs.yaml_settings import Section
+from univg_train.runs.yaml_settings import Positive, Section
 
 __all__ = ["MAX_NEW_TOKENS", "EvaluationSettings"]
 
@@ -20,9 +20,6 @@ def _known_protocol(name: str) -> str:
         known = ", ".join(list_protocols())
         raise ValueError(f"evaluation.protocol is {name!r}; expected one of: {known}")
     return name
-
-
-Positive = Annotated[int, Field(ge=1)]
 
 
 class EvaluationSettings(Section):

@@ -13,7 +13,7 @@ from univg_eval.dialects import get_dialect
 from univg_train.difficulty import DifficultyWeight
 from univg_train.rewards import Reward, make_rewards
 from univg_train.runs.settings import DataSettings, RunSettings
-from univg_train.runs.yaml_settings import Section, read_settings
+from univg_train.runs.yaml_settings import Positive, Section, read_settings
 
 __all__ = [
     "DifficultySettings",
@@ -23,7 +23,6 @@ __all__ = [
     "load_grpo_settings",
 ]
 
-_Count = Annotated[int, Field(ge=1)]
 _LAUNCHER = "`accelerate launch --config_file` says so"
 
 
@@ -77,7 +76,6 @@ class GrpoSettings(RunSettings):
     off: ClassVar[dict[str, str]] = {
         "ignore_data_skip": "a run that goes on would see rows twice",
     }
-    # What TRL 1.16 looks at only once the model is loaded, or in the first step.
     argument_types: ClassVar[dict[str, Any]] = {
         "loss_type": Literal[
             "grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"
@@ -89,14 +87,11 @@ class GrpoSettings(RunSettings):
         "vllm_importance_sampling_mode": Literal[
             "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"
         ],
-        "save_strategy": Literal["steps", "epoch", "no"],
-        "per_device_train_batch_size": _Count,
-        "gradient_accumulation_steps": _Count,
-        "num_generations": _Count,
-        "num_iterations": _Count,
-        "max_completion_length": _Count,
-        "generation_batch_size": _Count | None,
-        "steps_per_generation": _Count | None,
+        "num_generations": Positive,
+        "num_iterations": Positive,
+        "max_completion_length": Positive,
+        "generation_batch_size": Positive | None,
+        "steps_per_generation": Positive | None,
         # Rollouts that are all alike teach nothing.
         "temperature": Annotated[float, Field(gt=0)],
     }  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,13 @@ __all__ = [
     "pixel_limit",
     "vision_tower",
 ]
+
+# Where PEFT's own annotations are narrower than what it takes.
+_LORA_TYPES: Mapping[str, Any] = {
+    "lora_alpha": float,
+    "init_lora_weights": bool | str,
+    "layer_replication": list[list[int]] | None,
+}
 
 
 def load_config(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
@@ -123,9 +129,8 @@ def lora_config(lora: Mapping[str, Any], tower: str | None) -> Any:
         from peft import LoraConfig
     except ModuleNotFoundError as error:
         raise UserError("lora needs the package 'peft'; install it: pip install peft") from error
-    names = [field.name for field in dataclasses.fields(LoraConfig)]
-    if unknown := argument_problems(LoraConfig, lora, "lora.", dict.fromkeys(names, Any)):
-        raise UserError("; ".join(unknown))
+    if problems := argument_problems(LoraConfig, lora, "lora.", _LORA_TYPES):
+        raise UserError("; ".join(problems))
     values = {"task_type": "CAUSAL_LM", "target_modules": "all-linear", **lora}
     start = str(values.get("init_lora_weights"))
     if start.startswith("pissa_niter_"):

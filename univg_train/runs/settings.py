@@ -6,13 +6,13 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from univg_eval.prompts import default_prompt_style
 from univg_train.evaluation.settings import EvaluationSettings
-from univg_train.runs.yaml_settings import Section, argument_problems
+from univg_train.runs.yaml_settings import Positive, Section, argument_problems
 
 if TYPE_CHECKING:
     from univg_train.data import Rendering
@@ -30,7 +30,13 @@ _OFF = {
     "do_eval": _NO_EVALUATION_DATA,
 }
 _DTYPES = ("float32", "bfloat16", "float16", "auto")
-Area = Annotated[int, Field(ge=1)]
+# What transformers and TRL look at only once the model is loaded.
+_ARGUMENT_TYPES = {
+    "model_init_kwargs": dict[str, Any] | None,
+    "save_strategy": Literal["steps", "epoch", "no"],
+    "per_device_train_batch_size": Positive,
+    "gradient_accumulation_steps": Positive,
+}
 
 
 class DataSettings(Section):
@@ -59,8 +65,8 @@ class DataSettings(Section):
     history: bool = False
     single_images_direct: bool = True
     on_bad: str = "stop"
-    check_leaks: list[str] | None = None
-    leak_kinds: list[str] | None = None
+    check_leaks: list[str] | None = Field(default=None, description="a list of benchmarks")
+    leak_kinds: list[str] | None = Field(default=None, description="a list of kinds")
     on_leak: str = "refuse"
 
 
@@ -86,8 +92,8 @@ class RunSettings(Section):
     data: DataSettings
     trainer: dict[str, Any]
     style: str | None = None
-    min_pixels: Area | None = None
-    max_pixels: Area | None = None
+    min_pixels: Positive | None = None
+    max_pixels: Positive | None = None
     freeze_vision: bool = True
     lora: dict[str, Any] | None = None
     evaluation: EvaluationSettings | None = None
@@ -174,7 +180,7 @@ class RunSettings(Section):
     def _check_trainer(cls, trainer: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         never, off = {**_NEVER, **cls.never}, {**_OFF, **cls.off}
         evaluating = [n for n in trainer if n.startswith(("eval_", "per_device_eval_"))]
-        off |= dict.fromkeys(evaluating, _NO_EVALUATION_DATA)
+        never |= dict.fromkeys(evaluating, _NO_EVALUATION_DATA)
         problems = [
             f"trainer.{name} is not to be set: {why}"
             for name, why in never.items()
@@ -194,11 +200,12 @@ class RunSettings(Section):
                 f"trainer.model_init_kwargs.dtype is {options['dtype']!r}; expected one of: "
                 f"{', '.join(_DTYPES)}"
             )
-        if not isinstance(trainer.get("output_dir"), str):
+        if trainer.get("output_dir") in (None, ""):
             problems.append("trainer.output_dir is missing: the folder of the run")
         if not (info.context or {}).get("without_trl"):
-            types = {"model_init_kwargs": dict[str, Any] | None, **cls.argument_types}
-            problems += argument_problems(cls.trainer_class(), trainer, "trainer.", types)
+            rest = {name: value for name, value in trainer.items() if name not in never}
+            types = {**_ARGUMENT_TYPES, **cls.argument_types}
+            problems += argument_problems(cls.trainer_class(), rest, "trainer.", types)
         if problems:
             raise ValueError("; ".join(problems))
         return trainer

@@ -10,13 +10,15 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from univg_eval.errors import UserError
 
-__all__ = ["Section", "argument_problems", "override", "read_settings", "validate"]
+__all__ = ["Positive", "Section", "argument_problems", "override", "read_settings", "validate"]
+
+Positive = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
@@ -45,13 +47,11 @@ def read_settings(
     Raises:
         UserError: the file cannot be read, or all mistakes in it.
     """
-    where, values = "the settings", dict[str, Any]()
-    if path is not None:
-        where, values = str(path), _load_file(Path(path).expanduser())
     try:
+        values = {} if path is None else _load_file(Path(path).expanduser())
         return validate(kind, override(values, changes), **context)
     except UserError as error:
-        raise UserError(f"{where}: {error}") from error
+        raise UserError(f"{path or 'the settings'}: {error}") from error
 
 
 def validate(kind: type[S], values: Mapping[str, Any], **context: Any) -> S:
