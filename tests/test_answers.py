@@ -47,6 +47,12 @@ def read(text: str, dialect: str = "univg_r1", **arguments: Any) -> Answer:
         ("◁think▷", "◁/think▷"),
         ("<|begin_of_thought|>", "<|end_of_thought|>"),
         ("<|channel>", "<channel|>"),
+        ("<thought>", "</thought>"),
+        ("<Thought>", "</Thought>"),
+        ("[THINK]", "[/THINK]"),
+        ("<REASONING>", "</REASONING>"),
+        ("<|think|>", "<|/think|>"),
+        ("<tHiNk>", "</ThInK>"),
     ],
 )
 def test_thinking_marks(opening: str, closing: str) -> None:
@@ -157,16 +163,21 @@ JB = '{"bbox_2d": [500, 600, 700, 800], "label": "b"}'
     ("text", "box", "n_units"),
     [
         (f"[{JA}, {JB}]", A, 1),
-        (f"{JA}\n{JB}", B, 2),
-        (f"{JA}, {JB}", B, 2),
+        # JSON Lines are one value, as the same objects in a list.
+        (f"{JA}\n{JB}", A, 1),
+        (f"{JA}, {JB}", A, 1),
+        (f"{JA}\n\n{JB}\n", A, 1),
+        (f"{JA}\nOr rather:\n{JB}", B, 2),
+        (f"[{JA}]\n[{JB}]", B, 2),
         (f"```json\n{JA}\n{JB}\n```", A, 1),
         (f"```json\n{JA}\n```\n```json\n{JB}\n```", B, 2),
         ("[100, 200, 300, 400], [500, 600, 700, 800]", A, 1),
         ("[[100, 200, 300, 400], [500, 600, 700, 800]]", A, 1),
         ('{"bbox_2d": [[100, 200, 300, 400], [500, 600, 700, 800]]}', A, 1),
         (f"{JA} and bare [500, 600, 700, 800]", B, 2),
-        (f'{JA}\n{{"bbox_2d": null}}', None, 2),
-        (f"{JA}\n[]", None, 2),
+        (f'{JA}\n{{"bbox_2d": null}}', A, 1),
+        (f'{JA}\nNo:\n{{"bbox_2d": null}}', None, 2),
+        (f"{JA}\n[]", A, 1),
         (f"{{\"bbox_2d\": null}}\n{JA}", A, 2),
         # Brackets of prose, or never closed, hold nothing together.
         (f"As {{x said: {JA}. So the answer is {JB}", B, 2),
@@ -216,6 +227,31 @@ def test_json_units(text: str, box: str | None, n_units: int) -> None:
         "No, there is no such object.",
         "Sorry, there is no cat in the image.",
         "However, the object is not visible.",
+        # Several ways to name what is absent.
+        "There’s no red cup.",
+        "There aren't any dogs here.",
+        "There doesn't seem to be a dog in the picture.",
+        "No, there's no red cup in this picture.",
+        "The image lacks a red cup.",
+        "The images do not show any dogs.",
+        "Sorry, this image doesn't show any red cup.",
+        "Neither image shows a red cup.",
+        "None of the three images contains the dog.",
+        "The red cup is absent from the photo.",
+        "The red cup isn't in either image, so I cannot give a box.",
+        "The red cup can't be seen anywhere.",
+        "No sign of a red cup in the image.",
+        "No red cup is visible.",
+        "I'm sorry, but there is no red cup in the image, only a blue mug.",
+        "I don't see a red cup in these images.",
+        "I couldn't find the red cup.",
+        "Unfortunately, I was unable to locate a red cup in the image.",
+        "没有。",
+        "未找到目标",
+        "图中没有红色的杯子。",
+        "抱歉，图像中没有红色杯子。",
+        "图片中不存在这样的物体。",
+        "红色杯子不在图中。",
     ],
 )
 @pytest.mark.parametrize("dialect", ["univg_r1", "qwen2_5_vl", "norm1000", "molmo", "florence2"])
@@ -239,6 +275,31 @@ def test_explicit_none(text: str, dialect: str, wrapped: str) -> None:
         '{"bbox_2d": "none"}',
         "nonexistent",
         "See notes 1 and 2.",
+        # Refusals.
+        "I don't see any image attached.",
+        "I cannot see the images.",
+        "I cannot locate it precisely.",
+        "I can't find the exact coordinates.",
+        "I cannot identify the person in the image.",
+        "I am unable to provide bounding boxes.",
+        # About others, or about something else than presence.
+        "There is no other cup in the image.",
+        "没有其他杯子。",
+        "The cup is not on the table.",
+        "The cup is not empty.",
+        "The image does not show the cup clearly.",
+        "There is no way to know.",
+        "No problem.",
+        '"note": []',
+        "Errors: []",
+        '{"summary": "x"}, "uncertainty": []}',
+        # A request to a tool, with its tags and without.
+        f'<tool_call>{{"name": "zoom", "arguments": {JA}}}</tool_call>',
+        f'{{"name": "zoom", "arguments": {JA}}}',
+        # One of several images.
+        "Image 1: none",
+        "There is no cup in the second image.",
+        "Image-1: []\nImage-2: []",
     ],
 )
 def test_no_box_is_no_none(text: str) -> None:
@@ -260,6 +321,17 @@ def test_no_box_is_no_none(text: str) -> None:
         f"{A}. There is no such object in the remaining images.",
         *(JA.replace("}", f', "{key}": "It is red. There is no dog in the image."}}')
           for key in ("label", "reason", "description")),
+        # What else a sentence of absence may explain.
+        f"{A}. The cup is missing from the second image.",
+        f"{A}. There is no cup in the first image.",
+        f"{A}\nI don't see a second cup.",
+        # Empty lists beside a box.
+        f"{JA}, \"errors\": []}}",
+        f"{JA}}}, \"visual\": {{}}, \"uncertainty\": []}}",
+        f"{JA}\nErrors: []",
+        f"{JA}\n[]",
+        f"{A} []",
+        f"```json\n{JA}\n```\n```json\n[]\n```",
     ],
 )  # fmt: skip
 def test_words_around_a_box_do_not_take_it_back(text: str) -> None:
@@ -276,6 +348,67 @@ def test_words_around_a_box_do_not_take_it_back(text: str) -> None:
 def test_a_box_taken_back_is_none(closing: str, box: str, dialect: str) -> None:
     answer = read(box + closing, dialect)
     assert (answer.status, answer.box) == ("none", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "status", "image"),
+    [
+        ("Image 1: none, Image 2: {}, Image 3: none", None, "ok", 1),
+        ("Image 1: none\nImage 2: {}\nImage 3: none", None, "ok", 1),
+        ("Image 1: []\nImage 2: {}\nImage 3: []", None, "ok", 1),
+        ('{{"image1": null, "image2": {}, "image3": null}}', None, "ok", 1),
+        ("Image 1: none. Image 2: none. Image 3: none.", None, "none", 2),
+        ("Image 1: none, Image 2: none and image 3: none", None, "none", 2),
+        ("Image 1: none. Image 2: none.", None, "no_box", None),
+        ("Image 1: none\nImage 2: {}\nImage 3: none", 2, "none", 2),
+        ("Image 1: []\nImage 2: {}\nImage 3: []", 0, "none", 0),
+        ("Image 1: none\nImage 2: {}\nImage 3: none", 1, "ok", 1),
+    ],
+)
+def test_a_listing_by_image(text: str, target: Any, status: str, image: Any) -> None:
+    answer = read(text.format("[100, 200, 300, 400]"), "qwen3_vl", target_image=target)
+    assert (answer.status, answer.image_index) == (status, image)
+    assert answer.box == (BOXES[A] if status == "ok" else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "dialect"),
+    [
+        ('{"bbox_2d": ["100", "200", "300", "400"]}', "qwen3_vl"),
+        ("[{'bbox_2d': ['100', '200', '300', '400']}]", "qwen3_vl"),
+        ('{"box_2d": ["200", "100", "400", "300"]}', "gemini"),
+        ('{"bbox": "100 200 300 400"}', "seed1_5_vl"),
+        ('{"bbox": "100, 200, 300, 400"}', "norm1000"),
+        ('{"bbox": ["100 200", "300 400"]}', "seed1_5_vl"),
+        ('{"x1": "100", "y1": "200", "x2": "300", "y2": "400"}', "norm1000"),
+        ('{"bbox_2d": [100, 200, 300, 400,], "label": "cup",}', "qwen3_vl"),
+        ('{"bbox": [100, 200, 300, 400</bbox>, "error": ""}', "seed1_5_vl"),
+        ("<|begin_of_box|>{100,200,300,400}<|end_of_box|>", "glm_v"),
+        ("<|begin_of_box|>{{100,200,300,400},{5,6,7,8}}<|end_of_box|>", "glm_v"),
+        ('<|begin_of_box|>[["100","200","300","400"]]<|end_of_box|>', "glm_v"),
+        ("<|begin_of_box|><bbox>100,200,300,400</bbox><|end_of_box|>", "glm_v"),
+        ("{bbox_2d: [100, 200, 300, 400], label: cup}", "qwen3_vl"),
+        ('{"1": [100, 200, 300, 400], "2": [5, 6, 7, 8]}', "norm1000"),
+    ],
+)
+def test_ways_of_writing_a_list(text: str, dialect: str) -> None:
+    answer = read(text, dialect)
+    assert (answer.status, answer.box, answer.image_index) == ("ok", BOXES[A], None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Version "1 2 3 4" of it',
+        '{"label": "100 200 300 400"}',
+        '{"size": "100 200 300 400"}',
+        '{"bbox_2d": "100 200 300"}',
+        '{"bbox_2d": ["100", "200", "300", "cup"]}',
+        "{x_min: 100, y_min: 200, x_max: 300, y_max: 400}",
+    ],
+)
+def test_quoted_numbers_elsewhere_are_no_box(text: str) -> None:
+    assert read(text, "norm1000").status == "no_box"
 
 
 # --- validity ------------------------------------------------------------------------------------
@@ -366,6 +499,10 @@ def test_the_image_of_the_chosen_box(text: str, target: Any, box: str | None, im
         ('{"image": 2, "objects": [{"bbox_2d": [100, 200, 300, 400]}]}', 1),
         ('Image-3: {"bbox_2d": [100, 200, 300, 400], "image": 2}', 1),
         ('{"Image-2": [100, 200, 300, 400]}', 1),
+        ("第二张图：[100, 200, 300, 400]", 1),
+        ("图3中：[100, 200, 300, 400]", 2),
+        ("在第1张图片里：[100, 200, 300, 400]", 0),
+        ("图10：[100, 200, 300, 400]", None),
         ('{"bbox_2d": [100, 200, 300, 400], "image": "cup.jpg"}', None),
         ('{"bbox_2d": [100, 200, 300, 400], "image": 0}', None),
     ],

@@ -14,7 +14,7 @@ from run_records import MANIFEST
 from univg_eval.cli import main
 from univg_eval.errors import UserError
 from univg_eval.images.controls import under_control
-from univg_eval.protocols import list_protocols
+from univg_eval.protocols import get_protocol, list_protocols
 from univg_eval.runs.manifest import json_schemas
 from univg_eval.runs.record import (
     RunRecord,
@@ -145,11 +145,23 @@ def test_the_same_settings_give_the_same_bytes(root: Path, capsys) -> None:
     assert "all metrics are the same" in said
 
 
+def test_a_record_of_an_older_version_of_the_rule(root: Path) -> None:
+    path = make_run(root, protocol_version=1)
+    assert load_run(path).manifest.scoring_rule == "univg (version 1)"
+    record = again(path, root / "new")
+    assert record.manifest.scoring_rule == "univg"
+    assert record.manifest.protocol_version == get_protocol("univg").version > 1
+    assert record.manifest.rescored[0].changed == {
+        "protocol_version": [1, get_protocol("univg").version]
+    }
+
+
 def test_a_record_says_where_it_comes_from(root: Path) -> None:
     path = make_run(root, versions=environment()["versions"] | {"torch": "1.2.3"})
     old = load_run(path).manifest.to_dict()
     new = again(path, root / "new", "--protocol", "univg-r1").manifest.to_dict()
-    changed = {"created", "settings", "excluded", "failed_requests", "results", "rescored"}
+    changed = {"created", "settings", "protocol_version", "excluded", "failed_requests", "results"}
+    changed.add("rescored")
     assert {name: value for name, value in new.items() if name not in changed} == {
         name: value for name, value in old.items() if name not in changed
     }

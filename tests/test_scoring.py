@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from factories import make_sample
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from univg_eval.answers import read_answer
 from univg_eval.dialects import get_dialect
@@ -14,6 +19,7 @@ from univg_eval.scoring import (
     Response,
     Tally,
     aggregate,
+    given_image,
     match_several,
     sample_metrics,
     score_sample,
@@ -100,6 +106,7 @@ SEVERAL = [
     (f"{MISS}; {HIT_1}; {HIT_2}", 0.8, (1 / 2 + 2 / 3) / 2, "a miss first"),
     (MISS, 0.0, 0.0, "only a miss"),
     ("none", 0.0, 0.0, "an explicit none is wrong here"),
+    (f"{HIT_1}; {HIT_2}. None.", 0.0, 0.0, "boxes that are taken back are none"),
 ]
 
 
@@ -110,6 +117,64 @@ def test_several_targets_are_matched_one_to_one(
     sample = make_sample(targets=(Target(1, FIRST), Target(1, SECOND)))
     metrics = sample_metrics(score_sample(sample, text, "qwen2_vl"))
     assert metrics == {"f1@0.5": pytest.approx(f1), "ap50": pytest.approx(ap50)}
+
+
+NAMED = (
+    "None.",
+    "No such object in the second image.",
+    "No such object in the first image.",
+    "There is no cup in the second image.",
+    f"Image 1: {HIT_1}\nImage 2: {HIT_2}",
+    f"Image 1: none\nImage 2: {HIT_1}",
+    f"Image 1: {HIT_1}\nImage 2: none",
+    HIT_1,
+    "[32, 48, 96, 96]",
+)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["image given", "image to be found"])
+@pytest.mark.parametrize("dialect", ["qwen2_vl", "norm1000", "pixels"])
+@given(
+    text=st.one_of(st.sampled_from(NAMED), st.text(max_size=40)),
+    targets=st.lists(
+        st.builds(Target, st.integers(0, 1), st.sampled_from([FIRST, SECOND])), max_size=3
+    ),
+)
+@settings(max_examples=60, deadline=None)
+def test_targets_never_change_what_is_read(
+    text: str, targets: list[Target], dialect: str, named: bool
+) -> None:
+    stated = make_sample(given_image=1 if named else None, image_is_given=named)
+    expected = score_sample(stated, text, dialect)
+    found = score_sample(replace(stated, targets=tuple(targets)), text, dialect)
+    for name in ("status", "box", "image_index", "n_boxes", "n_units", "clipped"):
+        assert getattr(found, name) == getattr(expected, name), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "image"),
+    [
+        ({}, 1),
+        ({"targets": ()}, 1),  # "in the second image" says so
+        ({"targets": (), "instruction": "Where is it?"}, None),
+        ({"targets": (), "instruction": "As in the first image, in the second image?"}, None),
+        ({"targets": (), "instruction": "Where is it?", "given_image": 0}, 0),
+        ({"targets": (Target(0, FIRST), Target(1, SECOND)), "instruction": "Where?"}, None),
+        ({"image_is_given": False, "given_image": 1}, None),
+        ({"images": ("a.png",), "widths": (5,), "heights": (5,), "targets": ()}, 0),
+    ],
+)
+def test_the_image_that_an_instruction_names(changes: dict[str, Any], image: int | None) -> None:
+    assert given_image(make_sample(**changes)) == image
+
+
+@pytest.mark.parametrize("targets", [(), (Target(1, FIRST),)], ids=["no target", "target"])
+@pytest.mark.parametrize("instruction", ["Where is it in the second image?", "Where is it?"])
+def test_absence_in_the_given_image_is_read_alike(
+    targets: tuple[Target, ...], instruction: str
+) -> None:
+    sample = make_sample(targets=targets, instruction=instruction)
+    assert score_sample(sample, "No such object in the second image.", "qwen2_vl").status == "none"
 
 
 def test_metrics_of_one_iou() -> None:

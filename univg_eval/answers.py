@@ -13,7 +13,11 @@ The rule of the protocol ``univg`` (what counts as thinking and as the section:
    image ("Image-2:") begins a new unit. An explicit null, an empty list or a sentence such as
    "There are none." is a unit too.
 4. The *chosen box* is the first box of the last unit. Where the instruction names the image and
-   units carry image labels, only that image's units count.
+   units carry image labels, only that image's units count. Where the model has to find the image,
+   a "none" of one image ("Image 1: none") says nothing about the others: it counts only if there is
+   no box and every image has one.
+5. A status ``none`` means no boxes at all, whatever else the answer says. An empty list outside of
+   an object is such a "none" where there is no box; it never takes one back.
 
 No ground truth is looked at. Reading takes time linear in the response's length.
 """
@@ -50,7 +54,8 @@ class Answer:
             ``truncated``: thinking or answer never closed, and no box outside the thinking;
             ``invalid_box``: the chosen box is inverted, empty, not finite or wholly outside.
         box: the chosen box, xyxy_norm, clipped to the image; None unless ``ok``.
-        boxes: every readable box of the answer section, in order, xyxy_norm, clipped.
+        boxes: every readable box of the answer section, in order, xyxy_norm, clipped; none with
+            the status ``none``.
         box_images: parallel to `boxes`: the 0-based image that the text names for it (the one
             named last before it, or by a key of its JSON object), or None.
         image_index: the same for the chosen box.
@@ -110,7 +115,7 @@ _CLAUSE_START = re.compile(
     r"(?P<where>(?:in|on|for|from|within|at)\b[^a-z0-9]*)?(?:the\b[^a-z0-9]*)?)\Z"
 )
 _IMAGE_NOUN = re.compile(r"(?i:image|img)")
-_SENTENCE_END = re.compile(r"[.!?;](?=\s)|\n")
+_SENTENCE_END = re.compile(r"[.!?;](?=\s)|[。！？；\n]")
 # "(1,2),(3,4) in the first image, …": the name belongs to the box before it.
 _AFTER_BOX = re.compile(r"(?:\s?<[^<>]{1,60}+>)?+[ \t]*+\(?(?:in|on|from|of) (?:the )?\Z")
 _AFTER_NAME = re.compile(r"\)?[ \t]*+(?:[,;.]|and\b|\Z)")
@@ -153,7 +158,7 @@ def _label(section: str, begin: int, end: int, names: list[ImageName]) -> int | 
     return image if is_image else None
 
 
-def _items(section: str, dialect: Dialect, n_images: int | None, image_known: bool) -> list[_Item]:
+def _items(section: str, dialect: Dialect, n_images: int | None) -> list[_Item]:
     """Boxes and explicit nones of a section with their units and images, in order."""
     items = []
     for start, end, raw, value, image in dialect.scan(section):
@@ -161,7 +166,8 @@ def _items(section: str, dialect: Dialect, n_images: int | None, image_known: bo
             image = None
         items.append(_Item(start, end, raw, value, image, image))
     names = find_image_names(section, n_images)
-    nones = _no_targets(section, names, image_known)
+    has_boxes = any(item.raw is not None for item in items)
+    nones = _no_targets(section, names, has_boxes)
     if nones:
         items = sorted(items + nones, key=attrgetter("start"))
 
@@ -188,17 +194,14 @@ def _items(section: str, dialect: Dialect, n_images: int | None, image_known: bo
     return items
 
 
-def _no_targets(section: str, names: list[ImageName], image_known: bool) -> list[_Item]:
-    """Sentences that say that there is no such object.
-
-    One that says which image does not show it counts only where the instruction names the image.
-    """
+def _no_targets(section: str, names: list[ImageName], has_boxes: bool) -> list[_Item]:
+    """Sentences that say that there is no such object; beside boxes only the general ones."""
     nones = []
-    for start, end in find_no_target(section):
+    for start, end, is_general in find_no_target(section):
+        if has_boxes and not is_general:
+            continue
         after = bisect_left(names, (end,))
         inside = after > 0 and names[after - 1][0] >= start
-        if inside and not image_known:
-            continue
         image = names[after - 1][2] if inside else None
         nones.append(_Item(start, end, None, 0, image, image))
     return nones
@@ -218,17 +221,33 @@ def _begins_unit(
     return label is not None or between is None or between.end() != item.start
 
 
-def _counting(items: list[_Item], target_image: int | None) -> list[_Item]:
-    """The items that count where the instruction names the image."""
-    if target_image is None or all(item.label is None for item in items):
+def _counting(
+    items: list[_Item], target_image: int | None, image_is_given: bool, n_images: int | None
+) -> list[_Item]:
+    """The items that count, by what the instruction says about the image."""
+    labels = {item.label for item in items}
+    if target_image is not None:
+        if labels == {None}:
+            return items
+        if target_image in labels:
+            return [
+                item
+                for item in items
+                if item.label == target_image or (item.label is None and item.named == target_image)
+            ]
+        return [item for item in items if item.label is None]
+    if image_is_given:
         return items
-    if any(item.label == target_image for item in items):
-        return [
-            item
-            for item in items
-            if item.label == target_image or (item.label is None and item.named == target_image)
-        ]
-    return [item for item in items if item.label is None]
+    others = [item for item in items if item.raw is not None or item.label is None]
+    if not others and n_images is not None and len(labels) == n_images:
+        return items
+    return others
+
+
+def _takes_back(section: str, item: _Item) -> bool:
+    """Whether an explicit none counts beside boxes; a bare empty list of no image does not."""
+    text = section[item.start : item.end]
+    return item.label is not None or not text.startswith("[") or "{" in text
 
 
 # --- from numbers to boxes -----------------------------------------------------------------------
@@ -304,6 +323,7 @@ def read_answer(
     image_sizes: Sequence[Size] | None = None,
     input_sizes: Sequence[Size] | None = None,
     target_image: int | None = None,
+    image_is_given: bool | None = None,
 ) -> Answer:
     """Read a response by the rule of the protocol ``univg``, see the top of this module.
 
@@ -317,6 +337,7 @@ def read_answer(
             it. Then sizes are those of the image that the answer names, or the common size if it
             names none; if there is no common size, or no size at all, a box that needs one is
             unreadable (`no_box`). `univg_eval.scoring` asks for missing sizes beforehand.
+        image_is_given: whether the instruction names the image; None: if `target_image` is given.
 
     Returns:
         The answer; its boxes are clipped to the image.
@@ -326,7 +347,9 @@ def read_answer(
     """
     n_images = _count_images(image_sizes, input_sizes, target_image)
     section, thinking, unclosed = split_response(text)
-    items = _items(section, dialect, n_images, target_image is not None)
+    items = _items(section, dialect, n_images)
+    if any(item.raw is not None for item in items):
+        items = [item for item in items if item.raw is not None or _takes_back(section, item)]
     if not items:
         return Answer(
             status="truncated" if unclosed else "no_box",
@@ -342,7 +365,8 @@ def read_answer(
         )
 
     sizes = _Sizes(dialect, image_sizes, input_sizes, target_image)
-    counting = _counting(items, target_image)
+    known = target_image is not None if image_is_given is None else image_is_given
+    counting = _counting(items, target_image, known, n_images)
     chosen: _Item | None = None
     if counting:
         last = counting[-1].unit
@@ -375,6 +399,8 @@ def read_answer(
         if item is chosen:
             box, clipped = cut, moved
             status = "ok" if cut is not None else "invalid_box" if readable else "no_box"
+    if status == "none":
+        boxes, box_images = [], []
     return Answer(
         status=status,
         box=box,

@@ -174,6 +174,7 @@ class Protocol:
     Attributes:
         name: as given to ``--protocol`` and `parse_answer`.
         description: one sentence.
+        version: raised with every change of what the rule reads; run records keep it.
         source: where the rule is defined.
         reader: reads (response, prompt); None: `univg_eval.answers.read_answer` does.
         needs_dialect: reads the response in the model's dialect; the published rules bring their
@@ -196,6 +197,7 @@ class Protocol:
     on_all_rows: bool = True
     iou_scale: float = 1.0
     union_eps: float = 0.0
+    version: int = 1
 
     def iou(self, pred_boxes: npt.ArrayLike, gt_boxes: npt.ArrayLike) -> Any:
         """IoU as this rule computes it.
@@ -225,6 +227,7 @@ _RULES = (
         needs_dialect=True,
         reads_image=True,
         on_all_rows=False,
+        version=2,
     ),
     Protocol(
         "univg-r1",
@@ -301,6 +304,7 @@ def parse_answer(
     image_sizes: Sequence[tuple[int, int]] | None = None,
     input_sizes: Sequence[tuple[int, int]] | None = None,
     target_image: int | None = None,
+    image_is_given: bool | None = None,
     prompt: str | None = None,
     protocol: str = "univg",
 ) -> Answer:
@@ -309,11 +313,12 @@ def parse_answer(
     Args:
         text: the whole response, thinking included.
         dialect: how the model writes boxes, by name or as an object. Required by ``univg``; the
-            published rules bring their own patterns and ignore it, as they ignore the next three.
+            published rules bring their own patterns and ignore it, as they ignore the next four.
         image_sizes: (width, height) of each original image in pixels.
         input_sizes: (width, height) of each image as the model saw it, after its resize.
         target_image: 0-based image that the instruction names; None where the model had to find
             it. Never to be taken from the ground truth.
+        image_is_given: whether the instruction names the image; None: if `target_image` is given.
         prompt: the text that the model was given. Only ``univg-r1-zero-shot`` reads it.
         protocol: name of the rule, see `PROTOCOLS`.
 
@@ -337,6 +342,7 @@ def parse_answer(
             image_sizes=image_sizes,
             input_sizes=input_sizes,
             target_image=target_image,
+            image_is_given=image_is_given,
         )
     if rule.needs_prompt and prompt is None:
         raise UserError(

@@ -73,6 +73,8 @@ class GroundingSample:
         targets: one in the classic tasks, none where the object is absent, several where the
             instruction names several.
         image_is_given: False where the model must find out which image shows the object.
+        given_image: 0-based image that the instruction names, as the benchmark states it; None
+            where it has to be found, or where it is not stated. See `scoring.given_image`.
         cluster: rows that share images carry the same value; used by clustered intervals.
         source: where the row comes from: file, revision, row, release paths of the images.
         extra: further columns of the benchmark, e.g. difficulty knobs.
@@ -91,6 +93,7 @@ class GroundingSample:
     cluster: str
     source: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    given_image: int | None = None
 
     @property
     def box(self) -> Box:
@@ -137,6 +140,7 @@ class GroundingSample:
                 for t in self.targets
             ],
             "image_is_given": self.image_is_given,
+            **({} if self.given_image is None else {"given_image": self.given_image}),
             "cluster": self.cluster,
             "source": dict(self.source),
         }
@@ -184,6 +188,7 @@ class GroundingSample:
                 for i, item in enumerate(targets)
             ),
             image_is_given=given,
+            given_image=_given_image(row, len(images), where),
             cluster=_string(row, "cluster", where),
             source=_source(row, where),
             extra=_mapping(row, "extra", where),
@@ -238,6 +243,15 @@ def _integers(row: Mapping[str, Any], name: str, where: str) -> tuple[int, ...]:
     ):
         raise UserError(f"{where}: field {name!r} is {value!r}; expected a list of whole pixels")
     return tuple(value)
+
+
+def _given_image(row: Mapping[str, Any], n_images: int, where: str) -> int | None:
+    image = row.get("given_image")
+    if image is not None and (type(image) is not int or not 0 <= image < n_images):
+        raise UserError(
+            f"{where}: field 'given_image' is {image!r}; expected 0 to {n_images - 1}, or null"
+        )
+    return image
 
 
 def _target(item: Any, where: str, n_images: int) -> Target:

@@ -26,6 +26,7 @@ from annotated_types import Ge, Interval, Len
 from univg_eval.answers import Answer, Status
 from univg_eval.boxes import Box, box_iou, center_in_box
 from univg_eval.dialects import Dialect, get_dialect
+from univg_eval.dialects.image_names import find_image_names
 from univg_eval.errors import UserError
 from univg_eval.protocols import Protocol, get_protocol, parse_answer
 from univg_eval.samples import GroundingSample, Target
@@ -39,6 +40,7 @@ __all__ = [
     "SampleScore",
     "Tally",
     "aggregate",
+    "given_image",
     "headline",
     "macro_average",
     "sample_metrics",
@@ -203,7 +205,6 @@ def score_samples(
 def _read(
     sample: GroundingSample, response: Response, dialect: str | Dialect | None, rule: Protocol
 ) -> Answer:
-    given = sample.image_is_given and len({target.image for target in sample.targets}) == 1
     image_sizes = response.image_sizes or sample.image_sizes
     if rule.needs_dialect and isinstance(dialect, Dialect) and response.text is not None:
         _require_sizes(sample, dialect, image_sizes, response.input_sizes)
@@ -212,11 +213,31 @@ def _read(
         dialect,
         image_sizes=image_sizes,
         input_sizes=response.input_sizes,
-        target_image=sample.targets[0].image if given else None,
+        target_image=given_image(sample),
+        image_is_given=sample.image_is_given,
         # A response that was never given holds no pair, whatever the prompt was.
         prompt="" if response.text is None else response.prompt,
         protocol=rule.name,
     )
+
+
+def given_image(sample: GroundingSample) -> int | None:
+    """The 0-based image that the instruction names, which a response is read by.
+
+    It is what the benchmark states, or the only image. Where neither says it, ``image_is_given``
+    does: then it is the image of the targets, or, of a sample without any, the only one that the
+    instruction's text names. None where the image has to be found, or is not known.
+    """
+    if not sample.image_is_given:
+        return None
+    if sample.given_image is not None:
+        return sample.given_image
+    if len(sample.images) == 1:
+        return 0
+    shown = {target.image for target in sample.targets}
+    if not shown:
+        shown = {image for _, _, image in find_image_names(sample.instruction, len(sample.images))}
+    return next(iter(shown)) if len(shown) == 1 else None
 
 
 def _require_sizes(

@@ -454,7 +454,7 @@ def _sample(row: Row) -> GroundingSample:
         targets = (Target(image=image or 0, box=(x1, y1, x2, y2)),)
     return GroundingSample(
         **_NAMES, images=(), widths=(), heights=(), targets=targets,
-        image_is_given=image is not None,
+        image_is_given=image is not None, given_image=image,
     )  # fmt: skip
 
 

@@ -112,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
     result = {
         "benchmark": benchmark,
         "protocol": protocol.name,
+        "protocol_version": protocol.version,
         "dialect": dialect.name if dialect is not None else None,
         "min_pixels": min_pixels,
         "max_pixels": max_pixels,

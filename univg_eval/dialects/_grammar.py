@@ -4,7 +4,10 @@ A grammar is a list of box forms (regular expressions) and the JSON keys under w
 as a box. One pass over the text finds boxes, code fences, JSON containers, keys and nulls; what
 is none of them is prose and is passed over. Nothing is ever read twice: every repetition is
 possessive or bounded, so that the time is linear in the text's length, and nothing recurses.
-JSON is read tolerantly: single quotes, missing commas and a missing end do no harm.
+JSON is read tolerantly: single quotes, missing commas, commas before a bracket's end, numbers in
+quotes, an end tag instead of the bracket and a missing end do no harm. Objects that follow each
+other with nothing but white space and commas between (JSON Lines) are one value, as in a list.
+What stands between ``<tool_call>`` tags is a request to a tool and no answer.
 """
 
 from __future__ import annotations
@@ -57,12 +60,12 @@ def four_in(opening: str, closing: str, separator: str = COMMA, *, more: str = "
         separator: pattern between two numbers.
         more: character that may separate further boxes in the same brackets ("" for none).
     """
-    box = separator.join([NUMBER] * 4)
+    box = separator.join([rf"[\"']?+{NUMBER}[\"']?+"] * 4) + r"\s*+,?+\s*+"
     opening, closing = re.escape(opening), re.escape(closing)
     if more:
         # A reply cut inside a later box still ends its first one at the separator.
-        return rf"[{opening}]\s*+{box}(?:\s*+{more}\s*+{box})*+\s*+[{closing}{more}]"
-    return rf"[{opening}]\s*+{box}\s*+[{closing}]"
+        return rf"[{opening}]\s*+{box}(?:{more}\s*+{box})*+[{closing}{more}]"
+    return rf"[{opening}]\s*+{box}(?:[{closing}]|(?=</))"
 
 
 def in_tags(tag: str) -> str:
@@ -86,10 +89,13 @@ _DOUBLE_QUOTED = r'"(?:[^"\\\n]++|\\.)*+"?+'
 _SINGLE_QUOTED = r"'(?:[^'\\\n]++|\\.)*+'?+"
 
 # Groups of the token pattern.
-_LINE, _PASSED, _BOX, _FENCE, _IMAGE, _CORNER, _KEY, _NULL, _OPEN, _CLOSE = range(1, 11)
+_LINE, _PASSED, _BOX, _QUOTED, _FENCE, _IMAGE, _CORNER, _KEY, _NULL, _OPEN, _CLOSE = range(1, 12)
 
 # Spans that look like boxes and are none: four-cornered regions, points, 3D boxes, texts.
-_SKIPPED_TAGS = r"<(?:\|quad_start\|>|quad>|points?\b|3dbbox>)[^<]*+"
+_SKIPPED_TAGS = (
+    r"<(?:(?:\|quad_start\|>|quad>|points?\b|3dbbox>)[^<]*+"
+    r"|(?i:tool_call)>[^<]*+(?:<(?!/?(?i:tool_call)>)[^<]*+)*+)"
+)
 LABEL_TEXT = rf"(?:{_LABEL_KEYS})[\"']\s*+:\s*+(?:{_DOUBLE_QUOTED}|{_SINGLE_QUOTED})"
 # Brackets in such a row are no JSON.
 _SKIPPED_BRACKETS = r"[\[{]{9,}+|[\]}]{9,}+"
@@ -106,8 +112,17 @@ _CORNER_NAMES = {
     for name in names
 }
 _NEVER = r"(?!)"
+# Four numbers in one string, as in {"bbox": "100 200 300 400"}.
+_QUOTED_BOX = rf"[\"']\s*+{SPACE_OR_COMMA.join([NUMBER] * 4)}\s*+[\"']"
+_ANY_NUMBER = re.compile(NUMBER)
+_JOINING = re.compile(r"[\s,]*+")
+# A key or a label of one or two words before a bracket: "uncertainty": [] or Errors: [].
+_LABEL_BEFORE = re.compile(
+    r"(?:[\"']|(?:\A|\n)[\s*_-]*)(\w{1,40}(?: \w{1,40})?)[\"'*_]{0,4}\s*:\s*\Z"
+)
+_ANNOUNCING = frozenset({"output", "response", "json", "location", "coordinates", "final answer"})
 _NULLS = re.compile(r"(?:[\s,]++|null\b|None\b)*+")
-_CORNER_PARTS = re.compile(rf"([a-z0-9_]+)[\"']\s*+:\s*+({NUMBER})")
+_CORNER_PARTS = re.compile(rf"([a-z0-9_]+)[\"']\s*+:\s*+[\"']?+({NUMBER})")
 _IMAGE_VALUE = re.compile(r":\s*+[\"']?([^\"']*)")
 
 # A list under one of these keys, or null in its place, says something about boxes.
@@ -164,6 +179,8 @@ class Grammar:
         fence = 0  # 1 + where the open code fence starts
         value_first = 0  # how many were found before the open top-level value
         value_null = False
+        value_id = 0
+        object_end = -1  # where the last top-level object ended
         for match in self.token.finditer(text):
             kind = match.lastindex
             if stack and kind != _LINE:
@@ -173,13 +190,16 @@ class Grammar:
                     value_null = False
             if kind == _PASSED:
                 continue
-            if kind in (_BOX, _LINE):
+            if kind in (_BOX, _LINE, _QUOTED):
                 if stack and not self._is_box_key(stack):
                     continue
+                if kind == _QUOTED and not (stack and stack[-1].key):
+                    continue
                 start, end = match.span(kind)
-                numbers = self.number.findall(text, start, end)
+                number = _ANY_NUMBER if kind == _QUOTED else self.number
+                numbers = number.findall(text, start, end)
                 n = len(numbers)
-                value = fence or (self._value(stack) if stack else 0)
+                value = fence or (self._value(stack, value_id) if stack else 0)
                 if n == self.arity:
                     found.append((start, end, tuple(map(float, numbers)), value, None))
                     continue
@@ -194,13 +214,14 @@ class Grammar:
                 if stack and stack[-1].is_object:
                     stack[-1].key = match[_KEY]
             elif kind == _OPEN:
-                if not stack:
-                    value_first, value_null = len(found), False
-                elif len(stack) == _MAX_DEPTH:
+                start = match.start(_OPEN)
+                if stack and len(stack) == _MAX_DEPTH:
                     # Brackets without end are no JSON; start afresh.
                     self._end_value(stack, found, value_first, value_null, match.start(), fence)
-                    value_first, value_null = len(found), False
-                start = match.start(_OPEN)
+                if not stack:
+                    gap = _JOINING.match(text, object_end) if object_end >= 0 else None
+                    if gap is None or gap.end() != start or text[start] != "{":
+                        value_first, value_null, value_id = len(found), False, start + 1
                 stack.append(_Frame(text[start] == "{", start, len(found)))
             elif kind == _CLOSE:
                 if not stack:
@@ -214,9 +235,13 @@ class Grammar:
                 opened = stack[depth].start
                 self._close_to(stack, depth, found)
                 if not is_object and _is_null_list(text, opened, match.end() - 1):
-                    value_null = value_null or self._is_null_key(stack)
-                if not stack and value_null and len(found) == value_first:
-                    found.append((opened, match.end(), None, fence, None))
+                    value_null = value_null or (
+                        self._is_null_key(stack) if stack else self._is_null_label(text, opened)
+                    )
+                if not stack:
+                    object_end = match.end() if is_object else -1
+                    if value_null and len(found) == value_first:
+                        found.append((opened, match.end(), None, fence, None))
             elif kind == _NULL:
                 if stack and stack[-1].is_object:
                     stack[-1].key = match[_KEY]
@@ -233,7 +258,7 @@ class Grammar:
                     if image is not None:
                         self._innermost_object(stack).image = image
             elif kind == _CORNER and stack and stack[-1].is_object:
-                self._corner(match, stack, found, fence)
+                self._corner(match, stack, found, fence or self._value(stack, value_id))
         if stack:
             self._end_value(stack, found, value_first, value_null, len(text), fence)
         return found
@@ -253,7 +278,7 @@ class Grammar:
         self._close_to(stack, 0, found)
 
     def _corner(
-        self, match: re.Match[str], stack: list[_Frame], found: list[Found], fence: int
+        self, match: re.Match[str], stack: list[_Frame], found: list[Found], value: int
     ) -> None:
         """Take one named edge; the fourth completes the box."""
         frame = stack[-1]
@@ -266,17 +291,17 @@ class Grammar:
         if len(frame.corners) == 4:
             raw = tuple(frame.corners[i] for i in range(4))
             frame.corners = None
-            found.append((frame.start, match.end(), raw, fence or self._value(stack), None))
+            found.append((frame.start, match.end(), raw, value, None))
 
     @staticmethod
-    def _value(stack: list[_Frame]) -> int:
-        """Identity of the JSON value around: 1 + its start if it holds an object, else 0.
+    def _value(stack: list[_Frame], value_id: int) -> int:
+        """Identity of the JSON value around if it holds an object, else 0.
 
         Lists alone are brackets, not JSON values: ``[1,2,3,4], [5,6,7,8]`` is one list of boxes.
         """
         for frame in stack:
             if frame.is_object:
-                return stack[0].start + 1
+                return value_id
         return 0
 
     @staticmethod
@@ -287,6 +312,8 @@ class Grammar:
         return stack[0]
 
     def _is_box_key(self, stack: list[_Frame]) -> bool:
+        if any(frame.key == "arguments" for frame in stack):
+            return False  # of a tool call
         for frame in reversed(stack):
             if frame.is_object:
                 if frame.key is None:
@@ -310,8 +337,26 @@ class Grammar:
                     or key in _CONTAINER_KEYS
                     or "box" in key
                     or (self.keys is not None and key in self.keys)
+                    or bool(find_image_names(key))
                 )
         return True
+
+    def _is_null_label(self, text: str, opened: int) -> bool:
+        """Whether an empty list outside of all objects says something about boxes.
+
+        It does as a value of its own; not under a label of something else.
+        """
+        label = _LABEL_BEFORE.search(text, max(0, opened - 90), opened)
+        if label is None:
+            return True
+        name = label[1].lower()
+        return (
+            name in _CONTAINER_KEYS
+            or name in _ANNOUNCING
+            or "box" in name
+            or (self.keys is not None and name in self.keys)
+            or bool(find_image_names(name))
+        )
 
     @staticmethod
     def _close_to(stack: list[_Frame], depth: int, found: list[Found]) -> None:
@@ -361,7 +406,10 @@ def grammar(
         named_corners: objects with x_min, y_min, x_max, y_max (or x1 …, left …) are boxes.
         bare_labels: labels stand beside the box tokens without marks.
     """
-    corner = rf"(?:{'|'.join(_CORNER_NAMES)})[\"']\s*+:\s*+{NUMBER}" if named_corners else _NEVER
+    corner = _NEVER
+    if named_corners:
+        corner = rf"(?:{'|'.join(_CORNER_NAMES)})[\"']\s*+:\s*+[\"']?+{NUMBER}"
+    box_keys = None if keys is None else frozenset(keys)
     # What no token begins with is passed over in one step. Where none begins after all, one
     # character is: every match moves on, and no search starts anew.
     first = r"<(\[\]{}\"'`" + (r">\n" if alone else "")
@@ -369,6 +417,7 @@ def grammar(
         rf"({alone or _NEVER})"
         rf"|([^{first}]*+)(?:"
         rf"({'|'.join(forms) if forms else _NEVER})"
+        rf"|({_QUOTED_BOX if box_keys != frozenset() else _NEVER})"
         rf"|{_SKIPPED_TAGS}|{_SKIPPED_BRACKETS}"
         r"|(```)"
         rf"|[\"'](?:{LABEL_TEXT}"
@@ -383,6 +432,6 @@ def grammar(
         token=re.compile(token),
         number=re.compile(number),
         arity=arity,
-        keys=None if keys is None else frozenset(keys),
+        keys=box_keys,
         gap=_LABEL_GAP if bare_labels else _GAP,
     )

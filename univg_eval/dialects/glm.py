@@ -3,7 +3,7 @@
 Those marks enclose any final answer, a number or a choice too.
 """
 
-from univg_eval.dialects.family import Confidence, Dialect, NormInt, four_in, grammar
+from univg_eval.dialects.family import Confidence, Dialect, NormInt, four_in, grammar, in_tags
 
 DIALECTS = (
     Dialect(
@@ -11,15 +11,17 @@ DIALECTS = (
         model_types=("glm4v", "glm4v_moe", "glm46v"),
         families=("GLM-4.5V", "GLM-4.1V-Thinking", "GLM-4.6V"),
         form=(
-            "<|begin_of_box|>[[x1,y1,x2,y2]]<|end_of_box|>; also [], (), <> or JSON with bbox_2d "
-            "or box_2d"
+            "<|begin_of_box|>[[x1,y1,x2,y2]]<|end_of_box|>; also [], {}, (), <>, <bbox> or JSON "
+            "with bbox_2d or box_2d"
         ),
         space=NormInt(1000),
         confidence=Confidence("high", "high", "high"),
         template="<|begin_of_box|>[[{},{},{},{}]]<|end_of_box|>",
         prompt_suffix="Answer with the bounding box as [[x1,y1,x2,y2]].",
         grammar=grammar(
-            four_in("[(<", "])>"), keys=("bbox_2d", "box_2d", "bbox", "box", "bounding_box")
+            four_in("[({<", "])}>"),
+            in_tags("bbox"),
+            keys=("bbox_2d", "box_2d", "bbox", "box", "bounding_box"),
         ),
         sources=("zai-org/GLM-V README.md", "zai-org/GLM-V glmv_reward/tests"),
         notes=(

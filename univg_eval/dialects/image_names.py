@@ -1,6 +1,8 @@
-"""Where a text names one of several images: "the third image", "Image-2", "in picture 3".
+"""Where a text names one of several images: "the third image", "Image-2", "第二张图".
 
-Texts count from 1, the library from 0.
+Texts count from 1, the library from 0. The number 0 names no image: a single answer does not show
+whether a model counts from 0 throughout. Nor does a bare number as a key (``{"2": …}``), which may
+as well count objects.
 """
 
 from __future__ import annotations
@@ -37,6 +39,11 @@ _NOUN_PARTS = (
     *("MAGE", "HOTO", "RAME", "ICTURE", "IMG"),
 )
 _WORD_CHARACTER = re.compile(r"[A-Za-z]")
+_CHINESE_DIGITS = "一二三四五六七八九十"
+_CHINESE = re.compile(
+    rf"第\s?(?P<nth>[0-9]{{1,2}}|[{_CHINESE_DIGITS}])\s?[张幅个]?(?:图像|图片|图|照片|画面)"
+    rf"|(?:图像|图片|图|照片)\s?(?P<number>[0-9]{{1,2}}(?![0-9.])|[{_CHINESE_DIGITS}](?![张幅个]))"
+)
 
 
 def find_image_names(text: str, n_images: int | None = None) -> list[ImageName]:
@@ -50,9 +57,10 @@ def find_image_names(text: str, n_images: int | None = None) -> list[ImageName]:
         Spans with the 0-based image. A name that fits no image names none: "image 0", and
         "image 7" where three are known to be there.
     """
-    names: list[ImageName] = []
+    names = _chinese_names(text, n_images) if "图" in text or "照" in text or "画" in text else []
     if not any(part in text for part in _NOUN_PARTS):
         return names
+    n_chinese = len(names)
     limit = n_images or 1000
     for noun in _NOUN.finditer(text):
         start, end = noun.span()
@@ -78,6 +86,16 @@ def find_image_names(text: str, n_images: int | None = None) -> list[ImageName]:
             image = int(after["number"]) - 1 if word is None else _CARDINALS[word.lower()]
             if 0 <= image < limit:
                 names.append((start, after.end(), image))
+    return sorted(names) if n_chinese else names
+
+
+def _chinese_names(text: str, n_images: int | None) -> list[ImageName]:
+    names: list[ImageName] = []
+    for match in _CHINESE.finditer(text):
+        word = match["nth"] or match["number"]
+        image = _CHINESE_DIGITS.index(word) if word in _CHINESE_DIGITS else int(word) - 1
+        if 0 <= image < (n_images or 1000):
+            names.append((match.start(), match.end(), image))
     return names
 
 

@@ -9,25 +9,37 @@ section* is the last ``<answer>…</answer>`` of what is left (an unclosed one c
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["Split", "split_response"]
+__all__ = ["THINKING_MARKS", "Split", "split_response"]
 
 _OPENING, _CLOSING, _ANSWER, _ANSWER_END, _SPAN, _SPAN_END = range(1, 7)
+
+THINKING_MARKS = (
+    # <think>: Qwen, DeepSeek, GLM, MiMo, MiniCPM, InternVL, Kimi-K2; <thought>: Gemini's
+    # OpenAI-compatible service and Marco-o1; <reasoning>: LLaVA-CoT.
+    *((f"<{name}>", f"</{name}>") for name in ("think", "thinking", "thought", "thoughts")),
+    *((f"<{name}>", f"</{name}>") for name in ("analysis", "reasoning", "seed:think")),
+    ("[THINK]", "[/THINK]"),  # Mistral
+    ("◁think▷", "◁/think▷"),  # Kimi-VL
+    ("<|think|>", "<|/think|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),  # OpenThoughts and relatives
+    ("<|channel>", "<channel|>"),  # Gemma 4
+)
+"""Opening and closing mark of thinking, in any case of letters. Any closes what any opened."""
+
+
+def _any_of(marks: Iterable[str]) -> str:
+    # All begin with one of three characters, which keeps the search quick.
+    return "|".join(re.escape(mark[1:]) for mark in marks)
+
+
 _MARKS = re.compile(
-    # Qwen, DeepSeek, GLM, MiMo, MiniCPM, InternVL: <think>; Seed: <seed:think>; others <thinking>,
-    # <analysis>, <reasoning>; Kimi: ◁think▷; OpenThoughts and relatives: <|begin_of_thought|>;
-    # Gemma 4: <|channel>thought … <channel|>.
-    # One common first character keeps the search quick.
-    r"[<◁](?:((?:[Tt]hink(?:ing)?|THINK(?:ING)?|seed:think|analysis|reasoning)>|think▷"
-    r"|\|begin_of_thought\|>|\|channel>)"
-    r"|(/(?:[Tt]hink(?:ing)?|THINK(?:ING)?|seed:think|analysis|reasoning)>|/think▷"
-    r"|\|end_of_thought\|>|channel\|>)"
-    r"|((?:[Aa]nswer|ANSWER)>)"
-    r"|(/(?:[Aa]nswer|ANSWER)>)"
-    r"|(\|begin_of_box\|>)"
-    r"|(\|end_of_box\|>))"
+    rf"(?i)[<◁\[](?:({_any_of(opening for opening, _ in THINKING_MARKS)})"
+    rf"|({_any_of(closing for _, closing in THINKING_MARKS)})"
+    r"|(answer>)|(/answer>)|(\|begin_of_box\|>)|(\|end_of_box\|>))"
 )
 
 

@@ -303,7 +303,7 @@ def entry_of_runs(records: Sequence[RunRecord], metric: str) -> Entry | None:
         kind="run",
         source="run",
         columns=columns,
-        protocol=_joined(record.manifest.settings.protocol.value for record in records),
+        protocol=_joined(record.manifest.scoring_rule for record in records),
         fingerprints={d.prepared_benchmark: d.fingerprint for d in datasets},
         revisions=frozenset(map(str, revisions - {None})) if len(revisions) == 1 else frozenset(),
         counts=counts,
@@ -326,7 +326,7 @@ def _marks_of_records(records: Sequence[RunRecord]) -> dict[Mark, str]:
         "prompt": [m.prompt_sha256 for m in manifests],
         "generation": [m.generation for m in manifests],
         "dialect": [m.settings.dialect.value for m in manifests],
-        "protocol": [m.settings.protocol.value for m in manifests],
+        "protocol": [m.scoring_rule for m in manifests],
         "min_pixels": [m.settings.min_pixels.value for m in manifests],
         "max_pixels": [m.settings.max_pixels.value for m in manifests],
     }

@@ -168,6 +168,7 @@ def _view(sample: GroundingSample, base: Path) -> GroundingSample:
         instruction=_instruction(sample, frame, numbers, video),
         targets=tuple(replace(target, image=0) for target in sample.targets),
         image_is_given=True,
+        given_image=0,
         extra={**sample.extra, VIDEO_MARK: shown},
     )
 

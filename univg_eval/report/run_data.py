@@ -23,7 +23,7 @@ from univg_eval.images.controls import CONTROLS, NO_CONTROL, require_control, un
 from univg_eval.protocols import parse_answer
 from univg_eval.runs.record import RunRecord, require_fingerprint, response_of
 from univg_eval.samples import GroundingSample, fingerprint, load_samples
-from univg_eval.scoring import Response, SampleScore, headline
+from univg_eval.scoring import Response, SampleScore, given_image, headline
 
 __all__ = [
     "HIT_IOU",
@@ -261,7 +261,8 @@ def _boxes(
             dialect,
             image_sizes=response.image_sizes or sample.image_sizes,
             input_sizes=response.input_sizes,
-            target_image=default if sample.image_is_given and len(given) == 1 else None,
+            target_image=given_image(sample),
+            image_is_given=sample.image_is_given,
             prompt=response.prompt,
             protocol=protocol,
         )

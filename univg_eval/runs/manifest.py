@@ -25,6 +25,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from univg_eval.protocols import PROTOCOLS
 from univg_eval.scoring import SampleScore
 
 __all__ = [
@@ -251,6 +252,8 @@ class Manifest(_Part):
     """When the record was written, ISO 8601; of a folder that lmms-eval wrote, when it did."""
     model: Model
     settings: Settings
+    protocol_version: Positive = 1
+    """Version of the scoring rule that made the scores; absent in older records: 1."""
     prompt_sha256: Text
     """SHA-256 (hex) of what the prompt style added to the instruction."""
     generation: dict[str, Any]
@@ -291,6 +294,15 @@ class Manifest(_Part):
         manifest = cls.model_validate(value)
         manifest._json = copy.deepcopy(dict(value))
         return manifest
+
+    @property
+    def scoring_rule(self) -> str:
+        """The protocol, with its version where that is not today's."""
+        name = self.settings.protocol.value
+        known = PROTOCOLS.get(name)
+        if known is not None and known.version == self.protocol_version:
+            return name
+        return f"{name} (version {self.protocol_version})"
 
     def to_dict(self) -> dict[str, Any]:
         """A copy of the JSON object that it was read from: same keys in the same order."""

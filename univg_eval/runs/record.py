@@ -35,6 +35,7 @@ from typing import Any
 import univg_eval
 from univg_eval.errors import UserError
 from univg_eval.files import iter_json_lines, refuse_nan, whole_folder
+from univg_eval.protocols import PROTOCOLS
 from univg_eval.runs.failed_requests import split_failed_request
 from univg_eval.runs.manifest import SCHEMA, Manifest, ResponseLine, faults, read_score
 from univg_eval.samples import GroundingSample, fingerprint, load_samples
@@ -166,7 +167,8 @@ def make_record(
 
     Args:
         path: where it comes from, or where it shall lie; nothing is read or written.
-        manifest: ``schema`` and ``created`` are added where they are missing.
+        manifest: ``schema``, ``created`` and ``protocol_version`` are added where they are
+            missing.
         responses, scores: one a sample, in the same order.
         label: see `load_run`.
 
@@ -174,10 +176,22 @@ def make_record(
         UserError: something does not fit `univg_eval.runs.manifest`, there is no sample, or
             responses and scores are of different samples.
     """
-    stamp = {"schema": SCHEMA, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    stamp = {
+        "schema": SCHEMA,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **_rule_version(manifest.get("settings")),
+    }
     whole = _plain({**stamp, **manifest})
     lines = [_plain(row) for row in responses]
     return _checked(Path(path), whole, lines, list(scores), label, "evaluate again")
+
+
+def _rule_version(settings: Any) -> dict[str, int]:
+    """The version of the scoring rule that these settings name; nothing where they name none."""
+    match settings:
+        case {"protocol": [str(name), *_]} if name in PROTOCOLS:
+            return {"protocol_version": PROTOCOLS[name].version}
+    return {}
 
 
 def write_run(

@@ -184,6 +184,9 @@ def rescore(
         for name in settings
         if settings[name][0] != old_settings[name][0]
     }
+    rule = get_protocol(settings["protocol"][0])
+    if "protocol" not in changed and rule.version != record.manifest.protocol_version:
+        changed["protocol_version"] = (record.manifest.protocol_version, rule.version)
     reader = _dialect(settings)
     known = {sample.id: sample for sample in samples}
     missing = [row["id"] for row in record.responses if row["id"] not in known]
@@ -200,9 +203,10 @@ def rescore(
         _with_sizes(response, sample, reader if new_sizes else None)
         for (response, _), sample in zip(read, shown, strict=True)
     ]
-    scores = score_samples(shown, responses, reader, protocol=settings["protocol"][0])
+    scores = score_samples(shown, responses, reader, protocol=rule)
     manifest = {key: value for key, value in old_manifest.items() if key != "created"} | {
         "settings": settings,
+        "protocol_version": rule.version,
         "excluded": sum(score.excluded for score in scores),
         "failed_requests": len(record.errors),
         "results": aggregate(scores),

@@ -101,7 +101,7 @@ _SHARE = re.compile(
     r"|down|along|into|to\s+the)\b",
     re.I,
 )
-_SENTENCE_END = re.compile(r"[.!?](?=\s|\Z)|\n")
+_SENTENCE_END = re.compile(r"[.!?](?=\s|\Z)|[。！？\n]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,6 +245,7 @@ def _differing(a: Manifest, b: Manifest) -> dict[str, tuple[Any, Any]]:
 def _provenance(manifest: Manifest) -> dict[str, Any]:
     return {
         **{name: setting.value for name, setting in manifest.settings},
+        "protocol": manifest.scoring_rule,
         "prompt text (SHA-256)": manifest.prompt_sha256,
         **{f"generation {name}": value for name, value in manifest.generation.items()},
         "backend": manifest.model.backend,

@@ -217,4 +217,5 @@ def _target_frame(sample: GroundingSample, response: Response) -> GroundingSampl
         widths=tuple(width for width, _ in sizes),
         heights=tuple(height for _, height in sizes),
         targets=tuple(replace(target, image=0) for target in sample.targets),
+        given_image=0,
     )

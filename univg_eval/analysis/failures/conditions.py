@@ -62,8 +62,8 @@ def observed(score: SampleScore, sample: GroundingSample, rule: Protocol) -> Fai
     """The class that needs no geometry; None for a valid box on the right image."""
     if sample.targets and not _has_area(sample.box):
         return "invalid_truth"
-    if sample.targets and _is_on_another_image(score, sample, rule):
-        return "wrong_image"
+    if _is_on_another_image(score, sample, rule):
+        return "wrong_image" if sample.targets else "false_alarm"
     return class_of_status(score, sample)
 
 

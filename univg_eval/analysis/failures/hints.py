@@ -12,7 +12,7 @@ from univg_eval.boxes import box_iou, clip_box
 from univg_eval.dialects import Dialect
 from univg_eval.protocols import Protocol, parse_answer
 from univg_eval.samples import GroundingSample
-from univg_eval.scoring import Response, SampleScore
+from univg_eval.scoring import Response, SampleScore, given_image
 
 __all__ = ["hints_of"]
 
@@ -66,7 +66,7 @@ def _best_box(
         dialect,
         image_sizes=response.image_sizes or sample.image_sizes,
         input_sizes=response.input_sizes,
-        target_image=sample.target_image if sample.image_is_given else None,
+        target_image=given_image(sample),
         protocol=rule.name,
     )
     ious = [

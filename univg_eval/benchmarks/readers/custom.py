@@ -297,6 +297,7 @@ class _Reader:
             raise _fault("field 'find_image' is true, but the row has one image only")
         space = row.get("space", self.space)
         wanted = list(_wanted(row, len(paths)))
+        named = row.get("target_image")
         sizes = [self._size(path) for path in paths]
         targets = tuple(
             Target(image, to_xyxy_norm(box, space, sizes[image], name))
@@ -314,6 +315,7 @@ class _Reader:
             instruction=row["instruction"],
             targets=targets,
             image_is_given=not find_image and len({target.image for target in targets}) <= 1,
+            given_image=None if named is None else named - 1,
             cluster=f"{BENCHMARK}-{cluster:05d}",
             source={
                 "file": self.file,

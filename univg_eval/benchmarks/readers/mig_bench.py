@@ -347,6 +347,7 @@ def _sample(row: Any, number: int, where: str, known: Revision, scale: int) -> G
         instruction=question,
         targets=(Target(image=target_image, box=(x1, y1, x2, y2)),),
         image_is_given=task != "group_grounding",
+        given_image=None if task == "group_grounding" else target_image,
         cluster="",
         source={
             "file": known.file_name,

@@ -178,6 +178,7 @@ def sequence_sample(
         released=released,
         instruction=sequence_instruction(expression, target),
         targets=() if box is None else (Target(target, box),),
+        given_image=target,
         cluster=cluster,
         extra={
             "expression": expression,

@@ -74,6 +74,7 @@ class Origin:
         targets: tuple[Target, ...],
         cluster: str,
         extra: Mapping[str, Any],
+        given_image: int | None = None,
     ) -> GroundingSample:
         """The sample; `images` lie below the data root, and the release names them `released`."""
         return GroundingSample(
@@ -87,6 +88,7 @@ class Origin:
             instruction=instruction,
             targets=targets,
             image_is_given=True,
+            given_image=given_image,
             cluster=cluster,
             source={
                 "file": self.file,

@@ -108,6 +108,7 @@ def _task_items(task: str, settings: Settings) -> Iterator[tuple[MiniItem, Groun
                 instruction=item.instruction,
                 targets=(Target(image=item.target_image, box=item.box),),
                 image_is_given=item.image_is_given,
+                given_image=item.target_image if item.image_is_given else None,
                 cluster=f"{BENCHMARK}-{task}-g{item.group}",
                 source={
                     "generator": BENCHMARK,

@@ -172,6 +172,7 @@ def _write_question(
         instruction=question.instruction,
         targets=(Target(image=question.target_image, box=question.box),),
         image_is_given=question.image_is_given,
+        given_image=question.target_image if question.image_is_given else None,
         cluster=f"{BENCHMARK}-{question.subject}",
         source={
             "generator": BENCHMARK,
