@@ -1,6 +1,6 @@
 """Images of docs/univg_mini.md: ``python docs/mini_images.py docs/images/mini``.
 
-One PNG a task, drawn from samples of the public seed, the true box outlined in white and
+One PNG a task, drawn from a sample of the public seed, the true box outlined in white and
 black.
 """
 
@@ -16,35 +16,34 @@ from univg_eval.benchmarks.synthetic.mini.item import MiniItem
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
-__all__ = ["EXAMPLES", "draw", "example_items", "write_images"]
+__all__ = ["EXAMPLES", "draw", "example_item", "write_images"]
 
-EXAMPLES: dict[str, tuple[int, ...]] = {
-    "common_object": (6,),
-    "diff": (2,),
-    "view_diff": (1,),
-    "object_tracking": (2,),
-    "multi_view": (8,),
-    "region": (1,),
-    "refer_grounding": (0,),
-    "group_grounding": (6,),
-    "reasoning": (1, 4),
-    "correspondence": (1,),
-    "lisa_val": (0, 9),
-    "lisa_test": (0, 5),
-    "llmseg": (0, 3),
-    "reasonvos": (1,),
-    "revos": (3,),
+EXAMPLES: dict[str, int] = {
+    "common_object": 6,
+    "diff": 2,
+    "view_diff": 1,
+    "object_tracking": 2,
+    "multi_view": 8,
+    "region": 1,
+    "refer_grounding": 0,
+    "group_grounding": 6,
+    "reasoning": 1,
+    "correspondence": 1,
+    "lisa_val": 9,
+    "lisa_test": 5,
+    "llmseg": 3,
+    "reasonvos": 1,
+    "revos": 3,
 }
-"""Indices of the samples shown, of the public seed."""
+"""Index of the sample shown, of the public seed."""
 
 _SIDE = 120
 _GAP = 4
-_BETWEEN_EXAMPLES = 24
 
 
-def example_items(task: str) -> list[MiniItem]:
-    """The samples of a task that the docs show."""
-    return [generate(task, seed=DEFAULT_SEED, index=index) for index in EXAMPLES[task]]
+def example_item(task: str) -> MiniItem:
+    """The sample of a task that the docs show."""
+    return generate(task, seed=DEFAULT_SEED, index=EXAMPLES[task])
 
 
 def _outlined(item: MiniItem, images: list[PILImage.Image]) -> list[PILImage.Image]:
@@ -58,19 +57,14 @@ def _outlined(item: MiniItem, images: list[PILImage.Image]) -> list[PILImage.Ima
 
 
 def draw(task: str) -> PILImage.Image:
-    """A strip with the examples of a task side by side."""
+    """A strip with the images of a task's example."""
     from PIL import Image
 
-    strips = [_outlined(item, item.render(_SIDE)) for item in example_items(task)]
-    n_images = sum(map(len, strips))
-    width = n_images * (_SIDE + _GAP) + (len(strips) - 1) * (_BETWEEN_EXAMPLES - _GAP) - _GAP
-    canvas = Image.new("RGB", (width, _SIDE), (255, 255, 255))
-    x = 0
-    for strip in strips:
-        for image in strip:
-            canvas.paste(image, (x, 0))
-            x += _SIDE + _GAP
-        x += _BETWEEN_EXAMPLES - _GAP
+    item = example_item(task)
+    images = _outlined(item, item.render(_SIDE))
+    canvas = Image.new("RGB", (len(images) * (_SIDE + _GAP) - _GAP, _SIDE), (255, 255, 255))
+    for number, image in enumerate(images):
+        canvas.paste(image, (number * (_SIDE + _GAP), 0))
     return canvas
 
 

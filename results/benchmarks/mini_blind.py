@@ -15,7 +15,7 @@ from univg_eval.boxes import Box, box_iou
 
 __all__ = ["BASELINES", "best_fixed_box", "blind_accuracy"]
 
-BASELINES = ("center", "fixed", "any_object", "full")
+BASELINES = ("fixed", "any_object", "center", "full")
 _THRESHOLD = 0.5
 _GRID = 14
 
