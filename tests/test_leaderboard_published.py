@@ -266,8 +266,7 @@ def findings() -> Iterator[str]:
             texts = [one.text for one in own if one.kind != "denominator"]
             misfits = [one.task for one in own if one.kind == "denominator" and one.task]
             if misfits and model:
-                values = row_of(table.key, model).values
-                texts.insert(0, f"no k/N: {', '.join(f'{t} {values[t]}' for t in misfits)}")
+                texts.insert(0, f"no k/N: {', '.join(misfits)}")
             yield f"- `{table.key}`, {model or 'all rows'}: {'; '.join(texts)}"
 
 
