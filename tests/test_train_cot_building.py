@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from factories import make_sample
@@ -44,7 +45,7 @@ from univg_train.cot.journal import ReplyJournal
 from univg_train.cot.output import CotSummary
 from univg_train.cot.rows import CotRow, CotRows, UnusedRow, rows_of_benchmark
 from univg_train.cot.rules import REASONS
-from univg_train.cot.teacher import TeacherSettings
+from univg_train.cot.teacher import RateLimiter, TeacherSettings
 
 BOX = (0.25, 0.5, 0.625, 0.875)
 SIZES = [(64, 48), (80, 60)]
@@ -309,6 +310,23 @@ def test_what_may_pass_is_requested_again(cot: Cot) -> None:
     assert len(cot.teacher.requests) == 4 + len(bad)
     assert (summary.accepted, summary.replies, summary.requests) == (1, 4, 9)
     assert times[1] - times[0] >= 1.0, "the server said how long to wait"
+
+
+def test_a_retry_counts_for_the_limit_of_requests(
+    cot: Cot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens: list[int] = []
+    acquire = RateLimiter.acquire
+
+    async def counted(limiter: RateLimiter, n: int) -> Any:
+        tokens.append(n)
+        return await acquire(limiter, n)
+
+    monkeypatch.setattr(RateLimiter, "acquire", counted)
+    cot.teacher.behave = lambda r: BadAnswer(500) if r.number in (0, 1, 4) else answer_well(r)
+    assert cot.build(1).accepted == 1
+    assert len(tokens) == len(cot.teacher.requests) == 4 + 3
+    assert tokens.count(0) == 3, "tokens are counted once a request"
 
 
 NO_COMPLETIONS = [

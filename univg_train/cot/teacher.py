@@ -211,8 +211,10 @@ class Teacher:
         )
         self.n_requests = 0
 
-    async def _count(self, _: object) -> None:
+    async def _count(self, attempt: Any) -> None:
         self.n_requests += 1
+        if attempt.headers.get("x-stainless-retry-count", "0") != "0":
+            await self._limiter.acquire(0)  # its tokens count since the first attempt
 
     async def __aenter__(self) -> Teacher:
         return self
