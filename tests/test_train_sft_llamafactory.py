@@ -266,6 +266,8 @@ def test_mistakes_are_reported_in_one_message(
     (out / "there.yaml").write_text("")
     assert match in refused(*export_arguments(config, out, *more, name=name))
     assert [path.name for path in out.iterdir()] == ["there.yaml"]
+    below_a_file = export_arguments(config, out / "there.yaml")
+    assert "there.yaml: File exists; give another --out" in refused(*below_a_file)
 
 
 def test_rows_that_llamafactory_would_misread(tmp_path: Path) -> None:

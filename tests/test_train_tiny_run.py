@@ -111,6 +111,13 @@ def test_a_users_mistake_is_one_message(tmp_path, capsys):
     assert error.startswith("univg-train tiny: seed") and "Traceback" not in error
 
 
+@pytest.mark.parametrize("how", [["--steps", "1"], ["--stage", "all", "--quick"]])
+def test_a_folder_that_is_a_file_is_one_message(how, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["tiny", "--out", str(tmp_path / "file"), *how]) == 2
+    assert re.search("^univg-train tiny: cannot .*file", capsys.readouterr().err, re.MULTILINE)
+
+
 # -- rows ------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""What ``univg-train sft`` and ``univg-train grpo`` share."""
+"""What several commands of ``univg-train`` share."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
 
-__all__ = ["add_overrides", "extra_needed", "report_once", "run_and_report"]
+__all__ = ["add_overrides", "extra_needed", "report_once", "run_and_report", "usable_folder"]
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +42,23 @@ def extra_needed() -> Iterator[None]:
         raise UserError(
             f"training needs the package {error.name!r}, which is not installed; "
             "install the extra: pip install 'univg[train]'"
+        ) from error
+
+
+@contextmanager
+def usable_folder(folder: Path) -> Iterator[None]:
+    """Report a folder, or a file in it, that cannot be read or written.
+
+    Raises:
+        UserError: instead of an OSError of the block that is of a file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise UserError(
+            f"cannot use {folder}: {error.filename}: {error.strerror}; give another --out"
         ) from error
 
 

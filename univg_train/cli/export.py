@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from univg_train.cli._running import usable_folder
+
 __all__ = ["add_parser", "run"]
 
 _EPILOG = """\
@@ -56,14 +58,15 @@ def run(args: argparse.Namespace) -> int:
 
     settings = load_settings(args.config, args.overrides, with_trl=False)
     data = open_rows(settings, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels)
-    left_out = export_llamafactory(
-        data,
-        settings,
-        args.out,
-        name=args.name,
-        template=args.template,
-        deepspeed=None if args.deepspeed == "none" else args.deepspeed,
-    )
+    with usable_folder(args.out):
+        left_out = export_llamafactory(
+            data,
+            settings,
+            args.out,
+            name=args.name,
+            template=args.template,
+            deepspeed=None if args.deepspeed == "none" else args.deepspeed,
+        )
     if left_out:
         print(f"without a counterpart, left out: {', '.join(left_out)}", file=sys.stderr)
     print(f"{len(data)} rows; settings: {args.out / (args.name + '.yaml')}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from univg_eval.errors import UserError
 from univg_train.cli._arguments import positive_int, positive_number
-from univg_train.cli._running import extra_needed
+from univg_train.cli._running import extra_needed, usable_folder
 
 __all__ = ["add_parser", "run", "stage_table"]
 
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     """Train; returns the exit status."""
     _require_fitting(args)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    with extra_needed():
+    with extra_needed(), usable_folder(args.out):
         return _run_pretraining(args) if args.stage is None else _run_stages(args)
 
 
