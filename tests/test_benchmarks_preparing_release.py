@@ -128,7 +128,7 @@ def test_a_release_becomes_a_benchmark(images: Path, root: Path) -> None:
     assert (samples[3].image_sizes, samples[3].box) == ([(23, 10)], (0.1 / 4, 0.2, 1 / 3, 0.4))
     assert all((root / image).is_file() for sample in samples for image in sample.images)
     manifest = load_manifest("toy", root)
-    assert done == Prepared(root / "toy", manifest, 0, None)
+    assert done == Prepared(root / "toy", manifest, 0, {})
     assert (manifest["n"], manifest["complete"], manifest["skipped"]) == (N, True, [])
     assert manifest["splits"] == {"test": 6, "val": 6}
     assert manifest["source"]["revision"] == "r1"

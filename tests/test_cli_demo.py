@@ -146,6 +146,14 @@ def test_a_folder_without_a_checkpoint_is_a_user_error(tmp_path: Path, monkeypat
         tiny_model(commas)
 
 
+def test_a_folder_that_cannot_be_written_to_is_refused_first() -> None:
+    from univg_eval.errors import UserError
+    from univg_eval.lmms.demo import run_demo
+
+    with pytest.raises(UserError, match="--out /dev/null/x: /dev/null is no folder"):
+        run_demo(Path("/dev/null/x"), progress=lambda *_, **__: pytest.fail("evaluated"))
+
+
 @pytest.mark.parametrize("option", ["--n=0", "--limit=-1", "--n=x", "--seed=-1"])
 def test_impossible_numbers_are_refused(option: str, capsys) -> None:
     from univg_eval.cli import main

@@ -493,6 +493,13 @@ def test_list(root: Path, release: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert {row["name"] for row in rows if row["prepared"]} == {"mig_bench"}
 
 
+def test_list_of_a_data_root_that_cannot_be_looked_at(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = report_of(capsys, root / ("x" * 300), "--list")["benchmarks"]
+    assert [row["name"] for row in rows if row["prepared"]] == []
+
+
 # --- generated --------------------------------------------------------------------------------
 
 

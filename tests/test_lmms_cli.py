@@ -250,6 +250,8 @@ MISTAKES = [
     (("--tasks", "univg_revos"), "benchmark 'revos' is not prepared"),
     (("--tasks", "univg_mini", "--dialect", "qwen"), "unknown dialect 'qwen'"),
     (("--tasks", "univg_mini", "--output_path", "a,b"), "cannot take a path with a comma"),
+    (("--tasks", "univg_mini", "--output_path", "/dev/null/o"), "/dev/null is no folder that can"),
+    (("--tasks", "univg_mini", "--records", "/dev/null/r"), "--records /dev/null/r: /dev/null is"),
     (("--tasks", "univg_mini", "--predict_only"), "--predict_only writes no scores"),
     (("--tasks", "univg_mini_diff,univg_mini_dif"), "there is no task univg_mini_dif; the groups"),
     ((), "--tasks is missing; give task names, or one of the groups: univg, "),

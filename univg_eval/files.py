@@ -31,6 +31,7 @@ __all__ = [
     "printable",
     "refuse_nan",
     "remove_leftovers",
+    "require_writable",
     "whole_file",
     "whole_folder",
     "write_text_atomically",
@@ -140,6 +141,25 @@ def writing(place: Path, *, kept: str = "") -> Iterator[None]:
             f"cannot write to {error.filename or place}: {error.strerror or error}; {remedy}"
             + (f". {kept}" if kept else "")
         ) from error
+
+
+def require_writable(folder: Path, option: str) -> None:
+    """Refuse a folder, which need not exist yet, into which nothing could be written.
+
+    Args:
+        folder: into which a long computation will write at its end.
+        option: of the command that named it.
+
+    Raises:
+        UserError: it, or the nearest folder above that exists, cannot be written to.
+    """
+    place = folder.absolute()
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not (os.path.isdir(place) and os.access(place, os.W_OK)):  # noqa: PTH112 (never raises)
+        raise UserError(
+            f"{option} {folder}: {place} is no folder that can be written to; choose another"
+        )
 
 
 @contextmanager

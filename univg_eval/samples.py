@@ -32,6 +32,7 @@ __all__ = [
     "load_manifest",
     "load_samples",
     "n_skipped",
+    "readable_manifest",
     "require_text",
     "write_benchmark",
 ]
@@ -301,6 +302,14 @@ def load_manifest(benchmark: str, root: str | os.PathLike[str] | None = None) ->
     if not isinstance(manifest, dict):
         raise UserError(f"{path}: expected a JSON object; prepare {benchmark!r} again")
     return manifest
+
+
+def readable_manifest(benchmark: str, root: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """The manifest of a benchmark; empty where there is none, or none that can be read."""
+    try:
+        return load_manifest(benchmark, root)
+    except UserError:
+        return {}
 
 
 def n_skipped(benchmark: str, root: str | os.PathLike[str] | None = None) -> int:

@@ -258,8 +258,7 @@ def _quiet_hub_unless_terminal() -> None:
 
 def _generate(args: argparse.Namespace, entry: CatalogEntry) -> dict[str, Any]:
     """Build a generated benchmark, with the prepared set's settings where none are given."""
-    from univg_eval.benchmarks.synthetic.generated import readable_manifest
-    from univg_eval.samples import load_manifest
+    from univg_eval.samples import load_manifest, readable_manifest
 
     before = readable_manifest(entry.benchmark, args.root)
     earlier = before.get("generator")
@@ -279,7 +278,7 @@ def _generate(args: argparse.Namespace, entry: CatalogEntry) -> dict[str, Any]:
 
 
 def _replaced(
-    before: Mapping[str, Any] | None, manifest: Mapping[str, Any], kept: str
+    before: Mapping[str, Any], manifest: Mapping[str, Any], kept: str
 ) -> dict[str, Any] | None:
     """What is said of a benchmark that another one has replaced; None where there was none."""
     if not before or before.get("fingerprint") == manifest["fingerprint"]:
@@ -395,8 +394,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def _list(args: argparse.Namespace) -> int:
     from univg_eval.benchmarks.preparing.catalog import CATALOG
-    from univg_eval.benchmarks.synthetic.generated import readable_manifest
-    from univg_eval.samples import data_root
+    from univg_eval.samples import data_root, readable_manifest
 
     if args.benchmark is not None:
         raise UserError("--list shows all benchmarks; leave the name out")

@@ -35,7 +35,7 @@ from univg_eval.analysis.diagnosis import (
 from univg_eval.analysis.failures import Limits
 from univg_eval.dialects import PixelLimits, pixel_limits
 from univg_eval.errors import UserError
-from univg_eval.files import write_text_atomically
+from univg_eval.files import require_writable, write_text_atomically
 from univg_eval.images.controls import CONTROLS, NO_CONTROL, under_control
 from univg_eval.lmms.command import check as check_arguments
 from univg_eval.lmms.record import response_text, write_records
@@ -194,7 +194,7 @@ def run_check(plan: Plan, progress: Progress) -> CheckResult:
     with _environment({name: value for name, value in options.items() if value is not None}):
         with quiet():
             tasks = _tasks(plan)
-        _require_writable(plan.out)
+        require_writable(plan.out, "--out")
         settings = _as_given(tasks[0].settings, plan)
         runs = [_Run(DECLARED)]
         if plan.controls:
@@ -312,17 +312,6 @@ def _as_given(settings: RunSettings, plan: Plan) -> RunSettings:
         if getattr(plan, name) is not None
     }
     return replace(settings, **changes)
-
-
-def _require_writable(folder: Path) -> None:
-    """UserError where nothing could be written into `folder`, which need not exist yet."""
-    place = folder.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise UserError(
-            f"--out {folder}: {place} is no folder that can be written to; choose another"
-        )
 
 
 def _load(plan: Plan) -> LoadedModel:

@@ -24,6 +24,7 @@ from lmms_eval.__main__ import cli_evaluate, parse_eval_args
 from lmms_eval.tasks import TaskManager, get_task_dict
 
 from univg_eval.errors import UserError
+from univg_eval.files import require_writable
 from univg_eval.images.controls import CONTROLS, NO_CONTROL, require_control, under_control
 from univg_eval.lmms.record import read_output, write_records
 from univg_eval.lmms.response_cache import forget_failed_requests
@@ -93,12 +94,14 @@ def run_eval(
                 f"--output_path {output!r}: lmms-eval cannot take a path with a comma; choose "
                 "another"
             )
+        parent = records or Path(output) / "records"
+        require_writable(Path(output), "--output_path")
+        require_writable(parent, "--records")
         folders = [str(task_folder()), *filter(None, [planned.include_path])]
         args.include_path = list(dict.fromkeys(folders))
         args.log_samples = True
         tasks = check(planned, args.include_path)
         under = {control: _names_under(control, tasks) for control in controls}
-        parent = records or Path(output) / "records"
         args.output_path = output
         if not _evaluate(args, parent, planned):
             return EXIT_FAILED

@@ -14,6 +14,7 @@ import univg_eval
 from univg_eval.analysis.stats import macro_bootstrap, wilson_interval
 from univg_eval.dialects import pixel_limits
 from univg_eval.errors import UserError
+from univg_eval.files import require_writable
 from univg_eval.lmms.docs import standing_mini
 from univg_eval.lmms.record import write_records
 from univg_eval.lmms.run import evaluate, task_manager
@@ -129,9 +130,10 @@ def run_demo(
         The tiny model first, then the baselines.
 
     Raises:
-        UserError: see `tiny_model`.
+        UserError: see `tiny_model`; or `out` cannot be written to.
     """
     _, tiny_args = tiny_model(model)
+    require_writable(out, "--out")
     plan = [("tiny", "qwen2_vl", tiny_args)]
     plan += [(name, "univg_baseline", args) for name, args in BASELINES.items()]
     per_task: dict[str, int] = {}

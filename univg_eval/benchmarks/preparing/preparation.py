@@ -48,6 +48,7 @@ from univg_eval.samples import (
     benchmark_dir,
     data_root,
     load_manifest,
+    readable_manifest,
     write_benchmark,
 )
 
@@ -106,13 +107,13 @@ class Prepared:
         folder: ``<root>/<benchmark>``.
         manifest: what its manifest.json holds.
         resumed: how many items an earlier, interrupted run had already converted.
-        replaced: the manifest of the benchmark that was there before, or None.
+        replaced: the manifest of the benchmark that was there before; empty if there was none.
     """
 
     folder: Path
     manifest: Mapping[str, Any]
     resumed: int
-    replaced: Mapping[str, Any] | None
+    replaced: Mapping[str, Any]
 
 
 class FaultyReleaseError(UserError):
@@ -206,7 +207,7 @@ def prepare_release(
                 made = write_benchmark(
                     samples, benchmark=release.benchmark, root=new, manifest_extra=extra
                 )
-                replaced = _earlier_manifest(release.benchmark, root)
+                replaced = readable_manifest(release.benchmark, root)
                 _put_in_place(made, folder, links)
             shutil.rmtree(work)
     return Prepared(folder, load_manifest(release.benchmark, root), resumed, replaced)
@@ -487,15 +488,3 @@ def _link_text(folder: Path, target: Path) -> str:
     if target.is_relative_to(base):
         return target.relative_to(base).as_posix()
     return str(target)
-
-
-def _earlier_manifest(
-    benchmark: str, root: str | os.PathLike[str] | None
-) -> Mapping[str, Any] | None:
-    if not (benchmark_dir(benchmark, root) / MANIFEST_FILE).is_file():
-        return None
-    try:
-        return load_manifest(benchmark, root)
-    except UserError:
-        # It cannot be read and is replaced by one that can.
-        return None

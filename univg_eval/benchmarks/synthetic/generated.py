@@ -16,16 +16,15 @@ from univg_eval.errors import UserError
 from univg_eval.files import file_lock, remove_leftovers, whole_folder, writing
 from univg_eval.images.reading import split_reference
 from univg_eval.samples import (
-    MANIFEST_FILE,
     SAMPLES_FILE,
     GroundingSample,
     benchmark_dir,
     data_root,
     fingerprint,
-    load_manifest,
+    readable_manifest,
 )
 
-__all__ = ["Settings", "ensure_build", "readable_manifest"]
+__all__ = ["Settings", "ensure_build"]
 
 
 Settings = dict[str, Any]
@@ -89,36 +88,27 @@ def _is_current(
     return all((data_root(root) / file).is_file() for file in files)
 
 
-def readable_manifest(benchmark: str, root: str | os.PathLike[str] | None) -> dict[str, Any]:
-    """The manifest of a benchmark's folder, empty where there is none that can be read."""
-    if not (benchmark_dir(benchmark, root) / MANIFEST_FILE).is_file():
-        return {}
-    try:
-        return load_manifest(benchmark, root)
-    except UserError:
-        # An unreadable manifest is not taken for a build: it is not replaced.
-        return {}
-
-
 def _replace_build(
     benchmark: str, root: str | os.PathLike[str] | None, write: Callable[[Path], None]
 ) -> None:
     """Make a build and put it in place of the one that is there."""
     final = benchmark_dir(benchmark, root)
-    _require_replaceable(benchmark, root, final)
-    remove_leftovers(final)
-    with writing(data_root(root)), whole_folder(final) as new:
-        write(new)
-        made = new / benchmark
-        for path in made.iterdir():
-            path.rename(new / path.name)
-        made.rmdir()
+    with writing(data_root(root)):
+        _require_replaceable(benchmark, root, final)
+        remove_leftovers(final)
+        with whole_folder(final) as new:
+            write(new)
+            made = new / benchmark
+            for path in made.iterdir():
+                path.rename(new / path.name)
+            made.rmdir()
 
 
 def _require_replaceable(benchmark: str, root: str | os.PathLike[str] | None, folder: Path) -> None:
     """Refuse to delete a folder that no generator has made."""
     if not folder.exists() or not any(folder.iterdir()):
         return
+    # One that cannot be read is not taken for a build: it is not replaced.
     generator = readable_manifest(benchmark, root).get("generator")
     if not isinstance(generator, dict) or generator.get("name") != benchmark:
         raise UserError(
