@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import io
+import itertools
 import json
 import re
 import sys
@@ -343,6 +344,31 @@ def test_each_figure_shows_its_numbers(data):
         assert [part.get_width() for part in parts] == pytest.approx(expected)
         starts = [sum(expected[:i]) for i in range(len(expected))]
         assert [part.get_x() for part in parts] == pytest.approx(starts)
+
+
+TASK_NAMES = (
+    *("common_object", "diff", "view_diff", "object_tracking", "multi_view", "region"),
+    *("refer_grounding", "group_grounding", "reasoning", "correspondence"),
+    *("lisa_val", "lisa_test", "llmseg", "reasonvos", "revos"),
+)
+
+
+@pytest.mark.parametrize("n", [3, 4, 10, 12, 13, 15])
+def test_names_around_a_radar_do_not_overlap(samples, tmp_path, n):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    mine = [replace(s, task=name) for s, name in zip(samples, TASK_NAMES[:n], strict=False)]
+    write_benchmark(mine, benchmark=BENCHMARK, root=tmp_path)
+    record = record_of(mine, {s.id: HIT for s in mine}, label="m")
+    figure = drawn(collect([record], root=tmp_path))["profiles"]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (axes,) = figure.axes
+    labels = [one for one in (*axes.get_xticklabels(), *axes.get_yticklabels()) if one.get_text()]
+    boxes = {one.get_text(): one.get_window_extent(canvas.get_renderer()) for one in labels}
+    assert boxes.keys() > {"100", *TASK_NAMES[:n]}
+    pairs = itertools.combinations(boxes, 2)
+    assert [pair for pair in pairs if boxes[pair[0]].overlaps(boxes[pair[1]])] == []
 
 
 def test_figures_on_a_page_are_safe_and_always_the_same(data):

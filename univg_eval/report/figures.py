@@ -447,7 +447,8 @@ def _histograms(data: ReportData, numbers: Sequence[RunFigures]) -> Figure:
 
 def _profiles(data: ReportData, numbers: Sequence[RunFigures]) -> Figure:
     figure, (axes,) = _new(1, 1, _COLUMN, 0.85 * _COLUMN, subplot_kw={"projection": "polar"})
-    angles = [2 * math.pi * i / len(data.tasks) for i in range(len(data.tasks))]
+    # No axis points straight up, where its name would run into those of its neighbours.
+    angles = [2 * math.pi * (i + 0.5) / len(data.tasks) for i in range(len(data.tasks))]
     for i, (run, one) in enumerate(zip(data.runs, numbers, strict=True)):
         there = [
             (a, one.tasks[t].value)
@@ -459,9 +460,14 @@ def _profiles(data: ReportData, numbers: Sequence[RunFigures]) -> Figure:
     axes.set_theta_zero_location("N")
     axes.set_theta_direction(-1)
     axes.set_xticks(angles, [_plain(task) for task in data.tasks])
+    axes.tick_params(axis="x", labelsize=min(7, 110 / len(angles)))
+    axes.tick_params(axis="y", labelsize=6)
     for angle, label in zip(angles, axes.get_xticklabels(), strict=True):
-        side = round(math.sin(angle), 1)
+        side, height = round(math.sin(angle), 1), math.cos(angle)
         label.set_horizontalalignment("left" if side > 0 else "right" if side < 0 else "center")
+        label.set_verticalalignment(
+            "bottom" if height > 0.5 else "top" if height < -0.5 else "center"
+        )
     axes.set_rlabel_position(0)
     axes.set_ylim(0, 100 * ceiling(e.value for one in numbers for e in one.tasks.values()))
     figure.legend(loc="outside lower center", ncols=2)
