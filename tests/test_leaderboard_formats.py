@@ -161,7 +161,7 @@ def test_rows_of_a_table_have_its_name_once_above_them() -> None:
 
 def test_averages_alone() -> None:
     sheet = make_sheet(boards(PRINTED)[0], "all", "averages")
-    assert list(sheet.cells.columns) == ["macro", "micro", "printed"]
+    assert list(sheet.columns) == ["macro", "micro", "printed"]
     assert [cell.value for cell in sheet.lines[0][1]] == ["46.25", "60.00", "46.30"]
     notes = [text for _, text in make_sheet(boards()[0], "all", "averages").sections["Notes"]]
     assert any("Intervals (micro): Wilson" in note for note in notes)
@@ -173,18 +173,18 @@ ODD = "[red]a|b\\ é🦄\x1b[31m\n\u202e&amp;"
 
 def test_odd_names_stay_text_in_every_layout() -> None:
     tasks = {"[bold]t[/bold]": [1.0, 0.0], "\x1b]0;t\x07": [1.0, 1.0]}
-    runs = [record(ODD, tasks), record("x" * 400, tasks), record("plain", tasks)]
+    runs = [record(f"{ODD}\ud83d", tasks), record("x" * 400, tasks), record("plain", tasks)]
     sheet = replace(make_sheet(build_leaderboards(runs)[0]), title="\x1b[2Ja title")
     for width in (20, 60, 200):
         text = as_text(sheet, width)
         assert all(char.isprintable() or char == "\n" for char in text)
-    assert r"[red]a|b\ é🦄\x1b[31m\n\u202e" in text
+    assert r"[red]a|b\ é🦄\x1b[31m\n\u202e&amp;\ud83d" in text
     assert "[bold]t[/bold]" in text
     assert "[bold]t[/bold]" in as_text(make_sheet(build_leaderboards(runs[2:])[0]), 30)
     for text in (as_markdown(sheet), as_latex(sheet)):
         assert all(char.isprintable() or char == "\n" for char in text)
     (line,) = [line for line in as_markdown(sheet).splitlines() if line.startswith("| 1 | \\[")]
-    assert line.startswith(r"| 1 | \[red\]a\|b\\ é🦄\\x1b\[31m\\n\\u202e\&amp; <sup>")
+    assert line.startswith(r"| 1 | \[red\]a\|b\\ é🦄\\x1b\[31m\\n\\u202e\&amp;\\ud83d <sup>")
 
 
 def test_styles_are_for_terminals_alone(monkeypatch: pytest.MonkeyPatch) -> None:

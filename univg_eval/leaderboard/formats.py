@@ -1,7 +1,7 @@
 """A leaderboard as data (JSON, CSV) and as text (terminal, Markdown, LaTeX).
 
-Texts share one sheet: a `pandas.DataFrame` of cells, a row a run or printed row and a column a task
-or average, with what else is said about the table.
+Texts share one sheet: cells, a row a run or printed row and a column a task or average, with what
+else is said about the table.
 """
 
 from __future__ import annotations
@@ -170,24 +170,18 @@ class Sheet:
 
     Attributes:
         title: one line.
-        cells: a `Cell` for each row (named by its `Head`) and column (tasks, then averages).
+        columns: tasks, then averages.
+        lines: the rows, with a cell for each column.
         n_averages: how many of the columns are averages.
         sections: what is said below the table: head, and entries of a letter (of a mark; else
             empty) and a text.
     """
 
     title: str
-    cells: pd.DataFrame
+    columns: Sequence[str]
+    lines: Sequence[tuple[Head, Sequence[Cell]]]
     n_averages: int
     sections: Mapping[str, Sequence[tuple[str, str]]]
-
-    @property
-    def lines(self) -> list[tuple[Head, list[Cell]]]:
-        """The rows of `cells`."""
-        return [
-            (Head(*head), list(cells))
-            for head, cells in zip(self.cells.index, self.cells.to_numpy(), strict=True)
-        ]
 
     @property
     def is_ranked(self) -> bool:
@@ -208,8 +202,6 @@ def make_sheet(board: Leaderboard, intervals: Intervals = "all", columns: Column
         intervals: which values show theirs.
         columns: tasks and averages, or averages alone.
     """
-    import pandas as pd
-
     averages = [name for name in AVERAGES if any(row.estimate(name) for row in board.rows)]
     shown = [*(board.tasks if columns == "all" else ()), *averages]
     if any(row.entry.printed_average is not None for row in board.rows):
@@ -218,16 +210,14 @@ def make_sheet(board: Leaderboard, intervals: Intervals = "all", columns: Column
     marks = [mark for mark in Mark if any(mark in row.marks for row in board.rows)]
     letters = {mark: chr(ord("a") + number) for number, mark in enumerate(marks)}
     several = len({row.entry.source for row in board.rows}) > 1
-    heads = []
+    lines = []
     for row in board.rows:
         source = "runs" if row.entry.kind == "run" else f"[{row.entry.source}]"
         own = "".join(letters[mark] for mark in row.marks)
         rank = "" if row.rank is None else str(row.rank)
-        heads.append(Head(rank, row.entry.label, source if several else "", own, row.comparable))
-    cells = {column: [_cell(row, column, intervals) for row in board.rows] for column in shown}
-    index = pd.MultiIndex.from_tuples(heads, names=Head._fields)
-    frame = pd.DataFrame(cells, index=index, columns=shown, dtype=object)
-    limits = any(cell.interval for own in cells.values() for cell in own)
+        head = Head(rank, row.entry.label, source if several else "", own, row.comparable)
+        lines.append((head, [_cell(row, column, intervals) for column in shown]))
+    limits = any(cell.interval for _, cells in lines for cell in cells)
     sections: dict[str, Sequence[str | tuple[str, str]]] = {
         "Marks": [(letters[mark], f"{mark}: {MEANINGS[mark]}") for mark in marks],
         "Rows": _details(board),
@@ -241,7 +231,8 @@ def make_sheet(board: Leaderboard, intervals: Intervals = "all", columns: Column
     }
     return Sheet(
         title=f"{board.benchmark}: {board.metric} in %" + ", with 95 % intervals" * limits,
-        cells=frame,
+        columns=shown,
+        lines=lines,
         n_averages=len(averages),
         sections={
             head: [entry if isinstance(entry, tuple) else ("", entry) for entry in entries]
@@ -348,8 +339,8 @@ def as_markdown(sheet: Sheet) -> str:
         return f"{value} ({cell.interval})" if cell.interval else value
 
     parts = [f"### {escaped_markdown(sheet.title)}", ""]
-    parts.append(line(["#", "model", *map(escaped_markdown, sheet.cells.columns)]))
-    parts.append(line(["--:", ":--", *["--:"] * len(sheet.cells.columns)]))
+    parts.append(line(["#", "model", *map(escaped_markdown, sheet.columns)]))
+    parts.append(line(["--:", ":--", *["--:"] * len(sheet.columns)]))
     for head, cells in sheet.lines:
         name = escaped_markdown(head.name)
         if head.source.startswith("["):
@@ -402,9 +393,9 @@ def as_latex(sheet: Sheet) -> str:
         r"\begin{table*}",
         r"\centering",
         rf"\caption{{{escaped_latex(sheet.title)}}}",
-        rf"\begin{{tabular}}{{{'r' * ranked}l{'r' * len(sheet.cells.columns)}}}",
+        rf"\begin{{tabular}}{{{'r' * ranked}l{'r' * len(sheet.columns)}}}",
         r"\toprule",
-        line([r"\#", "model", *map(column, sheet.cells.columns)]),
+        line([r"\#", "model", *map(column, sheet.columns)]),
         r"\midrule",
     ]
     was_comparable = False
@@ -515,7 +506,7 @@ def _tables(sheet: Sheet, console: Console, styled: bool) -> list[Table]:
         options = console.options.update(max_width=10_000)
         return bool(table.__rich_measure__(console, options).maximum <= console.width)
 
-    n = len(sheet.cells.columns)
+    n = len(sheet.columns)
     whole, turned = _rows_table(sheet, range(n), styled), _turned_table(sheet, styled)
     for table in (whole, turned):
         if fits(table):
@@ -554,7 +545,7 @@ def _rows_table(sheet: Sheet, columns: Sequence[int], styled: bool, *, marks: bo
         table.add_column("marks", no_wrap=True)
     for column in columns:
         # A line for each word, so that long task names do not widen the columns.
-        name = visible(sheet.cells.columns[column]).replace("_", "_\n")
+        name = visible(sheet.columns[column]).replace("_", "_\n")
         table.add_column(Text(name, justify="right"), justify="right", no_wrap=True)
     source, was_comparable = "", False
     for head, cells in sheet.lines:
@@ -587,8 +578,9 @@ def _turned_table(sheet: Sheet, styled: bool) -> Table:
     if sheet.is_ranked:
         table.add_row("#", *(head.rank for head in heads))
     table.add_row("marks", *(head.letters for head in heads))
-    for name, cells in zip(sheet.cells.columns, sheet.cells.T.to_numpy(), strict=True):
-        table.add_row(Text(visible(name)), *(_styled(cell, styled) for cell in cells))
+    for column, name in enumerate(sheet.columns):
+        cells = (_styled(cells[column], styled) for _, cells in sheet.lines)
+        table.add_row(Text(visible(name)), *cells)
     return table
 
 
