@@ -241,7 +241,7 @@ def test_another_protocol_in_the_terminal(root: Path, capsys) -> None:
     assert "no_box" in said
     assert "28.57" in said  # 2 of 7 before
     assert "57.14" in said  # 4 of 7 after
-    assert "thinking   gained   no_box   ok" in said
+    assert "thinking  gained  no_box → ok" in said
     assert "and 1 more: see changes.jsonl" in said
     assert f"run record: {root / 'new'}" in said
 

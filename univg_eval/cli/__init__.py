@@ -61,11 +61,8 @@ def _escape_what_cannot_be_encoded() -> None:
 
     Standard error does so by itself.
     """
-    stream = sys.stdout
-    if isinstance(stream, io.TextIOWrapper) and (
-        stream.errors == "strict" or stream.encoding.lower().replace("_", "-") != "utf-8"
-    ):
-        stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

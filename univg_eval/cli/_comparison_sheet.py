@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from univg_eval.analysis.comparison import Comparison, Flip, p_words, points
 from univg_eval.analysis.stats import Difference, PairCounts
-from univg_eval.leaderboard.formats import escaped_markdown
+from univg_eval.cli._tables import Sheet, print_sheet, terminal
+from univg_eval.leaderboard.formats import escaped_markdown, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
-
-PIPED_WIDTH = 160
-"""Characters a line where no terminal says how many it shows."""
-
-
-class _Sheet(NamedTuple):
-    """Cells as text; the first `names` columns hold names, those from `narrow` on move to a second
-    table where there is little room (0: never).
-    """
-
-    title: str
-    heads: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    names: int
-    narrow: int = 0
 
 
 def as_json(comparison: Comparison) -> str:
@@ -43,51 +28,13 @@ def show(comparison: Comparison, console: Console | None = None) -> None:
         comparison: what is shown.
         console: where; None: standard output, as wide as the terminal, and wide where it is none.
     """
-    from rich.console import Console
-    from rich.text import Text
-
-    if console is None:
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=max(console.width, PIPED_WIDTH))
-    console.print(Text(comparison.verdict.headline, style="bold"))
-    console.print(Text(comparison.verdict.text), end="\n\n")
+    console = console or terminal()
+    console.print(visible(comparison.verdict.headline), style="bold")
+    console.print(visible(comparison.verdict.text), end="\n\n")
     for line in _facts(comparison):
-        console.print(Text(line))
+        console.print(visible(line))
     for sheet in _sheets(comparison):
-        table = _drawn(sheet)
-        whole = console.measure(table, options=console.options.update(width=10_000)).maximum
-        if whole <= console.width or not sheet.narrow:
-            console.print(table)
-            continue
-        names, at = sheet.names, sheet.narrow
-        first = sheet._replace(heads=sheet.heads[:at], rows=[row[:at] for row in sheet.rows])
-        rest = [[*row[:names], *row[at:]] for row in sheet.rows if any(row[at:])]
-        console.print(_drawn(first))
-        console.print(_drawn(_Sheet("", [*sheet.heads[:names], *sheet.heads[at:]], rest, names)))
-
-
-def _drawn(sheet: _Sheet) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    title = Text(sheet.title) if sheet.title else None
-    table = Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
-    )
-    for number, head in enumerate(sheet.heads):
-        named = number < sheet.names
-        # Names may take two lines where there is little room, figures may not.
-        table.add_column(
-            Text(head, overflow="fold"),
-            justify="left" if named else "right",
-            overflow="fold",
-            min_width=None if named else max(len(row[number]) for row in sheet.rows),
-        )
-    for row in sheet.rows:
-        table.add_row(*map(Text, row))
-    return table
+        print_sheet(sheet, console)
 
 
 def as_markdown(comparison: Comparison) -> str:
@@ -129,7 +76,7 @@ def _short(value: object) -> str:
     return re.sub(r"\b([0-9a-f]{12})(?:[0-9a-f]{28}|[0-9a-f]{52})\b", r"\1…", text)
 
 
-def _sheets(comparison: Comparison) -> Iterator[_Sheet]:
+def _sheets(comparison: Comparison) -> Iterator[Sheet]:
     a, b = comparison.a.label, comparison.b.label
     kinds = [f"{a} higher", f"{b} higher", "same"]
     if comparison.counts.both is not None:
@@ -142,18 +89,17 @@ def _sheets(comparison: Comparison) -> Iterator[_Sheet]:
         micro, n = _figures(comparison.micro), str(comparison.n)
         rows.append(["macro", "", *_figures(comparison.macro), "", *("" for _ in kinds)])
         rows.append(["micro", n, *micro, "", *_counts(comparison.counts)])
-    yield _Sheet(
+    yield Sheet(
         f"{comparison.metric} in %, differences in points; macro: unweighted mean over the tasks, "
         "micro: mean over all samples, seen: the smallest difference that would be found in four "
         "of five such comparisons",
         ["task", "n", a, b, "B - A", "95 % interval", "seen", "p", "p (Holm)", *kinds],
         rows,
-        names=1,
-        narrow=9,
+        totals=2 if len(comparison.tasks) > 1 else 0,
     )
     for label, flips in ((b, comparison.for_b), (a, comparison.for_a)):
         if flips:
-            yield _Sheet(
+            yield Sheet(
                 f"Changed most in favour of {label}",
                 ["id", "task", f"status {a}", f"status {b}", f"IoU {a}", f"IoU {b}"],
                 [_flip(flip) for flip in flips],

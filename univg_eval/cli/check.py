@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ from univg_eval.cli._progress import progress_bars
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from univg_eval.analysis.diagnosis import Conclusion
     from univg_eval.lmms.check import CheckResult
@@ -151,6 +149,7 @@ def _show(console: Console, result: CheckResult, conclusion: Conclusion, page: P
     from rich.text import Text
 
     from univg_eval.cli._check_page import result_tables
+    from univg_eval.cli._tables import Sheet, print_sheet
     from univg_eval.report.text import printable
 
     def text(words: str, style: str = "") -> Text:
@@ -170,7 +169,8 @@ def _show(console: Console, result: CheckResult, conclusion: Conclusion, page: P
         for line in below:
             console.print(Padding(line, (0, 0, 0, 2)))
     for table in result_tables(result):
-        console.print("", _table(table.head, table.rows), sep="\n")
+        rows = [[str(cell) for cell in row] for row in table.rows]
+        print_sheet(Sheet("", table.head, rows), console)
     settings = ", ".join(
         f"{name} {value} ({source})"
         for name, (value, source) in result.settings.to_dict().items()
@@ -181,18 +181,3 @@ def _show(console: Console, result: CheckResult, conclusion: Conclusion, page: P
         f"Every answer on its image: [link={page.as_uri()}]{escape(printable(str(page)))}[/link]"
     )
     console.print(text(f"Run records: {result.plan.out / 'records'}"))
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from univg_eval.report.text import printable
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
-    for i, name in enumerate(head):
-        table.add_column(name, justify="right" if i else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(printable(str(cell))) for cell in row))
-    return table

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
-    from univg_eval.analysis.failures import FailureKind, FailureShares, RunFailures
+    from univg_eval.analysis.failures import RunFailures
+    from univg_eval.cli._tables import Sheet
     from univg_eval.runs.record import RunRecord
 
 __all__ = ["add_parser", "run"]
@@ -33,8 +33,6 @@ Examples:
   univg failures out/records/20261122_101500/mig_bench
   univg failures old=runs/a new=runs/b -o misses.jsonl
 """
-TABLE_WIDTH = 160
-NARROWEST = 60
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -125,72 +123,41 @@ def _lines(pairs: Pairs) -> Iterator[str]:
 
 
 def _print(pairs: Pairs) -> None:
-    from rich.console import Console
-
     from univg_eval.analysis.failures import FAILURES
+    from univg_eval.cli._tables import print_sheet, terminal
+    from univg_eval.leaderboard.formats import visible
 
-    console = Console(markup=False, highlight=False)
-    # A file or a pipe has no width: few and wide tables are easier to read on.
-    width = console.width if console.is_terminal else max(console.width, TABLE_WIDTH)
-    console.width = max(width, NARROWEST)
-    kinds = [kind for kind in FAILURES if any(found.total.kinds[kind] for _, found in pairs)]
+    console = terminal()
     for record, found in pairs:
-        total = found.total
-        print(
-            f"{record.label} on {record.benchmark}: {total.misses} of {total.n} are misses at IoU "
-            f"{found.threshold:g}"
+        console.print(
+            visible(
+                f"{record.label} on {record.benchmark}: {found.total.misses} of {found.total.n} "
+                f"are misses at IoU {found.threshold:g}"
+            )
         )
-        for part in _parts(found, console.width):
-            console.print(_table(found, part))
+        print_sheet(_sheet(found), console)
         for note in _notes(found):
-            print(f"note: {note}")
-        print()
-    for kind in kinds:
-        print(f"{kind}: {FAILURES[kind]}")
-    sys.stdout.flush()
+            console.print(f"note: {visible(note)}")
+        console.print()
+    for kind, meaning in FAILURES.items():
+        if any(found.total.kinds[kind] for _, found in pairs):
+            console.print(f"{kind}: {meaning}")
 
 
-def _parts(found: RunFailures, width: int) -> list[list[FailureKind]]:
-    """The classes that occur, as many a table as `width` characters hold."""
+def _sheet(found: RunFailures) -> Sheet:
     from univg_eval.analysis.failures import FAILURES
+    from univg_eval.cli._tables import Sheet
 
-    gap = 3
-    heads = (max([*found.tasks, "% of n"], key=len), str(found.total.n), "misses")
-    fixed = 1 + sum(len(head) + gap for head in heads)
-    parts: list[list[FailureKind]] = [[]]
-    left = width - fixed
-    for kind in (kind for kind in FAILURES if found.total.kinds[kind]):
-        left -= len(kind) + gap
-        if left < 0 and parts[-1]:
-            parts.append([])
-            left = width - fixed - len(kind) - gap
-        parts[-1].append(kind)
-    return parts
-
-
-def _table(found: RunFailures, kinds: Sequence[FailureKind]) -> Any:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("task", overflow="fold")  # the only one that gives way
-    for head in ("n", "misses", *kinds):
-        table.add_column(head, justify="right", no_wrap=True)
-
-    def row(name: str, shares: FailureShares) -> None:
-        counts = (str(shares.kinds[kind] or "") for kind in kinds)
-        table.add_row(Text(name), str(shares.n), str(shares.misses), *counts)
-
-    for task, shares in found.tasks.items():
-        row(task, shares)
-    table.add_section()
-    row("all", found.total)
-    if found.total.n:
-        percent = (f"{100 * found.total.share(kind):.1f}" for kind in kinds)
-        misses = f"{100 * found.total.misses / found.total.n:.1f}"
-        table.add_row("% of n", "", misses, *percent)
-    return table
+    kinds = [kind for kind in FAILURES if found.total.kinds[kind]]
+    rows = [
+        [name, str(of.n), str(of.misses), *(str(of.kinds[kind] or "") for kind in kinds)]
+        for name, of in {**found.tasks, "all": found.total}.items()
+    ]
+    if n := found.total.n:
+        counts = (found.total.misses, *(found.total.kinds[kind] for kind in kinds))
+        rows.append(["% of n", "", *(f"{100 * count / n:.1f}" for count in counts)])
+    totals = len(rows) - len(found.tasks)
+    return Sheet("", ["task", "n", "misses", *kinds], rows, totals=totals)
 
 
 def _notes(found: RunFailures) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,6 @@ Examples:
   univg rescore out --benchmark univg_mini --dialect qwen2_5_vl --max-pixels 602112 -o rescored
 """
 SHOWN = 10
-TABLE_WIDTH = 120
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -152,81 +151,69 @@ def _as_json(rescored: Rescored, written: Path) -> dict[str, Any]:
 
 
 def _print(rescored: Rescored, written: Path, show: int) -> None:
-    from rich.console import Console
+    from univg_eval.cli._tables import Sheet, print_sheet, terminal
+    from univg_eval.leaderboard.formats import visible
 
-    # Lines wrap on a narrow terminal; cut cells would lose figures.
-    console = Console(width=max(Console().width, TABLE_WIDTH), highlight=False, markup=False)
+    console = terminal()
     summary = rescored.summary()
-    print(f"{rescored.record.label} on {rescored.record.benchmark}, {summary['n']} samples")
+    label, benchmark = rescored.record.label, rescored.record.benchmark
+    console.print(visible(f"{label} on {benchmark}, {summary['n']} samples"))
     for name, (before, after) in summary["settings"].items():
-        print(f"  {name}: {before} → {after}")
+        console.print(f"  {name}: {before} → {after}")
     if not summary["settings"]:
-        print("  the same settings")
+        console.print("  the same settings")
     changed = summary["changed"]
-    print(
+    console.print(
         f"changed: {changed['score']} samples (status {changed['status']}, box {changed['box']}, "
         f"IoU {changed['iou']}, excluded {changed['excluded']}); "
         f"gained {summary['gained']}, lost {summary['lost']}"
     )
     if summary["statuses"]:
         moves = [(row["before"], row["after"], str(row["n"])) for row in summary["statuses"]]
-        console.print(_table("status", ("before", "after", "samples"), moves, n_text=2))
-    metrics = {name: pair for name, pair in summary["tasks"].items() if _differs(pair)}
+        print_sheet(Sheet("status", ("before", "after", "samples"), moves, names=2), console)
+    metrics = {
+        name: pair for name, pair in summary["tasks"].items() if pair["before"] != pair["after"]
+    }
     if metrics:
-        rows = [_metric_row(name, pair) for name, pair in metrics.items()]
-        rows.append(_metric_row("macro", summary["macro"]))
-        heads = ("task", "n", "", "acc@0.5", "", "mIoU", "", "answered", "")
-        console.print(_table("before and after, in %", heads, rows, n_text=1))
+        rows = [
+            _metric_row(name, pair)
+            for name, pair in (metrics | {"macro": summary["macro"]}).items()
+        ]
+        heads = ("task", "n", "acc@0.5", "mIoU", "answered")
+        print_sheet(Sheet("before → after, in %", heads, rows, totals=1), console)
         unchanged = len(summary["tasks"]) - len(metrics)
         if unchanged:
-            print(f"other tasks, their metrics unchanged: {unchanged}")
+            console.print(f"other tasks, their metrics unchanged: {unchanged}")
     else:
-        print("all metrics are the same")
+        console.print("all metrics are the same")
     flips = rescored.flips
     if flips and show:
         shown = [_flip_row(change) for change in flips[:show]]
-        columns = ("sample", "", "status", "", "IoU", "")
-        title = "samples that flipped, before and after"
-        console.print(_table(title, columns, shown, n_text=4))
+        title = "samples that flipped, before → after"
+        print_sheet(Sheet(title, ("sample", "", "status", "IoU"), shown, names=2), console)
         if len(flips) > show:
-            print(f"and {len(flips) - show} more: see changes.jsonl in the record, or --json")
+            console.print(
+                f"and {len(flips) - show} more: see changes.jsonl in the record, or --json"
+            )
     print(f"run record: {written}")
 
 
-def _differs(pair: Mapping[str, Any]) -> bool:
-    return bool(pair["before"] != pair["after"])
-
-
 def _metric_row(name: str, pair: Mapping[str, Any]) -> tuple[str, ...]:
-    cells = [name]
-    for metric in ("n", "acc@0.5", "miou", "answered"):
-        for side in ("before", "after"):
-            value = (pair[side] or {}).get(metric)
-            if value is None:
-                cells.append("")
-            else:
-                cells.append(str(value) if metric == "n" else f"{100 * value:.2f}")
-    return tuple(cells)
+    def value(side: str, metric: str) -> str:
+        found = (pair[side] or {}).get(metric)
+        if found is None:
+            return ""
+        return str(found) if metric == "n" else f"{100 * found:.2f}"
+
+    metrics = ("n", "acc@0.5", "miou", "answered")
+    return (name, *(_pair(value("before", one), value("after", one)) for one in metrics))
 
 
 def _flip_row(change: Change) -> tuple[str, ...]:
-    ious = ["" if s.iou is None else f"{s.iou:.3f}" for s in (change.before, change.after)]
-    return (
-        change.id,
-        str(change.flip),
-        change.before.status,
-        change.after.status,
-        *ious,
-    )
+    before, after = change.before, change.after
+    ious = ("" if score.iou is None else f"{score.iou:.3f}" for score in (before, after))
+    return (change.id, str(change.flip), _pair(before.status, after.status), _pair(*ious))
 
 
-def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, n_text: int) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for i, head in enumerate(heads):
-        table.add_column(head, justify="left" if i < n_text else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
+def _pair(before: str, after: str) -> str:
+    return f"{before} → {after}" if before or after else ""

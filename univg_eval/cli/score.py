@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
+    from univg_eval.cli._tables import Sheet
     from univg_eval.dialects import Dialect
     from univg_eval.protocols import Protocol
     from univg_eval.runs.response_file import FileScores
@@ -39,7 +40,6 @@ Examples:
   univg score --benchmark univg_mini --responses r.jsonl --protocol univg-r1 --json
 """
 MISSING_SHOWN = 3
-TABLE_WIDTH = 200
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -250,6 +250,8 @@ def _total(tasks: Mapping[str, Mapping[str, Any]], *names: str) -> int:
 
 
 _COLUMNS = (
+    ("n", "n"),
+    ("excluded", "excluded"),
     ("acc@0.3", "acc@0.3"),
     ("acc@0.5", "acc@0.5"),
     ("interval", "95 % interval"),
@@ -271,52 +273,44 @@ _COUNT_NAMES = ("n", "excluded", "n_no_target", "n_several")
 
 
 def _print_tables(result: Mapping[str, Any]) -> None:
-    from rich.console import Console
+    from univg_eval.cli._tables import print_sheet, terminal
 
-    # On a narrow terminal lines wrap; cut cells would lose figures.
-    console = Console(width=max(Console().width, TABLE_WIDTH))
+    console = terminal()
     dialect = f", dialect {result['dialect']}" if result["dialect"] else ""
     title = f"{result['benchmark']}, protocol {result['protocol']}{dialect} (values in %)"
     tasks: Mapping[str, Mapping[str, Any]] = result["tasks"]
     single = {name: task for name, task in tasks.items() if task["n"] or task["excluded"]}
     if single:
-        console.print(_table(title, ("n", "excluded"), _COLUMNS, single, result["macro"]))
+        print_sheet(_sheet(title, _COLUMNS, single, result["macro"]), console)
     others = {
         name: task for name, task in tasks.items() if "n_no_target" in task or "n_several" in task
     }
     if others:
         title = "samples without target, or with several"
-        console.print(_table(title, (), _OTHER_COLUMNS, others))
-    print(f"scored {result['n']}, excluded {result['excluded']}, missing {result['missing']}")
-    print("statuses: " + ", ".join(f"{name} {n}" for name, n in result["statuses"].items()))
+        print_sheet(_sheet(title, _OTHER_COLUMNS, others), console)
+    console.print(
+        f"scored {result['n']}, excluded {result['excluded']}, missing {result['missing']}"
+    )
+    console.print("statuses: " + ", ".join(f"{name} {n}" for name, n in result["statuses"].items()))
     print(f"fingerprint {result['fingerprint']}")
 
 
-def _table(
+def _sheet(
     title: str,
-    counts: Sequence[str],
     columns: Sequence[tuple[str, str]],
     tasks: Mapping[str, Mapping[str, Any]],
     macro: Mapping[str, float] | None = None,
-) -> Any:
-    from rich import box
-    from rich.table import Table
+) -> Sheet:
+    from univg_eval.cli._tables import Sheet
 
     present = {name for task in tasks.values() for name in task} | {"interval"}
-    shown = [(name, head) for name, head in columns if name in present]
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("task", no_wrap=True)
-    for head in (*counts, *(head for _, head in shown)):
-        table.add_column(head, justify="right", no_wrap=True)
-    for task, row in tasks.items():
-        table.add_row(
-            task, *(str(row.get(name, 0)) for name in counts), *_cells(row, [n for n, _ in shown])
-        )
+    names = [name for name, _ in columns if name in present]
+    heads = [head for name, head in columns if name in present]
+    rows = [[task, *_cells(row, names)] for task, row in tasks.items()]
     if macro:
-        table.add_section()
-        cells = ["" if n == "interval" else _percent(macro.get(n)) for n, _ in shown]
-        table.add_row("macro average", *("" for _ in counts), *cells)
-    return table
+        cells = (_percent(macro.get(name)) for name in names)
+        rows.append(["macro average", *cells])
+    return Sheet(title, ["task", *heads], rows, totals=1 if macro else 0)
 
 
 def _cells(row: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:

@@ -573,8 +573,8 @@ def _turned_table(sheet: Sheet, styled: bool) -> Table:
     heads = [head for head, _ in sheet.lines]
     for head in heads:
         source = f"\n{head.source}" if head.source.startswith("[") else ""
-        name = Text(visible(head.name) + source)
-        table.add_column(name, justify="right", overflow="fold", max_width=16)
+        text = Text(visible(head.name) + source)
+        table.add_column(text, justify="right", overflow="fold", max_width=16)
     if sheet.is_ranked:
         table.add_row("#", *(head.rank for head in heads))
     table.add_row("marks", *(head.letters for head in heads))
