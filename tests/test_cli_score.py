@@ -525,6 +525,11 @@ def test_prepare_mini_and_score_an_oracle_on_it(
     assert len(result["tasks"]) == 15
     assert result["macro"]["acc@0.9"] == 1.0
     assert result["fingerprint"] == load_manifest("univg_mini", root)["fingerprint"]
+    arguments[2] = "mini"  # the name that it was prepared by
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out) == result
+    assert main(["audit", "mini", "--quick", "--root", str(root)]) == 0
+    assert capsys.readouterr().out.startswith(f"univg_mini in {root / 'univg_mini'}\n")
 
 
 def test_the_revisions_that_help_names_are_those_of_mig_bench() -> None:

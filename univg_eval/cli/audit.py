@@ -81,21 +81,22 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_on_prepared(args: argparse.Namespace) -> int:
     from univg_eval.audit import audit_benchmark
+    from univg_eval.benchmarks.preparing.catalog import benchmark_of
     from univg_eval.samples import benchmark_dir, data_root, load_samples
 
     for name in ("images", "revision", "scale"):
         if getattr(args, name) is not None:
             raise UserError(f"--{name} goes with --annotations; a prepared benchmark has its own")
-    title = f"{args.benchmark}: files"
+    benchmark = benchmark_of(args.benchmark)
     with progress_bars() as progress:
         report = audit_benchmark(
-            args.benchmark,
+            benchmark,
             args.root,
-            progress=partial(progress, title),
+            progress=partial(progress, f"{benchmark}: files"),
             open_images=not args.quick,
         )
-    head = [f"{report.benchmark} in {benchmark_dir(args.benchmark, args.root)}"]
-    samples = [] if args.html is None else load_samples(args.benchmark, root=args.root)
+    head = [f"{report.benchmark} in {benchmark_dir(benchmark, args.root)}"]
+    samples = [] if args.html is None else load_samples(benchmark, root=args.root)
     return _finish(args, report, head, report.to_dict(), samples, data_root(args.root).joinpath)
 
 

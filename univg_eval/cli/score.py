@@ -167,6 +167,7 @@ def _check_out(args: argparse.Namespace) -> None:
 @contextmanager
 def _samples(args: argparse.Namespace) -> Iterator[tuple[str, Iterable[bytes], str, str]]:
     """The benchmark's name, the lines of its samples, their source, and its fingerprint."""
+    from univg_eval.benchmarks.preparing.catalog import benchmark_of
     from univg_eval.benchmarks.readers.mig_bench import read_annotations
     from univg_eval.cli._annotations import resolve_revision
     from univg_eval.runs.response_file import sample_lines
@@ -183,7 +184,7 @@ def _samples(args: argparse.Namespace) -> Iterator[tuple[str, Iterable[bytes], s
         return
     if args.scale is not None:
         raise UserError("--scale is about an annotation file: give it with --annotations")
-    benchmark = args.benchmark
+    benchmark = benchmark_of(args.benchmark)
     if args.revision is not None:
         benchmark = resolve_revision(benchmark, args.revision).benchmark
     digest = load_manifest(benchmark, args.root).get("fingerprint")

@@ -14,7 +14,7 @@ from univg_eval.benchmarks import readers, synthetic
 from univg_eval.benchmarks.readers.common.entry import CatalogEntry
 from univg_eval.errors import UserError
 
-__all__ = ["CATALOG", "get_entry"]
+__all__ = ["CATALOG", "benchmark_of", "get_entry"]
 
 
 def _entries() -> Iterator[CatalogEntry]:
@@ -37,6 +37,11 @@ def _collected() -> Mapping[str, CatalogEntry]:
 
 CATALOG: Mapping[str, CatalogEntry] = _collected()
 """Name → entry: those generated here, those comparable with a published table, the others."""
+
+
+def benchmark_of(name: str) -> str:
+    """The benchmark that `univg prepare` makes of this name; another name as it is."""
+    return CATALOG[name].benchmark if name in CATALOG else name
 
 
 def get_entry(name: str) -> CatalogEntry:

@@ -225,7 +225,7 @@ def _find_files(
             )
         return {chosen[0]: source}
     if not source.is_dir():
-        raise UserError(f"{source} does not exist; expected {names}, or a folder with it")
+        raise UserError(f"{source} does not exist; expected {names}, or their folder")
     for base in (source, source / _FOLDER):
         found = {s: base / files[s] for s in wanted or files if (base / files[s]).is_file()}
         if found and (wanted is None or len(found) == len(wanted)):
