@@ -344,7 +344,7 @@ def test_same_responses_under_another_protocol_are_reported() -> None:
 def test_equal_scores_of_other_responses_are_no_identity() -> None:
     found = compare([1.0] * 5 + [0.0] * 5, [1.0] * 5 + [0.0] * 5)
     assert found.verdict.kind == "not_shown"
-    assert "No sample has another acc@0.5, but 10 responses differ." in found.verdict.text
+    assert "No sample differs in acc@0.5, but 10 responses do." in found.verdict.text
 
 
 def test_four_samples_can_show_nothing() -> None:

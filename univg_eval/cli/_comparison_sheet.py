@@ -57,7 +57,7 @@ def _facts(comparison: Comparison) -> Iterator[str]:
         yield f"{name}: {side.label} (model {side.model}, {side.n} samples of {side.benchmark})"
     yield (
         f"Compared: {comparison.n} samples in {comparison.clusters} groups that share no image, by "
-        f"{comparison.metric}; {comparison.same_responses} responses are word for word the same."
+        f"{comparison.metric}; with the same response, word for word: {comparison.same_responses}."
     )
     yield from comparison.notes
     differing = "; ".join(
@@ -91,9 +91,8 @@ def _sheets(comparison: Comparison) -> Iterator[Sheet]:
         rows.append(["micro", n, *micro, "", *_counts(comparison.counts)])
     yield Sheet(
         f"{comparison.metric} in %, differences in points; macro: unweighted mean over the tasks, "
-        "micro: mean over all samples, seen: the smallest difference that would be found in four "
-        "of five such comparisons",
-        ["task", "n", a, b, "B - A", "95 % interval", "seen", "p", "p (Holm)", *kinds],
+        "micro: mean over all samples, detectable: the smallest difference found with 80 % power",
+        ["task", "n", a, b, "B - A", "95 % interval", "detectable", "p", "p (Holm)", *kinds],
         rows,
         totals=2 if len(comparison.tasks) > 1 else 0,
     )
@@ -108,14 +107,14 @@ def _sheets(comparison: Comparison) -> Iterator[Sheet]:
 
 
 def _figures(difference: Difference) -> list[str]:
-    interval, seen, p = difference.interval, "", ""
+    interval, detectable, p = difference.interval, "", ""
     if difference.p is not None:
         p = p_words(difference.p)
         found = difference.detectable
-        seen = "none" if found is None else f"{100 * found:.1f}"
+        detectable = "none" if found is None else f"{100 * found:.1f}"
     limits = f"{points(interval.low)} to {points(interval.high)}"
     values = [f"{100 * difference.a:.1f}", f"{100 * difference.b:.1f}"]
-    return [*values, points(interval.estimate), limits, seen, p]
+    return [*values, points(interval.estimate), limits, detectable, p]
 
 
 def _counts(counts: PairCounts) -> list[str]:

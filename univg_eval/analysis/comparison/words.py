@@ -85,7 +85,7 @@ def conclude(
             "scored."
         )
     elif not differs:
-        sentences.append(f"No sample has another {metric}, but {n - same} responses differ.")
+        sentences.append(f"No sample differs in {metric}, but {n - same} responses do.")
     sentences.append(_about_tasks(figures.tasks, a, b))
     sentences.append(_about_power(macro, kind in ("a_higher", "b_higher"), what, n, differs))
     return Conclusion(kind, headline, " ".join(sentence for sentence in sentences if sentence))
