@@ -170,11 +170,32 @@ def test_stage1_gives_the_chain_and_no_double_request(tmp_path: Path) -> None:
     assert column(data, "target_image") == [1, 1]
 
 
+@pytest.mark.parametrize(
+    "names", ["from human gpt value", "role user assistant content", "role human assistant value"]
+)
+@pytest.mark.parametrize("system", ["You are a helpful assistant.", "", "<|im_end|>"])
+def test_a_leading_system_turn_is_not_asked(tmp_path: Path, names: str, system: str) -> None:
+    """Prompts are the evaluation's, which has none; everything else is as without it."""
+    who, human, gpt, said = names.split()
+    question, answer = (turn["value"] for turn in stage1_row()["conversations"])
+    turns = [{who: "system", said: system}, {who: human, said: question}, {who: gpt, said: answer}]
+    rows = [stage1_row(conversations=turns), stage1_row(system=system)]
+    data = rows_of(tmp_path, "univg_r1_stage1", *rows, purpose="sft", history=True)
+    assert data.columns(0) | {"id": ""} == data.columns(1) | {"id": ""}
+    assert prompt(data) == [CUP]
+
+
 def test_stage2_puts_all_images_first(tmp_path: Path) -> None:
     data = rows_of(tmp_path, "univg_r1_stage2", stage2_row())
     assert prompt(data) == [CUP]
     assert data.columns(0)["solution"] == [0.1, 0.2, 0.3, 0.4]
     assert data.columns(0)["source"] == "univg_r1_stage2"
+
+
+def test_numbers_in_quotes_are_numbers(tmp_path: Path) -> None:
+    quoted = [["100", "200", "300", "400"], ["100.0", 200, " 300 ", "+400."]]
+    data = rows_of(tmp_path, "univg_r1_stage2", *(stage2_row(answer=box) for box in quoted))
+    assert column(data, "solution") == [[0.1, 0.2, 0.3, 0.4]] * 2
 
 
 COCO = "dataset/coco/train2014/COCO_train2014_000000000009.png"
@@ -215,6 +236,9 @@ def test_simple_references_by_column_and_by_prefix(tmp_path: Path) -> None:
     [
         ([64, 48, 320, 240], None),
         ("[64, 48, 320, 240]", None),
+        (["64", "48", "320.0", 240], None),
+        ('["64", \'48\', "320.0", 240]', None),
+        ('{"bbox_2d": ["64", "48", "320", "240"]}', None),
         ("<answer> [64.0, 48, 320, 240] </answer>", "pixels"),
         ('{"bbox_2d": [64, 48, 320, 240], "label": "lady"}', None),
         ("[100, 100, 500, 500]", "norm1000"),
@@ -392,6 +416,8 @@ BAD_CHATS = [
     (chat("", "(1,2),(3,4)"), "invalid_row", r"conversations\[0\]: its text is ''"),
     ([], "invalid_row", r"'conversations' is \[\]"),
     (OK_CHAT[::-1], "invalid_row", "is from 'gpt'; expected 'human'"),
+    ([*OK_CHAT, {"from": "system", "value": "S"}], "invalid_row", r"\[2\] is from 'system'; expec"),
+    ([{"from": "system", "value": "S"}], "invalid_row", "holds a system turn alone"),
     ([{"from": "human"}, {}], "invalid_row", r"conversations\[0\]: its text is None"),
     (["<image>"], "invalid_row", r"conversations\[0\] is '<image>'; expected an object"),
     (chat("<image><image>W?", "(1,2),(3,4)"), "invalid_row", "1 images and 2 marks <image>"),
@@ -421,6 +447,9 @@ BAD_STAGE2 = [
     ({"answer": [1, 2, 3]}, "invalid_box", r"box is \[1, 2, 3\]; expected four numbers"),
     ({"answer": "(1,2),(3,4)"}, "invalid_box", "expected four numbers"),
     ({"answer": [True, 2, 3, 4]}, "invalid_box", "expected four numbers"),
+    ({"answer": ["1", "2", "3", "4px"]}, "invalid_box", "expected four numbers"),
+    ({"answer": ["1", "2", "nan", "4"]}, "invalid_box", "expected four numbers"),
+    ({"answer": ["1", "2", "9" * 400, "4"]}, "invalid_box", "expected four numbers"),
     ({"answer": [0.1, 0.2, 0.3, 0.4]}, "invalid_box", "numbers on 0-1 have the space 'norm1'"),
     ({"answer": [-5, 20, 10, 40]}, "invalid_box", "x1 = -5 lies outside"),
     ({"single_image": "yes"}, "invalid_row", "'single_image' is 'yes'; expected true or false"),

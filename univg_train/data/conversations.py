@@ -17,7 +17,8 @@ A row of MGrounding-630k (thunlp/Migician, README.md)::
 ``<think>…</think><answer>(x1,y1),(x2,y2)</answer>`` as answer; LLaMA-Factory, which it is written
 for, also knows the spelling ``messages``, ``role``, ``content``. VLM-R1 (om-ai-lab/VLM-R1,
 ``grpo_jsonl.py``) has ``image``, a path or a list of them, and the box as a list or in a text, in
-pixels of the image.
+pixels of the image. A conversation may begin with a system turn, which is not used: the
+evaluation asks without one.
 """
 
 from __future__ import annotations
@@ -211,12 +212,22 @@ def _written_target(
     return RowTarget(0 if len(sizes) == 1 else image, answer.box)
 
 
+_QUOTED_NUMBER = re.compile(r"\s*[-+]?(?:\d+(?:\.\d*)?|\.\d+)\s*", re.ASCII)
+
+
 def norm_box(raw: Any, space: str, image_wh: Size, where: str) -> Box:
-    """A released box as xyxy_norm.
+    """A released box as xyxy_norm; its numbers may stand in quotes.
 
     Raises:
         RowError: ``invalid_box``.
     """
+    if isinstance(raw, list):
+        raw = [
+            float(number)
+            if isinstance(number, str) and _QUOTED_NUMBER.fullmatch(number)
+            else number
+            for number in raw
+        ]
     try:
         return to_xyxy_norm(raw, space, image_wh, f"{where}: box")
     except ItemError as error:
@@ -325,13 +336,15 @@ def _pairs(value: Mapping[str, Any], where: str) -> list[tuple[str, str]]:
     if not isinstance(turns, list) or not turns:
         received = f"is {describe(turns)}" if name in value else "is missing"
         raise invalid_row(where, f"field 'conversations' {received}; expected turns")
-    texts = []
+    texts: list[str] = []
     for position, turn in enumerate(turns):
         at = f"{where}: {name}[{position}]"
         if not isinstance(turn, Mapping):
             raise RowError("invalid_row", f"{at} is {describe(turn)}; expected an object")
         who = turn.get("from", turn.get("role"))
-        expected = ("human", "gpt")[position % 2]
+        if who == "system" and position == 0:
+            continue
+        expected = ("human", "gpt")[len(texts) % 2]
         if not isinstance(who, str) or _ROLES.get(who) != expected:
             raise RowError(
                 "invalid_row",
@@ -341,6 +354,8 @@ def _pairs(value: Mapping[str, Any], where: str) -> list[tuple[str, str]]:
         if expected == "gpt" and isinstance(said, list):  # VLM-R1 allows a bare box
             said = json.dumps(said)
         texts.append(sound_text(said, f"{at}: its text"))
+    if not texts:
+        raise invalid_row(where, f"field {name!r} holds a system turn alone; expected a question")
     if len(texts) % 2:
         raise invalid_row(where, "the last question has no answer")
     return list(zip(texts[::2], texts[1::2], strict=True))
