@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from factories import make_sample
 
@@ -70,6 +72,59 @@ def test_a_box_in_pixels_needs_the_image_size() -> None:
     sample = make_sample(instruction=TRACK, widths=(), heights=())
     with pytest.raises(UserError, match="'pixels' writes boxes in pixels"):
         build_prompt(sample, get_dialect("pixels"), "direct")
+
+
+def test_a_contract_in_pixels_states_the_sizes() -> None:
+    sample = make_sample(instruction="Find it.")
+    assert build_prompt(sample, get_dialect("pixels"), "direct") == (
+        "Find it. Image 1 is 640 pixels wide and 480 pixels high. Image 2 is 320 pixels wide and "
+        "240 pixels high. Answer with the bounding box as [x1, y1, x2, y2] in pixels of the image."
+    )
+    alone = make_sample(
+        instruction="Find it.", images=("a.png",), widths=(640,), heights=(480,), targets=()
+    )
+    assert build_prompt(alone, get_dialect("pixels"), "think").startswith(
+        "Find it. The image is 640 pixels wide and 480 pixels high. First output the thinking"
+    )
+    # Families that were trained on the pixels of their own input are asked as they were trained.
+    assert "wide" not in build_prompt(alone, get_dialect("qwen2_5_vl"), "direct")
+    with pytest.raises(UserError, match=r"'pixels' is in pixels.*prepare the benchmark"):
+        build_prompt(make_sample(widths=(), heights=()), get_dialect("pixels"), "direct")
+
+
+ONE = {"images": ("a.png",), "widths": (640,), "heights": (480,), "targets": ()}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "prompt"),
+    [
+        ("qwen2_5_vl", "Locate a {cup} in this image and output the bbox coordinates in JSON "
+                       "format."),
+        ("qwen3_vl", 'Locate every object that matches the description "a {cup}" in the image. '
+                     "Report bbox coordinates in JSON format."),
+        ("internvl", "Please provide the bounding box coordinate of the region this sentence "
+                     "describes: <ref>a {cup}</ref>"),
+        ("paligemma", "detect a {cup}\n"),
+        ("florence2", "<CAPTION_TO_PHRASE_GROUNDING>a {cup}"),
+    ],
+)  # fmt: skip
+def test_official_prompts(dialect: str, prompt: str) -> None:
+    sample = make_sample(extra={"expression": "a {cup}"}, **ONE)
+    assert build_prompt(sample, get_dialect(dialect), "official") == prompt
+
+
+@pytest.mark.parametrize(
+    ("dialect", "changes", "match"),
+    [
+        ("qwen3_vl", {"extra": {"expression": "a cup"}}, "no referring expression about one image"),
+        ("qwen3_vl", ONE, "no referring expression about one image"),
+        ("mimo_vl", ONE, "no published grounding prompt of dialect 'mimo_vl'"),
+        ("norm1000", ONE, "no published grounding prompt"),
+    ],
+)
+def test_an_official_prompt_is_refused(dialect: str, changes: dict[str, Any], match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        build_prompt(make_sample(**changes), get_dialect(dialect), "official")
 
 
 def test_prompt_styles() -> None:

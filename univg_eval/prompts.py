@@ -1,10 +1,14 @@
 """What a model is prompted with: the question in its own dialect, and the request for an answer.
 
-Two styles:
+Three styles:
 
 * ``think``: the sentence that UniVG-R1 was trained and measured with, word for word
   (AMAP-ML/UniVG-R1, ``eval/MIG_bench``): think first, then the box in ``<answer>`` tags.
 * ``direct``: the question followed by the dialect's own `prompt_suffix`.
+* ``official``: the grounding prompt that the family itself published, around the sample's referring
+  expression (``extra["expression"]``, of one image): what its own numbers were measured with.
+
+A contract in pixels ("pixels", "claude") says the size of each image before its request.
 
 Benchmarks store questions in one canonical form, that of MIG-Bench: boxes as
 ``<|box_start|>(x1,y1),(x2,y2)<|box_end|>`` on 0-1000 and phrases between
@@ -26,13 +30,18 @@ from univg_eval.samples import GroundingSample
 __all__ = [
     "PROMPT_STYLES",
     "THINK_SUFFIX",
+    "TRAINED_STYLES",
     "build_prompt",
     "default_prompt_style",
+    "has_official_prompt",
     "localize_question",
     "prompt_hash",
+    "require_style",
 ]
 
-PROMPT_STYLES = ("think", "direct")
+PROMPT_STYLES = ("think", "direct", "official")
+TRAINED_STYLES = ("think", "direct")
+"""Styles that training data are written in."""
 
 THINK_SUFFIX = (
     " First output the thinking process in <think> </think> tags and then output the bounding box"
@@ -112,12 +121,16 @@ def build_prompt(
     Returns:
         ``think``: question + `THINK_SUFFIX`, no white space added or removed, as published.
         ``direct``: question, one space, the dialect's suffix.
+        ``official``: the dialect's official prompt with the sample's expression.
+        Under a contract in pixels the sizes of the images stand before what is added.
 
     Raises:
-        UserError: unknown style, or see `localize_question`.
+        UserError: unknown style, or one that the dialect or the sample does not have, an unknown
+            size, or see `localize_question`.
     """
-    if style not in PROMPT_STYLES:
-        raise UserError(f"unknown prompt style {style!r}; known styles: {', '.join(PROMPT_STYLES)}")
+    require_style(dialect, style, sample)
+    if style == "official":
+        return dialect.official_prompt.replace("{expression}", sample.extra["expression"])
     box_image = int(sample.extra.get("question_box_image", 0))
     sizes = sample.image_sizes
     question = localize_question(
@@ -126,13 +139,67 @@ def build_prompt(
         image_wh=sizes[box_image] if sizes else None,
         input_wh=input_sizes[box_image] if input_sizes else None,
     )
+    if dialect.follows_stated_size:
+        question = f"{question.rstrip()} {_sizes_in_words(sample, dialect)}"
     if style == "think":
         return question + THINK_SUFFIX
     suffix = dialect.prompt_suffix.strip()
     return f"{question.rstrip()} {suffix}" if suffix else question.rstrip()
 
 
+def require_style(dialect: Dialect, style: str, sample: GroundingSample | None = None) -> None:
+    """Refuse a prompt style that does not exist for a dialect or a sample.
+
+    Raises:
+        UserError: the style is unknown, the family has published no prompt, or the sample has no
+            referring expression about one image.
+    """
+    if style not in PROMPT_STYLES:
+        raise UserError(f"unknown prompt style {style!r}; known styles: {', '.join(PROMPT_STYLES)}")
+    if style != "official":
+        return
+    if not dialect.official_prompt:
+        raise UserError(
+            f"no published grounding prompt of dialect {dialect.name!r} is known, so there is no "
+            "prompt style 'official'; choose direct or think"
+        )
+    if sample is not None and not has_official_prompt(sample):
+        raise UserError(
+            f"sample {sample.id!r} is no referring expression about one image, which the prompt "
+            "style 'official' is for (RefCOCO, the zero-shot sets on images, own samples); choose "
+            "direct or think"
+        )
+
+
+def has_official_prompt(sample: GroundingSample) -> bool:
+    """Whether a sample can be put into an official prompt: an expression about one image."""
+    return len(sample.images) == 1 and isinstance(sample.extra.get("expression"), str)
+
+
+_SIZE = "Image {n} is {width} pixels wide and {height} pixels high."
+_ONLY_SIZE = "The image is {width} pixels wide and {height} pixels high."
+
+
+def _sizes_in_words(sample: GroundingSample, dialect: Dialect) -> str:
+    sizes = sample.image_sizes
+    if sizes is None:
+        raise UserError(
+            f"sample {sample.id!r}: dialect {dialect.name!r} is in pixels, and a prompt has to say "
+            "how large each image is, which is not known: prepare the benchmark with its images"
+        )
+    template = _ONLY_SIZE if len(sizes) == 1 else _SIZE
+    shown = (dialect.input_size(size) for size in sizes)
+    return " ".join(
+        template.format(n=n, width=width, height=height)
+        for n, (width, height) in enumerate(shown, 1)
+    )
+
+
 def prompt_hash(dialect: Dialect, style: str) -> str:
     """SHA-256 (hex) of what `build_prompt` adds to a question: equal hashes, equal request."""
-    added = THINK_SUFFIX if style == "think" else dialect.prompt_suffix.strip()
+    added = {"think": THINK_SUFFIX, "official": dialect.official_prompt}.get(
+        style, dialect.prompt_suffix.strip()
+    )
+    if dialect.follows_stated_size:
+        added = f"{_ONLY_SIZE} {_SIZE} {added}"
     return hashlib.sha256(f"{style}\n{added}".encode()).hexdigest()

@@ -34,7 +34,7 @@ from univg_eval.answers import Status
 from univg_eval.boxes import Box, is_valid_box
 from univg_eval.dialects import Dialect, get_dialect
 from univg_eval.errors import UserError
-from univg_eval.prompts import PROMPT_STYLES
+from univg_eval.prompts import TRAINED_STYLES
 from univg_eval.protocols import parse_answer
 from univg_eval.samples import GroundingSample, Target
 from univg_eval.scoring import Response, SampleScore, score_samples
@@ -107,9 +107,9 @@ def make_rewards(
     """
     if rule not in REWARD_RULES:
         raise UserError(f"unknown reward rule {rule!r}; expected one of: {', '.join(REWARD_RULES)}")
-    if style not in (None, *PROMPT_STYLES):
+    if style not in (None, *TRAINED_STYLES):
         raise UserError(
-            f"unknown style {style!r}; expected {' or '.join(PROMPT_STYLES)}, or None to follow "
+            f"unknown style {style!r}; expected {' or '.join(TRAINED_STYLES)}, or None to follow "
             "each row's style or single_image"
         )
     accuracy = AccuracyReward(
@@ -376,9 +376,9 @@ def _missing(name: str, row: Row) -> str:
 def _style_problem(row: Row, style: str | None) -> str | None:
     if style is not None:
         return None
-    style, styles = row.get("style"), " or ".join(PROMPT_STYLES)
+    style, styles = row.get("style"), " or ".join(TRAINED_STYLES)
     if style is not None:
-        return None if style in PROMPT_STYLES else f"style is {style!r}; expected {styles}"
+        return None if style in TRAINED_STYLES else f"style is {style!r}; expected {styles}"
     if "single_image" not in row:
         return _missing("single_image", row)
     single = row["single_image"]

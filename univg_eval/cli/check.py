@@ -44,7 +44,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--dialect", metavar="NAME", help="how the model writes boxes (`univg dialects`)"
     )
-    parser.add_argument("--prompt", metavar="STYLE", help="think (reason, then <answer>) or direct")
+    parser.add_argument(
+        "--prompt", metavar="STYLE", help="think (reason, then <answer>), direct or official"
+    )
     parser.add_argument(
         "--controls",
         action="store_true",
@@ -53,7 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--sweep",
         action="store_true",
-        help="run again with the other prompt style and with requests for 0-1000, 0-1 and pixels",
+        help="run again with the other prompt styles and with requests for 0-1000, 0-1 and pixels",
     )
     parser.add_argument(
         "--tasks",

@@ -28,7 +28,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--dialect", metavar="NAME", help="how the model writes boxes (`univg dialects`)"
     )
-    parser.add_argument("--prompt", metavar="STYLE", help="think (reason, then <answer>) or direct")
+    parser.add_argument(
+        "--prompt", metavar="STYLE", help="think (reason, then <answer>), direct or official"
+    )
     parser.add_argument("--protocol", metavar="NAME", help="scoring rule, default univg")
     parser.add_argument(
         "--controls",

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from univg_eval.boxes import Box
 from univg_eval.dialects._grammar import Found, Grammar
-from univg_eval.dialects._spaces import InputPixels, Points, Size, Space
+from univg_eval.dialects._spaces import ImagePixels, InputPixels, Points, Size, Space
 from univg_eval.errors import UserError
 
 __all__ = ["Confidence", "Dialect", "Level"]
@@ -41,6 +41,8 @@ class Dialect:
         labelled_template: the same with a phrase, ``{label}`` as it is or ``{json_label}`` as a
             JSON string; empty where the family marks no phrase.
         prompt_suffix: what a direct prompt adds to the question to get this form.
+        official_prompt: the grounding prompt that the family itself published, ``{expression}``
+            in the place of the referring expression; empty where none is known.
         grammar: finds boxes in a text.
         sources: public sources of the facts.
         notes: traps, and what is not certain.
@@ -56,6 +58,7 @@ class Dialect:
     grammar: Grammar = field(repr=False)
     model_types: tuple[str, ...] = field(default=(), repr=False)
     labelled_template: str = ""
+    official_prompt: str = ""
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -102,6 +105,15 @@ class Dialect:
         That of the original where boxes do not depend on a resize. UserError: see the rule.
         """
         return self.space.input_size(image_wh)
+
+    @property
+    def follows_stated_size(self) -> bool:
+        """Whether boxes are pixels of an image whose size the prompt has to state.
+
+        True for contracts in pixels. A family trained on the pixels of its own resized input
+        knows them without words.
+        """
+        return isinstance(self.space, ImagePixels)
 
     def with_pixel_limits(self, min_pixels: int | None, max_pixels: int | None) -> Dialect:
         """The same dialect with other limits of the resize rule; unchanged where it has none.
@@ -197,6 +209,7 @@ class Dialect:
             "min_pixels": limits[0] if limits else None,
             "max_pixels": limits[1] if limits else None,
             "prompt_suffix": self.prompt_suffix,
+            "official_prompt": self.official_prompt,
             "sources": list(self.sources),
             "notes": list(self.notes),
         }

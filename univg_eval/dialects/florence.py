@@ -14,6 +14,7 @@ DIALECTS = (
         labelled_template="{label}<loc_{}><loc_{}><loc_{}><loc_{}>",
         # The model's tasks are prefixes (<CAPTION_TO_PHRASE_GROUNDING> …).
         prompt_suffix="",
+        official_prompt="<CAPTION_TO_PHRASE_GROUNDING>{expression}",
         grammar=grammar(r"(?:<loc_[0-9]{1,4}+>\s*+){4,}+", number=r"[0-9]+", bare_labels=True),
         sources=("transformers models/florence2/processing_florence2.py",),
         notes=(

@@ -18,6 +18,10 @@ DIALECTS = (
         labelled_template="<ref>{label}</ref><box>[[{}, {}, {}, {}]]</box>",
         # As published with MIG-Bench, misspelling included.
         prompt_suffix="Format:<box>[[x1,y1,x2,y2]]</box>. Don't generate addtional words.",
+        official_prompt=(
+            "Please provide the bounding box coordinate of the region this sentence describes: "
+            "<ref>{expression}</ref>"
+        ),
         grammar=grammar(four_in("[", "]")),
         sources=(
             "OpenGVLab/InternVL internvl_chat/eval/refcoco/evaluate_grounding.py",

@@ -7,6 +7,7 @@ from univg_eval.dialects.qwen import QWEN2_5_VL
 DIALECTS = (
     replace(
         QWEN2_5_VL,
+        official_prompt="",
         name="mimo_vl",
         model_types=("mimo_vl",),
         families=("MiMo-VL-7B", "MiMo-V2"),

@@ -14,8 +14,10 @@ DIALECTS = (
         labelled_template="<loc{:04d}><loc{:04d}><loc{:04d}><loc{:04d}> {label}",
         # The model's tasks are prefixes ("detect cat"), which a question cannot take behind it.
         prompt_suffix="",
+        official_prompt="detect {expression}\n",
         grammar=grammar(r"(?:<loc[0-9]{4}>\s*+){4,}+", number=r"[0-9]+", bare_labels=True),
         sources=(
+            "ai.google.dev/gemma/docs/paligemma/prompt-system-instructions",
             "google-research/big_vision big_vision/configs/proj/paligemma/README.md",
             "google-research/big_vision big_vision/pp/proj/paligemma/segmentation.py",
         ),

@@ -81,9 +81,13 @@ QWEN2_5_VL = Dialect(
     template=_BBOX_2D,
     labelled_template=_BBOX_2D_LABELLED,
     prompt_suffix="Report the bounding box coordinates in JSON format.",
+    official_prompt=(
+        "Locate {expression} in this image and output the bbox coordinates in JSON format."
+    ),
     grammar=QWEN_JSON,
     sources=(
         "QwenLM/Qwen3-VL issues 940 and 1427",
+        "QwenLM/Qwen3-VL issue 991: official prompt (RefCOCO)",
         "ms-swift docs/source_en/Customization/Custom-dataset.md",
         "qwen_vl_utils 0.0.14 vision_process.py",
         "roboflow/supervision supervision/detection/vlm.py",
@@ -105,9 +109,14 @@ QWEN3_VL = Dialect(
     template=_BBOX_2D,
     labelled_template=_BBOX_2D_LABELLED,
     prompt_suffix="Report the bounding box coordinates in JSON format.",
+    official_prompt=(
+        'Locate every object that matches the description "{expression}" in the image. '
+        "Report bbox coordinates in JSON format."
+    ),
     grammar=QWEN_JSON,
     sources=(
         "QwenLM/Qwen3-VL README.md and issues 1427, 1485, 1741",
+        "QwenLM/Qwen3-VL issue 1721: official prompt (RefCOCO)",
         "QwenLM/Qwen3-VL evaluation/ODinW-13/run_odinw.py",
         "ms-swift docs/source_en/BestPractices/Qwen3-VL-Best-Practice.md",
     ),
@@ -122,6 +131,7 @@ QWEN3_5 = replace(
     name="qwen3_5",
     model_types=("qwen3_5", "qwen3_5_moe"),
     families=("Qwen3.5", "Qwen3.6", "Qwen3.8"),
+    official_prompt="",
     confidence=Confidence("medium", "medium", "high"),
     sources=(
         "ms-swift docs/source_en/BestPractices/Qwen3_8-Best-Practice.md",

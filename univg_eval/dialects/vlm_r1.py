@@ -10,6 +10,7 @@ from univg_eval.dialects.qwen import QWEN2_5_VL
 DIALECTS = (
     replace(
         QWEN2_5_VL,
+        official_prompt="",
         name="vlm_r1",
         model_types=(),
         families=("VLM-R1 Qwen2.5-VL-3B-REC", "VLM-R1 Qwen2.5-VL-3B-OVD"),

@@ -44,7 +44,7 @@ from univg_eval.lmms.settings import BASELINE_MODEL, REPLAY_MODEL, ModelUnderTes
 from univg_eval.lmms.task import GroundingTask
 from univg_eval.lmms.task_files import task_folder
 from univg_eval.lmms.watch import counting, quiet
-from univg_eval.prompts import PROMPT_STYLES
+from univg_eval.prompts import PROMPT_STYLES, has_official_prompt
 from univg_eval.runs.record import RunRecord, load_run, response_of
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, SampleScore, aggregate, headline
@@ -235,7 +235,7 @@ def _evaluate(
     Raises:
         UserError: the backend failed; the log has its traceback.
     """
-    wanted = _wanted(tasks, run.control, plan.limit)
+    wanted = _wanted(tasks, run, plan.limit)
     if not wanted:
         return
     total = sum(n for _, n in wanted)
@@ -337,15 +337,19 @@ def _write_log(plan: Plan, messages: Sequence[str]) -> None:
 
 
 def _wanted(
-    tasks: Sequence[GroundingTask], control: str, limit: int | None
+    tasks: Sequence[GroundingTask], run: _Run, limit: int | None
 ) -> list[tuple[dict[str, Any], int]]:
     """Task configurations of a run, each with its number of samples.
 
-    Tasks without samples under the control, or that it leaves as easy as they are, are left out.
+    Tasks without samples under the control, or that it leaves as easy as they are, are left out,
+    as are those that the run's prompt style is not for.
     """
     wanted = []
+    control, style = run.control, run.environment.get("UNIVG_PROMPT")
     for task in tasks:
         rows = task.rows.samples
+        if style == "official" and not all(map(has_official_prompt, rows)):
+            continue
         shown = under_control(control, rows).samples[:limit]
         known = {sample.id for sample in rows[:limit]}
         if control == "cut" and task.config.task in ONE_OBJECT_TASKS:
@@ -366,7 +370,10 @@ def _variants(settings: RunSettings) -> list[_Run]:
     Dialects that only a family was trained for are no offer to another one.
     """
     dialect, prompt = settings.dialect.value, settings.prompt.value
-    pairs = [(dialect, style) for style in PROMPT_STYLES if style != prompt]
+    styles = [
+        s for s in PROMPT_STYLES if s != "official" or settings.make_dialect().official_prompt
+    ]
+    pairs = [(dialect, style) for style in styles if style != prompt]
     pairs += [(name, "direct") for name in PLAIN_DIALECTS if (name, "direct") != (dialect, prompt)]
     return [
         _Run(f"{name}, {style}", environment={"UNIVG_DIALECT": name, "UNIVG_PROMPT": style})

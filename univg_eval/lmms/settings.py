@@ -33,7 +33,7 @@ from typing import Any
 from univg_eval.dialects import Dialect, dialect_for_model, get_dialect, pixel_limits
 from univg_eval.errors import UserError
 from univg_eval.images.controls import CONTROLS, NO_CONTROL
-from univg_eval.prompts import PROMPT_STYLES, default_prompt_style, prompt_hash
+from univg_eval.prompts import PROMPT_STYLES, default_prompt_style, prompt_hash, require_style
 from univg_eval.protocols import get_protocol
 
 __all__ = [
@@ -269,6 +269,8 @@ def resolve_settings(
         default_prompt_style(dialect.value), "default of the dialect"
     )
     _require_known("prompt style", prompt, PROMPT_STYLES)
+    with _named(prompt):
+        require_style(get_dialect(dialect.value), prompt.value)
     protocol = find("protocol") or Setting("univg", _DEFAULT)
     with _named(protocol):
         get_protocol(protocol.value)

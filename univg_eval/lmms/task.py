@@ -36,7 +36,7 @@ from univg_eval.lmms.settings import (
     variant_of,
 )
 from univg_eval.lmms.stop import user_errors_stop
-from univg_eval.prompts import build_prompt
+from univg_eval.prompts import build_prompt, require_style
 from univg_eval.runs.failed_requests import split_failed_request
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, score_sample
@@ -156,9 +156,15 @@ class GroundingTask(ConfigurableMessagesTask):
         self.use_settings(resolve_settings(self._model, self.config.metadata))
 
     def use_settings(self, settings: RunSettings) -> None:
-        """Ask and score with these settings from now on."""
-        self._settings = settings
-        self._dialect = settings.make_dialect()
+        """Ask and score with these settings from now on.
+
+        Raises:
+            UserError: some sample cannot be put into the prompt style.
+        """
+        dialect = settings.make_dialect()
+        for sample in self.rows.samples:
+            require_style(dialect, settings.prompt.value, sample)
+        self._settings, self._dialect = settings, dialect
         logger.info(
             "{}: {}",
             self.config.task,

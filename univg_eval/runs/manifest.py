@@ -105,7 +105,7 @@ class Settings(_Part):
     dialect: TextSetting
     """How the model writes boxes."""
     prompt: TextSetting
-    """Prompt style: think or direct."""
+    """Prompt style: think, direct or official."""
     protocol: TextSetting
     """Scoring rule."""
     min_pixels: PixelLimit

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
-from univg_eval.prompts import PROMPT_STYLES
+from univg_eval.prompts import TRAINED_STYLES
 
 if TYPE_CHECKING:
     from univg_train.data import DataReport
@@ -54,7 +54,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--dialect", default="univg_r1", help="of the model to be trained (default univg_r1)"
     )
-    parser.add_argument("--style", choices=PROMPT_STYLES, help="default: the dialect's own")
+    parser.add_argument("--style", choices=TRAINED_STYLES, help="default: the dialect's own")
     parser.add_argument(
         "--purpose",
         choices=PURPOSES,

@@ -11,7 +11,7 @@ from univg_eval.dialects import Dialect, get_dialect
 from univg_eval.dialects.image_names import find_image_names
 from univg_eval.errors import UserError
 from univg_eval.prompts import (
-    PROMPT_STYLES,
+    TRAINED_STYLES,
     build_prompt,
     default_prompt_style,
     localize_question,
@@ -84,8 +84,10 @@ def make_rendering(
     if not known.gives_boxes:
         raise UserError(f"dialect {dialect!r} gives points, not boxes: nothing to train on")
     style = default_prompt_style(dialect) if style is None else style
-    if style not in PROMPT_STYLES:
-        raise UserError(f"unknown prompt style {style!r}; known styles: {', '.join(PROMPT_STYLES)}")
+    if style not in TRAINED_STYLES:
+        raise UserError(
+            f"unknown prompt style {style!r}; known styles: {', '.join(TRAINED_STYLES)}"
+        )
     if purpose not in PURPOSES:
         raise UserError(f"unknown purpose {purpose!r}; expected one of: {', '.join(PURPOSES)}")
     return Rendering(known, style, purpose, history, single_images_direct)
