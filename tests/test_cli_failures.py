@@ -98,5 +98,7 @@ def test_mistakes(run_folders, tmp_path, monkeypatch, capsys):
     assert "threshold is nan; expected an IoU above 0" in refused("--threshold", "nan")
     assert "threshold is 0.0; expected an IoU above 0" in refused("--threshold", "0")
     assert "is no regular file" in refused("--out", ".")
+    half = f"\ud83d={run_folders[0].partition('=')[2]}"
+    assert "a name has '\\ud83d', which is no text" in refused(half, "--out", str(tmp_path / "o"))
     monkeypatch.setenv("UNIVG_DATA", str(tmp_path / "nothing"))
     assert "benchmark 'toy' is not prepared" in refused()

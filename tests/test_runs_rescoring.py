@@ -502,6 +502,7 @@ def test_several_runs_are_told_apart(root: Path, capsys) -> None:
     assert main(["rescore", str(folder), "-o", str(root / "new")]) == 2
     said = capsys.readouterr().err
     assert "holds 2 runs, and one is scored again at a time: name its folder" in said
+    assert "--benchmark" not in said  # both are of one
     assert f"own ({folder / 'a'}), own ({folder / 'b'})" in said
 
 

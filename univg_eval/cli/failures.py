@@ -68,6 +68,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Classify, write ``--out`` if asked for, and print the counts."""
     from univg_eval.analysis.failures import FAILURES, classify_run
+    from univg_eval.cli._output import write_output
     from univg_eval.cli._runs import read_runs
     from univg_eval.runs.record import prepared_samples
 
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
             prepared[key] = prepared_samples(record)
         pairs.append((record, classify_run(record, prepared[key], threshold=args.threshold)))
     if args.out is not None:
-        _write(args.out, pairs)
+        write_output(args.out, "".join(_lines(pairs)), "--out")
     if args.json:
         runs = [
             {"label": record.label, "benchmark": record.benchmark, "path": str(record.path)}
@@ -99,18 +100,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 Pairs = Sequence[tuple["RunRecord", "RunFailures"]]
-
-
-def _write(path: Path, pairs: Pairs) -> None:
-    from univg_eval.files import write_text_atomically
-
-    try:
-        write_text_atomically(path, _lines(pairs))
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; give --out a path in a folder that "
-            "may be written"
-        ) from error
 
 
 def _lines(pairs: Pairs) -> Iterator[str]:

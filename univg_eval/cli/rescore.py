@@ -112,10 +112,11 @@ def _chosen(argument: str, benchmark: str | None) -> RunRecord:
     names = ", ".join(f"{record.benchmark} ({record.path})" for record in found)
     if not records:
         raise UserError(f"{argument} holds no run on {benchmark!r}; it holds: {names}")
+    several = len({record.benchmark for record in records}) > 1
     raise UserError(
         f"{argument} holds {len(records)} runs{f' on {benchmark!r}' if benchmark else ''}, and one "
-        f"is scored again at a time: name its folder or results file, or give --benchmark. It "
-        f"holds: {names}"
+        f"is scored again at a time: name its folder or results file"
+        f"{', or give --benchmark' if several else ''}. It holds: {names}"
     )
 
 
