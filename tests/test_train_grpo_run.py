@@ -127,7 +127,7 @@ def refusal(config: Path, refused: Any) -> Any:
         ("min_pixels=5000", "expected min_pixels <= max_pixels"),
         ("dialect=null", "dialect is None; expected how the model writes boxes"),
         ("dialect=qwen2_5_vl model=WIDE", "makes it"),
-        ("model=FOLDER/none", "cannot load the model"),
+        ("model=FOLDER/none", "no such folder, and as a name of the Hub: "),
         ("dialect=qwen2_5_vl min_pixels=null", "set min_pixels and max_pixels"),
         ("model.x=1", "which has no keys"),
         ("nonsense", "is no key=value"),

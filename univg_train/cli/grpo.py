@@ -45,7 +45,7 @@ def add_parser(commands: Any) -> None:
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="the same",
+        help="more settings, behind other options",
     )
     parser.add_argument(
         "--dry-run",

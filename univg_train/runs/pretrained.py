@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
@@ -34,7 +35,10 @@ def load_config(model: str, *, revision: str | None = None, trust_remote_code: b
             model, revision=revision or "main", trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot load the model {model!r}: {_first_line(error)}") from error
+        reason = _first_line(error)
+        if not Path(model).is_dir():
+            reason = f"there is no such folder, and as a name of the Hub: {reason}"
+        raise UserError(f"cannot load the model {model!r}: {reason}") from error
     remote = "AutoModelForImageTextToText" in (getattr(config, "auto_map", None) or {})
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not remote:
         raise UserError(

@@ -162,7 +162,7 @@ def _main_turns(item: MiniItem, rng: random.Random, limit: int) -> Iterator[Turn
         yield Turn(question, answer_text(item.label, found[0].box), 1.0)
 
 
-def _aid_turns(item: MiniItem, rng: random.Random, n: int, *, lists: bool = True) -> Iterator[Turn]:
+def _aid_turns(item: MiniItem, rng: random.Random, n: int) -> Iterator[Turn]:
     noun = "frame" if item.video else "image"
     many = item.image_count > 1
     pairs = [(i, obj) for i, scene in enumerate(item.scenes) for obj in _unique(scene)]
