@@ -242,6 +242,23 @@ def test_other_rules_are_reported() -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "verb", "noted"),
+    [("one", "a scores higher than b", True), ("other", "a is better than b", False)],
+    ids=["one model read in two dialects", "two models, each in its own"],
+)
+def test_another_dialect_is_a_flaw_of_one_model_only(model: str, verb: str, noted: bool) -> None:
+    other = {"backend": "b", "args": None, "config_sha256": None}
+    a = record("a", answers([1.0] * 50), model={"id": "one"} | other)
+    b = record(
+        "b", answers([0.0] * 50), model={"id": model} | other, settings={"dialect": "qwen3_vl"}
+    )
+    found = compare_runs(a, b)
+    assert "dialect" in found.differing
+    assert verb in found.verdict.headline
+    assert any("scored under another dialect" in note for note in found.notes) is noted
+
+
+@pytest.mark.parametrize(
     ("b", "metric", "message"),
     [
         ({"benchmark": "toy_revised"}, "acc@0.5", "a ran on toy and b on toy_revised"),

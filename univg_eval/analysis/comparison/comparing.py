@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from univg_eval.analysis.comparison.words import Conclusion, conclude
+from univg_eval.analysis.comparison.words import Conclusion, conclude, reading_rules
 from univg_eval.analysis.stats import Difference, PairCounts, TaskComparison, compare_pairs
 from univg_eval.errors import UserError
 from univg_eval.runs.manifest import Manifest
@@ -191,9 +191,20 @@ def compare_runs(
             *_notes_on_tasks(figures.tasks),
         ),
         verdict=conclude(
-            (a.label, b.label), metric, figures, n=len(counted), same=same, differing=differing
+            (a.label, b.label),
+            metric,
+            figures,
+            n=len(counted),
+            same=same,
+            differing=differing,
+            same_model=_is_one_model(a, b),
         ),
     )
+
+
+def _is_one_model(a: RunRecord, b: RunRecord) -> bool:
+    """Whether both runs are answers of one model, as far as the records say."""
+    return a.manifest.model.id == b.manifest.model.id
 
 
 def _prepared(run: RunRecord) -> str:
@@ -282,7 +293,7 @@ def _notes_on_runs(a: RunRecord, b: RunRecord, differing: Mapping[str, Any]) -> 
             f"{a.label} ran on {a.benchmark} and {b.label} on {b.benchmark}: the same samples, "
             "shown in another way."
         )
-    rules = [name for name in ("protocol", "dialect") if name in differing]
+    rules = reading_rules(differing, same_model=_is_one_model(a, b))
     if rules:
         yield (
             f"The two were scored under another {' and '.join(rules)}, so a difference is not the "

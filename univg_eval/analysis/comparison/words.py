@@ -9,8 +9,15 @@ from typing import Any, Literal
 from univg_eval.analysis.stats import LEVEL, Difference, Interval, PairedComparison, TaskComparison
 
 Kind = Literal["a_higher", "b_higher", "not_shown", "borderline", "identical"]
-_NOT_THE_MODEL = ("protocol", "dialect", "control", "media")
-"""Settings under which another score need not be another model."""
+
+
+def reading_rules(differing: Mapping[str, Any], *, same_model: bool) -> list[str]:
+    """What was read in another way in the two runs, though a model's answers call for one.
+
+    Two models each have their own dialect; one model read in two is read wrongly in one.
+    """
+    names = ("protocol", "dialect") if same_model else ("protocol",)
+    return [name for name in names if name in differing]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,7 @@ def conclude(
     n: int,
     same: int,
     differing: Mapping[str, Any],
+    same_model: bool,
 ) -> Conclusion:
     """Say what the figures show.
 
@@ -47,6 +55,7 @@ def conclude(
         figures: of the comparison.
         n, same: samples, and those with the same response.
         differing: names of what else differs between the runs.
+        same_model: whether both runs are one model's.
     """
     a, b = labels
     macro, interval = figures.macro, figures.macro.interval
@@ -65,7 +74,10 @@ def conclude(
     sentences = []
     if outside and p < LEVEL:
         kind: Kind = "b_higher" if interval.estimate > 0 else "a_higher"
-        headline = _winner(labels, macro, what, differing)
+        alike = not reading_rules(differing, same_model=same_model)
+        headline = _winner(
+            labels, macro, what, alike=alike and not {"control", "media"} & set(differing)
+        )
     else:
         kind = "borderline" if outside or p < LEVEL else "not_shown"
         start = "At the edge" if kind == "borderline" else "No difference shown"
@@ -91,15 +103,13 @@ def conclude(
     return Conclusion(kind, headline, " ".join(sentence for sentence in sentences if sentence))
 
 
-def _winner(
-    labels: tuple[str, str], macro: Difference, what: str, differing: Mapping[str, Any]
-) -> str:
+def _winner(labels: tuple[str, str], macro: Difference, what: str, *, alike: bool) -> str:
     sign = 1 if macro.interval.estimate > 0 else -1
     first, second = labels[::-sign]
     high, low = (macro.a, macro.b)[::-sign]
     least, most = sorted((sign * macro.interval.low, sign * macro.interval.high))
     # Under other rules or other images a higher score need not be a better model.
-    verb = "scores higher than" if set(_NOT_THE_MODEL) & set(differing) else "is better than"
+    verb = "is better than" if alike else "scores higher than"
     return (
         f"{first} {verb} {second}: {points(sign * macro.interval.estimate)} points of {what} "
         f"({_percent(high)} against {_percent(low)}), {_evidence(least, most, macro.p or 0.0)}."
