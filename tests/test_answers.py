@@ -627,6 +627,12 @@ SEEDS = [
     "1 2 3 ", "-", ".", "```", "```json\n", "<ref>", "<quad>", "\"x_min\": 1, ", "word ",
     "a", "◁think▷",
     "{\"bbox_2d\": [1, 2, 3, 4], \"label\": \"a\", \"image\": 2} image 3 ",
+    "<tool_call>", "<tool_call><", "</tool_call>", "[THINK]", "<tHought>",
+    "\"1 2 3 4\" ", "{\"bbox\": \"1 2 3 4\"}\n", "[\"1\",", "[1,2,3,4</", "{1,2,3,4},",
+    "\"errors\": [] ", "a: []\n", "{\"arguments\": ", "Image 1: none, ", "no, ",
+    "there is no cup ", "There is no cup. ", "the cup is not ", "The cup is absent. ",
+    "I don't see a cup. ", "the image does not show ", "No sign of a ",
+    "图中没有", "没有杯子。", "第一张图", "图1",
 ]  # fmt: skip
 
 

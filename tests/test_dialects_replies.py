@@ -15,6 +15,7 @@ import pytest
 
 from univg_eval.answers import read_answer
 from univg_eval.dialects import get_dialect, list_dialects
+from univg_eval.protocols import parse_answer
 
 DATA = Path(__file__).parent / "data"
 FIELDS = {
@@ -96,3 +97,24 @@ def test_collected_facts_agree(shared_dir: Path) -> None:
             assert box == pytest.approx(norm, abs=1e-6), text
         if named is not None:
             assert answer.image_index == named[0] - 1
+
+
+def test_collected_answers_are_read_as_stated(shared_dir: Path) -> None:
+    """Answers of public reports and of peers' tests, each with its right reading."""
+    rows = (shared_dir / "data" / "replies" / "cases.jsonl").read_text(encoding="utf-8")
+    cases = [json.loads(line) for line in rows.splitlines()]
+    assert len(cases) >= 90
+    for case in cases:
+        answer = parse_answer(
+            case["response"],
+            case["dialect"],
+            image_sizes=[tuple(size) for size in case["image_sizes"]],
+            input_sizes=case["input_sizes"] and [tuple(size) for size in case["input_sizes"]],
+            target_image=case["target_image"],
+            protocol=case["protocol"],
+        )
+        expected = case["expected"]
+        box = None if expected["box"] is None else pytest.approx(expected["box"], abs=1e-4)
+        assert (answer.status, answer.box) == (expected["status"], box), case["id"]
+        if expected["image_index"] is not None:
+            assert answer.image_index == expected["image_index"], case["id"]
