@@ -699,7 +699,11 @@ def test_a_copy_in_another_process_reads_the_same(tmp_path: Path, form: str) -> 
         row = own if form == "custom" else vlm_r1_row()
         data = open_rows(json_lines(tmp_path / "rows.jsonl", row), form)
     else:
-        data = rows_of(tmp_path, form, stage1_row(id="row-0") | stage2_row())
+        row = stage1_row(id="row-0") | stage2_row()
+        if form == "ms_swift":
+            row["conversations"] = chat("<image><image>Where?", "<bbox>")
+            row["objects"] = {"bbox": [[1, 2, 30, 40]]}
+        data = rows_of(tmp_path, form, row)
     copy = pickle.loads(pickle.dumps(data))
     assert copy.columns(0) == data.columns(0)
     assert [i.tobytes() for i in copy[0]["images"]] == [i.tobytes() for i in data[0]["images"]]

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,12 +41,14 @@ from univg_eval.prompts import THINK_SUFFIX
 from univg_train.data.images import MeasuredImages
 from univg_train.data.rows import (
     IMAGE_MARK,
+    PLACED_BOX,
     RowError,
     RowTarget,
     Size,
     TrainingRow,
     Turn,
     invalid_row,
+    placed_boxes,
     row_error,
 )
 
@@ -71,6 +73,11 @@ _ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
 _LEADING_MARKS = re.compile(rf"\A\s*(?:{IMAGE_MARK}\s*)+")
 _CANONICAL = "qwen2_vl"  # the dialect of answers that are kept as text
 
+Pairs = Sequence[tuple[str, str]]
+PlaceObjects = Callable[
+    [Mapping[str, Any], Pairs, Sequence[Size], str], tuple[Pairs, tuple[RowTarget, ...]]
+]
+
 
 @dataclass(frozen=True, slots=True)
 class ConversationReader:
@@ -85,6 +92,8 @@ class ConversationReader:
         written_in: the dialect that questions and answers are written in already, each with one
             box; None: the canonical form.
         own_ids: the rows' own ids are unique, and kept.
+        place_objects: puts boxes into the texts that stand in a field of their own, see
+            `univg_train.data.ms_swift.place_objects`.
     """
 
     form: str
@@ -94,6 +103,7 @@ class ConversationReader:
     simple_paths: bool = False
     written_in: Dialect | None = None
     own_ids: bool = False
+    place_objects: PlaceObjects | None = None
 
     def rows(self, value: Any, number: int, where: str) -> list[TrainingRow]:
         """The training rows of one row: one a question, in order.
@@ -104,9 +114,12 @@ class ConversationReader:
         if not isinstance(value, Mapping):
             raise invalid_row(where, f"is {describe(value)}; expected an object")
         released = image_references(value, where)
-        pairs = _pairs(value, where)
+        pairs: Pairs = _pairs(value, where)
         places = _places([question for question, _ in pairs], len(released), where)
         located = [self.image_folder.locate(reference, where) for reference in released]
+        boxes: tuple[RowTarget, ...] = ()
+        if self.place_objects is not None:
+            pairs, boxes = self.place_objects(value, pairs, [size for _, size in located], where)
         kind = value.get("type", value.get("source", value.get("task")))
         source = f"{self.form}/{kind}" if isinstance(kind, str) and kind.strip() else self.form
         id_ = f"{self.form}-{number:06d}"
@@ -115,6 +128,7 @@ class ConversationReader:
         rows: list[TrainingRow] = []
         history: list[Turn] = []
         shown = 0
+        asked_on: set[int | None] = set()  # the images of boxes in the questions so far
         for part, ((question, answer), (before, inside)) in enumerate(
             zip(pairs, places, strict=True)
         ):
@@ -122,7 +136,10 @@ class ConversationReader:
             at = where if len(pairs) == 1 else f"{where}: question {part}"
             if not shown:
                 raise invalid_row(at, "comes before any image")
-            bare = bare_question(question)
+            if any((b.image or 0) >= shown for b in placed_boxes(question + answer, boxes)):
+                raise invalid_row(at, "a box lies on an image that is shown later")
+            asked_on |= {box.image for box in placed_boxes(question, boxes)}
+            bare = bare_question(_canonical(question, boxes))
             if not bare.replace(IMAGE_MARK, "").strip():
                 raise invalid_row(at, "the question holds no words")
             rows.append(
@@ -135,21 +152,33 @@ class ConversationReader:
                     single_image=is_single_image(
                         value, released, question, self.simple_paths, where
                     ),
-                    question_box_image=0 if shown == 1 else None,
+                    question_box_image=(
+                        0 if shown == 1 else next(iter(asked_on)) if len(asked_on) == 1 else None
+                    ),
                     history=tuple(history),
                     written_in=self.written_in,
-                    **self._truth(bare, answer, tuple(size for _, size in located[:shown]), at),
+                    boxes=boxes,
+                    **self._truth(
+                        bare, answer, boxes, tuple(size for _, size in located[:shown]), at
+                    ),
                 )
             )
             history.append(Turn(before, bare, answer))
         return rows
 
     def _truth(
-        self, question: str, answer: str, sizes: tuple[Size, ...], where: str
+        self,
+        question: str,
+        answer: str,
+        boxes: tuple[RowTarget, ...],
+        sizes: tuple[Size, ...],
+        where: str,
     ) -> dict[str, Any]:
         """What an answer says: the fields of `TrainingRow` about it."""
         split = split_response(answer)
-        if self.written_in is None:
+        if targets := placed_boxes(split.section, boxes):
+            none_there = False
+        elif self.written_in is None:
             targets, none_there = self._targets(split.section, sizes, where)
         else:
             targets = [_written_target(self.written_in, question, answer, sizes, where)]
@@ -232,6 +261,17 @@ def norm_box(raw: Any, space: str, image_wh: Size, where: str) -> Box:
         return to_xyxy_norm(raw, space, image_wh, f"{where}: box")
     except ItemError as error:
         raise RowError("invalid_box", str(error)) from error
+
+
+def _canonical(question: str, boxes: Sequence[RowTarget]) -> str:
+    """A question with its placed boxes in the canonical form, as benchmarks have it."""
+    written = iter(placed_boxes(question, boxes))
+
+    def on_1000(_: re.Match[str]) -> str:
+        x1, y1, x2, y2 = (round(value * 1000) for value in next(written).box)
+        return f"<|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>"
+
+    return PLACED_BOX.sub(on_1000, question) if boxes else question
 
 
 def bare_question(text: str) -> str:

@@ -33,6 +33,7 @@ from univg_train.data.conversations import (
     sound_text,
 )
 from univg_train.data.images import MeasuredImages
+from univg_train.data.ms_swift import place_objects
 from univg_train.data.rows import (
     IMAGE_MARK,
     RowError,
@@ -51,6 +52,7 @@ FORMS: Mapping[str, str] = {
     "univg_r1_stage2": "stage2_rl.json of UniVG-R1: images, question, answer on 0-1000",
     "cot": "cotsft.json of `univg-train cot`, in the dialect it was built for",
     "vlm_r1": "VLM-R1's JSON Lines: image, conversations, a box in pixels",
+    "ms_swift": "ms-swift's grounding rows: messages with <bbox>, and objects",
     "samples": "a benchmark prepared by `univg prepare`; FILE is its name",
     "custom": "JSON Lines of your own, see docs/custom.md",
 }
@@ -130,6 +132,7 @@ def open_form(
         space=(space or "pixels") if form == "vlm_r1" else "norm1000",
         keeps_answers=form != "vlm_r1",
         simple_paths=form == "univg_r1_stage1",
+        place_objects=place_objects if form == "ms_swift" else None,
     )
     return _JsonFile(path, image_folder, reader.rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +18,14 @@ from univg_eval.prompts import (
     localize_question,
 )
 from univg_train.data.conversations import SIMPLE_PREFIX
-from univg_train.data.rows import IMAGE_MARK, RowTarget, Size, TrainingRow
+from univg_train.data.rows import (
+    IMAGE_MARK,
+    PLACED_BOX,
+    RowTarget,
+    Size,
+    TrainingRow,
+    placed_boxes,
+)
 
 __all__ = ["LEFT_OUT", "PURPOSES", "LeftOut", "Rendering", "make_rendering", "render"]
 
@@ -246,13 +254,26 @@ class _Writer:
         return text
 
     def _rewritten(self, text: str) -> str:
-        """A released text with its boxes in the dialect; the Qwen2-VL family's own is not touched.
+        """A released text with its boxes in the dialect."""
+        row = self.row
+        if row.written_in is None and self.how.dialect.name not in _SAME_FORM:
+            text = self._from_canonical(text)
+        if not row.boxes:
+            return text
+        written = iter(placed_boxes(text, row.boxes))
+
+        def encoded(_: re.Match[str]) -> str:
+            image, box = next(written)
+            return self._encoded(RowTarget(row.target_image if image is None else image, box))
+
+        return PLACED_BOX.sub(encoded, text)
+
+    def _from_canonical(self, text: str) -> str:
+        """A text with its boxes in the dialect, which is none of the Qwen2-VL family.
 
         A box lies on the image that the text names last before it, else on the one of the question.
         """
         row = self.row
-        if row.written_in is not None or self.how.dialect.name in _SAME_FORM:
-            return text
         names = find_image_names(text, len(row.images))
         parts: list[str] = []
         end = 0

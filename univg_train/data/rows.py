@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -15,17 +16,22 @@ from univg_eval.samples import GroundingSample
 __all__ = [
     "BAD_KINDS",
     "IMAGE_MARK",
+    "PLACED_BOX",
     "BadKind",
     "RowError",
     "RowTarget",
     "TrainingRow",
     "Turn",
     "invalid_row",
+    "placed_box",
+    "placed_boxes",
     "row_error",
 ]
 
 IMAGE_MARK = "<image>"
 """Where an image stands in a text, as in LLaMA-Factory's and VLM-R1's files."""
+PLACED_BOX = re.compile(r"<bbox:[0-9]+>")
+"""Where one of `TrainingRow.boxes` stands in an answer: the dialect writes it there."""
 
 Size = tuple[int, int]
 BadKind = Literal["not_json", "invalid_row", "invalid_box", "missing_image", "unreadable_image"]
@@ -69,6 +75,16 @@ class RowTarget(NamedTuple):
     box: Box
 
 
+def placed_box(number: int) -> str:
+    """What stands in a text for the box of this number."""
+    return f"<bbox:{number}>"
+
+
+def placed_boxes(text: str, boxes: Sequence[RowTarget]) -> list[RowTarget]:
+    """Those of `boxes` that stand in a text, in its order; none where a row has no `boxes`."""
+    return [boxes[int(mark[6:-1])] for mark in PLACED_BOX.findall(text)] if boxes else []
+
+
 class Turn(NamedTuple):
     """An earlier question of the same conversation, and its answer as released.
 
@@ -102,6 +118,7 @@ class TrainingRow:
         question_box_image: 0-based image that boxes in the question lie on; None where unknown.
         history: earlier turns of the conversation.
         written_in: the dialect of question, answer and chain; None: the canonical form.
+        boxes: what `PLACED_BOX` stands for in answers and chain, by number.
     """
 
     id: str
@@ -118,6 +135,7 @@ class TrainingRow:
     question_box_image: int | None = None
     history: tuple[Turn, ...] = ()
     written_in: Dialect | None = None
+    boxes: tuple[RowTarget, ...] = ()
 
     def as_sample(self) -> GroundingSample:
         """Question and images in the schema of the evaluation, for its functions; no targets."""
