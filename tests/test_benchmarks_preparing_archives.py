@@ -186,6 +186,7 @@ def test_hostile_archives_are_refused_and_write_nothing(
         remove_name(archive)
     with pytest.raises(UserError) as error:
         unpack(archive, root / "out")
+    assert str(error.value).startswith(f"{archive}: ")
     assert message in str(error.value)
     assert left_behind(root) == []
     assert outside.read_text() == "untouched"

@@ -26,7 +26,6 @@ from univg_eval.samples import GroundingSample, fingerprint, load_samples
 from univg_eval.scoring import Response, SampleScore, given_image, headline
 
 __all__ = [
-    "HIT_IOU",
     "Outcome",
     "ReportData",
     "ReportRun",
@@ -35,8 +34,6 @@ __all__ = [
     "is_hit",
     "letter_of",
 ]
-
-HIT_IOU = 0.5
 
 
 def is_hit(score: SampleScore) -> bool | None:

@@ -8,6 +8,7 @@ that an entry states. Owners, permissions and times are not taken over.
 
 from __future__ import annotations
 
+import errno
 import json
 import lzma
 import os
@@ -35,6 +36,9 @@ MARKER_FILE = ".unpacked"
 MAX_TOTAL_BYTES = 200 * 2**30
 # os.makedirs and shutil.rmtree recurse into each folder.
 MAX_DEPTH = 100
+
+# A file that is another's folder, one without a name, a name longer than the disk takes.
+_OF_NAMES = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 Progress = Callable[[int, int], None]
 
@@ -86,9 +90,9 @@ def unpack(
                 "missing); move it away"
             )
     entries = _zip_entries if archive.name.lower().endswith(".zip") else _tar_entries
-    with writing(target, kept="Nothing was unpacked"), whole_folder(target) as folder:
-        with _reading(archive):
-            _write(entries(archive), archive, folder, progress)
+    kept = "Nothing was unpacked"
+    with writing(target, kept=kept), whole_folder(target) as folder, _reading(archive):
+        _write(entries(archive), archive, folder, progress)
         (folder / MARKER_FILE).write_text(json.dumps(identity) + "\n", encoding="utf-8")
     return target
 
@@ -197,6 +201,8 @@ def _reading(archive: Path) -> Iterator[None]:
     except RuntimeError as error:  # encrypted, or a compression that zipfile does not know
         _refuse(archive, str(error), _BY_HAND)
     except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno in _OF_NAMES:
+            _refuse(archive, f"the names of its entries do not fit ({error})", _BY_HAND)
         if isinstance(error, OSError) and error.errno is not None:
             raise
         _refuse(
