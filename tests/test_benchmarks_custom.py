@@ -221,6 +221,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("three", ROW | {"box": [1, 2, 3]}, r"box is \[1, 2, 3\]; expected four numbers"),
     ("texts", ROW | {"box": ["1", 2, 3, 4]}, "expected four numbers"),
     ("too wide", ROW | {"box": [0, 0, 200.6, 40]}, r"x2 = 200\.6 lies outside 0 to 200 .*200x100"),
+    ("0-1000 as pixels", ROW | {"box": [5, 5, 210, 40]}, "x2 = 210 lies .* on 0-1000"),
     ("negative", ROW | {"box": [0, -1, 20, 40]}, "y1 = -1 lies outside"),
     ("0-1 as pixels", ROW | {"box": [0.1, 0.2, 0.3, 0.4]}, "numbers on 0-1 have the space 'norm1'"),
     ("pixels as 0-1", ROW | {"space": "norm1"}, "x1 = 10 lies outside 0 to 1 .* space 'pixels'"),

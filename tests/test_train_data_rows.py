@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import pickle
+import re
 import tracemalloc
 import weakref
 from pathlib import Path
@@ -763,6 +764,60 @@ def test_trl_takes_a_dataset_whose_images_are_opened_on_access(
     assert [row["id"][:-1] for row in dataset.shuffle(seed=1).select([0])] == [batch["id"][0][:-1]]
 
 
+def scaled_rows(form: str, boxes: list[list[float]]) -> list[dict[str, Any]]:
+    """Rows of one image, with boxes that the form states in pixels."""
+    rows: list[dict[str, Any]] = []
+    for box in boxes:
+        turns = chat("<image>It?", "<bbox>" if form == "ms_swift" else json.dumps(box))
+        if form == "custom":
+            own = {"images": "a.png", "instruction": "It.", "box": box, "space": "pixels"}
+            rows.append(own)
+        elif form == "ms_swift":
+            rows.append({"images": ["a.png"], "messages": turns, "objects": {"bbox": [box]}})
+        else:
+            rows.append({"image": "a.png", "conversations": turns})
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("form", "size", "limit", "n", "space", "warned"),
+    [
+        ("vlm_r1", (2000, 1500), 1000, 40, None, "no number is larger than 1000; .*norm1000"),
+        ("ms_swift", (2000, 1500), 1000, 40, None, '40 boxes .*up to 2000x1500.*"norm1"'),
+        ("custom", (2000, 1500), 1000, 40, None, 'if they are on 0-1000, state "space": "norm10'),
+        ("vlm_r1", (2000, 1500), 1000, 40, "norm1000", None),
+        ("vlm_r1", (2000, 1500), 1001, 40, None, None),
+        ("vlm_r1", (2000, 1500), 1000, 19, None, None),  # chance
+        ("vlm_r1", (1000, 1000), 1000, 40, None, None),  # they cannot be larger
+        ("vlm_r1", (1050, 1050), 1000, 40, None, None),  # nor often
+        ("vlm_r1", (1050, 1050), 1000, 150, None, "150 boxes"),  # 1.05 ** -300 is below 1e-6
+    ],
+)
+def test_numbers_on_0_1000_that_are_stated_as_pixels(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    form: str,
+    size: tuple[int, int],
+    limit: int,
+    n: int,
+    space: str | None,
+    warned: str | None,
+) -> None:
+    """A warning and no more: the boxes are read as they are stated."""
+    draw(tmp_path, {"a.png": size})
+    boxes = [[10, 20, 100 + i, 200 + i] for i in range(n - 1)] + [[10, 20, 500, limit]]
+    path = json_lines(tmp_path / "rows.jsonl", *scaled_rows(form, boxes))
+    data = open_rows(path, form, space=space)
+    width, height = (1000, 1000) if space else size
+    assert data.columns(0)["solution"] == pytest.approx(
+        [10 / width, 20 / height, 100 / width, 200 / height]
+    )
+    assert len(data.report.warnings) == len(caplog.messages) == bool(warned)
+    if warned:
+        assert re.search(warned, data.report.warnings[0]), data.report.warnings
+        assert "rows.jsonl: " in caplog.text
+
+
 def test_checking_reports_all_and_ends_at_nothing(tmp_path: Path) -> None:
     draw(tmp_path, MGROUNDING_SIZES)
     broken = mgrounding_row(images=[])
@@ -779,4 +834,5 @@ def test_checking_reports_all_and_ends_at_nothing(tmp_path: Path) -> None:
             "first": ["m.json: row 1: field 'images' is []; expected the paths of its images"],
         },
         "leaks": {"questions": 0, "kinds": {}, "first": []},
+        "warnings": [],
     }

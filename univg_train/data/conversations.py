@@ -75,7 +75,7 @@ _CANONICAL = "qwen2_vl"  # the dialect of answers that are kept as text
 
 Pairs = Sequence[tuple[str, str]]
 PlaceObjects = Callable[
-    [Mapping[str, Any], Pairs, Sequence[Size], str], tuple[Pairs, tuple[RowTarget, ...]]
+    [Mapping[str, Any], Pairs, Sequence[Size], str], tuple[Pairs, tuple[RowTarget, ...], str]
 ]
 
 
@@ -118,8 +118,10 @@ class ConversationReader:
         places = _places([question for question, _ in pairs], len(released), where)
         located = [self.image_folder.locate(reference, where) for reference in released]
         boxes: tuple[RowTarget, ...] = ()
+        space = self.space
         if self.place_objects is not None:
-            pairs, boxes = self.place_objects(value, pairs, [size for _, size in located], where)
+            sizes = [size for _, size in located]
+            pairs, boxes, space = self.place_objects(value, pairs, sizes, where)
         kind = value.get("type", value.get("source", value.get("task")))
         source = f"{self.form}/{kind}" if isinstance(kind, str) and kind.strip() else self.form
         id_ = f"{self.form}-{number:06d}"
@@ -158,6 +160,7 @@ class ConversationReader:
                     history=tuple(history),
                     written_in=self.written_in,
                     boxes=boxes,
+                    in_pixels=space == "pixels",
                     **self._truth(
                         bare, answer, boxes, tuple(size for _, size in located[:shown]), at
                     ),

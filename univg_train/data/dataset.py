@@ -8,10 +8,12 @@ its place and opens its images, which nobody here keeps.
 from __future__ import annotations
 
 import json
+import logging
+import math
 import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
 from pathlib import Path
@@ -35,6 +37,7 @@ __all__ = ["DataReport", "TrainingData", "check_training_data", "open_training_d
 SHOWN = 20
 ON_BAD = ("stop", "skip")
 ON_LEAK = ("refuse", "skip", "allow")
+_logger = logging.getLogger(__name__)
 
 Progress = Callable[[int], None]
 """Called with the number of rows read so far, every thousand rows."""
@@ -55,6 +58,7 @@ class DataReport:
         n_leaking: questions that share something with an evaluation set.
         leaks: the same by kind of leak; a question can have several.
         leaking: (id, leak) of the first `SHOWN`, one a question and kind.
+        warnings: what looks wrong in the file as a whole; nothing is changed for it.
     """
 
     n_read: int = 0
@@ -65,6 +69,7 @@ class DataReport:
     n_leaking: int = 0
     leaks: Counter[str] = field(default_factory=Counter)
     leaking: list[tuple[str, Leak]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def n(self) -> int:
@@ -98,7 +103,48 @@ class DataReport:
                     for id_, leak in self.leaking
                 ],
             },
+            "warnings": list(self.warnings),
         }
+
+
+_SCALE_REMEDIES: Mapping[str, str] = {
+    "vlm_r1": "set the space norm1000",
+    "ms_swift": 'divide them by 1000 and state "bbox_type": "norm1"',
+    "custom": 'state "space": "norm1000"',
+    "samples": 'state "space": "norm1000" in its file and prepare it again',
+}
+
+
+@dataclass(slots=True)
+class _Scale:
+    """Whether boxes that are stated in pixels may be on 0-1000.
+
+    A corner that can lie anywhere on a side of 2000 pixels is at most 1000 half of the time; that
+    all are is `log_chance` (natural logarithm) for what was seen.
+    """
+
+    n_boxes: int = 0
+    largest: float = 0.0
+    log_chance: float = 0.0
+    largest_image: tuple[int, int] = (0, 0)
+
+    def add(self, row: TrainingRow) -> None:
+        for image, box in row.targets if row.in_pixels else ():
+            size = row.image_sizes[image or 0]
+            self.n_boxes += 1
+            self.largest_image = max(self.largest_image, size, key=math.prod)
+            for far, side in zip(box[2:], size, strict=True):
+                self.largest = max(self.largest, round(far * side, 3))
+                self.log_chance += min(0.0, math.log(1000 / side))
+
+    def warning(self, form: str) -> str | None:
+        if self.n_boxes < 20 or self.largest > 1000 or self.log_chance > math.log(1e-6):
+            return None
+        return (
+            f"{self.n_boxes} boxes are stated in pixels of images of up to "
+            f"{'x'.join(map(str, self.largest_image))}, and no number is larger than "
+            f"{self.largest:g}; if they are on 0-1000, {_SCALE_REMEDIES[form]}"
+        )
 
 
 class TrainingData(Sequence[dict[str, Any]]):
@@ -226,11 +272,13 @@ def open_training_data(
     report = DataReport()
     places = array("q")  # of a million questions, 32 MB
     digest = sha256()
-    for place, row, columns in _usable(opened, how, leaks, report, progress, on_bad, on_leak):
+    for place, row, columns in _usable(form, opened, how, leaks, report, progress, on_bad, on_leak):
         places.extend(place)
         line = columns | {"images": row.images}
         text = json.dumps(line, sort_keys=True, separators=(",", ":")) + "\n"
         digest.update(text.encode("ascii"))
+    for warning in report.warnings:
+        _logger.warning("%s: %s", opened.path, warning)
     if report.n_leaking and on_leak == "refuse":
         raise LeakError(_leak_text(opened.path, report))
     if not places:
@@ -260,12 +308,13 @@ def check_training_data(
     """
     opened = open_form(form, file, images=images, space=space, decode=decode, root=root)
     report = DataReport()
-    for _ in _usable(opened, how, leaks, report, progress, "skip", "skip"):
+    for _ in _usable(form, opened, how, leaks, report, progress, "skip", "skip"):
         pass
     return report
 
 
 def _usable(
+    form: str,
     file: OpenFile,
     how: Rendering,
     leaks: LeakIndex | None,
@@ -275,6 +324,7 @@ def _usable(
     on_leak: str,
 ) -> Iterator[tuple[tuple[int, int, int, int], TrainingRow, dict[str, Any]]]:
     """What can be trained on: (number, start, length, question within the row), row, columns."""
+    scale = _Scale()
     for entry in file.entries():
         report.n_read += 1
         if progress is not None and report.n_read % _PROGRESS_ROWS == 0:
@@ -289,6 +339,7 @@ def _usable(
                 report.bad_rows.append(str(error))
             continue
         for part, row in enumerate(rows):
+            scale.add(row)
             try:
                 columns = render(row, how)
             except LeftOut as reason:
@@ -301,6 +352,8 @@ def _usable(
                     continue
             report.sources[row.source] += 1
             yield (entry.number, entry.start, entry.length, part), row, columns
+    if warning := scale.warning(form):
+        report.warnings.append(warning)
 
 
 def _count_leaks(report: DataReport, id_: str, found: list[Leak]) -> None:

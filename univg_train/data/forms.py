@@ -312,6 +312,7 @@ def _row_of_sample(
         targets=tuple(RowTarget(target.image, target.box) for target in sample.targets),
         target_image=image,
         question_box_image=int(sample.extra.get("question_box_image", 0)),
+        in_pixels=sample.extra.get("space") == "pixels",
     )
 
 

@@ -48,7 +48,7 @@ def place_objects(
     pairs: Sequence[tuple[str, str]],
     sizes: Sequence[Size],
     where: str,
-) -> tuple[list[tuple[str, str]], tuple[RowTarget, ...]]:
+) -> tuple[list[tuple[str, str]], tuple[RowTarget, ...], str]:
     """Put the objects of a row into its texts.
 
     Args:
@@ -58,8 +58,8 @@ def place_objects(
         where: begins the message of an error.
 
     Returns:
-        The pairs with phrases in the canonical form and a `placed_box` for each box, and the boxes
-        by their numbers.
+        The pairs with phrases in the canonical form and a `placed_box` for each box, the boxes by
+        their numbers, and the space that they were in.
 
     Raises:
         RowError: the objects do not fit the texts or the images, or a box is invalid.
@@ -72,6 +72,7 @@ def place_objects(
     if not isinstance(bbox_type, str) or bbox_type not in _SPACES:
         what = f"objects.bbox_type is {describe(bbox_type)}"
         raise invalid_row(where, f"{what}; expected 'real' (pixels) or 'norm1'")
+    space = _SPACES[bbox_type]
     if len(ids) > len(boxes) or not all(type(i) is int and 0 <= i < len(sizes) for i in ids):
         what = f"objects.image_id is {describe(ids)}"
         raise invalid_row(where, f"{what}; expected a number from 0 to {len(sizes) - 1} a box")
@@ -98,10 +99,10 @@ def place_objects(
             if not stated and bbox_type == "real" and size != sizes[0]:
                 what = f"lies on image 0 without an image_id, and on image {image} by its answer"
                 raise invalid_row(at, f"{what}; state objects.image_id")
-            box = norm_box(boxes[number], _SPACES[bbox_type], size, at)
+            box = norm_box(boxes[number], space, size, at)
             placed.append(RowTarget(image, box))
         texts[position] = _filled(text, first, phrases, where)
-    return list(zip(texts[::2], texts[1::2], strict=True)), tuple(placed)
+    return list(zip(texts[::2], texts[1::2], strict=True)), tuple(placed), space
 
 
 def _listed(objects: Mapping[str, Any], name: str, where: str) -> list[Any]:

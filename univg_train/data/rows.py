@@ -119,6 +119,7 @@ class TrainingRow:
         history: earlier turns of the conversation.
         written_in: the dialect of question, answer and chain; None: the canonical form.
         boxes: what `PLACED_BOX` stands for in answers and chain, by number.
+        in_pixels: the file says that its boxes are in pixels of their images.
     """
 
     id: str
@@ -136,6 +137,7 @@ class TrainingRow:
     history: tuple[Turn, ...] = ()
     written_in: Dialect | None = None
     boxes: tuple[RowTarget, ...] = ()
+    in_pixels: bool = False
 
     def as_sample(self) -> GroundingSample:
         """Question and images in the schema of the evaluation, for its functions; no targets."""

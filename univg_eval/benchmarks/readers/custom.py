@@ -471,6 +471,8 @@ def to_xyxy_norm(box: Any, space: str | None, image_wh: tuple[int, int], where: 
             hint = f" (the image is {width}x{height} pixels as displayed)"
             if space == "norm1" and max(numbers) > 1.5:
                 hint += "; is the space 'pixels'?"
+            if space == "pixels" and min(numbers) >= 0 and max(numbers) <= 1000:
+                hint += "; are the numbers on 0-1000?"
             raise _fault(
                 f"{written} in the space {space!r}, but {corner} = {value:g} lies outside 0 to "
                 f"{limit}{hint}"
