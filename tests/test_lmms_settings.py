@@ -6,10 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import lmms_eval
+import numpy as np
 import pytest
+from PIL import Image
 
+from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError
+from univg_eval.lmms.client_resize import sent_sizes
 from univg_eval.lmms.settings import ModelUnderTest, RunSettings, resolve_settings
+from univg_eval.lmms.special_tokens import KEEPING_BACKENDS, require_special_tokens
 
 
 def checkpoint(folder: Path, processor: dict[str, Any] | None = None, **config: Any) -> Path:
@@ -128,7 +134,8 @@ def test_limits_of_videos_are_not_taken_for_limits_of_images(tmp_path: Path) -> 
 
 UNKNOWN = [
     (ModelUnderTest("huggingface", {"pretrained": "FOLDER"}), "no-such-model-type"),
-    (ModelUnderTest("openai", {"model_version": "gpt-5"}), "gpt-5"),
+    (ModelUnderTest("openai", {"model_version": "gpt-7"}), "'gpt-7'; contracts differ"),
+    (ModelUnderTest("claude", {"model_version": "claude-opus-6"}), r"claude_high (Claude from 4.7"),
     (None, "cli_args"),
 ]
 
@@ -145,6 +152,101 @@ def test_an_unknown_dialect_names_every_way_to_set_it(
         resolve_settings(model, {}, {})
     for words in ("UNIVG_DIALECT", "--dialect", "metadata: {dialect", reason):
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("backend", "model", "dialect"),
+    [
+        ("openai", "gpt-5.5", "pixels_box_2d"),
+        ("async_openai", "gpt-5", "norm1_corners"),
+        ("claude", "claude-opus-4-6", "claude"),
+        ("claude", "claude-opus-5", "claude_high"),
+        ("gemini", "gemini-3.5-flash", "gemini"),
+        ("litellm", "z-ai/glm-5.3-flash", "norm1000_yxyx"),
+        ("openai", "Qwen/Qwen3-VL-8B-Instruct", "qwen3_vl"),
+    ],
+)
+def test_a_service_has_the_dialect_of_its_models_version(
+    backend: str, model: str, dialect: str
+) -> None:
+    found = resolve(backend, {"model_version": model})
+    assert found.dialect.value == dialect
+    assert f"model {model!r} in the table of services" in found.dialect.source
+    assert (
+        resolve(backend, {"model_version": model}, UNIVG_DIALECT="norm1").dialect.value == "norm1"
+    )
+
+
+def test_a_folder_behind_a_server_is_read_like_any_other(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "gpt-5", model_type="qwen2_vl")
+    assert resolve("openai", {"model": str(folder)}).dialect.value == "qwen2_vl"
+
+
+def test_fields_beside_the_model_type_count(tmp_path: Path) -> None:
+    args = model_of(tmp_path / "m", model_type="llava", architectures=["LlavaQwenForCausalLM"])
+    assert resolve("llava_onevision", args).dialect.value == "llava_onevision"
+    (tmp_path / "m" / "added_tokens.json").write_text('{"<999>": 1}')
+    args = model_of(tmp_path / "m", model_type="qwen2_5_vl")
+    with pytest.raises(UserError, match="'rex_omni' writes its boxes in special tokens"):
+        resolve("qwen2_5_vl", args)
+
+
+TOKENS = ["rex_omni", "locate_anything", "florence2", "smoldocling"]
+
+
+@pytest.mark.parametrize("dialect", TOKENS)
+@pytest.mark.parametrize("backend", ["vllm", "openai", "async_openai", "qwen2_5_vl"])
+def test_boxes_that_a_backend_would_drop_are_refused(dialect: str, backend: str) -> None:
+    with pytest.raises(UserError, match=rf"{dialect}.*{backend} drops.*UNIVG_SPECIAL_TOKENS=kept"):
+        resolve(backend, {"model": "m"}, UNIVG_DIALECT=dialect)
+    found = resolve(backend, {"model": "m"}, UNIVG_DIALECT=dialect, UNIVG_SPECIAL_TOKENS="kept")
+    assert found.dialect.value == dialect
+
+
+def test_boxes_that_survive_without_special_tokens_are_not_refused(tmp_path: Path) -> None:
+    for dialect in ("internvl", "qwen2_vl", "deepseek_vl2", "paligemma", "kosmos2"):
+        assert resolve("vllm", {"model": "m"}, UNIVG_DIALECT=dialect).dialect.value == dialect
+    for dialect in TOKENS:
+        assert resolve("cogvlm2", UNIVG_DIALECT=dialect).dialect.value == dialect
+        assert resolve("univg_baseline", UNIVG_DIALECT=dialect).dialect.value == dialect
+    with pytest.raises(UserError, match="chat/sglang drops"):
+        require_special_tokens(get_dialect("rex_omni"), "sglang", simple=False, environ={})
+    with pytest.raises(UserError, match="UNIVG_SPECIAL_TOKENS is 'yes'; expected 'kept'"):
+        resolve("vllm", {"model": "m"}, UNIVG_DIALECT="internvl", UNIVG_SPECIAL_TOKENS="yes")
+
+
+def test_backends_of_lmms_eval_decode_as_they_were_read() -> None:
+    """What the refusal relies on, in the installed lmms-eval."""
+    models = Path(lmms_eval.__file__).parent / "models"
+    for kind, name in KEEPING_BACKENDS:
+        assert "skip_special_tokens=True" not in (models / kind / f"{name}.py").read_text()
+    for path in ("simple/vllm", "chat/vllm", "chat/openai", "chat/async_openai", "chat/litellm"):
+        assert "skip_special_tokens" not in (models / f"{path}.py").read_text(), path
+    sglang = (models / "chat/sglang.py").read_text()
+    assert "skip_special_tokens=False" not in sglang
+    for path in ("simple/qwen2_5_vl", "chat/qwen2_5_vl", "chat/qwen3_vl", "chat/internvl_hf"):
+        assert "skip_special_tokens=True" in (models / f"{path}.py").read_text(), path
+
+
+def test_a_client_of_unknown_sizes_is_refused_for_claude() -> None:
+    args = {"model": "anthropic/claude-opus-5"}
+    assert resolve("litellm", args).dialect.value == "claude_high"
+    model = ModelUnderTest("litellm", args, force_simple=True)
+    with pytest.raises(UserError, match=r"simple/litellm may shrink.*--force_simple"):
+        resolve_settings(model, {}, {})
+    assert resolve_settings(model, {"dialect": "norm1000"}, {}).dialect.value == "norm1000"
+
+
+def test_claude_images_are_shrunk_as_its_backend_shrinks_them() -> None:
+    """Noise does not compress, so its file exceeds the limit; a plain image's does not."""
+    from lmms_eval.models.simple.claude import Claude
+
+    backend = Claude.__new__(Claude)
+    noise = Image.frombytes("RGB", (1600, 1100), np.random.default_rng(0).bytes(1600 * 1100 * 3))
+    plain = Image.new("RGB", (3000, 2500), "red")
+    sent = sent_sizes([noise, plain])
+    assert sent == [backend.shrink_image_to_file_size(image).size for image in (noise, plain)]
+    assert sent[0][0] < 1600 and sent[1] == (3000, 2500)
 
 
 WRONG = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,10 +18,10 @@ the sources support that (form/order/scale). With NAME, everything that is known
 A dialect is given by --dialect or UNIVG_DIALECT, or follows from the model's config; it is never
 guessed from a reply, because the same text means different boxes in different families. Families
 whose scale nobody has stated are listed last: name a scale in the prompt of such a model and choose
-norm1000, norm1 or pixels.
+norm1000, norm1 or pixels. For models behind services see the third table of --markdown, or --json.
 """
 EPILOG = "Example: univg dialects qwen2_5_vl"
-_GENERIC = ("norm1000", "norm999", "norm1", "pixels")
+_CONTRACT = "a contract between prompt and reader"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -43,7 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table, or one dialect."""
-    from univg_eval.dialects import UNKNOWN_SCALES, get_dialect, list_dialects
+    from univg_eval.dialects import API_MODELS, UNKNOWN_SCALES, get_dialect, list_dialects
 
     if args.name in UNKNOWN_SCALES:
         entry = UNKNOWN_SCALES[args.name]
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         content = {
             "dialects": [dialect.to_dict() for dialect in dialects],
             "unknown_scale": [_unknown(entry) for entry in UNKNOWN_SCALES.values()],
+            "api_models": [asdict(entry) for entry in API_MODELS],
         }
         print(json.dumps(content, indent=1))
     elif args.markdown:
@@ -68,12 +70,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _unknown(entry: UnknownScale) -> dict[str, object]:
-    names = ("name", "families", "reason", "sources")
+    names = ("name", "families", "model_types", "reason", "sources", "nearest")
     return {name: getattr(entry, name) for name in names}
 
 
 def _confidence(dialect: Dialect) -> str:
-    return "contract" if dialect.name in _GENERIC else "/".join(dialect.confidence)
+    is_contract = dialect.sources[0].startswith(_CONTRACT)
+    return "contract" if is_contract else "/".join(dialect.confidence)
 
 
 def _print_table(dialects: list[Dialect]) -> None:
@@ -119,11 +122,17 @@ def _describe(dialect: Dialect) -> str:
         ("confidence", f"form {form}, order {order}, scale {scale}"),
         ("resize rule", dialect.resize_rule or "boxes do not depend on a resize"),
         ("sizes", _sizes_needed(dialect)),
+        *_tokens(dialect),
         ("prompt", dialect.prompt_suffix or "(nothing is added)"),
         *(("note", note) for note in dialect.notes),
         *(("source", source) for source in dialect.sources),
     ]
     return "\n".join([dialect.name, *(f"  {name:<11}  {text}" for name, text in rows)])
+
+
+def _tokens(dialect: Dialect) -> list[tuple[str, str]]:
+    needed = "the box is written in special tokens: decode with skip_special_tokens=False"
+    return [("decoding", needed)] if dialect.needs_special_tokens else []
 
 
 def _sizes_needed(dialect: Dialect) -> str:
@@ -134,7 +143,7 @@ def _sizes_needed(dialect: Dialect) -> str:
 
 def markdown_tables() -> str:
     """The generated part of ``docs/dialects.md``."""
-    from univg_eval.dialects import UNKNOWN_SCALES, get_dialect, list_dialects
+    from univg_eval.dialects import API_MODELS, UNKNOWN_SCALES, get_dialect, list_dialects
 
     lines = [
         "| dialect | families | form | order | scale | confidence (form/order/scale) |",
@@ -154,6 +163,10 @@ def markdown_tables() -> str:
     lines += ["", "| no known scale | families | why |", "|---|---|---|"]
     for entry in UNKNOWN_SCALES.values():
         lines.append(f"| `{entry.name}` | {', '.join(entry.families)} | {_code(entry.reason)} |")
+    lines += ["", "| models of services | dialect | contract | source |", "|---|---|---|---|"]
+    for model in API_MODELS:
+        source = f"{'probe' if model.is_probe else model.source} ({model.date})"
+        lines.append(f"| {model.models} | `{model.dialect}` | {_code(model.contract)} | {source} |")
     return "\n".join(lines) + "\n"
 
 

@@ -7,23 +7,30 @@ from univg_eval.dialects._base import Confidence, Dialect
 from univg_eval.dialects._models import (
     PixelLimits,
     declared_settings,
+    dialect_for_config,
     dialect_for_model,
     pixel_limits,
 )
 from univg_eval.dialects._registry import get_dialect, list_dialects
 from univg_eval.dialects._resize import smart_resize_wh
+from univg_eval.dialects.api_models import API_MODELS, ApiModel, find_api_model, no_contract
 from univg_eval.dialects.unknown import UNKNOWN_SCALES, UnknownScale
 
 __all__ = [
+    "API_MODELS",
     "UNKNOWN_SCALES",
+    "ApiModel",
     "Confidence",
     "Dialect",
     "PixelLimits",
     "UnknownScale",
     "declared_settings",
+    "dialect_for_config",
     "dialect_for_model",
+    "find_api_model",
     "get_dialect",
     "list_dialects",
+    "no_contract",
     "pixel_limits",
     "smart_resize_wh",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from univg_eval.boxes import Box
 from univg_eval.dialects._grammar import Found, Grammar
-from univg_eval.dialects._spaces import ImagePixels, InputPixels, Points, Size, Space
+from univg_eval.dialects._spaces import FittedPixels, ImagePixels, InputPixels, Points, Size, Space
 from univg_eval.errors import UserError
 
 __all__ = ["Confidence", "Dialect", "Level"]
@@ -38,12 +39,15 @@ class Dialect:
         confidence: how well the sources support form, order and scale.
         template: one box as the family writes it, for `str.format` with the numbers in the
             written order.
-        labelled_template: the same with a phrase, ``{label}`` as it is or ``{json_label}`` as a
-            JSON string; empty where the family marks no phrase.
+        labelled_template: the same with a phrase, ``{label}`` as it is, ``{json_label}`` as a JSON
+            string or ``{html_label}`` as the value of an attribute; empty where the family marks
+            no phrase.
         prompt_suffix: what a direct prompt adds to the question to get this form.
         official_prompt: the grounding prompt that the family itself published, ``{expression}``
             in the place of the referring expression; empty where none is known.
         grammar: finds boxes in a text.
+        needs_special_tokens: the tokenizer takes the box for special tokens, so nothing of it is
+            left in a text that was decoded without them.
         sources: public sources of the facts.
         notes: traps, and what is not certain.
     """
@@ -59,6 +63,7 @@ class Dialect:
     model_types: tuple[str, ...] = field(default=(), repr=False)
     labelled_template: str = ""
     official_prompt: str = ""
+    needs_special_tokens: bool = False
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -91,13 +96,7 @@ class Dialect:
     @property
     def resize_rule(self) -> str | None:
         """The rule that gives the input size, in words; None where boxes do not depend on it."""
-        space = self.space
-        if not isinstance(space, InputPixels):
-            return None
-        return (
-            f"smart_resize to multiples of {space.factor}, area {space.min_pixels} to "
-            f"{space.max_pixels} pixels"
-        )
+        return self.space.resize_rule
 
     def input_size(self, image_wh: Size) -> Size:
         """(width, height) in pixels of the image as the model sees it, by the resize rule.
@@ -113,7 +112,7 @@ class Dialect:
         True for contracts in pixels. A family trained on the pixels of its own resized input
         knows them without words.
         """
-        return isinstance(self.space, ImagePixels)
+        return isinstance(self.space, ImagePixels | FittedPixels)
 
     def with_pixel_limits(self, min_pixels: int | None, max_pixels: int | None) -> Dialect:
         """The same dialect with other limits of the resize rule; unchanged where it has none.
@@ -188,7 +187,10 @@ class Dialect:
         if label is None or not self.labelled_template:
             return self.template.format(*numbers)
         return self.labelled_template.format(
-            *numbers, label=label, json_label=json.dumps(label, ensure_ascii=False)
+            *numbers,
+            label=label,
+            json_label=json.dumps(label, ensure_ascii=False),
+            html_label=html.escape(label),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -205,6 +207,7 @@ class Dialect:
             "gives_boxes": self.gives_boxes,
             "needs_image_size": self.needs_image_size,
             "needs_input_size": self.needs_input_size,
+            "needs_special_tokens": self.needs_special_tokens,
             "resize_rule": self.resize_rule,
             "min_pixels": limits[0] if limits else None,
             "max_pixels": limits[1] if limits else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +17,7 @@ __all__ = [
     "MODEL_TYPES",
     "PixelLimits",
     "declared_settings",
+    "dialect_for_config",
     "dialect_for_model",
     "pixel_limits",
 ]
@@ -28,7 +30,8 @@ MODEL_TYPES: Mapping[str, str] = MappingProxyType(
 which the checkpoint ships.
 
 It does not tell a fine-tune from its base: UniVG-R1 and Migician are qwen2_vl, VLM-R1 and MiMo-VL
-are qwen2_5_vl, with the same form and scale."""
+are qwen2_5_vl, with the same form and scale. Rex-Omni is qwen2_5_vl too, with another scale: see
+`dialect_for_config`."""
 
 _REMEDY = "set UNIVG_DIALECT or --dialect"
 
@@ -54,20 +57,55 @@ def dialect_for_model(model_type_or_config_dir: str | Path) -> str:
         declared = declared_settings(folder).get("dialect")
         if declared is not None:
             return get_dialect(declared).name
-        config = _read_json(folder / "config.json")
-        model_type = config.get("model_type")
-        if not isinstance(model_type, str):
-            raise UserError(
-                f"{folder / 'config.json'} has no model_type, so its dialect is not known; "
-                f"{_REMEDY} to one of: {', '.join(DIALECTS)}"
-            )
-        where = f"model_type {model_type!r} of {folder / 'config.json'}"
-        model_type = _refine(model_type, config)
-        if MODEL_TYPES.get(model_type) == "llava_1_5":
+        path = folder / "config.json"
+        name = dialect_for_config(_read_json(path), str(path), folder=folder)
+        if name == "llava_1_5":
             _check_padding(folder)
-    else:
-        model_type = str(model_type_or_config_dir)
-        where = f"{model_type!r}, which is no folder and, as a model_type,"
+        return name
+    model_type = str(model_type_or_config_dir)
+    return _named(model_type, f"{model_type!r}, which is no folder and, as a model_type,")
+
+
+def dialect_for_config(
+    config: Mapping[str, Any], source: str, *, name: str = "", folder: Path | None = None
+) -> str:
+    """The dialect of a model from the fields of its config.json; ``univg`` is not looked at.
+
+    Where a family shares its model_type with another, further fields tell them apart. Rex-Omni is
+    known by its name on the hub or by its tokenizer's coordinate tokens, ``<0>`` to ``<999>``: a
+    copy that has neither is taken for its base, so its dialect has to be declared.
+
+    Args:
+        config: the content of config.json.
+        source: where it lies, for messages.
+        name: of the model, as on the hub.
+        folder: with the tokenizer's files, where the model lies in a folder.
+
+    Raises:
+        UserError: see `dialect_for_model`.
+    """
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        raise UserError(
+            f"{source} has no model_type, so its dialect is not known; "
+            f"{_REMEDY} to one of: {', '.join(DIALECTS)}"
+        )
+    architectures = config.get("architectures")
+    where = f"model_type {model_type!r} of {source}"
+    if model_type == "qwen" and "visual" in config:
+        model_type = "qwen_vl"
+    elif (
+        model_type == "llava"
+        and isinstance(architectures, list)
+        and "LlavaQwenForCausalLM" in architectures
+    ):
+        model_type = "llava_onevision"
+    elif model_type == "qwen2_5_vl" and _is_rex_omni(config, name, folder):
+        return "rex_omni"
+    return _named(model_type, where)
+
+
+def _named(model_type: str, where: str) -> str:
     name = MODEL_TYPES.get(model_type)
     if name is None:
         raise UserError(
@@ -78,18 +116,16 @@ def dialect_for_model(model_type_or_config_dir: str | Path) -> str:
     return name
 
 
-def _refine(model_type: str, config: dict[str, Any]) -> str:
-    """Tell apart families that share a model_type by other fields of their config."""
-    architectures = config.get("architectures")
-    if model_type == "qwen" and "visual" in config:
-        return "qwen_vl"
-    if (
-        model_type == "llava"
-        and isinstance(architectures, list)
-        and "LlavaQwenForCausalLM" in architectures
-    ):
-        return "llava_onevision"
-    return model_type
+_REX_OMNI = re.compile(r"(?i)rex[-_ ]?omni")
+_TOKENIZER_FILES = ("added_tokens.json", "tokenizer_config.json", "tokenizer.json")
+
+
+def _is_rex_omni(config: Mapping[str, Any], name: str, folder: Path | None) -> bool:
+    names = (name, str(config.get("_name_or_path", "")))
+    if any(map(_REX_OMNI.search, names)):
+        return True
+    files = [folder / file for file in _TOKENIZER_FILES] if folder else []
+    return any('"<999>"' in file.read_text(encoding="utf-8") for file in files if file.is_file())
 
 
 def _check_padding(folder: Path) -> None:

@@ -15,7 +15,8 @@ __all__ = ["DIALECTS", "collect", "get_dialect", "list_dialects"]
 
 _FIRST = (
     "univg qwen vlm_r1 mimo internvl minicpm glm cogvlm deepseek kimi seed llava gemini paligemma "
-    "florence kosmos shikra ferret moondream smoldocling claude molmo plain"
+    "florence kosmos shikra ferret moondream smoldocling claude "
+    "lfm isaac locate_anything rex_omni molmo plain"
 )
 """Order in which modules are listed, and named where several read a text alike; others follow."""
 

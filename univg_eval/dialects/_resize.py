@@ -1,4 +1,4 @@
-"""The resize rule of the Qwen2-VL image processor, whose output some families' boxes refer to."""
+"""Resize rules that families' boxes refer to: of the Qwen2-VL image processor, and of Claude."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import math
 
 from univg_eval.errors import UserError
 
-__all__ = ["MAX_ASPECT_RATIO", "smart_resize_wh"]
+__all__ = ["MAX_ASPECT_RATIO", "fitted_wh", "smart_resize_wh"]
 
 MAX_ASPECT_RATIO = 200
+_CLAUDE_PATCH = 28
 
 
 def smart_resize_wh(
@@ -34,12 +35,7 @@ def smart_resize_wh(
     factor and an area above the limit leaves each side at least one factor. Rounding is Python's
     (half to even).
     """
-    width, height = image_wh
-    if width < 1 or height < 1:
-        raise UserError(
-            f"image size {image_wh!r} is not a size: expected (width, height) in pixels, each at "
-            "least 1"
-        )
+    width, height = _checked(image_wh)
     if max(width, height) / min(width, height) > MAX_ASPECT_RATIO:
         raise UserError(
             f"image size {image_wh!r} has an aspect ratio over {MAX_ASPECT_RATIO}, which the "
@@ -57,3 +53,57 @@ def smart_resize_wh(
         new_width = math.ceil(width * beta / factor) * factor
         new_height = math.ceil(height * beta / factor) * factor
     return new_width, new_height
+
+
+def fitted_wh(image_wh: tuple[int, int], *, edge: int, tokens: int) -> tuple[int, int]:
+    """Size that an image has after Claude's own resize: the largest that fits, never a larger one.
+
+    A size fits if both sides, padded to multiples of 28, are at most `edge`, and their product
+    counts at most `tokens` squares of 28 x 28. The padding is no part of the size.
+
+    Args:
+        image_wh: (width, height) of the image as sent in pixels, both at least 1.
+        edge: longest padded side in pixels.
+        tokens: most squares.
+
+    Returns:
+        (width, height) in pixels. Of an image that does not fit, the long side is the largest
+        that does (found by bisection), the short one follows from the aspect ratio, rounded half
+        to even, and is at least 1.
+
+    Raises:
+        UserError: a side below 1.
+
+    Source: the reference code of the vendor's page on vision coordinates (platform.claude.com),
+    which says that the service resolves ties so. A table of the vendor has 1269 x 952 for
+    2000 x 1500, where half of a pixel is rounded up; the code gives 1270 x 952.
+    """
+    width, height = _checked(image_wh)
+
+    def fits(one: int, other: int) -> bool:
+        columns, rows = (math.ceil(side / _CLAUDE_PATCH) for side in (one, other))
+        return max(columns, rows) * _CLAUDE_PATCH <= edge and columns * rows <= tokens
+
+    if fits(width, height):
+        return width, height
+    long, short = max(width, height), min(width, height)
+    ratio = long / short
+    low, high = 1, long
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if fits(middle, max(round(middle / ratio), 1)):
+            low = middle
+        else:
+            high = middle
+    fitted = low, max(round(low / ratio), 1)
+    return fitted if width >= height else (fitted[1], fitted[0])
+
+
+def _checked(image_wh: tuple[int, int]) -> tuple[int, int]:
+    width, height = image_wh
+    if width < 1 or height < 1:
+        raise UserError(
+            f"image size {image_wh!r} is not a size: expected (width, height) in pixels, each at "
+            "least 1"
+        )
+    return width, height

@@ -14,17 +14,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from univg_eval.boxes import Box
-from univg_eval.dialects._resize import smart_resize_wh
+from univg_eval.dialects._resize import fitted_wh, smart_resize_wh
 from univg_eval.errors import UserError
 
 __all__ = [
     "BinCenters",
+    "FittedPixels",
     "ImagePixels",
     "InputPixels",
     "NormDecimal",
     "NormInt",
     "PaddedSquare",
     "PatchGrid",
+    "Percent",
     "Points",
     "Size",
     "Space",
@@ -85,6 +87,11 @@ class Space(ABC):
     def uses_input_size(self) -> bool:
         """Whether a given input size is what conversion divides by."""
         return self.needs_input_size
+
+    @property
+    def resize_rule(self) -> str | None:
+        """The rule that gives the input size, in words; None where boxes do not depend on it."""
+        return None
 
     def describe(self) -> str:
         """The scale in a few words."""
@@ -224,6 +231,26 @@ class NormDecimal(Space):
 
 
 @dataclass(frozen=True, slots=True)
+class Percent(Space):
+    """Percentages of the original image's width and height, with `decimals` digits."""
+
+    decimals: int = 1
+
+    kind = "norm100"
+
+    def _scale(self) -> str:
+        return "0-100"
+
+    def _read(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
+        x1, y1, x2, y2 = raw
+        return (x1 / 100, y1 / 100, x2 / 100, y2 / 100)
+
+    def _write(self, box: Box, image_wh: Size | None, input_wh: Size | None) -> Numbers:
+        k: int = 10**self.decimals
+        return tuple(step / k for step in _box_steps(box, (100 * k,) * 2, (100 * k,) * 2))
+
+
+@dataclass(frozen=True, slots=True)
 class PaddedSquare(Space):
     """Decimals on [0, 1] of the square to which the image was padded, original in the middle.
 
@@ -286,37 +313,46 @@ class _Pixels(Space):
 
 @dataclass(frozen=True, slots=True)
 class ImagePixels(_Pixels):
-    """Pixels of the image: of the original, or of the image as sent to the model.
-
-    Attributes:
-        of_sent_image: refer to the image after the client's own resize, where its size is known.
-    """
-
-    of_sent_image: bool = False
+    """Pixels of the original image."""
 
     kind = "abs_original_px"
     needs_image_size = True
 
-    @property
-    def uses_input_size(self) -> bool:
-        """Whether a given input size is what conversion divides by."""
-        return self.of_sent_image
-
     def _scale(self) -> str:
-        return "pixels of the image as sent" if self.of_sent_image else "pixels of the original"
+        return "pixels of the original"
 
     def _frame(self, image_wh: Size | None, input_wh: Size | None) -> Size:
-        if self.of_sent_image and input_wh is not None:
-            return input_wh
         return _size(image_wh, "pixels of the image")
 
 
-@dataclass(frozen=True, slots=True)
-class InputPixels(_Pixels):
+class _ResizedPixels(_Pixels):
     """Pixels of the image as resized for the model.
 
-    The input size is the recorded one where it is given; else it follows from the original's size
-    by `smart_resize_wh` with these limits.
+    The input size is the recorded one where it is given, else it follows from the original's.
+    """
+
+    __slots__ = ()
+
+    kind = "abs_input_px"
+    needs_input_size = True
+
+    def _scale(self) -> str:
+        return "pixels of the resized input"
+
+    def _frame(self, image_wh: Size | None, input_wh: Size | None) -> Size:
+        if input_wh is not None:
+            return input_wh
+        if image_wh is None:
+            raise UserError(
+                "these coordinates are pixels of the resized input, but neither the input's size "
+                "nor the image's is given; pass input_wh= or image_wh=, (width, height) in pixels"
+            )
+        return self.input_size(image_wh)
+
+
+@dataclass(frozen=True, slots=True)
+class InputPixels(_ResizedPixels):
+    """Pixels of the image as a Qwen processor resizes it: `smart_resize_wh` with these limits.
 
     Attributes:
         factor: sides become multiples of it.
@@ -328,11 +364,13 @@ class InputPixels(_Pixels):
     min_pixels: int = 3136
     max_pixels: int = 12845056
 
-    kind = "abs_input_px"
-    needs_input_size = True
-
-    def _scale(self) -> str:
-        return "pixels of the resized input"
+    @property
+    def resize_rule(self) -> str | None:
+        """The rule that gives the input size, in words."""
+        return (
+            f"smart_resize to multiples of {self.factor}, area {self.min_pixels} to "
+            f"{self.max_pixels} pixels"
+        )
 
     def input_size(self, image_wh: Size) -> Size:
         """(width, height) of the resized image."""
@@ -343,15 +381,30 @@ class InputPixels(_Pixels):
             max_pixels=self.max_pixels,
         )
 
-    def _frame(self, image_wh: Size | None, input_wh: Size | None) -> Size:
-        if input_wh is not None:
-            return input_wh
-        if image_wh is None:
-            raise UserError(
-                "these coordinates are pixels of the resized input, but neither the input's size "
-                "nor the image's is given; pass input_wh= or image_wh=, (width, height) in pixels"
-            )
-        return self.input_size(image_wh)
+
+@dataclass(frozen=True, slots=True)
+class FittedPixels(_ResizedPixels):
+    """Pixels of the image as Claude's service shrinks it: see `fitted_wh`.
+
+    Attributes:
+        edge: longest side in pixels, padded to a multiple of 28.
+        tokens: most squares of 28 x 28 pixels.
+    """
+
+    edge: int
+    tokens: int
+
+    @property
+    def resize_rule(self) -> str | None:
+        """The rule that gives the input size, in words."""
+        return (
+            f"shrunk to a side of at most {self.edge} pixels and at most {self.tokens} squares of "
+            "28 x 28, never enlarged"
+        )
+
+    def input_size(self, image_wh: Size) -> Size:
+        """(width, height) of the image as the service shows it to the model."""
+        return fitted_wh(image_wh, edge=self.edge, tokens=self.tokens)
 
 
 @dataclass(frozen=True, slots=True)

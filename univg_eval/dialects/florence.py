@@ -16,6 +16,7 @@ DIALECTS = (
         prompt_suffix="",
         official_prompt="<CAPTION_TO_PHRASE_GROUNDING>{expression}",
         grammar=grammar(r"(?:<loc_[0-9]{1,4}+>\s*+){4,}+", number=r"[0-9]+", bare_labels=True),
+        needs_special_tokens=True,
         sources=("transformers models/florence2/processing_florence2.py",),
         notes=(
             "a run of tokens that is no multiple of four is a polygon and no box",

@@ -10,8 +10,11 @@ from univg_eval.dialects.family import Confidence, Dialect, NormInt, four_in, gr
 
 _GEMINI = Dialect(
     name="gemini",
-    families=("Gemini 2.x",),
-    form='```json list of {"box_2d": [ymin, xmin, ymax, xmax], "label": "..."}',
+    families=("Gemini 2.x", "Gemini 3 to 3.8"),
+    form=(
+        '```json list of {"box_2d": [ymin, xmin, ymax, xmax], "label": "..."}, also within '
+        '{"boxes": [...]}'
+    ),
     space=NormInt(1000, "yxyx"),
     confidence=Confidence("high", "high", "high"),
     template='{{"box_2d": [{}, {}, {}, {}]}}',
@@ -23,12 +26,13 @@ _GEMINI = Dialect(
     grammar=grammar(four_in("[", "]"), keys=("box_2d",)),
     sources=(
         "cloud.google.com/vertex-ai/generative-ai/docs/bounding-box-detection",
-        "roboflow/supervision supervision/detection/vlm.py",
+        "supervision 0.31.2 supervision/detection/vlm.py",
+        "roboflow/vlm-exam src/vlm_exam/configs/models.yaml (07d4445): 2.5 to 3.8",
     ),
     notes=(
         "y comes first",
         "under a prompt that dictates another form, choose the plain dialect of that form",
-        "the vendor page names no version",
+        "the vendor page names no version; structured output of 3.6 and 3.7 wraps the list",
     ),
 )
 
@@ -39,6 +43,7 @@ DIALECTS = (
         name="gemma4",
         model_types=("gemma4", "gemma4_unified"),
         families=("Gemma 4",),
+        form='```json list of {"box_2d": [ymin, xmin, ymax, xmax], "label": "..."}',
         confidence=Confidence("medium", "medium", "medium"),
         sources=(
             "ai.google.dev/gemma/docs/capabilities/vision",

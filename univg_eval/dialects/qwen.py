@@ -129,13 +129,14 @@ QWEN3_VL = Dialect(
 QWEN3_5 = replace(
     QWEN3_VL,
     name="qwen3_5",
-    model_types=("qwen3_5", "qwen3_5_moe"),
-    families=("Qwen3.5", "Qwen3.6", "Qwen3.8"),
+    model_types=("qwen3_5", "qwen3_5_moe", "qwen4_exp"),
+    families=("Qwen3.5", "Qwen3.6", "Qwen3.7", "Qwen3.8", "Qwen3.8-Flash-Next"),
     official_prompt="",
     confidence=Confidence("medium", "medium", "high"),
     sources=(
         "ms-swift docs/source_en/BestPractices/Qwen3_8-Best-Practice.md",
         "QwenLM/Qwen3.8-Flash-Next issue 4",
+        "ms-swift 4.6.0 (qwen4_exp has the template of qwen3_5)",
     ),
     notes=(
         "form and order are taken over from Qwen3-VL: medium confidence",

@@ -18,6 +18,7 @@ DIALECTS = (
         labelled_template="<text><loc_{}><loc_{}><loc_{}><loc_{}>{label}</text>",
         prompt_suffix="",
         grammar=grammar(r"(?:<loc_[0-9]{1,4}+>\s*+){4,}+", number=r"[0-9]+", bare_labels=True),
+        needs_special_tokens=True,
         sources=("SmolDocling-256M-preview README.md",),
         notes=("low confidence: the 0-500 scale is not confirmed", "Florence-2's tokens, rescaled"),
     ),

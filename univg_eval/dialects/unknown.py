@@ -6,9 +6,15 @@ replies with the plain dialect of that scale.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["UNKNOWN_SCALES", "UnknownScale"]
+__all__ = ["UNKNOWN_SCALES", "UnknownScale", "one_of"]
+
+
+def one_of(names: Sequence[str]) -> str:
+    """Names as alternatives: "a, b or c"."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +27,7 @@ class UnknownScale:
         families: the models.
         reason: what is and is not known.
         sources: public sources that were read.
+        nearest: dialects to try first, of relatives or of a prompt that was probed.
     """
 
     name: str
@@ -28,15 +35,19 @@ class UnknownScale:
     families: tuple[str, ...]
     reason: str
     sources: tuple[str, ...]
+    nearest: tuple[str, ...] = ("norm1000", "norm1", "pixels")
 
     def explain(self) -> str:
         """The error's text: what, why, remedy."""
         return (
             f"no coordinate scale is known for {self.name!r} ({', '.join(self.families)}): "
-            f"{self.reason}. Name a scale in the prompt and choose its dialect: "
-            "norm1000, norm1 or pixels"
+            f"{self.reason}. Name a scale in the prompt and choose its dialect, the nearest "
+            f"{'is' if len(self.nearest) == 1 else 'are'} {one_of(self.nearest)}"
         )
 
+
+_SEARCHED = "no public statement was found (2026-11-29)"
+_EXAM = "roboflow/vlm-exam src/vlm_exam/configs/models.yaml (07d4445), read 2026-11-29"
 
 UNKNOWN_SCALES = {
     entry.name: entry
@@ -90,6 +101,116 @@ UNKNOWN_SCALES = {
             ("Llama-3.2-Vision", "Llama 4"),
             "model cards and prompt formats show no box form",
             ("llama.com/docs/model-cards-and-prompt-formats/llama4",),
+        ),
+        UnknownScale(
+            "internvl4",
+            ("internvl4",),
+            ("InternVL4",),
+            "no statement on its grounding form was found; InternVL up to 3.5 wrote 0-1000",
+            (_SEARCHED,),
+            ("norm1000",),
+        ),
+        UnknownScale(
+            "step_vl",
+            ("step3_vl", "step3p7"),
+            ("Step3-VL", "Step-3.7"),
+            "no grounding format is documented",
+            (_SEARCHED,),
+        ),
+        UnknownScale(
+            "keye_vl",
+            ("keye", "keye_vl"),
+            ("Keye-VL",),
+            "no grounding format is documented",
+            (_SEARCHED,),
+        ),
+        UnknownScale(
+            "hunyuan_ocr",
+            ("hunyuan_vl",),
+            ("HunyuanOCR",),
+            "its numbers are said to be on 0-1000, without a source for the form of a box",
+            (_SEARCHED,),
+            ("norm1000",),
+        ),
+        UnknownScale(
+            "cosmos_reason2",
+            ("cosmos3_edge", "cosmos3_omni"),
+            ("Cosmos-Reason2", "Cosmos 3"),
+            "no grounding format is documented",
+            (_SEARCHED,),
+        ),
+        UnknownScale(
+            "minicpm_v_4_6",
+            ("minicpmv4_6", "minicpmv4_7"),
+            ("MiniCPM-V 4.6", "MiniCPM-V 4.7"),
+            "no statement for these versions was found; MiniCPM-V up to 4.5 wrote 0-1000 between "
+            "<box> tags",
+            (_SEARCHED,),
+            ("minicpm_v", "norm1000"),
+        ),
+        UnknownScale(
+            "kimi_k2_5",
+            ("kimi_k25",),
+            ("Kimi K2.5",),
+            "Kimi-VL wrote 0-1, a probe of K2.6 preferred 0-1000 with y first, one of K3 pixels: "
+            "nothing is stated for this version",
+            (_EXAM,),
+            ("norm1000_yxyx", "norm1000", "pixels"),
+        ),
+        UnknownScale(
+            "glm5",
+            ("glm5_next",),
+            ("GLM-5", "GLM-5.3"),
+            "a probe of GLM-5.3-Flash preferred 0-1000 with y first, one of GLM-5V-Turbo x first: "
+            "nothing is stated for this checkpoint",
+            (_EXAM,),
+            ("norm1000_yxyx", "norm1000"),
+        ),
+        UnknownScale(
+            "muse",
+            ("muse_spark", "muse_glimmer"),
+            ("Muse Spark", "Muse Glimmer"),
+            "the makers state no form; a probe of the service preferred named corners on 0-1000",
+            (_EXAM,),
+            ("norm1000_corners",),
+        ),
+        UnknownScale(
+            "mistral",
+            ("mistral3", "mistral4", "mistral_large4", "pixtral"),
+            ("Mistral Small 3 and 4", "Mistral Large 4", "Pixtral"),
+            "the makers state no form; a probe of Mistral Large 4 preferred 0-999",
+            (_EXAM,),
+            ("norm999",),
+        ),
+        UnknownScale(
+            "inkling",
+            ("inkling_mm_model", "inkling2"),
+            ("Inkling",),
+            "the makers state no form; a probe of Inkling preferred percentages",
+            (_EXAM,),
+            ("norm100",),
+        ),
+        UnknownScale(
+            "ernie_vl",
+            ("ernie4_5_vl_moe",),
+            ("ERNIE-4.5-VL", "ERNIE 5"),
+            "no grounding format is documented",
+            (_SEARCHED,),
+        ),
+        UnknownScale(
+            "sensenova",
+            (),
+            ("SenseNova",),
+            "no grounding format is documented",
+            (_SEARCHED,),
+        ),
+        UnknownScale(
+            "seed2",
+            (),
+            ("Seed 2",),
+            "nothing is stated for this version; Seed1.5-VL wrote 0-1000 between <bbox> tags",
+            (_SEARCHED,),
+            ("seed1_5_vl", "norm1000"),
         ),
     )
 }

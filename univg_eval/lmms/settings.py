@@ -6,7 +6,8 @@ First found wins:
    ``UNIVG_MAX_PIXELS``;
 2. the task's metadata: ``dialect``, ``prompt``, ``protocol``, ``min_pixels``, ``max_pixels``;
 3. the model under test. Dialect and prompt: the field ``{"univg": {"dialect": …, "prompt": …}}``
-   of its config.json, then its model_type. Pixel limits: ``min_pixels`` and ``max_pixels`` of
+   of its config.json, then its model_type; for a service, its name in the table of
+   `univg_eval.dialects.api_models`. Pixel limits: ``min_pixels`` and ``max_pixels`` of
    model_args, then the default of the backend's own argument, then what the checkpoint's image
    processor names. Where these arguments of a backend limit videos alone, they say nothing of
    images; what ``mm_processor_kwargs`` of model_args names is then taken instead;
@@ -30,9 +31,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from univg_eval.dialects import Dialect, dialect_for_model, get_dialect, pixel_limits
+from univg_eval.dialects import (
+    Dialect,
+    dialect_for_config,
+    dialect_for_model,
+    find_api_model,
+    get_dialect,
+    no_contract,
+    pixel_limits,
+)
 from univg_eval.errors import UserError
 from univg_eval.images.controls import CONTROLS, NO_CONTROL
+from univg_eval.lmms.client_resize import require_known_sizes
+from univg_eval.lmms.special_tokens import require_special_tokens
 from univg_eval.prompts import PROMPT_STYLES, default_prompt_style, prompt_hash, require_style
 from univg_eval.protocols import get_protocol
 
@@ -68,6 +79,14 @@ _DIALECT_REMEDY = (
 # Chat backends whose min_pixels and max_pixels limit videos and leave images alone
 # (lmms-eval 0.7.3: the two are put into `video_kwargs` only).
 _VIDEO_LIMITS = frozenset({"async_openai", "sglang", "vllm", "vllm_generate"})
+# Backends that send requests to a server, which may know a model by its name alone.
+_SERVICES = frozenset(
+    {
+        *("openai", "openai_compatible", "openai_compatible_chat", "gpt4v", "batch_gpt4"),
+        *("async_openai", "async_openai_compatible", "async_openai_compatible_chat"),
+        *("litellm", "litellm_chat", "litellm_compatible", "claude", "gemini", "qwen_vl_api"),
+    }
+)
 # Names under which backends take the checkpoint.
 _CHECKPOINT_ARGUMENTS = ("pretrained", "model", "model_version", "model_name", "model_id")
 
@@ -154,6 +173,12 @@ class ModelUnderTest:
             return self.named_checkpoint
         defaults = map(self.backend_default, _CHECKPOINT_ARGUMENTS)
         return next((name for name in defaults if isinstance(name, str)), None)
+
+    @property
+    def service_model(self) -> str | None:
+        """The name by which a server knows the model; None for a model that runs here."""
+        name = self.checkpoint if self.backend in _SERVICES else None
+        return None if name is None or Path(name).expanduser().is_dir() else name
 
     @property
     def is_offline(self) -> bool:
@@ -245,7 +270,8 @@ def resolve_settings(
     Raises:
         UserError: a value is wrong, or the dialect cannot be known; the message names the setting.
     """
-    find = _finder(os.environ if environ is None else environ, metadata)
+    environ = os.environ if environ is None else environ
+    find = _finder(environ, metadata)
     config, config_source, config_error = _checkpoint_config(model)
     declared = config.get("univg") or {}
     if not isinstance(declared, Mapping):
@@ -289,6 +315,10 @@ def resolve_settings(
     control, media = shown_settings(metadata)
     if media.value == "video":
         _require_video(model, dialect)
+    if model is not None and not model.is_offline:
+        used, backend, simple = get_dialect(dialect.value), model.backend, model.is_simple
+        require_special_tokens(used, backend, simple=simple, environ=environ)
+        require_known_sizes(used, backend, simple=simple)
     return RunSettings(dialect, prompt, protocol, low, high, control, media)
 
 
@@ -344,6 +374,9 @@ def _checkpoint_config(
     """config.json of the model under test, where it lies, and why it could not be read."""
     if model is None or model.is_offline:
         return {}, "", None
+    service_model = model.service_model
+    if service_model is not None and find_api_model(service_model) is not None:
+        return {}, "", None
     checkpoint = model.checkpoint
     if checkpoint is None:
         return {}, "", f"the backend {model.backend!r} names no checkpoint"
@@ -393,17 +426,31 @@ def _dialect_of_model(
                 f"'dialect'; add it, or {_DIALECT_REMEDY}"
             )
         return Setting(name, "field dialect of the replayed responses")
+    service_model = model.service_model
+    known = None if service_model is None else find_api_model(service_model)
+    if known is not None:
+        return Setting(
+            known.dialect,
+            f"model {service_model!r} in the table of services: {known.models}, {known.contract}",
+        )
     reason = config_error
-    if reason is None and not config.get("model_type"):
-        reason = f"{config_source} has no model_type"
     if reason is None:
         try:
-            name = dialect_for_model(str(config["model_type"]))
+            name = _dialect_of_checkpoint(model.checkpoint or "", config, config_source)
         except UserError as error:
             reason = str(error)
         else:
             return Setting(name, f"model_type {config['model_type']!r} of {config_source}")
+    if service_model is not None:
+        reason = f"{reason}; {no_contract(service_model)}"
     raise UserError(f"how the model writes boxes is not known: {reason}; {_DIALECT_REMEDY}")
+
+
+def _dialect_of_checkpoint(checkpoint: str, config: Mapping[str, Any], source: str) -> str:
+    folder = Path(checkpoint).expanduser()
+    if folder.is_dir():
+        return dialect_for_model(folder)
+    return dialect_for_config(config, source, name=checkpoint)
 
 
 def _pixel_limit(name: str, found: Setting | None, model: ModelUnderTest | None) -> Setting:

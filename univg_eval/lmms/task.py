@@ -24,6 +24,7 @@ from loguru import logger
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
 from univg_eval.images.controls import open_controlled
+from univg_eval.lmms import client_resize
 from univg_eval.lmms.docs import RowNumber, SampleDocs, TaskRows, load_rows
 from univg_eval.lmms.media import video_file
 from univg_eval.lmms.metrics import logged_values
@@ -102,6 +103,7 @@ class GroundingTask(ConfigurableMessagesTask):
         self._model: ModelUnderTest | None = None
         self._settings: RunSettings | None = None
         self._dialect: Dialect | None = None
+        self._sent_sizes: dict[str, list[tuple[int, int]]] = {}
         control, media = (setting.value for setting in shown_settings(config["metadata"]))
         self.rows: TaskRows = load_rows(
             config["dataset_path"],
@@ -147,6 +149,7 @@ class GroundingTask(ConfigurableMessagesTask):
     def args(self, cli_args: Any) -> None:
         self._args = cli_args
         self._model = None
+        self._sent_sizes = {}
         if cli_args is not None:
             self._model = ModelUnderTest.from_arguments(
                 cli_args.model,
@@ -196,7 +199,14 @@ class GroundingTask(ConfigurableMessagesTask):
         """(width, height) of each image after the model's resize; None where nothing needs it."""
         if not self.dialect.needs_input_size or sample.image_sizes is None:
             return None
-        return [self.dialect.input_size(size) for size in sample.image_sizes]
+        if sample.id not in self._sent_sizes:
+            shrinks = self._model is not None and client_resize.shrinks(self._model.backend)
+            self._sent_sizes[sample.id] = (
+                client_resize.sent_sizes(open_controlled(sample))
+                if shrinks
+                else list(sample.image_sizes)
+            )
+        return [self.dialect.input_size(size) for size in self._sent_sizes[sample.id]]
 
     # Requests
 

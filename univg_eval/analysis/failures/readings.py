@@ -144,7 +144,9 @@ def candidates(limits: Iterable[Limits] = ()) -> list[Candidate]:
         if not dialect.gives_boxes:
             continue
         if dialect.pixel_limits is None:
-            found.append(Candidate(name, dialect, scale_of(dialect), dialect_remedy(name)))
+            # Recorded sizes are those of the declared dialect's resize.
+            keeps = not dialect.needs_input_size
+            found.append(Candidate(name, dialect, scale_of(dialect), dialect_remedy(name), keeps))
         else:
             found += [_with_limits(dialect, limit) for limit in pairs.values()]
     for name in ("norm1000", "norm1", "pixels"):
