@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -367,6 +368,30 @@ def test_pixels_of_the_resized_input_use_the_limits_of_the_run(
     sizes = permuted.input_sizes(permuted.sample(permuted.eval_docs[0]))
     assert [tuple(size) for size in logged["input_sizes"]] == sizes[::-1]
     assert sizes[0] != sizes[1]
+
+
+def test_sizes_for_claude_start_from_the_image_that_its_backend_sends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noise of 1700 x 1200 is a file of 6 MB, and is shrunk before it is sent."""
+    from lmms_eval.models.simple.claude import Claude
+    from PIL import Image
+
+    noise = Image.frombytes("RGB", (1700, 1200), random.Random(0).randbytes(1700 * 1200 * 3))
+    own = {"images": ("own/noise.png",), "widths": (1700,), "heights": (1200,)}
+    sample = make_sample("own", "t", 0, **own, targets=(Target(0, (0.0, 0.0, 0.5, 1.0)),))
+    task = task_with([sample], tmp_path, monkeypatch)
+    noise.save(tmp_path / "own" / "noise.png")
+    sent = Claude.__new__(Claude).shrink_image_to_file_size(noise).size
+    assert sent[0] < 1700
+    # Both the original and what is sent fit the higher tier, so that nothing shrinks them further.
+    for model, expected in (("claude", sent), ("litellm", (1700, 1200))):
+        task.args = arguments(model, "model_version=claude-opus-5,model=claude-opus-5")
+        assert task.dialect.name == "claude_high"
+        answer = json.dumps({"bbox": [0, 0, expected[0] / 2, expected[1]]})
+        logged = task.process_results(task.eval_docs[0], [answer])
+        assert logged["input_sizes"] == [expected]
+        assert logged["iou"] == pytest.approx(1.0)
 
 
 def test_clustered_mean_of_nothing_is_nan() -> None:

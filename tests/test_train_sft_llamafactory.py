@@ -242,6 +242,8 @@ def test_boxes_in_pixels_with_limits_of_the_models_folder(config: Path, tmp_path
     changes = [f"model={folder}", "dialect=qwen2_5_vl", "style=think"]
     with pytest.raises(UserError, match=r"min_pixels=3136, and the processor of .* has 784"):
         translate(load_settings(config, changes))
+    with pytest.raises(UserError, match="'claude' writes pixels of the image after a service's"):
+        translate(load_settings(config, [f"model={folder}", "dialect=claude"]), template="qwen2_vl")
     changes += ["min_pixels=784", "max_pixels=401408"]
     values, _ = translate(load_settings(config, changes))
     assert values["image_min_pixels"] == 1 and values["image_max_pixels"] > 10**8

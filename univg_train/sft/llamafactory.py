@@ -200,7 +200,11 @@ def _limits(settings: SftSettings) -> dict[str, int]:
     dialect = get_dialect(settings.dialect)
     if not dialect.needs_input_size:
         return {f"image_{name}": value for name, value in given.items()}
-    assert dialect.pixel_limits is not None
+    if dialect.pixel_limits is None:
+        raise UserError(
+            f"the dialect {settings.dialect!r} writes pixels of the image after a service's resize,"
+            " which no processor here does; take the model's own dialect"
+        )
     family = dict(zip(names, dialect.pixel_limits, strict=True))
     saved = pixel_limits(settings.model) if Path(settings.model).is_dir() else None
     for name, value in (family | given).items():

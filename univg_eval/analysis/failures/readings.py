@@ -143,7 +143,7 @@ def candidates(limits: Iterable[Limits] = ()) -> list[Candidate]:
         dialect = get_dialect(name)
         if not dialect.gives_boxes:
             continue
-        if dialect.pixel_limits is None:
+        if dialect.pixel_limits not in pairs:  # no rule with limits, or one of another processor
             # Recorded sizes are those of the declared dialect's resize.
             keeps = not dialect.needs_input_size
             found.append(Candidate(name, dialect, scale_of(dialect), dialect_remedy(name), keeps))
