@@ -48,10 +48,14 @@ _DO_NOT = rf"(?:do(?:es)?|did){_NOT}"
 _OTHERS = r"(?:others?|rest|remaining)\b"
 _AN = r"(?:(?:an?|any|the|this|that|such\san?)\s)?"
 _WORD = r"[\w'\"“”()/,-]{1,30}+"
-# What is absent: a few words, and none that turn the sentence into another one.
+# What is absent: a few words, and none that turn the sentence into another one or into a refusal
+# (the images did not arrive, no place is given).
 _THING = (
     rf"(?!(?:{_OTHERS}|(?:more|further|additional|else|second|doubt|need|way|clear|obvious|longer"
-    r"|reason|question|only|just)\b))"
+    r"|reason|question|only|just|sure|possible)\b))"
+    r"(?!(?:(?:the|an?|any|this|that|exact|precise|bounding|input|your)\s){0,3}(?:images?|pictures?"
+    r"|photos?|files?|attachments?|box(?:es)?|coordinates?|locations?|positions?|anything"
+    r"|information|context|details?|answers?)\b)"
     rf"{_WORD}(?:\s(?!{_OTHERS}|(?:clearly|fully|entirely|completely|exactly|precisely|accurately)\b)"
     rf"{_WORD}){{0,11}}?"
 )
@@ -82,52 +86,64 @@ _GENERAL = (
     r"|(?:bounding\s)?box(?:es)?))"
     r"(?:\s(?:exists?|is|are|was|were|be|found|visible|present|detected|here|can)){0,4}+"
     rf"{_PLACE}",
-    r"(?:null|nothing|n/a)",
+    rf"(?:null|n/a|nothing(?:\s(?:found|detected|visible|there)|(?:\s{_IN_IMAGES})?\s"
+    r"(?:matches|fits|corresponds\sto)\s(?:the|that|this|your)\s\w{1,20}+)?)",
+    rf"there(?:'s|\sis|\swas)\snothing(?:\s{_IN_IMAGES})?\sthat\s(?:matches|fits)\s{_AN}\w{{1,20}}+",
+    r"no\s(?:detections?|results?|matches)",
+    rf"(?:(?:the\s)?(?:object|target|item)s?:?\s)?(?:not\s{_SEEN}{_PLACE}|absent)",
     r"(?:the\s(?:target\s|described\s|requested\s)?(?:object|target|item)|it)\s"
     rf"(?:(?:is|was){_NOT}\s(?:{_SEEN}{_PLACE}|in\s{_IMAGES})"
     rf"|{_CANNOT}\sbe\s(?:{_SEEN}|spotted){_PLACE}|(?:does|did){_NOT}\s(?:exist|appear){_PLACE}"
     rf"|(?:is|was)\s(?:absent|missing)(?:\s{_IN_IMAGES})?)",
 )
 _SPECIFIC = (
+    rf"it\s{_DO_NOT}\s(?:look|appear|seem)(?:\slike|\sthat)?\sthere(?:'s|\sis|\sare)\s(?:an?|any)\s"
+    rf"{_THING}",
     rf"there(?:{_BE}\s(?:no|not\s(?:an?|any|the)|neither)|\s(?:is|are|was|were)n't\s(?:an?|any|the)"
     r"|\s(?:appears?|seems?)\sto\sbe\sno"
     rf"|\s{_DO_NOT}\s(?:appear|seem)\sto\sbe\s(?:an?|any|the))\s{_THING}",
-    rf"{_AN}{_THING}(?:\s(?:is|are|was|were){_NOT}\s(?:actually\s)?(?:{_SEEN}{_PLACE}"
+    rf"{_AN}{_THING}(?:(?:\s(?:is|are|was|were){_NOT}|:?\snot)\s(?:actually\s)?(?:{_SEEN}{_PLACE}"
     rf"|(?:in|on|within|part\sof|among)\s{_IMAGES})"
     rf"|\s{_CANNOT}\sbe\s(?:{_SEEN}|spotted){_PLACE}"
     rf"|\s{_DO_NOT}\s(?:exist|(?:appear|show\sup)(?!\sto\b)){_PLACE}"
     rf"|\s{_DO_NOT}\s(?:appear|seem)\sto\s(?:exist|be\s(?:{_SEEN}{_PLACE}|{_IN_IMAGES}))"
-    rf"|\s(?:is|are|was|were)\s(?:absent|missing)(?:\s{_IN_IMAGES})?)",
+    rf"|\s(?:is|are|was|were)\s(?:absent|missing|nowhere(?:\sto\sbe\s{_SEEN})?)"
+    rf"(?:\s{_IN_IMAGES})?)",
+    rf"{_IMAGES}\s(?:is|are)\smissing\s{_AN}{_THING}",
     rf"(?:{_IMAGES}|it)\s(?:{_DO_NOT}\s(?:actually\s|seem\sto\s|appear\sto\s)?{_SHOW}"
     rf"|(?:{_SHOW}s?|has)\s(?:no|neither)|lacks?)\s{_AN}{_THING}",
     rf"no\s(?:(?:sign|trace|evidence|instance|indication)s?\sof\s{_AN}{_THING}{_PLACE}"
     rf"|{_THING}(?:\s(?:is|are|was|were|can\sbe|could\sbe))?\s(?:{_SEEN}{_PLACE}|{_IN_IMAGES}))",
-    rf"(?:none|neither)(?:\sof)?\s(?:them|{_IMAGES})\s(?:{_SHOW}s?|has)\s{_AN}{_THING}",
-    rf"i\s(?:{_CANNOT}|{_DO_NOT}|(?:am|was)\sunable\sto)\s(?:find|see|detect|locate|spot)\s"
-    # Refusals: the images did not arrive, or no exact place is given.
-    r"(?!(?:(?!(?:in|on|of|at|within|from)\b)[\w'-]{1,20}+\s){0,4}?(?:images?|pictures?|photos?|files?|attachments?|box(?:es)?"
-    r"|coordinates?|locations?|positions?|anything|it|exact|precise)\b)"
-    rf"{_AN}{_THING}{_PLACE}",
+    rf"(?:(?:none|neither)(?:\sof)?\s(?:them|{_IMAGES})|no\s(?:image|picture|photo|frame)s?)\s(?:{_SHOW}s?|has)\s{_AN}{_THING}",
+    rf"(?:i|we)(?:\s(?:{_CANNOT}|{_DO_NOT})"
+    r"|(?:\sam|'m|\swas|\swere|\sare|'re)\s(?:unable|not\sable)\sto)\s"
+    rf"(?:find|see|detect|locate|spot)\s{_AN}{_THING}{_PLACE}",
+    rf"(?:i|we)\s(?:can\s)?(?:see|saw|find|found|detect(?:ed)?)\sno\s{_THING}{_PLACE}",
 )
 _TAIL = (
-    r"(?:(?:,|\s[-–—])?\s(?:so|therefore|thus|hence|but|only|instead|as|because|and\s(?:so|thus"
-    r"|therefore))\b.*+)?"
+    r"(?:(?:,|\s[-–—])?\s(?:so|therefore|thus|hence|but\s(?:there|it|i|we)|only|instead|as|because"
+    r"|and\s(?:so|thus|therefore))\b.*+)?"
 )
 # Words that open a sentence, or announce the answer.
 _OPENERS = (
     r"(?:(?:yes|no|but|so|however|therefore|thus|hence|well|wait|actually|sorry|unfortunately"
-    r"|i(?:'m|\sam)\ssorry|it\s(?:appears|seems|looks\slike)(?:\sthat)?"
+    r"|i(?:'m|\sam)\ssorry|(?:my\s)?apologies|i\sapologi[sz]e|it\s(?:appears|seems|looks\slike)(?:\sthat)?"
     rf"|(?:based\son|looking\sat|in|after\s(?:examining|inspecting|reviewing))\s{_IMAGES}"
+    r"|(?:up)?on\s(?:\w{1,12}\s)?(?:inspection|examination|review)"
+    rf"|after\s(?:\w{{1,12}}\s)?(?:inspection|examination|review|analysis)(?:\sof\s{_IMAGES})?"
     r"|the\sanswer\sis|(?:final\s)?answer|bbox(?:_2d)?|box(?:es)?|output|result|target|object"
     r"|location|coordinates|image[ -]?[0-9]{1,2})[*_]{0,2}[,:]?(?:\sbut)?[\s*_]+){0,3}"
 )
 
 # --- Chinese -------------------------------------------------------------------------------------
 
-_ZH_THING = r"(?![^，。]{0,3}(?:其他|其它|别的|另外|更多|问题|疑问|办法|必要|关系))[^，。,]{1,30}+"
+_ZH_THING = (
+    r"(?![^，。]{0,3}(?:其他|其它|别的|另外|更多|问题|疑问|办法|必要|关系))"
+    r"(?![^，。]{0,3}(?:(?:图像|图片|照片|画面)(?![中里上内])|加载|上传|提供|打开))[^，。,]{1,30}+"
+)
 _ZH_IMAGE = (
     r"(?:在)?(?:(?:这|该|本|所给|给定|任何|任意|所有|两|第?[一二三四五六七八九十0-9]{1,2})"
-    r"(?:张|幅|个)?的?)?(?:图像|图片|照片|画面|图|视频)[0-9]{0,2}(?:之?中|里面?|上|内)?"
+    r"(?:张|幅|个)?的?)?(?:图像|图片|照片|画面|图(?![片像])|视频)[0-9]{0,2}(?:之?中|里面?|上|内)?[都均也并]?"
 )
 _ZH_ABSENT = (
     r"(?:并?(?:没有|不存在|未|没|看不到|找不到|不包含|无)"
@@ -136,10 +152,13 @@ _ZH_ABSENT = (
 _ZH_GENERAL = (
     rf"(?:{_ZH_IMAGE}，?)?{_ZH_ABSENT}(?:这样的|符合[^，。]{{0,16}}的|匹配的|对应的|相关的|该)?"
     r"(?:目标|物体|对象|物品|区域|结果|边界框)?(?:存在)?",
+    rf"(?:该|这个|此)?(?:目标|物体|对象)(?:并?不存在|(?:并?不在|没有出现在|未出现在){_ZH_IMAGE})",
 )
 _ZH_SPECIFIC = (
     rf"{_ZH_IMAGE}，?{_ZH_ABSENT}{_ZH_THING}",
-    rf"(?:没有|未能?|没|找不到|看不到)(?:找到|看到|发现|检测到)?{_ZH_THING}",
+    rf"(?:我们?)?(?:{_ZH_IMAGE})?(?:没有|未能?|没能?|无法|找不到|看不到)(?:{_ZH_IMAGE})?"
+    rf"(?:找到|看到|发现|检测到)?{_ZH_THING}",
+    r"[^，。,]{1,30}?并?不存在",
     rf"[^，。,]{{1,30}}?(?:并?不在|没有出现在|未出现在|不存在于){_ZH_IMAGE}",
     rf"{_ZH_IMAGE}[^，。,]{{1,30}}?(?:不存在|没有出现|未出现)",
 )
@@ -148,7 +167,7 @@ _ZH_SPECIFIC = (
 def _one_of(sentences: tuple[str, ...], chinese: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(
         rf"(?i)(?:{_OPENERS}(?:{'|'.join(sentences)}){_TAIL}"
-        rf"|(?:(?:抱歉|对不起|不|答案|答案是)[，,:：]?\s*)?(?:{'|'.join(chinese)})(?:，.*+)?)"
+        rf"|(?:(?:(?:很|非常)?抱歉|对不起|不好意思|不|答案|答案是)[，,:：]?\s*)?(?:{'|'.join(chinese)})(?:，.*+)?)"
     )
 
 
@@ -156,14 +175,14 @@ _KINDS = ((True, _one_of(_GENERAL, _ZH_GENERAL)), (False, _one_of(_SPECIFIC, _ZH
 
 # --- sentences -----------------------------------------------------------------------------------
 
-_MAY_BE_NONE = re.compile(r"(?i)n(?:o|eithe|ul|/a|'t|’t)|lack|absent|missing|unable|[没不未无找看]")
+_MAY_BE_NONE = re.compile(r"(?i)n(?:o|eithe|ul|/a|'t|’t)|unable|lack|absent|missing|[没不未无找看]")
 # A sentence ends with its mark, a line, a tag, a fence, the bracket that closes a box, or the comma
 # before the next image of a listing ("Image 1: none, Image 2: …").
 _END = re.compile(
     r"[.!?](?=[\s\"'*_`<)\]]|\Z)|[。！？；;\n<>`]|(?<=[0-9\"'\])}])\s?[\])}]"
     r"|(?:[,，]|\sand)(?=\s?(?:and\s)?(?i:image|picture|photo|frame|img)[\s-]?[0-9]{1,2}:)|\Z"
 )
-_TRIMMED = " \t\r*_()"
+_TRIMMED = " \t\r*_()\"'“”"
 _LABEL_TEXT = re.compile(rf"[\"']{LABEL_TEXT}")
 _STRAIGHT = str.maketrans("’‘", "''")
 
