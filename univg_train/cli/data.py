@@ -25,8 +25,7 @@ forms:
 {forms}
 
 example:
-  univg-train data stage2_rl.json --form univg_r1_stage2 --images /data \\
-      --check-leaks mig_bench lisa_val
+  univg-train data stage2_rl.json --images /data --check-leaks mig_bench lisa_val
 
 Exit status: 0 if all is well, 3 if there are bad rows or leaks, 2 if the file cannot be read.
 """
@@ -47,7 +46,9 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="FILE", help="the file; a benchmark's name with samples")
-    parser.add_argument("--form", required=True, choices=tuple(FORMS), help="see below")
+    parser.add_argument(
+        "--form", choices=tuple(FORMS), help="see below (default: recognised by the first row)"
+    )
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="folder of images (default: the file's folder)"
     )
@@ -96,8 +97,17 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the file; returns the exit status."""
-    from univg_train.data import check_training_data, index_benchmarks, make_rendering
+    from univg_train.data import (
+        FORMS,
+        check_training_data,
+        index_benchmarks,
+        make_rendering,
+        recognise_form,
+    )
 
+    form, recognised_by = args.form, None
+    if form is None:
+        form, recognised_by = recognise_form(args.file, root=args.root)
     how = make_rendering(
         args.dialect,
         style=args.style,
@@ -109,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     if args.check_leaks:
         leaks = index_benchmarks(args.check_leaks, kinds=args.leak_kinds, root=args.root)
     report = check_training_data(
-        args.form,
+        form,
         args.file,
         how,
         images=args.images,
@@ -121,10 +131,13 @@ def run(args: argparse.Namespace) -> int:
     )
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr)  # the count of rows
+    if args.form and not report.n:
+        _warn_of_form(args, report)
     if args.json:
         settings = {
             "file": args.file,
-            "form": args.form,
+            "form": form,
+            "recognised_by": recognised_by,
             "dialect": how.dialect.name,
             "style": how.style,
             "purpose": how.purpose,
@@ -132,10 +145,24 @@ def run(args: argparse.Namespace) -> int:
         }
         print(json.dumps(settings | report.to_dict(), ensure_ascii=False, indent=2))
     else:
+        by = f" (recognised by {recognised_by})" if recognised_by else ""
+        print(f"form {form}: {FORMS[form]}{by}")
         print(_text(args, report))
     if not (report.n or report.n_bad or report.n_leaking):
         raise UserError(f"{args.file}: nothing in it serves the purpose {args.purpose!r}")
     return EXIT_FOUND if report.n_bad or report.n_leaking else 0
+
+
+def _warn_of_form(args: argparse.Namespace, report: DataReport) -> None:
+    """Where nothing can be used: whether the file has another form than was said."""
+    from univg_train.data import recognise_form
+
+    try:
+        form, by = recognise_form(args.file, root=args.root)
+    except UserError:
+        return  # the report says what is wrong
+    if form != args.form:
+        report.warnings.append(f"the file is recognised as the form {form}, by {by}")
 
 
 def _progress(n_read: int) -> None:

@@ -8,7 +8,7 @@ from univg_train.data.dataset import (
     check_training_data,
     open_training_data,
 )
-from univg_train.data.forms import FORMS, open_form
+from univg_train.data.forms import FORMS, open_form, recognise_form
 from univg_train.data.leaks import (
     DEFAULT_LEAK_KINDS,
     LEAK_KINDS,
@@ -43,5 +43,6 @@ __all__ = [
     "make_rendering",
     "open_form",
     "open_training_data",
+    "recognise_form",
     "render",
 ]

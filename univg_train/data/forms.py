@@ -33,7 +33,7 @@ from univg_train.data.conversations import (
     sound_text,
 )
 from univg_train.data.images import MeasuredImages
-from univg_train.data.ms_swift import place_objects
+from univg_train.data.ms_swift import BOX_MARK, place_objects
 from univg_train.data.rows import (
     IMAGE_MARK,
     RowError,
@@ -44,7 +44,7 @@ from univg_train.data.rows import (
 )
 from univg_train.data.stream import iter_elements
 
-__all__ = ["FORMS", "Entry", "OpenFile", "open_form"]
+__all__ = ["FORMS", "Entry", "OpenFile", "open_form", "recognise_form"]
 
 FORMS: Mapping[str, str] = {
     "mgrounding": "MGrounding-630k: ShareGPT, boxes on 0-1000",
@@ -82,6 +82,50 @@ class OpenFile(Protocol):
 
     def read_again(self, number: int, start: int, length: int) -> list[TrainingRow]:
         """One row by its place."""
+
+
+def recognise_form(
+    file: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None
+) -> tuple[str, str]:
+    """The form of a file, by its name and its first row, and what it was recognised by.
+
+    Args:
+        file: the file, or the name of a prepared benchmark.
+        root: the data root.
+
+    Raises:
+        UserError: the file cannot be read, or its first row fits no form.
+    """
+    path = Path(file).expanduser()
+    if not path.exists() and (benchmark_dir(str(file), root) / SAMPLES_FILE).is_file():
+        return "samples", "the name of a prepared benchmark"
+    if path.name == "cotsft.json" and (path.parent / "manifest.json").is_file():
+        return "cot", "its name and the manifest beside it"
+    raw = next((element.raw for element in iter_elements(path)), b"")
+    try:
+        value = parse_json(raw.decode("utf-8"))
+    except ValueError:
+        value = raw[:200].decode("utf-8", "replace")
+    if isinstance(value, Mapping):
+        turns = value.get("conversations", value.get("messages"))
+        said = str(turns)
+        if isinstance(turns, list):
+            if "objects" in value or BOX_MARK in said:
+                return "ms_swift", f"objects or {BOX_MARK} beside a conversation"
+            if "image" in value:
+                return "vlm_r1", "the field 'image' beside a conversation"
+            if any(box is not None for _, _, box, _, _ in get_dialect("qwen2_vl").scan(said)):
+                if "<think>" in said:
+                    return "univg_r1_stage1", "a conversation with <think> and (x1,y1),(x2,y2)"
+                return "mgrounding", "a conversation with (x1,y1),(x2,y2)"
+        if {"question", "answer"} <= set(value):
+            return "univg_r1_stage2", "the fields 'question' and 'answer'"
+        if "instruction" in value or set(value) == {"space"}:
+            return "custom", "the field 'instruction' or a first line with 'space'"
+    raise UserError(
+        f"{path}: its first row is {describe(value)}, which fits no form by its fields; state the "
+        f"form, one of: {', '.join(FORMS)}"
+    )
 
 
 def open_form(
