@@ -9,6 +9,7 @@ import math
 import pickle
 import re
 from collections.abc import Callable
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from hypothesis import strategies as st
 
 from univg_eval.answers import read_answer
 from univg_eval.cli import main
-from univg_eval.cli.dialects import markdown_tables
+from univg_eval.cli.dialects import markdown_tables, model_type_tables
 from univg_eval.dialects import (
+    MODEL_TYPES,
     UNKNOWN_SCALES,
+    WITHOUT_BOXES,
     Dialect,
     declared_settings,
     dialect_for_config,
@@ -545,6 +548,62 @@ def test_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     assert "scale low" in printed("smoldocling")
     assert "no coordinate scale is known" in printed("gemma3")
     assert "'klingon'" in printed("klingon", status=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "box"),
+    [
+        # Quarters of 1280 x 960; of the resized input, 1288 x 952 and 1270 x 952.
+        ("qwen3_vl", '{"bbox_2d": [250, 500, 500, 750], "label": "red cup"}', (320, 480, 640, 720)),
+        ("qwen2_5_vl", '{"bbox_2d": [322, 476, 644, 714], "label": "red cup"}',
+         (320, 480, 640, 720)),
+        ("claude", '{"bbox": [318, 476, 635, 714]}', (318 * 1280 / 1270, 480, 640, 720)),
+        ("pixels", "[320, 480, 640, 720]", (320, 480, 640, 720)),
+        ("locate_anything", "<ref>red cup</ref><box><250><500><500><750></box>",
+         (320, 480, 640, 720)),
+        # Centres of the cells in row 16, column 8 and row 23, column 15 of 32.
+        ("kosmos2", "<phrase>red cup</phrase><object><patch_index_0520><patch_index_0751></object>",
+         (340, 495, 620, 705)),
+    ],
+)  # fmt: skip
+def test_an_example_answer_and_what_it_means(
+    name: str, answer: str, box: tuple[float, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = get_dialect(name).example()
+    assert example is not None and example.answer == answer
+    assert example.box == pytest.approx(box)
+    assert main(["dialects", name]) == 0
+    said = capsys.readouterr().out
+    assert answer in said and "in an image of 1280 x 960" in said and "read" in said
+
+
+def test_a_family_that_points_has_no_example() -> None:
+    assert get_dialect("molmo").example() is None
+    assert get_dialect("molmo").to_dict()["example"] is None
+
+
+def test_every_source_has_the_date_of_its_reading() -> None:
+    for name in list_dialects():
+        date.fromisoformat(get_dialect(name).to_dict()["sources_read"])
+
+
+def test_every_image_text_type_of_transformers_has_a_dialect_or_a_reason(
+    repo_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    auto = pytest.importorskip("transformers.models.auto.modeling_auto")
+    types = auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    assert main(["dialects", "--model-types", "--json"]) == 0
+    rows = {row["model_type"]: row for row in json.loads(capsys.readouterr().out)}
+    assert set(types) <= rows.keys()
+    assert not WITHOUT_BOXES.keys() & MODEL_TYPES.keys()
+    for name, row in rows.items():
+        if row["dialect"]:
+            assert dialect_for_model(name) == row["dialect"]
+        else:
+            with pytest.raises(UserError, match=re.escape(row["why"].split(";")[0])):
+                dialect_for_model(name)
+    page = (repo_root / "docs" / "model_types.md").read_text(encoding="utf-8")
+    assert page.split("--markdown` -->\n")[1].split("<!-- end -->")[0] == model_type_tables()
 
 
 def test_the_page_holds_the_generated_table_and_the_resize_rule(repo_root: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from univg_eval.dialects import Dialect, UnknownScale
@@ -34,10 +34,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="one dialect, in full")
+    parser.add_argument(
+        "--model-types",
+        action="store_true",
+        help="list transformers' model types: their dialect, or why there is none",
+    )
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print JSON")
     output.add_argument(
-        "--markdown", action="store_true", help="print the table of docs/dialects.md"
+        "--markdown",
+        action="store_true",
+        help="print the tables of docs/dialects.md, or with --model-types that of "
+        "docs/model_types.md",
     )
     parser.set_defaults(run=run)
 
@@ -46,6 +54,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the table, or one dialect."""
     from univg_eval.dialects import API_MODELS, UNKNOWN_SCALES, get_dialect, list_dialects
 
+    if args.model_types:
+        _print_model_types(args)
+        return 0
     if args.name in UNKNOWN_SCALES:
         entry = UNKNOWN_SCALES[args.name]
         print(json.dumps(_unknown(entry), indent=1) if args.json else entry.explain())
@@ -67,6 +78,56 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_table(dialects)
     return 0
+
+
+def _print_model_types(args: argparse.Namespace) -> None:
+    rows = model_types()
+    if args.json:
+        print(json.dumps([row._asdict() for row in rows], indent=1))
+        return
+    if args.markdown:
+        print(model_type_tables(), end="")
+        return
+    for row in rows:
+        print(f"{row.model_type:<24}  {row.dialect or f'none: {row.why}'}")
+
+
+def model_type_tables() -> str:
+    """The generated part of ``docs/model_types.md``: types by dialect, and by the reason."""
+    known: dict[str, list[str]] = {}
+    without: dict[str, list[str]] = {}
+    for row in model_types():
+        group = (
+            known.setdefault(f"`{row.dialect}`", [])
+            if row.dialect
+            else without.setdefault(row.why, [])
+        )
+        group.append(f"`{row.model_type}`")
+    lines = ["| dialect | model types |", "|---|---|"]
+    lines += [f"| {name} | {', '.join(types)} |" for name, types in sorted(known.items())]
+    lines += ["", "| no dialect, since | model types |", "|---|---|"]
+    lines += [f"| {why} | {', '.join(types)} |" for why, types in without.items()]
+    return "\n".join(lines) + "\n"
+
+
+class ModelType(NamedTuple):
+    """A ``model_type`` of transformers, with its dialect or why it has none."""
+
+    model_type: str
+    dialect: str | None
+    why: str
+
+
+def model_types() -> list[ModelType]:
+    """All known model types, in alphabetical order."""
+    from univg_eval.dialects import MODEL_TYPES, UNKNOWN_SCALES, WITHOUT_BOXES
+
+    rows = [ModelType(model_type, None, why) for model_type, why in WITHOUT_BOXES.items()]
+    for model_type, name in MODEL_TYPES.items():
+        entry = UNKNOWN_SCALES.get(name)
+        why = f"{entry.reason}; nearest: {', '.join(entry.nearest)}" if entry else ""
+        rows.append(ModelType(model_type, None if entry else name, why))
+    return sorted(rows)
 
 
 def _unknown(entry: UnknownScale) -> dict[str, object]:
@@ -123,11 +184,31 @@ def _describe(dialect: Dialect) -> str:
         ("resize rule", dialect.resize_rule or "boxes do not depend on a resize"),
         ("sizes", _sizes_needed(dialect)),
         *_tokens(dialect),
+        *_example(dialect),
         ("prompt", dialect.prompt_suffix or "(nothing is added)"),
+        ("official", repr(dialect.official_prompt) if dialect.official_prompt else "(none known)"),
         *(("note", note) for note in dialect.notes),
         *(("source", source) for source in dialect.sources),
+        ("read", dialect.sources_read),
     ]
     return "\n".join([dialect.name, *(f"  {name:<11}  {text}" for name, text in rows)])
+
+
+def _example(dialect: Dialect) -> list[tuple[str, str]]:
+    example = dialect.example()
+    if example is None:
+        return []
+    width, height = example.image_wh
+    seen = (
+        ""
+        if example.input_wh == example.image_wh
+        else "{} x {} to the model, ".format(*example.input_wh)
+    )
+    box = ", ".join(f"{value:.1f}" for value in example.box)
+    return [
+        ("example", example.answer),
+        ("means", f"in an image of {width} x {height} pixels ({seen}a red cup): {box}"),
+    ]
 
 
 def _tokens(dialect: Dialect) -> list[tuple[str, str]]:

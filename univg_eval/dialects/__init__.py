@@ -5,6 +5,7 @@ A dialect is chosen by name or from a model's config, never from a response.
 
 from univg_eval.dialects._base import Confidence, Dialect
 from univg_eval.dialects._models import (
+    MODEL_TYPES,
     PixelLimits,
     declared_settings,
     dialect_for_config,
@@ -15,10 +16,13 @@ from univg_eval.dialects._registry import get_dialect, list_dialects
 from univg_eval.dialects._resize import smart_resize_wh
 from univg_eval.dialects.api_models import API_MODELS, ApiModel, find_api_model, no_contract
 from univg_eval.dialects.unknown import UNKNOWN_SCALES, UnknownScale
+from univg_eval.dialects.without_boxes import WITHOUT_BOXES
 
 __all__ = [
     "API_MODELS",
+    "MODEL_TYPES",
     "UNKNOWN_SCALES",
+    "WITHOUT_BOXES",
     "ApiModel",
     "Confidence",
     "Dialect",

@@ -13,7 +13,7 @@ from univg_eval.dialects._grammar import Found, Grammar
 from univg_eval.dialects._spaces import FittedPixels, ImagePixels, InputPixels, Points, Size, Space
 from univg_eval.errors import UserError
 
-__all__ = ["Confidence", "Dialect", "Level"]
+__all__ = ["Confidence", "Dialect", "Example", "Level"]
 
 Level = Literal["high", "medium", "low", "none"]
 
@@ -24,6 +24,27 @@ class Confidence(NamedTuple):
     form: Level
     order: Level
     scale: Level
+
+
+class Example(NamedTuple):
+    """An answer of a family about an image, and what it means there.
+
+    Attributes:
+        image_wh: (width, height) of the image in pixels.
+        input_wh: the same as the model sees it.
+        answer: the family's own way of writing one box.
+        box: what it reads as, xyxy in pixels of the image.
+    """
+
+    image_wh: Size
+    input_wh: Size
+    answer: str
+    box: Box
+
+
+_EXAMPLE_WH = (1280, 960)
+_EXAMPLE_BOX = (0.25, 0.5, 0.5, 0.75)
+_EXAMPLE_LABEL = "red cup"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +70,7 @@ class Dialect:
         needs_special_tokens: the tokenizer takes the box for special tokens, so nothing of it is
             left in a text that was decoded without them.
         sources: public sources of the facts.
+        sources_read: date on which they were last read.
         notes: traps, and what is not certain.
     """
 
@@ -65,6 +87,7 @@ class Dialect:
     official_prompt: str = ""
     needs_special_tokens: bool = False
     sources: tuple[str, ...] = ()
+    sources_read: str = "2026-11-22"
     notes: tuple[str, ...] = ()
 
     @property
@@ -193,8 +216,21 @@ class Dialect:
             html_label=html.escape(label),
         )
 
+    def example(self) -> Example | None:
+        """A red cup's box in a picture of 1280 x 960 pixels; None for a family without boxes."""
+        if not self.gives_boxes:
+            return None
+        wh = _EXAMPLE_WH
+        answer = self.encode(_EXAMPLE_BOX, image_wh=wh, label=_EXAMPLE_LABEL)
+        raw = next(raw for _, _, raw, *_ in self.scan(answer) if raw is not None)
+        x1, y1, x2, y2 = self.decode(raw, wh)
+        return Example(
+            wh, self.input_size(wh), answer, (x1 * wh[0], y1 * wh[1], x2 * wh[0], y2 * wh[1])
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the grammar, as plain JSON values."""
+        example = self.example()
         limits = self.pixel_limits
         return {
             "name": self.name,
@@ -213,6 +249,8 @@ class Dialect:
             "max_pixels": limits[1] if limits else None,
             "prompt_suffix": self.prompt_suffix,
             "official_prompt": self.official_prompt,
+            "example": None if example is None else example._asdict(),
             "sources": list(self.sources),
+            "sources_read": self.sources_read,
             "notes": list(self.notes),
         }

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from univg_eval.dialects._registry import DIALECTS, get_dialect
 from univg_eval.dialects.unknown import UNKNOWN_SCALES
+from univg_eval.dialects.without_boxes import WITHOUT_BOXES
 from univg_eval.errors import UserError
 
 __all__ = [
@@ -108,8 +109,9 @@ def dialect_for_config(
 def _named(model_type: str, where: str) -> str:
     name = MODEL_TYPES.get(model_type)
     if name is None:
+        why = f" ({WITHOUT_BOXES[model_type]})" if model_type in WITHOUT_BOXES else ""
         raise UserError(
-            f"{where} belongs to no known dialect; {_REMEDY} to one of: {', '.join(DIALECTS)}"
+            f"{where} belongs to no known dialect{why}; {_REMEDY} to one of: {', '.join(DIALECTS)}"
         )
     if name in UNKNOWN_SCALES:
         raise UserError(f"{UNKNOWN_SCALES[name].explain()}: {_REMEDY}")

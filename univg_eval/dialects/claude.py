@@ -25,6 +25,7 @@ _STANDARD = Dialect(
         "platform.claude.com, page on vision coordinates, read 2026-11-29",
         "roboflow/vlm-exam src/vlm_exam/providers/anthropic.py (0d6794c)",
     ),
+    sources_read="2026-11-29",
     notes=(
         "form and order are what the prompt asks for: medium confidence that it is kept",
         "the service shrinks an image that exceeds its tier and never enlarges one; pixels of the "

@@ -29,6 +29,7 @@ _GEMINI = Dialect(
         "supervision 0.31.2 supervision/detection/vlm.py",
         "roboflow/vlm-exam src/vlm_exam/configs/models.yaml (07d4445): 2.5 to 3.8",
     ),
+    sources_read="2026-11-29",
     notes=(
         "y comes first",
         "under a prompt that dictates another form, choose the plain dialect of that form",
@@ -49,6 +50,7 @@ DIALECTS = (
             "ai.google.dev/gemma/docs/capabilities/vision",
             "several independent public users of Gemma 4",
         ),
+        sources_read="2026-11-29",
         notes=(
             "medium confidence: no first-party page with the exact order was found",
             "y comes first",

@@ -24,6 +24,7 @@ DIALECTS = (
             keys=("bbox_2d", "box_2d", "bbox", "box", "bounding_box"),
         ),
         sources=("zai-org/GLM-V README.md", "zai-org/GLM-V glmv_reward/tests"),
+        sources_read="2026-11-29",
         notes=(
             "the thinking may hold other boxes",
             "box_2d is x first here, unlike Gemini's",

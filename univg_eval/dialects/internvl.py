@@ -27,6 +27,7 @@ DIALECTS = (
             "OpenGVLab/InternVL internvl_chat/eval/refcoco/evaluate_grounding.py",
             "OpenGVLab/InternVL issues 285 and 844",
         ),
+        sources_read="2026-11-30",
         notes=(
             "training boxes were cut with int(x / width * 1000)",
             "V1.2 data had decimals on 0-1: not this dialect",

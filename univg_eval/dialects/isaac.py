@@ -74,6 +74,7 @@ DIALECTS = (
         prompt_suffix="<hint>BOX</hint>",
         grammar=_Tags(_EMPTY.token, _EMPTY.number, _EMPTY.arity, _EMPTY.keys, _EMPTY.gap),
         sources=("perceptron 0.4.0 pointing/parser.py, pointing/geometry.py and client.py",),
+        sources_read="2026-11-29",
         notes=(
             "asset_idx counts images from 0; t is a time in seconds and names no image",
             "the vendor's reader sorts the corners; here corners in the wrong order are invalid, "

@@ -18,6 +18,7 @@ DIALECTS = (
         ),
         grammar=grammar(four_in("[", "]"), keys=("bbox",)),
         sources=("Liquid4All/cookbook examples/satellite-vlm",),
+        sources_read="2026-11-29",
         notes=("the prompt is the vendor's, with the range named",),
     ),
 )

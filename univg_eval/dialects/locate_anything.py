@@ -30,6 +30,7 @@ DIALECTS = (
             "NVlabs/Eagle Embodied/locateanything_worker.py",
             "arXiv 2605.27365",
         ),
+        sources_read="2026-11-29",
         notes=(
             "<box><x><y></box> is a point and no box",
             "images are named <image-1>, <image-2>",

@@ -20,6 +20,7 @@ _MIMO_VL = replace(
         "XiaomiMiMo/MiMo-VL examples/grounding.ipynb",
         "ms-swift swift/template/templates/mimo.py",
     ),
+    sources_read="2026-11-29",
     notes=("the input size depends on the pixel limits of the run; record it where possible",),
 )
 
@@ -38,6 +39,7 @@ DIALECTS = (
             "ms-swift swift/template/templates/mimo.py",
             "roboflow/vlm-exam src/vlm_exam/configs/models.yaml (07d4445)",
         ),
+        sources_read="2026-11-29",
         notes=(
             "low confidence in the scale: ms-swift says pixels of the resized input, a probe of "
             "V2.6 with 50 images preferred 0-1000; try norm1000 too",

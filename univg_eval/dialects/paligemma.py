@@ -21,6 +21,7 @@ DIALECTS = (
             "google-research/big_vision big_vision/configs/proj/paligemma/README.md",
             "google-research/big_vision big_vision/pp/proj/paligemma/segmentation.py",
         ),
+        sources_read="2026-11-30",
         notes=(
             "y comes first",
             "big_vision writes round(v * 1023); many demos divide by 1024",

@@ -92,6 +92,7 @@ QWEN2_5_VL = Dialect(
         "qwen_vl_utils 0.0.14 vision_process.py",
         "roboflow/supervision supervision/detection/vlm.py",
     ),
+    sources_read="2026-11-30",
     notes=(
         "the same JSON as Qwen3-VL on another scale",
         "the input size depends on the pixel limits of the run; record it where possible",
@@ -120,6 +121,7 @@ QWEN3_VL = Dialect(
         "QwenLM/Qwen3-VL evaluation/ODinW-13/run_odinw.py",
         "ms-swift docs/source_en/BestPractices/Qwen3-VL-Best-Practice.md",
     ),
+    sources_read="2026-11-30",
     notes=(
         "the same JSON as Qwen2.5-VL on another scale",
         "the thinking may hold pixels while the answer is on 0-1000",
@@ -138,6 +140,7 @@ QWEN3_5 = replace(
         "QwenLM/Qwen3.8-Flash-Next issue 4",
         "ms-swift 4.6.0 (qwen4_exp has the template of qwen3_5)",
     ),
+    sources_read="2026-11-29",
     notes=(
         "form and order are taken over from Qwen3-VL: medium confidence",
         "values above 1000 are reported now and then: read as reaching outside the image",

@@ -35,6 +35,7 @@ DIALECTS = (
             "IDEA-Research/Rex-Omni rex_omni/parser.py, tasks.py and wrapper.py",
             "arXiv 2510.12798",
         ),
+        sources_read="2026-11-29",
         notes=("bins run from 0 to 999 and are divided by 999",),
     ),
 )

@@ -22,6 +22,7 @@ DIALECTS = (
             "om-ai-lab/VLM-R1 src/eval/test_rec_r1.py and qwen_module.py",
             "om-ai-lab/VLM-R1 issue 198",
         ),
+        sources_read="2026-11-29",
         notes=(
             "the input size is image_grid_thw * 14, as the processor made it",
             "medium confidence in the scale: the released checkpoints (February and March 2025) "
