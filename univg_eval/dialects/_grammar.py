@@ -91,9 +91,10 @@ _SINGLE_QUOTED = r"'(?:[^'\\\n]++|\\.)*+'?+"
 # Groups of the token pattern.
 _LINE, _PASSED, _BOX, _QUOTED, _FENCE, _IMAGE, _CORNER, _KEY, _NULL, _OPEN, _CLOSE = range(1, 12)
 
-# Spans that look like boxes and are none: four-cornered regions, points, 3D boxes, texts.
+# Spans that look like boxes and are none: four-cornered regions, points, 3D boxes, phrases, texts.
 _SKIPPED_TAGS = (
     r"<(?:(?:\|quad_start\|>|quad>|points?\b|3dbbox>)[^<]*+"
+    r"|(?:\|object_ref_start\||\|ref\||ref|phrase)>[^<]{0,300}+(?=</|<\|)"
     r"|(?i:tool_call)>[^<]*+(?:<(?!/?(?i:tool_call)>)[^<]*+)*+)"
 )
 LABEL_TEXT = rf"(?:{_LABEL_KEYS})[\"']\s*+:\s*+(?:{_DOUBLE_QUOTED}|{_SINGLE_QUOTED})"

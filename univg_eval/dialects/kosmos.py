@@ -23,7 +23,7 @@ DIALECTS = (
             "<phrase>{label}</phrase><object><patch_index_{:04d}><patch_index_{:04d}></object>"
         ),
         prompt_suffix="<grounding>",
-        grammar=grammar(rf"{_CELL}\s*+{_CELL}", arity=2, number=r"[0-9]+"),
+        grammar=grammar(rf"(?:{_CELL}\s*+){{2,}}+", arity=2, number=r"[0-9]+"),
         sources=("transformers models/kosmos2/processing_kosmos2.py",),
         notes=(
             "cell centres; cell edges for a box of one row, one column or one cell",
