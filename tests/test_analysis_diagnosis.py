@@ -378,7 +378,7 @@ FINDINGS = [
     ("I cannot see any image. Please provide it.", "norm1000", "image_talk", None, "lmms-eval.log"),
     ("No image was provided.", "norm1000", "no_box", "missing_image", "Let the images arrive"),
     ("抱歉，我无法查看您上传的图片。", "norm1000", "no_box", "missing_image", "images"),
-    ("图片中没有杯子。", "norm1000", "no_box", "words", "another --prompt"),
+    ("杯子在桌子的左边。", "norm1000", "no_box", "words", "another --prompt"),
     ("It is on the table, left of the cup.", "norm1000", "no_box", "words", "another --prompt"),
     ("It is (120, 340).", "norm1000", "no_box", "point", "A model that only points"),
     ("About 3 of them.", "norm1000", "no_box", "other", "--dialect"),

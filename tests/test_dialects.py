@@ -124,8 +124,8 @@ STANDARD, HIGH = {"edge": 1568, "tokens": 1568}, {"edge": 2576, "tokens": 4784}
         ((3840, 2160), HIGH, (2576, 1449)),
         ((1920, 1080), HIGH, (1920, 1080)),
         ((1092, 1092), STANDARD, (1092, 1092)),
-        # 1270 / (4 / 3) is 952.5: to even, as the vendor's code has it (a table says 1269 x 952).
-        ((2000, 1500), STANDARD, (1270, 952)),
+        # 1270 / (4 / 3) is 952.5, which would be 953 and one row of squares too many.
+        ((2000, 1500), STANDARD, (1269, 952)),
         ((1, 1), STANDARD, (1, 1)),
         ((20000, 1), STANDARD, (1568, 1)),
         ((1, 20000), HIGH, (1, 2576)),
@@ -553,11 +553,12 @@ def test_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("name", "answer", "box"),
     [
-        # Quarters of 1280 x 960; of the resized input, 1288 x 952 and 1270 x 952.
+        # Quarters of 1280 x 960; of the resized input, 1288 x 952 and 1269 x 952.
         ("qwen3_vl", '{"bbox_2d": [250, 500, 500, 750], "label": "red cup"}', (320, 480, 640, 720)),
         ("qwen2_5_vl", '{"bbox_2d": [322, 476, 644, 714], "label": "red cup"}',
          (320, 480, 640, 720)),
-        ("claude", '{"bbox": [318, 476, 635, 714]}', (318 * 1280 / 1270, 480, 640, 720)),
+        ("claude", '{"bbox": [317, 476, 635, 714]}',
+         (317 * 1280 / 1269, 480, 635 * 1280 / 1269, 720)),
         ("pixels", "[320, 480, 640, 720]", (320, 480, 640, 720)),
         ("locate_anything", "<ref>red cup</ref><box><250><500><500><750></box>",
          (320, 480, 640, 720)),

@@ -74,6 +74,9 @@ def test_a_box_in_pixels_needs_the_image_size() -> None:
         build_prompt(sample, get_dialect("pixels"), "direct")
 
 
+ONE: dict[str, Any] = {"images": ("a.png",), "widths": (640,), "heights": (480,), "targets": ()}
+
+
 def test_a_contract_in_pixels_states_the_sizes() -> None:
     sample = make_sample(instruction="Find it.")
     assert build_prompt(sample, get_dialect("pixels"), "direct") == (
@@ -86,13 +89,16 @@ def test_a_contract_in_pixels_states_the_sizes() -> None:
     assert build_prompt(alone, get_dialect("pixels"), "think").startswith(
         "Find it. The image is 640 pixels wide and 480 pixels high. First output the thinking"
     )
+    # Of the image as Claude's service shows it, from what the backend sends.
+    big = make_sample(instruction="Find it.", **(ONE | {"widths": (1920,), "heights": (1080,)}))
+    prompt = build_prompt(big, get_dialect("claude"), "direct")
+    assert prompt.startswith("Find it. The image is 1456 pixels wide and 819 pixels high. Answer")
+    prompt = build_prompt(big, get_dialect("claude"), "direct", input_sizes=[(960, 540)])
+    assert "960 pixels wide and 540 pixels high" in prompt
     # Families that were trained on the pixels of their own input are asked as they were trained.
     assert "wide" not in build_prompt(alone, get_dialect("qwen2_5_vl"), "direct")
     with pytest.raises(UserError, match=r"'pixels' is in pixels.*prepare the benchmark"):
         build_prompt(make_sample(widths=(), heights=()), get_dialect("pixels"), "direct")
-
-
-ONE = {"images": ("a.png",), "widths": (640,), "heights": (480,), "targets": ()}
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def build_prompt(
         input_wh=input_sizes[box_image] if input_sizes else None,
     )
     if dialect.follows_stated_size:
-        question = f"{question.rstrip()} {_sizes_in_words(sample, dialect)}"
+        question = f"{question.rstrip()} {_sizes_in_words(sample, dialect, input_sizes)}"
     if style == "think":
         return question + THINK_SUFFIX
     suffix = dialect.prompt_suffix.strip()
@@ -180,18 +180,23 @@ _SIZE = "Image {n} is {width} pixels wide and {height} pixels high."
 _ONLY_SIZE = "The image is {width} pixels wide and {height} pixels high."
 
 
-def _sizes_in_words(sample: GroundingSample, dialect: Dialect) -> str:
+def _sizes_in_words(
+    sample: GroundingSample, dialect: Dialect, input_sizes: Sequence[tuple[int, int]] | None
+) -> str:
     sizes = sample.image_sizes
+    if sizes is not None:
+        sizes = [dialect.input_size(size) for size in sizes]
+    if dialect.needs_input_size and input_sizes:
+        sizes = list(input_sizes)
     if sizes is None:
         raise UserError(
             f"sample {sample.id!r}: dialect {dialect.name!r} is in pixels, and a prompt has to say "
             "how large each image is, which is not known: prepare the benchmark with its images"
         )
     template = _ONLY_SIZE if len(sizes) == 1 else _SIZE
-    shown = (dialect.input_size(size) for size in sizes)
     return " ".join(
         template.format(n=n, width=width, height=height)
-        for n, (width, height) in enumerate(shown, 1)
+        for n, (width, height) in enumerate(sizes, 1)
     )
 
 

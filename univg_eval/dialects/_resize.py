@@ -68,15 +68,15 @@ def fitted_wh(image_wh: tuple[int, int], *, edge: int, tokens: int) -> tuple[int
 
     Returns:
         (width, height) in pixels. Of an image that does not fit, the long side is the largest
-        that does (found by bisection), the short one follows from the aspect ratio, rounded half
-        to even, and is at least 1.
+        that does (found by bisection), the short one follows from the aspect ratio, half of a
+        pixel rounded up, and is at least 1.
 
     Raises:
         UserError: a side below 1.
 
-    Source: the reference code of the vendor's page on vision coordinates (platform.claude.com),
-    which says that the service resolves ties so. A table of the vendor has 1269 x 952 for
-    2000 x 1500, where half of a pixel is rounded up; the code gives 1270 x 952.
+    Source: the vendor's page on vision coordinates (platform.claude.com). Its table of examples
+    and its sample code differ where the short side ends on half a pixel: the table has 1269 x 952
+    for 2000 x 1500, the code, which rounds half to even, 1270 x 952. This is the table's rule.
     """
     width, height = _checked(image_wh)
 
@@ -91,12 +91,16 @@ def fitted_wh(image_wh: tuple[int, int], *, edge: int, tokens: int) -> tuple[int
     low, high = 1, long
     while low + 1 < high:
         middle = (low + high) // 2
-        if fits(middle, max(round(middle / ratio), 1)):
+        if fits(middle, _short_side(middle, ratio)):
             low = middle
         else:
             high = middle
-    fitted = low, max(round(low / ratio), 1)
+    fitted = low, _short_side(low, ratio)
     return fitted if width >= height else (fitted[1], fitted[0])
+
+
+def _short_side(long_side: int, ratio: float) -> int:
+    return max(math.floor(long_side / ratio + 0.5), 1)
 
 
 def _checked(image_wh: tuple[int, int]) -> tuple[int, int]:

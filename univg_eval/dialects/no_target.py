@@ -210,6 +210,8 @@ def find_no_target(section: str) -> list[NoTarget]:
             continue
         for is_general, kind in _KINDS:
             if kind.fullmatch(sentence):
-                found.append(NoTarget(start, start + len(sentence), is_general))
+                # LocateAnything's <box>none</box> is about the phrase before it alone.
+                general = is_general and not section.endswith("<box>", 0, start)
+                found.append(NoTarget(start, start + len(sentence), general))
                 break
     return found
