@@ -295,6 +295,7 @@ def test_explicit_none(text: str, dialect: str, wrapped: str) -> None:
         # Refusals.
         "I don't see any image attached.",
         "I cannot see the images.",
+        "I cannot see it, sorry.",
         "I cannot locate it precisely.",
         "I can't find the exact coordinates.",
         "I cannot identify the person in the image.",

@@ -223,18 +223,32 @@ def on_axes(wh: Array) -> Array:
     return np.hstack([wh, wh])
 
 
-def input_sizes(wh: Array, low: int = 3136, high: int = 12845056) -> Array:
-    """The Qwen2.5-VL resize: sides to multiples of 28, area between the limits."""
+def input_sizes(wh: Array, low: int = 3136, high: int = 12845056, step: int = 28) -> Array:
+    """The Qwen2.5-VL resize: sides to multiples of a step, area between the limits."""
     out = []
     for width, height in wh.tolist():
-        w, h = (28 * max(1, round(side / 28)) for side in (width, height))
+        w, h = (step * max(1, round(side / step)) for side in (width, height))
         if w * h > high:
             shrink = math.sqrt(high / (width * height))
-            w, h = (28 * math.floor(side * shrink / 28) for side in (width, height))
+            w, h = (step * math.floor(side * shrink / step) for side in (width, height))
         elif w * h < low:
             grow = math.sqrt(low / (width * height))
-            w, h = (28 * math.ceil(side * grow / 28) for side in (width, height))
+            w, h = (step * math.ceil(side * grow / step) for side in (width, height))
         out.append((w, h))
+    return np.array(out, dtype=float)
+
+
+def fitted_sizes(wh: Array, edge: int, tokens: int) -> Array:
+    """Claude's resize: the first size that fits, counting down from the image's long side."""
+    out = []
+    for width, height in wh.tolist():
+        long, short = max(width, height), min(width, height)
+        for a in range(int(long), 0, -1):
+            b = max(1, math.floor(a * short / long + 0.5))
+            squares = math.ceil(a / 28), math.ceil(b / 28)
+            if squares[0] * 28 <= edge and squares[0] * squares[1] <= tokens:
+                out.append((a, b) if width >= height else (b, a))
+                break
     return np.array(out, dtype=float)
 
 
@@ -242,9 +256,15 @@ def integers(divisor: int, largest: int) -> Callable[[Array, Array], Array]:
     return lambda boxes, wh: nearest(boxes, divisor, largest) / divisor
 
 
-def of_input_pixels(boxes: Array, wh: Array) -> Array:
-    frame = on_axes(input_sizes(wh))
-    return nearest(boxes, frame, frame) / frame
+def of_resized(size: Callable[[Array], Array]) -> Callable[[Array, Array], Array]:
+    def rounded(boxes: Array, wh: Array) -> Array:
+        frame = on_axes(size(wh))
+        return nearest(boxes, frame, frame) / frame
+
+    return rounded
+
+
+of_input_pixels = of_resized(input_sizes)
 
 
 def of_image_pixels(boxes: Array, wh: Array) -> Array:
@@ -281,7 +301,8 @@ ROUNDING: dict[str, Callable[[Array, Array], Array]] = {
     **dict.fromkeys(
         (
             *("qwen2_vl", "qwen3_vl", "qwen3_5", "internvl", "minicpm_v", "glm_v", "migician"),
-            *("univg_r1", "ferret", "gemini", "gemma4", "norm1000"),
+            *("univg_r1", "ferret", "gemini", "gemma4", "norm1000", "isaac", "locate_anything"),
+            *("norm1000_corners", "norm1000_yxyx"),
         ),
         integers(1000, 1000),
     ),
@@ -289,15 +310,24 @@ ROUNDING: dict[str, Callable[[Array, Array], Array]] = {
     **dict.fromkeys(
         ("qwen_vl", "cogvlm_grounding", "seed1_5_vl", "llava_onevision_2"), integers(1000, 999)
     ),
-    **dict.fromkeys(("deepseek_vl2", "norm999"), integers(999, 999)),
+    **dict.fromkeys(("deepseek_vl2", "norm999", "rex_omni"), integers(999, 999)),
     "paligemma": integers(1023, 1023),
     "smoldocling": integers(500, 500),
     # Three decimals are the precision of the file itself.
-    **dict.fromkeys(("norm1", "kimi_vl", "llava_onevision", "moondream"), integers(1000, 1000)),
+    **dict.fromkeys(
+        (
+            *("norm1", "kimi_vl", "llava_onevision", "moondream", "lfm2_vl", "norm100"),
+            "norm1_corners",
+        ),
+        integers(1000, 1000),
+    ),
     "florence2": bins,
     "kosmos2": cells,
     **dict.fromkeys(("qwen2_5_vl", "vlm_r1", "mimo_vl"), of_input_pixels),
-    **dict.fromkeys(("pixels", "claude"), of_image_pixels),
+    "mimo_v2_5": of_resized(lambda wh: input_sizes(wh, 4096, 16777216, 32)),
+    "claude": of_resized(lambda wh: fitted_sizes(wh, 1568, 1568)),
+    "claude_high": of_resized(lambda wh: fitted_sizes(wh, 2576, 4784)),
+    **dict.fromkeys(("pixels", "pixels_box_2d"), of_image_pixels),
     "llava_1_5": padded_square(2),
     "shikra": padded_square(3),
 }

@@ -117,7 +117,7 @@ _SPECIFIC = (
     rf"(?:(?:none|neither)(?:\sof)?\s(?:them|{_IMAGES})|no\s(?:image|picture|photo|frame)s?)\s(?:{_SHOW}s?|has)\s{_AN}{_THING}",
     rf"(?:i|we)(?:\s(?:{_CANNOT}|{_DO_NOT})"
     r"|(?:\sam|'m|\swas|\swere|\sare|'re)\s(?:unable|not\sable)\sto)\s"
-    rf"(?:find|see|detect|locate|spot)\s{_AN}{_THING}{_PLACE}",
+    rf"(?:find|see|detect|locate|spot)\s(?!(?:it|them|this|that)\b(?!\s\w)){_AN}{_THING}{_PLACE}",
     rf"(?:i|we)\s(?:can\s)?(?:see|saw|find|found|detect(?:ed)?)\sno\s{_THING}{_PLACE}",
 )
 _TAIL = (
