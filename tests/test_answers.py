@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from univg_eval.answers import Answer, read_answer
 from univg_eval.dialects import get_dialect, list_dialects
+from univg_eval.dialects.sections import THINKING_MARKS
 
 A = "(100,200),(300,400)"
 B = "(500,600),(700,800)"
@@ -432,6 +433,101 @@ def test_ways_of_writing_a_list(text: str, dialect: str) -> None:
 )
 def test_quoted_numbers_elsewhere_are_no_box(text: str) -> None:
     assert read(text, "norm1000").status == "no_box"
+
+
+# --- what changes nothing ------------------------------------------------------------------------
+
+CORNERS = st.tuples(*[st.integers(0, 499)] * 2, *[st.integers(500, 1000)] * 2)
+LISTS = {
+    "qwen3_vl": '{{"bbox_2d": [{}, {}, {}, {}]}}',
+    "seed1_5_vl": '{{"bbox": [{}, {}, {}, {}]}}',
+    "glm_v": "<|begin_of_box|>[[{}, {}, {}, {}]]<|end_of_box|>",
+    "internvl": "<box>[[{}, {}, {}, {}]]</box>",
+    "norm1000": "[{}, {}, {}, {}]",
+}
+NAMES = st.from_regex(r"[a-z_]{1,12}", fullmatch=True).filter(
+    lambda name: "box" not in name and read(f'"{name}": []', "qwen3_vl").status == "no_box"
+)
+
+
+@given(corners=CORNERS, dialect=st.sampled_from(sorted(LISTS)), data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_the_spelling_of_a_list_changes_nothing(
+    corners: tuple[int, ...], dialect: str, data: st.DataObject
+) -> None:
+    plain = LISTS[dialect].format(*corners)
+    quote = data.draw(st.sampled_from(["", '"', "'"]))
+    text = LISTS[dialect].format(*(f"{quote}{number}{quote}" for number in corners))
+    if data.draw(st.booleans()):
+        text = text.replace("]", ",]" if data.draw(st.booleans()) else " , ]", 1)
+    if data.draw(st.booleans()):
+        text = text.replace(", ", data.draw(st.sampled_from([",", " ,\n", ",  "])))
+    assert read(text, dialect).box == read(plain, dialect).box is not None
+
+
+@given(corners=CORNERS, names=st.lists(NAMES, min_size=1, max_size=3), data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_empty_lists_of_other_things_change_nothing(
+    corners: tuple[int, ...], names: list[str], data: st.DataObject
+) -> None:
+    box = LISTS["qwen3_vl"].format(*corners)
+    lists = ", ".join(f'"{name}": []' for name in names)
+    wrapped = data.draw(
+        st.sampled_from(["{box}, {lists}}}", "{lists}, {box}", "{box}\n{{{lists}}}", "{box}\n[]"])
+    )
+    answer = read(wrapped.format(box=box, lists=lists), "qwen3_vl")
+    assert (answer.status, answer.box) == ("ok", read(box, "qwen3_vl").box)
+
+
+@given(
+    marks=st.sampled_from(THINKING_MARKS),
+    swaps=st.lists(st.booleans(), min_size=60, max_size=60),
+    corners=CORNERS,
+)
+@settings(max_examples=100, deadline=None)
+def test_thinking_marks_in_any_case(
+    marks: tuple[str, str], swaps: list[bool], corners: tuple[int, ...]
+) -> None:
+    def mixed(mark: str) -> str:
+        return "".join(c.swapcase() if swap else c for c, swap in zip(mark, swaps, strict=False))
+
+    box = LISTS["norm1000"].format(*corners)
+    text = f"{mixed(marks[0])}Perhaps [1, 2, 3, 4].{mixed(marks[1])}{box}"
+    assert read(text, "norm1000").boxes == read(box, "norm1000").boxes
+
+
+THINGS = st.builds(
+    " ".join,
+    st.tuples(
+        st.sampled_from(["red", "small", "broken", "left-most", "woman's", "second-hand"]),
+        st.sampled_from(["cup", "dogs", "traffic light", "person with a hat", "logo of the team"]),
+    ),
+)
+ABSENT = [
+    "there is no {}", "there's no {} in {}", "there isn't any {} in {}", "{} is not present in {}",
+    "{} isn't visible in {}", "{} cannot be found in {}", "{} does not appear in {}",
+    "{} is absent from {}", "{} is missing in {}", "no {} is visible in {}", "no {} found",
+    "no sign of {} in {}", "I don't see {} in {}", "I could not find {}",
+    "none of the images shows {}", "neither image contains {}",
+]  # fmt: skip
+
+
+@given(
+    thing=THINGS,
+    sentence=st.sampled_from(ABSENT),
+    place=st.sampled_from(["the image", "this picture", "any of the images", "either photo"]),
+    opener=st.sampled_from(["", "Sorry, ", "No, ", "Unfortunately, ", "Answer: ", "**"]),
+    end=st.sampled_from(["", ".", "!", "**", ", so I cannot give a box."]),
+)
+@settings(max_examples=300, deadline=None)
+def test_sentences_of_absence(thing: str, sentence: str, place: str, opener: str, end: str) -> None:
+    said = sentence.format(*[f"the {thing}" if sentence.startswith("{}") else thing, place])
+    text = f"{opener}{said}{end}"
+    assert read(text, "qwen3_vl").status == "none", text
+    beside = read(f"[100, 200, 300, 400]. {text}", "qwen3_vl")
+    assert (beside.status, beside.box) == ("ok", BOXES[A])
+    other = text.replace(thing, f"other {thing}")
+    assert read(other, "qwen3_vl").status == "no_box", other
 
 
 # --- validity ------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ _WORD = r"[\w'\"“”()/,-]{1,30}+"
 # (the images did not arrive, no place is given).
 _THING = (
     rf"(?!(?:{_OTHERS}|(?:more|further|additional|else|second|doubt|need|way|clear|obvious|longer"
-    r"|reason|question|only|just|sure|possible)\b))"
+    r"|reason|question|only|just|sure|possible)(?![\w-])))"
     r"(?!(?:(?:the|an?|any|this|that|exact|precise|bounding|input|your)\s){0,3}(?:images?|pictures?"
     r"|photos?|files?|attachments?|box(?:es)?|coordinates?|locations?|positions?|anything"
     r"|information|context|details?|answers?)\b)"
@@ -69,8 +69,8 @@ _IMAGES = (
 )
 _IN_IMAGES = rf"(?:in|on|within|at|from|inside|of|across|among)\s{_IMAGES}"
 _PLACE = (
-    rf"(?:\s(?:here|there|at\sall|anywhere(?:\s{_IN_IMAGES})?|{_IN_IMAGES}|in\s(?:it|them)"
-    rf"|(?:in|on|within|of|at|among)(?!(?:\s[\w-]{{1,20}}+){{0,4}}?\s{_OTHERS})"
+    rf"(?:\s(?:here|there|at\sall|anywhere(?:\s{_IN_IMAGES})?|{_IN_IMAGES}|(?:in|of)\s(?:it|them)"
+    rf"|(?:in|on|within|at|among)(?!(?:\s[\w-]{{1,20}}+){{0,4}}?\s{_OTHERS})"
     r"(?:\s[\w'-]{1,20}+){1,6}?))?"
 )
 _SEEN = (
