@@ -131,6 +131,25 @@ class Source:
         return f"{self.title}: {self.paper}; {self.place}, {self.date}, {self.url}"
 
 
+@dataclass(frozen=True, config=_CONFIG)
+class Recipe:
+    """How to evaluate a model as a table was measured, apart from the model's own prompt.
+
+    Attributes:
+        name: as given to ``univg eval --like``.
+        tasks: lmms-eval's task names, separated by commas.
+        benchmarks: what has to be prepared for them.
+        gen_kwargs: generation arguments of the released evaluation code.
+        notes: what the recipe does not fix.
+    """
+
+    name: Text
+    tasks: Text
+    benchmarks: tuple[Text, ...]
+    gen_kwargs: Text
+    notes: Text
+
+
 @dataclass(frozen=True, config=_CONFIG, kw_only=True)
 class PublishedTable(Source):
     """A table of one source, as printed.
@@ -140,12 +159,14 @@ class PublishedTable(Source):
         metric: of all values; these are percentages.
         tasks: the tasks that have a column, in its order; empty where only averages are printed.
         rows: in the order of the source.
+        recipe: how to evaluate a model the same way; None where the source does not tell enough.
     """
 
     role: Role
     metric: Metric
     tasks: tuple[str, ...]
     rows: tuple[PublishedRow, ...]
+    recipe: Recipe | None = None
 
 
 @dataclass(frozen=True, config=_CONFIG)

@@ -252,6 +252,11 @@ def _printed_entries(
         if table.metric == metric:
             entries += entries_of_table(table, revisions)
             sources[table.key] = table.citation
+            if table.recipe is not None:
+                notes.append(
+                    f"To evaluate as [{table.key}] was: `univg eval --like {table.recipe.name} "
+                    "--model … --model_args …`."
+                )
         else:
             notes.append(f"[{table.key}] is left out: it has {table.metric}, not {metric}.")
     for reported in published.reproductions:

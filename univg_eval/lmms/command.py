@@ -61,6 +61,7 @@ def run_eval(
     settings: Mapping[str, str | None],
     records: Path | None,
     controls: Sequence[str] = (),
+    written: list[RunRecord] | None = None,
 ) -> int:
     """Run lmms-eval with `arguments`, and once more for each control.
 
@@ -69,6 +70,7 @@ def run_eval(
         settings: ``dialect``, ``prompt`` and ``protocol`` as given, None where they are not.
         records: parent of the run's records; ``<output_path>/records`` if None.
         controls: of `images.controls`. Their output is below ``<output_path>/<control>``.
+        written: takes the records of the evaluation, those under a control not among them.
 
     Returns:
         0, or 1 if lmms-eval wrote no results, or if no request of an evaluation was answered.
@@ -103,19 +105,24 @@ def run_eval(
         tasks = check(planned, args.include_path)
         under = {control: _names_under(control, tasks) for control in controls}
         args.output_path = output
-        if not _evaluate(args, parent, planned):
+        if not _evaluate(args, parent, planned, [] if written is None else written):
             return EXIT_FAILED
         for control, names in under.items():
             args.tasks = ",".join(names)
             args.output_path = str(Path(output) / control)
             with _task_folder_under(control) as folder:
                 args.include_path = [folder]
-                if not _evaluate(args, parent, planned):
+                if not _evaluate(args, parent, planned, []):
                     return EXIT_FAILED
     return 0
 
 
-def _evaluate(args: argparse.Namespace, records: Path, planned: argparse.Namespace) -> bool:
+def _evaluate(
+    args: argparse.Namespace,
+    records: Path,
+    planned: argparse.Namespace,
+    written: list[RunRecord],
+) -> bool:
     """One evaluation and its records; False if it has no results, or all its requests failed."""
     before = _results_files(args.output_path)
     cli_evaluate(argparse.Namespace(**vars(args)))
@@ -126,7 +133,6 @@ def _evaluate(args: argparse.Namespace, records: Path, planned: argparse.Namespa
         sys.stderr.write(
             "univg eval: lmms-eval failed and wrote no results; see its message above\n"
         )
-    written = []
     for file in new:
         stamp = file.name.removesuffix("_results.json")
         for path in write_records(
