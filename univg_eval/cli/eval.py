@@ -29,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Example: univg eval --model qwen2_5_vl --model_args pretrained=DIR "
         "--tasks univg_mini --batch_size 8 --output_path out",
         usage="univg eval [--dialect NAME] [--prompt STYLE] [--protocol NAME] "
-        "[--like TABLE [--download]] [--controls [NAMES]] [--records DIR] --model M "
+        "[--like TABLE [--download]] [--controls [NAMES]] [--records DIR] [--verbose] --model M "
         "--model_args A --tasks T "
         "[arguments of lmms-eval …]",
         allow_abbrev=False,
@@ -65,6 +65,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=Path,
         help="parent folder of the run record; default <output_path>/records",
     )
+    parser.add_argument(
+        "--verbose", action="store_true", help="print lmms-eval's own tables of results too"
+    )
     parser.set_defaults(run=run, takes_unknown=True)
 
 
@@ -85,7 +88,12 @@ def run(args: argparse.Namespace) -> int:
         records=args.records,
         controls=() if args.controls is None else control_names(args.controls),
         written=written,
+        with_tables=args.verbose,
     )
+    if written:
+        from univg_eval.cli._ending import print_ending
+
+        print_ending(written)
     if status == 0 and table is not None and written:
         _print_beside(written, table)
     return status

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 from lmms_eval.__main__ import cli_evaluate, parse_eval_args
@@ -62,6 +64,7 @@ def run_eval(
     records: Path | None,
     controls: Sequence[str] = (),
     written: list[RunRecord] | None = None,
+    with_tables: bool = True,
 ) -> int:
     """Run lmms-eval with `arguments`, and once more for each control.
 
@@ -70,7 +73,8 @@ def run_eval(
         settings: ``dialect``, ``prompt`` and ``protocol`` as given, None where they are not.
         records: parent of the run's records; ``<output_path>/records`` if None.
         controls: of `images.controls`. Their output is below ``<output_path>/<control>``.
-        written: takes the records of the evaluation, those under a control not among them.
+        written: takes the records of the evaluation, those under controls after it.
+        with_tables: whether lmms-eval prints its own tables of results.
 
     Returns:
         0, or 1 if lmms-eval wrote no results, or if no request of an evaluation was answered.
@@ -105,14 +109,16 @@ def run_eval(
         tasks = check(planned, args.include_path)
         under = {control: _names_under(control, tasks) for control in controls}
         args.output_path = output
-        if not _evaluate(args, parent, planned, [] if written is None else written):
+        written = [] if written is None else written
+        evaluate = partial(_evaluate, with_tables=with_tables)
+        if not evaluate(args, parent, planned, written):
             return EXIT_FAILED
         for control, names in under.items():
             args.tasks = ",".join(names)
             args.output_path = str(Path(output) / control)
             with _task_folder_under(control) as folder:
                 args.include_path = [folder]
-                if not _evaluate(args, parent, planned, []):
+                if not evaluate(args, parent, planned, written):
                     return EXIT_FAILED
     return 0
 
@@ -122,10 +128,13 @@ def _evaluate(
     records: Path,
     planned: argparse.Namespace,
     written: list[RunRecord],
+    *,
+    with_tables: bool,
 ) -> bool:
     """One evaluation and its records; False if it has no results, or all its requests failed."""
     before = _results_files(args.output_path)
-    cli_evaluate(argparse.Namespace(**vars(args)))
+    with contextlib.nullcontext() if with_tables else _without_tables():
+        cli_evaluate(argparse.Namespace(**vars(args)))
     if int(os.environ.get("RANK", "0")) != 0:
         return True
     new = sorted(_results_files(args.output_path) - before)
@@ -133,18 +142,48 @@ def _evaluate(
         sys.stderr.write(
             "univg eval: lmms-eval failed and wrote no results; see its message above\n"
         )
+    made = []
     for file in new:
         stamp = file.name.removesuffix("_results.json")
         for path in write_records(
             read_output(file), records / stamp, model_args=planned.model_args
         ):
-            sys.stdout.write(f"run record: {path}\n")
-            written.append(load_run(path))
-    n = sum(len(record.responses) for record in written)
-    n_failed = sum(record.failed_requests for record in written)
+            made.append(load_run(path))
+    written += made
+    n = sum(len(record.responses) for record in made)
+    n_failed = sum(record.failed_requests for record in made)
     if n_failed:
-        _report_failed_requests(written, n_failed, n, planned.use_cache)
+        _report_failed_requests(made, n_failed, n, planned.use_cache)
     return n_failed < n
+
+
+class _NoTables(io.TextIOBase):
+    """A stream without the lines of lmms-eval's tables, which begin with a bar."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        """Pass on whole lines."""
+        *lines, self._line = (self._line + text).split("\n")
+        self._stream.writelines(f"{line}\n" for line in lines if not line.startswith("|"))
+        return len(text)
+
+    def end(self) -> None:
+        """Pass on the line that has no end."""
+        self._stream.write(self._line)
+        self._stream.flush()
+
+
+@contextlib.contextmanager
+def _without_tables() -> Iterator[None]:
+    stream = _NoTables(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(stream):
+            yield
+    finally:
+        stream.end()
 
 
 def _report_failed_requests(
