@@ -167,6 +167,7 @@ JB = '{"bbox_2d": [500, 600, 700, 800], "label": "b"}'
         # JSON Lines are one value, as the same objects in a list.
         (f"{JA}\n{JB}", A, 1),
         (f"{JA}, {JB}", A, 1),
+        (f"{JA}; {JB}", A, 1),
         (f"{JA}\n\n{JB}\n", A, 1),
         (f"{JA}\nOr rather:\n{JB}", B, 2),
         (f"[{JA}]\n[{JB}]", B, 2),
@@ -220,6 +221,10 @@ def test_json_units(text: str, box: str | None, n_units: int) -> None:
         '{"bbox_2d": [null, null, null, null]}',
         '{"objects": []}',
         '[{"bbox_2d": null, "label": "dog"}]',
+        '{"bbox_2d": "none"}',
+        '{"answer": "Not found."}',
+        '{"image": 2, "bbox_2d": null}',
+        '{"image_1": [], "image_2": []}',
         "```json\nnull\n```",
         "```json\n[]",
         "I looked at every image.\nThere are none.",
@@ -290,7 +295,7 @@ def test_explicit_none(text: str, dialect: str, wrapped: str) -> None:
         "{}",
         '{"label": null}',
         '{"bbox_2d": [null, 2, 3, 4]}',
-        '{"bbox_2d": "none"}',
+        '{"bbox_2d": "cup"}',
         "nonexistent",
         "See notes 1 and 2.",
         # Refusals.
@@ -316,14 +321,21 @@ def test_explicit_none(text: str, dialect: str, wrapped: str) -> None:
         "No problem.",
         '"note": []',
         "Errors: []",
+        "errors = []",
         '{"summary": "x"}, "uncertainty": []}',
         # A request to a tool, with its tags and without.
         f'<tool_call>{{"name": "zoom", "arguments": {JA}}}</tool_call>',
         f'{{"name": "zoom", "arguments": {JA}}}',
+        f'{{"name": "zoom", "parameters": {JA}}}',
+        '{"name": "zoom", "arguments": {"bbox_2d": null}}',
+        '{"name": "zoom", "args": {"objects": []}}',
         # One of several images.
         "Image 1: none",
         "There is no cup in the second image.",
         "Image-1: []\nImage-2: []",
+        '{"image": 2, "bbox_2d": null}',
+        '{"image_1": [], "image_2": []}',
+        '[{"bbox_2d": null, "image": 1}, {"bbox_2d": [], "image": 3}]',
     ],
 )
 def test_no_box_is_no_none(text: str) -> None:
@@ -387,6 +399,25 @@ def test_a_box_taken_back_is_none(closing: str, box: str, dialect: str) -> None:
         ("Image 1: none\nImage 2: {}\nImage 3: none", 2, "none", 2),
         ("Image 1: []\nImage 2: {}\nImage 3: []", 0, "none", 0),
         ("Image 1: none\nImage 2: {}\nImage 3: none", 1, "ok", 1),
+        ('{{"image1": null, "image2": {}, "image3": null}}', 0, "none", 0),
+        *(
+            (listing, target, status, image)
+            for listing in (
+                '[{{"image": 1, "bbox_2d": null}}, {{"bbox_2d": {}, "image": 2}}, '
+                '{{"bbox_2d": null, "image": 3}}]',
+                '{{"image": 1, "bbox_2d": null}}\n{{"image": 2, "bbox_2d": {}}}\n'
+                '{{"image": 3, "objects": []}}',
+                '{{"image 1": {{"bbox_2d": "none"}}, "image 2": {{"bbox_2d": {}}}, "image 3": []}}',
+            )
+            for target, status, image in (
+                (None, "ok", 1),
+                (1, "ok", 1),
+                (0, "none", 0),
+                (2, "none", 2),
+            )
+        ),
+        ('{{"image1": null, "image2": [], "image3": null}}', None, "none", 0),
+        ('[{{"image": 1, "bbox_2d": null}}, {{"bbox_2d": null}}]', None, "none", None),
     ],
 )
 def test_a_listing_by_image(text: str, target: Any, status: str, image: Any) -> None:

@@ -144,7 +144,7 @@ def test_claude_shrinks_as_little_as_its_tier_allows(image_wh: Size, high: bool)
     tier = HIGH if high else STANDARD
     long, short = max(image_wh), min(image_wh)
     for side in range(long, 0, -1):
-        other = short if side == long else max(round(side / (long / short)), 1)
+        other = short if side == long else max(math.floor(side / (long / short) + 0.5), 1)
         squares = [-(-n // 28) for n in (side, other)]
         if squares[0] * 28 <= tier["edge"] and squares[0] * squares[1] <= tier["tokens"]:
             break

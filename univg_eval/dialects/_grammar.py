@@ -6,8 +6,8 @@ is none of them is prose and is passed over. Nothing is ever read twice: every r
 possessive or bounded, so that the time is linear in the text's length, and nothing recurses.
 JSON is read tolerantly: single quotes, missing commas, commas before a bracket's end, numbers in
 quotes, an end tag instead of the bracket and a missing end do no harm. Objects that follow each
-other with nothing but white space and commas between (JSON Lines) are one value, as in a list.
-What stands between ``<tool_call>`` tags is a request to a tool and no answer.
+other with nothing but white space, commas and semicolons between (JSON Lines) are one value, as in
+a list. What stands between ``<tool_call>`` tags is a request to a tool and no answer.
 """
 
 from __future__ import annotations
@@ -116,12 +116,13 @@ _NEVER = r"(?!)"
 # Four numbers in one string, as in {"bbox": "100 200 300 400"}.
 _QUOTED_BOX = rf"[\"']\s*+{SPACE_OR_COMMA.join([NUMBER] * 4)}\s*+[\"']"
 _ANY_NUMBER = re.compile(NUMBER)
-_JOINING = re.compile(r"[\s,]*+")
+_JOINING = re.compile(r"[\s,;]*+")
 # A key or a label of one or two words before a bracket: "uncertainty": [] or Errors: [].
 _LABEL_BEFORE = re.compile(
-    r"(?:[\"']|(?:\A|\n)[\s*_-]*)(\w{1,40}(?: \w{1,40})?)[\"'*_]{0,4}\s*:\s*\Z"
+    r"(?:[\"']|(?:\A|\n)[\s*_-]*)(\w{1,40}(?: \w{1,40})?)[\"'*_]{0,4}\s*[:=]\s*\Z"
 )
 _ANNOUNCING = frozenset({"output", "response", "json", "location", "coordinates", "final answer"})
+_NULL_VALUE = r"(?:(?:null|None)\b|[\"'](?i:none|null|n/a|not (?:found|visible|present))\.?[\"'])"
 _NULLS = re.compile(r"(?:[\s,]++|null\b|None\b)*+")
 _CORNER_PARTS = re.compile(rf"([a-z0-9_]+)[\"']\s*+:\s*+[\"']?+({NUMBER})")
 _IMAGE_VALUE = re.compile(r":\s*+[\"']?([^\"']*)")
@@ -133,6 +134,8 @@ _CONTAINER_KEYS = frozenset(
 _NO_BOX_KEYS = frozenset(
     {"quad", "polygon", "points", "point", "point_2d", "keypoints", "color", "colour", "size"}
 )
+# What stands under one of these is a request to a tool and no answer.
+_TOOL_KEYS = frozenset({"arguments", "parameters", "args"})
 _MAX_DEPTH = 32
 # Two words in a row outside of a string: the bracket before was none of JSON's, or was never
 # closed; what follows does not belong to it.
@@ -143,7 +146,7 @@ _PROSE = re.compile(rf"{_BARE_WORD}[,.;:!?]?+[ \t]++{_BARE_WORD}")
 class _Frame:
     """An open bracket while scanning."""
 
-    __slots__ = ("corners", "first", "image", "is_object", "key", "start")
+    __slots__ = ("corners", "first", "image", "is_object", "key", "nulls", "start")
 
     def __init__(self, is_object: bool, start: int, first: int) -> None:
         self.is_object = is_object
@@ -152,6 +155,7 @@ class _Frame:
         self.key: str | None = None
         self.image: int | None = None
         self.corners: dict[int, float] | None = None
+        self.nulls: set[int | None] = set()  # images of the nulls in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +183,6 @@ class Grammar:
         stack: list[_Frame] = []
         fence = 0  # 1 + where the open code fence starts
         value_first = 0  # how many were found before the open top-level value
-        value_null = False
         value_id = 0
         object_end = -1  # where the last top-level object ended
         for match in self.token.finditer(text):
@@ -187,8 +190,7 @@ class Grammar:
             if stack and kind != _LINE:
                 start, end = match.span(_PASSED)
                 if end - start > 4 and _PROSE.search(text, start, end):
-                    self._end_value(stack, found, value_first, value_null, start, fence)
-                    value_null = False
+                    self._end_value(stack, found, value_first, value_id, start, fence)
             if kind == _PASSED:
                 continue
             if kind in (_BOX, _LINE, _QUOTED):
@@ -218,11 +220,11 @@ class Grammar:
                 start = match.start(_OPEN)
                 if stack and len(stack) == _MAX_DEPTH:
                     # Brackets without end are no JSON; start afresh.
-                    self._end_value(stack, found, value_first, value_null, match.start(), fence)
+                    self._end_value(stack, found, value_first, value_id, start, fence)
                 if not stack:
                     gap = _JOINING.match(text, object_end) if object_end >= 0 else None
                     if gap is None or gap.end() != start or text[start] != "{":
-                        value_first, value_null, value_id = len(found), False, start + 1
+                        value_first, value_id = len(found), start + 1
                 stack.append(_Frame(text[start] == "{", start, len(found)))
             elif kind == _CLOSE:
                 if not stack:
@@ -233,24 +235,26 @@ class Grammar:
                     depth -= 1
                 if depth < 0:
                     continue
+                end = match.end()
                 opened = stack[depth].start
-                self._close_to(stack, depth, found)
-                if not is_object and _is_null_list(text, opened, match.end() - 1):
-                    value_null = value_null or (
-                        self._is_null_key(stack) if stack else self._is_null_label(text, opened)
-                    )
-                if not stack:
-                    object_end = match.end() if is_object else -1
-                    if value_null and len(found) == value_first:
-                        found.append((opened, match.end(), None, fence, None))
+                is_null = not is_object and _is_null_list(text, opened, end - 1)
+                if depth:
+                    self._close_to(stack, depth, found)
+                    if is_null:
+                        self._note_null(stack)
+                    continue
+                if is_null and self._is_null_label(text, opened):
+                    stack[0].nulls = {None}
+                self._end_value(stack, found, value_first, value_id, end, fence)
+                object_end = end if is_object else -1
             elif kind == _NULL:
                 if stack and stack[-1].is_object:
                     stack[-1].key = match[_KEY]
-                    value_null = value_null or self._is_null_key(stack)
+                    self._note_null(stack)
             elif kind == _FENCE:
                 if stack:
                     end = match.start(_FENCE)
-                    self._end_value(stack, found, value_first, value_null, end, fence)
+                    self._end_value(stack, found, value_first, value_id, end, fence)
                 fence = 0 if fence else match.end() + 1
             elif kind == _IMAGE:
                 if stack:
@@ -261,7 +265,7 @@ class Grammar:
             elif kind == _CORNER and stack and stack[-1].is_object:
                 self._corner(match, stack, found, fence or self._value(stack, value_id))
         if stack:
-            self._end_value(stack, found, value_first, value_null, len(text), fence)
+            self._end_value(stack, found, value_first, value_id, len(text), fence)
         return found
 
     def _end_value(
@@ -269,14 +273,22 @@ class Grammar:
         stack: list[_Frame],
         found: list[Found],
         value_first: int,
-        value_null: bool,
+        value_id: int,
         end: int,
         fence: int,
     ) -> None:
-        """End the open top-level value at `end`, closed or not."""
-        if value_null and len(found) == value_first:
-            found.append((stack[0].start, end, None, fence, None))
+        """End the open top-level value at `end`, closed or not.
+
+        Its nulls are one, and say nothing beside a box; one of an image speaks of that image.
+        """
+        top = stack[0]
         self._close_to(stack, 0, found)
+        images = sorted(image for image in top.nulls if image is not None)
+        if len(images) == len(top.nulls):
+            value = fence or value_id
+            found[top.first : top.first] = [(top.start, end, None, value, i) for i in images]
+        elif len(found) == value_first:
+            found.append((top.start, end, None, fence, None))
 
     def _corner(
         self, match: re.Match[str], stack: list[_Frame], found: list[Found], value: int
@@ -313,8 +325,8 @@ class Grammar:
         return stack[0]
 
     def _is_box_key(self, stack: list[_Frame]) -> bool:
-        if any(frame.key == "arguments" for frame in stack):
-            return False  # of a tool call
+        if _is_request(stack):
+            return False
         for frame in reversed(stack):
             if frame.is_object:
                 if frame.key is None:
@@ -329,18 +341,19 @@ class Grammar:
                 )
         return True
 
-    def _is_null_key(self, stack: list[_Frame]) -> bool:
-        for frame in reversed(stack):
-            if frame.is_object:
-                key = frame.key
-                return (
-                    key is None
-                    or key in _CONTAINER_KEYS
-                    or "box" in key
-                    or (self.keys is not None and key in self.keys)
-                    or bool(find_image_names(key))
-                )
-        return True
+    def _note_null(self, stack: list[_Frame]) -> None:
+        """Note an explicit null where the innermost key, if any, is one of boxes."""
+        key = next((frame.key for frame in reversed(stack) if frame.is_object), None)
+        if (key is None or self._is_about_boxes(key)) and not _is_request(stack):
+            stack[-1].nulls.add(_image_of(stack[-1].key))
+
+    def _is_about_boxes(self, key: str) -> bool:
+        return (
+            key in _CONTAINER_KEYS
+            or "box" in key
+            or (self.keys is not None and key in self.keys)
+            or bool(find_image_names(key))
+        )
 
     def _is_null_label(self, text: str, opened: int) -> bool:
         """Whether an empty list outside of all objects says something about boxes.
@@ -351,25 +364,38 @@ class Grammar:
         if label is None:
             return True
         name = label[1].lower()
-        return (
-            name in _CONTAINER_KEYS
-            or name in _ANNOUNCING
-            or "box" in name
-            or (self.keys is not None and name in self.keys)
-            or bool(find_image_names(name))
-        )
+        return name in _ANNOUNCING or self._is_about_boxes(name)
 
     @staticmethod
     def _close_to(stack: list[_Frame], depth: int, found: list[Found]) -> None:
-        """Close all brackets above `depth`; an object's image key labels the boxes inside it."""
+        """Close all brackets above `depth`; an object's image key labels what is inside it."""
         while len(stack) > depth:
             frame = stack.pop()
+            outer = stack[-1] if stack else None
+            if None in frame.nulls:
+                image = frame.image
+                if image is None and outer:
+                    image = _image_of(outer.key)
+                frame.nulls.remove(None)
+                frame.nulls.add(image)
+            if outer and frame.nulls:
+                outer.nulls |= frame.nulls
             if frame.image is None:
                 continue
             for i in range(frame.first, len(found)):
                 start, end, raw, value, image = found[i]
                 if image is None:
                     found[i] = (start, end, raw, value, frame.image)
+
+
+def _image_of(key: str | None) -> int | None:
+    """The image that a key names, as in {"Image-2": []}."""
+    names = find_image_names(key) if key else ()
+    return names[0][2] if names else None
+
+
+def _is_request(stack: list[_Frame]) -> bool:
+    return any(frame.key in _TOOL_KEYS for frame in stack)
 
 
 def _is_null_list(text: str, opened: int, closed: int) -> bool:
@@ -425,7 +451,7 @@ def grammar(
         rf"|({_IMAGE_KEYS}[\"']\s*+:\s*+(?:\"[^\"\n]{{0,60}}+\"|'[^'\n]{{0,60}}+'"
         r"|[0-9]{1,3}+(?![.0-9])))"
         rf"|({corner})"
-        r"|([A-Za-z0-9_ -]{1,40}+)[\"']\s*+:(\s*+(?:null|None)\b)?+)"
+        rf"|([A-Za-z0-9_ -]{{1,40}}+)[\"']\s*+:(\s*+{_NULL_VALUE})?+)"
         r"|([\[{])|([\]}])"
         rf"|[{first}]|\Z)"
     )
