@@ -127,8 +127,8 @@ def _with_interval(metrics: Mapping[str, Any]) -> str:
 def _next_steps(out: Path, root: Path) -> None:
     print(
         f"\nEach run is recorded in {out}/<name>/univg_mini: responses, scores, provenance.\n"
-        "Intervals: Wilson for a task, cluster bootstrap for the macro average (the unweighted "
-        "mean of the tasks).\n"
+        "Intervals are the leaderboard's, by groups of samples that share images; macro is the "
+        "unweighted mean of the tasks.\n"
         "center, full, random, spray and refuse never look at an image: a model has to beat the "
         "best of them.\n\n"
         "Next:\n"

@@ -15,6 +15,7 @@ from univg_eval.analysis.stats import macro_bootstrap, wilson_interval
 from univg_eval.dialects import pixel_limits
 from univg_eval.errors import UserError
 from univg_eval.files import require_writable
+from univg_eval.leaderboard import task_estimate
 from univg_eval.lmms.docs import standing_mini
 from univg_eval.lmms.record import write_records
 from univg_eval.lmms.run import evaluate, task_manager
@@ -46,8 +47,8 @@ class DemoRun:
     Attributes:
         name: in the table and in the JSON.
         record: the run record.
-        tasks: per task, `scoring.aggregate`'s metrics with the Wilson interval of acc@0.5.
-        macro: unweighted means, with the bootstrap interval of acc@0.5.
+        tasks: per task, `scoring.aggregate`'s metrics with the leaderboard's interval of acc@0.5.
+        macro: unweighted means, with its interval likewise.
     """
 
     name: str
@@ -174,7 +175,7 @@ def _summary(name: str, record: RunRecord) -> DemoRun:
             values.setdefault(score.task, []).append(float(score.iou >= 0.5))
             clusters.setdefault(score.task, []).append(score.cluster)
     tasks = {
-        task: {**metrics, f"{METRIC}_interval": _wilson(values[task])}
+        task: {**metrics, f"{METRIC}_interval": _limits(values[task], clusters[task])}
         for task, metrics in results.tasks.items()
     }
     interval = macro_bootstrap(values, clusters)
@@ -182,6 +183,10 @@ def _summary(name: str, record: RunRecord) -> DemoRun:
     return DemoRun(name, record, tasks, macro)
 
 
-def _wilson(values: Sequence[float]) -> list[float]:
+def _limits(values: Sequence[float], clusters: Sequence[str]) -> list[float]:
+    """The limits of the leaderboard; Wilson's where groups of images are too few for those."""
+    estimate = task_estimate(values, clusters, share=True)
+    if estimate.low is not None and estimate.high is not None:
+        return [estimate.low, estimate.high]
     interval = wilson_interval(int(sum(values)), len(values))
     return [interval.low, interval.high]
