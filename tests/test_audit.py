@@ -462,7 +462,7 @@ def test_frames_need_the_packages_that_read_them(root, monkeypatch):
     monkeypatch.setattr(
         audit_files.importlib.util, "find_spec", lambda name: None if name == "av" else find(name)
     )
-    with pytest.raises(UserError, match=r"needs the package av: pip install"):
+    with pytest.raises(UserError, match=r"needs the package av: run in the checkout: pip install"):
         audit(root, frames(0, "good.mp4", 1))
     assert set(cases(audit(root, frames(0, "good.mp4", 1), open_images=False))) == {"missing_image"}
 

@@ -106,7 +106,7 @@ def test_what_makes_no_build(tmp_path, monkeypatch):
         "find_spec",
         lambda name, *a: None if name == "sklearn" else real(name, *a),
     )
-    with pytest.raises(UserError, match=r"scikit-learn .*: pip install 'univg\[eval\]'"):
+    with pytest.raises(UserError, match=r"scikit-learn .*pip install -e '\.\[eval\]'"):
         ensure(tmp_path, **SMALL)
     assert not (tmp_path / "photos").exists()
 

@@ -131,7 +131,7 @@ def test_a_cache_that_cannot_be_written(
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(UserError, match=r"pip install 'univg\[eval\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[eval\]'"):
         fetch(FILES)
 
 

@@ -277,7 +277,7 @@ def test_pixel_limits_without_effect_are_told(
 
 
 MISTAKES = [
-    (["--dialect", "qwen9"], "unknown dialect 'qwen9'; expected one of: .*qwen2_vl"),
+    (["--dialect", "qwen9"], "unknown dialect 'qwen9'; did you mean 'qwen_vl'.*`univg dialects`"),
     (["--protocol", "best"], "unknown protocol 'best'; expected one of: univg, univg-r1"),
     (["--benchmark", "mig"], "benchmark 'mig' has no annotation file .*mig_bench, mig_bench_rev"),
     (["--benchmark", "mig_bench_revised"], "give --scale"),
@@ -468,7 +468,7 @@ def test_prepare_refuses_missing_and_broken_images_with_count_and_names(
     [
         (
             ["prepare", "lise"],
-            "unknown benchmark 'lise'; univg prepare knows: mini, photos",
+            "unknown benchmark 'lise'; did you mean 'lisa'",
         ),
         (["prepare"], "name a benchmark; `univg prepare --list` shows them all"),
         (["prepare", "mig_bench"], "give --source"),

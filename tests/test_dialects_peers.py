@@ -90,7 +90,7 @@ def read_by_peer(readers: Readers, form: str, text: str, wh: Size, input_wh: Siz
     try:
         boxes = readers.read(form, text, wh, input_wh)
     except MissingError as missing:
-        pytest.skip(f"{missing}: pip install 'univg[eval,dev]'")
+        pytest.skip(f"{missing}: pip install -e '.[eval,dev]'")
     scale = SCALES.get(form, 1.0)
     return [tuple(v / side * scale for v, side in zip(box, wh * 2, strict=True)) for box in boxes]
 

@@ -39,9 +39,55 @@ def test_a_command_names_the_extra(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        "univg compare: the package scipy is not installed; run: pip install 'univg[report]'\n"
+        "univg compare: the package scipy is not installed; "
+        "run in the checkout: pip install -e '.[report]'\n"
     )
 
 
 def test_a_missing_module_of_the_project_is_no_mistake_of_the_user() -> None:
     assert errors.missing_package(ModuleNotFoundError("x", name="univg_eval.nowhere")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("Norm-1000", ["norm1000"]),  # upper case and punctuation alone differ: this one only
+        ("qwen2vl", ["qwen2_vl"]),
+        ("norm100", ["norm1000"]),
+        ("mig", ["mig_bench", "mig_bench_revised"]),  # a part of each, the shorter first
+        ("mig_bench_diff", ["mig_bench"]),  # it is a part of this one
+        ("Qwen/Qwen2-VL-2B", ["qwen2_vl"]),  # holds it
+        ("no", []),  # too short to be taken for a part of norm1000
+        ("shikra", []),
+        ("", []),
+        (3, []),
+    ],
+)
+def test_the_nearest_names(name: object, near: list[str]) -> None:
+    known = ["mig_bench_revised", "norm1000", "qwen2_vl", "mig_bench"]
+    assert errors.nearest(name, known) == near
+    assert errors.nearest(name, known, n=1) == near[:1]
+
+
+def test_an_unknown_name_is_answered_by_what_may_have_been_meant() -> None:
+    known = ("think", "direct")
+    assert errors.meant("thinking", known) == "did you mean 'think'?"
+    assert errors.meant("cot", known) == "expected one of: think, direct"
+    assert errors.meant("cot", known, "x list") == "`x list` lists them"
+    assert errors.meant("thinking", known, "x list") == "did you mean 'think'? `x list` lists all"
+
+
+def test_a_command_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    from univg_train.cli import main as train
+
+    for program, call, given, near in (
+        ("univg", main, "evla", "did you mean 'eval'?"),
+        ("univg", main, "plot", "expected one of: demo, tasks"),
+        ("univg-train", train, "gprp", "did you mean 'grpo'?"),
+        ("univg-train", train, "univg", "expected one of: tiny, cot, data, sft"),
+    ):
+        assert call([given, "--help"]) == 2
+        captured = capsys.readouterr()
+        assert not captured.out
+        assert captured.err.startswith(f"{program}: there is no command {given!r}; {near}")
+        assert captured.err.count("\n") == 1

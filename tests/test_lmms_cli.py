@@ -329,7 +329,7 @@ def test_controls_are_named_or_all() -> None:
 
     assert control_names("all") == ["blank", "swapped", "permuted", "cut"]
     assert control_names("cut, blank,cut") == ["cut", "blank"]
-    with pytest.raises(UserError, match=r"unknown control 'mirror'; known controls: none, blank"):
+    with pytest.raises(UserError, match=r"unknown control 'mirror'; expected one of: none, blank"):
         control_names("blank,mirror")
     with pytest.raises(UserError, match=r"'none': expected all, or some of: blank, swapped"):
         control_names("none")

@@ -183,7 +183,7 @@ print(json.dumps([dataset.classes, boxes]))
 
 def test_supervision_reads_it(exported):
     """In a process of its own: OpenCV cannot read PNG where another zlib was loaded before it."""
-    pytest.importorskip("supervision", reason="pip install 'univg[dev]'")
+    pytest.importorskip("supervision", reason="pip install -e '.[dev]'")
     command = [sys.executable, "-c", READ_WITH_SUPERVISION, exported.folder]
     read_by_it = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     classes, boxes = json.loads(read_by_it.splitlines()[-1])

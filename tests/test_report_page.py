@@ -303,5 +303,5 @@ def test_a_page_appears_only_when_whole(tmp_path):
 def test_without_jinja2_the_install_command_is_named(monkeypatch):
     templates.cache_clear()
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(UserError, match=re.escape("pip install 'univg[report]'")):
+    with pytest.raises(UserError, match=re.escape("pip install -e '.[report]'")):
         Page("t").render()

@@ -429,7 +429,7 @@ def test_colours_are_legible_and_runs_differ_without_them():
 
 def test_without_matplotlib_the_install_command_is_named(data, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UserError, match=re.escape("pip install 'univg[report]'")):
+    with pytest.raises(UserError, match=re.escape("pip install -e '.[report]'")):
         drawn(data)
 
 

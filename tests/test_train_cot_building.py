@@ -719,7 +719,7 @@ def test_the_command_reports_mistakes_in_one_line(
     monkeypatch.setitem(sys.modules, "openai", None)
     assert main(command) == 2
     error = capsys.readouterr().err
-    assert "the package openai is not" in error and "pip install 'univg[train]'" in error
+    assert "the package openai is not" in error and "pip install -e '.[train]'" in error
 
 
 def test_unanswered_rows_have_an_exit_status_of_their_own(

@@ -367,7 +367,7 @@ def without(name: str) -> dict[str, Any]:
         (without("solution"), "column 'solution' is missing"),
         (without("dialect"), "column 'dialect' is missing"),
         (without("single_image"), "column 'single_image' is missing"),
-        (row(dialect="qwen9_vl"), "unknown dialect 'qwen9_vl'; expected one of"),
+        (row(dialect="qwen9_vl"), "unknown dialect 'qwen9_vl'; did you mean 'qwen_vl'"),
         (row(dialect=None), "dialect is None; expected a name"),
         (row(dialect="molmo"), "'molmo' gives points, not boxes"),
         (row(style="brief"), "style is 'brief'; expected think or direct"),

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-__all__ = ["UserError", "missing_package"]
+__all__ = [
+    "UserError",
+    "install_command",
+    "meant",
+    "missing_package",
+    "nearest",
+    "require_command",
+]
 
 _EXTRAS: Mapping[str, tuple[str, ...]] = {
     "report": ("jinja2", "matplotlib", "scipy"),
@@ -25,10 +34,61 @@ class UserError(ValueError):
     """
 
 
+def install_command(extra: str) -> str:
+    """How the packages of an extra are installed; the index does not have this project."""
+    return f"run in the checkout: pip install -e '.[{extra}]'"
+
+
 def missing_package(error: ModuleNotFoundError) -> str | None:
     """The message for a module of an extra that is not installed; None for any other module."""
     name = (error.name or "").partition(".")[0]
     for extra, modules in _EXTRAS.items():
         if name in modules:
-            return f"the package {name} is not installed; run: pip install 'univg[{extra}]'"
+            return f"the package {name} is not installed; {install_command(extra)}"
     return None
+
+
+def nearest(name: object, known: Iterable[str], *, n: int = 3) -> list[str]:
+    """At most `n` known names that may have been meant by this one, the nearest first.
+
+    Upper case and punctuation do not count: where a known name differs in these alone, it is the
+    only one. Otherwise a name is near that is spelt alike, holds this one as a part, or is a part
+    of it.
+    """
+
+    def plain(text: object) -> str:
+        return re.sub(r"[^a-z0-9]", "", str(text).lower())
+
+    key = plain(name)
+    names = {plain(one): one for one in sorted(known, key=len)}
+    if key in names:
+        return [names[key]]
+    near = difflib.get_close_matches(key, names, n=n, cutoff=0.7)
+    near += [one for one in names if len(key) >= 3 and key in one]
+    near += [one for one in reversed(names) if len(one) >= 5 and one in key]
+    return [names[one] for one in dict.fromkeys(near)][:n]
+
+
+def meant(name: object, known: Iterable[str], lister: str = "") -> str:
+    """What to say behind an unknown name: the names near it, or else all.
+
+    Args:
+        name: what was received.
+        known: what is expected.
+        lister: a command that lists the known names; it is named instead of them.
+    """
+    known = list(known)
+    near = " or ".join(map(repr, nearest(name, known)))
+    if not near:
+        return f"`{lister}` lists them" if lister else f"expected one of: {', '.join(known)}"
+    return f"did you mean {near}?" + (f" `{lister}` lists all" if lister else "")
+
+
+def require_command(argv: Sequence[str], known: Collection[str]) -> None:
+    """Refuse a first argument that is no command.
+
+    Raises:
+        UserError: with the commands near it, or all.
+    """
+    if argv and not argv[0].startswith("-") and argv[0] not in known:
+        raise UserError(f"there is no command {argv[0]!r}; {meant(argv[0], known)}")

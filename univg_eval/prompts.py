@@ -24,7 +24,7 @@ from collections.abc import Sequence
 
 from univg_eval.boxes import Box
 from univg_eval.dialects import Dialect
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, meant
 from univg_eval.samples import GroundingSample
 
 __all__ = [
@@ -155,7 +155,7 @@ def require_style(dialect: Dialect, style: str, sample: GroundingSample | None =
             referring expression about one image.
     """
     if style not in PROMPT_STYLES:
-        raise UserError(f"unknown prompt style {style!r}; known styles: {', '.join(PROMPT_STYLES)}")
+        raise UserError(f"unknown prompt style {style!r}; {meant(style, PROMPT_STYLES)}")
     if style != "official":
         return
     if not dialect.official_prompt:

@@ -47,7 +47,7 @@ import numpy.typing as npt
 from univg_eval.answers import Answer, Status, read_answer
 from univg_eval.boxes import Box, box_iou
 from univg_eval.dialects import Dialect, get_dialect
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, meant
 
 __all__ = ["PROTOCOLS", "Protocol", "get_protocol", "list_protocols", "parse_answer"]
 
@@ -282,14 +282,12 @@ def get_protocol(name: str) -> Protocol:
     """The scoring rule of this name.
 
     Raises:
-        UserError: unknown name; the message lists the known ones.
+        UserError: unknown name; the message names those near it, or all.
     """
     try:
         return PROTOCOLS[name]
     except KeyError:
-        raise UserError(
-            f"unknown protocol {name!r}; expected one of: {', '.join(PROTOCOLS)}"
-        ) from None
+        raise UserError(f"unknown protocol {name!r}; {meant(name, PROTOCOLS)}") from None
 
 
 @lru_cache(maxsize=128)

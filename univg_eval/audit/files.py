@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from univg_eval.audit.findings import Case
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, install_command
 from univg_eval.images.reading import ImageError, ImageHeader, image_header, split_reference
 from univg_eval.images.video import check_video, read_frames
 from univg_eval.samples import GroundingSample
@@ -91,7 +91,7 @@ def _ids(samples: Sequence[GroundingSample]) -> tuple[str, ...]:
 def _require_video_readers() -> None:
     if importlib.util.find_spec("av") is None:
         raise UserError(
-            "reading frames of videos needs the package av: pip install 'univg[eval]'; or audit "
+            f"reading frames of videos needs the package av: {install_command('eval')}; or audit "
             "the benchmark without them (--quick)"
         )
 

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from univg_eval.errors import UserError, missing_package
+from univg_eval.errors import UserError, missing_package, require_command
 
 __all__ = ["EXIT_FOUND", "EXIT_USER_ERROR", "build_parser", "main"]
 
@@ -68,6 +68,12 @@ def _escape_what_cannot_be_encoded() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``univg`` with `argv` (the process's own arguments if None); returns the exit status."""
     _escape_what_cannot_be_encoded()
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        require_command(argv, COMMANDS)
+    except UserError as error:
+        print(f"univg: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
     parser = build_parser()
     args, unknown = parser.parse_known_args(argv)
     if args.version:

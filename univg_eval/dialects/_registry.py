@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from univg_eval.dialects._base import Dialect
 from univg_eval.dialects.unknown import UNKNOWN_SCALES
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, meant
 
 __all__ = ["DIALECTS", "collect", "get_dialect", "list_dialects"]
 
@@ -63,12 +63,12 @@ def get_dialect(
         max_pixels: largest area, likewise.
 
     Raises:
-        UserError: unknown name (the message lists the known ones), a family without a known
+        UserError: unknown name (the message names those near it), a family without a known
             scale, or impossible limits.
     """
     dialect = DIALECTS.get(name)
     if dialect is None:
         if name in UNKNOWN_SCALES:
             raise UserError(UNKNOWN_SCALES[name].explain())
-        raise UserError(f"unknown dialect {name!r}; expected one of: {', '.join(DIALECTS)}")
+        raise UserError(f"unknown dialect {name!r}; {meant(name, DIALECTS, 'univg dialects')}")
     return dialect.with_pixel_limits(min_pixels, max_pixels)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, meant
 from univg_eval.images.reading import open_images, split_reference
 from univg_eval.samples import GroundingSample
 
@@ -74,7 +74,7 @@ def require_control(name: object) -> str:
         UserError: it is not; the message lists them.
     """
     if not isinstance(name, str) or name not in CONTROLS:
-        raise UserError(f"unknown control {name!r}; known controls: {', '.join(CONTROLS)}")
+        raise UserError(f"unknown control {name!r}; {meant(name, CONTROLS)}")
     return name
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, install_command
 
 __all__ = ["require_lmms_eval"]
 
@@ -16,7 +16,4 @@ def require_lmms_eval() -> None:
         UserError: it is not installed; the message has the command that installs it.
     """
     if find_spec("lmms_eval") is None:
-        raise UserError(
-            "lmms-eval is not installed; run: pip install 'univg[eval]' (in a checkout: "
-            "pip install -c constraints.txt -e '.[eval]', which takes the tested versions)"
-        )
+        raise UserError(f"lmms-eval is not installed; {install_command('eval')}")

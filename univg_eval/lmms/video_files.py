@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, install_command
 from univg_eval.files import whole_file
 from univg_eval.images.reading import load_image
 from univg_eval.images.video import count_frames, list_frames
@@ -86,7 +86,7 @@ def _encode(frames: list[Path], target: Any) -> None:
         from av.video.stream import VideoStream
     except ImportError as error:
         raise UserError(
-            "making a video of frames needs the package av: pip install 'univg[eval]'"
+            f"making a video of frames needs the package av: {install_command('eval')}"
         ) from error
     import numpy as np
 

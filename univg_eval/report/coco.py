@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.boxes import Box
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, install_command
 from univg_eval.files import whole_folder
 from univg_eval.images.reading import image_header, load_reference, split_reference
 from univg_eval.report.run_data import Outcome, ReportData
@@ -215,7 +215,7 @@ def _mask_area(mask: Mapping[str, Any]) -> int:
     try:
         from pycocotools.mask import area
     except ImportError as error:
-        raise UserError("masks need the package pycocotools: pip install 'univg[eval]'") from error
+        raise UserError(f"masks need the package pycocotools: {install_command('eval')}") from error
     return int(area({"size": mask["size"], "counts": counts.encode("ascii")}))
 
 

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from univg_eval.analysis.failures import FailureKind
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, install_command
 from univg_eval.files import whole_file
 from univg_eval.leaderboard import Estimate, Mark, macro_estimate, task_estimate
 from univg_eval.leaderboard.rows import Entry, entry_of_runs
@@ -204,7 +204,7 @@ def draw_figures(data: ReportData, numbers: Sequence[RunFigures]) -> dict[str, F
         from matplotlib import rc_context
     except ImportError as error:
         raise UserError(
-            "figures need the package matplotlib: pip install 'univg[report]'"
+            f"figures need the package matplotlib: {install_command('report')}"
         ) from error
     if not any(one.n for one in numbers):
         return {}

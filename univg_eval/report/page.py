@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from univg_eval.boxes import box_text
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, install_command
 from univg_eval.files import write_text_atomically
 from univg_eval.report.drawing import VIEW_SIDE, Panel, draw_panel
 from univg_eval.report.text import printable
@@ -151,7 +151,7 @@ def templates() -> Environment:
         from jinja2 import Environment, PackageLoader, StrictUndefined
         from markupsafe import Markup
     except ImportError as error:
-        raise UserError("pages need the package jinja2: pip install 'univg[report]'") from error
+        raise UserError(f"pages need the package jinja2: {install_command('report')}") from error
 
     def shown(value: object) -> object:
         return printable(value) if type(value) is str else value

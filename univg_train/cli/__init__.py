@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from univg_eval.errors import UserError, missing_package
+from univg_eval.errors import UserError, missing_package, require_command
 from univg_train.cli import cot as cli_cot
 from univg_train.cli import data as cli_data
 from univg_train.cli import export as cli_export
@@ -38,12 +38,19 @@ def build_parser() -> argparse.ArgumentParser:
     cli_sft.add_parser(commands)
     cli_export.add_parser(commands)
     cli_grpo.add_parser(commands)
+    parser.set_defaults(commands=tuple(commands.choices))
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``univg-train`` with `argv` (the process's own if None); returns the exit status."""
     parser = build_parser()
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        require_command(argv, parser.get_default("commands"))
+    except UserError as error:
+        print(f"univg-train: {error}", file=sys.stderr)
+        return _EXIT_USER_ERROR
     args = parser.parse_args(argv)
     if args.command is None:
         parser.print_help()

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, install_command
 
 __all__ = ["add_overrides", "extra_needed", "report_once", "run_and_report", "usable_folder"]
 
@@ -41,7 +41,7 @@ def extra_needed() -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise UserError(
             f"training needs the package {error.name!r}, which is not installed; "
-            "install the extra: pip install 'univg[train]'"
+            f"{install_command('train')}"
         ) from error
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, meant
 
 __all__ = ["config_path", "list_configs"]
 
@@ -24,9 +23,7 @@ def config_path(name: str) -> Path:
     """Where a file lies; a UserError where there is none of this name."""
     paths = _paths()
     if name not in paths:
-        near = difflib.get_close_matches(name, list(paths), n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else f"; expected: {', '.join(paths)}"
-        raise UserError(f"no configuration is named {name!r}{meant}")
+        raise UserError(f"no configuration is named {name!r}; {meant(name, paths)}")
     return paths[name]
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from univg_eval.benchmarks.readers.common.release import ordinal
 from univg_eval.dialects import Dialect, get_dialect
 from univg_eval.dialects.image_names import find_image_names
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, meant
 from univg_eval.prompts import (
     TRAINED_STYLES,
     build_prompt,
@@ -93,9 +93,7 @@ def make_rendering(
         raise UserError(f"dialect {dialect!r} gives points, not boxes: nothing to train on")
     style = default_prompt_style(dialect) if style is None else style
     if style not in TRAINED_STYLES:
-        raise UserError(
-            f"unknown prompt style {style!r}; known styles: {', '.join(TRAINED_STYLES)}"
-        )
+        raise UserError(f"unknown prompt style {style!r}; {meant(style, TRAINED_STYLES)}")
     if purpose not in PURPOSES:
         raise UserError(f"unknown purpose {purpose!r}; expected one of: {', '.join(PURPOSES)}")
     return Rendering(known, style, purpose, history, single_images_direct)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -14,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_type_hi
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, nearest
 
 __all__ = ["Positive", "Section", "argument_problems", "override", "read_settings", "validate"]
 
@@ -183,7 +182,7 @@ def _place(
 
 
 def _nearest(names: list[str], known: Collection[str], prefix: str) -> str:
-    near = difflib.get_close_matches(names[-1], list(known), n=1)
+    near = nearest(names[-1], known, n=1)
     if near:
         return f"; did you mean {prefix + '.'.join([*names[:-1], near[0]])!r}?"
     return f"; expected one of: {', '.join(sorted(known))}" if len(known) <= 20 else ""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from univg_eval.benchmarks import readers, synthetic
 from univg_eval.benchmarks.readers.common.entry import CatalogEntry
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, meant
 
 __all__ = ["CATALOG", "benchmark_of", "get_entry"]
 
@@ -45,9 +45,9 @@ def benchmark_of(name: str) -> str:
 
 
 def get_entry(name: str) -> CatalogEntry:
-    """The entry of that name or benchmark; UserError listing the known ones."""
+    """The entry of that name or benchmark; a UserError where there is none."""
     plain = name.replace("+", "_plus")  # RefCOCO+
     for entry in CATALOG.values():
         if plain in (entry.name, entry.benchmark):
             return entry
-    raise UserError(f"unknown benchmark {name!r}; univg prepare knows: {', '.join(CATALOG)}")
+    raise UserError(f"unknown benchmark {name!r}; {meant(name, CATALOG, 'univg prepare --list')}")

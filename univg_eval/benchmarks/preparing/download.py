@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from univg_eval.benchmarks.readers.common.entry import ByHand, HubFiles
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, install_command
 
 __all__ = ["Fetched", "by_hand_text", "fetch"]
 
@@ -54,7 +54,7 @@ def fetch(files: HubFiles, *, revision: str | None = None) -> Fetched:
         import huggingface_hub
     except ImportError as error:
         raise UserError(
-            "--download needs the package huggingface_hub: pip install 'univg[eval]'"
+            f"--download needs the package huggingface_hub: {install_command('eval')}"
         ) from error
     wanted = revision or files.revision
     with _reported(files, wanted):

@@ -18,7 +18,6 @@ counts from 0 cannot pass unseen.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -44,7 +43,7 @@ from univg_eval.benchmarks.readers.common.release import (
     size_of,
 )
 from univg_eval.boxes import Box, four_numbers
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, nearest
 from univg_eval.images.reading import split_reference
 from univg_eval.images.video import read_frames
 from univg_eval.samples import GroundingSample, Target
@@ -374,11 +373,10 @@ def _checked_row(row: Any) -> dict[str, Any]:
         )
     for name in row:
         if name not in FIELDS:
-            close = difflib.get_close_matches(name.lower(), FIELDS, n=1, cutoff=0.75)
-            meant = _INTENDED.get(name.lower()) or (close[0] if close else None)
+            near = nearest(_INTENDED.get(name.lower(), name), FIELDS, n=1)
             raise _fault(
                 f"field {name!r} is not known"
-                + (f" (did you mean {meant!r}?)" if meant else "")
+                + (f" (did you mean {near[0]!r}?)" if near else "")
                 + f"; known are {', '.join(FIELDS)}, and 'extra' holds columns of your own"
             )
     for name in ("images", "instruction"):

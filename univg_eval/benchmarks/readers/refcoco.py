@@ -42,7 +42,7 @@ from univg_eval.benchmarks.readers.common.release import (
     size_of,
 )
 from univg_eval.boxes import Box, four_numbers
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, install_command
 from univg_eval.files import whole_file
 from univg_eval.samples import GroundingSample, Target
 
@@ -372,7 +372,7 @@ def _parquet(file: Path) -> Iterator[ParquetFile]:
         from pyarrow import parquet
     except ImportError as error:
         raise UserError(
-            f"reading {file} needs the package pyarrow: pip install 'univg[eval]'"
+            f"reading {file} needs the package pyarrow: {install_command('eval')}"
         ) from error
     try:
         with parquet.ParquetFile(file) as opened:

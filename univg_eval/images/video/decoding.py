@@ -22,7 +22,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, install_command
 from univg_eval.images.video.cache import frame_cache
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         import av
     except ImportError as error:
         raise UserError(
-            f"reading {path} needs the package av: pip install 'univg[eval]'"
+            f"reading {path} needs the package av: {install_command('eval')}"
         ) from error
     try:
         # In a relative path, what is before a colon would be taken for a protocol.

@@ -21,7 +21,7 @@ from univg_eval.benchmarks.synthetic.mini.generator import (
     generate,
 )
 from univg_eval.benchmarks.synthetic.mini.item import Clip, MiniItem
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, install_command
 from univg_eval.images.reading import split_reference
 from univg_eval.samples import GroundingSample, Target, write_benchmark
 
@@ -160,7 +160,7 @@ def video_codec() -> str:
         import av
     except ImportError as error:
         raise UserError(
-            f"the videos of {BENCHMARK} need the package av: pip install 'univg[eval]'"
+            f"the videos of {BENCHMARK} need the package av: {install_command('eval')}"
         ) from error
     for name in _CODECS:
         if name in av.codecs_available:

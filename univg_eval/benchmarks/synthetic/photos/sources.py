@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, install_command
 from univg_eval.images.reading import load_image
 
 __all__ = ["Annotation", "Photo", "PixelBox", "Pixels", "load_photo", "photo_path", "read_sources"]
@@ -112,7 +112,7 @@ def photo_path(photo: Photo) -> Path:
         raise UserError(
             f"the benchmark photos needs a photograph that comes with {photo.package} "
             f"({photo.path_in_package}), and {photo.package} is not installed: "
-            "pip install 'univg[eval]'"
+            f"{install_command('eval')}"
         )
     for folder in spec.submodule_search_locations:
         path = Path(folder).joinpath(*relative.parts[1:])
