@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from univg_eval.benchmarks.preparing.catalog import CATALOG, get_entry
+from univg_eval.benchmarks.preparing.catalog import CATALOG, benchmark_of, get_entry
 from univg_eval.errors import UserError
 
 ENTRIES = pytest.mark.parametrize("entry", CATALOG.values(), ids=list(CATALOG))
@@ -118,9 +118,12 @@ def test_names_and_benchmarks_find_their_entry(name, expected):
     assert get_entry(name).name == expected
 
 
-def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(UserError, match=r"'lise'.*mini, photos, .*mig_bench"):
-        get_entry("lise")
+@pytest.mark.parametrize("find", [get_entry, benchmark_of])
+def test_an_unknown_name_is_answered_by_the_nearest(find, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNIVG_DATA", str(tmp_path))
+    for name, near in (("lise", "'lisa'"), ("mig", "'mig_bench' or 'mig_bench_revised'")):
+        with pytest.raises(UserError, match=f"unknown benchmark '{name}'; did you mean {near}"):
+            find(name)
 
 
 def test_a_wheel_carries_the_tasks_and_the_published_tables(repo_root, monkeypatch):

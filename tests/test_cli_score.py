@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from univg_eval.benchmarks.readers.mig_bench import read_annotations
 from univg_eval.boxes import Box
 from univg_eval.cli import main
 from univg_eval.samples import (
@@ -274,6 +275,27 @@ def test_pixel_limits_without_effect_are_told(
     out, err = capsys.readouterr()
     assert json.loads(out)["max_pixels"] is None
     assert "--max-pixels are not used" in err
+
+
+def test_an_id_that_was_left_out_of_the_set_is_told_from_one_of_another_set(
+    annotations: Path,
+    responses: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("UNIVG_DATA", str(tmp_path / "data"))
+    first, *others = read_annotations(annotations)
+    write_benchmark(others, benchmark="mig_bench", manifest_extra={"skipped": [{"item": "x"}]})
+    arguments = ["score", "--benchmark", "mig_bench", "--responses", str(responses)]
+    arguments += ["--dialect", "norm1"]
+    for name, message in (
+        (first.id, "'mig_bench' was prepared without 1 faulty item .*: prepare it whole, or"),
+        ("lisa-val-00001", "score the responses with the benchmark that they answer"),
+    ):
+        responses.write_text(json.dumps({"id": name, "response": ""}) + "\n")
+        assert main(arguments) == 2
+        assert re.search(f"'{name}' is not one of the .*{message}", capsys.readouterr().err)
 
 
 MISTAKES = [

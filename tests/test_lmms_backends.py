@@ -204,3 +204,6 @@ def test_replay_refuses_ids_that_no_sample_has(
 ) -> None:
     with lmms_data.stops(capsys, "1 ids belong to no sample of own, e.g. 'own-t-test-9'"):
         replay(tmp_path, monkeypatch, '{"id": "own-t-test-9", "response": ""}')
+    monkeypatch.setattr("univg_eval.samples.n_skipped", lambda *_: 1)
+    with lmms_data.stops(capsys, "'own' was prepared without 1 faulty item (--skip-faulty"):
+        replay(tmp_path, monkeypatch, '{"id": "own-t-test-9", "response": ""}')

@@ -246,17 +246,26 @@ def test_univg_eval_writes_a_record(runs: Runs, tmp_path: Path) -> None:
     assert manifest["results"]["macro"]["acc@0.5"] == 1.0
 
 
+BASELINE = ("--model", "univg_baseline", "--model_args", "kind=full")
 MISTAKES = [
     (("--tasks", "univg_revos"), "benchmark 'revos' is not prepared"),
-    (("--tasks", "univg_mini", "--dialect", "qwen"), "unknown dialect 'qwen'"),
+    (
+        ("--tasks", "univg_mini", *BASELINE, "--dialect", "foo"),
+        "the value comes from: --dialect",
+    ),
     (("--tasks", "univg_mini", "--output_path", "a,b"), "cannot take a path with a comma"),
     (("--tasks", "univg_mini", "--output_path", "/dev/null/o"), "/dev/null is no folder that can"),
     (("--tasks", "univg_mini", "--records", "/dev/null/r"), "--records /dev/null/r: /dev/null is"),
     (("--tasks", "univg_mini", "--predict_only"), "--predict_only writes no scores"),
-    (("--tasks", "univg_mini_diff,univg_mini_dif"), "there is no task univg_mini_dif; the groups"),
+    (
+        ("--tasks", "univg_mini_diff,univg_mini_dif"),
+        "there is no task univg_mini_dif; did you mean",
+    ),
     ((), "--tasks is missing; give task names, or one of the groups: univg, "),
-    (("--tasks", "univg_mini_diff"), "/no_model does not exist; set the env"),
-    (("--tasks", "mmbench"), "names no task of this project; its groups are: univg, "),
+    (("--tasks", "univg_mini_diff"), "/no_model (--model_args): the folder does not exist"),
+    (("--tasks", "univg_mini_diff", "--model", "hf"), "--model is missing; give lmms-eval's"),
+    (("--tasks", "mini_dif"), "of this project; did you mean 'univg_mini_diff'"),
+    (("--tasks", "mmbench"), "names no task of this project. Its groups are: univg, "),
 ]
 
 
@@ -285,15 +294,17 @@ def test_univg_eval_refuses_before_a_model_is_loaded(
 
 
 def test_univg_eval_is_honest_about_a_failed_evaluation(runs: Runs, tmp_path: Path) -> None:
+    (tmp_path / "no_model").mkdir()
+    (tmp_path / "no_model" / "config.json").write_text('{"model_type": "qwen2_vl"}')
     done = univg_eval(
-        *("--model", "qwen2_vl", "--model_args", f"pretrained={tmp_path / 'no_model'}"),
+        *("--model", "qwen2_vl", "--model_args"),
+        f"pretrained={tmp_path / 'no_model'},device=cpu,device_map=cpu",
         *("--tasks", "univg_mini_diff", "--dialect", "qwen2_vl"),
         data=runs.data,
         cwd=tmp_path,
     )
     assert done.returncode == 1
     assert "lmms-eval failed and wrote no results" in done.stderr
-    assert not (tmp_path / "no_model").exists()
 
 
 def test_the_task_folder_is_printed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from PIL import Image
 from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError
 from univg_eval.lmms.client_resize import sent_sizes
-from univg_eval.lmms.settings import ModelUnderTest, RunSettings, resolve_settings
+from univg_eval.lmms.device import require_device
+from univg_eval.lmms.settings import (
+    ModelUnderTest,
+    RunSettings,
+    environment,
+    given_options,
+    resolve_settings,
+)
 from univg_eval.lmms.special_tokens import KEEPING_BACKENDS, require_special_tokens
 
 
@@ -142,9 +150,8 @@ UNKNOWN = [
 
 @pytest.mark.parametrize(("model", "reason"), UNKNOWN)
 def test_an_unknown_dialect_names_every_way_to_set_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: ModelUnderTest | None, reason: str
+    tmp_path: Path, model: ModelUnderTest | None, reason: str
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     if model is not None and model.args.get("pretrained"):
         folder = checkpoint(tmp_path / "m", model_type="no-such-model-type")
         model = ModelUnderTest(model.backend, {"pretrained": str(folder)})
@@ -152,6 +159,26 @@ def test_an_unknown_dialect_names_every_way_to_set_it(
         resolve_settings(model, {}, {})
     for words in ("UNIVG_DIALECT", "--dialect", "metadata: {dialect", reason):
         assert words in str(caught.value)
+
+
+def test_a_checkpoint_that_is_not_there_is_not_blamed_on_the_dialect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    nowhere = str(tmp_path / "nowhere")
+    for env in ({}, {"UNIVG_DIALECT": "qwen2_vl"}):  # a dialect makes no checkpoint
+        with pytest.raises(UserError, match=f"no checkpoint {nowhere} .*the folder does not exist"):
+            resolve("qwen2_vl", {"pretrained": nowhere}, **env)
+    with pytest.raises(UserError, match=r"no checkpoint 'a/b' here .*hub was not.*pretrained=DIR"):
+        resolve("qwen2_vl", {"pretrained": "a/b"})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"is no whole checkpoint: .*config\.json cannot be read"):
+        resolve("qwen2_vl", {"pretrained": str(tmp_path / "empty")})
+    # A server may know a model by a folder of its own machine.
+    with pytest.raises(UserError, match="how the model writes boxes is not known"):
+        resolve("openai", {"model": nowhere})
+    assert resolve("openai", {"model": nowhere}, UNIVG_DIALECT="norm1").dialect.value == "norm1"
 
 
 @pytest.mark.parametrize(
@@ -267,9 +294,65 @@ def test_a_wrong_value_names_its_source(tmp_path: Path) -> None:
             resolve("qwen2_vl", args, **environ)
 
 
+def test_an_option_is_named_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNIVG_DIALECT", "qwen_x")
+    monkeypatch.delenv("UNIVG_PROMPT", raising=False)
+    model = ModelUnderTest("univg_baseline")
+    with given_options({"dialect": "norm2", "prompt": None, "protocol": "migician"}):
+        with pytest.raises(UserError, match=r"dialect 'norm2'.*the value comes from: --dialect\)"):
+            resolve_settings(model, {})
+        with environment({"UNIVG_DIALECT": "norm1"}):
+            found = resolve_settings(model, {})
+        assert found.dialect.source == "environment variable UNIVG_DIALECT"
+        assert found.protocol.to_list() == ["migician", "--protocol"]
+        assert "UNIVG_PROMPT" not in os.environ
+    with pytest.raises(UserError, match=r"'qwen_x'.*environment variable UNIVG_DIALECT"):
+        resolve_settings(model, {})
+
+
+class OnGpu:
+    """The arguments of a backend such as simple/qwen2_vl."""
+
+    def __init__(self, pretrained: str = "", device: str = "cuda", device_map: str = "cuda"):
+        raise AssertionError("only its arguments are looked at")
+
+
+@pytest.mark.parametrize(
+    ("args", "device", "refused"),
+    [
+        ({}, None, "device=cuda, device_map=cuda"),
+        ({"device": "cpu"}, None, "device_map=cuda"),
+        ({"device": "cuda:1", "device_map": "auto"}, None, "device=cuda:1"),
+        ({"device_map": "cpu"}, "cpu", None),  # lmms-eval's --device
+        ({"device": "cpu", "device_map": "cpu"}, None, None),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_named_before_a_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, args: dict[str, str], device: str | None, refused: str | None
+) -> None:
+    monkeypatch.setattr(ModelUnderTest, "backend_class", lambda self: OnGpu)
+    model = ModelUnderTest("qwen2_vl", args)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    require_device(model, device)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    if refused is None:
+        require_device(model, device)
+        return
+    with pytest.raises(UserError) as caught:
+        require_device(model, device)
+    for words in (f"({refused})", "add device=cpu,device_map=cpu to --model_args"):
+        assert words in str(caught.value)
+
+
+def test_a_backend_without_a_device_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    require_device(ModelUnderTest("univg_baseline"))
+    require_device(ModelUnderTest("openai"))
+
+
 def test_an_unknown_backend_and_unreadable_model_args_are_user_errors() -> None:
-    with pytest.raises(UserError, match="no backend 'qwen9'"):
-        resolve("qwen9", UNIVG_DIALECT="norm1")
+    with pytest.raises(UserError, match="no backend 'qwen2vl'; did you mean 'qwen2_vl'"):
+        resolve("qwen2vl", UNIVG_DIALECT="norm1")
     with pytest.raises(UserError, match="expected name=value pairs"):
         ModelUnderTest.from_arguments("qwen2_vl", "pretrained")
 
@@ -281,7 +364,7 @@ def test_baselines_need_no_setting_and_replay_takes_that_of_its_file(tmp_path: P
     file.write_text('{"id": "a", "response": "", "dialect": "qwen2_vl"}\n')
     assert resolve("univg_replay", {"responses": str(file)}).dialect.value == "qwen2_vl"
     file.write_text('{"id": "a", "response": ""}\n')
-    with pytest.raises(UserError, match="no field 'dialect'; add it, or set the environment"):
+    with pytest.raises(UserError, match="no field 'dialect'; add it, or give `--dialect`"):
         resolve("univg_replay", {"responses": str(file)})
     file.write_text('{"id": "a", "response": "", "dialect": "norm1"}\n' * 2)
     with pytest.raises(UserError, match="duplicate id 'a'"):

@@ -29,6 +29,7 @@ __all__ = [
     "benchmark_dir",
     "data_root",
     "fingerprint",
+    "lacking",
     "load_manifest",
     "load_samples",
     "n_skipped",
@@ -320,6 +321,21 @@ def n_skipped(benchmark: str, root: str | os.PathLike[str] | None = None) -> int
     """
     skipped = load_manifest(benchmark, root).get("skipped")
     return len(skipped) if isinstance(skipped, list) else 0
+
+
+def lacking(benchmark: str, root: str | os.PathLike[str] | None = None) -> str:
+    """In words, what a prepared benchmark lacks of its release; "" where it is whole.
+
+    Raises:
+        UserError: the benchmark is not prepared.
+    """
+    n = n_skipped(benchmark, root)
+    if not n:
+        return ""
+    return (
+        f"{benchmark!r} was prepared without {n} faulty item{'s' if n > 1 else ''} (--skip-faulty; "
+        "its manifest.json names them under skipped)"
+    )
 
 
 def load_samples(

@@ -87,7 +87,7 @@ def _run_on_prepared(args: argparse.Namespace) -> int:
     for name in ("images", "revision", "scale"):
         if getattr(args, name) is not None:
             raise UserError(f"--{name} goes with --annotations; a prepared benchmark has its own")
-    benchmark = benchmark_of(args.benchmark)
+    benchmark = benchmark_of(args.benchmark, args.root)
     with progress_bars() as progress:
         report = audit_benchmark(
             benchmark,

@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     _check_out(args)
     if args.processes is not None and args.processes < 1:
         raise UserError(f"--processes is {args.processes}; expected 1 or more")
-    with _samples(args) as (benchmark, lines, source, fingerprint), _output(args.out) as out:
+    with _samples(args) as (benchmark, lines, source, fingerprint, lacks), _output(args.out) as out:
         scores = score_file(
             lines,
             args.responses,
@@ -104,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
             protocol=protocol,
             split=args.split,
             source=source,
+            lacking=lacks,
             out=out,
             processes=args.processes,
         )
@@ -165,13 +166,13 @@ def _check_out(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _samples(args: argparse.Namespace) -> Iterator[tuple[str, Iterable[bytes], str, str]]:
+def _samples(args: argparse.Namespace) -> Iterator[tuple[str, Iterable[bytes], str, str, str]]:
     """The benchmark's name, the lines of its samples, their source, and its fingerprint."""
     from univg_eval.benchmarks.preparing.catalog import benchmark_of
     from univg_eval.benchmarks.readers.mig_bench import read_annotations
     from univg_eval.cli._annotations import resolve_revision
     from univg_eval.runs.response_file import sample_lines
-    from univg_eval.samples import SAMPLES_FILE, benchmark_dir, fingerprint, load_manifest
+    from univg_eval.samples import SAMPLES_FILE, benchmark_dir, fingerprint, lacking, load_manifest
 
     if args.annotations is not None:
         for name in ("split", "root"):
@@ -180,11 +181,11 @@ def _samples(args: argparse.Namespace) -> Iterator[tuple[str, Iterable[bytes], s
         revision = resolve_revision(args.benchmark, args.revision)
         samples = read_annotations(args.annotations, revision=revision.name, scale=args.scale)
         source = str(args.annotations)
-        yield revision.benchmark, sample_lines(samples), source, fingerprint(samples)
+        yield revision.benchmark, sample_lines(samples), source, fingerprint(samples), ""
         return
     if args.scale is not None:
         raise UserError("--scale is about an annotation file: give it with --annotations")
-    benchmark = benchmark_of(args.benchmark)
+    benchmark = benchmark_of(args.benchmark, args.root)
     if args.revision is not None:
         benchmark = resolve_revision(benchmark, args.revision).benchmark
     digest = load_manifest(benchmark, args.root).get("fingerprint")
@@ -198,7 +199,7 @@ def _samples(args: argparse.Namespace) -> Iterator[tuple[str, Iterable[bytes], s
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     with file:
-        yield benchmark, file, str(path), digest
+        yield benchmark, file, str(path), digest, lacking(benchmark, args.root)
 
 
 @contextmanager

@@ -8,13 +8,12 @@ backends batch requests of different tasks with one task's images and settings.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,14 @@ from univg_eval.images.controls import CONTROLS, NO_CONTROL, under_control
 from univg_eval.lmms.command import check as check_arguments
 from univg_eval.lmms.record import response_text, write_records
 from univg_eval.lmms.run import LoadedModel, evaluate, task_manager
-from univg_eval.lmms.settings import BASELINE_MODEL, REPLAY_MODEL, ModelUnderTest, RunSettings
+from univg_eval.lmms.settings import (
+    BASELINE_MODEL,
+    REPLAY_MODEL,
+    ModelUnderTest,
+    RunSettings,
+    environment,
+    given_options,
+)
 from univg_eval.lmms.task import GroundingTask
 from univg_eval.lmms.task_files import task_folder
 from univg_eval.lmms.watch import counting, quiet
@@ -190,12 +196,11 @@ def run_check(plan: Plan, progress: Progress) -> CheckResult:
             "replayed responses are the same whatever the request, so --controls and --sweep say "
             "nothing about them; leave these options out"
         )
-    options = {"UNIVG_DIALECT": plan.dialect, "UNIVG_PROMPT": plan.prompt}
-    with _environment({name: value for name, value in options.items() if value is not None}):
+    with given_options({"dialect": plan.dialect, "prompt": plan.prompt}):
         with quiet():
             tasks = _tasks(plan)
         require_writable(plan.out, "--out")
-        settings = _as_given(tasks[0].settings, plan)
+        settings = tasks[0].settings
         runs = [_Run(DECLARED)]
         if plan.controls:
             runs += [_Run(name, control=name) for name in CONTROLS if name != NO_CONTROL]
@@ -241,7 +246,7 @@ def _evaluate(
     total = sum(n for _, n in wanted)
     progress(run.name, 0, total)
     report = partial(_report, progress, run.name, total)
-    with _environment(run.environment), quiet() as kept, counting(report):
+    with environment(run.environment), quiet() as kept, counting(report):
         try:
             evaluation = evaluate(
                 plan.model,
@@ -302,16 +307,6 @@ def _tasks(plan: Plan) -> list[GroundingTask]:
         process_with_media=False,
     )
     return check_arguments(arguments, [str(task_folder())])
-
-
-def _as_given(settings: RunSettings, plan: Plan) -> RunSettings:
-    """The settings, with the options that were handed on by the environment named as options."""
-    changes = {
-        name: replace(getattr(settings, name), source=f"--{name}")
-        for name in ("dialect", "prompt")
-        if getattr(plan, name) is not None
-    }
-    return replace(settings, **changes)
 
 
 def _load(plan: Plan) -> LoadedModel:
@@ -379,19 +374,6 @@ def _variants(settings: RunSettings) -> list[_Run]:
         _Run(f"{name}, {style}", environment={"UNIVG_DIALECT": name, "UNIVG_PROMPT": style})
         for name, style in dict.fromkeys(pairs)
     ]
-
-
-@contextlib.contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    kept = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in kept.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 # --- what was answered ---------------------------------------------------------------------------

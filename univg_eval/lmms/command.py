@@ -25,12 +25,13 @@ import yaml
 from lmms_eval.__main__ import cli_evaluate, parse_eval_args
 from lmms_eval.tasks import TaskManager, get_task_dict
 
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, meant, nearest
 from univg_eval.files import require_writable
 from univg_eval.images.controls import CONTROLS, NO_CONTROL, require_control, under_control
+from univg_eval.lmms.device import require_device
 from univg_eval.lmms.record import read_output, write_records
 from univg_eval.lmms.response_cache import forget_failed_requests
-from univg_eval.lmms.settings import ModelUnderTest
+from univg_eval.lmms.settings import ModelUnderTest, given_options
 from univg_eval.lmms.task import GroundingTask
 from univg_eval.lmms.task_files import task_folder
 from univg_eval.runs.record import RunRecord, load_run
@@ -39,6 +40,8 @@ __all__ = ["check", "control_names", "run_eval"]
 
 DEFAULT_OUTPUT = "out/eval"
 EXIT_FAILED = 1
+_NO_MODEL = "hf"
+"""lmms-eval's default of ``--model``, which is none of its backends."""
 
 
 def control_names(text: str) -> list[str]:
@@ -83,10 +86,7 @@ def run_eval(
         UserError: arguments that make no evaluation of this project's tasks.
         SystemExit: with status 2 for what a task finds wrong; see `univg_eval.lmms.stop`.
     """
-    for name, value in settings.items():
-        if value is not None:
-            os.environ[f"UNIVG_{name.upper()}"] = value
-    with _arguments_of_process(["lmms-eval", *arguments]):
+    with given_options(settings), _arguments_of_process(["lmms-eval", *arguments]):
         _, args = parse_eval_args()
         planned = _with_config_file(args)
         if planned.predict_only:
@@ -270,18 +270,26 @@ def check(args: argparse.Namespace, include_path: Sequence[str]) -> list[Groundi
     misspelt = [n for n in wanted if n.startswith("univg") and not manager.match_tasks([n])]
     if misspelt:
         raise UserError(
-            f"--tasks: there is no task {', '.join(misspelt)}; the groups are: {groups}, and "
-            "`univg tasks --json` lists the task files"
+            f"--tasks: there is no task {', '.join(misspelt)}; "
+            f"{meant(misspelt[0], manager.all_tasks, 'univg tasks --json')}"
         )
     if not names:
+        near = nearest(wanted[0], manager.all_tasks) if wanted else []
         raise UserError(
-            f"--tasks {args.tasks!r} names no task of this project; its groups are: {groups}. "
-            "For other tasks use lmms-eval itself"
+            f"--tasks {args.tasks!r} names no task of this project"
+            + (f"; did you mean {' or '.join(map(repr, near))}? " if near else ". ")
+            + f"Its groups are: {groups}. For other tasks use lmms-eval itself"
+        )
+    if args.model == _NO_MODEL:
+        raise UserError(
+            "--model is missing; give lmms-eval's backend and its checkpoint, such as --model "
+            "qwen2_5_vl --model_args pretrained=DIR (`lmms-eval models` lists the backends)"
         )
     model = ModelUnderTest.from_arguments(args.model, args.model_args, args.force_simple)
     tasks = list(_leaves(get_task_dict(names, manager, "simple" if model.is_simple else "chat")))
     for task in tasks:
         task.args = args
+    require_device(model, getattr(args, "device", None))
     return tasks
 
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +40,7 @@ from univg_eval.dialects import (
     no_contract,
     pixel_limits,
 )
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, meant
 from univg_eval.images.controls import CONTROLS, NO_CONTROL
 from univg_eval.lmms.client_resize import require_known_sizes
 from univg_eval.lmms.special_tokens import require_special_tokens
@@ -56,6 +56,8 @@ __all__ = [
     "ModelUnderTest",
     "RunSettings",
     "Setting",
+    "environment",
+    "given_options",
     "resolve_settings",
     "shown_settings",
     "variant_of",
@@ -72,9 +74,9 @@ lmms-eval's log of samples, in the form of `RunSettings.to_dict`."""
 _DEFAULT = "default"
 
 _DIALECT_REMEDY = (
-    "set the environment variable UNIVG_DIALECT, give `--dialect` to `univg eval` or `univg "
-    "check`, or write `metadata: {dialect: …}` into the task's YAML (`univg dialects` lists the "
-    "names)"
+    "give `--dialect` to `univg eval` or `univg check`, set the environment variable "
+    "UNIVG_DIALECT, or write `metadata: {dialect: …}` into the task's YAML (`univg dialects` lists "
+    "the names)"
 )
 # Chat backends whose min_pixels and max_pixels limit videos and leave images alone
 # (lmms-eval 0.7.3: the two are put into `video_kwargs` only).
@@ -148,8 +150,10 @@ class ModelUnderTest:
             )
             return found
         except ValueError as error:
+            known = MODEL_REGISTRY_V2.list_model_names()
             raise UserError(
-                f"lmms-eval has no backend {self.backend!r}; `lmms-eval models` lists them"
+                f"lmms-eval has no backend {self.backend!r}; "
+                f"{meant(self.backend, known, 'lmms-eval models')}"
             ) from error
         except (ImportError, AttributeError, TypeError) as error:
             raise UserError(
@@ -228,6 +232,44 @@ class RunSettings:
     def from_dict(cls, values: Mapping[str, Any]) -> RunSettings:
         """Read what `to_dict` wrote; settings that an older log lacks had their default."""
         return cls(**{name: Setting(*values[name]) for name in cls.__slots__ if name in values})
+
+
+# Variable → the value that an option of the command gave it.
+_OPTIONS: dict[str, str] = {}
+
+
+@contextmanager
+def environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """The process's environment with these changes, taken back at the end."""
+    kept = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def given_options(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Hand settings that are options of a command on to the tasks, which lmms-eval constructs.
+
+    Args:
+        values: name → value; None where the option is not given.
+    """
+    given = {_variable(name): value for name, value in values.items() if value is not None}
+    with environment(given):
+        _OPTIONS.update(given)
+        try:
+            yield
+        finally:
+            _OPTIONS.clear()
+
+
+def _variable(name: str) -> str:
+    return f"UNIVG_{name.upper()}"
 
 
 def variant_of(control: str, media: str) -> str:
@@ -342,9 +384,11 @@ def _finder(
     """Looks a setting up in the environment, then in the task's metadata."""
 
     def find(name: str) -> Setting | None:
-        variable = f"UNIVG_{name.upper()}"
-        if environ.get(variable):
-            return Setting(environ[variable], f"environment variable {variable}")
+        variable = _variable(name)
+        value = environ.get(variable)
+        if value:
+            is_option = _OPTIONS.get(variable) == value
+            return Setting(value, f"--{name}" if is_option else f"environment variable {variable}")
         if metadata.get(name) is not None:
             return Setting(metadata[name], f"metadata key {name} of the task's YAML")
         return None
@@ -352,10 +396,10 @@ def _finder(
     return find
 
 
-def _require_known(name: str, setting: Setting, known: Iterable[str]) -> None:
+def _require_known(name: str, setting: Setting, known: Collection[str]) -> None:
     if setting.value not in known:
         raise UserError(
-            f"{name} is {setting.value!r} ({setting.source}); expected one of: {', '.join(known)}"
+            f"{name} is {setting.value!r} ({setting.source}); {meant(setting.value, known)}"
         )
 
 
@@ -391,6 +435,12 @@ def _checkpoint_config(
             return {}, "", f"{path} does not hold a JSON object"
         return config, str(path), None
     if folder.is_absolute() or checkpoint.startswith("."):
+        if service_model is None:
+            raise UserError(
+                f"there is no checkpoint {checkpoint} (--model_args): the folder does not exist; "
+                "expected a folder with config.json and weights, or a name on the hub such as "
+                "Qwen/Qwen2.5-VL-7B-Instruct"
+            )
         return {}, "", f"the folder {folder} does not exist"
     from transformers import PretrainedConfig
 
@@ -398,7 +448,7 @@ def _checkpoint_config(
     try:
         config, _ = PretrainedConfig.get_config_dict(checkpoint)
     except (OSError, ValueError) as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
         return {}, "", f"{source} cannot be read: {reason}"
     return config, source, None
 
@@ -433,6 +483,8 @@ def _dialect_of_model(
             known.dialect,
             f"model {service_model!r} in the table of services: {known.models}, {known.contract}",
         )
+    if config_error is not None and service_model is None and model.checkpoint is not None:
+        raise UserError(_no_checkpoint(model.checkpoint, config_error))
     reason = config_error
     if reason is None:
         try:
@@ -444,6 +496,21 @@ def _dialect_of_model(
     if service_model is not None:
         reason = f"{reason}; {no_contract(service_model)}"
     raise UserError(f"how the model writes boxes is not known: {reason}; {_DIALECT_REMEDY}")
+
+
+def _no_checkpoint(checkpoint: str, reason: str) -> str:
+    if Path(checkpoint).expanduser().is_dir():
+        return (
+            f"{checkpoint} (--model_args) is no whole checkpoint: {reason}; expected a folder with "
+            "config.json and weights; for a model without one give --dialect"
+        )
+    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+    return (
+        f"there is no checkpoint {checkpoint!r} here (--model_args): no such folder, and {reason}"
+        + ("; HF_HUB_OFFLINE is set, so the hub was not asked" if offline else "")
+        + f". Give an existing folder (pretrained=DIR), or fetch it: hf download {checkpoint}; for "
+        "a model without config.json give --dialect"
+    )
 
 
 def _dialect_of_checkpoint(checkpoint: str, config: Mapping[str, Any], source: str) -> str:

@@ -87,6 +87,7 @@ def score_file(
     protocol: Protocol,
     split: str | None = None,
     source: str = "samples",
+    lacking: str = "",
     out: IO[bytes] | None = None,
     processes: int | None = None,
 ) -> FileScores:
@@ -99,6 +100,7 @@ def score_file(
         protocol: the scoring rule.
         split: score the samples of this one only.
         source: what messages call the samples, e.g. the path of their file.
+        lacking: in words, what these samples lack of the benchmark; said of an unknown id.
         out: gets the line of each sample, in their order; see `score_line`.
         processes: worker processes; None takes one a core, up to 8.
 
@@ -111,7 +113,7 @@ def score_file(
     path = Path(path)
     with _opened(path) as file:
         responses = _Responses(file, path)
-        pairs = _Pairs(samples, responses, source, split)
+        pairs = _Pairs(samples, responses, source, split, lacking)
         rule = _Rule(dialect, protocol, path, source, keep_lines=out is not None)
         workers = 1 if len(responses) <= BATCH else processes or min(_cores(), MAX_PROCESSES)
         tally, statuses, ignored = Tally(), Counter[str](), set[str]()
@@ -234,12 +236,18 @@ class _Pairs:
     """Samples with their responses, in batches, and what is known of them at the end."""
 
     def __init__(
-        self, samples: Iterable[bytes], responses: _Responses, source: str, split: str | None
+        self,
+        samples: Iterable[bytes],
+        responses: _Responses,
+        source: str,
+        split: str | None,
+        lacking: str,
     ) -> None:
         self._samples = samples
         self._responses = responses
         self._source = source
         self._split = split
+        self._lacking = lacking
         self._splits: set[str] = set()
         self._first_id = ""
         self.n_samples = 0
@@ -283,10 +291,17 @@ class _Pairs:
         left = self._responses.first_left()
         if left is not None:
             number, name = left
+            # Ids begin with the benchmark's name.
+            is_of_set = name.partition("-")[0] == self._first_id.partition("-")[0]
+            if is_of_set and self._lacking:
+                remedy = f"{self._lacking}: prepare it whole, or leave out this line"
+            elif is_of_set and self._split is not None:
+                remedy = f"only the split {self._split!r} is scored: leave out --split or this line"
+            else:
+                remedy = "score the responses with the benchmark that they answer"
             raise UserError(
                 f"{self._responses.path}:{number}: the id {_short(name)} is not one of the "
-                f"{self.n_samples} samples (ids are like {self._first_id!r}); score the responses "
-                "with the benchmark that they answer"
+                f"{self.n_samples} samples (ids are like {self._first_id!r}); {remedy}"
             )
 
 

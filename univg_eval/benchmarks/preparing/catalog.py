@@ -7,12 +7,14 @@ A new benchmark is a module in ``readers/`` with a tuple ``ENTRIES``, and a fold
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 from collections.abc import Iterator, Mapping
 
 from univg_eval.benchmarks import readers, synthetic
 from univg_eval.benchmarks.readers.common.entry import CatalogEntry
 from univg_eval.errors import UserError, meant
+from univg_eval.samples import readable_manifest
 
 __all__ = ["CATALOG", "benchmark_of", "get_entry"]
 
@@ -39,9 +41,17 @@ CATALOG: Mapping[str, CatalogEntry] = _collected()
 """Name → entry: those generated here, those comparable with a published table, the others."""
 
 
-def benchmark_of(name: str) -> str:
-    """The benchmark that `univg prepare` makes of this name; another name as it is."""
-    return CATALOG[name].benchmark if name in CATALOG else name
+def benchmark_of(name: str, root: str | os.PathLike[str] | None = None) -> str:
+    """The benchmark that `univg prepare` makes of this name; one that is prepared as it is.
+
+    Raises:
+        UserError: there is no such benchmark, and none is prepared under this name.
+    """
+    if name in CATALOG:
+        return CATALOG[name].benchmark
+    if readable_manifest(name, root) or any(e.benchmark == name for e in CATALOG.values()):
+        return name
+    raise _unknown(name)
 
 
 def get_entry(name: str) -> CatalogEntry:
@@ -50,4 +60,8 @@ def get_entry(name: str) -> CatalogEntry:
     for entry in CATALOG.values():
         if plain in (entry.name, entry.benchmark):
             return entry
-    raise UserError(f"unknown benchmark {name!r}; {meant(name, CATALOG, 'univg prepare --list')}")
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> UserError:
+    return UserError(f"unknown benchmark {name!r}; {meant(name, CATALOG, 'univg prepare --list')}")

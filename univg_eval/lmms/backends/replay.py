@@ -17,7 +17,7 @@ from univg_eval.errors import UserError
 from univg_eval.files import iter_json_lines
 from univg_eval.lmms.backends.offline import OfflineModel
 from univg_eval.lmms.stop import user_errors_stop
-from univg_eval.samples import load_samples
+from univg_eval.samples import lacking, load_samples
 
 __all__ = ["ReplayModel", "declared_dialect", "read_responses"]
 
@@ -113,8 +113,10 @@ class ReplayModel(OfflineModel):
         known = {sample.id for name in benchmarks for sample in load_samples(name)}
         unknown = sorted(self.responses.keys() - known)
         if unknown:
+            lacks = "; ".join(filter(None, map(lacking, sorted(benchmarks))))
             raise UserError(
                 f"{self.path}: {len(unknown)} ids belong to no sample of "
-                f"{', '.join(sorted(benchmarks))}, e.g. {unknown[0]!r}; remove them or evaluate "
-                "their benchmark"
+                f"{', '.join(sorted(benchmarks))}, e.g. {unknown[0]!r}; "
+                + (f"{lacks}; " if lacks else "")
+                + "remove them or evaluate their benchmark"
             )
