@@ -21,6 +21,7 @@ SCORING = READING | {"files", "samples", "scoring"}
 CORE = {
     "errors": set(),
     "files": {"errors"},
+    "models": {"errors"},
     "boxes": set(),
     STATS: set(),
     "dialects": {"errors", "boxes"},

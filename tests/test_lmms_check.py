@@ -297,12 +297,11 @@ def test_images_that_lmms_eval_leaves_out_are_reported() -> None:
 
 def test_the_tiny_model_end_to_end(data: Path, tmp_path: Path) -> None:
     """The shipped checkpoint by itself: boxes on plain scenes, few on photographs."""
-    checkpoint = lmms_data.REPO / "univg_eval" / "models" / "tiny"
     limits = "min_pixels=12544,max_pixels=12544"
     done = lmms_data.run_module(
         "univg_eval",
         *("check", "--model", "qwen2_vl", "--model_args"),
-        f"pretrained={checkpoint},device=cpu,device_map=cpu,{limits}",
+        f"pretrained=univg:tiny,device=cpu,device_map=cpu,{limits}",
         *("--tasks", "univg_photos_easy,univg_photos_photos", "--controls", "--sweep"),
         *("--batch_size", "3", "--limit", "3", "--out", "out"),
         data=data,
@@ -321,6 +320,7 @@ def test_the_tiny_model_end_to_end(data: Path, tmp_path: Path) -> None:
         assert table in text
     assert (tmp_path / "out" / "check.html").is_file()
     record = load_run(tmp_path / "out" / "records" / "declared" / "photos")
+    assert record.manifest.model.id == "univg:tiny"
     assert record.manifest.settings.max_pixels == (12544, "max_pixels of model_args")
     blank = load_run(tmp_path / "out" / "records" / "blank" / "photos+blank")
     said = {row["id"]: row["response"] for row in record.responses}

@@ -246,6 +246,31 @@ def test_univg_eval_writes_a_record(runs: Runs, tmp_path: Path) -> None:
     assert manifest["results"]["macro"]["acc@0.5"] == 1.0
 
 
+@pytest.mark.parametrize("in_file", [False, True])
+def test_the_shipped_model_by_its_short_name(runs: Runs, tmp_path: Path, in_file: bool) -> None:
+    """It answers, and its record names no folder of this machine."""
+    limits = "device=cpu,device_map=cpu,min_pixels=12544,max_pixels=12544"
+    rest = ("--tasks", "univg_mini_diff", "--limit", "2", "--output_path", "o")
+    given: tuple[str, ...] = (
+        "--model",
+        "qwen2_vl",
+        "--model_args",
+        f"pretrained=univg:tiny,{limits}",
+    )
+    if in_file:
+        config = {"model": "qwen2_vl", "model_args": given[-1]}
+        (tmp_path / "run.yaml").write_text(json.dumps(config))
+        given = ("--config", "run.yaml")
+    done = univg_eval(*given, *rest, data=runs.data, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (printed,) = re.findall(r"^run record: (.*)$", done.stdout, flags=re.M)
+    record = load_run(tmp_path / printed)
+    assert record.manifest.model.id == "univg:tiny"
+    assert record.manifest.model.args == f"pretrained=univg:tiny,{limits}"
+    assert len(record.manifest.model.config_sha256 or "") == 64
+    assert [score.status for score in record.scores] == ["ok", "ok"]
+
+
 BASELINE = ("--model", "univg_baseline", "--model_args", "kind=full")
 MISTAKES = [
     (("--tasks", "univg_revos"), "benchmark 'revos' is not prepared"),
@@ -265,6 +290,10 @@ MISTAKES = [
     (("--tasks", "univg_mini_diff"), "/no_model (--model_args): the folder does not exist"),
     (("--tasks", "univg_mini_diff", "--model", "hf"), "--model is missing; give lmms-eval's"),
     (("--tasks", "mini_dif"), "of this project; did you mean 'univg_mini_diff'"),
+    (
+        ("--tasks", "univg_mini", "--model_args", "pretrained=univg:x"),
+        "no model 'univg:x' comes with",
+    ),
     (("--tasks", "mmbench"), "names no task of this project. Its groups are: univg, "),
 ]
 

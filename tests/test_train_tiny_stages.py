@@ -38,7 +38,7 @@ from safetensors.torch import load_file  # noqa: E402
 
 from univg_train.cli.tiny import stage_table  # noqa: E402
 from univg_train.tiny.chains import chain_reply, write_chain  # noqa: E402
-from univg_train.tiny.checkpoint import shipped_model, write_start  # noqa: E402
+from univg_train.tiny.checkpoint import write_start  # noqa: E402
 from univg_train.tiny.rows import (  # noqa: E402
     HELDOUT,
     HELDOUT_SEED,
@@ -47,6 +47,7 @@ from univg_train.tiny.rows import (  # noqa: E402
 )
 
 DIALECT = get_dialect("qwen2_vl")
+SHIPPED = REPO / "univg_eval" / "models" / "tiny"
 SIZE = (112, 112)
 
 
@@ -198,7 +199,7 @@ def test_chains_are_short() -> None:
     """Every token of a rollout costs: the thinking about one image is at most 45 of them."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(shipped_model())
+    tokenizer = AutoTokenizer.from_pretrained(SHIPPED)
     for task in TASKS:
         longest = max(len(tokenizer.encode(write_chain(item))) for item in items(task))
         assert longest <= (45 if task in ("lisa_val", "lisa_test", "llmseg") else 90)
@@ -240,8 +241,8 @@ def test_the_start_answers_direct_requests_as_the_shipped_model_does(tmp_path: P
     from transformers import AutoModelForImageTextToText, AutoTokenizer
 
     folder = tmp_path / "start"
-    write_start(shipped_model(), folder)
-    before, after = (AutoTokenizer.from_pretrained(path) for path in (shipped_model(), folder))
+    write_start(SHIPPED, folder)
+    before, after = (AutoTokenizer.from_pretrained(path) for path in (SHIPPED, folder))
     reply = "<think>Red.</think><answer>(1,2),(3,4)</answer>" + THINK_SUFFIX
     assert len(after.encode(THINK_SUFFIX)) == 1
     assert len(after.encode(reply)) < len(before.encode(reply)) - 90
@@ -251,7 +252,7 @@ def test_the_start_answers_direct_requests_as_the_shipped_model_does(tmp_path: P
     question = before(text, return_tensors="pt")
     assert question["input_ids"][0].tolist() == after(text)["input_ids"]
     logits = []
-    for path in (shipped_model(), folder):
+    for path in (SHIPPED, folder):
         model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32)
         with torch.no_grad():
             logits.append(model(**question).logits)

@@ -14,10 +14,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import univg_eval
+from univg_eval.models import TINY, model_folder
 
 RECORDS = Path(__file__).resolve().parent
-SHIPPED = Path(univg_eval.__file__).resolve().parent / "models" / "tiny"
+SHIPPED = Path(model_folder(TINY))
 MODELS = {
     "tiny": "models/tiny",
     "tiny_direct": "stages/direct/model",

@@ -13,7 +13,7 @@ import re
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,14 @@ from univg_eval.lmms.settings import (
     REPLAY_MODEL,
     ModelUnderTest,
     RunSettings,
+    change_checkpoint,
     environment,
     given_options,
 )
 from univg_eval.lmms.task import GroundingTask
 from univg_eval.lmms.task_files import task_folder
 from univg_eval.lmms.watch import counting, quiet
+from univg_eval.models import model_folder
 from univg_eval.prompts import PROMPT_STYLES, has_official_prompt
 from univg_eval.runs.record import RunRecord, load_run, response_of
 from univg_eval.samples import GroundingSample
@@ -196,6 +198,7 @@ def run_check(plan: Plan, progress: Progress) -> CheckResult:
             "replayed responses are the same whatever the request, so --controls and --sweep say "
             "nothing about them; leave these options out"
         )
+    plan = replace(plan, model_args=change_checkpoint(plan.model_args, model_folder))
     with given_options({"dialect": plan.dialect, "prompt": plan.prompt}):
         with quiet():
             tasks = _tasks(plan)

@@ -31,9 +31,10 @@ from univg_eval.images.controls import CONTROLS, NO_CONTROL, require_control, un
 from univg_eval.lmms.device import require_device
 from univg_eval.lmms.record import read_output, write_records
 from univg_eval.lmms.response_cache import forget_failed_requests
-from univg_eval.lmms.settings import ModelUnderTest, given_options
+from univg_eval.lmms.settings import ModelUnderTest, change_checkpoint, given_options
 from univg_eval.lmms.task import GroundingTask
 from univg_eval.lmms.task_files import task_folder
+from univg_eval.models import model_folder
 from univg_eval.runs.record import RunRecord, load_run
 
 __all__ = ["check", "control_names", "run_eval"]
@@ -89,6 +90,8 @@ def run_eval(
     with given_options(settings), _arguments_of_process(["lmms-eval", *arguments]):
         _, args = parse_eval_args()
         planned = _with_config_file(args)
+        # lmms-eval hands them on to the backend, which knows folders and names of the Hub.
+        planned.model_args = args.model_args = change_checkpoint(planned.model_args, model_folder)
         if planned.predict_only:
             raise UserError(
                 "--predict_only writes no scores, so there is nothing to record; use lmms-eval "

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import univg_eval
 from univg_eval.analysis.stats import macro_bootstrap, wilson_interval
 from univg_eval.dialects import pixel_limits
 from univg_eval.errors import UserError
@@ -20,6 +19,7 @@ from univg_eval.lmms.docs import standing_mini
 from univg_eval.lmms.record import write_records
 from univg_eval.lmms.run import evaluate, task_manager
 from univg_eval.lmms.watch import counting, quiet
+from univg_eval.models import TINY, model_folder
 from univg_eval.runs.record import RunRecord, load_run
 from univg_eval.samples import data_root, load_samples
 
@@ -61,13 +61,12 @@ def tiny_model(folder: str | os.PathLike[str] | None = None) -> tuple[Path, str]
     """The checkpoint to show and its model_args for the backend qwen2_vl, on the CPU.
 
     Args:
-        folder: another checkpoint; the one that ships with the package if None.
+        folder: another checkpoint, or a short name; the one that ships with the package if None.
 
     Raises:
         UserError: the folder holds no such checkpoint.
     """
-    shipped = Path(univg_eval.__file__).resolve().parent / "models" / "tiny"
-    path = shipped if folder is None else Path(folder).expanduser()
+    path = Path(model_folder(TINY if folder is None else str(folder))).expanduser()
     low, high, _ = pixel_limits(path)
     if not (path / "config.json").is_file() or low is None or high is None:
         raise UserError(

@@ -33,9 +33,11 @@ from univg_eval.lmms.settings import (
     SETTINGS_KEY,
     ModelUnderTest,
     RunSettings,
+    change_checkpoint,
     shown_settings,
     variant_of,
 )
+from univg_eval.models import model_name
 from univg_eval.runs.failed_requests import split_failed_request
 from univg_eval.runs.manifest import Size, Text, faults
 from univg_eval.runs.record import (
@@ -272,7 +274,7 @@ def _model(results: Results, model_id: str, config_sha256: str | None) -> dict[s
     return {
         "id": model_id,
         "backend": config.get("model_backend") or config["model"],
-        "args": config.get("model_args"),
+        "args": change_checkpoint(config.get("model_args"), model_name),
         "config_sha256": config_sha256,
     }
 
@@ -443,7 +445,7 @@ def _model_id(model: ModelUnderTest) -> str:
         return f"{BASELINE_MODEL}:{model.args.get('kind')}"
     if model.backend == REPLAY_MODEL:
         return f"{REPLAY_MODEL}:{Path(str(model.args.get('responses'))).name}"
-    return model.checkpoint or model.backend
+    return model_name(model.checkpoint) if model.checkpoint else model.backend
 
 
 def _logged_model_id(results: Results) -> str:

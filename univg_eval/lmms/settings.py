@@ -56,6 +56,7 @@ __all__ = [
     "ModelUnderTest",
     "RunSettings",
     "Setting",
+    "change_checkpoint",
     "environment",
     "given_options",
     "resolve_settings",
@@ -270,6 +271,20 @@ def given_options(values: Mapping[str, str | None]) -> Iterator[None]:
 
 def _variable(name: str) -> str:
     return f"UNIVG_{name.upper()}"
+
+
+def change_checkpoint(model_args: Any, change: Callable[[str], str]) -> Any:
+    """model_args, in any form that lmms-eval takes, with the checkpoint's name changed."""
+    if isinstance(model_args, Mapping):
+        named = {n: change(str(model_args[n])) for n in _CHECKPOINT_ARGUMENTS if n in model_args}
+        return {**model_args, **named}
+    if model_args is None:
+        return None
+    pairs = (pair.partition("=") for pair in model_args.split(","))
+    return ",".join(
+        name + equals + (change(value) if name.strip() in _CHECKPOINT_ARGUMENTS else value)
+        for name, equals, value in pairs
+    )
 
 
 def variant_of(control: str, media: str) -> str:

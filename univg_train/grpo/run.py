@@ -86,7 +86,7 @@ def check_grpo(settings: GrpoSettings, arguments: Any, processes: int, sharding:
     limited = settings.min_pixels is not None or settings.max_pixels is not None
     if not (settings.argument("use_vllm") and limited):
         return checked
-    own = load_processor(settings.model, **settings.source)
+    own = load_processor(settings.checkpoint, **settings.source)
     sizes = (
         (width, height)
         for position in range(len(data))
@@ -101,7 +101,7 @@ def _make_trainer(settings: GrpoSettings, arguments: Any, checked: CheckedRun) -
 
     try:
         trainer = DifficultyGRPOTrainer(
-            settings.model,
+            settings.checkpoint,
             list(settings.reward_functions),
             arguments,
             checked.dataset,

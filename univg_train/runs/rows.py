@@ -22,6 +22,8 @@ def open_rows(
 ) -> TrainingData:
     """The rows of these settings, each read and checked, its images too.
 
+    Generated samples are made where they are missing.
+
     Args:
         settings: of the run.
         min_pixels, max_pixels: of the model's resize, which boxes of some dialects depend on;
@@ -31,6 +33,8 @@ def open_rows(
         UserError: bad or leaking rows, nothing to train on, or choices that do not exist.
     """
     data = settings.data
+    if data.form == "samples":
+        ensure_generated(data.file, data.root)
     options = {"images", "space", "root", "on_bad", "on_leak", "decode"}
     return open_training_data(
         data.form,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from univg_eval.models import model_folder
 from univg_eval.prompts import default_prompt_style
 from univg_train.evaluation.settings import EvaluationSettings
 from univg_train.runs.yaml_settings import Positive, Section, argument_problems
@@ -74,7 +75,7 @@ class RunSettings(Section):
     """One training run.
 
     Attributes:
-        model: folder or hub name of a vision-language model.
+        model: folder, hub name or ``univg:tiny``: a vision-language model.
         dialect: how the model shall write boxes.
         data: what is learned.
         trainer: arguments of `trainer_class`; ``output_dir`` is the folder of the run.
@@ -87,7 +88,7 @@ class RunSettings(Section):
         evaluation: what the model is evaluated on while it trains; None: nothing.
     """
 
-    model: str = Field(min_length=1, description="a folder or a name of the Hub")
+    model: str = Field(min_length=1, description="a folder, a name of the Hub, or univg:tiny")
     dialect: str = Field(description="how the model writes boxes, see `univg dialects`")
     data: DataSettings
     trainer: dict[str, Any]
@@ -110,6 +111,11 @@ class RunSettings(Section):
     @abstractmethod
     def trainer_class(cls) -> type[Any]:
         """The class of the trainer's arguments; imports TRL."""
+
+    @property
+    def checkpoint(self) -> str:
+        """The model's folder or hub name; a UserError where a short name stands for none."""
+        return model_folder(self.model)
 
     @property
     def output_dir(self) -> Path:
@@ -217,5 +223,6 @@ class RunSettings(Section):
             raise ValueError(
                 f"min_pixels is {low} and max_pixels {high}; expected min_pixels <= max_pixels"
             )
-        self.rendering(min_pixels=None, max_pixels=None)  # names that do not exist
+        # Names that do not exist.
+        _ = self.checkpoint, self.rendering(min_pixels=None, max_pixels=None)
         return self

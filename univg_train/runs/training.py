@@ -171,10 +171,10 @@ def check_run(settings: RunSettings, **processor_options: Any) -> CheckedRun:
     Raises:
         UserError: what is wrong with model, adapter, processor, evaluation or data.
     """
-    config = load_config(settings.model, **settings.source)
+    config = load_config(settings.checkpoint, **settings.source)
     _require_fitting_adapter(settings, config)
     processor = load_processor(
-        settings.model,
+        settings.checkpoint,
         min_pixels=settings.min_pixels,
         max_pixels=settings.max_pixels,
         **processor_options,

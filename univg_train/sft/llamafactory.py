@@ -147,7 +147,7 @@ def translate(
             f"{settings.model} has; name it (--template)"
         )
     values: dict[str, Any] = {
-        "model_name_or_path": settings.model,
+        "model_name_or_path": settings.checkpoint,
         "stage": "sft",
         "do_train": True,
         "finetuning_type": "full" if settings.lora is None else "lora",
@@ -206,7 +206,7 @@ def _limits(settings: SftSettings) -> dict[str, int]:
             " which no processor here does; take the model's own dialect"
         )
     family = dict(zip(names, dialect.pixel_limits, strict=True))
-    saved = pixel_limits(settings.model) if Path(settings.model).is_dir() else None
+    saved = pixel_limits(settings.checkpoint) if Path(settings.checkpoint).is_dir() else None
     for name, value in (family | given).items():
         own = getattr(saved, name, None) or family[name]
         if value != own:

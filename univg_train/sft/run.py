@@ -89,7 +89,7 @@ def make_trainer(
     # No row is longer; where one had more tokens than were counted, it would be cut unseen.
     arguments.max_length = None
     model = AutoModelForImageTextToText.from_pretrained(
-        settings.model,
+        settings.checkpoint,
         trust_remote_code=settings.source["trust_remote_code"],
         **{"dtype": "float32", **settings.model_options},
     )

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-import univg_eval
 from univg_eval.benchmarks.synthetic.mini import TASKS
 from univg_eval.files import whole_folder
 from univg_eval.prompts import THINK_SUFFIX
@@ -19,7 +18,7 @@ from univg_train.tiny.model import IMAGE_SIDE, TinyShape, build_processor
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
 
-__all__ = ["REASONING_TOKENS", "CardFacts", "export_checkpoint", "shipped_model", "write_start"]
+__all__ = ["REASONING_TOKENS", "CardFacts", "export_checkpoint", "write_start"]
 
 PIXELS = IMAGE_SIDE**2
 
@@ -115,11 +114,6 @@ are measured apart: see docs/tiny_model.md):
 # The vocabulary knows the direct prompt as one token, and not the words of the reasoning style: the
 # prompt would be 70 tokens and the four tags 28 of every answer.
 REASONING_TOKENS = ("<think>", "</think>", "<answer>", "</answer>", THINK_SUFFIX)
-
-
-def shipped_model() -> Path:
-    """The folder of the tiny model that comes with the package."""
-    return Path(univg_eval.__file__).resolve().parent / "models" / "tiny"
 
 
 def write_start(source: Path, folder: Path) -> None:

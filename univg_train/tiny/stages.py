@@ -33,12 +33,13 @@ import torch
 from univg_eval.analysis.stats import wilson_interval
 from univg_eval.errors import UserError
 from univg_eval.files import write_text_atomically
+from univg_eval.models import TINY, model_folder
 from univg_eval.runs.record import environment
 from univg_train.evaluation.generation import evaluate
 from univg_train.evaluation.plan import plan_evaluation
 from univg_train.evaluation.settings import EvaluationSettings
 from univg_train.runs.folder import differences, read_record, write_record
-from univg_train.tiny.checkpoint import shipped_model, write_start
+from univg_train.tiny.checkpoint import write_start
 from univg_train.tiny.rows import HELDOUT, HELDOUT_SEED, write_heldout, write_training_rows
 
 __all__ = ["FULL", "QUICK", "STAGES", "StagePlan", "run_stages"]
@@ -194,7 +195,7 @@ class _Stages:
         self._evaluate(name)
 
     def _start(self) -> None:
-        source = shipped_model()
+        source = Path(model_folder(TINY))
         if self.plan.pretrain_steps is not None:
             self._timed("pretrain", self._pretrain)
             source = self.out / "pretrain" / "checkpoint"
