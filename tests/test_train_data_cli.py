@@ -166,8 +166,29 @@ def test_leaks(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert status == 3
     assert "2 questions share something with an evaluation set\n         2 image_name:" in out
     assert "mgrounding-000000-0: image_name" in out and "of toy-00000" in out
-    status, out, _ = check(capsys, *arguments, "--leak-kinds", "instruction", "--json")
+    status, out, _ = check(capsys, *arguments, "--leak-kinds", "image_bytes", "--json")
     assert status == 0 and json.loads(out)["leaks"]["questions"] == 0
+
+
+def test_a_question_that_is_shared_by_text_alone_is_no_fault(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = (
+        "recognize the target region that this sentence refers to: A WOMAN wearing an orange shirt"
+    )
+    root = draw(tmp_path / "root", {"b/other.png": (9, 9)})
+    sample = make_sample(
+        benchmark="b", images=("b/other.png",), widths=(9,), heights=(9,), targets=(),
+        instruction=asked,
+    )  # fmt: skip
+    write_benchmark([sample], root=root, benchmark="b", manifest_extra={})
+    write_list(file, [mgrounding_row()])
+    arguments = (file, "--form", "mgrounding", "--check-leaks", "b", "--root", root)
+    status, out, _ = check(capsys, *arguments)
+    assert status == 0
+    assert "0 questions share something with an evaluation set\n1 questions are worded as" in out
+    status, out, _ = check(capsys, *arguments, "--json")
+    assert json.loads(out)["leaks"]["text_alone"] == 1
 
 
 @pytest.mark.parametrize(

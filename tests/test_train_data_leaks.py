@@ -1,4 +1,4 @@
-"""Training rows that share images or questions with an evaluation set are refused."""
+"""Training rows that share images with an evaluation set are refused; texts alone are counted."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_the_same_pixels_in_another_format(folder: Path, root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("question", "leaks"),
+    ("question", "same"),
     [
         (QUESTION, True),
         ("<image>\nFind the red cup in image 2", True),
@@ -127,12 +127,32 @@ def test_the_same_pixels_in_another_format(folder: Path, root: Path) -> None:
         ("Find the red cup in image-3.", False),
     ],
 )
-def test_the_same_instruction(folder: Path, root: Path, question: str, leaks: bool) -> None:
-    if not leaks:
-        assert len(train_on(folder, leak_index(root), "a.png", question)) == 2
-        return
-    with pytest.raises(LeakError, match=r"with toy-00007 \(instruction\)"):
-        train_on(folder, leak_index(root), "a.png", question)
+def test_the_same_instruction(folder: Path, root: Path, question: str, same: bool) -> None:
+    """On another image it is counted and no leak; on an image of the set it is named with it."""
+    elsewhere = train_on(folder, leak_index(root), "a.png", question).report.to_dict()
+    assert elsewhere["questions"] == 2
+    assert elsewhere["leaks"] == {"questions": 0, "text_alone": int(same), "kinds": {}, "first": []}
+    shutil.copyfile(root / FRAME, folder / "renamed.png")
+    on_image = train_on(folder, leak_index(root), "renamed.png", question, on_leak="skip").report
+    assert on_image.n_leaking == 1 and on_image.n_text_alone == 0
+    assert on_image.leaks == {"image_bytes": 1} | ({"instruction": 1} if same else {})
+
+
+def test_questions_from_a_template_are_no_leak(folder: Path, root: Path) -> None:
+    """Every image of both sets has the same question, and one image is in both."""
+    shutil.copyfile(root / FRAME, folder / "of_the_set.png")
+    names = [f"{i}.png" for i in range(5)]
+    draw(folder, dict.fromkeys(names, (35, 45)))
+    rows = [stage2_row(images=[name], question=QUESTION) for name in [*names, "of_the_set.png"]]
+    path = write_list(folder / "rows.json", rows)
+    with pytest.raises(LeakError, match=r"rows.json: 1 questions are in .*'of_the_set.png'"):
+        open_training_data("univg_r1_stage2", path, HOW, leaks=leak_index(root))
+    others = write_list(folder / "others.json", rows[:5])
+    data = open_training_data("univg_r1_stage2", others, HOW, leaks=leak_index(root))
+    assert len(data) == data.report.n_text_alone == 5
+    unasked = index_benchmarks(["bench"], root=root, kinds=["image_name", "image_bytes"])
+    data = open_training_data("univg_r1_stage2", others, HOW, leaks=unasked)
+    assert data.report.n_text_alone == 0
 
 
 def test_leaking_rows_can_be_left_out_or_allowed(folder: Path, root: Path) -> None:
@@ -171,10 +191,12 @@ def test_unknown_kinds_are_refused(root: Path) -> None:
         leak_index(root, "smell")
     with pytest.raises(UserError, match=r"unknown kind of leak \(none\)"):
         index_benchmarks(["bench"], kinds=(), root=root)
+    with pytest.raises(UserError, match="instruction' finds nothing by itself"):
+        leak_index(root, "instruction")
 
 
 def test_an_evaluation_set_without_its_images_is_no_silence(root: Path) -> None:
     (root / FRAME).unlink()
     with pytest.raises(UserError, match=r"'toy-00007': cannot read .*prepare 'bench' again"):
         leak_index(root)
-    assert leak_index(root, "instruction").instructions
+    assert leak_index(root, "image_name", "instruction").names

@@ -833,6 +833,6 @@ def test_checking_reports_all_and_ends_at_nothing(tmp_path: Path) -> None:
             "kinds": {"invalid_row": 1},
             "first": ["m.json: row 1: field 'images' is []; expected the paths of its images"],
         },
-        "leaks": {"questions": 0, "kinds": {}, "first": []},
+        "leaks": {"questions": 0, "text_alone": 0, "kinds": {}, "first": []},
         "warnings": [],
     }

@@ -193,6 +193,8 @@ def _text(args: argparse.Namespace, report: DataReport) -> str:
             + (f" and {leak.n_samples - 1} more" if leak.n_samples > 1 else "")
             for id_, leak in report.leaking
         ]
+        if report.n_text_alone:
+            lines.append(report.text_alone())
     lines += [f"warning: {warning}" for warning in report.warnings]
     return "\n".join(lines)
 

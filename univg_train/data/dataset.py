@@ -58,6 +58,8 @@ class DataReport:
         n_leaking: questions that share something with an evaluation set.
         leaks: the same by kind of leak; a question can have several.
         leaking: (id, leak) of the first `SHOWN`, one a question and kind.
+        n_text_alone: questions that an evaluation set asks too, on other images; these are no
+            leaks.
         warnings: what looks wrong in the file as a whole; nothing is changed for it.
     """
 
@@ -69,6 +71,7 @@ class DataReport:
     n_leaking: int = 0
     leaks: Counter[str] = field(default_factory=Counter)
     leaking: list[tuple[str, Leak]] = field(default_factory=list)
+    n_text_alone: int = 0
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -81,6 +84,13 @@ class DataReport:
         """Faulty rows."""
         return self.bad.total()
 
+    def text_alone(self) -> str:
+        """What is shared by text alone, in words."""
+        return (
+            f"{self.n_text_alone} questions are worded as in an evaluation set, on other images: "
+            "no leaks"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
         return {
@@ -91,6 +101,7 @@ class DataReport:
             "bad": {"rows": self.n_bad, "kinds": dict(self.bad), "first": list(self.bad_rows)},
             "leaks": {
                 "questions": self.n_leaking,
+                "text_alone": self.n_text_alone,
                 "kinds": dict(self.leaks),
                 "first": [
                     {
@@ -279,6 +290,8 @@ def open_training_data(
         digest.update(text.encode("ascii"))
     for warning in report.warnings:
         _logger.warning("%s: %s", opened.path, warning)
+    if report.n_text_alone:
+        _logger.info("%s: %s", opened.path, report.text_alone())
     if report.n_leaking and on_leak == "refuse":
         raise LeakError(_leak_text(opened.path, report))
     if not places:
@@ -350,6 +363,8 @@ def _usable(
                 _count_leaks(report, row.id, found)
                 if on_leak != "allow":
                     continue
+            elif leaks is not None and leaks.asks(row.question):
+                report.n_text_alone += 1
             report.sources[row.source] += 1
             yield (entry.number, entry.start, entry.length, part), row, columns
     if warning := scale.warning(form):

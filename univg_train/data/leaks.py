@@ -31,7 +31,7 @@ LEAK_KINDS: Mapping[str, str] = {
     "image_name": "an image of an evaluation set by its file's name (and folder, if it is short)",
     "image_bytes": "an image file of an evaluation set, byte for byte, under whatever name",
     "image_pixels": "the same pixels, in whatever file format; decodes every image of equal size",
-    "instruction": "a question of an evaluation set, but for case, punctuation and white space",
+    "instruction": "the question too (but for case, punctuation, white space) of a shared image",
 }
 DEFAULT_LEAK_KINDS: tuple[LeakKind, ...] = ("image_name", "image_bytes", "instruction")
 
@@ -100,8 +100,14 @@ class LeakIndex:
             }:
                 _note(self.names, tail, sample.id)
 
+    def asks(self, question: str) -> bool:
+        """Whether a sample asks this, on whatever images."""
+        return normal_instruction(question) in self.instructions
+
     def check(self, row: TrainingRow, root: Path) -> list[Leak]:
         """What a training row shares with the samples, one entry a kind and image.
+
+        A question without a shared image is no leak: many sets ask all their images the same.
 
         Args:
             row: the row.
@@ -113,7 +119,6 @@ class LeakIndex:
             if key in table:
                 leaks.append(Leak(kind, *table[key], shared))
 
-        look("instruction", self.instructions, normal_instruction(row.question), row.question)
         for reference, size in zip(row.images, row.image_sizes, strict=True):
             name = split_reference(reference)[0]
             look("image_name", self.names, _tail(name), reference)
@@ -123,6 +128,8 @@ class LeakIndex:
                 look("image_bytes", self.digests, _file_digest(path), reference)
             if size in self.image_sizes:
                 look("image_pixels", self.pixels, _pixel_digest(reference, root)[1], reference)
+        if leaks:
+            look("instruction", self.instructions, normal_instruction(row.question), row.question)
         return leaks
 
 
@@ -162,8 +169,8 @@ def index_benchmarks(
         into: an index of the same kinds that is added to, and returned.
 
     Raises:
-        UserError: an unknown kind or none, a benchmark that is not prepared, an image of it that
-            cannot be read.
+        UserError: an unknown kind, none of images, a benchmark that is not prepared, an image of
+            it that cannot be read.
     """
     chosen = frozenset(kind for kind in LEAK_KINDS if kind in kinds)
     unknown = sorted(set(kinds) - chosen)
@@ -171,6 +178,11 @@ def index_benchmarks(
         raise UserError(
             f"unknown kind of leak {', '.join(unknown) or '(none)'}; expected some of: "
             + ", ".join(LEAK_KINDS)
+        )
+    if chosen == {"instruction"}:
+        raise UserError(
+            "the kind of leak 'instruction' finds nothing by itself: the same question on other "
+            "images is no leak; add some of: " + ", ".join(sorted(set(LEAK_KINDS) - chosen))
         )
     index = LeakIndex(chosen) if into is None else into
     base = data_root(root)
