@@ -22,6 +22,7 @@ PAGES = {
     "tasks/README.md": "tasks.md",
     "results/README.md": "results.md",
     "results/benchmarks/attacks.md": "attack_tables.md",
+    "results/published/README.md": "published_rows.md",
     "results/runs/README.md": "shipped_runs.md",
     "results/experiments/difficulty/README.md": "difficulty.md",
     "results/experiments/difficulty/figure.png": "images/difficulty.png",

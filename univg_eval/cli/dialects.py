@@ -93,21 +93,21 @@ def _print_model_types(args: argparse.Namespace) -> None:
 
 
 def model_type_tables() -> str:
-    """The generated part of ``docs/model_types.md``: types by dialect, and by the reason."""
-    known: dict[str, list[str]] = {}
-    without: dict[str, list[str]] = {}
+    """The generated part of ``docs/model_types.md``: types by dialect, family and reason."""
+    from univg_eval.dialects import MODEL_TYPES, UNKNOWN_SCALES
+
+    titles = ("dialect", "no known scale", "no dialect, since")
+    tables: dict[str, dict[str, list[str]]] = {title: {} for title in titles}
     for row in model_types():
-        group = (
-            known.setdefault(f"`{row.dialect}`", [])
-            if row.dialect
-            else without.setdefault(row.why, [])
-        )
-        group.append(f"`{row.model_type}`")
-    lines = ["| dialect | model types |", "|---|---|"]
-    lines += [f"| {name} | {', '.join(types)} |" for name, types in sorted(known.items())]
-    lines += ["", "| no dialect, since | model types |", "|---|---|"]
-    lines += [f"| {why} | {', '.join(types)} |" for why, types in without.items()]
-    return "\n".join(lines) + "\n"
+        name = MODEL_TYPES.get(row.model_type)
+        title = titles[0] if row.dialect else titles[1] if name in UNKNOWN_SCALES else titles[2]
+        rows = tables[title].setdefault(f"`{name}`" if name else row.why, [])
+        rows.append(f"`{row.model_type}`")
+    return "\n".join(
+        f"| {title} | model types |\n|---|---|\n"
+        + "".join(f"| {key} | {', '.join(types)} |\n" for key, types in sorted(rows.items()))
+        for title, rows in tables.items()
+    )
 
 
 class ModelType(NamedTuple):
@@ -225,29 +225,40 @@ def _sizes_needed(dialect: Dialect) -> str:
 def markdown_tables() -> str:
     """The generated part of ``docs/dialects.md``."""
     from univg_eval.dialects import API_MODELS, UNKNOWN_SCALES, get_dialect, list_dialects
+    from univg_eval.dialects.unknown import NEAREST
 
     lines = [
-        "| dialect | families | form | order | scale | confidence (form/order/scale) |",
-        "|---|---|---|---|---|---|",
+        "| dialect | families | form | scale; order unless xyxy | confidence (form/order/scale) |",
+        "|---|---|---|---|---|",
     ]
+    first: dict[str, str] = {}
     for name in list_dialects():
         dialect = get_dialect(name)
+        same = first.setdefault(dialect.form, name)
         cells = (
             f"`{name}`",
             ", ".join(dialect.families),
-            _code(dialect.form),
-            dialect.order,
-            dialect.space.describe(),
+            _code(dialect.form) if same == name else f"as `{same}`",
+            dialect.space.describe() + ("" if dialect.order == "xyxy" else f"; {dialect.order}"),
             _confidence(dialect),
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "| no known scale | families | why |", "|---|---|---|"]
+    unknown: dict[str, list[UnknownScale]] = {}
     for entry in UNKNOWN_SCALES.values():
-        lines.append(f"| `{entry.name}` | {', '.join(entry.families)} | {_code(entry.reason)} |")
+        nearest = "" if entry.nearest == NEAREST else f"; nearest: {', '.join(entry.nearest)}"
+        unknown.setdefault(_code(entry.reason + nearest), []).append(entry)
+    for why, entries in unknown.items():
+        names = ", ".join(f"`{entry.name}`" for entry in entries)
+        families = ", ".join(family for entry in entries for family in entry.families)
+        lines.append(f"| {names} | {families} | {why} |")
     lines += ["", "| models of services | dialect | contract | source |", "|---|---|---|---|"]
+    services: dict[str, list[str]] = {}
     for model in API_MODELS:
         source = f"{'probe' if model.is_probe else model.source} ({model.date})"
-        lines.append(f"| {model.models} | `{model.dialect}` | {_code(model.contract)} | {source} |")
+        row = f"`{model.dialect}` | {_code(model.contract)} | {source}"
+        services.setdefault(row, []).append(model.models)
+    lines += [f"| {'; '.join(models)} | {row} |" for row, models in services.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -24,8 +24,8 @@ _PROBE_GPT = (
     f"prompt contract chosen on 100 images among 10 prompts, {_NO_TRAINING}: roboflow/inference "
     "inference/core/workflows/core_steps/models/foundation/openai/v7.py (1075c20)"
 )
-_FAMILY = "the family's own statement, see the dialect's sources"
-_VENDOR = "platform.claude.com, page on vision coordinates"
+_FAMILY = "own statement"
+_VENDOR = "platform.claude.com, vision coordinates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class ApiModel:
         return re.search(rf"(?:^|[/.:])(?:{self.pattern})(?:$|[-@:_])", name.lower()) is not None
 
 
-_CLAUDE = "JSON, x first, pixels of the image after the service's own resize"
+_CLAUDE = "JSON, x first, pixels after the service's resize"
 _BOX_2D = '"box_2d", x first'
 
 API_MODELS = (

@@ -52,7 +52,7 @@ def _plain(
 ) -> Dialect:
     return Dialect(
         name=name,
-        families=("any model under a prompt that names this scale",),
+        families=("any whose prompt names the scale",),
         form=form,
         space=space,
         confidence=Confidence("high", "high", "high"),

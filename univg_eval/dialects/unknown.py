@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["UNKNOWN_SCALES", "UnknownScale", "one_of"]
+__all__ = ["NEAREST", "UNKNOWN_SCALES", "UnknownScale", "one_of"]
+
+NEAREST = ("norm1000", "norm1", "pixels")
+"""Dialects to try first where nothing hints at one."""
 
 
 def one_of(names: Sequence[str]) -> str:
@@ -35,7 +38,7 @@ class UnknownScale:
     families: tuple[str, ...]
     reason: str
     sources: tuple[str, ...]
-    nearest: tuple[str, ...] = ("norm1000", "norm1", "pixels")
+    nearest: tuple[str, ...] = NEAREST
 
     def explain(self) -> str:
         """The error's text: what, why, remedy."""
@@ -56,57 +59,57 @@ UNKNOWN_SCALES = {
             "gemma3",
             ("gemma3", "gemma3n"),
             ("Gemma 3", "Gemma 3n"),
-            "no grounding format is documented; it may follow Gemini, which nobody confirms",
+            "no documented grounding format; perhaps as Gemini, unconfirmed",
             ("huggingface.co/google/gemma-3-4b-it/discussions/38",),
         ),
         UnknownScale(
             "llava_onevision_1_5",
             ("llavaonevision1_5",),
             ("LLaVA-OneVision-1.5",),
-            "the training code shows <box>(x1,y1),(x2,y2)</box>, but the question of its scale "
-            "was never answered",
+            "its training code shows <box>(x1,y1),(x2,y2)</box>; a question about the scale stayed "
+            "unanswered",
             ("EvolvingLMMs-Lab/LLaVA-OneVision-2 issues 39 and 63",),
         ),
         UnknownScale(
             "ovis2_5",
             ("ovis2", "ovis2_5"),
             ("Ovis2.5", "Ovis2"),
-            "a maintainer says that coordinates are relative, without a range or a form",
+            "relative, says a maintainer, without range or form",
             ("AIDC-AI/Ovis issue 119",),
         ),
         UnknownScale(
             "mantis",
             ("mantis",),
             ("Mantis",),
-            "MIG-Bench asks it for decimals between <box> tags, which is no form of its own",
+            "no form of its own; MIG-Bench asks it for decimals between <box> tags",
             ("thunlp/Migician eval/MIG_bench_eval.py",),
         ),
         UnknownScale(
             "mplug_owl3",
             ("mplugowl3",),
             ("mPLUG-Owl3",),
-            "only mPLUG-Owl2's values are said to be ratios from 0 to 1",
+            "only mPLUG-Owl2 is said to write 0-1",
             ("X-PLUG/mPLUG-Owl issue 199",),
         ),
         UnknownScale(
             "phi_vision",
             ("phi3_v", "phi4mm", "phi4_multimodal"),
             ("Phi-3.5-vision", "Phi-4-multimodal"),
-            "no box form was found",
+            "no box form found",
             ("microsoft/PhiCookBook issue 123",),
         ),
         UnknownScale(
             "llama_vision",
             ("mllama", "llama4"),
             ("Llama-3.2-Vision", "Llama 4"),
-            "model cards and prompt formats show no box form",
+            "no box form in model cards and prompt formats",
             ("llama.com/docs/model-cards-and-prompt-formats/llama4",),
         ),
         UnknownScale(
             "internvl4",
             ("internvl4",),
             ("InternVL4",),
-            "no statement on its grounding form was found; InternVL up to 3.5 wrote 0-1000",
+            "no statement found; InternVL up to 3.5 wrote 0-1000",
             (_SEARCHED,),
             ("norm1000",),
         ),
@@ -114,21 +117,21 @@ UNKNOWN_SCALES = {
             "step_vl",
             ("step3_vl", "step3p7"),
             ("Step3-VL", "Step-3.7"),
-            "no grounding format is documented",
+            "no documented grounding format",
             (_SEARCHED,),
         ),
         UnknownScale(
             "keye_vl",
             ("keye", "keye_vl"),
             ("Keye-VL",),
-            "no grounding format is documented",
+            "no documented grounding format",
             (_SEARCHED,),
         ),
         UnknownScale(
             "hunyuan_ocr",
             ("hunyuan_vl",),
             ("HunyuanOCR",),
-            "its numbers are said to be on 0-1000, without a source for the form of a box",
+            "said to write 0-1000, without a source for the form",
             (_SEARCHED,),
             ("norm1000",),
         ),
@@ -136,15 +139,14 @@ UNKNOWN_SCALES = {
             "cosmos_reason2",
             ("cosmos3_edge", "cosmos3_omni"),
             ("Cosmos-Reason2", "Cosmos 3"),
-            "no grounding format is documented",
+            "no documented grounding format",
             (_SEARCHED,),
         ),
         UnknownScale(
             "minicpm_v_4_6",
             ("minicpmv4_6", "minicpmv4_7"),
             ("MiniCPM-V 4.6", "MiniCPM-V 4.7"),
-            "no statement for these versions was found; MiniCPM-V up to 4.5 wrote 0-1000 between "
-            "<box> tags",
+            "no statement found; MiniCPM-V up to 4.5 wrote 0-1000 between <box> tags",
             (_SEARCHED,),
             ("minicpm_v", "norm1000"),
         ),
@@ -152,8 +154,8 @@ UNKNOWN_SCALES = {
             "kimi_k2_5",
             ("kimi_k25",),
             ("Kimi K2.5",),
-            "Kimi-VL wrote 0-1, a probe of K2.6 preferred 0-1000 with y first, one of K3 pixels: "
-            "nothing is stated for this version",
+            "no statement found; Kimi-VL wrote 0-1, a probe of K2.6 preferred 0-1000 with y first, "
+            "one of K3 pixels",
             (_EXAM,),
             ("norm1000_yxyx", "norm1000", "pixels"),
         ),
@@ -161,8 +163,8 @@ UNKNOWN_SCALES = {
             "glm5",
             ("glm5_next",),
             ("GLM-5", "GLM-5.3"),
-            "a probe of GLM-5.3-Flash preferred 0-1000 with y first, one of GLM-5V-Turbo x first: "
-            "nothing is stated for this checkpoint",
+            "no statement found; a probe of GLM-5.3-Flash preferred 0-1000 with y first, one of "
+            "GLM-5V-Turbo x first",
             (_EXAM,),
             ("norm1000_yxyx", "norm1000"),
         ),
@@ -170,7 +172,7 @@ UNKNOWN_SCALES = {
             "muse",
             ("muse_spark", "muse_glimmer"),
             ("Muse Spark", "Muse Glimmer"),
-            "the makers state no form; a probe of the service preferred named corners on 0-1000",
+            "no statement found; a probe of the service preferred named corners on 0-1000",
             (_EXAM,),
             ("norm1000_corners",),
         ),
@@ -178,7 +180,7 @@ UNKNOWN_SCALES = {
             "mistral",
             ("mistral3", "mistral4", "mistral_large4", "pixtral"),
             ("Mistral Small 3 and 4", "Mistral Large 4", "Pixtral"),
-            "the makers state no form; a probe of Mistral Large 4 preferred 0-999",
+            "no statement found; a probe of Mistral Large 4 preferred 0-999",
             (_EXAM,),
             ("norm999",),
         ),
@@ -186,7 +188,7 @@ UNKNOWN_SCALES = {
             "inkling",
             ("inkling_mm_model", "inkling2"),
             ("Inkling",),
-            "the makers state no form; a probe of Inkling preferred percentages",
+            "no statement found; a probe preferred percentages",
             (_EXAM,),
             ("norm100",),
         ),
@@ -194,21 +196,21 @@ UNKNOWN_SCALES = {
             "ernie_vl",
             ("ernie4_5_vl_moe",),
             ("ERNIE-4.5-VL", "ERNIE 5"),
-            "no grounding format is documented",
+            "no documented grounding format",
             (_SEARCHED,),
         ),
         UnknownScale(
             "sensenova",
             (),
             ("SenseNova",),
-            "no grounding format is documented",
+            "no documented grounding format",
             (_SEARCHED,),
         ),
         UnknownScale(
             "seed2",
             (),
             ("Seed 2",),
-            "nothing is stated for this version; Seed1.5-VL wrote 0-1000 between <bbox> tags",
+            "no statement found; Seed1.5-VL wrote 0-1000 between <bbox> tags",
             (_SEARCHED,),
             ("seed1_5_vl", "norm1000"),
         ),

@@ -11,9 +11,9 @@ from types import MappingProxyType
 
 __all__ = ["WITHOUT_BOXES"]
 
-_DOCUMENTS = "made for reading documents, formulas or charts; no box form for expressions was read"
-_WORDS = "describes images in words; no box form is documented"
-_OTHER_OUTPUT = "made for another output than answers about places: images, labels, actions"
+_DOCUMENTS = "reads documents, formulas or charts; no source on boxes for expressions has been read"
+_WORDS = "describes images in words; no documented box form"
+_OTHER_OUTPUT = "made for other output: images, labels, actions"
 _NOT_READ = "no source on its box form has been read"
 
 _GROUPS = {

@@ -38,29 +38,26 @@ class Mark(StrEnum):
 MEANINGS: Mapping[Mark, str] = {
     Mark.REFERENCE: "the row that the others are compared with",
     Mark.SAME_FINGERPRINT: "instructions, boxes and images are those of the reference",
-    Mark.OTHER_FINGERPRINT: "instructions, boxes or images differ from those of the reference",
+    Mark.OTHER_FINGERPRINT: "other instructions, boxes or images than the reference's",
     Mark.SAME_PROTOCOL: "scored by the rule that scored the reference",
     Mark.OTHER_PROTOCOL: "scored by another rule than the reference",
-    Mark.OTHER_REVISION: "another annotation file than the reference's, by name or because its "
-    "values are no k/N for the reference's N",
-    Mark.OTHER_SAMPLES: "on the tasks of the reference, other samples than the reference's",
-    Mark.UNVERIFIED: "nothing shows that it was measured as the reference was: rule or annotation "
-    "file of one of the two is not known",
-    Mark.MISSING_TASKS: "lacks tasks that the reference has, so no average is shown",
-    Mark.MIXED_SETTINGS: "put together from records with different models or settings",
-    Mark.UNKNOWN_PROVENANCE: "a printed value: no responses, no fingerprint, no settings to check",
-    Mark.INFEASIBLE_DENOMINATOR: "printed values are no k/N, rounded, for the numbers of samples N "
-    "of any one known annotation file",
-    Mark.CUT_OFF: "printed values are k/N of one annotation file if decimals were cut off, not "
-    "rounded",
+    Mark.OTHER_REVISION: "another annotation file than the reference's, by name or by values that "
+    "are no k/N of its N",
+    Mark.OTHER_SAMPLES: "other samples of the reference's tasks",
+    Mark.UNVERIFIED: "its rule or annotation file, or that of the reference, is not known",
+    Mark.MISSING_TASKS: "lacks tasks of the reference, so no average is shown",
+    Mark.MIXED_SETTINGS: "from records with different models or settings",
+    Mark.UNKNOWN_PROVENANCE: "a printed value, without responses, fingerprint or settings",
+    Mark.INFEASIBLE_DENOMINATOR: "printed values are no rounded k/N of any one known annotation "
+    "file",
+    Mark.CUT_OFF: "printed values are k/N of one annotation file, cut off instead of rounded",
     Mark.AVERAGE_DIFFERS: "the printed average is not the mean of the printed values",
     Mark.TRUNCATED: "more than 1 % of the responses broke off without a box",
     Mark.FAILED_REQUESTS: "requests to a server failed; these samples count as unanswered",
     Mark.EXCLUDED_SAMPLES: "samples were left out for an invalid true box",
-    Mark.INCOMPLETE: "not all samples of the set were evaluated, or faulty ones were left out when "
-    "it was prepared",
-    Mark.CONTROL: "evaluated under a control, such as blank images: no result of the benchmark",
-    Mark.VIDEO: "evaluated on videos instead of images: no result of the benchmark",
+    Mark.INCOMPLETE: "samples of the set were not evaluated, or left out as faulty when prepared",
+    Mark.CONTROL: "under a control, such as blank images: no result of the benchmark",
+    Mark.VIDEO: "on videos instead of images: no result of the benchmark",
     Mark.BASELINE: "no model: responses made by a rule, which may look at the truth",
     Mark.REPLAYED: "responses were read from a file; how they were made is not recorded",
     Mark.RESCORED: "scored anew from the responses of an older record",
