@@ -258,7 +258,7 @@ def test_reproductions() -> None:
 
 
 def findings() -> Iterator[str]:
-    """Lines of the list in results/published/README.md, one a row of a table that does not add up."""
+    """Lines of results/published/README.md, one a row of a table that does not add up."""
     for table in TABLES.values():
         found = check_table(table)
         for model in dict.fromkeys(one.model for one in found):
