@@ -204,6 +204,17 @@ def test_a_service_has_the_dialect_of_its_models_version(
     )
 
 
+@pytest.mark.parametrize(
+    ("backend", "argument"), [("claude", "model"), ("openai", "pretrained"), ("gemini", "model_id")]
+)
+def test_a_name_that_a_services_backend_passes_over_is_refused(backend: str, argument: str) -> None:
+    """It would ask for its default model, and read the answers as the named one's."""
+    with pytest.raises(UserError, match=rf"{argument}=claude-opus-5.*Write model_version=claude-o"):
+        resolve(backend, {argument: "claude-opus-5"})
+    for read in ("model", "model_version"):
+        assert resolve("async_openai", {read: "gpt-5"}).dialect.value == "norm1_corners"
+
+
 def test_a_folder_behind_a_server_is_read_like_any_other(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "gpt-5", model_type="qwen2_vl")
     assert resolve("openai", {"model": str(folder)}).dialect.value == "qwen2_vl"

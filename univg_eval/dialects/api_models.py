@@ -24,6 +24,8 @@ _PROBE_GPT = (
     f"prompt contract chosen on 100 images among 10 prompts, {_NO_TRAINING}: roboflow/inference "
     "inference/core/workflows/core_steps/models/foundation/openai/v7.py (1075c20)"
 )
+_VENDOR_END = r"(?:^|[/.:])"
+_NAME_END = r"(?:$|[@:]|[-_](?!\d\d?(?![\d.a-z])))"
 _FAMILY = "own statement"
 _VENDOR = "platform.claude.com, vision coordinates"
 
@@ -34,8 +36,9 @@ class ApiModel:
 
     Attributes:
         models: the models in words.
-        pattern: regular expression of their names, in lower case and without the vendor before
-            the last "/" or ".".
+        pattern: regular expression of their names, in lower case, from the vendor's "/", "." or ":"
+            to the end or to what may follow: a size, a variant, a date, but no further number of
+            a version ("gpt-5-2" is no GPT-5).
         dialect: the dialect to ask for and to read.
         contract: form, order and scale in words.
         source: where that is said.
@@ -56,7 +59,7 @@ class ApiModel:
 
     def matches(self, name: str) -> bool:
         """Whether a model's name, as given to the backend, is one of these."""
-        return re.search(rf"(?:^|[/.:])(?:{self.pattern})(?:$|[-@:_])", name.lower()) is not None
+        return re.search(rf"{_VENDOR_END}(?:{self.pattern}){_NAME_END}", name.lower()) is not None
 
 
 _CLAUDE = "JSON, x first, pixels after the service's resize"
@@ -65,7 +68,7 @@ _BOX_2D = '"box_2d", x first'
 API_MODELS = (
     ApiModel(
         "GPT-5.2 to 6.1",
-        r"gpt-5\.[2-9](?!\.)|gpt-6(?:\.[01])?",
+        r"gpt-5\.[2-9]|gpt-6(?:\.[01])?",
         "pixels_box_2d",
         f"{_BOX_2D}, pixels of the image (probed with long sides up to 2048)",
     ),
@@ -93,7 +96,7 @@ API_MODELS = (
     ApiModel(
         "Claude 3 to 4.6",
         r"claude-3(?:[-.][57])?-(?:opus|sonnet|haiku)"
-        r"|claude-(?:opus|sonnet|haiku)-4(?:[-.][0-6])?(?![-.][7-9](?!\d))",
+        r"|claude-(?:opus|sonnet|haiku)-4(?:[-.][0-6])?",
         "claude",
         f"{_CLAUDE} (1568 pixels, 1568 tokens)",
         _VENDOR,
@@ -113,7 +116,7 @@ API_MODELS = (
     ApiModel("Kimi-VL", r"kimi-vl", "kimi_vl", "JSON, x first, 0-1", _FAMILY),
     ApiModel("Kimi K2.6", r"kimi-k2\.6", "norm1000_yxyx", '"box_2d", y first, 0-1000'),
     ApiModel("Kimi K3", r"kimi-k3", "pixels_box_2d", f"{_BOX_2D}, pixels of the original"),
-    ApiModel("Mistral Large 4", r"mistral-large-4", "norm999", f"{_BOX_2D}, 0-999"),
+    ApiModel("Mistral Large 4", r"mistral-large-4(?:-0)?", "norm999", f"{_BOX_2D}, 0-999"),
     ApiModel(
         "Muse Spark 1.1 to 1.3, Muse Glimmer",
         r"muse-spark-1\.[1-3]|muse-glimmer",
@@ -135,15 +138,14 @@ def find_api_model(name: str) -> ApiModel | None:
 
 def no_contract(name: str) -> str:
     """What to say of a name without an entry: the contracts of its relatives, to choose from."""
-    near = [entry for entry in API_MODELS if _brand(entry.pattern) == _brand(name)]
+    near = [
+        entry
+        for entry in API_MODELS
+        if re.search(_VENDOR_END + entry.pattern.partition("-")[0], name.lower())
+    ]
     if near:
         contracts = "; ".join(f"{entry.dialect} ({entry.models})" for entry in near)
         nearest = f"contracts differ within a brand, and the nearest are {contracts}"
     else:
         nearest = f"name a scale in the prompt: {one_of(('norm1000', 'norm1', 'pixels'))}"
     return f"no contract is known for the model {name!r}; {nearest}"
-
-
-def _brand(name: str) -> str:
-    found = re.match("[a-z]*", name.lower().rsplit("/")[-1])
-    return found[0] if found else ""

@@ -60,6 +60,5 @@ def require_known_sizes(dialect: Dialect, backend: str, *, simple: bool) -> None
         raise UserError(
             f"dialect {dialect.name!r} writes pixels of the image after the service's resize, and "
             f"simple/{backend} may shrink a large image before it sends it, to a size that is not "
-            "known here; leave out --force_simple (the chat backends send images as they are), or "
-            "use --model claude"
+            "known here; leave out --force_simple: the chat backends send images as they are"
         )

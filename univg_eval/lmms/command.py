@@ -28,6 +28,7 @@ from lmms_eval.tasks import TaskManager, get_task_dict
 from univg_eval.errors import UserError, meant, nearest
 from univg_eval.files import require_writable
 from univg_eval.images.controls import CONTROLS, NO_CONTROL, require_control, under_control
+from univg_eval.lmms.claude_client import require_accepted_requests
 from univg_eval.lmms.device import require_device
 from univg_eval.lmms.record import read_output, write_records
 from univg_eval.lmms.response_cache import forget_failed_requests
@@ -261,7 +262,7 @@ def check(args: argparse.Namespace, include_path: Sequence[str]) -> list[Groundi
 
     Raises:
         UserError: none is requested, a name that begins with univg is no task, or the backend
-            is unknown.
+            is unknown or can have no request answered.
         SystemExit: a benchmark is not prepared, or a setting is wrong or cannot be known.
     """
     manager = TaskManager("WARNING", include_path=list(include_path), include_defaults=False)
@@ -293,6 +294,7 @@ def check(args: argparse.Namespace, include_path: Sequence[str]) -> list[Groundi
     for task in tasks:
         task.args = args
     require_device(model, getattr(args, "device", None))
+    require_accepted_requests(model.backend, model.service_model, os.environ)
     return tasks
 
 

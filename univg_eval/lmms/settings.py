@@ -185,6 +185,27 @@ class ModelUnderTest:
         name = self.checkpoint if self.backend in _SERVICES else None
         return None if name is None or Path(name).expanduser().is_dir() else name
 
+    def require_named_model(self) -> None:
+        """Check that a service's backend reads the argument that names the model.
+
+        Backends take any argument and pass over those that they do not know: they would ask for
+        their default model, and its answers be read in another one's dialect.
+
+        Raises:
+            UserError: it does not.
+        """
+        if self.backend not in _SERVICES:
+            return
+        signatures = [inspect.signature(c) for c in self.backend_class().__mro__]
+        read = {name for signature in signatures for name in signature.parameters}
+        given = [name for name in _CHECKPOINT_ARGUMENTS if name in self.args]
+        if given and given[0] not in read:
+            raise UserError(
+                f"model_args name the model as {given[0]}={self.args[given[0]]}, an argument that "
+                f"the backend {self.backend!r} passes over: it would ask for its default model. "
+                f"Write model_version={self.args[given[0]]}"
+            )
+
     @property
     def is_offline(self) -> bool:
         """Whether it is a backend of this project, which runs no model."""
@@ -327,6 +348,8 @@ def resolve_settings(
     Raises:
         UserError: a value is wrong, or the dialect cannot be known; the message names the setting.
     """
+    if model is not None:
+        model.require_named_model()
     environ = os.environ if environ is None else environ
     find = _finder(environ, metadata)
     config, config_source, config_error = _checkpoint_config(model)

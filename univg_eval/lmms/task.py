@@ -25,6 +25,7 @@ from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
 from univg_eval.images.controls import open_controlled
 from univg_eval.lmms import client_resize
+from univg_eval.lmms.claude_client import require_answer
 from univg_eval.lmms.docs import RowNumber, SampleDocs, TaskRows, load_rows
 from univg_eval.lmms.media import video_file
 from univg_eval.lmms.metrics import logged_values
@@ -300,6 +301,8 @@ class GroundingTask(ConfigurableMessagesTask):
         if isinstance(text, list):
             text = text[0] if text else None
         text, _ = split_failed_request(text)
+        if self._model is not None:
+            require_answer(self._model.backend, text)
         input_sizes = self.input_sizes(sample)
         score = score_sample(
             sample,
