@@ -57,6 +57,14 @@ def test_messages_are_told_from_responses(text: str | None, failed: bool) -> Non
     assert split_failed_request(text) == ((None, text) if failed else (text, None))
 
 
+def test_pythons_words_for_a_message_without_content_are_no_response() -> None:
+    with pytest.raises(TypeError) as raised:
+        _ = "" + None  # type: ignore[operator]
+    assert split_failed_request(f"Error: {raised.value}") == (None, None)
+    said = f'I read "Error: {raised.value}" in the image.'
+    assert split_failed_request(said) == (said, None)
+
+
 def test_every_message_of_the_installed_backends_is_known() -> None:
     lmms_eval = pytest.importorskip("lmms_eval")
     (folder,) = lmms_eval.__path__

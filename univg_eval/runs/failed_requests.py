@@ -8,6 +8,9 @@ when a request has failed for good, or when the budget is spent, and give a text
 
 No model wrote it, and the numbers of an error message may look like a box. Such a sample is
 unanswered: its response is None, and the text is kept as an error.
+
+Where a message has no content, as when thinking took all new tokens, async_openai gives Python's
+words for what it then fails at. openai gives None, and so does the reading here.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import re
 
 __all__ = ["split_failed_request"]
 
+_NO_CONTENT = 'Error: can only concatenate str (not "NoneType") to str'
 _START = "[LMMS_EVAL_"
 _FAILED = re.compile(r"\[LMMS_EVAL_(?:REQUEST_FAILED after \d+ retries|BUDGET_EXCEEDED)\]")
 
@@ -27,8 +31,11 @@ def split_failed_request(text: str | None) -> tuple[str | None, str | None]:
         text: as a backend gave it or a file holds it; None: there is none.
 
     Returns:
-        (text, None), or (None, text) if the text begins as one of a failed request does.
+        (text, None), (None, text) if the text begins as one of a failed request does, or
+        (None, None) if it stands for a message without content.
     """
+    if text == _NO_CONTENT:
+        return None, None
     if text is not None and text.startswith(_START) and _FAILED.match(text):
         return None, text
     return text, None

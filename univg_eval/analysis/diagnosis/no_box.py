@@ -23,7 +23,8 @@ WORDS: Mapping[str, str] = {
 
 REMEDIES: Mapping[str, str] = {
     "empty": "Nothing was generated, or nothing but special tokens that were taken out: look at "
-    "the chat template, the stop tokens and the precision of the model.",
+    "the chat template, the stop tokens and the precision of the model, or behind a server at "
+    "hidden thinking that took all new tokens (--gen_kwargs max_new_tokens=4096).",
     "missing_image": "Let the images arrive first: see the finding about images.",
     "refusal": "Look at the responses. Often the images do not arrive (--controls shows it), or "
     "the request is not one that the model was trained for: try another --prompt, or --sweep.",
