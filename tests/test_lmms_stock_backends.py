@@ -94,3 +94,41 @@ def test_settings_come_from_the_checkpoint_and_the_model_args(family: str, evalu
     assert "config.json" in settings["dialect"][1]
     assert settings["min_pixels"] == [784, "min_pixels of model_args"]
     assert settings["max_pixels"] == [3136, "max_pixels of model_args"]
+
+
+@pytest.mark.parametrize("are_special", [True, False])
+def test_coordinate_tokens_reach_the_reader_only_as_ordinary_ones(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    are_special: bool,
+) -> None:
+    """A checkpoint like Rex-Omni's: model_type qwen2_5_vl, and tokens <0> to <999>."""
+    from transformers import AddedToken, AutoTokenizer
+
+    folder = lmms_data.make_checkpoint(tmp_path / "model", "qwen2_5_vl")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    names = [*(f"<{n}>" for n in range(1000)), "<|box_start|>", "<|box_end|>"]
+    tokenizer.add_tokens([AddedToken(name, special=are_special) for name in names])
+    tokenizer.save_pretrained(folder)
+    lmms_data.prepare_fakes(tmp_path)
+    lmms_data.set_environment(monkeypatch, tmp_path)
+    model = lmms_data.load_model("qwen2_5_vl", folder, 4, (784, 3136))
+
+    def generate(input_ids, **_: Any):
+        text = "cup<|box_start|><100><200><500><899><|box_end|><|im_end|>"
+        answer = torch.tensor(model.tokenizer.encode(text))
+        return torch.cat([input_ids, answer.expand(len(input_ids), -1)], dim=1)
+
+    monkeypatch.setattr(model.model, "generate", generate)
+    cli_args = lmms_data.arguments("qwen2_5_vl", f"pretrained={folder}")
+    with lmms_data.stops(capsys, "dialect 'rex_omni' writes its boxes in special tokens"):
+        lmms_data.evaluate(model, cli_args, [TASKS[0]])
+    monkeypatch.setenv("UNIVG_SPECIAL_TOKENS", "kept")
+    rows = lmms_data.evaluate(model, cli_args, [TASKS[0]])["samples"][TASKS[0]]
+    expected = (100 / 999, 200 / 999, 500 / 999, 899 / 999)
+    for row in rows:
+        if are_special:
+            assert (row["filtered_resps"], row["status"]) == (["cup"], "no_box")
+        else:
+            assert row["box"] == pytest.approx(expected)

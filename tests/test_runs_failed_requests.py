@@ -23,7 +23,7 @@ from univg_eval.cli._runs import read_runs
 from univg_eval.errors import UserError
 from univg_eval.leaderboard import Mark
 from univg_eval.runs.failed_requests import split_failed_request
-from univg_eval.runs.record import load_run, write_run
+from univg_eval.runs.record import RunRecord, load_run, write_run
 from univg_eval.samples import write_benchmark
 
 # Read as a box of norm1000, the numbers are the true box of the samples.
@@ -320,7 +320,9 @@ def test_univg_eval_tells_their_number(
     planned = argparse.Namespace(
         model_args="model=org/Model-7B", use_cache=str(kept) if cache else None
     )
-    assert command._evaluate(args, root / "records", planned) is good
+    made: list[RunRecord] = []
+    assert command._evaluate(args, root / "records", planned, made, with_tables=True) is good
+    assert len(made) == 1
     told = capsys.readouterr().err
     assert re.search(words, told, re.DOTALL) if words else told == ""
     (record,) = read_runs([str(root / "records")])
