@@ -275,6 +275,38 @@ def test_json_units(text: str, box: str | None, n_units: int) -> None:
         "抱歉，图像中没有红色杯子。",
         "图片中不存在这样的物体。",
         "红色杯子不在图中。",
+        # Who or what does not fit.
+        "Nobody in the image is wearing a hat.",
+        "No object matches the description.",
+        "None of the cups in the image is red.",
+        "I don't see anything matching that description.",
+        "There is nothing like that in the image.",
+        "The red cup is in neither image.",
+        "No such cup.",
+        "There isn't one.",
+        "Not in the image.",
+        "It's absent.",
+        # Words before and after.
+        "Since there is no red cup in the image, I cannot provide a box.",
+        "The image shows a dog and a cat, but there is no red cup.",
+        "In conclusion, the red cup is not visible.",
+        "From what I can see, there is no red cup: the cup is blue.",
+        "There is no red cup, though there is a blue one.",
+        "- Note: there is no red cup in the image.",
+        "There is **no** `red cup` in the image.",
+        'The answer is "none".',
+        "\\boxed{\\text{None}}",
+        "The bounding box is empty.",
+        "Bounding box: N/A",
+        "因此，图中没有红色杯子。",
+        "最终答案：无",
+        "边界框：无",
+        "根据图像内容，图中没有红色杯子。",
+        "图中只有一个蓝色杯子，没有红色杯子。",
+        "红色杯子：未找到",
+        "无此物体",
+        "以上两张图片中均无红色杯子。",
+        "红色杯子未在图中出现。",
     ],
 )
 @pytest.mark.parametrize("dialect", ["univg_r1", "qwen2_5_vl", "norm1000", "molmo", "florence2"])
@@ -319,6 +351,21 @@ def test_explicit_none(text: str, dialect: str, wrapped: str) -> None:
         "我看不到图片",
         "图片没有加载",
         "No problem.",
+        "I don't see a problem.",
+        "The URL does not exist.",
+        "The answer is not available.",
+        "无法确定。",
+        "无法给出精确坐标。",
+        "没有足够的信息。",
+        "No one else is visible.",
+        # Questions, guesses and conditions.
+        "Is there no red cup in the image?",
+        "The red cup is not in the image?",
+        "Perhaps the red cup is not in the image.",
+        "I am not sure if the cup is not visible.",
+        "If the red cup is not in the image, output null.",
+        "图中没有红色杯子吗？",
+        "图中可能没有红色杯子。",
         '"note": []',
         "Errors: []",
         "errors = []",
@@ -361,6 +408,28 @@ def test_no_box_is_no_none(text: str) -> None:
         f"{A}. The cup is missing from the second image.",
         f"{A}. There is no cup in the first image.",
         f"{A}\nI don't see a second cup.",
+        f"{A}. There are none in the background.",
+        f"{A}. It is not visible in the mirror.",
+        f"{A}\nNo objects are missing.",
+        # What is said of something else, by its heading, number, tag or key.
+        f"{A}\n**Occlusion:**\nNone",
+        f"{A}\n### Other objects\nNone",
+        f"{A}\n**Notes**\n- None",
+        f"{A}\n备注：\n无",
+        f"1. {A}\n2. None",
+        f"- {A}\n- none",
+        f"red cup: {A}\nblue cup -> none",
+        f"Red cup: {A}\nBlue cup:\nBounding box: none",
+        f"{A}<reason>None.</reason>",
+        *(JA.replace("}", f', "{key}": "It is partly hidden. None."}}')
+          for key in ("comment", "first_note", "Other objects")),
+        # Images that are not there, or not known by number.
+        f"Image 1: {A}\nImage 2: none\nImage 4: none",
+        f"{A}. There is no such object in the right image.",
+        f"{A}\n第五张图：无",
+        # Questions.
+        f"{A}\nNone?",
+        f"{A}\nIs there no such object in image 2?",
         # Empty lists beside a box.
         f"{JA}, \"errors\": []}}",
         f"{JA}}}, \"visual\": {{}}, \"uncertainty\": []}}",
@@ -379,7 +448,16 @@ def test_words_around_a_box_do_not_take_it_back(text: str) -> None:
 @pytest.mark.parametrize("box", [A, "[100, 200, 300, 400]", JA])
 @pytest.mark.parametrize(
     "closing",
-    [" There are none.", "\nThere are none.", " Actually, there is no such object.", " null"],
+    [
+        " There are none.",
+        "\nThere are none.",
+        " Actually, there is no such object.",
+        " null",
+        "\nSo the final answer is none.",
+        "\n**Final answer:**\nNone",
+        "\n最终答案：无",
+        "\n因此，图中没有符合描述的物体。",
+    ],
 )
 def test_a_box_taken_back_is_none(closing: str, box: str, dialect: str) -> None:
     answer = read(box + closing, dialect)
@@ -396,6 +474,15 @@ def test_a_box_taken_back_is_none(closing: str, box: str, dialect: str) -> None:
         ("Image 1: none. Image 2: none. Image 3: none.", None, "none", 2),
         ("Image 1: none, Image 2: none and image 3: none", None, "none", 2),
         ("Image 1: none. Image 2: none.", None, "no_box", None),
+        ("- Image 1: None\n- Image 2: None\n- Image 3: None", None, "none", 2),
+        ("First image: none. Second image: none. Third image: none.", None, "none", 2),
+        ("There is no cup in image 1, image 2, or image 3.", None, "none", 2),
+        ("There is no cup in image 1 or image 2.", None, "no_box", None),
+        ("There is no cup in image 1 or image 2.", 0, "none", 0),
+        ("图1：无，图2：无，图3：无", None, "none", 2),
+        ("图1、图2和图3中都没有杯子。", None, "none", 2),
+        ("第一张图没有杯子，第二张图没有杯子，第三张图也没有杯子。", None, "none", 2),
+        ("图1：{}，图2：无，图3：无", None, "ok", 0),
         ("Image 1: none\nImage 2: {}\nImage 3: none", 2, "none", 2),
         ("Image 1: []\nImage 2: {}\nImage 3: []", 0, "none", 0),
         ("Image 1: none\nImage 2: {}\nImage 3: none", 1, "ok", 1),
@@ -559,6 +646,49 @@ def test_sentences_of_absence(thing: str, sentence: str, place: str, opener: str
     assert (beside.status, beside.box) == ("ok", BOXES[A])
     other = text.replace(thing, f"other {thing}")
     assert read(other, "qwen3_vl").status == "no_box", other
+
+
+REMARKS = [
+    "There is no other cup.", "None of the others match.", "The handle is missing.",
+    "The cup is not in the second image.", "I don't see it in image 3.", "Image 2: none",
+    "In the third image, there is no such object.", "Occlusion: none", "**Notes:**\nNone",
+    "### Other objects\nNone.", "2. None", "Errors: []", "[]", '"errors": [],', "It is red.",
+    "There are none on the left.", "Would you say there is none?", "<note>none</note>",
+    "Not found elsewhere.",
+    "其他：\n无", "第二张图中没有。", "图3：无", "没有其他杯子。",
+]  # fmt: skip
+
+
+@given(
+    before=st.lists(st.sampled_from(REMARKS), max_size=3),
+    after=st.lists(st.sampled_from(REMARKS), max_size=3),
+    dialect=st.sampled_from(sorted(LISTS)),
+    corners=CORNERS,
+)
+@settings(max_examples=300, deadline=None)
+def test_remarks_around_a_box_change_nothing(
+    before: list[str], after: list[str], dialect: str, corners: tuple[int, ...]
+) -> None:
+    box = LISTS[dialect].format(*corners)
+    alone = read(box, dialect)
+    # A heading would own the next line, so every remark is followed by one about the box.
+    answer = read("\n".join([*before, f"The cup: {box}", *after]), dialect)
+    assert (answer.status, answer.boxes) == ("ok", alone.boxes)
+
+
+@given(
+    before=st.lists(st.sampled_from(["It is a street.", "图中有一张桌子。", "Hm?"]), max_size=2),
+    sentence=st.sampled_from(["There is no red cup.", "None.", "图中没有红色杯子。", "[]"]),
+    after=st.lists(
+        st.sampled_from(["The table is brown.", "Anything else?", "谢谢。"]), max_size=2
+    ),
+    dialect=st.sampled_from(sorted(LISTS)),
+)
+@settings(max_examples=100, deadline=None)
+def test_words_around_an_absence_change_nothing(
+    before: list[str], sentence: str, after: list[str], dialect: str
+) -> None:
+    assert read("\n".join([*before, sentence, *after]), dialect).status == "none"
 
 
 # --- validity ------------------------------------------------------------------------------------
@@ -736,6 +866,7 @@ def check(answer: Answer) -> None:
         assert 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1
     assert not (answer.clipped and answer.box is None)
     assert answer.image_index is None or answer.image_index >= 0
+    assert answer.status != "none" or not answer.boxes
 
 
 @given(
@@ -783,6 +914,9 @@ SEEDS = [
     "there is no cup ", "There is no cup. ", "the cup is not ", "The cup is absent. ",
     "I don't see a cup. ", "the image does not show ", "No sign of a ",
     "图中没有", "没有杯子。", "第一张图", "图1",
+    "no one ", "No, sorry, well, ", "none, but ", "None of the cups in the image match. ",
+    "Since there is no cup, ", "no cup in image 1, image 2, ", "没有", "图1、图2、", "1. None\n",
+    "# None\n", "a:\nnone\n", "{\"image\": 2, \"bbox_2d\": null}, ", "[{\"image_1\": null, ",
 ]  # fmt: skip
 
 

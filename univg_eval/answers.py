@@ -29,6 +29,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import attrgetter
 from typing import Literal
 
@@ -194,16 +195,28 @@ def _items(section: str, dialect: Dialect, n_images: int | None) -> list[_Item]:
     return items
 
 
+# "in image 1 or image 2" names both; "in image 2 as in image 1" may mean either.
+_COORDINATED = re.compile(r"(?i:[,\s]|\b(?:or|and|nor|in|the)\b|[、和与及中里])*+")
+# An image that has no number, or none of these: of a position, a letter, or a number too large.
+_OTHER_IMAGE = re.compile(
+    r"(?i)\b(?:left|right|top|bottom|upper|lower|last|final|\w+th)(?:most)?"
+    r" (?:image|picture|photo|frame)|\b(?:image|picture|photo|frame|img)[ -]?(?:[0-9]|[a-h]\b)"
+    r"|图[0-9]|第.{1,3}图"
+)
+
+
 def _no_targets(section: str, names: list[ImageName], has_boxes: bool) -> list[_Item]:
-    """Sentences that say that there is no such object; beside boxes only the general ones."""
-    nones = []
-    for start, end, is_general in find_no_target(section):
-        if has_boxes and not is_general:
+    """Sentences that say that there is no such object, one item for each image they name."""
+    nones: list[_Item] = []
+    for start, end in find_no_target(section, has_boxes=has_boxes):
+        inside = names[bisect_left(names, (start,)) : bisect_left(names, (end,))]
+        if has_boxes and not inside and _OTHER_IMAGE.search(section, start, end):
             continue
-        after = bisect_left(names, (end,))
-        inside = after > 0 and names[after - 1][0] >= start
-        image = names[after - 1][2] if inside else None
-        nones.append(_Item(start, end, None, 0, image, image))
+        images: list[int | None] = [image for *_, image in inside] or [None]
+        for first, second in pairwise(inside):
+            if not _COORDINATED.fullmatch(section, first[1], second[0]):
+                images = [inside[-1][2]]
+        nones.extend(_Item(start, end, None, 0, image, image) for image in images)
     return nones
 
 

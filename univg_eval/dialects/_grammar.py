@@ -20,10 +20,10 @@ from univg_eval.dialects.image_names import find_image_names, read_image_value
 
 __all__ = [
     "COMMA",
-    "LABEL_TEXT",
     "NUMBER",
     "PAIRS",
     "SPACE_OR_COMMA",
+    "STRING",
     "Found",
     "Grammar",
     "bare_line",
@@ -87,6 +87,7 @@ _IMAGE_KEYS = r"(?:image|img|picture|photo|frame)(?:[_ -]?(?:index|idx|id|number
 # Strings end with their line at the latest: one that is never closed must not swallow the rest.
 _DOUBLE_QUOTED = r'"(?:[^"\\\n]++|\\.)*+"?+'
 _SINGLE_QUOTED = r"'(?:[^'\\\n]++|\\.)*+'?+"
+STRING = f"(?:{_DOUBLE_QUOTED}|{_SINGLE_QUOTED})"
 
 # Groups of the token pattern.
 _LINE, _PASSED, _BOX, _QUOTED, _FENCE, _IMAGE, _CORNER, _KEY, _NULL, _OPEN, _CLOSE = range(1, 12)
@@ -97,7 +98,7 @@ _SKIPPED_TAGS = (
     r"|(?:\|object_ref_start\||\|ref\||ref|phrase)>[^<]{0,300}+(?=</|<\|)"
     r"|(?i:tool_call)>[^<]*+(?:<(?!/?(?i:tool_call)>)[^<]*+)*+)"
 )
-LABEL_TEXT = rf"(?:{_LABEL_KEYS})[\"']\s*+:\s*+(?:{_DOUBLE_QUOTED}|{_SINGLE_QUOTED})"
+_LABEL_TEXT = rf"(?:{_LABEL_KEYS})[\"']\s*+:\s*+{STRING}"
 # Brackets in such a row are no JSON.
 _SKIPPED_BRACKETS = r"[\[{]{9,}+|[\]}]{9,}+"
 _CORNER_NAMES = {
@@ -119,7 +120,7 @@ _ANY_NUMBER = re.compile(NUMBER)
 _JOINING = re.compile(r"[\s,;]*+")
 # A key or a label of one or two words before a bracket: "uncertainty": [] or Errors: [].
 _LABEL_BEFORE = re.compile(
-    r"(?:[\"']|(?:\A|\n)[\s*_-]*)(\w{1,40}(?: \w{1,40})?)[\"'*_]{0,4}\s*[:=]\s*\Z"
+    r"(?:[\"']|(?:\A|\n)[\s*_-]*)(\w{1,40}(?: \w{1,40})?)[\"'*_]{0,4}\s*[:=]\Z"
 )
 _ANNOUNCING = frozenset({"output", "response", "json", "location", "coordinates", "final answer"})
 _NULL_VALUE = r"(?:(?:null|None)\b|[\"'](?i:none|null|n/a|not (?:found|visible|present))\.?[\"'])"
@@ -360,7 +361,8 @@ class Grammar:
 
         It does as a value of its own; not under a label of something else.
         """
-        label = _LABEL_BEFORE.search(text, max(0, opened - 90), opened)
+        before = text[max(0, opened - 90) : opened].rstrip()
+        label = _LABEL_BEFORE.search(before) if before.endswith((":", "=")) else None
         if label is None:
             return True
         name = label[1].lower()
@@ -447,7 +449,7 @@ def grammar(
         rf"|({_QUOTED_BOX if box_keys != frozenset() else _NEVER})"
         rf"|{_SKIPPED_TAGS}|{_SKIPPED_BRACKETS}"
         r"|(```)"
-        rf"|[\"'](?:{LABEL_TEXT}"
+        rf"|[\"'](?:{_LABEL_TEXT}"
         rf"|({_IMAGE_KEYS}[\"']\s*+:\s*+(?:\"[^\"\n]{{0,60}}+\"|'[^'\n]{{0,60}}+'"
         r"|[0-9]{1,3}+(?![.0-9])))"
         rf"|({corner})"

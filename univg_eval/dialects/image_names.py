@@ -57,8 +57,8 @@ def find_image_names(text: str, n_images: int | None = None) -> list[ImageName]:
         Spans with the 0-based image. A name that fits no image names none: "image 0", and
         "image 7" where three are known to be there.
     """
-    names = _chinese_names(text, n_images) if "图" in text or "照" in text or "画" in text else []
-    if not any(part in text for part in _NOUN_PARTS):
+    names = [] if text.isascii() else _chinese_names(text, n_images)
+    if not any(map(text.__contains__, _NOUN_PARTS)):
         return names
     n_chinese = len(names)
     limit = n_images or 1000

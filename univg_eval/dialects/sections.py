@@ -37,7 +37,7 @@ def _any_of(marks: Iterable[str]) -> str:
 
 
 _MARKS = re.compile(
-    rf"(?i)[<◁\[](?:({_any_of(opening for opening, _ in THINKING_MARKS)})"
+    rf"(?i)(?:[<◁]|\[(?=/?think\]))(?:({_any_of(opening for opening, _ in THINKING_MARKS)})"
     rf"|({_any_of(closing for _, closing in THINKING_MARKS)})"
     r"|(answer>)|(/answer>)|(\|begin_of_box\|>)|(\|end_of_box\|>))"
 )
