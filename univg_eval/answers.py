@@ -162,12 +162,13 @@ def _label(section: str, begin: int, end: int, names: list[ImageName]) -> int | 
 def _items(section: str, dialect: Dialect, n_images: int | None) -> list[_Item]:
     """Boxes and explicit nones of a section with their units and images, in order."""
     items = []
+    has_boxes = False
     for start, end, raw, value, image in dialect.scan(section):
+        has_boxes = has_boxes or raw is not None
         if image is not None and n_images is not None and image >= n_images:
             image = None
         items.append(_Item(start, end, raw, value, image, image))
     names = find_image_names(section, n_images)
-    has_boxes = any(item.raw is not None for item in items)
     nones = _no_targets(section, names, has_boxes)
     if nones:
         items = sorted(items + nones, key=attrgetter("start"))
@@ -259,8 +260,9 @@ def _counting(
 
 def _takes_back(section: str, item: _Item) -> bool:
     """Whether an explicit none counts beside boxes; a bare empty list of no image does not."""
-    text = section[item.start : item.end]
-    return item.label is not None or not text.startswith("[") or "{" in text
+    if item.label is not None or not section.startswith("[", item.start):
+        return True
+    return section.find("{", item.start, item.end) >= 0
 
 
 # --- from numbers to boxes -----------------------------------------------------------------------
@@ -361,7 +363,7 @@ def read_answer(
     n_images = _count_images(image_sizes, input_sizes, target_image)
     section, thinking, unclosed = split_response(text)
     items = _items(section, dialect, n_images)
-    if any(item.raw is not None for item in items):
+    if len(items) > 1 and any(item.raw is not None for item in items):
         items = [item for item in items if item.raw is not None or _takes_back(section, item)]
     if not items:
         return Answer(
