@@ -374,6 +374,8 @@ GOOD = "[100, 200, 300, 400]"
 FINDINGS = [
     # text, dialect, kind of finding, what it says instead of a box, part of the advice
     ("", "norm1000", "no_box", "empty", "chat template"),
+    ("", "florence2", "no_box", "empty", "skip_special_tokens=False"),
+    ("cup", "rex_omni", "no_box", "words", "skip_special_tokens=False"),
     ("I'm sorry, I can't help with that.", "norm1000", "no_box", "refusal", "--controls"),
     ("I cannot see any image. Please provide it.", "norm1000", "image_talk", None, "lmms-eval.log"),
     ("No image was provided.", "norm1000", "no_box", "missing_image", "Let the images arrive"),

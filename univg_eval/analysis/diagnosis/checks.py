@@ -294,6 +294,12 @@ def _no_box(
         "Look at the responses. If the model ignores the requested form, try another --prompt, or "
         f"--dialect with the form it does use (declared: {case.dialect.name}, {case.dialect.form})."
     )
+    if case.dialect.needs_special_tokens and kinds["empty"] + kinds["words"] >= half:
+        remedy = (
+            f"Boxes of {case.dialect.name} are special tokens, and where a backend or server drops "
+            "these, a phrase or nothing is left: UNIVG_SPECIAL_TOKENS=kept does not change that. "
+            "Generate with skip_special_tokens=False and score the responses (`univg score`)."
+        )
     top = max(read_by.values(), default=0)
     names = [name for name, k in read_by.items() if k == top]
     if kinds["other_form"] >= half:
