@@ -39,8 +39,8 @@ KINDS: Mapping[str, Kind] = {
         "unpack the release's images anew, or set UNIVG_DATA to the folder that holds them",
     ),
     "unreadable_image": Kind(
-        "an image or video is there but cannot be decoded to its end: damaged, truncated, or of "
-        "another form than its name says",
+        "an image or video cannot be decoded to its end: damaged, truncated, or not what its name "
+        "says",
         f"{_STOPS}; half an image is never shown to a model",
         _FETCH,
     ),
@@ -50,12 +50,12 @@ KINDS: Mapping[str, Kind] = {
         _FETCH,
     ),
     "size_mismatch": Kind(
-        "the recorded size of an image (or of a mask) is not that of the file as displayed",
+        "the recorded size of an image or mask is not that of the file as displayed",
         f"{_STOPS}: boxes in pixels would be read wrongly",
         "restore the released file, or prepare the benchmark again",
     ),
     "exif_orientation": Kind(
-        "the file is stored turned or mirrored and says so in its EXIF orientation",
+        "the file is stored turned or mirrored, by its EXIF orientation",
         "univg shows it upright and takes the boxes as those of the upright image; a harness that "
         "ignores the orientation shows another image",
         "look at the drawn box; where it fits only the image as stored, the annotation ignores "
@@ -67,7 +67,7 @@ KINDS: Mapping[str, Kind] = {
         _REPORT,
     ),
     "doubled_box": Kind(
-        "the same box of the same image is twice among the targets of a row",
+        "the same box of the same image is twice among a row's targets",
         "an answer must give the box twice to be wholly right",
         _REPORT,
     ),
@@ -77,9 +77,9 @@ KINDS: Mapping[str, Kind] = {
         _REPORT,
     ),
     "near_duplicate": Kind(
-        "nearly the same as an earlier row: the same images, boxes with IoU of "
-        f"{NEAR_DUPLICATE_IOU} or more, and at least nine tenths of the words (in MIG-Bench: the "
-        "same task and target image, whatever the words)",
+        "as an earlier row: the same images, boxes with IoU of "
+        f"{NEAR_DUPLICATE_IOU} or more, nine tenths of the words (in MIG-Bench: the same task and "
+        "target image)",
         "both are scored",
         "none needed; compare the two",
     ),
@@ -89,7 +89,7 @@ KINDS: Mapping[str, Kind] = {
         _REPORT,
     ),
     "unequal_pair": Kind(
-        "the two images of a diff row differ in size, so it matters which one is the target",
+        "the two images of a diff row differ in size",
         "scored as it is, on the second image",
         "look at the drawn box",
     ),
@@ -105,7 +105,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "target_underived": Kind(FAULT_KINDS["target_underived"], _LEFT_OUT, _MEND),
     "no_visible_object": Kind(
-        "no object is visible in the requested image although the instruction is about one",
+        "no object is visible in the requested image",
         "the row has no target: only an explicit 'no such object' is right; its metrics stand "
         "apart",
         "look at the images; leave the row out if it makes no sense without the object",
@@ -117,12 +117,12 @@ KINDS: Mapping[str, Kind] = {
 NOTES: Mapping[str, str] = {
     "no_object": "rows about an object that does not exist; only 'none' is right",
     "several_targets": "rows with several true boxes",
-    "several_parts": "rows whose target falls into unconnected parts; the box spans them all",
-    "several_boxes": "rows for which the file lists more boxes than the first, which is used",
-    "repeated_frames": "rows on a video that is shorter than its frames shown; some repeat",
-    "tied_frames": "rows on a video with frames that the published order leaves tied",
-    "unknown_size": "rows that record no image sizes, so that sizes could not be compared",
-    "left_out": "faulty items that were left out when the benchmark was prepared",
+    "several_parts": "rows whose target has unconnected parts; the box spans them all",
+    "several_boxes": "rows with more boxes than the first, which is used",
+    "repeated_frames": "rows on a video with fewer frames than are shown; some repeat",
+    "tied_frames": "rows on a video whose frames the published order leaves tied",
+    "unknown_size": "rows that record no image sizes to compare",
+    "left_out": "faulty items left out when the benchmark was prepared",
 }
 
 

@@ -52,7 +52,7 @@ def _plain(
 ) -> Dialect:
     return Dialect(
         name=name,
-        families=("any whose prompt names the scale",),
+        families=("any model",),
         form=form,
         space=space,
         confidence=Confidence("high", "high", "high"),
