@@ -367,7 +367,7 @@ def test_a_dialect_is_required_and_the_known_ones_are_listed(
     score: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(score[:-2]) == 2
-    assert "give --dialect. Known dialects: " in capsys.readouterr().err
+    assert "give --dialect, one of those that `univg dialects` lists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["--responses", "--annotations"])

@@ -12,7 +12,6 @@ from typing import Any
 import lmms_data
 import pytest
 from doc_pages import blocks, page_text
-from factories import make_sample
 from PIL import Image
 
 from univg_eval import dialects, parse_answer
@@ -22,7 +21,7 @@ from univg_eval.benchmarks.preparing import catalog
 from univg_eval.benchmarks.synthetic.mini import ensure
 from univg_eval.cli import main
 from univg_eval.dialects import _registry
-from univg_eval.samples import load_samples, write_benchmark
+from univg_eval.samples import load_samples
 
 
 def flat(words: str) -> str:
@@ -152,29 +151,6 @@ def test_classes_of_misses_that_are_named_exist() -> None:
     heads = re.findall(r"^- (`\w+`.*?):", classes.split("```")[0], re.M)
     named = re.findall(r"`(\w+)`", " ".join(heads))
     assert set(named) < set(FAILURES) and len(named) == 7
-
-
-def quoted(message: str) -> bool:
-    """Whether the page quotes the message, with … for what differs from place to place."""
-    return any(
-        re.search(re.escape(flat(block)).replace("…", ".*"), flat(message))
-        for block in blocks("troubleshooting", "text")
-    )
-
-
-def test_messages_are_quoted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("UNIVG_DATA", str(tmp_path))
-    sample = make_sample(id="univg_mini-common_object-00000", benchmark="univg_mini")
-    write_benchmark([sample], root=tmp_path, benchmark="univg_mini", manifest_extra={})
-    Path("r.jsonl").write_text('{"id": "photos-photos-000", "response": ""}\n')
-    words = ["score", "--dialect", "qwen2_vl", "--responses", "r.jsonl", "--benchmark"]
-    for benchmark in ("mig_bench", "univg_mini"):  # not prepared; a foreign id
-        assert main([*words, benchmark]) == 2
-        error = capsys.readouterr().err.replace("the 1 samples", "the 600 samples")
-        assert quoted(error), error
 
 
 def test_the_example_at_the_end_prints_the_box(capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,3 +91,15 @@ def test_a_command_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> No
         assert not captured.out
         assert captured.err.startswith(f"{program}: there is no command {given!r}; {near}")
         assert captured.err.count("\n") == 1
+
+
+def test_an_option_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (
+        (["tasks", "--jsno"], "unrecognized arguments: --jsno; did you mean '--json'?"),
+        (["tasks", "--colour", "x"], "unrecognized arguments: --colour x"),
+        (["tasks", "json"], "unrecognized arguments: json"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+        assert capsys.readouterr().err.splitlines()[-1] == f"univg tasks: error: {message}"

@@ -289,12 +289,18 @@ MISTAKES = [
     ((), "--tasks is missing; give task names, or one of the groups: univg, "),
     (("--tasks", "univg_mini_diff"), "/no_model (--model_args): the folder does not exist"),
     (("--tasks", "univg_mini_diff", "--model", "hf"), "--model is missing; give lmms-eval's"),
+    (
+        ("--tasks", "univg_mini", "--limt", "3"),
+        "arguments: --limt 3; did you mean '--limit'? (`lmms",
+    ),
+    (("--tasks", "univg_mini", "--dialct", "a"), "did you mean '--dialect'?"),
+    (("--tasks", "univg_mini", "--limit", "all"), "argument --limit: invalid float value"),
     (("--tasks", "mini_dif"), "of this project; did you mean 'univg_mini_diff'"),
     (
         ("--tasks", "univg_mini", "--model_args", "pretrained=univg:x"),
         "no model 'univg:x' comes with",
     ),
-    (("--tasks", "mmbench"), "names no task of this project. Its groups are: univg, "),
+    (("--tasks", "mmbench"), "names no task of this project; its groups are: univg, "),
 ]
 
 

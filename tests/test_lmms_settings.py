@@ -170,7 +170,7 @@ def test_a_checkpoint_that_is_not_there_is_not_blamed_on_the_dialect(
     for env in ({}, {"UNIVG_DIALECT": "qwen2_vl"}):  # a dialect makes no checkpoint
         with pytest.raises(UserError, match=f"no checkpoint {nowhere} .*the folder does not exist"):
             resolve("qwen2_vl", {"pretrained": nowhere}, **env)
-    with pytest.raises(UserError, match=r"no checkpoint 'a/b' here .*hub was not.*pretrained=DIR"):
+    with pytest.raises(UserError, match=r"no checkpoint 'a/b' .*hub is not asked.*pretrained=DIR"):
         resolve("qwen2_vl", {"pretrained": "a/b"})
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"is no whole checkpoint: .*config\.json cannot be read"):

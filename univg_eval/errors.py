@@ -13,6 +13,7 @@ __all__ = [
     "missing_package",
     "nearest",
     "require_command",
+    "unknown_option",
 ]
 
 _EXTRAS: Mapping[str, tuple[str, ...]] = {
@@ -82,6 +83,13 @@ def meant(name: object, known: Iterable[str], lister: str = "") -> str:
     if not near:
         return f"`{lister}` lists them" if lister else f"expected one of: {', '.join(known)}"
     return f"did you mean {near}?" + (f" `{lister}` lists all" if lister else "")
+
+
+def unknown_option(arguments: Sequence[str], usage: str) -> str:
+    """What to say of arguments that a parser does not know; `usage` names its options."""
+    near = nearest(arguments[0], re.findall(r"--[\w-]+", usage), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near and arguments[0].startswith("-") else ""
+    return f"unrecognized arguments: {' '.join(arguments)}{hint}"
 
 
 def require_command(argv: Sequence[str], known: Collection[str]) -> None:

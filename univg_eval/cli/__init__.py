@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from univg_eval.errors import UserError, missing_package, require_command
+from univg_eval.errors import UserError, missing_package, require_command, unknown_option
 
 __all__ = ["EXIT_FOUND", "EXIT_USER_ERROR", "build_parser", "main"]
 
@@ -87,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         # Only `univg eval` passes arguments on; it asks for them by this attribute.
         if not getattr(args, "takes_unknown", False):
-            args.command_parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+            parser = args.command_parser
+            parser.error(unknown_option(unknown, parser.format_usage()))
         args.unknown = unknown
     elif getattr(args, "takes_unknown", False):
         args.unknown = []

@@ -132,13 +132,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _dialect(args: argparse.Namespace, protocol: Protocol) -> Dialect | None:
-    from univg_eval.dialects import get_dialect, list_dialects
+    from univg_eval.dialects import get_dialect
 
     if args.dialect is None:
         if protocol.needs_dialect:
             raise UserError(
                 f"protocol {protocol.name!r} reads boxes as the model's family writes them: give "
-                f"--dialect. Known dialects: {', '.join(list_dialects())}"
+                "--dialect, one of those that `univg dialects` lists"
             )
         if args.min_pixels is not None or args.max_pixels is not None:
             raise UserError("--min-pixels and --max-pixels belong to a --dialect; none is given")

@@ -25,7 +25,7 @@ import yaml
 from lmms_eval.__main__ import cli_evaluate, parse_eval_args
 from lmms_eval.tasks import TaskManager, get_task_dict
 
-from univg_eval.errors import UserError, meant, nearest
+from univg_eval.errors import UserError, meant, nearest, unknown_option
 from univg_eval.files import require_writable
 from univg_eval.images.controls import CONTROLS, NO_CONTROL, require_control, under_control
 from univg_eval.lmms.claude_client import require_accepted_requests
@@ -89,7 +89,7 @@ def run_eval(
         SystemExit: with status 2 for what a task finds wrong; see `univg_eval.lmms.stop`.
     """
     with given_options(settings), _arguments_of_process(["lmms-eval", *arguments]):
-        _, args = parse_eval_args()
+        args = _parsed([f"--{name}" for name in (*settings, "controls", "records")])
         planned = _with_config_file(args)
         # lmms-eval hands them on to the backend, which knows folders and names of the Hub.
         planned.model_args = args.model_args = change_checkpoint(planned.model_args, model_folder)
@@ -278,11 +278,11 @@ def check(args: argparse.Namespace, include_path: Sequence[str]) -> list[Groundi
             f"{meant(misspelt[0], manager.all_tasks, 'univg tasks --json')}"
         )
     if not names:
-        near = nearest(wanted[0], manager.all_tasks) if wanted else []
+        near = nearest(args.tasks, manager.all_tasks)
+        known = meant(args.tasks, manager.all_tasks) if near else f"its groups are: {groups}."
         raise UserError(
-            f"--tasks {args.tasks!r} names no task of this project"
-            + (f"; did you mean {' or '.join(map(repr, near))}? " if near else ". ")
-            + f"Its groups are: {groups}. For other tasks use lmms-eval itself"
+            f"--tasks {args.tasks!r} names no task of this project; {known} For other tasks use "
+            "lmms-eval itself"
         )
     if args.model == _NO_MODEL:
         raise UserError(
@@ -304,6 +304,29 @@ def _leaves(tasks: Mapping[Any, Any]) -> Iterator[GroundingTask]:
             yield from _leaves(value)
         elif isinstance(value, GroundingTask):
             yield value
+
+
+def _parsed(own_options: Sequence[str]) -> argparse.Namespace:
+    """The process's arguments as lmms-eval reads them, without the pages of its usage.
+
+    Raises:
+        UserError: lmms-eval does not take them.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            _, args = parse_eval_args()
+    except SystemExit as stopped:
+        if stopped.code in (None, 0):
+            raise
+        usage, _, reason = said.getvalue().rpartition("error: ")
+        reason = reason.strip()
+        title, _, unknown = reason.partition("unrecognized arguments: ")
+        if unknown and not title:
+            reason = unknown_option(unknown.split(), " ".join([usage, *own_options]))
+        raise UserError(f"{reason} (`lmms-eval eval --help` describes its arguments)") from None
+    parsed: argparse.Namespace = args
+    return parsed
 
 
 def _with_config_file(args: argparse.Namespace) -> argparse.Namespace:

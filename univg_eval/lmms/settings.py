@@ -133,8 +133,8 @@ class ModelUnderTest:
             return cls(model, simple_parse_args_string(model_args or ""), force_simple)
         except ValueError as error:
             raise UserError(
-                f"--model_args {model_args!r} cannot be read ({error}); expected name=value pairs "
-                "separated by commas"
+                f"--model_args {model_args!r} cannot be read; expected name=value pairs separated "
+                "by commas, such as pretrained=DIR"
             ) from error
 
     def backend_class(self) -> type:
@@ -542,12 +542,12 @@ def _no_checkpoint(checkpoint: str, reason: str) -> str:
             f"{checkpoint} (--model_args) is no whole checkpoint: {reason}; expected a folder with "
             "config.json and weights; for a model without one give --dialect"
         )
-    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        reason = "HF_HUB_OFFLINE is set, so the hub is not asked"
     return (
-        f"there is no checkpoint {checkpoint!r} here (--model_args): no such folder, and {reason}"
-        + ("; HF_HUB_OFFLINE is set, so the hub was not asked" if offline else "")
-        + f". Give an existing folder (pretrained=DIR), or fetch it: hf download {checkpoint}; for "
-        "a model without config.json give --dialect"
+        f"there is no checkpoint {checkpoint!r} (--model_args): it is no folder, and none is in "
+        f"the cache of the hub ({reason}); give a folder (pretrained=DIR), or fetch it: hf "
+        f"download {checkpoint}; for a model without config.json give --dialect"
     )
 
 

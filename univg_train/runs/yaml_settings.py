@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_type_hi
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from univg_eval.errors import UserError, nearest
+from univg_train.configs import list_configs
 
 __all__ = ["Positive", "Section", "argument_problems", "override", "read_settings", "validate"]
 
@@ -197,8 +198,12 @@ def _load_file(path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
     except (OSError, UnicodeDecodeError) as error:
+        if str(path) in list_configs():
+            remedy = f'give its path: --config "$(univg-train configs {path})"'
+        else:
+            remedy = "`univg-train configs` lists files"
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read it: {reason}; `univg-train configs` lists files") from error
+        raise UserError(f"cannot read it: {reason}; {remedy}") from error
     except yaml.YAMLError as error:
         raise UserError(f"this is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
