@@ -46,7 +46,7 @@ MISTAKES = (
     "univg eval … --model_args DIR",
     "univg eval … --model qwen2_vl --model_args pretrained=/nowhere",
     "univg eval … --model qwen2_vl --model_args pretrained=Qwen/Qwen3",
-    "univg eval … --model qwen2_vl --model_args pretrained=tiny",
+    "univg eval … --model qwen2_vl --model_args pretrained=univg:tiny",
     "univg eval … --tasks mig_bench",
     "univg eval … --tasks univg_mini_dif",
     "univg eval … --tasks univg_lisa_val",
@@ -90,7 +90,6 @@ def make_folder(folder: Path) -> Path:
     ):
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
     (folder / "runs").symlink_to(REPO / "results" / "runs")
-    (folder / "tiny").symlink_to(REPO / "univg_eval" / "models" / "tiny")
     return folder
 
 
