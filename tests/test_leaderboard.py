@@ -345,7 +345,12 @@ EXCLUDED = {f"toy-b-{i:05d}": {"excluded": True} for i in range(2)}
         ([REFERENCE, REFERENCE], {}, "two runs are called 'ref' on the same benchmark"),
         ([record("m", {"b": TASKS["b"]}, scores=EXCLUDED)], {}, "it holds no scored sample"),
         ([REFERENCE], {"reference": "x"}, "'x' is no row; expected one of: ref"),
-        ([REFERENCE], {"benchmark": "mars"}, "'mars'; there are tables for: toy. Known: univg_m"),
+        (
+            [REFERENCE],
+            {"benchmark": "mars"},
+            "'mars'; there are tables for: toy; expected one of: u",
+        ),
+        ([REFERENCE], {"benchmark": "mig"}, "for: toy; did you mean 'mig_bench' or 'mig"),
         ([REFERENCE], {"benchmark": "mig_bench"}, "'mig_bench', and --published was not given"),
         (
             [REFERENCE],

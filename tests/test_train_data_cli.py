@@ -196,7 +196,8 @@ def test_a_question_that_is_shared_by_text_alone_is_no_fault(
     [
         ("nowhere.json --form mgrounding", "cannot read nowhere.json: No such file"),
         ("nope --form samples", "benchmark 'nope' is not prepared"),
-        ("x.json --form mgrounding --check-leaks no", "'no' is not prepared"),
+        ("x.json --form mgrounding --check-leaks no", "unknown benchmark 'no'; `univg prep"),
+        ("x.json --form mgrounding --check-leaks lisa", "'lisa' is not prepared"),
         ("x.json --form mgrounding --space pixels", "leave the space away"),
         (
             "x.json --form mgrounding --dialect qwen2_5_vl --max-pixels 9",

@@ -9,7 +9,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from itertools import pairwise
 
 from univg_eval.benchmarks.preparing.catalog import CATALOG
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, meant
 from univg_eval.leaderboard.marks import BREAKING, Mark
 from univg_eval.leaderboard.published import Counts, PublishedTable, Reproductions
 from univg_eval.leaderboard.rows import (
@@ -201,7 +201,7 @@ def _require_board(benchmark: str, boards: Collection[str], published: bool) -> 
     base = benchmark.partition("+")[0]
     known = [*dict.fromkeys(board_of(e.benchmark) for e in CATALOG.values())]
     if base not in known and base not in GROUPS:
-        raise UserError(f"unknown benchmark {benchmark!r}; {has}. Known: {', '.join(known)}")
+        raise UserError(f"unknown benchmark {benchmark!r}; {has}; {meant(benchmark, known)}")
     more = "no published table is of it either" if published else "--published was not given"
     raise UserError(f"no run is of benchmark {benchmark!r}, and {more}; {has}")
 

@@ -163,7 +163,7 @@ def index_benchmarks(
     """What prepared benchmarks show, to hold training rows against.
 
     Args:
-        benchmarks: names, as for `univg_eval.samples.load_samples`.
+        benchmarks: names, as for `catalog.benchmark_of`.
         kinds: what is compared, of `LEAK_KINDS`.
         root: the data root; default as in `univg_eval.samples.data_root`.
         into: an index of the same kinds that is added to, and returned.
@@ -184,9 +184,13 @@ def index_benchmarks(
             "the kind of leak 'instruction' finds nothing by itself: the same question on other "
             "images is no leak; add some of: " + ", ".join(sorted(set(LEAK_KINDS) - chosen))
         )
+    # Not needed to describe the command, which imports this module.
+    from univg_eval.benchmarks.preparing.catalog import benchmark_of
+
     index = LeakIndex(chosen) if into is None else into
     base = data_root(root)
-    for benchmark in benchmarks:
+    for name in benchmarks:
+        benchmark = benchmark_of(name, root)
         for sample in load_samples(benchmark, root=root):
             try:
                 index.add(sample, base)
