@@ -385,8 +385,11 @@ def test_sizes_for_claude_start_from_the_image_that_its_backend_sends(
     sent = Claude.__new__(Claude).shrink_image_to_file_size(noise).size
     assert sent[0] < 1700
     # Both the original and what is sent fit the higher tier, so that nothing shrinks them further.
-    for model, expected in (("claude", sent), ("litellm", (1700, 1200))):
-        task.args = arguments(model, "model_version=claude-opus-5,model=claude-opus-5")
+    for model, name, expected in (
+        ("claude", "model_version", sent),
+        ("litellm", "model", (1700, 1200)),
+    ):
+        task.args = arguments(model, f"{name}=claude-opus-5")
         assert task.dialect.name == "claude_high"
         answer = json.dumps({"bbox": [0, 0, expected[0] / 2, expected[1]]})
         logged = task.process_results(task.eval_docs[0], [answer])

@@ -473,12 +473,6 @@ def _checkpoint_config(
             return {}, "", f"{path} does not hold a JSON object"
         return config, str(path), None
     if folder.is_absolute() or checkpoint.startswith("."):
-        if service_model is None:
-            raise UserError(
-                f"there is no checkpoint {checkpoint} (--model_args): the folder does not exist; "
-                "expected a folder with config.json and weights, or a name on the hub such as "
-                "Qwen/Qwen2.5-VL-7B-Instruct"
-            )
         return {}, "", f"the folder {folder} does not exist"
     from transformers import PretrainedConfig
 
@@ -541,6 +535,12 @@ def _no_checkpoint(checkpoint: str, reason: str) -> str:
         return (
             f"{checkpoint} (--model_args) is no whole checkpoint: {reason}; expected a folder with "
             "config.json and weights; for a model without one give --dialect"
+        )
+    if Path(checkpoint).expanduser().is_absolute() or checkpoint.startswith("."):
+        return (
+            f"there is no checkpoint {checkpoint} (--model_args): the folder does not exist; "
+            "expected a folder with config.json and weights, or a name on the hub such as "
+            "Qwen/Qwen2.5-VL-7B-Instruct"
         )
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         reason = "HF_HUB_OFFLINE is set, so the hub is not asked"
