@@ -22,6 +22,7 @@ CORE = {
     "errors": set(),
     "files": {"errors"},
     "models": {"errors"},
+    "threads": set(),
     "boxes": set(),
     STATS: set(),
     "dialects": {"errors", "boxes"},

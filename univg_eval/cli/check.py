@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from univg_eval.cli import EXIT_FOUND
 from univg_eval.cli._progress import progress_bars
+from univg_eval.threads import choose_threads
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,9 +87,7 @@ def _count(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Check, report, and say by the exit status whether something was found."""
-    # Read when these libraries are imported: forks don't warn, and threads that wait sleep.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    choose_threads()
     from univg_eval.lmms.extra import require_lmms_eval
 
     require_lmms_eval()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.cli._progress import progress_bars
+from univg_eval.threads import choose_threads
 
 if TYPE_CHECKING:
     from univg_eval.lmms.demo import DemoRun
@@ -56,11 +57,8 @@ def _seed(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo."""
-    # Read when these libraries are imported: nothing is fetched, forks don't warn, and threads
-    # that wait sleep (spinning ones slow a small model tenfold beside other work).
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched
+    choose_threads()
     from univg_eval.lmms.extra import require_lmms_eval
 
     require_lmms_eval()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from univg_eval.errors import UserError
+from univg_eval.threads import choose_threads
 
 if TYPE_CHECKING:
     from univg_eval.leaderboard import Estimate
@@ -73,6 +74,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Check, evaluate, record."""
+    choose_threads()
     from univg_eval.lmms.extra import require_lmms_eval
 
     require_lmms_eval()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
+from univg_eval.threads import choose_threads
 from univg_train.cli._running import add_overrides, extra_needed, report_once, run_and_report
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.processes is not None and args.processes < 1:
         raise UserError(f"--processes is {args.processes}; expected at least 1")
+    choose_threads()
     with extra_needed():
         from univg_train.grpo.run import train_grpo
         from univg_train.grpo.settings import load_grpo_settings

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from univg_eval.threads import choose_threads
 from univg_train.cli._running import add_overrides, extra_needed, run_and_report
 
 __all__ = ["add_parser", "run"]
@@ -43,6 +44,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; returns the exit status."""
+    choose_threads()
     with extra_needed():
         from univg_train.sft.run import train_sft
         from univg_train.sft.settings import load_settings
