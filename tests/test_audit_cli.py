@@ -159,7 +159,7 @@ def test_faults_of_a_benchmark(root, capsys):
     page = root / "new folder" / "audit.html"
     assert prepared(root, "--html", str(page)) == 3
     out = capsys.readouterr().out
-    assert "unreadable_image: 1; an image or video is there but" in out
+    assert "unreadable_image: 1; an image or video cannot be decoded to its end" in out
     assert "  in scoring: the run stops at the first sample that needs it" in out
     assert "  remedy: fetch the file again" in out
     assert "  toy/images/a.png (toy-00000 and 1 more)  cannot read" in out

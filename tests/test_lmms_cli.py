@@ -288,6 +288,10 @@ MISTAKES = [
     ),
     ((), "--tasks is missing; give task names, or one of the groups: univg, "),
     (("--tasks", "univg_mini_diff"), "/no_model (--model_args): the folder does not exist"),
+    (
+        ("--tasks", "univg_mini_diff", "--dialect", "norm1"),
+        "/no_model (--model_args): the folder does not exist",
+    ),
     (("--tasks", "univg_mini_diff", "--model", "hf"), "--model is missing; give lmms-eval's"),
     (
         ("--tasks", "univg_mini", "--limt", "3"),

@@ -32,7 +32,12 @@ from univg_eval.lmms.claude_client import require_accepted_requests
 from univg_eval.lmms.device import require_device
 from univg_eval.lmms.record import read_output, write_records
 from univg_eval.lmms.response_cache import forget_failed_requests
-from univg_eval.lmms.settings import ModelUnderTest, change_checkpoint, given_options
+from univg_eval.lmms.settings import (
+    ModelUnderTest,
+    change_checkpoint,
+    given_options,
+    require_checkpoint,
+)
 from univg_eval.lmms.task import GroundingTask
 from univg_eval.lmms.task_files import task_folder
 from univg_eval.models import model_folder
@@ -293,6 +298,7 @@ def check(args: argparse.Namespace, include_path: Sequence[str]) -> list[Groundi
     tasks = list(_leaves(get_task_dict(names, manager, "simple" if model.is_simple else "chat")))
     for task in tasks:
         task.args = args
+    require_checkpoint(model)
     require_device(model, getattr(args, "device", None))
     require_accepted_requests(model.backend, model.service_model, os.environ)
     return tasks

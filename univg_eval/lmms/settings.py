@@ -59,6 +59,7 @@ __all__ = [
     "change_checkpoint",
     "environment",
     "given_options",
+    "require_checkpoint",
     "resolve_settings",
     "shown_settings",
     "variant_of",
@@ -472,7 +473,7 @@ def _checkpoint_config(
         if not isinstance(config, dict):
             return {}, "", f"{path} does not hold a JSON object"
         return config, str(path), None
-    if folder.is_absolute() or checkpoint.startswith("."):
+    if _is_path(checkpoint):
         return {}, "", f"the folder {folder} does not exist"
     from transformers import PretrainedConfig
 
@@ -530,13 +531,31 @@ def _dialect_of_model(
     raise UserError(f"how the model writes boxes is not known: {reason}; {_DIALECT_REMEDY}")
 
 
+def require_checkpoint(model: ModelUnderTest) -> None:
+    """Refuse a folder that does not exist, where the model is to be loaded from it.
+
+    Raises:
+        UserError: there is no such folder on this machine, and no server may have it.
+    """
+    name = model.checkpoint
+    if name is None or model.is_offline or model.service_model is not None:
+        return
+    if _is_path(name) and not Path(name).expanduser().exists():
+        raise UserError(_no_checkpoint(name, ""))
+
+
+def _is_path(checkpoint: str) -> bool:
+    """Whether it can't be a name on the hub."""
+    return Path(checkpoint).expanduser().is_absolute() or checkpoint.startswith(".")
+
+
 def _no_checkpoint(checkpoint: str, reason: str) -> str:
     if Path(checkpoint).expanduser().is_dir():
         return (
             f"{checkpoint} (--model_args) is no whole checkpoint: {reason}; expected a folder with "
             "config.json and weights; for a model without one give --dialect"
         )
-    if Path(checkpoint).expanduser().is_absolute() or checkpoint.startswith("."):
+    if _is_path(checkpoint):
         return (
             f"there is no checkpoint {checkpoint} (--model_args): the folder does not exist; "
             "expected a folder with config.json and weights, or a name on the hub such as "
