@@ -22,7 +22,6 @@ CORE = {
     "errors": set(),
     "files": {"errors"},
     "models": {"errors"},
-    "threads": set(),
     "boxes": set(),
     STATS: set(),
     "dialects": {"errors", "boxes"},

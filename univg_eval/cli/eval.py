@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from univg_eval.errors import UserError
-from univg_eval.threads import choose_threads
+from univg_eval.runs.threads import choose_threads
 
 if TYPE_CHECKING:
     from univg_eval.leaderboard import Estimate

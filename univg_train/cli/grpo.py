@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
-from univg_eval.threads import choose_threads
+from univg_eval.runs.threads import choose_threads
 from univg_train.cli._running import add_overrides, extra_needed, report_once, run_and_report
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from univg_eval.threads import choose_threads
+from univg_eval.runs.threads import choose_threads
 from univg_train.cli._running import add_overrides, extra_needed, run_and_report
 
 __all__ = ["add_parser", "run"]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from univg_eval import threads
+from univg_eval.runs import threads
 
 READ = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM")
 
@@ -85,7 +85,7 @@ def test_commands_choose_before_torch_is_imported(command: str) -> None:
     package, *arguments = command.split()
     code = f"""
 import sys
-from univg_eval import threads
+from univg_eval.runs import threads
 class Chosen(Exception): pass
 def choose():
     assert 'torch' not in sys.modules
