@@ -548,6 +548,9 @@ def test_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     assert "scale low" in printed("smoldocling")
     assert "no coordinate scale is known" in printed("gemma3")
     assert "'klingon'" in printed("klingon", status=2)
+    service = printed("openai/gpt-5.5")
+    assert "GPT-5.2 to 6.1" in service and "\npixels_box_2d\n" in service
+    assert json.loads(printed("--json", "gpt-5"))["name"] == "norm1_corners"
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,7 @@ def test_the_reward_is_the_evaluations_score_of_the_same_text(data: st.DataObjec
         heights=tuple(h for _, h in SIZES),
         targets=() if true is None else (Target(image, true),),
         image_is_given=given_image,
+        given_image=image if given_image else None,
     )
     score = score_sample(sample, text, dialect)
     expected = score.iou if true is not None else float(score.status == "none")

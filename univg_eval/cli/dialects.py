@@ -33,7 +33,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="one dialect, in full")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="one dialect, in full, or that of a service's model, such as gpt-5.5",
+    )
     parser.add_argument(
         "--model-types",
         action="store_true",
@@ -52,7 +57,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table, or one dialect."""
-    from univg_eval.dialects import API_MODELS, UNKNOWN_SCALES, get_dialect, list_dialects
+    from univg_eval.dialects import (
+        API_MODELS,
+        UNKNOWN_SCALES,
+        find_api_model,
+        get_dialect,
+        list_dialects,
+    )
 
     if args.model_types:
         _print_model_types(args)
@@ -61,8 +72,11 @@ def run(args: argparse.Namespace) -> int:
         entry = UNKNOWN_SCALES[args.name]
         print(json.dumps(_unknown(entry), indent=1) if args.json else entry.explain())
         return 0
+    service = find_api_model(args.name) if args.name else None
+    if service is not None and not args.json:
+        print(f"{service.models}: {service.contract} ({service.source}, {service.date})\n")
     if args.name is not None:
-        dialect = get_dialect(args.name)
+        dialect = get_dialect(service.dialect if service else args.name)
         print(json.dumps(dialect.to_dict(), indent=1) if args.json else _describe(dialect))
         return 0
     dialects = [get_dialect(name) for name in list_dialects()]
