@@ -135,7 +135,7 @@ def _next_steps(out: Path, root: Path) -> None:
         "--tasks univg_mini\n"
         "  the real benchmarks       univg prepare --list, then --tasks univg_mig_bench\n"
         f"  compare runs              univg leaderboard {out}\n"
-        f"  every response, drawn       univg report {out}/tiny -o report.html\n"
+        f"  every response, drawn     univg report {out}/tiny -o report.html\n"
         f"  look at the scenes        {root}/univg_mini\n"
         "  how it works              docs/evaluate.md"
     )
