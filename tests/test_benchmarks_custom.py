@@ -87,6 +87,20 @@ def test_a_row_states_its_own_space(folder, space, box):
     assert sample.extra["space"] == space
 
 
+@pytest.mark.parametrize(
+    ("change", "image"),
+    [
+        ({"target_image": 2}, 1),
+        ({"target_image": 2, "box": None}, 1),  # nothing is there, and the instruction names it
+        ({"box": None}, None),
+        ({"target_image": 2, "find_image": True}, None),
+        ({"box": {"image": 1, "box": [1, 2, 3, 4]}}, 0),
+    ],
+)
+def test_the_image_that_the_instruction_names_is_stated(folder, change, image):
+    assert only(folder, PAIR | change).given_image == image
+
+
 def test_target_image_counts_from_one(folder):
     first = only(folder, PAIR | {"target_image": 1})
     second = only(folder, PAIR | {"target_image": 2})

@@ -16,7 +16,9 @@ from univg_eval.leaderboard.beside import Beside, beside, find_table
 from univg_eval.leaderboard.published import MIG_BENCH_TASKS, PublishedTable, Recipe, load_published
 from univg_eval.runs.record import RunRecord
 
-RECIPE = Recipe("paper", "univg_mig_bench", ("mig_bench",), "max_new_tokens=8", "Ask nicely.")
+RECIPE = Recipe(
+    "paper", "univg_mig_bench", ("mig_bench",), "prepare it", "max_new_tokens=8", "Ask nicely."
+)
 FIRST, SECOND = MIG_BENCH_TASKS[:2]
 
 
@@ -101,6 +103,8 @@ def evaluated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]
 
     monkeypatch.setattr(command, "run_eval", run_eval)
     monkeypatch.setenv("UNIVG_DATA", str(tmp_path))
+    (tmp_path / "mig_bench").mkdir()
+    (tmp_path / "mig_bench" / "manifest.json").write_text("{}")
     return handed
 
 
@@ -123,21 +127,24 @@ def test_what_is_given_wins(evaluated: dict[str, Any]) -> None:
     assert evaluated["settings"]["protocol"] == "migician+y"
 
 
-def test_download_prepares_what_is_missing(
-    evaluated: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("migician", "not prepared: mig_bench. Next: `univg prepare mig_bench --download`"),
+        ("univg-r1", "`univg prepare mig_bench_revised --download --scale 1000`, or --scale 1"),
+        ("univg-r1-zero-shot", "not prepared: llmseg, reasonvos, revos. Next: `univg prepare lisa"),
+    ],
+)
+def test_what_is_not_prepared_is_named_with_its_command(
+    evaluated: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    said: str,
 ) -> None:
-    from univg_eval import cli
-
-    (tmp_path / "lisa").mkdir()
-    (tmp_path / "lisa" / "manifest.json").write_text("{}")
-    prepared: list[list[str]] = []
-    monkeypatch.setattr(cli, "main", lambda words: prepared.append(words) or 0)
-    with pytest.raises(UserError, match="no record is of zero_shot"):
-        args = cli.build_parser().parse_args(["eval", "--like", "univg-r1-zero-shot", "--download"])
-        args.unknown = []
-        args.run(args)
-    assert prepared == [["prepare", b, "--download"] for b in ("llmseg", "reasonvos", "revos")]
-    with pytest.raises(UserError, match="--download belongs to --like"):
-        args = cli.build_parser().parse_args(["eval", "--download"])
-        args.unknown = []
-        args.run(args)
+    (tmp_path / "mig_bench" / "manifest.json").rename(tmp_path / "manifest.json")
+    (tmp_path / "mig_bench").rename(tmp_path / "lisa")
+    (tmp_path / "manifest.json").rename(tmp_path / "lisa" / "manifest.json")
+    assert main(["eval", "--like", name, "--model", "m"]) == 2
+    assert said in capsys.readouterr().err
+    assert "arguments" not in evaluated

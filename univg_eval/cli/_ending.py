@@ -10,11 +10,13 @@ from collections.abc import Sequence
 
 from univg_eval.cli._tables import Sheet, print_sheet, terminal
 from univg_eval.leaderboard import Estimate, macro_estimate, task_estimate
+from univg_eval.leaderboard.beside import beside
+from univg_eval.leaderboard.published import PublishedTable
 from univg_eval.leaderboard.rows import column_of
 from univg_eval.runs.record import RunRecord
 from univg_eval.scoring import SampleScore, headline
 
-__all__ = ["print_ending"]
+__all__ = ["print_beside", "print_ending"]
 
 
 def print_ending(records: Sequence[RunRecord]) -> None:
@@ -35,6 +37,27 @@ def print_ending(records: Sequence[RunRecord]) -> None:
         f"  what the misses look like      univg failures {path}\n"
         f"  beside other runs              univg leaderboard {path} OTHER"
     )
+
+
+def print_beside(records: Sequence[RunRecord], table: PublishedTable) -> None:
+    """Print a run beside the rows of a published table, and what sets them apart."""
+    found = beside(records, table)
+    own = "–" if found.own is None else _with_limits(*_percent(found.own))
+    rows = [(found.label, own, "")]
+    for row in found.rows:
+        apart = row.difference
+        points = "–" if apart is None else _with_limits(*_percent(apart, "+", " to "))
+        rows.append((row.model, row.printed or "–", points))
+    heads = ("model", f"{table.metric} %, mean over tasks", "this run minus it, 95 %")
+    console = terminal()
+    print()
+    print_sheet(Sheet(f"Beside [{table.key}] {table.title}", heads, rows), console)
+    for reason in (*found.reasons, *([table.recipe.notes] if table.recipe else [])):
+        console.print(f"- {reason}")
+
+
+def _with_limits(shown: str, limits: str) -> str:
+    return f"{shown} ({limits})" if limits else shown
 
 
 def _sheet(record: RunRecord) -> Sheet:
@@ -63,11 +86,12 @@ def _sheet(record: RunRecord) -> Sheet:
     return Sheet(title, heads, rows, totals=totals)
 
 
-def _percent(value: Estimate) -> tuple[str, str]:
-    shown = f"{100 * value.value:.1f}"
+def _percent(value: Estimate, sign: str = "", to: str = "–") -> tuple[str, str]:
+    """The value and its limits in percent; `sign` is that of `format`."""
+    shown = f"{100 * value.value:{sign}.1f}"
     if value.low is None or value.high is None:
         return shown, ""
-    return shown, f"{100 * value.low:.1f}–{100 * value.high:.1f}"
+    return shown, f"{100 * value.low:{sign}.1f}{to}{100 * value.high:{sign}.1f}"
 
 
 def _left_out(record: RunRecord) -> list[str]:

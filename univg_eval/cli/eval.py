@@ -10,7 +10,6 @@ from univg_eval.errors import UserError
 from univg_eval.runs.threads import choose_threads
 
 if TYPE_CHECKING:
-    from univg_eval.leaderboard import Estimate
     from univg_eval.leaderboard.published import PublishedTable
     from univg_eval.runs.record import RunRecord
 
@@ -30,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Example: univg eval --model qwen2_5_vl --model_args pretrained=DIR "
         "--tasks univg_mini --batch_size 8 --output_path out",
         usage="univg eval [--dialect NAME] [--prompt STYLE] [--protocol NAME] "
-        "[--like TABLE [--download]] [--controls [NAMES]] [--records DIR] [--verbose] --model M "
+        "[--like TABLE] [--controls [NAMES]] [--records DIR] [--verbose] --model M "
         "--model_args A --tasks T "
         "[arguments of lmms-eval …]",
         allow_abbrev=False,
@@ -48,9 +47,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="evaluate as a published table was (univg-r1, univg-r1-zero-shot, migician): its "
         "tasks, scoring rule and generation arguments, where they are not given; then show the "
         "run beside its rows",
-    )
-    parser.add_argument(
-        "--download", action="store_true", help="with --like: prepare what is missing from the Hub"
     )
     parser.add_argument(
         "--controls",
@@ -80,8 +76,6 @@ def run(args: argparse.Namespace) -> int:
     require_lmms_eval()
     from univg_eval.lmms.command import control_names, run_eval
 
-    if args.download and args.like is None:
-        raise UserError("--download belongs to --like TABLE; else see `univg prepare --help`")
     table = None if args.like is None else _as_in_table(args)
     written: list[RunRecord] = []
     status = run_eval(
@@ -93,16 +87,20 @@ def run(args: argparse.Namespace) -> int:
         with_tables=args.verbose,
     )
     if written:
-        from univg_eval.cli._ending import print_ending
+        from univg_eval.cli._ending import print_beside, print_ending
 
         print_ending(written)
-    if status == 0 and table is not None and written:
-        _print_beside(written, table)
+        if status == 0 and table is not None:
+            print_beside(written, table)
     return status
 
 
 def _as_in_table(args: argparse.Namespace) -> PublishedTable:
-    """Fill in what the table fixes and the arguments do not, and prepare its benchmarks."""
+    """Fill in what the table fixes and the arguments do not.
+
+    Raises:
+        UserError: the table is unknown, or its benchmarks are not prepared.
+    """
     from univg_eval.leaderboard.beside import find_table
     from univg_eval.samples import MANIFEST_FILE, benchmark_dir
 
@@ -110,53 +108,13 @@ def _as_in_table(args: argparse.Namespace) -> PublishedTable:
     recipe = table.recipe
     assert recipe is not None
     args.protocol = args.protocol or table.protocol
+    given = {word.split("=")[0] for word in args.unknown}
     for option, value in (("--tasks", recipe.tasks), ("--gen_kwargs", recipe.gen_kwargs)):
-        if not any(word.split("=")[0] == option for word in args.unknown):
+        if option not in given:
             args.unknown += [option, value]
     missing = [b for b in recipe.benchmarks if not (benchmark_dir(b) / MANIFEST_FILE).is_file()]
-    for benchmark in missing if args.download else ():
-        from univg_eval.cli import main
-
-        status = main(["prepare", benchmark, "--download"])
-        if status:
-            raise SystemExit(status)
+    if missing and "--tasks" not in given:
+        raise UserError(
+            f"--like {args.like}: not prepared: {', '.join(missing)}. Next: {recipe.prepare}"
+        )
     return table
-
-
-def _print_beside(records: list[RunRecord], table: PublishedTable) -> None:
-    from univg_eval.cli._tables import Sheet, print_sheet, terminal
-    from univg_eval.leaderboard.beside import beside
-
-    found = beside(records, table)
-    console = terminal()
-    rows = [(found.label, _percent(found.own), "")]
-    rows += [(row.model, row.printed or "–", _points(row.difference)) for row in found.rows]
-    heads = ("model", f"{table.metric} %, mean over tasks", "this run minus it, 95 %")
-    print()
-    print_sheet(Sheet(f"Beside [{table.key}] {table.title}", heads, rows), console)
-    for reason in found.reasons:
-        console.print(f"- {reason}")
-    if table.recipe is not None:
-        console.print(f"- {table.recipe.notes}")
-
-
-def _percent(value: Estimate | None) -> str:
-    if value is None:
-        return "–"
-    limits = (
-        ""
-        if value.low is None or value.high is None
-        else f" ({100 * value.low:.1f}–{100 * value.high:.1f})"
-    )
-    return f"{100 * value.value:.1f}{limits}"
-
-
-def _points(value: Estimate | None) -> str:
-    if value is None:
-        return "–"
-    limits = (
-        ""
-        if value.low is None or value.high is None
-        else f" ({100 * value.low:+.1f} to {100 * value.high:+.1f})"
-    )
-    return f"{100 * value.value:+.1f}{limits}"

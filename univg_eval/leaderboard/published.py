@@ -139,6 +139,7 @@ class Recipe:
         name: as given to ``univg eval --like``.
         tasks: lmms-eval's task names, separated by commas.
         benchmarks: what has to be prepared for them.
+        prepare: the command that does so.
         gen_kwargs: generation arguments of the released evaluation code.
         notes: what the recipe does not fix.
     """
@@ -146,6 +147,7 @@ class Recipe:
     name: Text
     tasks: Text
     benchmarks: tuple[Text, ...]
+    prepare: Text
     gen_kwargs: Text
     notes: Text
 

@@ -296,7 +296,6 @@ class _Reader:
             raise _fault("field 'find_image' is true, but the row has one image only")
         space = row.get("space", self.space)
         wanted = list(_wanted(row, len(paths)))
-        named = row.get("target_image")
         sizes = [self._size(path) for path in paths]
         targets = tuple(
             Target(image, to_xyxy_norm(box, space, sizes[image], name))
@@ -314,7 +313,7 @@ class _Reader:
             instruction=row["instruction"],
             targets=targets,
             image_is_given=not find_image and len({target.image for target in targets}) <= 1,
-            given_image=None if named is None else named - 1,
+            given_image=_given_image(row, wanted),
             cluster=f"{BENCHMARK}-{cluster:05d}",
             source={
                 "file": self.file,
@@ -396,6 +395,16 @@ def _checked_row(row: Any) -> dict[str, Any]:
     except ValueError as error:  # an infinite number, or half of a surrogate pair
         raise _fault(f"cannot be written as JSON: {error}") from error
     return row
+
+
+def _given_image(row: Mapping[str, Any], wanted: Sequence[tuple[int, Any, str]]) -> int | None:
+    """The 0-based image that a row says its instruction names; None where it has to be found."""
+    if row.get("find_image", False):
+        return None
+    shown = {image for image, _, _ in wanted}
+    if not shown and "target_image" in row:
+        shown = {row["target_image"] - 1}
+    return next(iter(shown)) if len(shown) == 1 else None
 
 
 def _wanted(row: Mapping[str, Any], n_images: int) -> Iterator[tuple[int, Any, str]]:
