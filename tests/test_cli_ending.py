@@ -11,6 +11,7 @@ from leaderboard_data import record
 
 from univg_eval.cli._ending import print_ending
 from univg_eval.leaderboard import build_leaderboards
+from univg_eval.runs.record import make_record
 
 RIGHT = {"find": [1.0] * 6 + [0.0] * 4, "count": [1.0] * 2 + [0.0] * 3}
 GROUPS = {"find": [f"g{n // 3}" for n in range(10)], "count": [f"h{n}" for n in range(5)]}
@@ -44,10 +45,14 @@ def test_what_lowers_the_figures_is_said(capsys: pytest.CaptureFixture[str]) -> 
         "toy-find-00002": {"status": "no_box", "iou": 0.0},
         "toy-count-00000": {"excluded": True},
     }
-    print_ending([record("mine", RIGHT, scores=changes, complete=False)])
+    run = record("mine", RIGHT, scores=changes, complete=False)
+    failed = {"response": None, "error": "503"}
+    rows = [row | failed if row["id"] == "toy-find-00001" else row for row in run.responses]
+    manifest = run.manifest.to_dict() | {"failed_requests": 1}
+    print_ending([make_record("mine", manifest=manifest, responses=rows, scores=run.scores)])
     said = " ".join(capsys.readouterr().out.split())
-    assert "1 excluded (the true box is invalid), 1 truncated" in said
-    assert "2 without a readable box" in said
+    assert "1 excluded (the true box is invalid), 1 whose request failed" in said
+    assert "1 truncated" in said and "1 without a readable box" in said  # the other one failed
     assert "Not all samples of the set" in said
     assert re.search(r"find 10 30\.0 \S+ 70\.0", said)
 

@@ -100,7 +100,7 @@ def _left_out(record: RunRecord) -> list[str]:
     n, n_failed = len(record.scores), record.failed_requests
     facts = (
         (record.manifest.excluded, "excluded (the true box is invalid)"),
-        (n_failed, "requests failed and count as unanswered"),
+        (n_failed, "whose request failed (unanswered)"),
         (statuses["truncated"], "truncated (try --gen_kwargs max_new_tokens=4096)"),
         (statuses["no_box"] - n_failed, "without a readable box"),
         (statuses["invalid_box"], "with an invalid box"),
