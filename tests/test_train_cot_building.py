@@ -388,6 +388,22 @@ def test_a_teacher_that_falls_silent_ends_the_run_and_keeps_what_there_is(cot: C
     assert (summary.accepted, summary.replies, summary.requests) == (20, 80, 75)
 
 
+def test_a_reply_under_way_is_kept_when_the_run_ends(cot: Cot) -> None:
+    """It is paid, and the teacher may take minutes for it."""
+    slow = json.dumps(completion("<think>slow</think>")).encode()
+
+    def behave(request: Request) -> dict[str, Any] | BadAnswer:
+        if request.number == 0:
+            return answer_well(request)
+        return BadAnswer(200, slow, stall=1.5) if request.number == 1 else BadAnswer(500)
+
+    cot.teacher.behave = behave
+    with pytest.raises(UserError, match="no longer answers"):
+        cot.build(20, concurrency=2, retries=0)
+    assert [e["text"] for e in cot.lines("journal.jsonl")][1:] == ["<think>slow</think>"]
+    assert len(cot.teacher.requests) == 5, "three that failed, and no new one while it waits"
+
+
 def test_a_row_that_goes_unanswered_is_reported_and_requested_again(cot: Cot) -> None:
     cot.teacher.behave = lambda r: BadAnswer(502) if r.about.startswith("1 ") else answer_well(r)
     summary = cot.build(3, retries=1, concurrency=1)

@@ -167,6 +167,7 @@ class _Run:
         self._answered = False
         self._gate = asyncio.Lock()
         self._missed = 0
+        self._end: UserError | None = None
         self._held: list[tuple[CotRow, dict[str, Any]]] = []
 
     def usable(self) -> Iterator[CotRow]:
@@ -202,6 +203,8 @@ class _Run:
                     progress.cancel()
             finally:
                 self.n_requests = teacher.n_requests
+        if self._end is not None:
+            raise self._end
         self._release()
 
     async def _log_progress(self, teacher: Teacher, n_rows: int) -> None:
@@ -213,8 +216,14 @@ class _Run:
     async def _work(self, rows: Iterator[CotRow], teacher: Teacher) -> None:
         for row in rows:  # shared: each row goes to one worker
             state = self.state(row)
-            if state.next is not None:
-                state = await self._finish(state, teacher)
+            try:
+                if state.next is not None:
+                    state = await self._finish(state, teacher)
+            except UserError as error:
+                # The others' requests are under way, and paid: each worker ends with its reply.
+                self._end = self._end or error
+            if self._end is not None:
+                return
             self._done += 1
             self._accepted += state.text is not None
             # A journal that holds everything must not keep Ctrl-C and the other tasks waiting.
@@ -230,7 +239,7 @@ class _Run:
         except UserError as error:
             self.broken[row.id] = str(error)
             return state
-        while state.next is not None:
+        while state.next is not None and self._end is None:
             try:
                 entries.append(await self._request(row, state.next, images, teacher))
             except UnansweredError as error:
@@ -253,20 +262,17 @@ class _Run:
         teacher: Teacher,
     ) -> dict[str, Any]:
         if not self._answered:
-            await self._gate.acquire()
-            entry = None
-            if not self._answered:
-                try:
-                    entry = await self._send(row, request, images, teacher)
-                except UnansweredError as error:
-                    raise UserError(
-                        f"the teacher at {self._server} does not answer: {error}. See that "
-                        "the server runs, and that --base-url, --model and --timeout fit it"
-                    ) from error
-            # After an error the gate stays shut: those who wait behind it end with the run.
-            self._gate.release()
-            if entry is not None:
-                return entry
+            async with self._gate:
+                if self._end is not None:
+                    raise self._end
+                if not self._answered:
+                    try:
+                        return await self._send(row, request, images, teacher)
+                    except UnansweredError as error:
+                        raise UserError(
+                            f"the teacher at {self._server} does not answer: {error}. See that "
+                            "the server runs, and that --base-url, --model and --timeout fit it"
+                        ) from error
         return await self._send(row, request, images, teacher)
 
     async def _send(
