@@ -171,7 +171,7 @@ def drawn_deviations(
     freedom = _freedom(table.strata, influence)
     if together:
         freedom[:] = freedom.min()
-    factors = np.array([_t_over_normal(f) for f in freedom])
+    factors = np.array([t_over_normal(f) for f in freedom])
     draws = np.zeros((resamples, influence.shape[1]))
     strata = _ordered(table.strata, influence)
     for start in range(0, resamples, _RESAMPLES_AT_ONCE):
@@ -235,7 +235,7 @@ def _ordered(
     return sorted(members, key=lambda rows: (len(rows), keys[rows].ravel().tolist()))
 
 
-def _t_over_normal(freedom: float) -> float:
+def t_over_normal(freedom: float) -> float:
     """Ratio of the 97.5 % quantiles of Student's t and the normal distribution.
 
     From 3 degrees of freedom the expansion of Cornish and Fisher in 1 / freedom (Abramowitz and

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from univg_eval.analysis.stats._clusters import cluster_sums
+from univg_eval.analysis.stats._clusters import cluster_sums, normal_quantile
 from univg_eval.analysis.stats._intervals import Interval
 from univg_eval.analysis.stats._paired import paired_bootstrap, paired_share_interval
+from univg_eval.analysis.stats._runs import RunSpread, p_with_runs, run_spread, widened
 from univg_eval.analysis.stats._tests import (
     MOST_EXACT,
     holm,
@@ -23,7 +25,7 @@ from univg_eval.analysis.stats._tests import (
 )
 
 FloatArray = npt.NDArray[np.float64]
-TestName = Literal["mcnemar", "sign_flip_exact", "sign_flip_drawn"]
+TestName = Literal["mcnemar", "sign_flip_exact", "sign_flip_drawn", "runs"]
 
 LEVEL = 0.05
 """Size of the tests; the intervals are at 1 - LEVEL."""
@@ -57,9 +59,10 @@ class Difference:
         a, b: the two values.
         interval: of b - a, 95 %.
         p: two-sided; None where no test is made.
-        test: which.
+        test: which; ``runs``: that of the interval, which covers other runs too.
         detectable: smallest true difference found with 80 % power at 5 %, uncorrected; None where
             none can be found so surely.
+        spread_a, spread_b: standard deviation between the runs of each side; None of one run.
     """
 
     a: float
@@ -68,6 +71,8 @@ class Difference:
     p: float | None = None
     test: TestName | None = None
     detectable: float | None = None
+    spread_a: float | None = None
+    spread_b: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +115,8 @@ class PairedComparison:
 def compare_pairs(
     tasks: Sequence[str],
     clusters: Sequence[Hashable],
-    a: Sequence[float],
-    b: Sequence[float],
+    a: Sequence[float] | Sequence[Sequence[float]],
+    b: Sequence[float] | Sequence[Sequence[float]],
     *,
     resamples: int = 4000,
     seed: int = 0,
@@ -121,22 +126,41 @@ def compare_pairs(
     A task of samples that are right or wrong and share no images has Tango's interval and
     McNemar's exact test; everything else a paired cluster bootstrap and sign flips of clusters.
 
+    Of several runs a side, the values of each sample are averaged. What other runs would add (see
+    `univg_eval.analysis.stats._runs`) widens the intervals; p is then the larger of that test and
+    of where the interval meets 0. The runs of the two sides are independent.
+
     Args:
         tasks, clusters: of each sample; equal clusters in different tasks are the same.
-        a, b: the values of each sample in [0, 1], in the same order.
+        a, b: the values of each sample in [0, 1], in the same order; for several runs, one such
+            sequence a run.
         resamples: draws of the bootstrap.
         seed: of all draws; equal arguments give equal results, and A - B those of B - A mirrored.
 
     Raises:
         ValueError: no samples, unequal lengths, or a difference outside [-1, 1].
     """
-    values = np.column_stack([np.asarray(a, np.float64), np.asarray(b, np.float64)])
+    sides = [np.atleast_2d(np.asarray(side, np.float64)) for side in (a, b)]
+    values = np.column_stack([side.mean(axis=0) for side in sides])
     change = values[:, 1] - values[:, 0]
     binary = bool(np.isin(values, (0.0, 1.0)).all())
     rows: dict[str, list[int]] = {}
     for row, (task, _, _) in enumerate(zip(tasks, clusters, values, strict=True)):
         rows.setdefault(task, []).append(row)
     groups = {task: [clusters[row] for row in own] for task, own in rows.items()}
+
+    def spreads(*parts: Sequence[int]) -> list[RunSpread | None]:
+        """Of the unweighted mean over these parts of the samples; None for a side of one run."""
+        cut = {str(i): [clusters[row] for row in own] for i, own in enumerate(parts)}
+        return [
+            run_spread(
+                [{str(i): run[own].tolist() for i, own in enumerate(parts)} for run in side], cut
+            )
+            if len(side) > 1
+            else None
+            for side in sides
+        ]
+
     drawn = paired_bootstrap(
         {task: change[own].tolist() for task, own in rows.items()},
         groups,
@@ -145,7 +169,13 @@ def compare_pairs(
     )
     counts = {task: _counts(values[own], binary) for task, own in rows.items()}
     details = {
-        task: _task(values[own], groups[task], drawn.tasks[task], counts[task], binary, seed)
+        task: _with_runs(
+            _task(values[own], groups[task], drawn.tasks[task], counts[task], binary, seed),
+            values[own],
+            np.full(len(own), 1 / len(own)),
+            groups[task],
+            spreads(own),
+        )
         for task, own in rows.items()
     }
     corrected = holm([difference.p or 0.0 for difference in details.values()])
@@ -156,7 +186,8 @@ def compare_pairs(
     total = _counts(values, binary)
     if len(found) == 1:
         macro = found[0].difference
-        return PairedComparison(macro, Difference(macro.a, macro.b, macro.interval), found, total)
+        micro = replace(macro, p=None, test=None, detectable=None)
+        return PairedComparison(macro, micro, found, total)
     weight = np.zeros(len(values))
     for own in rows.values():
         weight[own] = 1 / (len(own) * len(rows))
@@ -166,7 +197,9 @@ def compare_pairs(
     if lattice and len(set(clusters)) == len(values):
         # Tasks of equal size, no shared images: flipping signs is McNemar's test of all pairs.
         macro = replace(macro, detectable=_detectable(total))
+    macro = _with_runs(macro, values, weight, clusters, spreads(*rows.values()))
     micro = Difference(float(values[:, 0].mean()), float(values[:, 1].mean()), drawn.micro)
+    micro = _with_runs(micro, values, weight, clusters, spreads(range(len(values))))
     return PairedComparison(macro, micro, found, total)
 
 
@@ -214,6 +247,42 @@ def _tested(
         detectable=smallest_difference(
             parts.tolist(), weights, step=step, level=1 - LEVEL, power=POWER
         ),
+    )
+
+
+def _with_runs(
+    difference: Difference,
+    values: FloatArray,
+    weight: FloatArray,
+    clusters: Sequence[Hashable],
+    both: Sequence[RunSpread | None],
+) -> Difference:
+    """The difference with what other runs add to its interval, its test and its power."""
+    a, b = (None if spread is None else spread.sd for spread in both)
+    difference = replace(difference, spread_a=a, spread_b=b)
+    spreads = [spread for spread in both if spread is not None and spread.variance > 0]
+    if not spreads:
+        return difference
+    interval = widened(difference.interval, spreads, low=-1.0)
+    difference = replace(difference, interval=interval)
+    if difference.p is None:
+        return difference
+    parts = cluster_sums((weight * (values[:, 1] - values[:, 0])).tolist(), clusters)
+    variance = float(parts @ parts)
+    p = max(difference.p, p_with_runs(interval.estimate, variance, spreads))
+    detectable = difference.detectable
+    if detectable is not None:
+        z = NormalDist().inv_cdf(POWER)
+        error = math.sqrt(variance + sum(spread.variance for spread in spreads))
+        half = math.hypot(
+            normal_quantile(1 - LEVEL) * math.sqrt(variance), *(s.margin for s in spreads)
+        )
+        detectable = max(detectable, half + z * error)
+    return replace(
+        difference,
+        p=p,
+        test="runs",
+        detectable=None if detectable is None or detectable > 1 else detectable,
     )
 
 
