@@ -54,7 +54,9 @@ def as_markdown(comparison: Comparison) -> str:
 
 def _facts(comparison: Comparison) -> Iterator[str]:
     for name, side in (("A", comparison.a), ("B", comparison.b)):
-        yield f"{name}: {side.label} (model {side.model}, {side.n} samples of {side.benchmark})"
+        runs = f", {side.runs} runs" if side.runs > 1 else ""
+        what = f"{side.n} samples of {side.benchmark}{runs}"
+        yield f"{name}: {side.label} (model {side.model}, {what})"
     yield (
         f"Compared: {comparison.n} samples in {comparison.clusters} groups that share no image, by "
         f"{comparison.metric}; with the same response, word for word: {comparison.same_responses}."

@@ -1,11 +1,10 @@
-"""Arguments of commands that read run records: ``[LABEL=]PATH`` and ``--metric``."""
+"""Arguments of commands that read run records: ``[LABEL=]PATH[,PATH …]`` and ``--metric``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,9 +23,9 @@ _LOGS = ("*", "*/*")  # lmms-eval makes a folder of each model
 _RESULTS = "_results.json"  # the end of the name of lmms-eval's results files
 
 HELP = (
-    "[LABEL=]PATH: a run record, a folder of run records, or what `lmms-eval --output_path PATH "
-    "--log_samples` wrote; the label is what tables call the run (default: the last part of the "
-    "model's name)"
+    "[LABEL=]PATH[,PATH …]: a run record, a folder of run records, or what `lmms-eval "
+    "--output_path PATH --log_samples` wrote; several with commas between them are runs of one "
+    "thing; the label is what tables call the run (default: the last part of the model's name)"
 )
 _EXPECTED = (
     "expected a run record, a folder of run records, or a folder that lmms-eval wrote with "
@@ -53,8 +52,14 @@ def add_metric(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_runs(arguments: Sequence[str]) -> list[RunRecord]:
+def read_runs(arguments: Sequence[str], *, grouped: bool = False) -> list[RunRecord]:
     """Load the records that the arguments name, in their order.
+
+    Args:
+        arguments: ``[LABEL=]PATH[,PATH …]``.
+        grouped: several runs of one thing keep one label: repeats, checkpoints that were given one
+            name, and paths with commas between them. They have it only if no label of its own
+            tells them apart.
 
     A folder stands for the records directly in it and those of each evaluation in it: the output
     folder of `univg eval` or its ``records``, the folder of a training run. Where there are none,
@@ -68,24 +73,50 @@ def read_runs(arguments: Sequence[str]) -> list[RunRecord]:
     Raises:
         UserError: a path is no record and holds none, or a record cannot be read.
     """
-    records = [record for argument in arguments for record in _read(argument)]
+    records = [record for argument in arguments for record in _split(argument, grouped)]
     records = _distinct(records, lambda record: f"{record.label} ({record.path.resolve().name})")
-    seen: Counter[tuple[str, str]] = Counter()
+    numbers: dict[tuple[str, str], dict[Hashable, int]] = {}
 
     def numbered(record: RunRecord) -> str:
-        seen[record.benchmark, record.label] += 1
-        return f"{record.label} #{seen[record.benchmark, record.label]}"
+        known = numbers.setdefault((record.benchmark, record.label), {})
+        return f"{record.label} #{known.setdefault(_unit(record), len(known) + 1)}"
 
     return _distinct(records, numbered)
 
 
+def _unit(record: RunRecord) -> Hashable:
+    """Equal in records that may share benchmark and label."""
+    manifest = record.manifest
+    if record.group is None:
+        return id(record)
+    return record.group, manifest.scoring_rule, manifest.settings.dialect.value
+
+
 def _distinct(records: Sequence[RunRecord], name: Callable[[RunRecord], str]) -> list[RunRecord]:
     """The records, with `name` as the label of those that share benchmark and label."""
-    taken = Counter((record.benchmark, record.label) for record in records)
+    units: dict[tuple[str, str], set[Hashable]] = {}
+    for record in records:
+        units.setdefault((record.benchmark, record.label), set()).add(_unit(record))
     return [
-        replace(record, label=name(record)) if taken[record.benchmark, record.label] > 1 else record
+        replace(record, label=name(record))
+        if len(units[record.benchmark, record.label]) > 1
+        else record
         for record in records
     ]
+
+
+def _split(argument: str, grouped: bool) -> list[RunRecord]:
+    """The records of an argument, which may name several paths."""
+    label, separator, rest = argument.partition("=")
+    if not (separator and label) or _exists(Path(argument)):
+        label, rest = "", argument
+    if "," not in rest or _exists(Path(rest)):
+        records = _read(argument, grouped)
+    else:
+        records = [record for path in rest.split(",") for record in _read(path, grouped)]
+        label = label or records[0].label
+        records = [replace(record, label=label, group=argument) for record in records]
+    return records if grouped else [replace(record, group=None) for record in records]
 
 
 def _exists(path: Path) -> bool:
@@ -96,7 +127,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _read(argument: str) -> list[RunRecord]:
+def _read(argument: str, grouped: bool) -> list[RunRecord]:
     from univg_eval.runs.record import CHECKSUMS, load_run
 
     label, separator, rest = argument.partition("=")
@@ -133,7 +164,7 @@ def _read(argument: str) -> list[RunRecord]:
     )
     if inside:
         _report_unrecorded(logged, inside)
-        return _inside(path, sorted(inside), wanted)
+        return _inside(path, sorted(inside), wanted, grouped)
     if logged:
         return _logged(logged, wanted)
     raise UserError(
@@ -159,7 +190,7 @@ def _report_unrecorded(logged: Sequence[Path], records: Collection[Path]) -> Non
             )
 
 
-def _inside(path: Path, folders: Sequence[Path], wanted: str) -> list[RunRecord]:
+def _inside(path: Path, folders: Sequence[Path], wanted: str, grouped: bool) -> list[RunRecord]:
     """The records in folders below `path`; a folder between the two stands for an evaluation."""
     from univg_eval.runs.record import load_run
 
@@ -167,9 +198,14 @@ def _inside(path: Path, folders: Sequence[Path], wanted: str) -> list[RunRecord]
     records = []
     for folder in folders:
         record = load_run(folder, wanted or None)
-        named = record.label.endswith(folder.parent.name)  # "tiny" in a folder "tiny"
+        evaluation = folder.parent.name
+        named = record.label.endswith(evaluation)  # "tiny" in a folder "tiny"
+        named |= grouped if record.group else record.manifest.name is not None
         several = len(evaluations) > 1 and folder.parent in evaluations and not named
-        label = f"{record.label} {folder.parent.name}" if several else record.label
+        label = record.label
+        if several:
+            # Folders of repeats begin with the name of the run.
+            label = evaluation if evaluation.startswith(label) else f"{label} {evaluation}"
         records.append(replace(record, label=label))
     return records
 

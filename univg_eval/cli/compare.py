@@ -19,15 +19,18 @@ Compare two runs on the samples that both have: the difference B - A with its 95
 task and over all, who is right where the other is wrong, the samples that changed most, and the
 smallest difference that this many samples can show. See docs/compare.md for the methods.
 
-A and B are [LABEL=]PATH: a run record, or a folder that holds one run of the benchmark. They must
-be of one prepared benchmark with one fingerprint; protocols, dialects, prompts and controls may
-differ, and the output says where they do.
+A and B are [LABEL=]PATH: a run record, or a folder that holds one run of the benchmark, or several
+runs of one thing (repeats, checkpoints), which PATH,PATH,… names too: these are compared by their
+means, and intervals and p cover other runs. Both must be of one prepared benchmark with one
+fingerprint; protocols, dialects, prompts and controls may differ, and the output says where they
+do.
 
 Exit status: 0 compared, whatever came out; 2 the two cannot be compared.
 """
 EPILOG = """\
 Examples:
   univg compare before=run/evaluations/step-000000 after=run/evaluations/step-000500
+  univg compare base=out/a1,out/a2,out/a3 new=out/b1,out/b2,out/b3
   univg compare runs/a runs/b --benchmark mig_bench --metric miou -o comparison.md
 """
 FLIPS = 5
@@ -44,8 +47,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("a", metavar="A", help="[LABEL=]PATH of the first run")
-    parser.add_argument("b", metavar="B", help="[LABEL=]PATH of the second run")
+    parser.add_argument("a", metavar="A", help="[LABEL=]PATH[,PATH …] of the first run")
+    parser.add_argument("b", metavar="B", help="[LABEL=]PATH[,PATH …] of the second run")
     add_metric(parser)
     parser.add_argument(
         "--benchmark", metavar="NAME", help="which one, where a folder holds several"
@@ -92,11 +95,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _pick(a: str, b: str, benchmark: str | None) -> tuple[RunRecord, RunRecord]:
-    """The two records, under labels that differ."""
+def _pick(a: str, b: str, benchmark: str | None) -> tuple[Sequence[RunRecord], Sequence[RunRecord]]:
+    """The records of both runs, several of one thing each; under labels that differ."""
     from univg_eval.cli._runs import read_runs
 
-    found = (read_runs([a]), read_runs([b]))
+    found = (read_runs([a], grouped=True), read_runs([b], grouped=True))
     if benchmark is None and max(map(len, found)) > 1:
         others = {run.benchmark for run in found[1]}
         common = dict.fromkeys(run.benchmark for run in found[0] if run.benchmark in others)
@@ -110,29 +113,32 @@ def _pick(a: str, b: str, benchmark: str | None) -> tuple[RunRecord, RunRecord]:
         _only([run for run in runs if benchmark in (None, run.benchmark)], runs, path, benchmark)
         for runs, path in zip(found, (a, b), strict=True)
     )
-    if first.label != second.label:
+    one, other = first[0], second[0]
+    if one.label != other.label:
         return first, second
     endings = [
-        (first.benchmark, second.benchmark),
-        (first.path.resolve().name, second.path.resolve().name),
+        (one.benchmark, other.benchmark),
+        (one.path.resolve().name, other.path.resolve().name),
         ("A", "B"),
     ]
     left, right = next(pair for pair in endings if pair[0] != pair[1])
     return (
-        replace(first, label=f"{first.label} ({left})"),
-        replace(second, label=f"{second.label} ({right})"),
+        [replace(run, label=f"{run.label} ({left})") for run in first],
+        [replace(run, label=f"{run.label} ({right})") for run in second],
     )
 
 
 def _only(
     chosen: Sequence[RunRecord], runs: Sequence[RunRecord], path: str, benchmark: str | None
-) -> RunRecord:
-    if len(chosen) != 1:
+) -> Sequence[RunRecord]:
+    units = {(run.label, run.group) for run in chosen}
+    if len(units) != 1 or (chosen[1:] and chosen[0].group is None):
         raise UserError(
             f"{path} holds {len(chosen) or 'no'} {'runs' if chosen[1:] else 'run'} of {benchmark} "
-            f"(it has {_names(runs)}); name the record of one run"
+            f"(it has {_names(runs)}); name the record of one run, or of several of one thing with "
+            "commas between them"
         )
-    return chosen[0]
+    return chosen
 
 
 def _names(runs: Sequence[RunRecord]) -> str:

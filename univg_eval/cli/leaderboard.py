@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--output {args.output} is a folder; expected the path of a file to write")
     form = _format(args)
     boards = build_leaderboards(
-        read_runs(args.runs),
+        read_runs(args.runs, grouped=True),
         _published(args.table, ablations=args.ablations)
         if args.published or args.ablations or args.table
         else None,

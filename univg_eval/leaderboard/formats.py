@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CSV_COLUMNS = (
     *("benchmark", "metric", "model", "kind", "source", "column", "value", "low", "high"),
-    *("interval", "n", "place", "rank", "comparable", "marks"),
+    *("interval", "n", "place", "rank", "comparable", "marks", "runs", "spread"),
 )
 
 
@@ -37,7 +37,8 @@ def as_frame(boards: Sequence[Leaderboard]) -> pd.DataFrame:
     """One row a value, with the columns `CSV_COLUMNS`; fractions, None where there is nothing.
 
     ``column`` is a task, ``macro``, ``micro`` or ``printed_avg``; ``marks`` are words with spaces
-    between them. What a row of the table lacks has no row here.
+    between them; ``spread`` is the standard deviation between several ``runs``. What a row of the
+    table lacks has no row here.
     """
     import pandas as pd
 
@@ -53,7 +54,7 @@ def as_frame(boards: Sequence[Leaderboard]) -> pd.DataFrame:
                     *(board.benchmark, board.metric, entry.label, entry.kind, entry.source),
                     *(column, found.value, found.low, found.high, found.method, found.n),
                     *(row.places.get(column), row.rank, "yes" if row.comparable else "no"),
-                    " ".join(row.marks),
+                    *(" ".join(row.marks), len(found.runs) or None, found.spread),
                 )
                 for column, found in estimates.items()
             ]
@@ -121,6 +122,8 @@ def _row_dict(board: Leaderboard, row: Row) -> dict[str, Any]:
             column: None if e.low is None else {"low": e.low, "high": e.high, "method": e.method}
             for column, e in found.items()
         },
+        "runs": {column: list(e.runs) for column, e in found.items() if e.runs},
+        "spread": {column: e.spread for column, e in found.items() if e.runs},
         "protocol": entry.protocol,
         "revisions": sorted(entry.revisions),
         "fingerprints": dict(entry.fingerprints),

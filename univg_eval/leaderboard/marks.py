@@ -29,6 +29,7 @@ class Mark(StrEnum):
     INCOMPLETE = "incomplete"
     CONTROL = "control"
     VIDEO = "video"
+    SEVERAL_RUNS = "several-runs"
     BASELINE = "baseline"
     REPLAYED = "replayed"
     RESCORED = "rescored"
@@ -58,6 +59,7 @@ MEANINGS: Mapping[Mark, str] = {
     Mark.INCOMPLETE: "samples of the set were not evaluated, or left out as faulty when prepared",
     Mark.CONTROL: "under a control, such as blank images: no result of the benchmark",
     Mark.VIDEO: "on videos instead of images: no result of the benchmark",
+    Mark.SEVERAL_RUNS: "a mean over several runs; intervals are about other samples and other runs",
     Mark.BASELINE: "no model: responses made by a rule, which may look at the truth",
     Mark.REPLAYED: "responses were read from a file; how they were made is not recorded",
     Mark.RESCORED: "scored anew from the responses of an older record",

@@ -5,6 +5,8 @@ Which 95 % interval a value gets is one rule for all tables and pages:
 * A share of samples of which no two share images: Wilson's interval.
 * A mean, an average over tasks, or a share where clusters hold several samples: a bootstrap that
   draws whole clusters.
+* Of several runs, the interval of each sample's mean over them, widened by what other runs would
+  add.
 * No interval where the samples of a task form one cluster, or the clusters of each task are all
   alike: they cannot show how much they vary.
 """
@@ -13,16 +15,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Literal
 
-from univg_eval.analysis.stats import macro_bootstrap, wilson_interval
+from univg_eval.analysis.stats import (
+    Interval,
+    macro_bootstrap,
+    run_spread,
+    widened,
+    wilson_interval,
+)
 from univg_eval.benchmarks.preparing.catalog import CATALOG
 from univg_eval.errors import UserError
 from univg_eval.leaderboard.marks import Mark
 from univg_eval.leaderboard.published import UNKNOWN, Counts, PublishedTable, Reproductions
 from univg_eval.leaderboard.published_checks import check_table, row_fits
+from univg_eval.runs.groups import aligned_scores
 from univg_eval.runs.manifest import Manifest
 from univg_eval.runs.record import RunRecord
 from univg_eval.scoring import sample_metrics
@@ -43,12 +52,14 @@ tables do not say which revision of MIG-Bench they were measured on."""
 _GROUP_OF = {member: group for group, members in GROUPS.items() for member in members}
 _SPLITS = {entry.benchmark: entry.splits for entry in CATALOG.values() if len(entry.splits) > 1}
 
-Method = Literal["wilson", "cluster-bootstrap", "wilson-clusters", "none"]
+Method = Literal["wilson", "cluster-bootstrap", "wilson-clusters", "clusters-and-runs", "none"]
 METHODS: Mapping[Method, str] = {
     "wilson": "Wilson's interval of a share",
     "cluster-bootstrap": "percentiles of 2,000 draws of whole groups of samples that share images, "
     "widened where groups are few",
     "wilson-clusters": "all values are 0, or all are 1: Wilson's interval with one sample a group",
+    "clusters-and-runs": "the same of means over several runs, widened by what other runs would "
+    "add (Student's t)",
     "none": "no interval, since the groups of images are too few or do not vary, or the value was "
     "printed without its counts",
 }
@@ -87,6 +98,8 @@ class Estimate:
         n: samples behind it; None where that is not known.
         low, high: None where `method` is ``none``.
         method: see `METHODS`.
+        runs: the value of each of several runs; empty for a single one.
+        spread: standard deviation of these.
     """
 
     value: float
@@ -94,6 +107,8 @@ class Estimate:
     low: float | None = None
     high: float | None = None
     method: Method = "none"
+    runs: tuple[float, ...] = ()
+    spread: float | None = None
 
 
 def is_share(metric: str) -> bool:
@@ -143,17 +158,44 @@ def macro_estimate(
     return Estimate(mean, n, limits.low, limits.high, method)
 
 
+def runs_estimate(
+    runs: Sequence[Mapping[str, Sequence[float]]], clusters: Mapping[str, Sequence[Hashable]]
+) -> Estimate:
+    """The mean over several runs, and tasks, on the same samples; see `macro_estimate`.
+
+    Args:
+        runs: of each run, the values per task in the same order.
+        clusters: as for `macro_estimate`.
+    """
+    means = {
+        task: [math.fsum(own) / len(runs) for own in zip(*(run[task] for run in runs), strict=True)]
+        for task in runs[0]
+    }
+    found = macro_estimate(means, clusters)
+    if len(means) == 1:
+        ((task, own),) = means.items()
+        found = task_estimate(own, clusters[task], share=all(v in (0.0, 1.0) for v in own))
+    spread = run_spread(runs, clusters)
+    found = replace(found, runs=spread.means, spread=spread.sd)
+    if found.low is None or found.high is None:
+        return found
+    limits = widened(Interval(found.value, found.low, found.high), [spread])
+    return replace(found, low=limits.low, high=limits.high, method="clusters-and-runs")
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One task of one row.
 
     Attributes:
         estimate: the value with its limits.
-        values, clusters: of each scored sample; empty for a printed value.
+        values, clusters: of each scored sample; empty for a printed value. Of several runs the
+            values are means.
         ids: of all samples of the task, excluded ones too; empty for a printed value.
         printed: in percent, with its digits; None for a run.
         right: (k, N) that a printed value comes from, where one annotation file alone explains its
             row, or where they were reported; None otherwise.
+        runs: of several runs, the values of each.
     """
 
     estimate: Estimate
@@ -162,6 +204,7 @@ class Column:
     ids: frozenset[str] = frozenset()
     printed: Decimal | None = None
     right: tuple[int, int] | None = None
+    runs: Sequence[Sequence[float]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,10 +258,12 @@ class Entry:
         printed = self.printed_mean(tasks)
         if printed is not None:
             return Estimate(float(printed / 100), None)
-        return macro_estimate(
-            {task: self.columns[task].values for task in tasks},
-            {task: self.columns[task].clusters for task in tasks},
-        )
+        clusters = {task: self.columns[task].clusters for task in tasks}
+        n_runs = len(self.columns[tasks[0]].runs)
+        if n_runs:
+            runs = [{t: self.columns[t].runs[run] for t in tasks} for run in range(n_runs)]
+            return runs_estimate(runs, clusters)
+        return macro_estimate({task: self.columns[task].values for task in tasks}, clusters)
 
     def micro(self, tasks: Sequence[str], metric: str) -> Estimate | None:
         """The mean over all samples of `tasks`; None where a task or its samples are missing.
@@ -234,9 +279,16 @@ class Entry:
             return Estimate(sum(k for k, _ in counts) / n, n)
         if not all(column.values for column in columns):
             return None
+        pooled = [cluster for column in columns for cluster in column.clusters]
+        if columns[0].runs:
+            runs = [
+                {"": [value for values in run for value in values]}
+                for run in zip(*(column.runs for column in columns), strict=True)
+            ]
+            return runs_estimate(runs, {"": pooled})
         return task_estimate(
             [value for column in columns for value in column.values],
-            [cluster for column in columns for cluster in column.clusters],
+            pooled,
             share=is_share(metric),
         )
 
@@ -245,49 +297,62 @@ def entry_of_runs(records: Sequence[RunRecord], metric: str) -> Entry | None:
     """The row of the records of one label in one table.
 
     Args:
-        records: one, or one a benchmark of a group; at least one.
+        records: one, or one a benchmark of a group of benchmarks; at least one. Instead of one,
+            several runs of one thing (`univg_eval.runs.groups`), as many on each benchmark.
         metric: of `scoring.sample_metrics`.
 
     Returns:
         The facts, or None where no sample of the records counts under the metric.
 
     Raises:
-        UserError: two of the records are of the same benchmark, or a record's scores cannot be
-            read.
+        UserError: two of the records are of the same benchmark and no runs of one thing, or a
+            record's scores cannot be read.
     """
     label = records[0].label
-    if len({record.benchmark for record in records}) < len(records):
+    by_benchmark: dict[str, list[RunRecord]] = {}
+    for record in records:
+        by_benchmark.setdefault(record.benchmark, []).append(record)
+    numbers = {name: len(own) for name, own in by_benchmark.items()}
+    several = len(records) > len(numbers)
+    if several and (None in (found := {r.group for r in records}) or len(found) > 1):
         paths = ", ".join(str(record.path) for record in records)
         raise UserError(
             f"two runs are called {label!r} on the same benchmark ({paths}); give them labels: "
             "NAME=PATH"
         )
+    if len(set(numbers.values())) > 1:
+        raise UserError(
+            f"{label} has other numbers of runs by benchmark: "
+            + ", ".join(f"{n} of {name}" for name, n in numbers.items())
+            + "; evaluate the missing ones, or name the records of each run with a label"
+        )
     columns: dict[str, Column] = {}
     counts: dict[str, frozenset[int]] = {}
     n_excluded = n_truncated = n_all = 0
-    for record in records:
-        prepared = record.manifest.dataset.prepared_benchmark
-        values: dict[str, list[float]] = {}
+    for own in by_benchmark.values():
+        prepared = own[0].manifest.dataset.prepared_benchmark
+        values: dict[str, list[list[float]]] = {}
         clusters: dict[str, list[Hashable]] = {}
         ids: dict[str, set[str]] = {}
-        for score in record.scores:
+        for scores in aligned_scores(own):
+            score = scores[0]
             column = column_of(prepared, score.task, score.id)
             ids.setdefault(column, set()).add(score.id)
-            n_all += 1
-            n_excluded += score.excluded
-            n_truncated += score.status == "truncated"
-            value = sample_metrics(score).get(metric)
-            if value is not None:
-                values.setdefault(column, []).append(value)
+            n_all += len(scores)
+            n_excluded += sum(one.excluded for one in scores)
+            n_truncated += sum(one.status == "truncated" for one in scores)
+            found_values = [sample_metrics(one).get(metric) for one in scores]
+            counted = [value for value in found_values if value is not None]
+            if len(counted) == len(scores):
+                values.setdefault(column, []).append(counted)
                 clusters.setdefault(column, []).append((prepared, score.cluster))
-        for column, own in values.items():
-            estimate = task_estimate(own, clusters[column], share=is_share(metric))
-            columns[column] = Column(estimate, own, clusters[column], frozenset(ids[column]))
-            if record.manifest.complete:
+        for column, rows in values.items():
+            columns[column] = _column(rows, clusters[column], frozenset(ids[column]), metric)
+            if own[0].manifest.complete:
                 counts[column] = frozenset({len(ids[column])})
     if not columns:
         return None
-    marks = _marks_of_records(records)
+    marks = _marks_of_records(records, [own[0] for own in by_benchmark.values()])
     n_failed = sum(record.failed_requests for record in records)
     for mark, n, what in (
         (Mark.TRUNCATED, n_truncated if n_truncated > TRUNCATED_SHARE * n_all else 0, "responses"),
@@ -312,14 +377,32 @@ def entry_of_runs(records: Sequence[RunRecord], metric: str) -> Entry | None:
     )
 
 
+def _column(
+    rows: Sequence[Sequence[float]],
+    clusters: Sequence[Hashable],
+    ids: frozenset[str],
+    metric: str,
+) -> Column:
+    """A task of one run or several: `rows` has the values of each sample, one a run."""
+    runs = list(zip(*rows, strict=True))
+    if len(runs) == 1:
+        estimate = task_estimate(runs[0], clusters, share=is_share(metric))
+        return Column(estimate, runs[0], clusters, ids)
+    means = [math.fsum(row) / len(row) for row in rows]
+    estimate = runs_estimate([{"": run} for run in runs], {"": clusters})
+    return Column(estimate, means, clusters, ids, runs=runs)
+
+
 def _joined(words: Iterable[Any]) -> str | None:
     """The words with commas between them, each once in order of first appearance; None without."""
     return ", ".join(dict.fromkeys(str(word) for word in words if word is not None)) or None
 
 
-def _marks_of_records(records: Sequence[RunRecord]) -> dict[Mark, str]:
+def _marks_of_records(
+    records: Sequence[RunRecord], one_a_benchmark: Sequence[RunRecord]
+) -> dict[Mark, str]:
     marks: dict[Mark, str] = {}
-    manifests = [record.manifest for record in records]
+    manifests = [record.manifest for record in one_a_benchmark]
     facts: dict[str, list[Any]] = {
         "model": [m.model.id for m in manifests],
         "configuration": [m.model.config_sha256 for m in manifests],
@@ -333,7 +416,8 @@ def _marks_of_records(records: Sequence[RunRecord]) -> dict[Mark, str]:
     different = sorted(name for name, found in facts.items() if any(v != found[0] for v in found))
     if different:
         marks[Mark.MIXED_SETTINGS] = "the records differ in " + ", ".join(different)
-    incomplete = [_how_incomplete(m) for m in manifests if not m.complete]
+    manifests = [record.manifest for record in records]
+    incomplete = dict.fromkeys(_how_incomplete(m) for m in manifests if not m.complete)
     if incomplete:
         marks[Mark.INCOMPLETE] = "; ".join(incomplete)
     control = _joined(m.dataset.control for m in manifests if m.dataset.control != "none")

@@ -141,7 +141,8 @@ def build_leaderboards(
     """One table a benchmark: first those of the runs, in their order, then those without runs.
 
     Args:
-        records: runs; records of one label over the benchmarks of a group form one row.
+        records: runs; records of one label over the benchmarks of a group form one row, and
+            several runs of one thing (`univg_eval.runs.groups`) under one label do.
         published: printed rows to show beside them; None: none.
         benchmark: this table alone.
         reference: what the others are compared with, where a table has a row of this name: a run's
@@ -313,10 +314,19 @@ def _make(
 def _row(entry: Entry, n_alike: int, reference: Entry, tasks: Sequence[str], metric: str) -> Row:
     marks = {**entry.marks, **relative_marks(entry, reference)}
     several = n_alike > 1 and entry.kind == "published"
+    macro = entry.macro(tasks)
+    runs = next((column.estimate.runs for column in entry.columns.values()), ())
+    if runs:
+        marks[Mark.SEVERAL_RUNS] = f"{len(runs)} runs"
+    if macro is not None and macro.spread is not None:
+        values = ", ".join(f"{100 * value:.1f}" for value in macro.runs)
+        marks[Mark.SEVERAL_RUNS] += (
+            f", macro {values} %, standard deviation {100 * macro.spread:.1f} points"
+        )
     return Row(
         entry=entry,
         name=f"{entry.label} [{entry.source}]" if several else entry.label,
-        macro=entry.macro(tasks),
+        macro=macro,
         micro=entry.micro(tasks, metric),
         marks={mark: marks[mark] for mark in Mark if mark in marks},
         comparable=_comparable(entry, reference, marks),

@@ -219,6 +219,17 @@ class Hardware(_Part):
     accelerators: list[str] | None
 
 
+class Repeat(_Part):
+    """One of several runs that differ by their seeds alone."""
+
+    number: Positive
+    """Which of them, from 1."""
+    of: Positive
+    """How many were requested."""
+    seed: Annotated[list[int | None], Field(min_length=4, max_length=4)]
+    """Of Python's random, numpy, torch and few-shot examples."""
+
+
 class RescoredFrom(_Part):
     """The older record."""
 
@@ -263,6 +274,13 @@ class Manifest(_Part):
     """Names of lmms-eval's tasks."""
     lmms_eval: dict[str, Any] = {}
     """Arguments batch_size, limit and gen_kwargs as given to lmms-eval."""
+    name: Text | None = None
+    """What tables call the run; absent: it was given no name."""
+    group: Text | None = None
+    """Equal in several runs of one thing: repeats, or checkpoints of one name under one request;
+    absent: the run stands alone."""
+    repeat: Repeat | None = None
+    """Which of several repeats this is; absent: the evaluation ran once."""
     evaluation: dict[str, Any] = {}
     """Settings of an evaluation in a training run."""
     n: Positive

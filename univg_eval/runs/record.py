@@ -77,7 +77,9 @@ class RunRecord:
         manifest: what ran on what.
         responses: one mapping a line, in file order.
         scores: those of the samples, in the same order.
-        label: what tables and pages call the run; not stored in the record.
+        label: what tables and pages call the run.
+        group: equal in several runs of one thing, see `univg_eval.runs.groups`; None: the run
+            stands alone.
     """
 
     path: Path
@@ -85,6 +87,7 @@ class RunRecord:
     responses: list[ResponseLine]
     scores: list[SampleScore]
     label: str = ""
+    group: str | None = None
 
     @property
     def benchmark(self) -> str:
@@ -305,7 +308,8 @@ def _checked(
     if wrong:
         raise UserError(f"{path} is no sound run record: {'; '.join(wrong)}. To repair: {remedy}")
     read = Manifest.read(manifest)
-    return RunRecord(path, read, responses, scores, label or _model_name(read.model.id))
+    name = label or read.name or _model_name(read.model.id)
+    return RunRecord(path, read, responses, scores, name, read.group)
 
 
 def _json_text(row: Mapping[str, Any], indent: int | None = None) -> str:
@@ -340,8 +344,9 @@ def load_run(path: str | os.PathLike[str], label: str | None = None) -> RunRecor
 
     Args:
         path: its folder.
-        label: what to call the run; None: the last part of its model's id, the one before it
-            where that is ``model`` or ``best``, as in the folders that `univg-train` makes.
+        label: what to call the run; None: its name in the manifest, else the last part of its
+            model's id, the one before it where that is ``model`` or ``best``, as in the folders
+            that `univg-train` makes.
 
     Raises:
         UserError: no record, a file missing or changed since it was written, a schema that this

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from univg_eval.analysis.comparison.words import Conclusion, conclude, reading_rules
 from univg_eval.analysis.stats import Difference, PairCounts, TaskComparison, compare_pairs
 from univg_eval.errors import UserError
+from univg_eval.runs.groups import aligned_scores
 from univg_eval.runs.manifest import Manifest
 from univg_eval.runs.record import RunRecord
 from univg_eval.scoring import SampleScore, sample_metrics
@@ -27,6 +30,7 @@ class Side:
         benchmark: what ran, with its control or medium, e.g. ``mig_bench+blank``.
         n: samples in its record.
         alone: samples that the other run lacks; they are left out.
+        runs: how many; the values are means over them.
     """
 
     label: str
@@ -34,15 +38,16 @@ class Side:
     benchmark: str
     n: int
     alone: int
+    runs: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """One sample that the two runs answer differently.
+    """One sample that the two sides answer differently; means where a side has several runs.
 
     Attributes:
         id, task: of the sample.
-        status_a, status_b: how the responses were read.
+        status_a, status_b: how the responses were read; of several, with their numbers.
         iou_a, iou_b: with the true box; None for samples without one, or with several.
         value_a, value_b: of the metric.
     """
@@ -110,13 +115,19 @@ class Comparison:
 
 
 def compare_runs(
-    a: RunRecord, b: RunRecord, *, metric: str = "acc@0.5", flips: int = 5, seed: int = 0
+    a: RunRecord | Sequence[RunRecord],
+    b: RunRecord | Sequence[RunRecord],
+    *,
+    metric: str = "acc@0.5",
+    flips: int = 5,
+    seed: int = 0,
 ) -> Comparison:
     """Compare two runs of one benchmark, sample by sample.
 
     Args:
         a, b: records; a control or another medium of the same prepared benchmark can be compared
-            with the plain run.
+            with the plain run. Several runs of one thing, see `univg_eval.runs.groups`, are
+            compared by their means, and intervals and tests cover other runs of them too.
         metric: a name of `univg_eval.scoring.sample_metrics`; samples that it does not count in
             both runs are left out and counted.
         flips: how many of the samples that flipped most are kept, in favour of each run.
@@ -126,8 +137,12 @@ def compare_runs(
         UserError: the runs are of different benchmarks or of different versions of it, share no
             sample, disagree about a sample's task or cluster, or do not have the metric.
     """
+    runs_a, runs_b = ([side] if isinstance(side, RunRecord) else list(side) for side in (a, b))
+    a, b = runs_a[0], runs_b[0]
     _require_same_benchmark(a, b)
-    scores_a, scores_b = ({s.id: s for s in run.scores} for run in (a, b))
+    scores_a, scores_b = (
+        {scores[0].id: scores for scores in aligned_scores(runs)} for runs in (runs_a, runs_b)
+    )
     common = [(scores_a[name], scores_b[name]) for name in scores_a if name in scores_b]
     if not common:
         raise UserError(
@@ -135,37 +150,43 @@ def compare_runs(
             f"{len(scores_b)} samples of {_prepared(a)}); compare runs of the same tasks and split"
         )
     _require_same_places(a, b, common)
-    metrics = [(sample_metrics(left), sample_metrics(right)) for left, right in common]
+    metrics = [
+        ([sample_metrics(s) for s in left], [sample_metrics(s) for s in right])
+        for left, right in common
+    ]
     counted = [
-        (*pair, left[metric], right[metric])
+        (*pair, [found[metric] for found in left], [found[metric] for found in right])
         for pair, (left, right) in zip(common, metrics, strict=True)
-        if metric in left and metric in right
+        if all(metric in found for found in (*left, *right))
     ]
     if not counted:
-        both = dict.fromkeys(name for left, right in metrics for name in left if name in right)
+        both = dict.fromkeys(n for left, right in metrics for n in left[0] if n in right[0])
         raise UserError(
             f"no common sample has the metric {metric!r} in both runs; "
             f"they have {', '.join(both) or 'none in common'}"
         )
     figures = compare_pairs(
-        [score.task for score, *_ in counted],
-        [score.cluster for score, *_ in counted],
-        [value for *_, value, _ in counted],
-        [value for *_, value in counted],
+        [scores[0].task for scores, *_ in counted],
+        [scores[0].cluster for scores, *_ in counted],
+        list(zip(*(values for *_, values, _ in counted), strict=True)),
+        list(zip(*(values for *_, values in counted), strict=True)),
         seed=seed,
     )
-    responses = [{row["id"]: row.get("response") for row in run.responses} for run in (a, b)]
-    same = sum(responses[0].get(s.id) == responses[1].get(s.id) for s, *_ in counted)
+    responses = [
+        {row["id"]: row.get("response") for row in run.responses} for run in (*runs_a, *runs_b)
+    ]
+    same = sum(len({found.get(s[0].id) for found in responses}) == 1 for s, *_ in counted)
     changed = sorted((_flip(*pair) for pair in counted), key=lambda flip: flip.change)
     sides = tuple(
         Side(
-            label=run.label,
-            model=run.manifest.model.id,
-            benchmark=run.benchmark,
+            label=runs[0].label,
+            model=", ".join(dict.fromkeys(run.manifest.model.id for run in runs)),
+            benchmark=runs[0].benchmark,
             n=len(own),
             alone=len(own) - len(common),
+            runs=len(runs),
         )
-        for run, own in ((a, scores_a), (b, scores_b))
+        for runs, own in ((runs_a, scores_a), (runs_b, scores_b))
     )
     differing = _differing(a.manifest, b.manifest)
     uncounted = len(common) - len(counted)
@@ -175,7 +196,7 @@ def compare_runs(
         benchmark=_prepared(a),
         metric=metric,
         n=len(counted),
-        clusters=len({score.cluster for score, *_ in counted}),
+        clusters=len({scores[0].cluster for scores, *_ in counted}),
         uncounted=uncounted,
         macro=figures.macro,
         micro=figures.micro,
@@ -187,7 +208,8 @@ def compare_runs(
         differing=differing,
         notes=(
             *_notes_on_samples(sides, metric, len(common), uncounted),
-            *_notes_on_runs(a, b, differing),
+            *_notes_on_several(runs_a, runs_b, figures.macro),
+            *_notes_on_runs(runs_a, runs_b, differing),
             *_notes_on_tasks(figures.tasks),
         ),
         verdict=conclude(
@@ -227,9 +249,11 @@ def _require_same_benchmark(a: RunRecord, b: RunRecord) -> None:
 
 
 def _require_same_places(
-    a: RunRecord, b: RunRecord, pairs: Sequence[tuple[SampleScore, SampleScore]]
+    a: RunRecord,
+    b: RunRecord,
+    pairs: Sequence[tuple[tuple[SampleScore, ...], tuple[SampleScore, ...]]],
 ) -> None:
-    for left, right in pairs:
+    for (left, *_), (right, *_) in pairs:
         for what in ("task", "cluster"):
             if getattr(left, what) != getattr(right, what):
                 raise UserError(
@@ -239,8 +263,35 @@ def _require_same_places(
                 )
 
 
-def _flip(a: SampleScore, b: SampleScore, value_a: float, value_b: float) -> Flip:
-    return Flip(a.id, a.task, a.status, b.status, a.iou, b.iou, float(value_a), float(value_b))
+def _flip(
+    a: Sequence[SampleScore],
+    b: Sequence[SampleScore],
+    values_a: Sequence[float],
+    values_b: Sequence[float],
+) -> Flip:
+    iou_a, iou_b = (_mean([s.iou for s in scores if s.iou is not None]) for scores in (a, b))
+    return Flip(
+        id=a[0].id,
+        task=a[0].task,
+        status_a=_statuses(a),
+        status_b=_statuses(b),
+        iou_a=iou_a,
+        iou_b=iou_b,
+        value_a=math.fsum(values_a) / len(values_a),
+        value_b=math.fsum(values_b) / len(values_b),
+    )
+
+
+def _statuses(scores: Sequence[SampleScore]) -> str:
+    """``ok``, or of several runs ``ok 2, no_box 1``."""
+    if len(scores) == 1:
+        return scores[0].status
+    counts = Counter(score.status for score in scores)
+    return ", ".join(f"{status} {n}" for status, n in counts.most_common())
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
 
 
 def _differing(a: Manifest, b: Manifest) -> dict[str, tuple[Any, Any]]:
@@ -287,7 +338,25 @@ def _notes_on_samples(
         yield "Most common samples are left out; the rest may not be like them."
 
 
-def _notes_on_runs(a: RunRecord, b: RunRecord, differing: Mapping[str, Any]) -> Iterator[str]:
+def _notes_on_several(
+    runs_a: Sequence[RunRecord], runs_b: Sequence[RunRecord], macro: Difference
+) -> Iterator[str]:
+    if len(runs_a) == len(runs_b) == 1:
+        return
+    for runs, spread in ((runs_a, macro.spread_a), (runs_b, macro.spread_b)):
+        label = runs[0].label
+        yield (
+            f"{label} is one run: how far another one would lie is in no interval."
+            if spread is None
+            else f"{label} is the mean of {len(runs)} runs, which spread by {100 * spread:.1f} "
+            "points (standard deviation); intervals and p cover other runs too."
+        )
+
+
+def _notes_on_runs(
+    runs_a: Sequence[RunRecord], runs_b: Sequence[RunRecord], differing: Mapping[str, Any]
+) -> Iterator[str]:
+    a, b = runs_a[0], runs_b[0]
     if a.benchmark != b.benchmark:
         yield (
             f"{a.label} ran on {a.benchmark} and {b.label} on {b.benchmark}: the same samples, "
@@ -299,7 +368,7 @@ def _notes_on_runs(a: RunRecord, b: RunRecord, differing: Mapping[str, Any]) -> 
             f"The two were scored under another {' and '.join(rules)}, so a difference is not the "
             "model's alone; `univg rescore` scores both alike."
         )
-    failed = [run for run in (a, b) if run.failed_requests]
+    failed = [run for run in (*runs_a, *runs_b) if run.failed_requests]
     if failed:
         yield (
             "Requests that failed count as unanswered: "
