@@ -26,7 +26,7 @@ def aligned_scores(records: Sequence[RunRecord]) -> list[tuple[SampleScore, ...]
         UserError: the runs are of other samples, or differ in more than seed and checkpoint.
     """
     first, *others = records
-    if len({record.path.resolve() for record in records}) < len(records):
+    if others and len({record.path.resolve() for record in records}) < len(records):
         raise UserError(f"{first.label}: a record is given twice; name each run once")
     ids = {score.id for score in first.scores}
     for other in others:
