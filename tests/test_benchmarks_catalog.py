@@ -112,6 +112,9 @@ def test_only_the_extracted_sets_stand_beside_the_published_zero_shot_table():
         ("mini", "mini"),
         ("refcoco+", "refcoco_plus"),
         ("mig_bench_revised", "mig_bench_revised"),
+        ("custom", "custom"),
+        ("custom_signs", "custom_signs"),
+        ("custom:signs", "custom_signs"),
     ],
 )
 def test_names_and_benchmarks_find_their_entry(name, expected):

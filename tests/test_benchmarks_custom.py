@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from univg_eval.benchmarks.readers.common.release import ItemError, Release
-from univg_eval.benchmarks.readers.custom import SPACES, open_custom, to_xyxy_norm
+from univg_eval.benchmarks.readers.custom import SPACES, entry_of_set, open_custom, to_xyxy_norm
 from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample
 
@@ -332,8 +332,6 @@ def test_refused_files(folder, content, message):
 
 
 def test_refused_sources_and_splits(folder):
-    with pytest.raises(UserError, match="Is a directory"):
-        open_custom(folder)
     with pytest.raises(UserError, match=r"cannot read .*none\.jsonl"):
         open_custom(folder / "none.jsonl")
     path = write(folder, PIXELS, ROW)
@@ -343,6 +341,34 @@ def test_refused_sources_and_splits(folder):
     mixed = write(folder, PIXELS, ROW | {"id": "a"}, ROW)
     with pytest.raises(UserError, match="line 2 has an id and line 3 has none"):
         open_custom(mixed)
+
+
+def test_a_folder_stands_for_the_one_file_in_it(folder):
+    with pytest.raises(UserError, match=r"one file of JSON Lines .* found: none"):
+        open_custom(folder)
+    write(folder, PIXELS, ROW)
+    assert open_custom(folder).source["file"] == "my.jsonl"
+    write(folder, PIXELS, ROW, name="other.jsonl")
+    with pytest.raises(UserError, match=r"found: my\.jsonl, other\.jsonl; give the file itself"):
+        open_custom(folder)
+
+
+def test_a_named_set_has_a_benchmark_and_a_task_of_its_own(folder):
+    entry = entry_of_set("signs")
+    assert (entry.benchmark, list(entry.tasks)) == ("custom_signs", ["univg_custom:signs"])
+    rows = [ROW, ROW | {"group": "kitchen"}]
+    samples = convert(entry.open(write(folder, PIXELS, *rows)))
+    assert [sample.id for sample in samples] == ["custom_signs-00000", "custom_signs-00001"]
+    assert [sample.task for sample in samples] == ["custom_signs", "kitchen"]
+    assert {sample.benchmark for sample in samples} == {"custom_signs"}
+    assert {sample.cluster for sample in samples} == {"custom_signs-00000"}
+    assert samples[0].images == ("custom_signs/images/a.png",)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a,b", "a:b", "a/b", "..", "*", "+x", "ü", "a" * 65])
+def test_names_that_no_folder_or_list_of_tasks_could_hold(name):
+    with pytest.raises(UserError, match="is no name of a set; expected up to 64 letters"):
+        entry_of_set(name)
 
 
 def test_some_rows_may_state_the_space_and_others_miss_it(folder):

@@ -28,8 +28,11 @@ PAGES = [
 ]
 PROGRAMS = ("univg", "univg-train", "lmms-eval")
 PASSED_ON = {"vllm": {"max_model_len", "mm_processor_kwargs"}}  # to vllm.LLM
-# The task that docs/extending.md makes, and that of docs/custom.md for one group.
-MADE_ON_A_PAGE = {"univg_signs", "univg_custom_same_object"}
+# The task that docs/extending.md makes, and those of docs/custom.md.
+MADE_ON_A_PAGE = {
+    *("univg_signs", "univg_custom_same_object"),
+    *("univg_custom:signs", "univg_custom:doors"),
+}
 
 
 def commands(text: str) -> Iterator[list[str]]:

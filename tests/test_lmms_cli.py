@@ -385,14 +385,17 @@ def test_controls_are_named_or_all() -> None:
         control_names("none")
 
 
-def test_every_task_of_the_copied_folder_has_the_control_and_no_other_change() -> None:
+def test_every_task_of_the_copied_folder_has_the_control_and_no_other_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIVG_DATA", str(tmp_path))
     from lmms_eval.tasks import TaskManager
 
-    from univg_eval.lmms.command import _task_folder_under
     from univg_eval.lmms.run import task_manager
+    from univg_eval.lmms.task_files import tasks_of_run
 
     plain = task_manager()
-    with _task_folder_under("cut") as folder:
+    with tasks_of_run("cut") as folder:
         copied = TaskManager("WARNING", include_path=folder, include_defaults=False)
         assert copied.all_tasks == plain.all_tasks
         leaves = [name for name in plain.all_tasks if name not in plain.all_groups]
@@ -436,7 +439,8 @@ def test_a_control_that_fits_no_task_is_refused(
     for task in tasks:
         task.args = lmms_data.arguments()
     # One image; a video; two images.
-    assert _names_under("permuted", tasks) == ["univg_mini_diff"]
-    assert _names_under("cut", tasks) == ["univg_mini_llmseg", "univg_mini_diff"]
+    own = str(lmms_data.TASKS)
+    assert _names_under("permuted", tasks, own) == ["univg_mini_diff"]
+    assert _names_under("cut", tasks, own) == ["univg_mini_llmseg", "univg_mini_diff"]
     with pytest.raises(UserError, match=r"'permuted' can be applied to none of .*_llmseg, univg_"):
-        _names_under("permuted", tasks[:2])
+        _names_under("permuted", tasks[:2], own)

@@ -34,6 +34,7 @@ __all__ = [
     "load_samples",
     "n_skipped",
     "readable_manifest",
+    "require_images",
     "require_text",
     "write_benchmark",
 ]
@@ -321,6 +322,22 @@ def n_skipped(benchmark: str, root: str | os.PathLike[str] | None = None) -> int
     """
     skipped = load_manifest(benchmark, root).get("skipped")
     return len(skipped) if isinstance(skipped, list) else 0
+
+
+def require_images(benchmark: str, root: str | os.PathLike[str] | None = None) -> None:
+    """Refuse a prepared benchmark whose folders of images are no longer where they were.
+
+    Raises:
+        UserError: a link of its folder leads nowhere.
+    """
+    folder = benchmark_dir(benchmark, root)
+    for link in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if link.is_symlink() and not link.exists():
+            raise UserError(
+                f"benchmark {benchmark!r}: its images were in {link.readlink()}, which is not "
+                "there any more (images are not copied); move the folder back, or prepare the "
+                "benchmark again from where it is now"
+            )
 
 
 def lacking(benchmark: str, root: str | os.PathLike[str] | None = None) -> str:

@@ -82,12 +82,13 @@ def run(args: argparse.Namespace) -> int:
 def _run_on_prepared(args: argparse.Namespace) -> int:
     from univg_eval.audit import audit_benchmark
     from univg_eval.benchmarks.preparing.catalog import benchmark_of
-    from univg_eval.samples import benchmark_dir, data_root, load_samples
+    from univg_eval.samples import benchmark_dir, data_root, load_samples, require_images
 
     for name in ("images", "revision", "scale"):
         if getattr(args, name) is not None:
             raise UserError(f"--{name} goes with --annotations; a prepared benchmark has its own")
     benchmark = benchmark_of(args.benchmark, args.root)
+    require_images(benchmark, args.root)
     with progress_bars() as progress:
         report = audit_benchmark(
             benchmark,

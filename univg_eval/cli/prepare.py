@@ -39,6 +39,7 @@ Examples:
   univg prepare mig_bench --download
   univg prepare lisa --source ~/UniVG-R1-data --images ~/ReasonSeg --split val
   univg prepare revos_full --source ~/ReVOS --sampling even:5
+  univg prepare custom --source my.jsonl --name signs
 """
 # Options that every release takes; those of some readers only are in their catalogue entries.
 RELEASE_OPTIONS = ("source", "images", "split", "skip_faulty", "download", "hub_revision")
@@ -100,6 +101,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     option = parser.add_argument_group("refcoco, refcoco_plus, refcocog").add_argument
     option("--form", help="form of the files, see docs/refcoco.md")
+    option = parser.add_argument_group("custom").add_argument
+    option(
+        "--name",
+        help="a name for the set, so that several stand beside each other: benchmark custom_NAME, "
+        "task univg_custom:NAME",
+    )
     option = parser.add_argument_group("mini, photos").add_argument
     option("--n", type=int, help="samples a task (default: as the prepared set has)")
     option("--seed", type=int, help="seed of the generator (default: as the prepared set has)")
@@ -121,9 +128,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _entry(args: argparse.Namespace) -> CatalogEntry:
     from univg_eval.benchmarks.preparing.catalog import get_entry
+    from univg_eval.benchmarks.readers.custom import BENCHMARK, entry_of_set
     from univg_eval.cli._annotations import resolve_revision
 
     entry = get_entry(args.benchmark)
+    if entry.benchmark == BENCHMARK and args.name is not None:
+        entry = entry_of_set(args.name)
+        args.name = None  # it has done its work
     if "revision" in entry.fixed:
         entry = get_entry(resolve_revision(entry.benchmark, args.revision).benchmark)
         args.revision = None  # it has done its work
@@ -135,7 +146,7 @@ def _refuse_foreign_options(args: argparse.Namespace, entry: CatalogEntry) -> No
 
     allowed = {*entry.options, *(() if entry.is_generated else RELEASE_OPTIONS)}
     every = {option for other in CATALOG.values() for option in other.options}
-    for name in (*RELEASE_OPTIONS, "revision", *sorted(every)):
+    for name in (*RELEASE_OPTIONS, "revision", "name", *sorted(every)):
         if name not in allowed and getattr(args, name) is not None:
             raise UserError(
                 f"--{name.replace('_', '-')} is not an option of benchmark {args.benchmark!r}; see "
@@ -294,6 +305,7 @@ def _report(entry: CatalogEntry, folder: Path, manifest: Mapping[str, Any]) -> d
     return {
         "benchmark": entry.benchmark,
         "folder": str(folder),
+        "images": _linked(folder / "images"),
         "n": manifest["n"],
         "tasks": manifest["tasks"],
         "splits": splits,
@@ -310,6 +322,13 @@ def _report(entry: CatalogEntry, folder: Path, manifest: Mapping[str, Any]) -> d
         "published": entry.published,
         "licence": entry.licence,
     }
+
+
+def _linked(place: Path) -> str | None:
+    """The folder that the images stay in; None where they lie in the benchmark's own."""
+    if not place.is_symlink() or place.resolve().is_relative_to(place.parent.resolve()):
+        return None
+    return str(place.resolve())
 
 
 def _is_released(source: Mapping[str, Any]) -> bool | None:
@@ -347,6 +366,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"  tasks: {_counts(tasks)}"
     if report["splits"]:
         yield f"  splits: {_counts(report['splits'])}"
+    if report["images"]:
+        yield f"  images: not copied, they stay in {report['images']}"
     if "generator" in report:
         yield f"  made with {_made_with(report['generator'])}"
     if report["skipped"]:
@@ -378,6 +399,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"it replaced another set of {replaced['n']} samples{what}, fingerprint "
             f"{replaced['fingerprint']}"
+            + ("; --name keeps sets apart" if report["benchmark"] == "custom" else "")
         )
     if not report["comparable_with_published"]:
         yield f"not comparable with a published table: {report['published']}"
@@ -393,13 +415,13 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from univg_eval.benchmarks.preparing.catalog import CATALOG
+    from univg_eval.benchmarks.preparing.catalog import CATALOG, named_sets
     from univg_eval.samples import data_root, readable_manifest
 
     if args.benchmark is not None:
         raise UserError("--list shows all benchmarks; leave the name out")
     rows = []
-    for entry in CATALOG.values():
+    for entry in (*CATALOG.values(), *named_sets(args.root)):
         manifest = readable_manifest(entry.benchmark, args.root)
         kept = ("n", "splits", "complete", "fingerprint")
         rows.append(

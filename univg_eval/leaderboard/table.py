@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_EVEN, Decimal
 from itertools import pairwise
 
-from univg_eval.benchmarks.preparing.catalog import CATALOG
+from univg_eval.benchmarks.preparing.catalog import CATALOG, plain_name
 from univg_eval.errors import UserError, meant
 from univg_eval.leaderboard.marks import BREAKING, Mark
 from univg_eval.leaderboard.published import Counts, PublishedTable, Reproductions
@@ -166,6 +166,7 @@ def build_leaderboards(
         if benchmark is not None and benchmark in PUBLISHED_FOR:
             boards.setdefault(benchmark, {})
     if benchmark is not None:
+        benchmark = plain_name(benchmark)
         _require_board(benchmark, boards, published is not None)
         boards = {benchmark: boards[benchmark]}
     if not boards:

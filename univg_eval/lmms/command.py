@@ -12,10 +12,7 @@ import argparse
 import contextlib
 import io
 import os
-import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +22,7 @@ import yaml
 from lmms_eval.__main__ import cli_evaluate, parse_eval_args
 from lmms_eval.tasks import TaskManager, get_task_dict
 
+from univg_eval.benchmarks.readers import custom
 from univg_eval.errors import UserError, meant, nearest, unknown_option
 from univg_eval.files import require_writable
 from univg_eval.images.controls import CONTROLS, NO_CONTROL, require_control, under_control
@@ -39,7 +37,7 @@ from univg_eval.lmms.settings import (
     require_checkpoint,
 )
 from univg_eval.lmms.task import GroundingTask
-from univg_eval.lmms.task_files import task_folder
+from univg_eval.lmms.task_files import tasks_of_run
 from univg_eval.models import model_folder
 from univg_eval.runs.record import RunRecord, load_run
 
@@ -93,7 +91,11 @@ def run_eval(
         UserError: arguments that make no evaluation of this project's tasks.
         SystemExit: with status 2 for what a task finds wrong; see `univg_eval.lmms.stop`.
     """
-    with given_options(settings), _arguments_of_process(["lmms-eval", *arguments]):
+    with (
+        given_options(settings),
+        _arguments_of_process(["lmms-eval", *arguments]),
+        tasks_of_run() as own,
+    ):
         args = _parsed([f"--{name}" for name in (*settings, "controls", "records")])
         planned = _with_config_file(args)
         # lmms-eval hands them on to the backend, which knows folders and names of the Hub.
@@ -112,11 +114,11 @@ def run_eval(
         parent = records or Path(output) / "records"
         require_writable(Path(output), "--output_path")
         require_writable(parent, "--records")
-        folders = [str(task_folder()), *filter(None, [planned.include_path])]
+        folders = [own, *filter(None, [planned.include_path])]
         args.include_path = list(dict.fromkeys(folders))
         args.log_samples = True
         tasks = check(planned, args.include_path)
-        under = {control: _names_under(control, tasks) for control in controls}
+        under = {control: _names_under(control, tasks, own) for control in controls}
         args.output_path = output
         written = [] if written is None else written
         evaluate = partial(_evaluate, with_tables=with_tables)
@@ -125,7 +127,7 @@ def run_eval(
         for control, names in under.items():
             args.tasks = ",".join(names)
             args.output_path = str(Path(output) / control)
-            with _task_folder_under(control) as folder:
+            with tasks_of_run(control) as folder:
                 args.include_path = [folder]
                 if not evaluate(args, parent, planned, written):
                     return EXIT_FAILED
@@ -211,15 +213,13 @@ def _report_failed_requests(
     )
 
 
-def _names_under(control: str, tasks: Sequence[GroundingTask]) -> list[str]:
-    """Names of the tasks that a control can be applied to.
+def _names_under(control: str, tasks: Sequence[GroundingTask], folder: str) -> list[str]:
+    """Names of the tasks that a control can be applied to, among those of a task folder.
 
     Raises:
         UserError: it can be applied to none.
     """
-    own = set(
-        TaskManager("WARNING", include_path=str(task_folder()), include_defaults=False).all_tasks
-    )
+    own = set(TaskManager("WARNING", include_path=folder, include_defaults=False).all_tasks)
     names: list[str] = []
     others: list[str] = []
     for task in tasks:
@@ -239,20 +239,6 @@ def _names_under(control: str, tasks: Sequence[GroundingTask]) -> list[str]:
             f"univg eval: the control {control} cannot be applied to {', '.join(others)}\n"
         )
     return names
-
-
-@contextlib.contextmanager
-def _task_folder_under(control: str) -> Iterator[str]:
-    """A copy of the task folder, each task of which has the control in its metadata."""
-    with tempfile.TemporaryDirectory(prefix="univg-tasks-") as parent:
-        folder = Path(parent) / "tasks"
-        shutil.copytree(task_folder(), folder)
-        for file in folder.rglob("*.yaml"):
-            text = file.read_text(encoding="utf-8")
-            if re.search(r"^task: \S", text, re.MULTILINE):  # a group has a list there
-                changed = text.replace("metadata:\n", f"metadata:\n  control: {control}\n")
-                file.write_text(changed, encoding="utf-8")
-        yield str(folder)
 
 
 def check(args: argparse.Namespace, include_path: Sequence[str]) -> list[GroundingTask]:
@@ -278,6 +264,13 @@ def check(args: argparse.Namespace, include_path: Sequence[str]) -> list[Groundi
     names = manager.match_tasks(wanted)
     misspelt = [n for n in wanted if n.startswith("univg") and not manager.match_tasks([n])]
     if misspelt:
+        _, colon, name = misspelt[0].partition(f"{custom.TASK}:")
+        if colon:
+            named = ", ".join(task for task in manager.all_tasks if ":" in task)
+            raise UserError(
+                f"--tasks: {misspelt[0]} is not prepared (prepared are: {named or 'none'}). Next: "
+                f"univg prepare custom --name {name} --source FILE"
+            )
         raise UserError(
             f"--tasks: there is no task {', '.join(misspelt)}; "
             f"{meant(misspelt[0], manager.all_tasks, 'univg tasks --json')}"

@@ -21,6 +21,7 @@ from univg_eval.samples import (
     load_manifest,
     load_samples,
     n_skipped,
+    require_images,
 )
 
 __all__ = [
@@ -131,6 +132,7 @@ def load_rows(
 
         ensure(data_root())
     everything, identity = _load(benchmark, manifest, _changed(manifest))
+    require_images(benchmark)
     skipped = n_skipped(benchmark)
     rows = [s for s in everything if s.split == split and (task is None or s.task == task)]
     if not rows:

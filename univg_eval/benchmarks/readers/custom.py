@@ -14,6 +14,9 @@ Nothing is guessed: the space of the boxes is stated, in the first line for the 
 row for itself, and a box that cannot be right in it is refused. ``target_image`` counts from 1,
 like the words of an instruction ("in the second image"); a 0 is refused, so that a file that
 counts from 0 cannot pass unseen.
+
+Sets stand beside each other by name: ``signs`` is the benchmark ``custom_signs`` and the task
+``univg_custom:signs``.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -48,9 +52,20 @@ from univg_eval.images.reading import split_reference
 from univg_eval.images.video import read_frames
 from univg_eval.samples import GroundingSample, Target
 
-__all__ = ["BENCHMARK", "ENTRIES", "FIELDS", "SPACES", "open_custom", "to_xyxy_norm"]
+__all__ = [
+    "BENCHMARK",
+    "ENTRIES",
+    "FIELDS",
+    "SET_NAME",
+    "SPACES",
+    "TASK",
+    "entry_of_set",
+    "open_custom",
+    "to_xyxy_norm",
+]
 
 BENCHMARK = "custom"
+TASK = "univg_custom"
 SPLIT = "test"
 SPACES: Mapping[str, str] = {
     "pixels": "x1, y1, x2, y2 in pixels of the image as it is displayed",
@@ -73,6 +88,8 @@ FIELDS: Mapping[str, str] = {
     "id": "a name of your own for the row: printable text of up to 200 characters",
     "extra": "an object with columns of your own",
 }
+# Of a set and of a group: safe as the name of a folder, and in a list of tasks.
+SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 # What these fields are called elsewhere.
 _ELSEWHERE = {
     "images": ("image", "img", "img_path", "image_path", "image_paths", "file_name", "video"),
@@ -98,9 +115,7 @@ _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "boxes": lambda v: isinstance(v, list) and not (v and type(v[0]) in (int, float)),
     "space": lambda v: isinstance(v, str) and v in SPACES,
     "find_image": lambda v: isinstance(v, bool),
-    "group": lambda v: (
-        isinstance(v, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", v) is not None
-    ),
+    "group": lambda v: isinstance(v, str) and SET_NAME.fullmatch(v) is not None,
     "id": lambda v: isinstance(v, str) and v.isprintable() and 0 < len(v) <= 200,
     "extra": lambda v: isinstance(v, dict),
 }
@@ -111,18 +126,20 @@ def open_custom(
     *,
     images: str | os.PathLike[str] | None = None,
     splits: Sequence[str] | None = None,
+    benchmark: str = BENCHMARK,
 ) -> Release:
-    """Open a JSON Lines file of one's own as benchmark ``custom``.
+    """Open a JSON Lines file of one's own as benchmark ``custom``, or as a named set.
 
     Args:
-        source: the file.
+        source: the file, or a folder with one ``.jsonl`` file in it.
         images: the folder that its image paths are relative to; None: the file's own folder.
         splits: ``["test"]`` or None; there is no other.
+        benchmark: ``custom``, or ``custom_<name>``: see `entry_of_set`.
 
     Returns:
         One item a row, in file order. The sample's id is the row's own, or ``custom-00017`` for
         row 17 (0-based; the line that states the space and blank lines do not count). Its task is
-        the row's group, or ``custom``. Rows that share an image or a video, directly or through
+        the row's group, or the benchmark. Rows that share an image or a video, directly or through
         others, share a cluster, named after the first of them. `image_is_given` is False with
         ``find_image``, and where the targets lie on different images.
 
@@ -131,8 +148,8 @@ def open_custom(
             space; some rows have an id and others have none. A faulty row is an `ItemError` of
             its own item.
     """
-    chosen_splits(BENCHMARK, (SPLIT,), splits)
-    path = Path(source).expanduser()
+    chosen_splits(benchmark, (SPLIT,), splits)
+    path = _file_in(Path(source).expanduser())
     space, rows = _read(path)
     _require_rows(path, space, rows)
     folder = Path(images if images is not None else path.parent).expanduser().resolve()
@@ -142,7 +159,7 @@ def open_custom(
             f"paths in {path} are relative to"
         )
     clusters = shared_image_clusters([list(_file_names(value, folder)) for value in rows.values()])
-    reader = _Reader(path.name, folder, space)
+    reader = _Reader(benchmark, path.name, folder, space)
     items = []
     first_line: dict[Any, int] = {}
     for number, ((line, value), cluster) in enumerate(zip(rows.items(), clusters, strict=True)):
@@ -151,7 +168,7 @@ def open_custom(
         convert = partial(reader.convert, value, line, number, cluster, first)
         items.append(Item(key=f"line-{line}", convert=convert))
     return Release(
-        benchmark=BENCHMARK,
+        benchmark=benchmark,
         items=items,
         links={"images": folder},
         source={
@@ -170,13 +187,26 @@ _Rows = Mapping[int, Any]
 """1-based line number → its value, or the ItemError that it is none."""
 
 
+def _file_in(source: Path) -> Path:
+    """The file itself, or the one JSON Lines file of a folder."""
+    if not source.is_dir():
+        return source
+    files = sorted(source.glob("*.jsonl"))
+    if len(files) != 1:
+        found = ", ".join(file.name for file in files) or "none"
+        raise UserError(
+            f"expected one file of JSON Lines (.jsonl) in the folder {source}, found: {found}; "
+            "give the file itself"
+        )
+    return files[0]
+
+
 def _read(path: Path) -> tuple[str | None, _Rows]:
     """The space that the first line states for the file, or None, and the rows."""
     try:
         raw = path.read_bytes()
     except OSError as error:
-        remedy = "; give the JSON Lines file in it" if path.is_dir() else ""
-        raise UserError(f"cannot read {path}: {error.strerror or error}{remedy}") from error
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f"{path}: is UTF-16; save it as UTF-8")
     lines = raw.removeprefix(_UTF8_MARK).split(b"\n")
@@ -262,7 +292,8 @@ def _fault(message: str) -> ItemError:
 class _Reader:
     """Makes samples of rows; measures each image once."""
 
-    def __init__(self, file: str, folder: Path, space: str | None) -> None:
+    def __init__(self, benchmark: str, file: str, folder: Path, space: str | None) -> None:
+        self.benchmark = benchmark
         self.file = file
         self.folder = folder
         self.space = space
@@ -303,18 +334,18 @@ class _Reader:
         )
         own = {"own": row["extra"]} if row.get("extra") else {}
         return GroundingSample(
-            id=row.get("id", f"{BENCHMARK}-{number:05d}"),
-            benchmark=BENCHMARK,
-            task=row.get("group", BENCHMARK),
+            id=row.get("id", f"{self.benchmark}-{number:05d}"),
+            benchmark=self.benchmark,
+            task=row.get("group", self.benchmark),
             split=SPLIT,
-            images=tuple(f"{BENCHMARK}/images/{path}" for path in paths),
+            images=tuple(f"{self.benchmark}/images/{path}" for path in paths),
             widths=tuple(width for width, _ in sizes),
             heights=tuple(height for _, height in sizes),
             instruction=row["instruction"],
             targets=targets,
             image_is_given=not find_image and len({target.image for target in targets}) <= 1,
             given_image=_given_image(row, wanted),
-            cluster=f"{BENCHMARK}-{cluster:05d}",
+            cluster=f"{self.benchmark}-{cluster:05d}",
             source={
                 "file": self.file,
                 "revision": "own",
@@ -506,9 +537,30 @@ ENTRIES = (
         name="custom",
         title="your own samples, as JSON Lines",
         opener=open_custom,
-        tasks={"univg_custom": None},
+        fixed={"benchmark": BENCHMARK},
+        tasks={TASK: None},
         licence="yours",
         comparable_with_published=False,
         published="none",
     ),
 )
+
+
+def entry_of_set(name: str) -> CatalogEntry:
+    """The entry of the set of this name: benchmark ``custom_<name>``, task ``univg_custom:<name>``.
+
+    Raises:
+        UserError: it is no such name.
+    """
+    if not SET_NAME.fullmatch(name):
+        raise UserError(
+            f"{name!r} is no name of a set; expected up to 64 letters, digits, '_', '-' and '.', "
+            "the first no sign"
+        )
+    benchmark = f"{BENCHMARK}_{name}"
+    return replace(
+        ENTRIES[0],
+        name=benchmark,
+        fixed={"benchmark": benchmark},
+        tasks={f"{TASK}:{name}": None},
+    )
