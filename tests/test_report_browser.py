@@ -288,6 +288,52 @@ def test_a_sample_opened(opened):
     )
 
 
+BELOW_THE_FOLD = """() => {
+  const height = document.documentElement.clientHeight;
+  const last = document.getElementById('sample').getBoundingClientRect().bottom;
+  return [...document.querySelectorAll('#sample .answer')].map((e) => {
+    const words = e.querySelector(':scope > pre, :scope > p:last-child');
+    return words.getBoundingClientRect().bottom > Math.min(height, last);
+  });
+}"""
+
+
+@pytest.mark.parametrize("size", [(1400, 800), (800, 800), (390, 800)])
+def test_a_response_is_seen_with_its_images(visit, report, odd, size):
+    """Without scrolling, whatever the images are."""
+    viewport = {"width": size[0], "height": size[1]}
+    one = visit(report, viewport=viewport)
+    for name in ("toy-000", "toy-absent", "toy-several", "toy-missing"):
+        one.page.evaluate(f"location.hash = 'open={name}'")
+        one.until_text(name, "sample-title")
+        # Of two runs both fit where they stand beside the images.
+        assert one.page.evaluate(BELOW_THE_FOLD)[: 2 if size[0] > 960 else 1].count(True) == 0
+        assert one.page.is_visible("#sample-body figure svg")
+    one = visit(odd, viewport=viewport)
+    for name in ("wide", "tall", "thirty"):
+        one.page.evaluate(f"location.hash = 'open={name}'")
+        one.until_text(name, "sample-title")
+        assert one.page.evaluate(BELOW_THE_FOLD) == [False], name
+
+
+def test_the_truth_is_said_in_words(opened):
+    def said(name: str) -> tuple[list[str], str]:
+        opened.page.fill("#f-query", name)
+        opened.until_text(name, "card-0")
+        chips = opened.page.locator("#cards .outcomes li:has(.chip.truth)")
+        words = [" ".join(text.split()) for text in chips.all_inner_texts()]
+        opened.page.click("#card-0")
+        truth = opened.page.inner_text("#sample-body .truth")
+        opened.page.keyboard.press("Escape")
+        return words, " ".join(truth.split())
+
+    none = "There is no such object."
+    assert said("toy-absent") == ([f"T {none}"], f"T Truth: {none}")
+    boxes = "[0.1, 0.2, 0.5, 0.6] on image 2; [0.7, 0.7, 0.9, 0.9] on image 2"
+    assert said("toy-several") == (["T 2 objects"], f"T Truth: {boxes}")
+    assert said("toy-007") == ([], "T Truth: [0.1, 0.2, 0.5, 0.6] on image 2")
+
+
 def test_boxes_lie_where_they_are(opened):
     """On the screen the truth spans 10 to 50 % of the width and 20 to 60 % of the height."""
     opened.page.click("#card-2")
@@ -539,9 +585,16 @@ def test_focus_can_be_seen(opened):
         assert style == "solid" and float(width.removesuffix("px")) >= 2
 
 
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("width", [1400, 800, 390, 360])
 def test_nothing_is_wider_than_the_window(visit, report, width):
     one = visit(report, viewport={"width": width, "height": 800})
+    one.open_all()
     assert one.page.evaluate("document.documentElement.scrollWidth") == width
+    # Marks and numbers of the runs need no scrolling.
+    assert one.page.evaluate(WIDER, ".wide:has(.summary), .chart") == []
     one.page.click("#card-1")
-    assert one.page.evaluate("(e => e.scrollWidth - e.clientWidth)(document.all.sample)") == 0
+    assert one.page.evaluate(WIDER, "#sample") == []
+
+
+WIDER = """(selector) => [...document.querySelectorAll(selector)]
+  .filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.outerHTML.slice(0, 100))"""

@@ -58,9 +58,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--thumbnail-side",
         type=_side,
-        default=320,
         metavar="N",
-        help="longest side of an image on the page in pixels, default 320",
+        help="longest side of an image on the page in pixels; default 960, down to 400 for more "
+        "than 500 images",
     )
     parser.add_argument(
         "--figures",

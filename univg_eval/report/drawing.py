@@ -54,7 +54,7 @@ _STYLES: Mapping[BoxStyle, _Style] = {
 }
 _RUN_COLOURS = ("#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#999999")
 _RUN_LINES = ((), (7, 3), (2, 3), (9, 3, 2, 3), (4, 2))
-_RUN_BOXES = ("9 4", "3 3", "12 3 2 3", "6 2 1 2", "1 4")
+_RUN_BOXES = ("10 4", "4 3", "12 3 3 3", "7 2 2 2", "2 2")
 _RUN_MARKERS = ("o", "s", "^", "D", "v", "P")
 
 VIEW_SIDE = 400

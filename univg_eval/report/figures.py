@@ -20,7 +20,7 @@ from univg_eval.files import whole_file
 from univg_eval.leaderboard import Estimate, Mark, macro_estimate, task_estimate
 from univg_eval.leaderboard.rows import Entry, entry_of_runs
 from univg_eval.leaderboard.table import relative_marks
-from univg_eval.report.drawing import run_style
+from univg_eval.report.drawing import RunStyle, run_style
 from univg_eval.report.run_data import ReportData, ReportRun
 from univg_eval.report.text import printable
 from univg_eval.scoring import HEADLINES, SampleScore, headline
@@ -153,28 +153,37 @@ def _marks(entry: Entry | None, reference: Entry | None) -> dict[Mark, str]:
 FORMATS = ("pdf", "png")
 CLASS_COLOURS: Mapping[FailureKind, str] = MappingProxyType(
     {
-        "invalid_truth": "#d9d9d9",
-        "truncated": "#666666",
-        "wrong_image": "#0072b2",
-        "no_box": "#999999",
-        "said_none": "#bfbfbf",
-        "false_alarm": "#f5c4dd",
-        "other_scale": "#8fd6c1",
-        "invalid_box": "#f0e442",
-        "wrong_object": "#56b4e9",
-        "loose": "#009e73",
-        "tight": "#cc79a7",
-        "shifted": "#e69f00",
-        "image_mixup": "#c7b3e5",
-        "elsewhere": "#d55e00",
+        # Slate: no box to compare.
+        "invalid_truth": "#eceff1",
+        "truncated": "#28323a",
+        "no_box": "#55636e",
+        "said_none": "#c6d1d8",
+        "invalid_box": "#1b5257",
+        # Violet: another object or image.
+        "wrong_image": "#3b1c6b",
+        "wrong_object": "#7853bd",
+        "image_mixup": "#ab92de",
+        "elsewhere": "#dccff5",
+        # Brown: the outline.
+        "loose": "#55451a",
+        "tight": "#82703b",
+        "shifted": "#cdbf8f",
+        "false_alarm": "#efc9bd",
+        "other_scale": "#7a1c33",
     }
 )
-"""Of the classes of misses, the same everywhere; the bars' parts carry numbers too."""
-ON_DARK = frozenset({"#0072b2", "#666666"})
-"""Colours on which white text is legible and black is not."""
+"""Of the classes of misses: far from the colours of runs; the bars' parts carry numbers too."""
+ON_DARK: frozenset[FailureKind] = frozenset(
+    {
+        *("truncated", "no_box", "invalid_box", "wrong_image", "wrong_object"),
+        *("loose", "tight", "other_scale"),
+    }
+)
+"""Classes on whose colour white text is legible and black is not."""
 
 _COLUMN = 3.4  # inches: the width of a column in a two-column paper
 _LONGEST_NAME = 28
+_SHORT_NAME = 18  # beside bars and above small charts
 _BLACK_ON_COLOUR = "#010101"  # plain black takes the colour of the page's text
 _STYLE: Any = {
     "font.size": 8,
@@ -192,10 +201,10 @@ _STYLE: Any = {
 
 
 def draw_figures(data: ReportData, numbers: Sequence[RunFigures]) -> dict[str, Figure]:
-    """The figures of runs: ``curves``, ``misses``, ``tasks``, ``iou``, ``profiles``.
+    """The figures of runs: ``curves``, ``misses``, ``tasks``, ``iou``.
 
     Those that have nothing to show are left out: of IoU without a sample with one target, of misses
-    where there are none, profiles of fewer than three tasks, all where no sample counts.
+    where there are none, all where no sample counts.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -214,7 +223,6 @@ def draw_figures(data: ReportData, numbers: Sequence[RunFigures]) -> dict[str, F
         "misses": (bool(data.failures), _misses),
         "tasks": (True, _tasks),
         "iou": (has_iou, _histograms),
-        "profiles": (len(data.tasks) >= 3, _profiles),
     }
     with rc_context(_STYLE):
         return {name: draw(data, numbers) for name, (is_there, draw) in wanted.items() if is_there}
@@ -323,50 +331,54 @@ def _new(
     return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
 
 
-def _plain(text: str) -> str:
+def _plain(text: str, longest: int = _LONGEST_NAME) -> str:
     """A foreign name for a figure: on one line, cut, without the sign that begins a formula."""
     words = " ".join(printable(text).split())
-    if len(words) > _LONGEST_NAME:
-        words = words[: _LONGEST_NAME - 1] + "…"
+    if len(words) > longest:
+        words = words[: longest - 1] + "…"
     return words.replace("$", r"\$")
 
 
-def _name(run: ReportRun) -> str:
-    return f"{run.letter} {_plain(run.label)}"
+def _name(run: ReportRun, longest: int = _LONGEST_NAME) -> str:
+    return f"{run.letter} {_plain(run.label, longest)}"
 
 
-def _lines(
-    axes: Any, position: int, xs: Sequence[float], ys: Sequence[float], **options: Any
-) -> None:
-    style = run_style(position)
-    axes.plot(
-        xs,
-        ys,
-        color=style.colour,
-        linestyle=(0, style.line) if style.line else "-",
-        marker=style.marker,
-        markersize=4,
-        **options,
-    )
+def _add_legend(figure: Figure, data: ReportData) -> None:
+    """Above the axes, where it covers nothing; in one column where two would be too wide."""
+    short = all(len(run.label) <= _SHORT_NAME for run in data.runs)
+    figure.legend(loc="outside upper center", ncols=2 if short else 1)
+
+
+def _marker(style: RunStyle) -> dict[str, Any]:
+    """With a rim in the colour of the text, as some colours are pale on white."""
+    return {
+        "marker": style.marker,
+        "markersize": 4.5,
+        "markeredgecolor": "black",
+        "markeredgewidth": 0.5,
+    }
 
 
 def _curves(data: ReportData, numbers: Sequence[RunFigures]) -> Figure:
-    figure, (axes,) = _new(1, 1, _COLUMN, 2.6)
+    figure, (axes,) = _new(1, 1, _COLUMN, 2.2 + 0.15 * len(data.runs))
     for i, (run, one) in enumerate(zip(data.runs, numbers, strict=True)):
         if one.curve:
-            # Markers of several runs shall not hide each other where the lines meet.
-            _lines(
-                axes,
-                i,
+            style = run_style(i)
+            axes.plot(
                 CURVE_THRESHOLDS,
                 _percent(one.curve),
+                color=style.colour,
+                linestyle=(0, style.line) if style.line else "-",
+                **_marker(style),
+                # Markers of several runs shall not hide each other where the lines meet.
                 markevery=(i % 3, 3),
+                clip_on=False,
                 label=_name(run),
             )
     axes.set_xlabel("IoU threshold")
     axes.set_ylabel("Accuracy, mean of tasks (%)")
     axes.set_ylim(0, 100 * ceiling(value for one in numbers for value in one.curve))
-    axes.legend()
+    _add_legend(figure, data)
     return figure
 
 
@@ -386,11 +398,11 @@ def _misses(data: ReportData, numbers: Sequence[RunFigures]) -> Figure:
             linewidth=0.4,
             label=f"{number} {kind.replace('_', ' ')}",
         )
-        words = [str(number) if share >= 3 * len(str(number)) else "" for share in shares]
-        on_colour = "white" if colour in ON_DARK else _BLACK_ON_COLOUR
+        words = [str(number) if share >= 4 * len(str(number)) else "" for share in shares]
+        on_colour = "white" if kind in ON_DARK else _BLACK_ON_COLOUR
         axes.bar_label(bars, words, label_type="center", color=on_colour)
         left = [a + b for a, b in zip(left, shares, strict=True)]
-    axes.set_yticks(range(len(classified)), [_name(run) for run, _ in classified])
+    axes.set_yticks(range(len(classified)), [_name(run, _SHORT_NAME) for run, _ in classified])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.grid(visible=False, axis="y")
@@ -400,28 +412,33 @@ def _misses(data: ReportData, numbers: Sequence[RunFigures]) -> Figure:
 
 
 def _tasks(data: ReportData, numbers: Sequence[RunFigures]) -> Figure:
-    high = 0.9 + 0.12 * len(data.runs) * len(data.tasks)
-    figure, (axes,) = _new(1, 1, _COLUMN, max(2.0, high))
+    row = max(0.24, 0.1 * len(data.runs))  # inches a task
+    figure, (axes,) = _new(1, 1, _COLUMN, max(1.8, 0.9 + row * len(data.tasks)))
+    for t in range(1, len(data.tasks), 2):
+        axes.axhspan(t - 0.5, t + 0.5, color="#808080", alpha=0.12, linewidth=0)
     step = 0.8 / len(data.runs)
     for i, (run, one) in enumerate(zip(data.runs, numbers, strict=True)):
         there = [(t, one.tasks[task]) for t, task in enumerate(data.tasks) if task in one.tasks]
         below = [e.value - (e.value if e.low is None else e.low) for _, e in there]
         above = [(e.value if e.high is None else e.high) - e.value for _, e in there]
-        axes.barh(
-            [t - 0.4 + step * (i + 0.5) for t, _ in there],
+        style = run_style(i)
+        axes.errorbar(
             _percent(estimate.value for _, estimate in there),
-            height=step * 0.9,
-            color=run_style(i).colour,
+            [t - 0.4 + step * (i + 0.5) for t, _ in there],
             xerr=[_percent(max(0.0, v) for v in side) for side in (below, above)],
-            error_kw={"elinewidth": 0.8, "capsize": 1.5},
+            color=style.colour,
+            linestyle="",
+            **_marker(style),
+            elinewidth=1.2,
+            clip_on=False,
             label=_name(run),
         )
     axes.set_yticks(range(len(data.tasks)), [_plain(task) for task in data.tasks])
-    axes.set_ylim(len(data.tasks) - 0.45, -0.55)
+    axes.set_ylim(len(data.tasks) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.set_xlim(left=0)
     axes.set_xlabel("Acc@0.5 or the task's own score (%), 95 % interval")
-    figure.legend(loc="outside upper center", ncols=2)
+    _add_legend(figure, data)
     return figure
 
 
@@ -434,43 +451,14 @@ def _histograms(data: ReportData, numbers: Sequence[RunFigures]) -> Figure:
     for panel in panels[len(data.runs) :]:
         panel.set_visible(False)
     for i, (axes, run, one) in enumerate(zip(panels, data.runs, numbers, strict=False)):
-        colours = ["#999999", *[run_style(i).colour] * (len(HISTOGRAM_BINS) - 1)]
+        colours = [CLASS_COLOURS["no_box"], *[run_style(i).colour] * (len(HISTOGRAM_BINS) - 1)]
         axes.bar(range(len(HISTOGRAM_BINS)), one.histogram, color=colours, width=0.85)
         axes.set_xticks([0, 1, 2, 6, 11], ["no box", "0", "(0, 0.1)", "[0.4, 0.5)", "[0.9, 1]"])
         axes.tick_params(axis="x", rotation=90)
         axes.grid(visible=False, axis="x")
-        axes.set_title(_name(run), fontsize=8)
+        axes.set_title(_name(run, _SHORT_NAME), fontsize=8)
     figure.supxlabel("IoU", fontsize=8)
     figure.supylabel("samples", fontsize=8)
-    return figure
-
-
-def _profiles(data: ReportData, numbers: Sequence[RunFigures]) -> Figure:
-    figure, (axes,) = _new(1, 1, _COLUMN, 0.85 * _COLUMN, subplot_kw={"projection": "polar"})
-    # No axis points straight up, where its name would run into those of its neighbours.
-    angles = [2 * math.pi * (i + 0.5) / len(data.tasks) for i in range(len(data.tasks))]
-    for i, (run, one) in enumerate(zip(data.runs, numbers, strict=True)):
-        there = [
-            (a, one.tasks[t].value)
-            for a, t in zip(angles, data.tasks, strict=True)
-            if t in one.tasks
-        ]
-        closed = [*there, *there[:1]]
-        _lines(axes, i, [a for a, _ in closed], _percent(v for _, v in closed), label=_name(run))
-    axes.set_theta_zero_location("N")
-    axes.set_theta_direction(-1)
-    axes.set_xticks(angles, [_plain(task) for task in data.tasks])
-    axes.tick_params(axis="x", labelsize=min(7, 110 / len(angles)))
-    axes.tick_params(axis="y", labelsize=6)
-    for angle, label in zip(angles, axes.get_xticklabels(), strict=True):
-        side, height = round(math.sin(angle), 1), math.cos(angle)
-        label.set_horizontalalignment("left" if side > 0 else "right" if side < 0 else "center")
-        label.set_verticalalignment(
-            "bottom" if height > 0.5 else "top" if height < -0.5 else "center"
-        )
-    axes.set_rlabel_position(0)
-    axes.set_ylim(0, 100 * ceiling(e.value for one in numbers for e in one.tasks.values()))
-    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

@@ -28,7 +28,7 @@ from univg_eval.report.figures import (
 from univg_eval.report.page import asset, render, write_page
 from univg_eval.report.run_data import Outcome, ReportData, fold, is_hit
 from univg_eval.report.text import printable_tree, without_secrets
-from univg_eval.report.thumbnails import Thumbnail, make_thumbnails
+from univg_eval.report.thumbnails import Thumbnail, default_side, make_thumbnails
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import headline
 
@@ -69,7 +69,7 @@ def write_run_page(
     path: str | os.PathLike[str],
     *,
     images: ImageChoice = "all",
-    thumbnail_side: int = 320,
+    thumbnail_side: int | None = None,
     root: str | os.PathLike[str] | None = None,
     footer: str = "",
     progress: Callable[[int, int], None] | None = None,
@@ -80,7 +80,8 @@ def write_run_page(
         data: see `univg_eval.report.run_data.collect`.
         path: of the file.
         images: hold the images of all samples, of those that some run misses, or none.
-        thumbnail_side: longest side of an image on the page, in pixels.
+        thumbnail_side: longest side of an image on the page, in pixels; None: by the number of
+            images, see `univg_eval.report.thumbnails.default_side`.
         root: the data root.
         footer: how the page was made.
         progress: called with the number of images done and the number of all.
@@ -96,7 +97,7 @@ def write_run_page(
     wanted = list(dict.fromkeys(name for sample in shown for name in sample.images))
     thumbnails = make_thumbnails(
         wanted,
-        side=thumbnail_side,
+        side=default_side(len(wanted)) if thumbnail_side is None else thumbnail_side,
         root=root,
         progress=None if progress is None else lambda done: progress(done, len(wanted)),
     )
@@ -193,9 +194,8 @@ def _provenance(data: ReportData) -> list[tuple[str, list[str]]]:
 _CHARTS = {
     "curves": "Accuracy by IoU threshold, one line a run",
     "misses": "Share of samples that fail, by class, one bar a run",
-    "tasks": "Score by task with its interval, one bar a run",
+    "tasks": "Score by task with its interval, one dot a run",
     "iou": "Samples by IoU, one histogram a run",
-    "profiles": "Radar of the score by task, one line a run",
 }
 """Each figure in words, for those who do not see it."""
 
@@ -261,7 +261,7 @@ def _limits(estimate: Estimate | None) -> str:
     if estimate is None:
         return "–"
     if estimate.low is None or estimate.high is None:
-        return "none"
+        return "no interval"
     return f"{_percent(estimate.low)} to {_percent(estimate.high)}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from univg_eval.images.reading import load_reference
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
-__all__ = ["Thumbnail", "as_webp", "make_thumbnails"]
+__all__ = ["Thumbnail", "as_webp", "default_side", "make_thumbnails"]
 
 _QUALITY = 70
 _AT_ONCE = 64
@@ -36,6 +37,14 @@ class Thumbnail:
     data: str
     image_wh: tuple[int, int] | None
     problem: str = ""
+
+
+def default_side(n: int) -> int:
+    """Longest side for a page of `n` images, in pixels: sharp on fine screens as long as it can be.
+
+    From 500 images on it shrinks, so that a page of photographs stays at some tens of megabytes.
+    """
+    return round(min(960.0, max(400.0, 960 * math.sqrt(500 / max(n, 1)))))
 
 
 def make_thumbnails(

@@ -185,19 +185,21 @@ function placeLabels(svg, boxes, place, width, height) {
   }
 }
 
-/** A run's letter on its colour, as in the charts and on the boxes. */
-function chip(position) {
-  const { letter, colour } = DATA.runs[position];
+/** The T of the truth. */
+const TRUTH = { letter: 'T', colour: TRUTH_COLOUR, words: 'Truth' };
+
+/** A run's letter on its colour, as in the charts and on the boxes; or the truth's. */
+function chip({ letter, colour, words = `Run ${letter}` }) {
   const wide = 10 + 8 * letter.length;
   return draw(
     'svg',
     {
-      class: 'chip',
+      class: words === TRUTH.words ? 'chip truth' : 'chip',
       viewBox: `0 0 ${wide} 18`,
       width: wide,
       height: 18,
       role: 'img',
-      'aria-label': `Run ${letter}`,
+      'aria-label': words,
     },
     draw('rect', { width: wide, height: 18, rx: 3, fill: colour }),
     draw('text', { x: wide / 2, y: 13.5, 'text-anchor': 'middle' }, letter),

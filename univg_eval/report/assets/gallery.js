@@ -3,11 +3,17 @@
 const PER_PAGE = 24;
 const STRIP_MOST = 5;
 const OPENED_MOST = 8;
-// Widths and heights at which the style sheet shows images, in CSS pixels.
+// Widths and heights at which images are shown, in CSS pixels.
 const IN_CARD = [360, 384];
 const IN_STRIP = [58, 80];
-const OPENED_ALONE = [640, 640];
-const OPENED = [420, 640];
+
+const narrow = matchMedia('(max-width: 60rem)');
+
+/** In the dialog: so that the responses are seen with them, beside or below. */
+function openedSize(isAlone) {
+  if (narrow.matches) return [Math.min(640, innerWidth - 60) * (isAlone ? 1 : 0.85), innerHeight * 0.33];
+  return isAlone ? [800, Math.max(240, innerHeight - 220)] : [380, 480];
+}
 
 let state = { ...START };
 let shown = []; // samples that match, in order
@@ -88,17 +94,23 @@ function card(sample, position) {
       make(
         'ul',
         { class: 'outcomes' },
+        sample.truth.length === 1 ? null : make('li', {}, chip(TRUTH), objects(sample)),
         sample.runs.map((outcome, run) =>
           make(
             'li',
             {},
-            chip(run),
+            chip(DATA.runs[run]),
             outcome === null ? make('span', { class: 'soft' }, 'no response requested') : badge(outcome),
           ),
         ),
       ),
     ),
   );
+}
+
+/** The truth in words where no single box shows it. */
+function objects(sample) {
+  return sample.truth.length ? count(sample.truth.length, 'object') : 'There is no such object.';
 }
 
 /** In words why images of a sample cannot be seen, or null. */
@@ -194,7 +206,7 @@ function figureOf(sample, index) {
   return make(
     'figure',
     {},
-    drawImage(sample, index, ...(sample.images.length === 1 ? OPENED_ALONE : OPENED)),
+    drawImage(sample, index, ...openedSize(sample.images.length === 1)),
     make(
       'figcaption',
       {},
@@ -204,13 +216,14 @@ function figureOf(sample, index) {
   );
 }
 
-/** All images; of many, those without any box are folded, as the answers would be far below. */
+/** All images, on a narrow screen side by side; of many, those without any box are folded. */
 function figuresOf(sample) {
-  const all = sample.images.map((_, index) => index);
+  const all = narrow.matches ? imagesByImportance(sample) : sample.images.map((_, index) => index);
   const framed = (indices) =>
     make(
       'div',
-      { class: sample.images.length > 1 ? 'figures several' : 'figures' },
+      // It scrolls where the images are wider than the screen.
+      { class: 'figures', ...(all.length > 1 && { role: 'group', 'aria-label': 'Images', tabindex: 0 }) },
       indices.map((index) => figureOf(sample, index)),
     );
   if (all.length <= OPENED_MOST) return [framed(all)];
@@ -234,27 +247,37 @@ function details(sample) {
         ([image, ...box]) =>
           `${coordinates(box)}${sample.images.length > 1 ? ` on image ${image + 1}` : ''}`,
       )
-    : ['no such object'];
-  const facts = [['task', sample.task], ['truth', truth.join('; ')], ...sample.facts];
+    : [objects(sample)];
+  const facts = [['task', sample.task], ...sample.facts];
   return [
-    make('p', { class: 'instruction whole', dir: 'auto' }, sample.instruction),
-    ...figuresOf(sample),
     make(
-      'details',
-      {},
-      make('summary', {}, 'About this sample'),
+      'p',
+      // A long one scrolls.
+      { class: 'instruction whole', dir: 'auto', tabindex: sample.instruction.length > 300 ? 0 : null },
+      sample.instruction,
+    ),
+    make('div', { class: 'pictures' }, figuresOf(sample)),
+    make(
+      'div',
+      { class: 'answers' },
+      make('p', { class: 'truth' }, chip(TRUTH), ` Truth: ${truth.join('; ')}`),
+      sample.runs.map((outcome, run) => answerOf(sample, outcome, run)),
       make(
-        'dl',
-        { class: 'facts' },
-        facts.flatMap(([name, value]) => [make('dt', {}, name), make('dd', { dir: 'auto' }, value)]),
+        'details',
+        {},
+        make('summary', {}, 'About this sample'),
+        make(
+          'dl',
+          { class: 'facts' },
+          facts.flatMap(([name, value]) => [make('dt', {}, name), make('dd', { dir: 'auto' }, value)]),
+        ),
       ),
     ),
-    ...sample.runs.map((outcome, run) => answerOf(sample, outcome, run)),
   ];
 }
 
 function answerOf(sample, outcome, run) {
-  const heading = make('h3', {}, chip(run), ` ${DATA.runs[run].label} `);
+  const heading = make('h3', {}, chip(DATA.runs[run]), ` ${DATA.runs[run].label} `);
   if (outcome === null) {
     return make('section', { class: 'answer' }, heading, make('p', {}, 'This run did not get this sample.'));
   }
