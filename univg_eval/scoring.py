@@ -43,6 +43,7 @@ __all__ = [
     "given_image",
     "headline",
     "macro_average",
+    "read_response",
     "sample_metrics",
     "score_sample",
     "score_samples",
@@ -175,7 +176,7 @@ def score_samples(
     if isinstance(dialect, str) and rule.needs_dialect:
         dialect = get_dialect(dialect)
     answers = [
-        _read(sample, response, dialect, rule)
+        read_response(sample, response, dialect, rule)
         for sample, response in zip(samples, responses, strict=True)
     ]
     scored = [
@@ -202,9 +203,20 @@ def score_samples(
     ]
 
 
-def _read(
-    sample: GroundingSample, response: Response, dialect: str | Dialect | None, rule: Protocol
+def read_response(
+    sample: GroundingSample,
+    response: Response,
+    dialect: str | Dialect | None,
+    protocol: str | Protocol = "univg",
 ) -> Answer:
+    """What a response answers, as it is scored; the sample's true objects are not looked at.
+
+    Raises:
+        UserError: see `score_sample`.
+    """
+    rule = get_protocol(protocol) if isinstance(protocol, str) else protocol
+    if isinstance(dialect, str) and rule.needs_dialect:
+        dialect = get_dialect(dialect)
     image_sizes = response.image_sizes or sample.image_sizes
     if rule.needs_dialect and isinstance(dialect, Dialect) and response.text is not None:
         _require_sizes(sample, dialect, image_sizes, response.input_sizes)

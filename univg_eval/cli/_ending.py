@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from univg_eval.cli._tables import Sheet, print_sheet, terminal
+from univg_eval.cli._usage import usage_line
 from univg_eval.leaderboard import Estimate, macro_estimate, task_estimate
 from univg_eval.leaderboard.beside import beside
 from univg_eval.leaderboard.published import PublishedTable
@@ -25,7 +26,7 @@ def print_ending(records: Sequence[RunRecord]) -> None:
     for record in records:
         print()
         print_sheet(_sheet(record), console)
-        for line in _left_out(record):
+        for line in (*_left_out(record), *filter(None, [usage_line(record)])):
             console.print(line)
     print()
     for record in records:

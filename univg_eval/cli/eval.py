@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from univg_eval.cli._progress import Progress, progress_bars
 from univg_eval.errors import UserError
 from univg_eval.runs.threads import choose_threads
 
 if TYPE_CHECKING:
     from univg_eval.leaderboard.published import PublishedTable
+    from univg_eval.lmms.generation import Generation
     from univg_eval.runs.record import RunRecord
 
 __all__ = ["add_parser", "run"]
@@ -25,11 +29,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "arguments of lmms-eval (see `lmms-eval eval --help`) and passes them on; the task folder "
         "is included, samples are logged. Before the model is loaded, the benchmark must be "
         "prepared and the dialect known. Exit status 1 if the evaluation failed or a server "
-        "answered no request.",
+        "answered no request, 3 after an early stop.",
         epilog="Example: univg eval --model qwen2_5_vl --model_args pretrained=DIR "
         "--tasks univg_mini --batch_size 8 --output_path out",
         usage="univg eval [--dialect NAME] [--prompt STYLE] [--protocol NAME] "
-        "[--like TABLE] [--controls [NAMES]] [--records DIR] [--verbose] --model M "
+        "[--like TABLE] [--controls [NAMES]] [--records DIR] [--stop-early] [--verbose] --model M "
         "--model_args A --tasks T "
         "[arguments of lmms-eval …]",
         allow_abbrev=False,
@@ -63,6 +67,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="parent folder of the run record; default <output_path>/records",
     )
     parser.add_argument(
+        "--stop-early",
+        action="store_true",
+        help="stop with exit status 3 if 95 %% of the first 50 answers cannot be read",
+    )
+    parser.add_argument(
         "--verbose", action="store_true", help="print lmms-eval's own tables of results too"
     )
     parser.set_defaults(run=run, takes_unknown=True)
@@ -78,14 +87,17 @@ def run(args: argparse.Namespace) -> int:
 
     table = None if args.like is None else _as_in_table(args)
     written: list[RunRecord] = []
-    status = run_eval(
-        args.unknown,
-        settings={name: getattr(args, name) for name in ("dialect", "prompt", "protocol")},
-        records=args.records,
-        controls=() if args.controls is None else control_names(args.controls),
-        written=written,
-        with_tables=args.verbose,
-    )
+    with progress_bars() as progress:
+        status = run_eval(
+            args.unknown,
+            settings={name: getattr(args, name) for name in ("dialect", "prompt", "protocol")},
+            records=args.records,
+            controls=() if args.controls is None else control_names(args.controls),
+            written=written,
+            with_tables=args.verbose,
+            on_progress=partial(_show, progress),
+            stop_early=args.stop_early,
+        )
     if written:
         from univg_eval.cli._ending import print_beside, print_ending
 
@@ -93,6 +105,21 @@ def run(args: argparse.Namespace) -> int:
         if status == 0 and table is not None:
             print_beside(written, table)
     return status
+
+
+def _show(progress: Progress, title: str, generation: Generation) -> None:
+    """Show how far a generation is, of the first process of several."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    done, total, seen = generation.done, generation.total, generation.seen
+    note = [f"{done} of {total}"]
+    if seen:
+        note.append(f"{100 * generation.answered / seen:.0f} % answered")
+    if generation.truncated:
+        note.append(f"{100 * generation.truncated / seen:.0f} % truncated")
+    if generation.answer_tokens and generation.seconds:
+        note.append(f"{generation.answer_tokens / generation.seconds:.0f} tokens/s")
+    progress(title, done, total, ", ".join(note))
 
 
 def _as_in_table(args: argparse.Namespace) -> PublishedTable:

@@ -37,6 +37,7 @@ from univg_eval.errors import UserError
 from univg_eval.files import require_writable, write_text_atomically
 from univg_eval.images.controls import CONTROLS, NO_CONTROL, under_control
 from univg_eval.lmms.command import check as check_arguments
+from univg_eval.lmms.generation import Generation
 from univg_eval.lmms.record import response_text, write_records
 from univg_eval.lmms.run import LoadedModel, evaluate, task_manager
 from univg_eval.lmms.settings import (
@@ -50,7 +51,7 @@ from univg_eval.lmms.settings import (
 )
 from univg_eval.lmms.task import GroundingTask
 from univg_eval.lmms.task_files import task_folder
-from univg_eval.lmms.watch import counting, quiet
+from univg_eval.lmms.watch import quiet
 from univg_eval.models import model_folder
 from univg_eval.prompts import PROMPT_STYLES, has_official_prompt
 from univg_eval.runs.record import RunRecord, load_run, response_of
@@ -248,8 +249,7 @@ def _evaluate(
         return
     total = sum(n for _, n in wanted)
     progress(run.name, 0, total)
-    report = partial(_report, progress, run.name, total)
-    with environment(run.environment), quiet() as kept, counting(report):
+    with environment(run.environment), quiet() as kept:
         try:
             evaluation = evaluate(
                 plan.model,
@@ -260,6 +260,7 @@ def _evaluate(
                 limit=plan.limit,
                 gen_kwargs=plan.gen_kwargs,
                 manager=task_manager(),
+                on_progress=partial(_report, progress, run.name),
             )
         except UserError:
             raise
@@ -271,6 +272,7 @@ def _evaluate(
             plan.out / "records" / re.sub(r"[^a-z0-9_]+", "-", run.name.lower()).strip("-"),
             model_args=plan.model_args,
             wall_time_s=evaluation.wall_time_s,
+            measured=evaluation.measured,
             replace=True,
         )
     progress(run.name, total, total)
@@ -279,8 +281,8 @@ def _evaluate(
     run.results, run.seconds = evaluation.results, evaluation.wall_time_s
 
 
-def _report(progress: Progress, name: str, total: int, done: int) -> None:
-    progress(name, done, total)
+def _report(progress: Progress, name: str, generation: Generation) -> None:
+    progress(name, generation.done, generation.total)
 
 
 def _failed(plan: Plan, run: _Run, error: Exception) -> UserError:

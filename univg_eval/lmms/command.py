@@ -13,13 +13,14 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
 from lmms_eval.__main__ import cli_evaluate, parse_eval_args
+from lmms_eval.models import get_model
 from lmms_eval.tasks import TaskManager, get_task_dict
 
 from univg_eval.benchmarks.readers import custom
@@ -28,6 +29,8 @@ from univg_eval.files import require_writable
 from univg_eval.images.controls import CONTROLS, NO_CONTROL, require_control, under_control
 from univg_eval.lmms.claude_client import require_accepted_requests
 from univg_eval.lmms.device import require_device
+from univg_eval.lmms.early_stop import FIRST, stop_if_unreadable
+from univg_eval.lmms.generation import Generation, Look, measured_generation
 from univg_eval.lmms.record import read_output, write_records
 from univg_eval.lmms.response_cache import forget_failed_requests
 from univg_eval.lmms.settings import (
@@ -73,6 +76,8 @@ def run_eval(
     controls: Sequence[str] = (),
     written: list[RunRecord] | None = None,
     with_tables: bool = True,
+    on_progress: Callable[[str, Generation], None] | None = None,
+    stop_early: bool = False,
 ) -> int:
     """Run lmms-eval with `arguments`, and once more for each control.
 
@@ -83,13 +88,17 @@ def run_eval(
         controls: of `images.controls`. Their output is below ``<output_path>/<control>``.
         written: takes the records of the evaluation, those under controls after it.
         with_tables: whether lmms-eval prints its own tables of results.
+        on_progress: called while the model answers, with what it is: ``answers``, or
+            ``answers (<control>)``.
+        stop_early: see `univg_eval.lmms.early_stop`; controls are not looked at.
 
     Returns:
         0, or 1 if lmms-eval wrote no results, or if no request of an evaluation was answered.
 
     Raises:
         UserError: arguments that make no evaluation of this project's tasks.
-        SystemExit: with status 2 for what a task finds wrong; see `univg_eval.lmms.stop`.
+        SystemExit: with status 2 for what a task finds wrong, see `univg_eval.lmms.stop`; with
+            status 3 after an early stop.
     """
     with (
         given_options(settings),
@@ -121,15 +130,16 @@ def run_eval(
         under = {control: _names_under(control, tasks, own) for control in controls}
         args.output_path = output
         written = [] if written is None else written
-        evaluate = partial(_evaluate, with_tables=with_tables)
-        if not evaluate(args, parent, planned, written):
+        evaluate = partial(_evaluate, with_tables=with_tables, on_progress=on_progress)
+        look = partial(stop_if_unreadable, folder=Path(output)) if stop_early else None
+        if not evaluate(args, parent, planned, written, look=look):
             return EXIT_FAILED
         for control, names in under.items():
             args.tasks = ",".join(names)
             args.output_path = str(Path(output) / control)
             with tasks_of_run(control) as folder:
                 args.include_path = [folder]
-                if not evaluate(args, parent, planned, written):
+                if not evaluate(args, parent, planned, written, what=f"answers ({control})"):
                     return EXIT_FAILED
     return 0
 
@@ -141,10 +151,19 @@ def _evaluate(
     written: list[RunRecord],
     *,
     with_tables: bool,
+    on_progress: Callable[[str, Generation], None] | None,
+    look: Look | None = None,
+    what: str = "answers",
 ) -> bool:
     """One evaluation and its records; False if it has no results, or all its requests failed."""
     before = _results_files(args.output_path)
-    with contextlib.nullcontext() if with_tables else _without_tables():
+    backend = get_model(planned.model, force_simple=planned.force_simple)
+    listener = None if on_progress is None else partial(on_progress, what)
+    first = None if look is None else (FIRST, look)
+    with (
+        contextlib.nullcontext() if with_tables else _without_tables(),
+        measured_generation(backend, listener, first) as measured,
+    ):
         cli_evaluate(argparse.Namespace(**vars(args)))
     if int(os.environ.get("RANK", "0")) != 0:
         return True
@@ -157,7 +176,7 @@ def _evaluate(
     for file in new:
         stamp = file.name.removesuffix("_results.json")
         for path in write_records(
-            read_output(file), records / stamp, model_args=planned.model_args
+            read_output(file), records / stamp, model_args=planned.model_args, measured=measured
         ):
             made.append(load_run(path))
     written += made

@@ -16,9 +16,10 @@ from univg_eval.errors import UserError
 from univg_eval.files import require_writable
 from univg_eval.leaderboard import task_estimate
 from univg_eval.lmms.docs import standing_mini
+from univg_eval.lmms.generation import Generation
 from univg_eval.lmms.record import write_records
 from univg_eval.lmms.run import evaluate, task_manager
-from univg_eval.lmms.watch import counting, quiet
+from univg_eval.lmms.watch import quiet
 from univg_eval.models import TINY, model_folder
 from univg_eval.runs.record import RunRecord, load_run
 from univg_eval.samples import data_root, load_samples
@@ -27,6 +28,7 @@ __all__ = ["BASELINES", "DemoRun", "demo_data", "mini_root", "run_demo", "tiny_m
 
 BENCHMARK = "univg_mini"
 METRIC = "acc@0.5"
+Progress = Callable[[str, int, int], None]
 BATCH_SIZE = 8
 BASELINES: Mapping[str, str] = {
     "center": "kind=center",
@@ -115,7 +117,7 @@ def run_demo(
     *,
     model: str | os.PathLike[str] | None = None,
     limit: int | None = None,
-    progress: Callable[..., None],
+    progress: Progress,
 ) -> list[DemoRun]:
     """Evaluate the tiny model and every baseline through lmms-eval, and write their records.
 
@@ -124,7 +126,7 @@ def run_demo(
             replaced.
         model: see `tiny_model`.
         limit: samples a task; all if None.
-        progress: called with the run's name, ``done`` and ``total`` samples.
+        progress: called with the run's name, samples done and samples to do.
 
     Returns:
         The tiny model first, then the baselines.
@@ -144,7 +146,7 @@ def run_demo(
     runs = []
     for name, backend, model_args in plan:
         progress(name, 0, total)
-        with quiet(), counting(partial(progress, name, total=total)):
+        with quiet():
             evaluation = evaluate(
                 backend,
                 model_args,
@@ -152,17 +154,23 @@ def run_demo(
                 batch_size=BATCH_SIZE,
                 limit=limit,
                 manager=manager,
+                on_progress=partial(_report, progress, name),
             )
             (path,) = write_records(
                 evaluation.results,
                 out / name,
                 model_args=model_args,
                 wall_time_s=evaluation.wall_time_s,
+                measured=evaluation.measured,
                 replace=True,
             )
         progress(name, total, total)
         runs.append(_summary(name, load_run(path)))
     return runs
+
+
+def _report(progress: Progress, name: str, generation: Generation) -> None:
+    progress(name, generation.done, generation.total)
 
 
 def _summary(name: str, record: RunRecord) -> DemoRun:

@@ -19,7 +19,7 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import TYPE_CHECKING, Any, NotRequired
 
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
@@ -50,6 +50,9 @@ from univg_eval.runs.record import (
 )
 from univg_eval.samples import GroundingSample, fingerprint, load_samples, n_skipped
 from univg_eval.scoring import Response, aggregate, score_samples
+
+if TYPE_CHECKING:
+    from univg_eval.lmms.generation import Measured
 
 __all__ = [
     "holds_univg_tasks",
@@ -178,6 +181,7 @@ def write_records(
     *,
     model_args: str | Mapping[str, Any] | None = None,
     wall_time_s: float | None = None,
+    measured: Measured | None = None,
     replace: bool = False,
 ) -> list[Path]:
     """Write one record a benchmark and variant, as ``<folder>/<benchmark>[+<variant>]``.
@@ -189,6 +193,7 @@ def write_records(
         folder: parent of the records.
         model_args: as given; those of `results` if None (lmms-eval hides secrets there).
         wall_time_s: of the evaluation; what lmms-eval measured if None.
+        measured: while it ran.
         replace: see `univg_eval.runs.record.RunRecord.write`.
 
     Returns:
@@ -206,7 +211,7 @@ def write_records(
         "model": _model(results, _model_id(model), _config_sha256(model)),
         **environment(),
     }
-    records = _records(results, Path(folder), described, wall_time_s=wall_time_s)
+    records = _records(results, Path(folder), described, wall_time_s=wall_time_s, measured=measured)
     return [record.write(record.path / record.benchmark, replace=replace) for record in records]
 
 
@@ -285,6 +290,7 @@ def _records(
     described: Mapping[str, Any],
     *,
     wall_time_s: float | None = None,
+    measured: Measured | None = None,
     label: str | None = None,
 ) -> list[RunRecord]:
     """The records of an evaluation; `described` goes into each manifest."""
@@ -304,10 +310,62 @@ def _records(
         "wall_time_s": wall_time_s,
         "lmms_eval": {name: config.get(name) for name in ("batch_size", "limit", "gen_kwargs")},
     }
+    speed = _speed(results, tasks, measured)
     return [
-        _record(results, *shown, names, path, common, label)
+        _record(
+            results,
+            *shown,
+            names,
+            path,
+            common | {"usage": _usage(results, names, measured) | speed},
+            label,
+        )
         for shown, names in by_benchmark.items()
     ]
+
+
+def _usage(results: Results, tasks: Sequence[str], measured: Measured | None) -> dict[str, Any]:
+    """What the answers of these tasks took; see `univg_eval.runs.manifest.Usage`."""
+    tokens = [pair for task in tasks for row in results["samples"][task] for pair in _tokens(row)]
+    costs = (
+        [cost for (task, _), cost in measured.costs.items() if task in tasks] if measured else []
+    )
+    return {
+        "prompt_tokens": sum(prompt for prompt, _ in tokens) if tokens else None,
+        "answer_tokens": sum(answer for _, answer in tokens) if tokens else None,
+        "counted": len(tokens),
+        "cost": math.fsum(costs) if costs else None,
+    }
+
+
+def _speed(results: Results, tasks: Sequence[str], measured: Measured | None) -> dict[str, Any]:
+    """What is known of the evaluation as a whole."""
+    seconds = measured.seconds if measured and measured.n else None
+    tokens = _usage(results, tasks, None)["answer_tokens"]
+    memory, kind = measured.peak_memory if measured and measured.peak_memory else (None, None)
+    return {
+        "generation_s": seconds,
+        "samples_per_s": measured.n / seconds if measured and seconds else None,
+        "tokens_per_s": tokens / seconds if tokens is not None and seconds else None,
+        "peak_memory_bytes": memory,
+        "peak_memory": kind,
+    }
+
+
+def _tokens(logged: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Prompt and answer tokens of a logged sample, if both are known; else nothing.
+
+    Without the prompt's, the answer's may be a batch's width or a number of words: see
+    `univg_eval.lmms.generation`.
+    """
+    counts = logged.get("token_counts")
+    counts = counts[0] if isinstance(counts, list) and counts else None
+    if not isinstance(counts, Mapping):
+        return []
+    prompt, answer = counts.get("input_tokens"), counts.get("output_tokens")
+    if not (isinstance(prompt, int) and isinstance(answer, int)):
+        return []
+    return [(prompt, answer)] if prompt > 0 and answer >= 0 else []
 
 
 def _seconds(logged: Any) -> float | None:

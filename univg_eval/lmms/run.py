@@ -13,6 +13,7 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.models import get_model
 from lmms_eval.tasks import TaskManager
 
+from univg_eval.lmms.generation import Listener, Measured, measured_generation
 from univg_eval.lmms.task_files import task_folder
 
 __all__ = ["Evaluation", "LoadedModel", "evaluate", "task_manager"]
@@ -24,6 +25,7 @@ class Evaluation:
 
     results: dict[str, Any]
     wall_time_s: float
+    measured: Measured
 
 
 class LoadedModel:
@@ -67,6 +69,7 @@ def evaluate(
     limit: int | None = None,
     gen_kwargs: str | None = None,
     manager: TaskManager | None = None,
+    on_progress: Listener | None = None,
 ) -> Evaluation:
     """Run `lmms_eval.evaluator.simple_evaluate` on tasks of this project.
 
@@ -77,29 +80,32 @@ def evaluate(
         loaded: a model loaded before with the same `model` and `model_args`.
         batch_size, device, limit, gen_kwargs: as for lmms-eval.
         manager: an index made before by `task_manager`.
+        on_progress: called while the model answers.
 
     Returns:
         The results with logged samples. Standard errors by bootstrap are left out.
     """
     started = time.perf_counter()
-    results = simple_evaluate(
-        model=model if loaded is None else loaded.lm,
-        model_args=model_args,
-        # lmms-eval takes keys out of the mappings.
-        tasks=[dict(task) if isinstance(task, dict) else task for task in tasks],
-        batch_size=batch_size,
-        device=device,
-        limit=limit,
-        gen_kwargs=gen_kwargs,
-        bootstrap_iters=0,
-        log_samples=True,
-        task_manager=manager or task_manager(),
-        cli_args=argparse.Namespace(
-            model=model, model_args=model_args, force_simple=False, process_with_media=False
-        ),
-        datetime_str="",
-    )
+    backend = get_model(model) if loaded is None else type(loaded.lm)
+    with measured_generation(backend, on_progress) as measured:
+        results = simple_evaluate(
+            model=model if loaded is None else loaded.lm,
+            model_args=model_args,
+            # lmms-eval takes keys out of the mappings.
+            tasks=[dict(task) if isinstance(task, dict) else task for task in tasks],
+            batch_size=batch_size,
+            device=device,
+            limit=limit,
+            gen_kwargs=gen_kwargs,
+            bootstrap_iters=0,
+            log_samples=True,
+            task_manager=manager or task_manager(),
+            cli_args=argparse.Namespace(
+                model=model, model_args=model_args, force_simple=False, process_with_media=False
+            ),
+            datetime_str="",
+        )
     if loaded is not None:
         # lmms-eval names a model that it did not load itself by its class.
         results["config"]["model"] = model
-    return Evaluation(results, time.perf_counter() - started)
+    return Evaluation(results, time.perf_counter() - started, measured)

@@ -21,6 +21,7 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.task import ConfigurableMessagesTask
 from loguru import logger
 
+from univg_eval.answers import Status
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
 from univg_eval.images.controls import open_controlled
@@ -41,9 +42,9 @@ from univg_eval.lmms.stop import user_errors_stop
 from univg_eval.prompts import build_prompt, require_style
 from univg_eval.runs.failed_requests import split_failed_request
 from univg_eval.samples import GroundingSample
-from univg_eval.scoring import Response, score_sample
+from univg_eval.scoring import Response, read_response, score_sample
 
-__all__ = ["GroundingTask"]
+__all__ = ["GroundingRequest", "GroundingTask"]
 
 
 def _scored_by_the_class(doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
@@ -55,14 +56,16 @@ def _scored_by_the_class(doc: dict[str, Any], results: list[Any]) -> dict[str, A
     raise RuntimeError("GroundingTask.process_results scores, not this function")
 
 
-class _Request(Instance):
-    """A request that a backend cannot change.
+class GroundingRequest(Instance):
+    """A request that a backend cannot change, with the task that it comes from.
 
     Several stock backends take ``until`` out of the generation arguments of a batch's first request
     (lmms_eval 0.7.3: simple/qwen2_vl, simple/qwen2_5_vl and more). The response cache
     (``--use_cache``) makes its key of these arguments, before and after the model has answered, and
     would never find that response again.
     """
+
+    task: GroundingTask
 
     @property
     def args(self) -> tuple[Any, ...]:
@@ -267,7 +270,7 @@ class GroundingTask(ConfigurableMessagesTask):
         else:
             arguments = (ctx, self.doc_to_messages, generation, *place)
         metadata = {**kwargs.pop("metadata"), SETTINGS_KEY: self.settings}
-        return _Request(
+        request = GroundingRequest(
             request_type=self.OUTPUT_TYPE,
             arguments=arguments,
             idx=0,
@@ -275,6 +278,8 @@ class GroundingTask(ConfigurableMessagesTask):
             doc=doc,
             **kwargs,
         )
+        request.task = self
+        return request
 
     @user_errors_stop()
     def _is_simple(self) -> bool:
@@ -303,19 +308,25 @@ class GroundingTask(ConfigurableMessagesTask):
         text, _ = split_failed_request(text)
         if self._model is not None:
             require_answer(self._model.backend, text)
-        input_sizes = self.input_sizes(sample)
-        score = score_sample(
-            sample,
-            Response(text, input_sizes=input_sizes, prompt=self.doc_to_text(doc)),
-            self.dialect,
-            protocol=self.settings.protocol.value,
-        )
+        response = self._response(doc, text)
+        score = score_sample(sample, response, self.dialect, protocol=self.settings.protocol.value)
         return logged_values(score) | {
             "dialect": self.settings.dialect.value,
             "protocol": self.settings.protocol.value,
             "prompt_style": self.settings.prompt.value,
-            "input_sizes": input_sizes,
+            "input_sizes": response.input_sizes,
             # lmms-eval logs a response of None as the word, which would read as "there is none".
             "no_response": text is None,
             SETTINGS_KEY: self.settings.to_dict(),
         }
+
+    @user_errors_stop()
+    def status_of(self, doc: dict[str, Any], text: str | None) -> Status:
+        """How a response is read, by the parser of the score; the truth is not looked at."""
+        response = self._response(doc, split_failed_request(text)[0])
+        rule = self.settings.protocol.value
+        return read_response(self.sample(doc), response, self.dialect, rule).status
+
+    def _response(self, doc: dict[str, Any], text: str | None) -> Response:
+        sizes = self.input_sizes(self.sample(doc))
+        return Response(text, input_sizes=sizes, prompt=self.doc_to_text(doc))

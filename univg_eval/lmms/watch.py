@@ -1,37 +1,18 @@
-"""Keeping lmms-eval quiet while it runs, counting its requests, and reading what it said."""
+"""Keeping lmms-eval quiet while it runs, and reading what it said."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from loguru import logger
 
-from univg_eval.lmms.task import GroundingTask
-
-__all__ = ["counting", "quiet"]
+__all__ = ["quiet"]
 
 SHOWN_ON_FAILURE = 4000
 """Characters of the kept output that are shown where an evaluation fails."""
-
-
-@contextlib.contextmanager
-def counting(report: Callable[[int], None]) -> Iterator[None]:
-    """Call `report` with the number of requests whose images have been opened so far."""
-    done = 0
-
-    def count(_sample: object) -> None:
-        nonlocal done
-        done += 1
-        report(done)
-
-    GroundingTask.on_images = count
-    try:
-        yield
-    finally:
-        GroundingTask.on_images = None
 
 
 @contextlib.contextmanager

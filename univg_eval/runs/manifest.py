@@ -65,6 +65,7 @@ def _not_empty(text: str) -> str:
 Text = Annotated[str, AfterValidator(_not_empty), Field(json_schema_extra={"minLength": 1})]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(min_length=64)]
 Size = Annotated[list[Positive], Field(min_length=2, max_length=2)]
@@ -230,6 +231,30 @@ class Repeat(_Part):
     """Of Python's random, numpy, torch and few-shot examples."""
 
 
+class Usage(_Part):
+    """What the answers took; null: not known."""
+
+    prompt_tokens: Count | None
+    """Of the counted samples, images included."""
+    answer_tokens: Count | None
+    """Generated for the counted samples, thinking included."""
+    counted: Count
+    """Samples whose tokens are known. The others came from a cache, failed, or were answered by a
+    backend that does not tell."""
+    generation_s: NotNegative | None
+    """Seconds in which the backend answered all requests of the evaluation, without loading."""
+    samples_per_s: NotNegative | None
+    """Requests of the evaluation by these seconds."""
+    tokens_per_s: NotNegative | None
+    """Answer tokens of the evaluation by these seconds."""
+    peak_memory_bytes: Count | None
+    """Largest memory of the process that wrote the record."""
+    peak_memory: Literal["cuda", "resident"] | None
+    """What that is: PyTorch's on all GPUs while it answered, or the process's resident set."""
+    cost: NotNegative | None
+    """Sum of usage.cost of a service's responses (OpenRouter: in its credits, US dollars)."""
+
+
 class RescoredFrom(_Part):
     """The older record."""
 
@@ -296,8 +321,10 @@ class Manifest(_Part):
     """Of the evaluation."""
     hardware: Hardware
     """Of the evaluation."""
-    wall_time_s: Annotated[float, Field(ge=0)] | None
+    wall_time_s: NotNegative | None
     """Seconds of the evaluation; null: not measured."""
+    usage: Usage | None = None
+    """What the answers took; absent in older records."""
     rescored: list[Rescoring] = []
     """How this record came from older ones, oldest first; absent in the record of an evaluation."""
     _json: dict[str, Any] = PrivateAttr(default_factory=dict)

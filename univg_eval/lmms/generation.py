@@ -1,0 +1,500 @@
+"""Watching a backend of lmms-eval while it answers, and measuring what that takes.
+
+lmms-eval (0.7.3) sees responses when the last one is there, and counts tokens for some backends
+alone: a batch's padding is counted as generated, and words stand for tokens where a server names
+no usage. So the calls below are wrapped while ``generate_until`` runs, each where every backend of
+its kind passes through:
+
+====================================  ==========================================================
+``CacheHook.add_partial``             most backends on transformers hand each response to it
+``GenerationMixin.generate``          prompt and answer tokens of every batch on transformers
+``Completions.create`` of openai      response, usage and cost of every request to a server
+``LLM.chat`` and ``generate`` of vllm  response and tokens of every batch
+``tqdm`` of the backend's module      how many requests are done, for all; its bar is not shown
+====================================  ==========================================================
+
+What a backend says by none of these stays unknown. Token counts reach lmms-eval as its own
+``TokenCounts``, so that its logs have them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+from lmms_eval.api.instance import (
+    GenerationResult,
+    Instance,
+    TokenCounts,
+    unwrap_generation_output,
+)
+from lmms_eval.api.model import CacheHook, lmms
+from tqdm import tqdm
+
+from univg_eval.lmms.task import GroundingRequest, GroundingTask
+from univg_eval.samples import GroundingSample
+
+__all__ = ["READABLE", "Generation", "Listener", "Look", "Measured", "measured_generation"]
+
+READABLE = ("ok", "none")
+"""Statuses of an answer that can be read."""
+
+
+@dataclass(slots=True)
+class Generation:
+    """How far a generation is.
+
+    Attributes:
+        total: requests.
+        done: those that are answered, or have failed.
+        seen: responses that were seen; 0 with a backend that shows none before the last.
+        answered, truncated: of these, those that can be read, and those that were cut off.
+        answer_tokens: generated so far, as far as known.
+        seconds: since the first request.
+    """
+
+    total: int
+    done: int = 0
+    seen: int = 0
+    answered: int = 0
+    truncated: int = 0
+    answer_tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Measured:
+    """What generating took in this process; see `univg_eval.runs.manifest.Usage`.
+
+    Attributes:
+        n: requests that went to the model, in all processes; not those answered from a cache.
+        seconds: that it took.
+        costs: by (task, number of the row), what a service said.
+        peak_memory: bytes and how they were measured; None before the generation.
+    """
+
+    n: int = 0
+    seconds: float = 0.0
+    costs: dict[tuple[str, int], float] = field(default_factory=dict)
+    peak_memory: tuple[int, str] | None = None
+
+
+Listener = Callable[[Generation], None]
+Look = Callable[[Sequence[GroundingRequest], Sequence[str | None]], None]
+
+
+@contextlib.contextmanager
+def measured_generation(
+    backend: type[lmms],
+    on_progress: Listener | None = None,
+    first: tuple[int, Look] | None = None,
+) -> Iterator[Measured]:
+    """Watch `backend` wherever it generates in the block.
+
+    Args:
+        backend: class of the backend, of lmms-eval's registry.
+        on_progress: called with what is known, from any thread, one call at a time.
+        first: a number, and what looks at that many responses before the others are asked for;
+            it may raise. They are then asked for in one go, apart from the others.
+
+    Yields:
+        Filled in when the block ends.
+    """
+    measured = Measured()
+    original = backend.generate_until
+    functions = _own_functions(backend, "generate_until")
+
+    @functools.wraps(original)
+    def generate_until(lm: lmms, requests: list[Instance]) -> list[Any]:
+        watch = _Watch(requests, on_progress)
+        _reset_peak_memory()
+        started = time.perf_counter()
+        with watch.installed(lm, functions):
+            head = 0
+            outputs: list[Any] = []
+            if first is not None and len(requests) > first[0]:
+                head = first[0]
+                outputs = original(lm, requests[:head])
+                _show(first[1], requests[:head], outputs)
+                watch.part_done(head)
+            outputs = [*outputs, *original(lm, requests[head:])]
+            watch.finish()
+        n_processes = int(os.environ.get("WORLD_SIZE", "1"))
+        measured.n += len(requests) * n_processes  # lmms-eval gives each of them as many
+        measured.seconds += time.perf_counter() - started
+        measured.peak_memory = _peak_memory()
+        if n_processes == 1:  # what the others paid is not known
+            for place, cost in watch.costs.items():
+                measured.costs[place] = measured.costs.get(place, 0.0) + cost
+        return [
+            _with_counts(output, counts)
+            for output, counts in zip(outputs, watch.counts(outputs), strict=True)
+        ]
+
+    with patch.object(backend, "generate_until", generate_until):
+        yield measured
+
+
+def _show(look: Look, requests: Sequence[Instance], outputs: Sequence[Any]) -> None:
+    pairs = [
+        (request, unwrap_generation_output(output)[0])
+        for request, output in zip(requests, outputs, strict=True)
+        if isinstance(request, GroundingRequest)
+    ]
+    look([request for request, _ in pairs], [text for _, text in pairs])
+
+
+def _with_counts(output: Any, counts: TokenCounts | None) -> Any:
+    if isinstance(output, GenerationResult) or (counts is not None and isinstance(output, str)):
+        return GenerationResult(unwrap_generation_output(output)[0], counts)
+    return output
+
+
+class _Watch:
+    """What is seen of the requests of one call of ``generate_until``."""
+
+    def __init__(self, requests: Sequence[Instance], on_progress: Listener | None) -> None:
+        self.costs: dict[tuple[str, int], float] = {}
+        self._requests = requests
+        self._report = on_progress or (lambda _: None)
+        self._lock = threading.RLock()
+        self._started = time.monotonic()
+        self._state = Generation(len(requests))
+        self._parts_done = 0
+        self._prompts: dict[str, deque[int]] = {}
+        self._samples: dict[str, deque[int]] = {}
+        self._opened: dict[int, None] = {}
+        """Numbers of the requests whose images were opened, in order, and not yet answered."""
+        self._to_count: deque[int] = deque()
+        """The same, until their tokens are counted."""
+        self._tokens: dict[int, TokenCounts] = {}
+        self._n_generated = 0
+        self._in_generate = False
+        for number, request in enumerate(requests):
+            self._prompts.setdefault(_prompt(request), deque()).append(number)
+            if isinstance(request, GroundingRequest):
+                self._samples.setdefault(request.doc["id"], deque()).append(number)
+
+    @contextlib.contextmanager
+    def installed(self, lm: lmms, functions: Sequence[Any]) -> Iterator[None]:
+        """See the calls that the module's docstring names.
+
+        Args:
+            lm: the backend.
+            functions: ``generate_until`` of its class and of the parents.
+        """
+        with contextlib.ExitStack() as stack:
+            enter = stack.enter_context
+            enter(patch.object(GroundingTask, "on_images", self._open))
+            enter(_wrapped(CacheHook, "add_partial", self._on_partial))
+            bar = functools.partial(_HiddenBar, self._on_bar)
+            for function in functions:
+                for name in {"tqdm", "make_progress"} & function.__globals__.keys():
+                    enter(patch.dict(function.__globals__, {name: bar}))
+            if found := sys.modules.get("transformers.generation.utils"):
+                enter(_replaced(found.GenerationMixin, "generate", self._generate))
+            client: Any = getattr(lm, "client", None)
+            package = type(client).__module__.partition(".")[0]
+            if package == "openai":
+                owner = type(client.chat.completions)
+                if isinstance(client, sys.modules["openai"].AsyncOpenAI):
+                    enter(_replaced(owner, "create", self._create_async))
+                else:
+                    enter(_wrapped(owner, "create", self._on_completion))
+            elif package == "vllm":
+                for name in ("chat", "generate"):
+                    enter(_replaced(type(client), name, self._generate_vllm))
+            self._tell()
+            yield
+
+    def part_done(self, n: int) -> None:
+        """The backend starts again, with the requests from the n-th on."""
+        self._parts_done = n
+
+    def finish(self) -> None:
+        """The last response is there."""
+        with self._lock:
+            self._state.done = self._state.total
+            self._tell()
+
+    def counts(self, outputs: Sequence[Any]) -> list[TokenCounts | None]:
+        """Tokens of each request; None where they are not known."""
+        if self._n_generated not in (0, len(self._requests)):
+            self._tokens.clear()  # more or fewer generations than requests: whose, is not known
+        return [
+            self._tokens.get(number) or _told(unwrap_generation_output(output)[1])
+            for number, output in enumerate(outputs)
+        ]
+
+    # What happens
+
+    def _open(self, sample: GroundingSample) -> None:
+        with self._lock:
+            numbers = self._samples.get(sample.id)
+            if numbers:
+                number = numbers.popleft()
+                self._opened[number] = None
+                self._to_count.append(number)
+
+    def _respond(self, context: str | None, text: Any) -> int | None:
+        """Note a response to the request with this context, and return the request's number."""
+        with self._lock:
+            number = self._claim(context)
+            state = self._state
+            state.seen += 1
+            state.done = max(state.done, state.seen)
+            request = None if number is None else self._requests[number]
+            if isinstance(request, GroundingRequest) and isinstance(text, str):
+                status = request.task.status_of(request.doc, text)
+                state.answered += status in READABLE
+                state.truncated += status == "truncated"
+            self._tell()
+            return number
+
+    def _claim(self, context: str | None) -> int | None:
+        """The first unanswered request with this prompt, or whose prompt the context holds.
+
+        Else the first whose images were opened: backends answer in that order.
+        """
+        numbers = self._prompts.get(context or "")
+        while numbers:
+            number = numbers.popleft()
+            if number in self._opened or not self._opened:
+                self._opened.pop(number, None)
+                return number
+        within = [n for n in self._opened if context and _prompt(self._requests[n]) in context]
+        best = max(within, key=lambda n: len(_prompt(self._requests[n])), default=None)
+        if best is None:
+            best = next(iter(self._opened), None)
+        if best is not None:
+            del self._opened[best]
+        return best
+
+    def _count(self, number: int | None, prompt: int | None, answer: int | None) -> None:
+        with self._lock:
+            if number is not None:
+                self._tokens[number] = TokenCounts(input_tokens=prompt, output_tokens=answer)
+            self._state.answer_tokens += answer or 0
+
+    def _on_bar(self, n: float, total: float | None) -> None:
+        """The backend's bar is at n of total; some count batches."""
+        with self._lock:
+            of = self._state.total - self._parts_done
+            done = self._parts_done + (round(of * min(n / total, 1.0)) if total else 0)
+            if done > self._state.done:
+                self._state.done = done
+                self._tell()
+
+    def _tell(self) -> None:
+        self._state.seconds = time.monotonic() - self._started
+        self._report(self._state)
+
+    # The calls that are seen
+
+    def _on_partial(self, _: None, arguments: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        _, _, request, text = [*arguments, *kwargs.values()]
+        context = request[0] if isinstance(request, tuple | list) and request else None
+        self._respond(context if isinstance(context, str) else None, text)
+
+    def _generate(self, original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._in_generate:  # a draft model, or a model within one
+            return original(model, *args, **kwargs)
+        self._in_generate = True
+        try:
+            output = original(model, *args, **kwargs)
+        finally:
+            self._in_generate = False
+        rows = _rows_of_transformers(model, args, kwargs, output)
+        with self._lock:
+            self._n_generated += len(rows)
+            for prompt, answer in rows:
+                number = self._to_count.popleft() if self._to_count else None
+                self._count(number, prompt, answer)
+        return output
+
+    def _generate_vllm(
+        self, original: Callable[..., Any], engine: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        if self._in_generate:  # one of the two calls the other
+            return original(engine, *args, **kwargs)
+        self._in_generate = True
+        try:
+            outputs = original(engine, *args, **kwargs)
+        finally:
+            self._in_generate = False
+        asked = args[0] if args else kwargs["messages" if "messages" in kwargs else "prompts"]
+        for request, output in zip(asked, outputs, strict=True):
+            answer = output.outputs[0]
+            number = self._respond(_text_of(request), answer.text)
+            self._count(number, len(output.prompt_token_ids or ()) or None, len(answer.token_ids))
+        return outputs
+
+    def _on_completion(self, response: Any, _: Any, kwargs: Mapping[str, Any]) -> None:
+        if not getattr(response, "choices", None):
+            return  # an error in the form of a response, which the backend sends again
+        number = self._respond(
+            _text_of(kwargs.get("messages")), response.choices[0].message.content
+        )
+        usage = getattr(response, "usage", None)
+        prompt, answer = (
+            getattr(usage, name, None) or None for name in ("prompt_tokens", "completion_tokens")
+        )
+        self._count(number, prompt, answer)
+        cost = getattr(usage, "cost", None)  # OpenRouter's, no field of OpenAI
+        if number is not None and isinstance(cost, int | float):
+            request = self._requests[number]
+            place = (str(request.task_name), int(request.doc_id))
+            with self._lock:
+                self.costs[place] = self.costs.get(place, 0.0) + cost
+
+    async def _create_async(
+        self, original: Callable[..., Any], completions: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        response = await original(completions, *args, **kwargs)
+        self._on_completion(response, args, kwargs)
+        return response
+
+
+class _HiddenBar(tqdm):
+    """A backend's bar, which shows nothing and says how far it is."""
+
+    def __init__(
+        self, on_update: Callable[[float, float | None], None], *args: Any, **kwargs: Any
+    ) -> None:
+        self._on_update, self._done, self._of = on_update, 0.0, kwargs.get("total")
+        super().__init__(*args, **{**kwargs, "disable": True})
+
+    def update(self, n: float | None = 1) -> None:
+        """Count, which a bar that is not shown does not do."""
+        self._done += n or 0
+        self._on_update(self._done, self._of)
+
+
+def _prompt(request: Instance) -> str:
+    first = request.arguments[0]
+    return first if isinstance(first, str) else ""
+
+
+def _text_of(asked: Any) -> str | None:
+    """The text of messages, or of an input that holds a prompt."""
+    if isinstance(asked, str):
+        return asked
+    if isinstance(asked, Mapping):
+        return _text_of(asked.get("prompt") or asked.get("content") or asked.get("text"))
+    if isinstance(asked, Sequence):
+        return "\n".join(filter(None, map(_text_of, asked)))
+    return None
+
+
+def _told(counts: TokenCounts | None) -> TokenCounts | None:
+    """What a backend says of itself; None where it made the numbers up.
+
+    chat/openai counts words, and no prompt, where the server names no usage.
+    """
+    return counts if counts is not None and counts.input_tokens != 0 else None
+
+
+def _rows_of_transformers(
+    model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
+) -> list[tuple[int, int]]:
+    """Prompt and answer tokens of each row of a batch, without padding; with the end mark."""
+    sequences = getattr(output, "sequences", output)
+    prompt = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
+    given = prompt if prompt is not None else kwargs.get("inputs_embeds")
+    mask = kwargs.get("attention_mask")
+    n = len(sequences)
+    if given is None or len(given) != n:
+        return []  # several answers a prompt
+    prompts = [given.shape[1]] * n if mask is None else mask.sum(dim=-1).tolist()
+    if getattr(model.config, "is_encoder_decoder", False):
+        new = sequences[:, 1:]
+    else:
+        new = sequences if prompt is None else sequences[:, prompt.shape[1] :]
+    ends = _ids(kwargs.get("eos_token_id"), model, "eos_token_id")
+    pads = _ids(kwargs.get("pad_token_id"), model, "pad_token_id")
+    return [
+        (int(prompt_tokens), _length(row, ends, pads - ends))
+        for prompt_tokens, row in zip(prompts, new.tolist(), strict=True)
+    ]
+
+
+def _ids(given: Any, model: Any, name: str) -> set[int]:
+    value = given if given is not None else getattr(model.generation_config, name, None)
+    return (
+        set()
+        if value is None
+        else {int(one) for one in (value if isinstance(value, list) else [value])}
+    )
+
+
+def _length(row: list[int], ends: set[int], pads: set[int]) -> int:
+    """Tokens up to the first end mark, or without the padding."""
+    for position, token in enumerate(row):
+        if token in ends:
+            return position + 1
+    while row and row[-1] in pads:
+        row = row[:-1]
+    return len(row)
+
+
+def _own_functions(backend: type, name: str) -> list[Any]:
+    """The function of a class and those that it may call of its parents."""
+    return [
+        vars(cls)[name] for cls in backend.__mro__ if hasattr(vars(cls).get(name), "__globals__")
+    ]
+
+
+def _wrapped(owner: type, name: str, see: Callable[..., None]) -> Any:
+    """`owner.name` replaced by itself, and `see` called with its result and its arguments."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        see(result, args, kwargs)
+        return result
+
+    return patch.object(owner, name, call)
+
+
+def _replaced(owner: type, name: str, by: Callable[..., Any]) -> Any:
+    """`owner.name` replaced by a function that takes it first."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return by(original, *args, **kwargs)
+
+    return patch.object(owner, name, call)
+
+
+def _reset_peak_memory() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        for device in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak_memory() -> tuple[int, str]:
+    """Bytes on the GPUs where this process uses any, else of the process."""
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        devices = range(torch.cuda.device_count())
+        used = sum(torch.cuda.max_memory_allocated(device) for device in devices)
+        if used:
+            return used, "cuda"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024, "resident"
