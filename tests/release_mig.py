@@ -13,6 +13,8 @@ from typing import Any
 
 from PIL import Image
 
+from univg_eval.benchmarks.preparing.stand_ins import draw_images
+
 FOLDERS = {"common_object": "common", "diff": "static_diff"}
 # What the release calls the images of a row.
 ENDINGS = {
@@ -137,7 +139,7 @@ def paint(
 
 
 def write_real_rows(folder: Path, file: Path, per_task: int) -> list[dict[str, Any]]:
-    """The first valid rows of each task of the real file, with painted images at their paths."""
+    """The first valid rows of each task of the real file, with stand-ins at their images' paths."""
     rows: list[dict[str, Any]] = []
     counts = dict.fromkeys(QUESTIONS, 0)
     for row in json.loads(file.read_text(encoding="utf-8")):
@@ -146,11 +148,6 @@ def write_real_rows(folder: Path, file: Path, per_task: int) -> list[dict[str, A
         if counts[row["task"]] < per_task and sound:
             counts[row["task"]] += 1
             rows.append(row)
-    for name in {name for row in rows for name in row["images"]}:
-        # Assorted sizes, the same for the images of one pair that differs in one object.
-        seed = sum(map(ord, name.rsplit("_", 1)[0]))
-        path = folder / name
-        paint(path.with_suffix(".png"), (200 + seed % 57, 150 + seed % 41))
-        path.with_suffix(".png").rename(path)
+    draw_images(sorted({name for row in rows for name in row["images"]}), folder)
     (folder / "MIG_data.json").write_text(json.dumps(rows), encoding="utf-8")
     return rows

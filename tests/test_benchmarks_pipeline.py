@@ -307,6 +307,49 @@ def test_rows_of_the_released_file_go_the_whole_way(shared_dir, tmp_path, monkey
         assert (metrics["acc@0.9"], metrics["miou"]) == (1.0, 1.0), name
 
 
+def test_a_trial_on_stand_in_images_says_so_to_its_end(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("lmms_eval")
+    source = tmp_path / "source"
+    source.mkdir()
+    release_mig.write_mig_bench(source)
+    data = tmp_path / "data"
+    monkeypatch.setenv("UNIVG_DATA", str(data))
+    alone = shutil.copy(source / "MIG_data.json", tmp_path)
+    assert main(["prepare", "mig_bench", "--source", alone, "--stand-in-images"]) == 0
+    done = lmms_data.run_module(
+        *("univg_eval", "eval", "--like", "migician", "--output_path", "out"),
+        *("--model", "univg_baseline", "--model_args", "kind=oracle"),
+        data=data,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = " ".join(done.stdout.split())
+    for words in (
+        "prepared with stand-in images: these are no results",
+        "On images that stand in for the set's own: no result of the benchmark.",
+        "(stand-in images)",
+        "stand-in-images (this run)",
+    ):
+        assert words in said
+    (record,) = map(str, (tmp_path / "out").glob("records/*/mig_bench"))
+    assert load_run(record).manifest.dataset.stand_in_images
+    assert main(["rescore", record, "--protocol", "univg", "-o", str(tmp_path / "again")]) == 0
+    assert load_run(tmp_path / "again").manifest.dataset.stand_in_images
+    for command in ("leaderboard", "failures", "compare"):
+        capsys.readouterr()
+        assert main([command, *([record] * (1 + (command == "compare")))]) == 0
+        assert "stand in for the set's own" in " ".join(capsys.readouterr().out.split()), command
+    page = tmp_path / "page.html"
+    assert main(["report", record, "-o", str(page)]) == 0
+    assert "stand-in-images" in page.read_text(encoding="utf-8")
+
+    # With the real images it is another set, which the record is not of.
+    assert main(["prepare", "mig_bench", "--source", str(source)]) == 0
+    capsys.readouterr()
+    assert main(["failures", record]) == 2
+    assert "fingerprint" in capsys.readouterr().err
+
+
 # Wrong and half data
 
 

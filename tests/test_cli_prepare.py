@@ -24,9 +24,11 @@ from PIL import Image
 from test_cli_score import annotation_rows
 
 from univg_eval.benchmarks.preparing.catalog import CATALOG
+from univg_eval.benchmarks.preparing.stand_ins import draw_images
 from univg_eval.cli import main
 from univg_eval.errors import UserError
-from univg_eval.samples import load_manifest, load_samples
+from univg_eval.images.reading import image_size
+from univg_eval.samples import fingerprint, has_stand_ins, load_manifest, load_samples
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -452,6 +454,12 @@ def test_download_says_what_it_cannot_do(root: Path, capsys: pytest.CaptureFixtu
         ("mig_bench --source . --seed 3", "--seed is not an option of benchmark 'mig_bench'"),
         ("lisa --source . --revision original", "--revision is not an option of benchmark 'lisa'"),
         ("llmseg --source . --ego-objects .", "--ego-objects is not an option of benchmark 'll"),
+        ("lisa --source . --stand-in-images", "--stand-in-images is not an option of benchmark"),
+        ("mini --stand-in-images", "--stand-in-images is not an option of benchmark 'mini'"),
+        (
+            "mig_bench --source . --images . --stand-in-images",
+            "--images and --stand-in-images exclude each other",
+        ),
         ("mini --download", "--download is not an option of benchmark 'mini'"),
         ("mig_bench_revised --revision original", "but --revision says 'original'"),
         ("mini --list", "--list shows all benchmarks; leave the name out"),
@@ -509,17 +517,17 @@ def test_mini_keeps_the_size_of_the_prepared_set(
     pytest.importorskip("av", reason="needs the extra 'eval'")
     assert prepare(root, "mini", "--n", "1", "--seed", "7") == 0
     assert "made with --n 1 --seed 7" in capsys.readouterr().out
-    fingerprint = load_manifest("univg_mini", root)["fingerprint"]
+    before = load_manifest("univg_mini", root)["fingerprint"]
     assert prepare(root, "mini") == 0
     out = capsys.readouterr().out
     assert "made with --n 1 --seed 7" in out
     assert "replaced" not in out
-    assert load_manifest("univg_mini", root)["fingerprint"] == fingerprint
+    assert load_manifest("univg_mini", root)["fingerprint"] == before
     report = report_of(capsys, root, "univg_mini", "--seed", "8")
     assert report["generator"]["n_per_task"] == 1
     assert report["generator"]["seed"] == 8
     assert report["replaced"]["generator"]["seed"] == 7
-    assert report["replaced"]["fingerprint"] == fingerprint
+    assert report["replaced"]["fingerprint"] == before
 
 
 # --- the real annotations ---------------------------------------------------------------------
@@ -527,45 +535,77 @@ def test_mini_keeps_the_size_of_the_prepared_set(
 REAL_FINGERPRINT = "f22481f3b02234377d78f82faf09618e2f4efbf31a21925ad97505642cf3861a"
 
 
-@pytest.fixture(scope="module")
-def real_release(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The released annotation file with stand-in images of assorted sizes at its 5,887 paths."""
+def test_the_real_annotations_prepare_whole_on_stand_ins_and_on_images_of_their_paths(
+    shared_dir: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     annotations = shared_dir / "data" / "mig_bench" / "MIG_data.json"
     if not annotations.is_file():
         pytest.skip(f"needs the released annotation file {annotations}")
-    folder = tmp_path_factory.mktemp("mig_bench")
-    shutil.copy(annotations, folder)
-    names = sorted({name for row in json.loads(annotations.read_text()) for name in row["images"]})
-    assert len(names) == 5887
-    patterns = []
-    for k in range(24):
-        path = folder / f"{k}.png"
-        Image.new("L", (8 + k, 32 - k)).save(path)
-        patterns.append(path.read_bytes())
-        path.unlink()
-    for folder_name in {str(Path(name).parent) for name in names}:
-        (folder / folder_name).mkdir(parents=True)
-    for k, name in enumerate(names):
-        (folder / name).write_bytes(patterns[k % len(patterns)])
-    return folder
+    source = ("mig_bench", "--source", annotations)
+    trial = report_of(capsys, root, *source, "--stand-in-images")
+    drawn = root / "mig_bench" / "stand_in_images"
+    assert len([path for path in drawn.rglob("*") if path.is_file()]) == 5887
+    whole = report_of(capsys, root.with_name("whole"), *source, "--images", drawn)
+    for report in (trial, whole):
+        assert report["n"] == 4295
+        assert report["findings"]["invalid_box"] == 7
+        assert report["findings"]["duplicate"] == 2
+        assert report["is_released_file"] is True
+        assert "unequal_pair" not in report["findings"]
+    assert trial["fingerprint"] != whole["fingerprint"] == REAL_FINGERPRINT
+    assert (trial["stand_in_images"], whole["stand_in_images"]) == (True, False)
+    assert load_manifest("mig_bench", root)["audit"]["n_images"] == 5887
 
 
-def test_the_real_annotations_prepare_whole(
-    real_release: Path, root: Path, capsys: pytest.CaptureFixture[str]
+# --- stand-in images --------------------------------------------------------------------------
+
+
+def test_stand_ins_are_marked_and_make_another_set(
+    release: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = report_of(capsys, root, "mig_bench", "--source", real_release)
-    assert report["n"] == 4295
-    assert report["fingerprint"] == REAL_FINGERPRINT
-    assert report["findings"]["invalid_box"] == 7
-    assert report["findings"]["duplicate"] == 2
-    manifest = load_manifest("mig_bench", root)
-    assert manifest["source"]["is_released_file"] is True
-    assert manifest["audit"]["n_images"] == 5887
-    samples = load_samples("mig_bench", root=root)
-    assert len(samples) == 4295
-    assert {size for sample in samples for size in sample.image_sizes} == {
-        (8 + k, 32 - k) for k in range(24)
-    }
+    annotations = release / "MIG_data.json"
+    assert prepare(root, "mig_bench", "--source", annotations, "--stand-in-images") == 0
+    assert "images: STAND-INS" in capsys.readouterr().out
+    assert all_images_are_there(root)
+    trial = load_samples("mig_bench", root=root)
+    assert has_stand_ins(trial)
+    sizes = {sample.image_sizes[0] for sample in trial}
+    assert all(min(size) >= 200 for size in sizes)  # not those of the release, which are 30 high
+    assert main(["prepare", "--list", "--root", str(root)]) == 0
+    assert "5 samples, STAND-IN IMAGES" in capsys.readouterr().out
+    assert main(["audit", "mig_bench", "--root", str(root), "--json"]) in (0, 3)
+    assert json.loads(capsys.readouterr().out)["notes"]["stand_ins"] == len(trial)
+
+    # The real images take their place, and nothing of the trial is left.
+    report = report_of(capsys, root, "mig_bench", "--source", release)
+    assert not has_stand_ins(load_samples("mig_bench", root=root))
+    assert report["replaced"]["fingerprint"] == fingerprint(trial) != report["fingerprint"]
+    assert not (root / "mig_bench" / "stand_in_images").exists()
+
+
+def test_stand_ins_are_the_same_every_time_and_those_of_a_pair_alike_in_size(
+    tmp_path: Path,
+) -> None:
+    names = ["static_diff/7_source.png", "static_diff/7_target.png", "region/a b.jpeg", "x.jpg"]
+    for folder in ("a", "b"):
+        draw_images(names, tmp_path / folder)
+    content = {name: (tmp_path / "a" / name).read_bytes() for name in names}
+    assert content == {name: (tmp_path / "b" / name).read_bytes() for name in names}
+    assert len(set(content.values())) == len(names)
+    assert image_size(tmp_path / "a" / names[0]) == image_size(tmp_path / "a" / names[1])
+    assert [content[name][:2] for name in names] == [b"\x89P", b"\x89P", b"\xff\xd8", b"\xff\xd8"]
+
+
+def test_downloaded_annotations_need_no_images_for_a_trial(
+    hub: fake_hub.FakeHub, release: Path, root: Path
+) -> None:
+    pytest.importorskip("huggingface_hub", reason="needs the extra 'eval'")
+    annotations = (release / "MIG_data.json").read_bytes()
+    add_to_hub(hub, "mig_bench", {"MIG_data.json": annotations, "images.zip": b"never fetched"})
+    done = run_with_hub(hub, root, "mig_bench", "--download", "--stand-in-images", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["stand_in_images"] is True
+    assert not [request for request in hub.requests if "images.zip" in request]
 
 
 def test_files_that_are_not_the_published_ones_are_reported(

@@ -590,3 +590,17 @@ def test_rows_without_an_average_are_not_said_to_be_ranked() -> None:
     board = one([], Published([t for t in load_published() if t.key == "migician_data"]))
     assert all(row.rank is None for row in board.rows)
     assert has_note(board, "Comparable set (4 rows): ")
+
+
+def test_runs_on_stand_in_images_are_marked_and_never_ranked_with_others():
+    trial = {"dataset": {"stand_in_images": True, "fingerprint": "e" * 64}}
+    runs = [record("trial", {"a": [0.9, 0.1]}, **trial), record("real", {"a": [0.9, 0.9]})]
+    board = one(runs)
+    assert board.reference.name == "real"
+    assert Mark.STAND_IN_IMAGES in row(board, "trial").marks
+    assert (row(board, "trial").comparable, row(board, "trial").rank) == (False, None)
+    assert Mark.STAND_IN_IMAGES not in row(board, "real").marks
+    # Nor where one of them is named as the reference.
+    board = one(runs, reference="trial")
+    assert Mark.OTHER_FINGERPRINT in row(board, "real").marks
+    assert not row(board, "real").comparable

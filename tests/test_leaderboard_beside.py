@@ -57,6 +57,10 @@ def test_the_difference_to_each_printed_row_has_the_runs_own_interval() -> None:
             ["other-protocol (2 of 2 printed rows)", "univg rescore RECORD --protocol migician"],
         ),
         (a_run(complete=False), ["incomplete (this run)", "without --limit"]),
+        (
+            a_run(dataset={"stand_in_images": True}),
+            ["stand-in-images (this run)", "prepare the set's own images (prepare it)"],
+        ),
     ],
 )
 def test_what_sets_run_and_rows_apart_comes_with_its_remedy(
@@ -130,7 +134,11 @@ def test_what_is_given_wins(evaluated: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("migician", "not prepared: mig_bench. Next: `univg prepare mig_bench --download`"),
+        (
+            "migician",
+            "not prepared: mig_bench. Next: `univg prepare mig_bench --download` (for a trial "
+            "without the images, add --stand-in-images)",
+        ),
         ("univg-r1", "`univg prepare mig_bench_revised --download --scale 1000`, or --scale 1"),
         ("univg-r1-zero-shot", "not prepared: llmseg, reasonvos, revos. Next: `univg prepare lisa"),
     ],

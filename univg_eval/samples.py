@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,11 @@ from univg_eval.files import iter_json_lines, write_text_atomically
 __all__ = [
     "GroundingSample",
     "Target",
+    "as_stand_in",
     "benchmark_dir",
     "data_root",
     "fingerprint",
+    "has_stand_ins",
     "lacking",
     "load_manifest",
     "load_samples",
@@ -42,6 +44,7 @@ __all__ = [
 SAMPLES_FILE = "samples.jsonl"
 MANIFEST_FILE = "manifest.json"
 LARGEST_SIDE = 10**7  # of an image, in pixels
+_STAND_IN = "stand-in:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +315,19 @@ def readable_manifest(benchmark: str, root: str | os.PathLike[str] | None = None
         return load_manifest(benchmark, root)
     except UserError:
         return {}
+
+
+def as_stand_in(sample: GroundingSample) -> GroundingSample:
+    """The sample on images that stand in for its own; the release paths say so."""
+    images = [f"{_STAND_IN}{path}" for path in sample.source.get("images", sample.images)]
+    return replace(sample, source={**sample.source, "images": images})
+
+
+def has_stand_ins(samples: Iterable[GroundingSample]) -> bool:
+    """Whether a sample's images stand in for its own, so that no result on it is one of the set."""
+    return any(
+        path.startswith(_STAND_IN) for sample in samples for path in sample.source.get("images", ())
+    )
 
 
 def n_skipped(benchmark: str, root: str | os.PathLike[str] | None = None) -> int:

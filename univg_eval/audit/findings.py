@@ -122,6 +122,7 @@ NOTES: Mapping[str, str] = {
     "repeated_frames": "rows on a video with fewer frames than are shown; some repeat",
     "tied_frames": "rows on a video whose frames the published order leaves tied",
     "unknown_size": "rows that record no image sizes to compare",
+    "stand_ins": "rows on images that stand in for their own; no result on them is one of the set",
     "left_out": "faulty items left out when the benchmark was prepared",
 }
 

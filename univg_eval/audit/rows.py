@@ -14,7 +14,7 @@ import numpy as np
 
 from univg_eval.audit.findings import NEAR_DUPLICATE_IOU, Case
 from univg_eval.boxes import Box, box_iou, box_text, is_valid_box
-from univg_eval.samples import GroundingSample
+from univg_eval.samples import GroundingSample, has_stand_ins
 
 __all__ = ["NEAR_DUPLICATE_TEXT", "compare_rows", "count_notes"]
 
@@ -161,6 +161,7 @@ def count_notes(samples: Sequence[GroundingSample]) -> dict[str, int]:
         counts["several_boxes"] += _above_one(extra.get("n_boxes"))
         counts["tied_frames"] += bool(extra.get("tied_frames"))
         counts["repeated_frames"] += _is_from_video(sample) and bool(_repeated(sample))
+        counts["stand_ins"] += has_stand_ins([sample])
         counts["unknown_size"] += sample.image_sizes is None
     return counts
 

@@ -44,7 +44,8 @@ def print_beside(records: Sequence[RunRecord], table: PublishedTable) -> None:
     """Print a run beside the rows of a published table, and what sets them apart."""
     found = beside(records, table)
     own = "–" if found.own is None else _with_limits(*_percent(found.own))
-    rows = [(found.label, own, "")]
+    trial = any(record.manifest.dataset.stand_in_images for record in records)
+    rows = [(f"{found.label} (stand-in images)" if trial else found.label, own, "")]
     for row in found.rows:
         apart = row.difference
         points = "–" if apart is None else _with_limits(*_percent(apart, "+", " to "))
@@ -108,6 +109,8 @@ def _left_out(record: RunRecord) -> list[str]:
     )
     found = [f"{count} {what}" for count, what in facts if count > 0]
     lines = [f"Of {n} samples: {', '.join(found)}."] if found else []
+    if record.manifest.dataset.stand_in_images:
+        lines.append("On images that stand in for the set's own: no result of the benchmark.")
     if not record.manifest.complete:
         lines.append("Not all samples of the set: no result of the benchmark.")
     return lines

@@ -128,6 +128,7 @@ def _as_in_table(args: argparse.Namespace) -> PublishedTable:
     Raises:
         UserError: the table is unknown, or its benchmarks are not prepared.
     """
+    from univg_eval.benchmarks.preparing.catalog import get_entry
     from univg_eval.leaderboard.beside import find_table
     from univg_eval.samples import MANIFEST_FILE, benchmark_dir
 
@@ -141,7 +142,9 @@ def _as_in_table(args: argparse.Namespace) -> PublishedTable:
             args.unknown += [option, value]
     missing = [b for b in recipe.benchmarks if not (benchmark_dir(b) / MANIFEST_FILE).is_file()]
     if missing and "--tasks" not in given:
+        trial = get_entry(missing[0]).image_names is not None
         raise UserError(
             f"--like {args.like}: not prepared: {', '.join(missing)}. Next: {recipe.prepare}"
+            + " (for a trial without the images, add --stand-in-images)" * trial
         )
     return table

@@ -125,6 +125,8 @@ def _print(pairs: Pairs) -> None:
             )
         )
         print_sheet(_sheet(found), console)
+        if record.manifest.dataset.stand_in_images:
+            console.print("note: on images that stand in for the set's own: no result of it")
         for note in _notes(found):
             console.print(f"note: {visible(note)}")
         console.print()

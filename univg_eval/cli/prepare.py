@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from univg_eval.cli._progress import progress_bars
+from univg_eval.cli._progress import Progress, progress_bars
 from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ Examples:
   univg prepare mini
   univg prepare mig_bench --source ~/downloads/MIG-Bench
   univg prepare mig_bench --download
+  univg prepare mig_bench --source MIG_data.json --stand-in-images
   univg prepare lisa --source ~/UniVG-R1-data --images ~/ReasonSeg --split val
   univg prepare revos_full --source ~/ReVOS --sampling even:5
   univg prepare custom --source my.jsonl --name signs
@@ -74,6 +76,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=Path,
         metavar="DIR",
         help="folder or archive of the images, if they are not beside the annotations",
+    )
+    option(
+        "--stand-in-images",
+        action="store_const",
+        const=True,
+        help="for a trial without the images: draw some that stand in for them (MIG-Bench alone). "
+        "What is evaluated on them is marked, and no result",
     )
     option(
         "--split", action="append", metavar="NAME", help="prepare this split only; can be repeated"
@@ -145,13 +154,16 @@ def _refuse_foreign_options(args: argparse.Namespace, entry: CatalogEntry) -> No
     from univg_eval.benchmarks.preparing.catalog import CATALOG
 
     allowed = {*entry.options, *(() if entry.is_generated else RELEASE_OPTIONS)}
+    allowed |= {"stand_in_images"} if entry.image_names else set()
     every = {option for other in CATALOG.values() for option in other.options}
-    for name in (*RELEASE_OPTIONS, "revision", "name", *sorted(every)):
+    for name in (*RELEASE_OPTIONS, "stand_in_images", "revision", "name", *sorted(every)):
         if name not in allowed and getattr(args, name) is not None:
             raise UserError(
                 f"--{name.replace('_', '-')} is not an option of benchmark {args.benchmark!r}; see "
                 "`univg prepare --help`"
             )
+    if args.stand_in_images and args.images is not None:
+        raise UserError("--images and --stand-in-images exclude each other: give one of them")
     if args.hub_revision is not None and not args.download:
         raise UserError("--hub-revision goes with --download")
     for split in args.split or ():
@@ -166,6 +178,7 @@ def _prepare(args: argparse.Namespace, entry: CatalogEntry) -> dict[str, Any]:
     """Prepare a release."""
     from univg_eval.benchmarks.preparing.locating import locate, remove_superseded
     from univg_eval.benchmarks.preparing.preparation import prepare_release
+    from univg_eval.benchmarks.preparing.stand_ins import FOLDER, with_stand_ins
     from univg_eval.samples import benchmark_dir
 
     options = {name: getattr(args, name) for name in entry.options}
@@ -173,6 +186,7 @@ def _prepare(args: argparse.Namespace, entry: CatalogEntry) -> dict[str, Any]:
     folders = {name: options.pop(name) for name in FOLDER_OPTIONS if name in options}
     if entry.needs_workspace:
         options["workspace"] = benchmark_dir(entry.benchmark, args.root)
+    drawn = benchmark_dir(entry.benchmark, args.root) / FOLDER
     with progress_bars() as progress:
         if args.download:
             _quiet_hub_unless_terminal()
@@ -180,13 +194,15 @@ def _prepare(args: argparse.Namespace, entry: CatalogEntry) -> dict[str, Any]:
             located = locate(
                 entry,
                 source=args.source,
-                images=args.images,
+                images=drawn if args.stand_in_images else args.images,
                 folders=folders,
                 root=args.root,
                 download=bool(args.download),
                 hub_revision=args.hub_revision,
                 progress=progress,
             )
+        if args.stand_in_images:
+            _draw(args, entry, located, options, drawn, progress)
         with _hint_at_archives(located):
             with _unreadable_paths():
                 release = entry.open(
@@ -197,17 +213,38 @@ def _prepare(args: argparse.Namespace, entry: CatalogEntry) -> dict[str, Any]:
                     **options,
                 )
             prepared = prepare_release(
-                release,
+                with_stand_ins(release) if args.stand_in_images else release,
                 root=args.root,
                 skip_faulty=bool(args.skip_faulty),
                 progress=lambda done, total: progress(f"preparing {entry.name}", done, total),
                 manifest_extra=lambda samples: {**located.provenance, "audit": _audit(samples)},
             )
         remove_superseded(located)
+        if not args.stand_in_images:
+            shutil.rmtree(drawn, ignore_errors=True)  # of an earlier trial
     return _report(entry, prepared.folder, prepared.manifest) | {
         "resumed": prepared.resumed,
         "replaced": _replaced(prepared.replaced, prepared.manifest, "splits"),
     }
+
+
+def _draw(
+    args: argparse.Namespace,
+    entry: CatalogEntry,
+    located: Located,
+    options: Mapping[str, Any],
+    folder: Path,
+    progress: Progress,
+) -> None:
+    """Draw stand-ins of all images that the release names."""
+    from univg_eval.benchmarks.preparing.preparation import preparing
+    from univg_eval.benchmarks.preparing.stand_ins import draw_images
+    from univg_eval.files import writing
+
+    assert entry.image_names is not None
+    names = entry.image_names(located.source, **entry.fixed, **options)
+    with preparing(entry.benchmark, args.root), writing(folder):
+        draw_images(names, folder, lambda done, n: progress("drawing stand-in images", done, n))
 
 
 @contextmanager
@@ -306,6 +343,7 @@ def _report(entry: CatalogEntry, folder: Path, manifest: Mapping[str, Any]) -> d
         "benchmark": entry.benchmark,
         "folder": str(folder),
         "images": _linked(folder / "images"),
+        "stand_in_images": source.get("stand_in_images", False),
         "n": manifest["n"],
         "tasks": manifest["tasks"],
         "splits": splits,
@@ -366,6 +404,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"  tasks: {_counts(tasks)}"
     if report["splits"]:
         yield f"  splits: {_counts(report['splits'])}"
+    if report["stand_in_images"]:
+        yield "  images: STAND-INS, drawn here; what is evaluated on them is marked, and no result"
     if report["images"]:
         yield f"  images: not copied, they stay in {report['images']}"
     if "generator" in report:
@@ -424,12 +464,16 @@ def _list(args: argparse.Namespace) -> int:
     for entry in (*CATALOG.values(), *named_sets(args.root)):
         manifest = readable_manifest(entry.benchmark, args.root)
         kept = ("n", "splits", "complete", "fingerprint")
+        stand_ins = manifest.get("source", {}).get("stand_in_images", False)
         rows.append(
             {
                 "name": entry.name,
                 "title": entry.title,
                 "splits": list(entry.splits),
-                "prepared": {name: manifest.get(name) for name in kept} if manifest else None,
+                "prepared": {name: manifest.get(name) for name in kept}
+                | {"stand_in_images": stand_ins}
+                if manifest
+                else None,
                 "tasks": list(entry.tasks),
                 "hub": [files.repo for files in entry.hub],
                 "images_on_hub": entry.images_on_hub,
@@ -455,6 +499,7 @@ def _list_lines(row: Mapping[str, Any]) -> Iterator[str]:
         # An older manifest does not say whether anything was left out.
         whole = "" if prepared["complete"] is not False else ", NOT COMPLETE"
         state = f"{prepared['n']} samples{whole}"
+        state += ", STAND-IN IMAGES" if prepared["stand_in_images"] else ""
     yield f"{row['name']:<18} {state:<26} splits: {', '.join(row['splits'])}"
     yield f"    {row['title']}"
     if not row["comparable_with_published"] and row["by_hand"]:

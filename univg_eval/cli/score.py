@@ -188,7 +188,14 @@ def _samples(args: argparse.Namespace) -> Iterator[tuple[str, Iterable[bytes], s
     benchmark = benchmark_of(args.benchmark, args.root)
     if args.revision is not None:
         benchmark = resolve_revision(benchmark, args.revision).benchmark
-    digest = load_manifest(benchmark, args.root).get("fingerprint")
+    manifest = load_manifest(benchmark, args.root)
+    if manifest.get("source", {}).get("stand_in_images"):
+        print(
+            f"univg score: note: {benchmark} was prepared with stand-in images, which have other "
+            "sizes than its own: no result of the benchmark",
+            file=sys.stderr,
+        )
+    digest = manifest.get("fingerprint")
     if not isinstance(digest, str):
         raise UserError(
             f"the manifest of {benchmark!r} holds no fingerprint; prepare the benchmark again"

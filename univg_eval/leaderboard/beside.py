@@ -121,6 +121,7 @@ def _reasons(board: Leaderboard, printed: Sequence[Row], table: PublishedTable) 
         f"{table.protocol} -o OUT`",
         Mark.OTHER_REVISION: f"evaluate the table's annotation file ({recipe.tasks}): {again}",
         Mark.MISSING_TASKS: f"evaluate all tasks ({recipe.tasks}): {again}",
+        Mark.STAND_IN_IMAGES: f"prepare the set's own images ({recipe.prepare}), then {again}",
         Mark.INCOMPLETE: f"evaluate all samples, without --limit: {again}",
     }
     reasons = []
@@ -131,7 +132,10 @@ def _reasons(board: Leaderboard, printed: Sequence[Row], table: PublishedTable) 
             reasons.append(f"Scored by a rule of their own, see the table: {', '.join(own_rule)}.")
     for mark in Mark:
         rows = [row for row in printed if mark in row.marks]
-        is_own = mark in board.reference.marks and mark in BREAKING | {Mark.INCOMPLETE}
+        is_own = mark in board.reference.marks and mark in BREAKING | {
+            Mark.INCOMPLETE,
+            Mark.STAND_IN_IMAGES,
+        }
         if mark in remedies and (rows or is_own):
             who = "this run" if is_own else f"{len(rows)} of {len(printed)} printed rows"
             reasons.append(f"{mark} ({who}): {MEANINGS[mark]}. Next: {remedies[mark]}")

@@ -27,6 +27,7 @@ class Mark(StrEnum):
     FAILED_REQUESTS = "failed-requests"
     EXCLUDED_SAMPLES = "excluded-samples"
     INCOMPLETE = "incomplete"
+    STAND_IN_IMAGES = "stand-in-images"
     CONTROL = "control"
     VIDEO = "video"
     SEVERAL_RUNS = "several-runs"
@@ -57,6 +58,7 @@ MEANINGS: Mapping[Mark, str] = {
     Mark.FAILED_REQUESTS: "requests to a server failed; these samples count as unanswered",
     Mark.EXCLUDED_SAMPLES: "samples were left out for an invalid true box",
     Mark.INCOMPLETE: "samples of the set were not evaluated, or left out as faulty when prepared",
+    Mark.STAND_IN_IMAGES: "on images that stand in for the set's own: no result of the benchmark",
     Mark.CONTROL: "under a control, such as blank images: no result of the benchmark",
     Mark.VIDEO: "on videos instead of images: no result of the benchmark",
     Mark.SEVERAL_RUNS: "a mean over several runs; intervals are about other samples and other runs",

@@ -429,6 +429,7 @@ def _marks_of_records(
     kinds = {m.model.id.partition(":")[0] for m in manifests}
     dirty = any((m.versions.commit or "").endswith("-dirty") for m in manifests)
     for mark, found in (
+        (Mark.STAND_IN_IMAGES, any(m.dataset.stand_in_images for m in manifests)),
         (Mark.BASELINE, BASELINE in kinds),
         (Mark.REPLAYED, REPLAY in kinds),
         (Mark.RESCORED, any(m.rescored for m in manifests)),

@@ -451,9 +451,11 @@ def _named_reference(entries: Sequence[Entry], label: str) -> Entry | None:
 
 
 def _default_reference(entries: Sequence[Entry]) -> tuple[Entry, str]:
-    """The first run of a model, else the first run, else a printed row; and why."""
+    """The first run of a model on real images, else the first run, else a printed row; and why."""
     runs = [entry for entry in entries if entry.kind == "run"]
-    models = [entry for entry in runs if Mark.BASELINE not in entry.marks]
+    models = [
+        entry for entry in runs if not {Mark.BASELINE, Mark.STAND_IN_IMAGES} & set(entry.marks)
+    ]
     if models and models[0] is not runs[0]:
         return models[0], "the first run of a model"
     return (runs[0], "the first run") if runs else _printed_reference(entries)

@@ -18,6 +18,7 @@ from univg_eval.samples import (
     benchmark_dir,
     data_root,
     fingerprint,
+    has_stand_ins,
     load_manifest,
     load_samples,
     n_skipped,
@@ -92,6 +93,7 @@ class TaskRows:
         revision: of the annotations, "" where the benchmark has none.
         left_out: id → reason, of the rows that a control cannot be applied to.
         n_skipped: faulty items of the benchmark that were left out when it was prepared.
+        stand_ins: whether images of the benchmark stand in for its own.
     """
 
     samples: list[GroundingSample]
@@ -99,6 +101,7 @@ class TaskRows:
     revision: str
     left_out: dict[str, str]
     n_skipped: int
+    stand_ins: bool
 
 
 def load_rows(
@@ -155,7 +158,8 @@ def load_rows(
             f"control {control!r} can be applied to none of the {len(rows)} rows of task {task!r} "
             f"of {benchmark!r}: {next(iter(left_out.values()))}; choose another task or control"
         )
-    return TaskRows(shown, identity, "+".join(revisions), left_out, skipped)
+    stand_ins = has_stand_ins(everything)
+    return TaskRows(shown, identity, "+".join(revisions), left_out, skipped, stand_ins)
 
 
 def as_shown(

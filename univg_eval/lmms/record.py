@@ -48,7 +48,13 @@ from univg_eval.runs.record import (
     response_line,
     unknown_environment,
 )
-from univg_eval.samples import GroundingSample, fingerprint, load_samples, n_skipped
+from univg_eval.samples import (
+    GroundingSample,
+    fingerprint,
+    has_stand_ins,
+    load_samples,
+    n_skipped,
+)
 from univg_eval.scoring import Response, aggregate, score_samples
 
 if TYPE_CHECKING:
@@ -433,6 +439,7 @@ def _record(
             "n": len(everything),
             "left_out": len(left_out),
             "skipped": n_skipped(benchmark),
+            "stand_in_images": has_stand_ins(everything),
             "revision": configs[0]["metadata"].get("revision"),
         },
         "tasks": list(tasks),

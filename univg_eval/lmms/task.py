@@ -86,6 +86,15 @@ def _warn_of_skipped(benchmark: str, n_skipped: int, fingerprint: str) -> None:
     )
 
 
+@cache
+def _warn_of_stand_ins(benchmark: str, fingerprint: str) -> None:
+    """Say once that the images are not the benchmark's."""
+    logger.warning(
+        "benchmark {!r} was prepared with stand-in images: these are no results of the benchmark",
+        benchmark,
+    )
+
+
 class GroundingTask(ConfigurableMessagesTask):
     """Grounding samples of one benchmark task, for simple and chat backends.
 
@@ -124,6 +133,10 @@ class GroundingTask(ConfigurableMessagesTask):
         if self.rows.n_skipped:
             self.config.metadata["skipped"] = self.rows.n_skipped
             _warn_of_skipped(self.config.dataset_path, self.rows.n_skipped, self.rows.fingerprint)
+        if self.rows.stand_ins:
+            self.config.metadata["stand_in_images"] = True
+            self.VERSION = f"{self.VERSION}+stand-in-images"
+            _warn_of_stand_ins(self.config.dataset_path, self.rows.fingerprint)
         if variant := variant_of(control, media):
             self.VERSION = f"{self.VERSION}+{variant}"
             self.config.metadata["left_out"] = len(self.rows.left_out)

@@ -151,6 +151,8 @@ class Dataset(_Part):
     """Samples that the control cannot be applied to."""
     skipped: Count
     """Faulty items left out when the set was prepared."""
+    stand_in_images: bool = False
+    """Whether images stood in for those of the set; absent in older records: no."""
     revision: str | None
     """Of the annotations."""
 

@@ -158,6 +158,7 @@ class EvaluationPlan:
                 "n": self.chosen.n,
                 "left_out": 0,
                 "skipped": self.chosen.skipped,
+                "stand_in_images": self.chosen.stand_ins,
                 "revision": self.chosen.revision,
             },
             "evaluation": self.settings.model_dump(),

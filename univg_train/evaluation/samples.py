@@ -15,6 +15,7 @@ from univg_eval.samples import (
     benchmark_dir,
     data_root,
     fingerprint,
+    has_stand_ins,
     load_manifest,
     load_samples,
     n_skipped,
@@ -35,6 +36,7 @@ class EvaluationSet:
         n: samples of the whole set.
         revision: of its annotations, None where it has none.
         skipped: faulty items that were left out when it was prepared.
+        stand_ins: whether images of the set stand in for its own.
     """
 
     samples: Sequence[GroundingSample]
@@ -42,6 +44,7 @@ class EvaluationSet:
     n: int
     revision: str | None
     skipped: int
+    stand_ins: bool
 
     @property
     def complete(self) -> bool:
@@ -84,6 +87,7 @@ def open_samples(settings: EvaluationSettings, dialect: Dialect) -> EvaluationSe
         n=len(everything),
         revision="+".join(revisions) or None,
         skipped=n_skipped(name, root),
+        stand_ins=has_stand_ins(everything),
     )
 
 

@@ -357,6 +357,8 @@ def _notes_on_runs(
     runs_a: Sequence[RunRecord], runs_b: Sequence[RunRecord], differing: Mapping[str, Any]
 ) -> Iterator[str]:
     a, b = runs_a[0], runs_b[0]
+    if a.manifest.dataset.stand_in_images:
+        yield "On images that stand in for the set's own: no result of the benchmark."
     if a.benchmark != b.benchmark:
         yield (
             f"{a.label} ran on {a.benchmark} and {b.label} on {b.benchmark}: the same samples, "

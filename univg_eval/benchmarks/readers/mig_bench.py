@@ -212,6 +212,20 @@ def open_mig_bench(
     )
 
 
+def image_names(
+    source: str | os.PathLike[str], *, revision: str = "original", scale: int | None = None
+) -> list[str]:
+    """The images of an annotation file, as paths below the release's folder of images, sorted.
+
+    Args:
+        source, revision, scale: as for `open_mig_bench`.
+    """
+    path = _annotation_file(Path(source).expanduser(), get_revision(revision))
+    samples, _ = read_rows(path, revision=revision, scale=scale)
+    images = {image for sample in samples for image in sample.images}
+    return sorted(image_file(image, Path()).as_posix() for image in images)
+
+
 # First folders below images/ in the release.
 _IMAGE_FOLDERS = (
     *("common", "correspondence", "group_grounding", "multi_view", "object_tracking"),
@@ -443,6 +457,7 @@ ENTRIES = (
                 "MIG_data.json and images.zip (1.01 GB)", f"https://huggingface.co/datasets/{_REPO}"
             ),
         ),
+        image_names=image_names,
         image_archives=_ARCHIVES,
         licence="Apache-2.0 (Hub card), MIT (repository thunlp/Migician)",
         comparable_with_published=True,
@@ -464,6 +479,7 @@ ENTRIES = (
             ByHand("revised_MIG_bench.json", f"https://huggingface.co/datasets/{_REVISED_REPO}"),
             ByHand("images.zip (1.01 GB)", f"https://huggingface.co/datasets/{_REPO}"),
         ),
+        image_names=image_names,
         image_archives=_ARCHIVES,
         licence="annotations: MIT (Hub card of GD-ML/UniVG-R1-data); images: as mig_bench",
         comparable_with_published=True,

@@ -62,6 +62,8 @@ class CatalogEntry:
         hub: what ``--download`` fetches; the first repository holds the annotations.
         images_on_hub: whether `hub` holds the images too.
         by_hand: what has to be fetched by hand.
+        image_names: lists a release's images, as paths below its folder of images, without them;
+            None where they cannot be listed, and so no stand-ins be drawn.
         image_archives: archives that ``--source`` may hold instead of the unpacked images.
         licence: as stated by the source.
         comparable_with_published: whether numbers on it can stand beside a published table.
@@ -81,6 +83,7 @@ class CatalogEntry:
     hub: tuple[HubFiles, ...] = ()
     images_on_hub: bool = False
     by_hand: tuple[ByHand, ...] = ()
+    image_names: Callable[..., list[str]] | None = None
     image_archives: tuple[ImageArchive, ...] = ()
     licence: str
     comparable_with_published: bool
