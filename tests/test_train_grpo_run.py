@@ -32,9 +32,9 @@ from transformers import Qwen2VLConfig
 from trl.trainer.utils import RepeatSampler
 
 from univg_eval.dialects import declared_settings
+from univg_eval.models.pretrained import load_config
 from univg_train.grpo.estimate import estimate_run
 from univg_train.grpo.settings import load_grpo_settings
-from univg_train.runs.pretrained import load_config
 from univg_train.runs.resume import DrawPastOrders
 from univg_train.runs.training import check_run
 

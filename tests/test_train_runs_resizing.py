@@ -14,7 +14,8 @@ from transformers import AutoImageProcessor
 
 from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError
-from univg_train.runs.resizing import as_seen, input_size_rule, require_same_resize
+from univg_eval.models.resizing import require_same_resize
+from univg_train.runs.resizing import as_seen, input_size_rule
 
 
 class Processor:

@@ -34,6 +34,7 @@ from univg_eval.lmms.generation import Generation, Look, measured_generation
 from univg_eval.lmms.record import read_output, write_records
 from univg_eval.lmms.response_cache import forget_failed_requests
 from univg_eval.lmms.settings import (
+    REFERENCE_MODEL,
     ModelUnderTest,
     change_checkpoint,
     given_options,
@@ -130,6 +131,9 @@ def run_eval(
         under = {control: _names_under(control, tasks, own) for control in controls}
         args.output_path = output
         written = [] if written is None else written
+        journal = Path(output) / "journal"
+        if planned.model == REFERENCE_MODEL and "journal=" not in str(args.model_args):
+            args.model_args = f"{args.model_args},journal={journal}"
         evaluate = partial(_evaluate, with_tables=with_tables, on_progress=on_progress)
         look = partial(stop_if_unreadable, folder=Path(output)) if stop_early else None
         if not evaluate(args, parent, planned, written, look=look):
@@ -141,7 +145,13 @@ def run_eval(
                 args.include_path = [folder]
                 if not evaluate(args, parent, planned, written, what=f"answers ({control})"):
                     return EXIT_FAILED
+        if _is_first_process() and journal.is_dir():
+            shutil.rmtree(journal)
     return 0
+
+
+def _is_first_process() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _evaluate(
@@ -165,7 +175,7 @@ def _evaluate(
         measured_generation(backend, listener, first) as measured,
     ):
         cli_evaluate(argparse.Namespace(**vars(args)))
-    if int(os.environ.get("RANK", "0")) != 0:
+    if not _is_first_process():
         return True
     new = sorted(_results_files(args.output_path) - before)
     if not new:

@@ -78,10 +78,10 @@ IMAGE_BACKENDS = frozenset(
         *("bagel", "bagel_umm", "cogvlm2", "fuyu", "glm4v", "illume_plus"),
         *("instructblip", "internvl", "llava", "llava_sglang", "mantis", "minicpm_v"),
         *("minimonkey", "mistral3_vl", "mmada", "ovis_u1", "phi3v", "qwen_vl", "qwen_vl_api"),
-        *("ross", "sam3", "slime", "tinyllava", "vora", "xcomposer2_4KHD"),
+        *("ross", "sam3", "slime", "tinyllava", "univg", "vora", "xcomposer2_4KHD"),
     }
 )
-"""Simple backends of lmms-eval 0.7.3 whose code knows no video."""
+"""Simple backends of lmms-eval 0.7.3, and this project's own, whose code knows no video."""
 
 
 def require_video_backend(backend: str, *, simple: bool) -> None:

@@ -285,9 +285,16 @@ def _model(results: Results, model_id: str, config_sha256: str | None) -> dict[s
     return {
         "id": model_id,
         "backend": config.get("model_backend") or config["model"],
-        "args": change_checkpoint(config.get("model_args"), model_name),
+        "args": _without_journal(change_checkpoint(config.get("model_args"), model_name)),
         "config_sha256": config_sha256,
     }
+
+
+def _without_journal(args: Any) -> Any:
+    """model_args without the place of the journal, which no response depends on."""
+    if not isinstance(args, str):
+        return args
+    return ",".join(pair for pair in args.split(",") if not pair.startswith("journal="))
 
 
 def _records(
@@ -396,7 +403,10 @@ def _record(
     variant = variant_of(control, media)
     name = f"{benchmark}+{variant}" if variant else benchmark
     configs = [results["configs"][task] for task in tasks]
-    logged = [row for task in tasks for row in results["samples"][task]]
+    # Several processes log one after another.
+    logged = [
+        row for task in tasks for row in sorted(results["samples"][task], key=lambda r: r["doc_id"])
+    ]
     if not logged:
         raise UserError(
             f"{path} holds no sample of {name!r}: the evaluation ended before the first answer; "

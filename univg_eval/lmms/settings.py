@@ -51,6 +51,7 @@ __all__ = [
     "BASELINE_DIALECT",
     "BASELINE_MODEL",
     "MEDIA",
+    "REFERENCE_MODEL",
     "REPLAY_MODEL",
     "SETTINGS_KEY",
     "ModelUnderTest",
@@ -65,6 +66,7 @@ __all__ = [
     "variant_of",
 ]
 
+REFERENCE_MODEL = "univg"
 BASELINE_MODEL = "univg_baseline"
 REPLAY_MODEL = "univg_replay"
 BASELINE_DIALECT = "norm1"

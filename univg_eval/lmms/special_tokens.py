@@ -18,8 +18,10 @@ from univg_eval.errors import UserError
 
 __all__ = ["KEEPING_BACKENDS", "require_special_tokens"]
 
-KEEPING_BACKENDS = frozenset({("simple", "cogvlm2"), ("simple", "vita"), ("simple", "from_log")})
-"""(kind, backend) of lmms-eval whose answers hold their special tokens."""
+KEEPING_BACKENDS = frozenset(
+    {("simple", name) for name in ("univg", "cogvlm2", "vita", "from_log")}
+)
+"""(kind, backend) whose answers hold their special tokens."""
 
 VARIABLE = "UNIVG_SPECIAL_TOKENS"
 KEPT = "kept"

@@ -21,11 +21,12 @@ import torch
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
 from univg_eval.images.reading import open_images
+from univg_eval.models.generation import encode, prompt_text
+from univg_eval.models.resizing import require_same_resize
 from univg_eval.prompts import build_prompt
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, SampleScore, aggregate, score_samples
 from univg_train.evaluation.settings import MAX_NEW_TOKENS
-from univg_train.runs.resizing import require_same_resize
 
 __all__ = [
     "Evaluation",
@@ -207,18 +208,8 @@ def _generate(
     texts = []
     for sample, prompt in given:
         content = [*({"type": "image"} for _ in sample.images), {"type": "text", "text": prompt}]
-        turn = [{"role": "user", "content": content}]
-        texts.append(processor.apply_chat_template(turn, add_generation_prompt=True))
-    # As in transformers' own apply_chat_template: a beginning that is there is not added again.
-    begin = processor.tokenizer.bos_token
-    inputs = processor(
-        text=texts,
-        images=images,
-        padding=True,
-        padding_side="left",
-        add_special_tokens=begin is None or not texts[0].startswith(begin),
-        return_tensors="pt",
-    )
+        texts.append(prompt_text(processor, [{"role": "user", "content": content}]))
+    inputs = encode(processor, texts, images)
     inputs = inputs.to(model.device, dtype=model.dtype)
     output = model.generate(**inputs, **prompting.generation, use_cache=True, synced_gpus=in_step)
     new = output[:, inputs["input_ids"].shape[1] :]

@@ -20,12 +20,12 @@ from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError
 from univg_eval.files import write_text_atomically
 from univg_eval.images.controls import NO_CONTROL
+from univg_eval.models.pretrained import pixel_limit
 from univg_eval.prompts import default_prompt_style, prompt_hash
 from univg_eval.runs.record import environment, load_run, response_line, write_run
 from univg_train.evaluation.generation import Evaluation, Prompting
 from univg_train.evaluation.samples import EvaluationSet, open_samples
 from univg_train.evaluation.settings import EvaluationSettings
-from univg_train.runs.pretrained import pixel_limit
 from univg_train.runs.saving import read_note
 
 __all__ = ["EvaluationPlan", "evaluated", "plan_evaluation"]

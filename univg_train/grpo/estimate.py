@@ -39,9 +39,10 @@ from typing import Any
 
 from univg_eval.dialects import smart_resize_wh
 from univg_eval.errors import UserError
+from univg_eval.models.pretrained import empty_model
 from univg_train.grpo.batches import count_steps, rollout_batch
 from univg_train.grpo.settings import GrpoSettings
-from univg_train.runs.pretrained import empty_model, vision_tower
+from univg_train.runs.pretrained import vision_tower
 from univg_train.runs.training import CheckedRun, adapter_config
 
 __all__ = ["Estimate", "Memory", "estimate_run"]

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
+from univg_eval.models.pretrained import empty_model, load_processor
 from univg_train.grpo.batches import check_batch, count_steps, passes_of_batch
 from univg_train.grpo.settings import GrpoSettings
 from univg_train.rewards import check_rows
-from univg_train.runs.pretrained import empty_model, load_processor, vision_tower
+from univg_train.runs.pretrained import vision_tower
 from univg_train.runs.resizing import as_seen, input_size_rule
 from univg_train.runs.training import (
     CheckedRun,

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError
+from univg_eval.models.pretrained import empty_model, load_config, load_processor, pixel_limit
+from univg_eval.models.resizing import require_same_resize
 from univg_train.data import TrainingData
 from univg_train.evaluation.plan import EvaluationPlan, evaluated, plan_evaluation
 from univg_train.runs.folder import (
@@ -26,15 +28,7 @@ from univg_train.runs.folder import (
     require_same_rows,
     write_record,
 )
-from univg_train.runs.pretrained import (
-    empty_model,
-    load_config,
-    load_processor,
-    lora_config,
-    pixel_limit,
-    vision_tower,
-)
-from univg_train.runs.resizing import require_same_resize
+from univg_train.runs.pretrained import lora_config, vision_tower
 from univg_train.runs.rows import open_rows
 from univg_train.runs.settings import RunSettings
 from univg_train.runs.yaml_settings import validate
@@ -199,7 +193,7 @@ def adapter_config(settings: RunSettings, model: Any) -> Any:
     """PEFT's configuration, which keeps a frozen vision tower of `model` out; None without one.
 
     Raises:
-        UserError: see `univg_train.runs.pretrained`.
+        UserError: see `univg_train.runs.pretrained.lora_config`.
     """
     tower = vision_tower(model)[1] if settings.freeze_vision else None
     return None if settings.lora is None else lora_config(settings.lora, tower)

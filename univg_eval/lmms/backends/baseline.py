@@ -27,7 +27,7 @@ from lmms_eval.api.instance import Instance
 from univg_eval.boxes import Box, is_valid_box
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
-from univg_eval.lmms.backends.offline import OfflineModel
+from univg_eval.lmms.backends.samples import SampleModel
 from univg_eval.lmms.settings import BASELINE_DIALECT, SETTINGS_KEY, RunSettings
 from univg_eval.lmms.stop import user_errors_stop
 from univg_eval.samples import GroundingSample
@@ -121,7 +121,7 @@ def _decimal(value: float) -> str:
     return str(np.format_float_positional(value, unique=True, trim="-"))
 
 
-class BaselineModel(OfflineModel):
+class BaselineModel(SampleModel):
     """The backend ``univg_baseline``.
 
     Args:

@@ -15,7 +15,7 @@ from loguru import logger
 
 from univg_eval.errors import UserError
 from univg_eval.files import iter_json_lines
-from univg_eval.lmms.backends.offline import OfflineModel
+from univg_eval.lmms.backends.samples import SampleModel
 from univg_eval.lmms.stop import user_errors_stop
 from univg_eval.samples import lacking, load_samples
 
@@ -70,7 +70,7 @@ def declared_dialect(args: Mapping[str, Any]) -> str | None:
     return read_responses(_file_of(args))[1]
 
 
-class ReplayModel(OfflineModel):
+class ReplayModel(SampleModel):
     """The backend ``univg_replay``.
 
     A sample without a response gets the empty one and is counted in a warning. An id that no

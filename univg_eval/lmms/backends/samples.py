@@ -1,10 +1,11 @@
-"""What the backends without a network have in common."""
+"""What the backends of this project have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NoReturn
 
+import torch
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
@@ -13,13 +14,15 @@ from univg_eval.lmms.docs import SampleDocs
 from univg_eval.lmms.stop import user_errors_stop
 from univg_eval.samples import GroundingSample
 
-__all__ = ["OfflineModel"]
+__all__ = ["SampleModel"]
 
 
-class OfflineModel(lmms):
-    """A simple backend that answers from the sample's id or its truth, and opens no image."""
+class SampleModel(lmms):
+    """A simple backend that answers the samples of this project's tasks, and no other request."""
 
     is_simple = True
+    device = torch.device("cpu")
+    """Where lmms-eval puts what several processes tell each other."""
 
     def sample_of(self, request: Instance) -> GroundingSample:
         """The sample that a request asks about.
@@ -31,8 +34,8 @@ class OfflineModel(lmms):
         docs = self.task_dict[task][split]
         if not isinstance(docs, SampleDocs):
             raise UserError(
-                f"task {task!r} does not belong to univg; univg_baseline and univg_replay know "
-                "the samples of `univg tasks` alone"
+                f"task {task!r} does not belong to univg; the backends univg, univg_baseline and "
+                "univg_replay know the samples of `univg tasks` alone"
             )
         return GroundingSample.from_dict(docs[doc_id], where=str(task))
 
@@ -49,6 +52,6 @@ class OfflineModel(lmms):
 
 def _foreign(what: str) -> UserError:
     return UserError(
-        "univg_baseline and univg_replay answer the tasks of univg alone, and none of them needs "
-        f"{what}; take these tasks out of --tasks"
+        "the backends univg, univg_baseline and univg_replay answer the tasks of univg alone, and "
+        f"none of them needs {what}; take these tasks out of --tasks"
     )

@@ -1,0 +1,181 @@
+"""A checkpoint of transformers in memory: config, processor, and weights that are whole."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+from univg_eval.errors import UserError
+
+__all__ = ["empty_model", "load_config", "load_model", "load_processor", "pixel_limit"]
+
+_logger = logging.getLogger(__name__)
+
+
+def load_config(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The model's ``config.json``; a UserError if there is none, or the model takes no images."""
+    from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(
+            model, revision=revision or "main", trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        reason = _first_line(error)
+        if not Path(model).is_dir():
+            reason = f"there is no such folder, and as a name of the Hub: {reason}"
+        raise UserError(f"cannot load the model {model!r}: {reason}") from error
+    remote = "AutoModelForImageTextToText" in (getattr(config, "auto_map", None) or {})
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not remote:
+        raise UserError(
+            f"{model} is of type {config.model_type!r}, which takes no images; expected a "
+            "vision-language model such as Qwen/Qwen2-VL-7B-Instruct"
+        )
+    return config
+
+
+def load_processor(
+    model: str,
+    *,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    needs_template: bool = True,
+    **options: Any,
+) -> Any:
+    """The model's processor, with limits of the area of an image as the model sees it.
+
+    Args:
+        needs_template: refuse a model without a chat template, as few are.
+
+    Raises:
+        UserError: there is none, it takes no images, has no chat template, or no such limits.
+    """
+    from transformers import AutoProcessor
+
+    given = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+    limits = {name: value for name, value in given.items() if value is not None}
+    source = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    load: Any = AutoProcessor.from_pretrained
+    try:
+        processor = load(model, **source, **limits, **options)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load the processor of {model!r}: {_first_line(error)}") from error
+    if getattr(processor, "image_processor", None) is None:
+        raise UserError(f"{model} has no processor of images beside its tokenizer")
+    if needs_template and processor.chat_template is None:
+        raise UserError(f"{model} has no chat template; take the -Instruct model")
+    for name, value in limits.items():
+        found = pixel_limit(processor, name)
+        if found != value:
+            raise UserError(
+                f"{name}={value}: the processor of {model} took {found!r}; it has no such limit, "
+                "leave it away"
+            )
+    return processor
+
+
+def pixel_limit(processor: Any, name: str) -> int | None:
+    """The limit of the processor's resize, where it is one of areas, as in the Qwen-VL families.
+
+    Their processors write it as an edge. Of other families that is an edge indeed: only a limit
+    that was given and taken is sure.
+    """
+    edge = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}[name]
+    value = (getattr(processor.image_processor, "size", None) or {}).get(edge)
+    return None if value is None else int(value)
+
+
+def load_model(
+    model: str,
+    *,
+    dtype: str = "auto",
+    attention: str | None = None,
+    device: str = "cpu",
+    device_map: str | None = None,
+    adapter: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Any:
+    """The model with its weights, for generating.
+
+    Args:
+        model: folder or name on the Hub.
+        dtype: of the weights, such as bfloat16; ``auto``: as the checkpoint says.
+        attention: ``sdpa``, ``flash_attention_2``, …; None: transformers' choice.
+        device: where all of it goes, unless `device_map` spreads it.
+        adapter: folder or name of a PEFT adapter to put on it.
+
+    Raises:
+        UserError: it cannot be loaded, or some weights of model or adapter are not in the files:
+            transformers would draw them at random and go on with a warning.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    load: Any = AutoModelForImageTextToText.from_pretrained
+    try:
+        loaded, report = load(
+            model,
+            dtype=dtype,
+            attn_implementation=attention,
+            device_map=device_map or device,
+            revision=revision or "main",
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"cannot load the model {model!r}: {_first_line(error)}") from error
+    faults = {kind: report.get(f"{kind}_keys") or () for kind in ("missing", "mismatched")}
+    for kind, names in faults.items():
+        if names:
+            first = sorted(str(name) for name in names)[0]
+            raise UserError(
+                f"{model}: {len(names)} weights are {kind} in its files, such as {first}; they "
+                f"would be random. Is it whole, and a checkpoint of {type(loaded).__name__}?"
+            )
+    if unexpected := sorted(report.get("unexpected_keys") or ()):
+        _logger.warning(
+            "%s: %d weights are not used by %s, such as %s",
+            model,
+            len(unexpected),
+            type(loaded).__name__,
+            unexpected[0],
+        )
+    if adapter is not None:
+        loaded = _with_adapter(loaded, adapter)
+    return loaded.eval()
+
+
+def _with_adapter(model: Any, adapter: str) -> Any:
+    try:
+        from peft import PeftModel
+    except ModuleNotFoundError as error:
+        raise UserError("adapter needs the package 'peft'; install it: pip install peft") from error
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            adapted = PeftModel.from_pretrained(model, adapter)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"cannot load the adapter {adapter!r}: {_first_line(error)}") from error
+    for warning in said:
+        if "missing adapter keys" in str(warning.message):
+            raise UserError(f"the adapter {adapter} does not fit the model: {warning.message}")
+    return adapted
+
+
+def empty_model(config: Any, *, trust_remote_code: bool = False) -> Any:
+    """The model on no device: every parameter has a shape and no values."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    load: Any = AutoModelForImageTextToText.from_config
+    with torch.device("meta"):
+        return load(config, trust_remote_code=trust_remote_code)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
