@@ -77,10 +77,12 @@ def whole(mini: Set) -> RunRecord:
 
 
 def content(record: RunRecord) -> dict[str, Any]:
-    """What a record holds but for times."""
+    """What a record holds but for times and memory."""
     manifest = json.loads((record.path / "manifest.json").read_text())
     for key in ("created", "wall_time_s"):
         del manifest[key]
+    for key in ("generation_s", "samples_per_s", "tokens_per_s", "peak_memory_bytes"):
+        del manifest["usage"][key]
     files = {
         name: (record.path / name).read_bytes() for name in ("responses.jsonl", "scores.jsonl")
     }

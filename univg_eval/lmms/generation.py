@@ -129,7 +129,8 @@ def measured_generation(
             outputs = [*outputs, *original(lm, requests[head:])]
             watch.finish()
         n_processes = int(os.environ.get("WORLD_SIZE", "1"))
-        measured.n += len(requests) * n_processes  # lmms-eval gives each of them as many
+        # lmms-eval gives each process as many.
+        measured.n += (len(requests) - getattr(lm, "n_kept", 0)) * n_processes
         measured.seconds += time.perf_counter() - started
         measured.peak_memory = _peak_memory()
         if n_processes == 1:  # what the others paid is not known

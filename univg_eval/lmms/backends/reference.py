@@ -110,6 +110,8 @@ class ReferenceModel(SampleModel):
             workers=workers,
             template=template,
         )
+        self.n_kept = 0
+        """Responses of the last call that the journal had."""
         self._journal = None if journal is None else Path(journal)
         self._identity = {
             "model": folder,
@@ -133,25 +135,21 @@ class ReferenceModel(SampleModel):
         made = [self._request(request) for request in requests]
         keys = [_key(request, one) for request, one in zip(requests, made, strict=True)]
         with self._kept() as (known, keep):
-            todo = [key for key in dict.fromkeys(keys) if key not in known]
-            if len(todo) < len(set(keys)):
-                logger.info(
-                    "{} of {} responses are in the journal", len(keys) - len(todo), len(keys)
-                )
-            progress = tqdm(
-                total=len(keys),
-                initial=len(keys) - len(todo),
-                desc="responses",
-                disable=self.rank != 0,
-            )
-            for batch in self.generator.run(made, lambda position: keys[position] in known):
-                for position, response in batch:
-                    key = keys[position]
-                    progress.update(key not in known)
-                    if key not in known:
+            self.n_kept = sum(key in known for key in keys)
+            if self.n_kept:
+                logger.info("{} of {} responses are in the journal", self.n_kept, len(keys))
+            with tqdm(total=len(keys), initial=self.n_kept, disable=self.rank != 0) as progress:
+                for batch in self.generator.run(made, lambda position: keys[position] in known):
+                    for position, response in batch:
+                        key = keys[position]
+                        if key in known:
+                            continue
                         known[key] = response
                         keep(key, response)
-            progress.close()
+                        progress.update(1)
+                        self.cache_hook.add_partial(
+                            "generate_until", requests[position].args, response.text
+                        )
         return [_result(known[key]) for key in keys]
 
     def _request(self, request: Instance) -> Request:
