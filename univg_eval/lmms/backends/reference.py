@@ -19,7 +19,7 @@ import torch
 import transformers
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from loguru import logger
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from univg_eval.errors import UserError
 from univg_eval.files import Journal
