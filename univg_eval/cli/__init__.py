@@ -28,6 +28,7 @@ COMMANDS = (
     "prepare",
     "audit",
     "check",
+    "ground",
     "eval",
     "score",
     "rescore",

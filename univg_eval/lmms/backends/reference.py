@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +21,7 @@ from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from loguru import logger
 from tqdm import tqdm
 
+from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
 from univg_eval.files import Journal
 from univg_eval.images.controls import open_controlled
@@ -131,7 +132,7 @@ class ReferenceModel(SampleModel):
     @user_errors_stop()
     def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Answer, in the order of the requests."""
-        self._require_readable(requests)
+        self.require_readable(r.metadata[SETTINGS_KEY].make_dialect() for r in requests)
         made = [self._request(request) for request in requests]
         keys = [_key(request, one) for request, one in zip(requests, made, strict=True)]
         with self._kept() as (known, keep):
@@ -174,13 +175,15 @@ class ReferenceModel(SampleModel):
             settings.make_dialect().needs_special_tokens,
         )
 
-    def _require_readable(self, requests: Sequence[Instance]) -> None:
-        """Boxes in pixels of the resized image are read by a rule: the processor's must be that."""
-        dialects = {repr(s): s for s in (r.metadata[SETTINGS_KEY].make_dialect() for r in requests)}
-        for dialect in dialects.values():
-            require_same_resize(
-                self.generator.processor, dialect, self.generator.model.config._name_or_path
-            )
+    def require_readable(self, dialects: Iterable[Dialect]) -> None:
+        """Boxes in pixels of the resized image are read by a rule: the processor's must be that.
+
+        Raises:
+            UserError: see `univg_eval.models.resizing.require_same_resize`.
+        """
+        name = self.generator.model.config.name_or_path
+        for dialect in {repr(dialect): dialect for dialect in dialects}.values():
+            require_same_resize(self.generator.processor, dialect, name)
 
     @contextmanager
     def _kept(self) -> Iterator[tuple[dict[str, Response], Callable[[str, Response], None]]]:
