@@ -96,7 +96,8 @@ def check_samples(samples: Any, truth: Sequence[TrueSample], benchmark: str) -> 
     assert [sample.id for sample in samples] == [true.id for true in truth]
     for sample, true in zip(samples, truth, strict=True):
         folder, is_video = PurePosixPath(true.files[0]).parent, len(true.files) > 1
-        assert (sample.benchmark, sample.task, sample.split) == (benchmark, benchmark, true.split)
+        task = f"{benchmark}_{true.split}" if benchmark.startswith("lisa") else benchmark
+        assert (sample.benchmark, sample.task, sample.split) == (benchmark, task, true.split)
         assert sample.images == tuple(f"{benchmark}/{file}" for file in true.files)
         assert sample.image_sizes == [true.image_wh] * len(true.files)
         assert sample.image_is_given

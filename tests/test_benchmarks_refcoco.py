@@ -60,7 +60,11 @@ def test_every_form_means_the_same_samples(form, releases, train2014):
     assert len(samples) == len(truth) == 10
     assert len({sample.id for sample in samples}) == 10
     for sample, (split, o, text) in zip(samples, truth, strict=True):
-        assert (sample.benchmark, sample.task, sample.split) == ("refcoco", "refcoco", split)
+        assert (sample.benchmark, sample.task, sample.split) == (
+            "refcoco",
+            f"refcoco_{split}",
+            split,
+        )
         assert sample.image_sizes == [SIZES[o.photograph]]
         assert sample.images == (f"refcoco/images/{o.name}",)
         assert sample.box == pytest.approx(o.norm, abs=1e-7)

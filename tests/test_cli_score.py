@@ -164,13 +164,13 @@ def test_table_shows_every_task_with_its_interval(
     assert main(score) == 0
     out = capsys.readouterr().out
     (common,) = (line for line in out.splitlines() if "common_object" in line)
-    cells = re.split(r" {2,}", common.strip())
-    # Wilson for 2 of 2: 2 / (2 + 1.96^2) = 0.3424 to 1.
-    assert cells[:8] == [
-        *("common_object", "2", "1", "100.00", "100.00", "34.2 - 100.0", "50.00", "50.00")
-    ]
-    assert "macro average" in out
-    assert "scored 4, excluded 1, missing 1" in out
+    # Two samples in one group of images cannot show how much they vary.
+    assert common.split() == ["common_object", "2", "100.0", "75.0", "100.0"]
+    (diff,) = (line for line in out.splitlines() if line.startswith("diff"))
+    assert diff.split() == ["diff", "1", "0.0", "0.0–79.3", "0.0", "0.0"]  # Wilson for 0 of 1
+    assert "mean over tasks" in out
+    out = " ".join(out.split())
+    assert "1 excluded (the true box is invalid), 1 without a response (unanswered)" in out
 
 
 def test_samples_without_target_and_with_several_have_a_table_of_their_own(
@@ -204,14 +204,18 @@ def test_samples_without_target_and_with_several_have_a_table_of_their_own(
     out = tmp_path / "scores.jsonl"
     assert main([*arguments, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    first_table, other_table = printed.split("samples without target, or with several")
-    rows = {line.split()[0]: line.split()[1:] for line in other_table.splitlines() if line.strip()}
+    first, absent, several = re.split("samples without a target|with several targets", printed)
     # One of two targets found by one box: F1 = 2 / (1 + 2), AP = 1 / 2.
-    assert rows["none"] == ["1", "100.00", "0"]
-    assert rows["two"] == ["0", "1", "66.67", "50.00"]
-    assert "one" in first_table
-    assert "two" not in first_table
-    assert "scored 3, excluded 0, missing 0" in printed
+    for table, row in (
+        (first, ["one", "1", "100.0", "20.7–100.0", "100.0", "100.0"]),
+        (absent, ["none", "1", "100.0", "20.7–100.0"]),
+        (several, ["two", "1", "66.7", "50.0"]),
+    ):
+        found = [
+            line.split() for line in table.splitlines() if line.startswith(("one", "none", "two"))
+        ]
+        assert found == [row]
+    assert f"scores: {out}" in printed
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert (lines[1]["iou"], lines[1]["no_target_right"]) == (None, True)
     assert lines[2]["f1"] == pytest.approx(2 / 3)

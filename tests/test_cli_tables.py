@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from rich.console import Console
 from run_records import record_of
 
 from univg_eval.cli import main
+from univg_eval.cli._lines import command_lines, wrapped
 from univg_eval.cli._tables import Sheet, print_sheet
 from univg_eval.samples import write_benchmark
 
@@ -24,7 +26,7 @@ def printed(sheet: Sheet, width: int) -> list[str]:
     return console.file.getvalue().splitlines()
 
 
-@pytest.mark.parametrize(("width", "columns"), [(36, 1), (60, 4), (80, 7), (200, 12)])
+@pytest.mark.parametrize(("width", "columns"), [(28, 1), (36, 2), (60, 5), (80, 7), (200, 12)])
 def test_a_table_too_wide_for_the_terminal_is_printed_in_parts(width: int, columns: int) -> None:
     heads = ["task", *(f"figure {i}" for i in range(12))]
     rows = [[task, *(f"{100 * n + i}.25" for i in range(12))] for n, task in enumerate(TASKS, 1)]
@@ -42,12 +44,58 @@ def test_a_table_too_wide_for_the_terminal_is_printed_in_parts(width: int, colum
 
 def test_totals_stand_apart_and_rows_without_a_figure_are_left_out_of_a_part() -> None:
     rows = [["a", "1", "2000000000"], ["all", "3", ""]]
-    assert [line.split() for line in printed(Sheet("", ["task", "x", "y"], rows, totals=1), 80)][
-        -4:
-    ] == [["a", "1", "2000000000"], [], ["all", "3"], []]
-    narrow = [line.split() for line in printed(Sheet("", ["task", "x", "y"], rows, totals=1), 15)]
-    assert narrow.count(["all", "3"]) == 1
-    assert ["all"] not in narrow
+    sheet = Sheet("", ["task", "x", "y"], rows, totals=1)
+    assert printed(sheet, 80) == [
+        "task  x           y",
+        "───────────────────",
+        "a     1  2000000000",
+        "───────────────────",
+        "all   3",
+        "",
+    ]
+    assert printed(sheet, 16) == [
+        *("task  x", "───────", "a     1", "───────", "all   3", ""),
+        *("task           y", "────────────────", "a     2000000000", ""),
+    ]
+
+
+def test_an_id_stays_whole_and_heads_go_on_several_lines() -> None:
+    name = "univg_mini-group_grounding-00011"
+    lines = printed(Sheet("", ["sample", "95 % interval", "no"], [[name, "1.0–2.0", "7"]]), 46)
+    assert lines == [
+        "                                      95 %",
+        "sample                            interval  no",
+        "──────────────────────────────────────────────",
+        "univg_mini-group_grounding-00011   1.0–2.0   7",
+        "",
+    ]
+
+
+def test_a_command_is_broken_between_options_and_can_be_pasted() -> None:
+    command = "univg eval --model m --model_args a=1,b='x y' --tasks t --output_path out"
+    lines = command_lines(command, 40, "  ")
+    assert lines == [
+        "  univg eval --model m \\",
+        "      --model_args a=1,b='x y' \\",
+        "      --tasks t --output_path out",
+    ]
+    assert shlex.split("\n".join(lines).replace("\\\n", "")) == shlex.split(command)
+
+
+def test_a_word_longer_than_a_line_goes_on_behind_a_comma() -> None:
+    command = f"univg eval --model m --model_args {','.join(f'name_{i}={i}' for i in range(9))} -x"
+    lines = command_lines(command, 40, "  ")
+    assert max(map(len, lines)) <= 40
+    assert shlex.split("\n".join(lines).replace("\\\n", "")) == shlex.split(command)
+
+
+def test_a_figure_keeps_its_unit() -> None:
+    text = "It is right in 133 of 600: 22 %, 95 % interval 19 to 26, +3.5 points."
+    for width in range(20, 80):
+        lines = wrapped(text, width)
+        assert " ".join(lines) == text
+        assert max(map(len, lines)) <= width
+        assert not [line for line in lines if line.startswith(("%", "points"))]
 
 
 @pytest.mark.parametrize("command", ["compare", "failures", "leaderboard", "rescore"])

@@ -19,7 +19,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from leaderboard_data import counts, record, table
 
-from univg_eval.analysis.stats import Interval
+from univg_eval.analysis.stats import Interval, _estimates
 from univg_eval.cli import main
 from univg_eval.leaderboard import (
     BREAKING,
@@ -28,7 +28,6 @@ from univg_eval.leaderboard import (
     Mark,
     Published,
     build_leaderboards,
-    rows,
 )
 from univg_eval.leaderboard.formats import (
     CSV_COLUMNS,
@@ -81,7 +80,7 @@ def many() -> Sheet:
 def wide_macros(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layouts do not depend on how macro averages get their limits: all have 12.5 to 87.5 %."""
     fixed = Interval(0.5, 0.125, 0.875)
-    monkeypatch.setattr(rows, "macro_bootstrap", lambda values, clusters: fixed)
+    monkeypatch.setattr(_estimates, "macro_bootstrap", lambda values, clusters: fixed)
 
 
 @pytest.mark.usefixtures("wide_macros")

@@ -313,7 +313,7 @@ def test_the_tiny_model_end_to_end(data: Path, tmp_path: Path) -> None:
     assert lines[0] == "Nothing wrong was found, but 5 samples cannot show much."
     assert max(map(len, lines)) <= 80
     row = next(line for line in lines if line.split()[0] == "easy")
-    assert row.split()[1:3] == ["2", "100"]
+    assert row.split()[1:3] == ["2", "100.0"]
     text = " ".join(done.stdout.split())
     assert "when the images are blank" in text
     for table in ("control n score", "request n score"):

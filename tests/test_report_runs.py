@@ -109,7 +109,7 @@ def test_an_empty_run_is_reported(records, root, tmp_path):
     void = replace(records[0], responses=[], scores=[], label="void")
     data = collect([void, records[0]], root=root)
     figures = figures_of(data)[0]
-    assert (figures.n, figures.macro, figures.micro, figures.miou) == (0, None, None, None)
+    assert (figures.n, figures.headlines, figures.miou) == (0, [], None)
     assert "Run A (void) is empty" in page_of(data, tmp_path)
     assert "There is nothing to draw" in page_of(collect([void], root=root), tmp_path)
 
@@ -224,16 +224,17 @@ def test_folding_loses_nothing(pieces):
 def test_figures_by_hand(data):
     """Plain samples of A: even numbers are hits with IoU 1, odd ones miss; tasks by n mod 3."""
     figures = figures_of(data)[0]
-    b = figures.tasks["b"]  # 1, 4, …, 37: of 13 numbers 6 are even (4, 10, …, 34)
+    shown, absent, _ = figures.headlines
+    b = shown.tasks["b"]  # 1, 4, …, 37: of 13 numbers 6 are even (4, 10, …, 34)
     assert (b.n, b.value) == (13, 6 / 13)
     assert (b.low, b.high, b.method) == pytest.approx((0.2321, 0.7086, b.method), abs=1e-4)
     assert b.method == "wilson"
-    assert figures.tasks["absent"].value == 1.0
-    assert figures.n == len(data.samples) - 1
-    values = [estimate.value for estimate in figures.tasks.values()]
-    assert figures.macro.value == pytest.approx(sum(values) / len(values))
-    hits = sum(estimate.value * estimate.n for estimate in figures.tasks.values())
-    assert figures.micro.value == pytest.approx(hits / figures.n)
+    assert (absent.metric, absent.tasks["absent"].value) == ("no_target_acc", 1.0)
+    assert figures.n == len(data.samples) - 1 == sum(one.macro.n for one in figures.headlines)
+    values = [estimate.value for estimate in shown.tasks.values()]
+    assert shown.macro.value == pytest.approx(sum(values) / len(values))
+    hits = sum(estimate.value * estimate.n for estimate in shown.tasks.values())
+    assert figures.micro.value == pytest.approx(hits / figures.micro.n)
 
 
 def test_the_row_of_a_run(samples, root, tmp_path):
@@ -242,9 +243,9 @@ def test_the_row_of_a_run(samples, root, tmp_path):
     data = collect([record_of(samples, texts)], root=root)
     text = page_of(data, tmp_path)
     table = re.search(r'<table class="summary">.*?</table>', text, flags=re.DOTALL)[0]
-    heads = re.findall(r"<th scope=\"col\"[^>]*>([^<]*)</th>", table)[1:-1]
-    cells = re.findall(r'<td class="number">([^<]*)</td>', table)
-    row = {head: cell for head, cell in zip(heads, cells, strict=True) if "interval" not in head}
+    heads = re.findall(r"<th scope=\"col\" class=\"number\">([^<]*)</th>", table)
+    cells = [cell.strip() for cell in re.findall(r'<td class="number">([^<]*)', table)]
+    row = dict(zip(heads, cells, strict=True))
     by_task, by_sample, *others = row
     assert "tasks" in by_task and "samples" in by_sample
     assert others == ["mIoU", "Answered", "Samples"]
@@ -297,9 +298,10 @@ def test_the_numbers_are_those_of_the_leaderboard(tmp_path):
     data = collect(records, root=tmp_path)
     for run, figure in zip(data.runs, figures_of(data), strict=True):
         row = rows[run.label]
-        assert figure.macro == row.macro and figure.micro == row.micro
-        assert figure.macro is not None and figure.macro.method == "cluster-bootstrap"
-        assert figure.tasks == {task: row.estimate(task) for task in data.tasks}
+        (shown,) = figure.headlines
+        assert shown.macro == row.macro and figure.micro == row.micro
+        assert shown.macro.method == "cluster-bootstrap"
+        assert shown.tasks == {task: row.estimate(task) for task in data.tasks}
 
 
 # --- figures -------------------------------------------------------------------------------------
@@ -321,11 +323,11 @@ def test_each_figure_shows_its_numbers(data):
 
     # Dots and lines lie at their values and intervals.
     (axes,) = figures["tasks"].axes
-    estimates = numbers[0].tasks
+    estimates = numbers[0].tasks("acc@0.5")
     dots, _, (lines,) = axes.containers[0].lines  # of A
     assert list(dots.get_xdata()) == pytest.approx([100 * e.value for e in estimates.values()])
     rows = [round(y) for y in dots.get_ydata()]
-    assert [data.tasks[row] for row in rows] == list(estimates)
+    assert [[t for t in data.tasks if t in estimates][row] for row in rows] == list(estimates)
     for (start, end), estimate in zip(lines.get_segments(), estimates.values(), strict=True):
         low = estimate.value if estimate.low is None else estimate.low
         high = estimate.value if estimate.high is None else estimate.high

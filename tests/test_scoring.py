@@ -288,11 +288,16 @@ def test_aggregate_states_its_denominators() -> None:
     assert "n" not in result["macro"]
 
 
-def test_macro_holds_only_what_every_task_has() -> None:
+def test_macro_is_over_the_tasks_with_samples_of_a_metrics_kind() -> None:
     scores = scores_of_two_tasks()
     absent = score_sample(make_sample(task="absent", targets=()), "none", "qwen2_vl")
-    assert aggregate([*scores, absent])["macro"] == {}
-    row = aggregate([*scores, absent])["tasks"]["absent"]
+    found = make_sample(task="other", image_is_given=False)
+    searched = score_sample(found, "(100,200),(300,400)", "qwen2_vl")
+    result = aggregate([*scores, absent, searched])
+    assert result["macro"]["acc@0.5"] == pytest.approx((0.5 + 0.5) / 2)
+    assert result["macro"]["no_target_acc"] == 1.0
+    assert "image_acc" in result["tasks"]["other"] and "image_acc" not in result["macro"]
+    row = result["tasks"]["absent"]
     assert row == {"n": 0, "excluded": 0, "n_no_target": 1, "no_target_acc": 1.0}
 
 

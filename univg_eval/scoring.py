@@ -16,8 +16,10 @@ several        ``f1@0.5`` and ``ap50``: one-to-one matching at IoU >= 0.5
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -36,12 +38,15 @@ __all__ = [
     "MACC_THRESHOLDS",
     "METRICS",
     "THRESHOLDS",
+    "HeadlineValues",
     "Response",
     "SampleScore",
     "Tally",
     "aggregate",
     "given_image",
     "headline",
+    "headline_metric",
+    "is_share",
     "macro_average",
     "read_response",
     "sample_metrics",
@@ -376,14 +381,76 @@ def sample_metrics(score: SampleScore) -> dict[str, float]:
     return values
 
 
+def is_share(metric: str) -> bool:
+    """Whether every sample counts 0 or 1 under a metric of `sample_metrics`."""
+    return metric not in {"miou", "macc", "f1@0.5", "ap50"}
+
+
 HEADLINES = ("acc@0.5", "no_target_acc", "f1@0.5")
-"""The metric that stands for a sample, by its kind: one target, none, several."""
+"""The metric that stands for a sample, by its kind: one target, none, several.
+
+The number of a whole run is the unweighted mean over tasks of the first of these that any of its
+samples has: ``acc@0.5`` of the samples with one target, however many others there are, as in
+published tables. Values of different kinds are never put into one mean.
+"""
 
 
 def headline(score: SampleScore) -> float | None:
     """The one value of a sample in [0, 1], see `HEADLINES`; None for an excluded sample."""
     metrics = sample_metrics(score)
     return next((metrics[name] for name in HEADLINES if name in metrics), None)
+
+
+def headline_metric(scores: Iterable[SampleScore]) -> str:
+    """The metric of the one number of a run: the first of `HEADLINES` that any of its samples has.
+
+    ``acc@0.5`` where no sample counts.
+    """
+    kinds = {_kind(score) for score in scores if not score.excluded}
+    return HEADLINES[min(kinds, default=0)]
+
+
+def _kind(score: SampleScore) -> int:
+    """The place of the score's metric in `HEADLINES`."""
+    return 1 if score.no_target_right is not None else 2 if score.f1 is not None else 0
+
+
+class HeadlineValues:
+    """The values behind the numbers of a run: metric of `HEADLINES` → task → one value a sample.
+
+    Small enough for sets that are too large to hold as scores: 16 bytes a sample.
+
+    Attributes:
+        values: the values, in the order in which the scores were added.
+        clusters: in the same order, a number for the cluster of each sample.
+    """
+
+    def __init__(self, scores: Iterable[SampleScore] = ()) -> None:
+        self.values: dict[str, dict[str, array[float]]] = {}
+        self.clusters: dict[str, dict[str, array[int]]] = {}
+        for score in scores:
+            self.add(score)
+
+    def add(self, score: SampleScore) -> None:
+        """Take the value of one score."""
+        value = headline(score)
+        if value is None:
+            return
+        # The same number in every process, other than `hash`.
+        digest = blake2b(score.cluster.encode(), digest_size=8).digest()
+        self._of(
+            HEADLINES[_kind(score)], score.task, [value], [int.from_bytes(digest, signed=True)]
+        )
+
+    def merge(self, other: HeadlineValues) -> None:
+        """Take everything that `other` has taken, as if it came after what is here."""
+        for metric, tasks in other.values.items():
+            for task, values in tasks.items():
+                self._of(metric, task, values, other.clusters[metric][task])
+
+    def _of(self, metric: str, task: str, values: Iterable[float], keys: Iterable[int]) -> None:
+        self.values.setdefault(metric, {}).setdefault(task, array("d")).extend(values)
+        self.clusters.setdefault(metric, {}).setdefault(task, array("q")).extend(keys)
 
 
 # Sums are kept as whole multiples of 2**-60: exact, so that no order of the samples and no way of
@@ -474,15 +541,21 @@ def aggregate(scores: Iterable[SampleScore]) -> dict[str, Any]:
 
 
 _COUNTS = frozenset({"n", "excluded", "n_no_target", "n_several"})
+_COUNT_OF = {"no_target_acc": "n_no_target", "f1@0.5": "n_several", "ap50": "n_several"}
+"""The denominator of a metric, other than ``n``."""
 
 
 def macro_average(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Unweighted mean over tasks of each metric that every task has.
+    """Unweighted mean over tasks of each metric that every task with such samples has.
 
+    A task whose samples are all of another kind (no target, several) is not in the mean of ``acc``.
     The published MIG-Bench average is this mean of Acc@0.5 over the ten tasks.
     """
-    rows = list(tasks.values())
-    if not rows:
-        return {}
-    names = [name for name in rows[0] if name not in _COUNTS and all(name in row for row in rows)]
-    return {name: sum(row[name] for row in rows) / len(rows) for name in names}
+    means = {}
+    for name in dict.fromkeys(name for row in tasks.values() for name in row):
+        if name in _COUNTS:
+            continue
+        rows = [row for row in tasks.values() if row.get(_COUNT_OF.get(name, "n"))]
+        if all(name in row for row in rows):
+            means[name] = sum(row[name] for row in rows) / len(rows)
+    return means

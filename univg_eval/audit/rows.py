@@ -81,7 +81,12 @@ def _own_faults(sample: GroundingSample) -> Iterator[Case]:
 def _identity(sample: GroundingSample) -> tuple[Any, ...]:
     """Equal for rows that ask the same of the same images; the order of targets does not count."""
     targets = tuple(sorted(_rounded_targets(sample)))
-    return (sample.task, sample.images, sample.instruction, targets)
+    return (_task(sample), sample.images, sample.instruction, targets)
+
+
+def _task(sample: GroundingSample) -> str:
+    """The task, one for all splits of a set: a row of two splits is a duplicate."""
+    return sample.task.removesuffix(f"_{sample.split}")
 
 
 def _rounded_targets(sample: GroundingSample) -> list[tuple[int, tuple[float, ...]]]:
@@ -97,7 +102,7 @@ def _near_duplicates(samples: Sequence[GroundingSample], by_target_image: bool) 
         else:
             key = (sample.images, shown_on)
         if shown_on:
-            groups.setdefault((sample.task, key), []).append(sample)
+            groups.setdefault((_task(sample), key), []).append(sample)
     for group in groups.values():
         boxes = np.array([_ordered_boxes(sample) for sample in group])
         texts = [_plain_words(sample) for sample in group]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from univg_eval.analysis.stats import wilson_interval
+from univg_eval.analysis.headline import headlines
 from univg_eval.report import Card, DrawnBox, Page, Panel, Section
 from univg_eval.samples import data_root
 
@@ -80,12 +80,15 @@ def result_tables(result: CheckResult) -> Iterator[Section]:
     from univg_eval.lmms.check import declared_words
 
     rows: list[tuple[str, ...]] = []
+    shown = {one.metric: one.tasks for one in headlines(result.diagnosis.scores)}
+    values = shown.get("acc@0.5", {})
     for task, metrics in result.tasks.items():
         n, cells = metrics["n"], ["–"] * 4
-        if "acc@0.5" in metrics:
-            interval = wilson_interval(round(metrics["acc@0.5"] * n), n)
-            acc, miou, answered = (_percent(metrics[k]) for k in ("acc@0.5", "miou", "answered"))
-            cells = [acc, f"{_percent(interval.low)}-{_percent(interval.high)}", miou, answered]
+        value = values.get(task)
+        if value is not None:
+            limits = "–" if value.limits is None else "-".join(map(_percent, value.limits))
+            miou, answered = (_percent(metrics[k]) for k in ("miou", "answered"))
+            cells = [_percent(value.value), limits, miou, answered]
         rows.append((task, str(n), *cells))
     head = ("task", "n", "Acc@0.5 %", "95 %", "mIoU %", "readable %")
     yield Section("Score by task", head=head, rows=rows)

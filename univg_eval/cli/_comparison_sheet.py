@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from univg_eval.analysis.comparison import Comparison, Flip, p_words, points
 from univg_eval.analysis.stats import Difference, PairCounts
-from univg_eval.cli._tables import Sheet, print_sheet, terminal
+from univg_eval.cli._lines import wrapped
+from univg_eval.cli._tables import Sheet, in_words, print_sheet, terminal
 from univg_eval.leaderboard.formats import escaped_markdown, visible
 
 if TYPE_CHECKING:
@@ -28,11 +29,20 @@ def show(comparison: Comparison, console: Console | None = None) -> None:
         comparison: what is shown.
         console: where; None: standard output, as wide as the terminal, and wide where it is none.
     """
+    from rich.text import Text
+
     console = console or terminal()
-    console.print(visible(comparison.verdict.headline), style="bold")
-    console.print(visible(comparison.verdict.text), end="\n\n")
+
+    def say(text: str, style: str = "") -> None:
+        for line in wrapped(visible(text), console.width):
+            console.print(Text(line, style), soft_wrap=True)
+
+    say(comparison.verdict.headline, "bold")
+    say(comparison.verdict.text)
+    console.print()
     for line in _facts(comparison):
-        console.print(visible(line))
+        say(line)
+    console.print()
     for sheet in _sheets(comparison):
         print_sheet(sheet, console)
 
@@ -56,7 +66,7 @@ def _facts(comparison: Comparison) -> Iterator[str]:
     for name, side in (("A", comparison.a), ("B", comparison.b)):
         runs = f", {side.runs} runs" if side.runs > 1 else ""
         what = f"{side.n} samples of {side.benchmark}{runs}"
-        yield f"{name}: {side.label} (model {side.model}, {what})"
+        yield f"{name}: {side.label} (model {side.model}, {what}): {in_words(side.macro)}"
     yield (
         f"Compared: {comparison.n} samples in {comparison.clusters} groups that share no image, by "
         f"{comparison.metric}; with the same response, word for word: {comparison.same_responses}."

@@ -1,116 +1,198 @@
-"""How an evaluation ends: figures with intervals, what is missing from them, what is next.
+"""How a command that scores ends: figures with intervals, what lowers them, what is next.
 
 The figures are those of the leaderboard and of the report: the same metric and the same intervals.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from univg_eval.cli._tables import Sheet, print_sheet, terminal
+from univg_eval.analysis.headline import Headline, headlines
+from univg_eval.cli._lines import next_lines, wrapped
+from univg_eval.cli._tables import Sheet, percent, print_sheet, terminal
 from univg_eval.cli._usage import usage_line
-from univg_eval.leaderboard import Estimate, macro_estimate, task_estimate
 from univg_eval.leaderboard.beside import beside
 from univg_eval.leaderboard.published import PublishedTable
-from univg_eval.leaderboard.rows import column_of
 from univg_eval.runs.record import RunRecord
-from univg_eval.scoring import SampleScore, headline
+from univg_eval.scoring import aggregate
 
-__all__ = ["print_beside", "print_ending"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = [
+    "left_out",
+    "next_of",
+    "print_beside",
+    "print_ending",
+    "print_figures",
+    "print_lines",
+    "print_next",
+    "print_statuses",
+]
+
+_BESIDE_IT: Mapping[str, Mapping[str, str]] = {
+    "acc@0.5": {
+        "miou": "mIoU %",
+        "answered": "answered %",
+        "image_acc": "image_acc %",
+        "joint@0.5": "joint@0.5 %",
+    },
+    "f1@0.5": {"ap50": "ap50 %"},
+}
+"""Metrics without an interval that are shown beside one with it."""
 
 
 def print_ending(records: Sequence[RunRecord]) -> None:
-    """Print one table a record, what its figures leave out, its place, and three next commands."""
+    """Print the figures of each record, what lowers them, its place, and three next commands."""
     console = terminal()
     for record in records:
+        settings, manifest = record.manifest.settings, record.manifest
         print()
-        print_sheet(_sheet(record), console)
-        for line in (*_left_out(record), *filter(None, [usage_line(record)])):
-            console.print(line)
-    print()
+        print_figures(
+            f"{record.benchmark} (dialect {settings.dialect.value}, prompt "
+            f"{settings.prompt.value}, protocol {manifest.scoring_rule})",
+            aggregate(record.scores),
+            headlines(record.scores),
+            console,
+        )
+        print_statuses(record, console)
+        print_lines([usage, ""] if (usage := usage_line(record)) else [], console)
     for record in records:
         print(f"run record: {record.path}")
-    path = records[0].path
-    print(
-        "Next:\n"
-        f"  every response on its images   univg report {path} -o report.html\n"
-        f"  what the misses look like      univg failures {path}\n"
-        f"  beside other runs              univg leaderboard {path} OTHER"
+    print_next(next_of(records[0].path), console)
+
+
+def next_of(path: Path) -> list[tuple[str, str]]:
+    """What can be done with a run record."""
+    name = shlex.quote(str(path))
+    return [
+        ("every response on its images", f"univg report {name} -o report.html"),
+        ("what the misses look like", f"univg failures {name}"),
+        ("beside other runs", f"univg leaderboard {name} OTHER"),
+    ]
+
+
+def print_next(steps: Sequence[tuple[str, str]], console: Console) -> None:
+    """Print commands to paste."""
+    print("\n".join(next_lines(steps, console.width)))
+
+
+def print_statuses(record: RunRecord, console: Console) -> None:
+    """Print what is not in the figures of a run, or lowers them."""
+    lines = left_out(
+        Counter(score.status for score in record.scores),
+        n=len(record.scores),
+        excluded=record.manifest.excluded,
+        failed=record.failed_requests,
+        complete=record.manifest.complete,
     )
+    if record.manifest.dataset.stand_in_images:
+        lines.append("On images that stand in for the set's own: no result of the benchmark.")
+    print_lines([*lines, ""] if lines else [], console)
+
+
+def print_lines(lines: Sequence[str], console: Console) -> None:
+    """Print sentences, a paragraph each."""
+    for text in lines:
+        print("\n".join(wrapped(text, console.width)))
+
+
+def print_figures(
+    title: str, results: Mapping[str, Any], shown: Sequence[Headline], console: Console
+) -> None:
+    """Print a table a kind of samples: a row a task, and the unweighted mean over them.
+
+    Args:
+        title: above the first.
+        results: metrics as `univg_eval.scoring.aggregate` gives them.
+        shown: of the same scores.
+        console: where.
+    """
+    for place, one in enumerate(shown):
+        kind = {"no_target_acc": "samples without a target", "f1@0.5": "with several targets"}
+        above = title if not place else kind[one.metric]
+        print_sheet(_sheet(above, results, one), console)
+
+
+def _sheet(title: str, results: Mapping[str, Any], shown: Headline) -> Sheet:
+    tasks: Mapping[str, Mapping[str, Any]] = results["tasks"]
+    others = {
+        name: head
+        for name, head in _BESIDE_IT.get(shown.metric, {}).items()
+        if any(name in tasks[task] for task in shown.tasks)
+    }
+
+    def cells(figures: Mapping[str, Any]) -> Iterator[str]:
+        for name in others:
+            yield f"{100 * figures[name]:.1f}" if name in figures else ""
+
+    rows = [
+        [task, str(value.n), *percent(value), *cells(tasks[task])]
+        for task, value in shown.tasks.items()
+    ]
+    totals = int(len(rows) > 1)
+    if totals:
+        macro = shown.macro
+        rows.append(["mean over tasks", str(macro.n), *percent(macro), *cells(results["macro"])])
+    heads = ("task", "n", f"{shown.metric} %", "95 % interval", *others.values())
+    return Sheet(title, heads, rows, totals=totals)
+
+
+def left_out(
+    statuses: Mapping[str, int],
+    *,
+    n: int,
+    excluded: int,
+    failed: int = 0,
+    missing: int = 0,
+    complete: bool = True,
+) -> list[str]:
+    """What is not in the figures, or lowers them; nothing where all is well.
+
+    Args:
+        statuses: number of samples a status.
+        n: of all samples.
+        excluded: for an invalid true box.
+        failed: requests that a server did not answer; unanswered.
+        missing: samples without a response in the file; unanswered.
+        complete: whether all samples of the set are there.
+    """
+    facts = (
+        (excluded, "excluded (the true box is invalid)"),
+        (missing, "without a response (unanswered)"),
+        (failed, "whose request failed (unanswered)"),
+        (statuses.get("truncated", 0), "truncated (try --gen_kwargs max_new_tokens=4096)"),
+        (statuses.get("no_box", 0) - failed - missing, "without a readable box"),
+        (statuses.get("invalid_box", 0), "with an invalid box"),
+    )
+    found = [f"{count} {what}" for count, what in facts if count > 0]
+    lines = [f"Of {n} samples: {', '.join(found)}."] if found else []
+    if not complete:
+        lines.append("Not all samples of the set: no result of the benchmark.")
+    return lines
 
 
 def print_beside(records: Sequence[RunRecord], table: PublishedTable) -> None:
     """Print a run beside the rows of a published table, and what sets them apart."""
     found = beside(records, table)
-    own = "–" if found.own is None else _with_limits(*_percent(found.own))
+    own = "–" if found.own is None else _with_limits(*percent(found.own))
     trial = any(record.manifest.dataset.stand_in_images for record in records)
     rows = [(f"{found.label} (stand-in images)" if trial else found.label, own, "")]
     for row in found.rows:
         apart = row.difference
-        points = "–" if apart is None else _with_limits(*_percent(apart, "+", " to "))
+        points = "–" if apart is None else _with_limits(*percent(apart, "+", " to "))
         rows.append((row.model, row.printed or "–", points))
     heads = ("model", f"{table.metric} %, mean over tasks", "this run minus it, 95 %")
     console = terminal()
     print()
     print_sheet(Sheet(f"Beside [{table.key}] {table.title}", heads, rows), console)
     for reason in (*found.reasons, *([table.recipe.notes] if table.recipe else [])):
-        console.print(f"- {reason}")
+        print("\n".join(wrapped(reason, console.width, indent="- ", more="  ")))
 
 
 def _with_limits(shown: str, limits: str) -> str:
     return f"{shown} ({limits})" if limits else shown
-
-
-def _sheet(record: RunRecord) -> Sheet:
-    prepared = record.manifest.dataset.prepared_benchmark
-    counted: dict[str, list[SampleScore]] = {}
-    for score in record.scores:
-        if headline(score) is not None:
-            counted.setdefault(column_of(prepared, score.task, score.id), []).append(score)
-    values = {task: [headline(s) or 0.0 for s in scores] for task, scores in counted.items()}
-    groups = {task: [s.cluster for s in scores] for task, scores in counted.items()}
-    rows = []
-    for task, own in values.items():
-        estimate = task_estimate(own, groups[task], share=all(value in (0.0, 1.0) for value in own))
-        answered = sum(s.status in ("ok", "none") for s in counted[task]) / len(own)
-        rows.append([task, str(len(own)), *_percent(estimate), f"{100 * answered:.1f}"])
-    totals = int(len(rows) > 1)
-    if totals:
-        macro = macro_estimate(values, groups)
-        rows.append(["mean over tasks", str(macro.n), *_percent(macro), ""])
-    settings = record.manifest.settings
-    title = (
-        f"{record.benchmark}: Acc@0.5, or the task's own score (dialect {settings.dialect.value}, "
-        f"prompt {settings.prompt.value}, protocol {record.manifest.scoring_rule})"
-    )
-    heads = ("task", "n", "score %", "95 % interval", "answered %")
-    return Sheet(title, heads, rows, totals=totals)
-
-
-def _percent(value: Estimate, sign: str = "", to: str = "–") -> tuple[str, str]:
-    """The value and its limits in percent; `sign` is that of `format`."""
-    shown = f"{100 * value.value:{sign}.1f}"
-    if value.low is None or value.high is None:
-        return shown, ""
-    return shown, f"{100 * value.low:{sign}.1f}{to}{100 * value.high:{sign}.1f}"
-
-
-def _left_out(record: RunRecord) -> list[str]:
-    """What is not in the figures, or lowers them; nothing where all is well."""
-    statuses = Counter(score.status for score in record.scores)
-    n, n_failed = len(record.scores), record.failed_requests
-    facts = (
-        (record.manifest.excluded, "excluded (the true box is invalid)"),
-        (n_failed, "whose request failed (unanswered)"),
-        (statuses["truncated"], "truncated (try --gen_kwargs max_new_tokens=4096)"),
-        (statuses["no_box"] - n_failed, "without a readable box"),
-        (statuses["invalid_box"], "with an invalid box"),
-    )
-    found = [f"{count} {what}" for count, what in facts if count > 0]
-    lines = [f"Of {n} samples: {', '.join(found)}."] if found else []
-    if record.manifest.dataset.stand_in_images:
-        lines.append("On images that stand in for the set's own: no result of the benchmark.")
-    if not record.manifest.complete:
-        lines.append("Not all samples of the set: no result of the benchmark.")
-    return lines

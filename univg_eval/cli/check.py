@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +16,6 @@ from univg_eval.cli._progress import progress_bars
 from univg_eval.runs.threads import choose_threads
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from univg_eval.analysis.diagnosis import Conclusion
     from univg_eval.lmms.check import CheckResult
 
@@ -91,8 +90,6 @@ def run(args: argparse.Namespace) -> int:
     from univg_eval.lmms.extra import require_lmms_eval
 
     require_lmms_eval()
-    from rich.console import Console
-
     print("Loading lmms-eval and the model …", file=sys.stderr)
     # lmms-eval warns on standard output while it is imported.
     with contextlib.redirect_stdout(sys.stderr):
@@ -110,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_as_json(result, conclusion, page), indent=2, allow_nan=False))
     else:
-        _show(Console(), result, conclusion, page)
+        _show(args, result, conclusion, page)
     return EXIT_FOUND if any(finding.is_fault for finding in result.findings) else 0
 
 
@@ -121,7 +118,6 @@ def _seconds(result: CheckResult) -> str:
 
 def _as_json(result: CheckResult, conclusion: Conclusion, page: Path) -> dict[str, Any]:
     diagnosis = result.diagnosis
-    interval = diagnosis.score
     return {
         "verdict": conclusion.to_dict(),
         "n": diagnosis.n,
@@ -129,7 +125,7 @@ def _as_json(result: CheckResult, conclusion: Conclusion, page: Path) -> dict[st
         "answered": diagnosis.answered,
         "single": diagnosis.single,
         "hits": diagnosis.hits,
-        "hits_interval": [interval.low, interval.high],
+        "hits_interval": diagnosis.score and diagnosis.score.limits,
         "hits_by_chance": diagnosis.blind,
         "settings": result.settings.to_dict(),
         "tasks": result.tasks,
@@ -143,41 +139,68 @@ def _as_json(result: CheckResult, conclusion: Conclusion, page: Path) -> dict[st
     }
 
 
-def _show(console: Console, result: CheckResult, conclusion: Conclusion, page: Path) -> None:
-    from rich.markup import escape
-    from rich.padding import Padding
+def _show(
+    args: argparse.Namespace, result: CheckResult, conclusion: Conclusion, page: Path
+) -> None:
     from rich.text import Text
 
+    from univg_eval.analysis.headline import headlines
     from univg_eval.cli._check_page import result_tables
-    from univg_eval.cli._tables import Sheet, print_sheet
+    from univg_eval.cli._ending import next_of, print_figures, print_next
+    from univg_eval.cli._lines import wrapped
+    from univg_eval.cli._tables import Sheet, print_sheet, terminal
     from univg_eval.report.text import printable
 
-    def text(words: str, style: str = "") -> Text:
+    console = terminal()
+
+    def say(words: str, style: str = "", *, indent: str = "", marked: int = 0) -> None:
         # Answers, ids and paths are data: no markup, no control codes of the terminal.
-        return Text(printable(words), style=style)
+        for line in wrapped(printable(words), console.width, indent=indent):
+            text = Text(line, style="" if marked else style)
+            text.stylize(style, 0, marked)
+            console.print(text, soft_wrap=True)
+            marked = 0
 
     style = {"wrong": "bold red", "look": "bold yellow", "fine": "bold green"}[conclusion.status]
-    console.print("", text(conclusion.headline, style), text(conclusion.text), sep="\n")
+    console.print()
+    say(conclusion.headline, style)
+    say(conclusion.text)
     for finding in result.findings:
-        mark = (finding.severity.upper(), _MARKS[finding.severity])
-        console.print("", Text.assemble(mark, " ", printable(finding.title)), sep="\n")
-        nothing = finding.severity == "note" and finding.remedy == "Nothing to do."
-        below = [text(finding.detail)] if finding.detail else []
-        below += [] if nothing else [text(f"What to do: {finding.remedy}")]
+        console.print()
+        mark = finding.severity.upper()
+        say(f"{mark} {finding.title}", _MARKS[finding.severity], marked=len(mark))
+        say(finding.detail, indent="  ")
+        if finding.severity != "note" or finding.remedy != "Nothing to do.":
+            say(f"What to do: {finding.remedy}", indent="  ")
         if finding.examples:
-            below.append(text(f"e.g. {', '.join(finding.examples[:3])}", "dim"))
-        for line in below:
-            console.print(Padding(line, (0, 0, 0, 2)))
-    for table in result_tables(result):
+            say(f"e.g. {', '.join(finding.examples[:3])}", "dim", indent="  ")
+    console.print()
+    scored, *others = result_tables(result)
+    totals = {"tasks": result.tasks, "macro": result.macro}
+    print_figures(scored.title, totals, headlines(result.diagnosis.scores), console)
+    for table in others:
         rows = [[str(cell) for cell in row] for row in table.rows]
-        print_sheet(Sheet("", table.head, rows), console)
+        print_sheet(Sheet(table.title, table.head, rows), console)
     settings = ", ".join(
         f"{name} {value} ({source})"
         for name, (value, source) in result.settings.to_dict().items()
         if value is not None and name in ("dialect", "prompt", "min_pixels", "max_pixels")
     )
-    console.print("", text(f"Settings: {settings}."), text(f"Time: {_seconds(result)}."), sep="\n")
-    console.print(
-        f"Every answer on its image: [link={page.as_uri()}]{escape(printable(str(page)))}[/link]"
-    )
-    console.print(text(f"Run records: {result.plan.out / 'records'}"))
+    say(f"Settings: {settings}.")
+    say(f"Time: {_seconds(result)}.")
+    print(f"every answer on its image: {args.out / page.name}")
+    print(f"run records: {result.plan.out / 'records'}")
+    first = next(path for paths in result.records.values() for path in paths)
+    print_next([*_next(result, conclusion, args.model_args), *next_of(first)[:2]], console)
+
+
+def _next(result: CheckResult, conclusion: Conclusion, model_args: str) -> list[tuple[str, str]]:
+    plan = result.plan
+    model = f"--model {plan.model} --model_args {shlex.quote(model_args)}"
+    if plan.dialect:
+        model += f" --dialect {plan.dialect}"
+    if plan.prompt:
+        model += f" --prompt {plan.prompt}"
+    if conclusion.status == "wrong" and not plan.controls:
+        return [("with less to see", f"univg check {model} --controls")]
+    return [("the evaluation", f"univg eval {model} --tasks univg_mini --output_path out")]

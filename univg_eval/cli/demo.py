@@ -6,10 +6,10 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from univg_eval.cli._progress import progress_bars
 from univg_eval.runs.threads import choose_threads
@@ -74,68 +74,55 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr):
         from univg_eval.lmms.demo import demo_data, run_demo
 
-    with demo_data(n, seed) as root, progress_bars(stay=True) as progress:
+    with demo_data(n, seed), progress_bars(stay=True) as progress:
         runs = run_demo(args.out, model=args.model, limit=args.limit, progress=progress)
     if args.json:
         result = {"runs": {r.name: {"tasks": r.tasks, "macro": r.macro} for r in runs}}
         print(json.dumps(result, indent=2, allow_nan=False))
     else:
-        _show(runs)
-        _next_steps(args.out, root)
+        _show(runs, args.out)
     return 0
 
 
-def _show(runs: list[DemoRun]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+def _show(runs: list[DemoRun], out: Path) -> None:
+    """Print the tasks of the model, and the mean of each run."""
+    from univg_eval.analysis.headline import headlines
+    from univg_eval.cli._ending import print_figures, print_lines, print_next, print_statuses
+    from univg_eval.cli._tables import Sheet, percent, print_sheet, terminal
 
-    tiny, *baselines = runs
-    counts = sorted({metrics["n"] for metrics in tiny.tasks.values()})
-    table = Table(
-        title="univg_mini: Acc@0.5 in %, the tiny model with 95 % intervals, "
-        f"n = {', '.join(map(str, counts))} a task",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=0,
+    console = terminal()
+    tiny = runs[0]
+    results = {"tasks": tiny.tasks, "macro": tiny.macro}
+    print_figures("tiny on univg_mini", results, headlines(tiny.record.scores), console)
+    print_statuses(tiny.record, console)
+    rows = [
+        (
+            run.name,
+            *percent(headlines(run.record.scores)[0].macro),
+            *(f"{100 * run.macro[name]:.1f}" for name in ("miou", "answered")),
+        )
+        for run in runs
+    ]
+    heads = ("run", "acc@0.5 %", "95 % interval", "mIoU %", "answered %")
+    print_sheet(Sheet("All runs, mean over tasks", heads, rows), console)
+    print_lines(
+        [
+            "center, full, random, spray and refuse never look at an image: a model has to beat "
+            "the best of them. noisy is right with p = 0.5, oracle always.",
+            "Intervals are by groups of samples that share images, as in the leaderboard.",
+        ],
+        console,
     )
-    table.add_column("task", no_wrap=True)
-    table.add_column("tiny", justify="right", no_wrap=True)
-    for run in baselines:
-        table.add_column(run.name, justify="right", no_wrap=True)
-    for task, metrics in tiny.tasks.items():
-        others = (_percent(run.tasks[task]["acc@0.5"]) for run in baselines)
-        table.add_row(task, _with_interval(metrics), *others)
-    table.add_section()
-    others = (_percent(run.macro["acc@0.5"]) for run in baselines)
-    table.add_row("macro", _with_interval(tiny.macro), *others)
-    Console().print(table)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
-
-
-def _with_interval(metrics: Mapping[str, Any]) -> str:
-    low, high = metrics["acc@0.5_interval"]
-    return f"{_percent(metrics['acc@0.5'])} [{100 * low:.0f},{100 * high:.0f}]"
-
-
-def _next_steps(out: Path, root: Path) -> None:
-    print(
-        f"\nEach run is recorded in {out}/<name>/univg_mini: responses, scores, provenance.\n"
-        "Intervals are the leaderboard's, by groups of samples that share images; macro is the "
-        "unweighted mean of the tasks.\n"
-        "center, full, random, spray and refuse never look at an image: a model has to beat the "
-        "best of them.\n\n"
-        "Next:\n"
-        "  test your set-up          univg check --model qwen2_vl --model_args pretrained=DIR\n"
-        "  evaluate your own model   univg eval --model qwen2_vl --model_args pretrained=DIR "
-        "--tasks univg_mini\n"
-        "  the real benchmarks       univg prepare --list, then --tasks univg_mig_bench\n"
-        f"  compare runs              univg leaderboard {out}\n"
-        f"  every response, drawn     univg report {out}/tiny -o report.html\n"
-        f"  look at the scenes        {root}/univg_mini\n"
-        "  how it works              docs/evaluate.md"
+    print(f"run records: {out}/<run>/univg_mini")
+    model = "--model qwen2_vl --model_args pretrained=DIR"
+    print_next(
+        [
+            ("test your set-up", f"univg check {model}"),
+            ("evaluate your own model", f"univg eval {model} --tasks univg_mini"),
+            (
+                "every response on its images",
+                f"univg report {shlex.quote(str(out / 'tiny'))} -o report.html",
+            ),
+        ],
+        console,
     )

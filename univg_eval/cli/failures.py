@@ -113,29 +113,41 @@ def _lines(pairs: Pairs) -> Iterator[str]:
 
 def _print(pairs: Pairs) -> None:
     from univg_eval.analysis.failures import FAILURES
+    from univg_eval.cli._lines import wrapped
     from univg_eval.cli._tables import print_sheet, terminal
     from univg_eval.leaderboard.formats import visible
 
     console = terminal()
     for record, found in pairs:
-        console.print(
-            visible(
-                f"{record.label} on {record.benchmark}: {found.total.misses} of {found.total.n} "
-                f"are misses at IoU {found.threshold:g}"
-            )
+        total = found.total
+        print_sheet(
+            _sheet(
+                found,
+                f"{record.label} on {record.benchmark}: {_score(record)}. {total.misses} of "
+                f"{total.n} samples are misses at IoU {found.threshold:g}",
+            ),
+            console,
         )
-        print_sheet(_sheet(found), console)
         if record.manifest.dataset.stand_in_images:
-            console.print("note: on images that stand in for the set's own: no result of it")
+            print("note: on images that stand in for the set's own: no result of it")
         for note in _notes(found):
-            console.print(f"note: {visible(note)}")
-        console.print()
+            print("\n".join(wrapped(visible(f"note: {note}"), console.width, more="  ")))
     for kind, meaning in FAILURES.items():
         if any(found.total.kinds[kind] for _, found in pairs):
-            console.print(f"{kind}: {meaning}")
+            print("\n".join(wrapped(f"{kind}: {meaning}", console.width, more="  ")))
 
 
-def _sheet(found: RunFailures) -> Sheet:
+def _score(record: RunRecord) -> str:
+    """The number of the run, as everywhere."""
+    from univg_eval.analysis.headline import headlines
+    from univg_eval.cli._tables import in_words
+
+    for one in headlines(record.scores):
+        return f"{one.metric} {in_words(one.macro)}, mean over tasks"
+    return "no sample counts"
+
+
+def _sheet(found: RunFailures, title: str) -> Sheet:
     from univg_eval.analysis.failures import FAILURES
     from univg_eval.cli._tables import Sheet
 
@@ -148,7 +160,7 @@ def _sheet(found: RunFailures) -> Sheet:
         counts = (found.total.misses, *(found.total.kinds[kind] for kind in kinds))
         rows.append(["% of n", "", *(f"{100 * count / n:.1f}" for count in counts)])
     totals = len(rows) - len(found.tasks)
-    return Sheet("", ["task", "n", "misses", *kinds], rows, totals=totals)
+    return Sheet(title, ["task", "n", "misses", *kinds], rows, totals=totals)
 
 
 def _notes(found: RunFailures) -> Iterator[str]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from univg_eval.analysis.stats import Estimate
     from univg_eval.runs.record import RunRecord
     from univg_eval.runs.rescoring import Change, Rescored
     from univg_eval.samples import GroundingSample
@@ -152,62 +155,74 @@ def _as_json(rescored: Rescored, written: Path) -> dict[str, Any]:
 
 
 def _print(rescored: Rescored, written: Path, show: int) -> None:
+    from univg_eval.cli._ending import next_of, print_lines, print_next, print_statuses
     from univg_eval.cli._tables import Sheet, print_sheet, terminal
-    from univg_eval.leaderboard.formats import visible
 
     console = terminal()
     summary = rescored.summary()
-    label, benchmark = rescored.record.label, rescored.record.benchmark
-    console.print(visible(f"{label} on {benchmark}, {summary['n']} samples"))
-    for name, (before, after) in summary["settings"].items():
-        console.print(f"  {name}: {before} → {after}")
-    if not summary["settings"]:
-        console.print("  the same settings")
+    record = rescored.record
+    settings = [f"{name} {a} → {b}" for name, (a, b) in summary["settings"].items()]
+    title = f"{record.label} on {record.benchmark}: {'; '.join(settings) or 'the same settings'}"
+    _print_figures(title, rescored, console)
     changed = summary["changed"]
-    console.print(
-        f"changed: {changed['score']} samples (status {changed['status']}, box {changed['box']}, "
-        f"IoU {changed['iou']}, excluded {changed['excluded']}); "
-        f"gained {summary['gained']}, lost {summary['lost']}"
-    )
+    lines = [
+        f"Changed: {changed['score']} of {summary['n']} samples (status {changed['status']}, box "
+        f"{changed['box']}, IoU {changed['iou']}, excluded {changed['excluded']}); gained "
+        f"{summary['gained']}, lost {summary['lost']}."
+    ]
     if summary["statuses"]:
-        moves = [(row["before"], row["after"], str(row["n"])) for row in summary["statuses"]]
-        print_sheet(Sheet("status", ("before", "after", "samples"), moves, names=2), console)
-    metrics = {
-        name: pair for name, pair in summary["tasks"].items() if pair["before"] != pair["after"]
-    }
-    if metrics:
-        rows = [
-            _metric_row(name, pair)
-            for name, pair in (metrics | {"macro": summary["macro"]}).items()
-        ]
-        heads = ("task", "n", "acc@0.5", "mIoU", "answered")
-        print_sheet(Sheet("before → after, in %", heads, rows, totals=1), console)
-        unchanged = len(summary["tasks"]) - len(metrics)
-        if unchanged:
-            console.print(f"other tasks, their metrics unchanged: {unchanged}")
-    else:
-        console.print("all metrics are the same")
+        moves = [f"{row['before']} → {row['after']} {row['n']}" for row in summary["statuses"]]
+        lines.append(f"Status: {', '.join(moves)}.")
+    print_lines(lines, console)
+    print()
+    print_statuses(record, console)
     flips = rescored.flips
     if flips and show:
         shown = [_flip_row(change) for change in flips[:show]]
-        title = "samples that flipped, before → after"
-        print_sheet(Sheet(title, ("sample", "", "status", "IoU"), shown, names=2), console)
+        print_sheet(Sheet("Samples that flipped", ("sample", "", "status", "IoU"), shown), console)
         if len(flips) > show:
-            console.print(
-                f"and {len(flips) - show} more: see changes.jsonl in the record, or --json"
+            print_lines(
+                [f"and {len(flips) - show} more: see changes.jsonl in the record, or --json"],
+                console,
             )
     print(f"run record: {written}")
+    old, new = (shlex.quote(str(path)) for path in (rescored.old.path, written))
+    compare = ("sample by sample", f"univg compare before={old} after={new}")
+    print_next([compare, *next_of(written)[:2]], console)
 
 
-def _metric_row(name: str, pair: Mapping[str, Any]) -> tuple[str, ...]:
-    def value(side: str, metric: str) -> str:
-        found = (pair[side] or {}).get(metric)
-        if found is None:
-            return ""
-        return str(found) if metric == "n" else f"{100 * found:.2f}"
+def _print_figures(title: str, rescored: Rescored, console: Console) -> None:
+    """A row a task whose figures changed, and the mean over all, before and after."""
+    from univg_eval.analysis.headline import headlines
+    from univg_eval.cli._ending import print_lines
+    from univg_eval.cli._tables import Sheet, print_sheet
 
-    metrics = ("n", "acc@0.5", "miou", "answered")
-    return (name, *(_pair(value("before", one), value("after", one)) for one in metrics))
+    runs = (rescored.old, rescored.record)
+    before, after = ({one.metric: one for one in headlines(run.scores)} for run in runs)
+    for metric, one in after.items():
+        old = before.get(metric)
+        rows = [
+            (task, str(value.n), *_pair_of(old.tasks.get(task) if old else None, value))
+            for task, value in one.tasks.items()
+            if old is None or old.tasks.get(task) != value
+        ]
+        unchanged = len(one.tasks) - len(rows)
+        rows.append(
+            ("mean over tasks", str(one.macro.n), *_pair_of(old.macro if old else None, one.macro))
+        )
+        heads = ("task", "n", f"{metric} % before", "95 % interval", "after", "95 % interval")
+        print_sheet(Sheet(title, heads, rows, totals=1), console)
+        title = ""
+        if unchanged:
+            print_lines(
+                [f"{metric} is unchanged in {unchanged} of {len(one.tasks)} tasks."], console
+            )
+
+
+def _pair_of(before: Estimate | None, after: Estimate) -> tuple[str, ...]:
+    from univg_eval.cli._tables import percent
+
+    return (*(percent(before) if before is not None else ("–", "")), *percent(after))
 
 
 def _flip_row(change: Change) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 from univg_eval.errors import UserError
 
 if TYPE_CHECKING:
-    from univg_eval.cli._tables import Sheet
+    from univg_eval.analysis.headline import Headline
     from univg_eval.dialects import Dialect
     from univg_eval.protocols import Protocol
     from univg_eval.runs.response_file import FileScores
@@ -88,6 +88,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Score, write ``--out`` where it is given, and print the result."""
+    from univg_eval.analysis.headline import headlines
     from univg_eval.protocols import get_protocol
     from univg_eval.runs.response_file import score_file
 
@@ -109,6 +110,12 @@ def run(args: argparse.Namespace) -> int:
             processes=args.processes,
         )
     _report_notes(args, dialect, scores)
+    shown = headlines(scores.headline_values)
+    for one in shown:
+        key = f"{one.metric}_interval"
+        scores.metrics["macro"][key] = one.macro.limits
+        for task, value in one.tasks.items():
+            scores.metrics["tasks"][task][key] = value.limits
     min_pixels, max_pixels = (dialect.pixel_limits if dialect else None) or (None, None)
     result = {
         "benchmark": benchmark,
@@ -127,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(result, indent=2))
     else:
-        _print_tables(result)
+        _print(args, result, shown, scores.n_samples)
     return 0
 
 
@@ -258,89 +265,59 @@ def _total(tasks: Mapping[str, Mapping[str, Any]], *names: str) -> int:
     return sum(task.get(name, 0) for task in tasks.values() for name in names)
 
 
-_COLUMNS = (
-    ("n", "n"),
-    ("excluded", "excluded"),
-    ("acc@0.3", "acc@0.3"),
-    ("acc@0.5", "acc@0.5"),
-    ("interval", "95 % interval"),
-    ("acc@0.7", "acc@0.7"),
-    ("acc@0.9", "acc@0.9"),
-    ("miou", "mIoU"),
-    ("answered", "answered"),
-    ("image_acc", "image_acc"),
-    ("joint@0.5", "joint@0.5"),
-)
-_OTHER_COLUMNS = (
-    ("n_no_target", "n without target"),
-    ("no_target_acc", "no_target_acc"),
-    ("n_several", "n with several"),
-    ("f1@0.5", "f1@0.5"),
-    ("ap50", "ap50"),
-)
-_COUNT_NAMES = ("n", "excluded", "n_no_target", "n_several")
-
-
-def _print_tables(result: Mapping[str, Any]) -> None:
-    from univg_eval.cli._tables import print_sheet, terminal
+def _print(
+    args: argparse.Namespace,
+    result: Mapping[str, Any],
+    shown: Sequence[Headline],
+    n_samples: int,
+) -> None:
+    from univg_eval.cli._ending import left_out, print_figures, print_lines, print_next
+    from univg_eval.cli._tables import terminal
 
     console = terminal()
-    dialect = f", dialect {result['dialect']}" if result["dialect"] else ""
-    title = f"{result['benchmark']}, protocol {result['protocol']}{dialect} (values in %)"
-    tasks: Mapping[str, Mapping[str, Any]] = result["tasks"]
-    single = {name: task for name, task in tasks.items() if task["n"] or task["excluded"]}
-    if single:
-        print_sheet(_sheet(title, _COLUMNS, single, result["macro"]), console)
-    others = {
-        name: task for name, task in tasks.items() if "n_no_target" in task or "n_several" in task
-    }
-    if others:
-        title = "samples without target, or with several"
-        print_sheet(_sheet(title, _OTHER_COLUMNS, others), console)
-    console.print(
-        f"scored {result['n']}, excluded {result['excluded']}, missing {result['missing']}"
+    dialect = f"dialect {result['dialect']}, " if result["dialect"] else ""
+    title = f"{result['benchmark']} ({dialect}protocol {result['protocol']})"
+    print_figures(title, result, shown, console)
+    lines = left_out(
+        result["statuses"], n=n_samples, excluded=result["excluded"], missing=result["missing"]
     )
-    console.print("statuses: " + ", ".join(f"{name} {n}" for name, n in result["statuses"].items()))
+    print_lines([*lines, ""] if lines else [], console)
     print(f"fingerprint {result['fingerprint']}")
+    if args.out is not None:
+        print(f"scores: {args.out}")
+    print_next(list(_next(args, result["benchmark"])), console)
 
 
-def _sheet(
-    title: str,
-    columns: Sequence[tuple[str, str]],
-    tasks: Mapping[str, Mapping[str, Any]],
-    macro: Mapping[str, float] | None = None,
-) -> Sheet:
-    from univg_eval.cli._tables import Sheet
+def _next(args: argparse.Namespace, benchmark: str) -> Iterator[tuple[str, str]]:
+    """What can be done with responses that are no run record yet."""
+    import shlex
 
-    present = {name for task in tasks.values() for name in task} | {"interval"}
-    names = [name for name, _ in columns if name in present]
-    heads = [head for name, head in columns if name in present]
-    rows = [[task, *_cells(row, names)] for task, row in tasks.items()]
-    if macro:
-        cells = (_percent(macro.get(name)) for name in names)
-        rows.append(["macro average", *cells])
-    return Sheet(title, ["task", *heads], rows, totals=1 if macro else 0)
+    from univg_eval.benchmarks.preparing.catalog import CATALOG
 
-
-def _cells(row: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
-    for name in names:
-        if name == "interval":
-            yield _interval(row)
-        elif name in _COUNT_NAMES:
-            yield str(row.get(name, 0))
-        else:
-            yield _percent(row.get(name))
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.2f}"
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    """Wilson's interval of acc@0.5, in percent."""
-    from univg_eval.analysis.stats import wilson_interval
-
-    if "acc@0.5" not in row:
-        return ""
-    limits = wilson_interval(round(row["acc@0.5"] * row["n"]), row["n"])
-    return f"{100 * limits.low:.1f} - {100 * limits.high:.1f}"
+    given = [f"--benchmark {args.benchmark}", f"--responses {shlex.quote(str(args.responses))}"]
+    if args.annotations is not None:
+        given.insert(1, f"--annotations {shlex.quote(str(args.annotations))}")
+    for name in ("revision", "scale", "split", "root", "dialect", "min_pixels", "max_pixels"):
+        value = getattr(args, name)
+        if value is not None:
+            given.append(f"--{name.replace('_', '-')} {shlex.quote(str(value))}")
+    if args.protocol != "univg":
+        given.append(f"--protocol {args.protocol}")
+    again = f"univg score {' '.join(given)}"
+    yield "every metric, in JSON", f"{again} --json"
+    if args.out is None:
+        yield "a line of JSON a sample", f"{again} --out scores.jsonl"
+    tasks = [
+        task
+        for entry in CATALOG.values()
+        for task, split in entry.tasks.items()
+        if entry.benchmark == benchmark
+        and args.split in (None, split)
+        and not task.endswith("_video")
+    ]
+    yield (
+        "a run record, for report, failures and compare",
+        f"univg eval --model univg_replay --model_args responses={shlex.quote(str(args.responses))}"
+        + (f" --dialect {args.dialect}" if args.dialect else "")
+        + f" --tasks {','.join(tasks)}",
+    )

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from univg_eval.analysis.stats import Estimate
 from univg_eval.errors import UserError
 from univg_eval.leaderboard.marks import BREAKING, MEANINGS, Mark
 from univg_eval.leaderboard.published import PublishedTable, load_counts, load_published
-from univg_eval.leaderboard.rows import Estimate
 from univg_eval.leaderboard.table import Leaderboard, Published, Row, build_leaderboards
 from univg_eval.runs.record import RunRecord
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
+from univg_eval.analysis.stats import METHODS, Estimate
 from univg_eval.leaderboard.marks import MEANINGS, Mark
-from univg_eval.leaderboard.rows import METHODS, Estimate
 from univg_eval.leaderboard.table import AVERAGES, MACRO, Leaderboard, Row
 
 if TYPE_CHECKING:

@@ -1,32 +1,23 @@
 """The facts of one row, before it is compared with a reference: of run records or printed values.
 
-Which 95 % interval a value gets is one rule for all tables and pages:
-
-* A share of samples of which no two share images: Wilson's interval.
-* A mean, an average over tasks, or a share where clusters hold several samples: a bootstrap that
-  draws whole clusters.
-* Of several runs, the interval of each sample's mean over them, widened by what other runs would
-  add.
-* No interval where the samples of a task form one cluster, or the clusters of each task are all
-  alike: they cannot show how much they vary.
+Which 95 % interval a value gets, `univg_eval.analysis.stats` says for all tables and pages.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
 from univg_eval.analysis.stats import (
-    Interval,
-    macro_bootstrap,
-    run_spread,
-    widened,
-    wilson_interval,
+    Estimate,
+    macro_estimate,
+    runs_estimate,
+    share_estimate,
+    task_estimate,
 )
-from univg_eval.benchmarks.preparing.catalog import CATALOG
 from univg_eval.errors import UserError
 from univg_eval.leaderboard.marks import Mark
 from univg_eval.leaderboard.published import UNKNOWN, Counts, PublishedTable, Reproductions
@@ -34,7 +25,7 @@ from univg_eval.leaderboard.published_checks import check_table, row_fits
 from univg_eval.runs.groups import aligned_scores
 from univg_eval.runs.manifest import Manifest
 from univg_eval.runs.record import RunRecord
-from univg_eval.scoring import sample_metrics
+from univg_eval.scoring import is_share, sample_metrics
 
 TRUNCATED_SHARE = 0.01
 # Ids of lmms-eval models that this project adds begin so; see `univg_eval.lmms.settings`.
@@ -50,19 +41,6 @@ PUBLISHED_FOR: Mapping[str, str] = {"mig_bench_revised": "mig_bench"}
 """Board → the benchmark whose published tables belong to it, where the names differ: printed
 tables do not say which revision of MIG-Bench they were measured on."""
 _GROUP_OF = {member: group for group, members in GROUPS.items() for member in members}
-_SPLITS = {entry.benchmark: entry.splits for entry in CATALOG.values() if len(entry.splits) > 1}
-
-Method = Literal["wilson", "cluster-bootstrap", "wilson-clusters", "clusters-and-runs", "none"]
-METHODS: Mapping[Method, str] = {
-    "wilson": "Wilson's interval of a share",
-    "cluster-bootstrap": "percentiles of 2,000 draws of whole groups of samples that share images, "
-    "widened where groups are few",
-    "wilson-clusters": "all values are 0, or all are 1: Wilson's interval with one sample a group",
-    "clusters-and-runs": "the same of means over several runs, widened by what other runs would "
-    "add (Student's t)",
-    "none": "no interval, since the groups of images are too few or do not vary, or the value was "
-    "printed without its counts",
-}
 
 
 def board_of(benchmark: str) -> str:
@@ -73,114 +51,6 @@ def board_of(benchmark: str) -> str:
     """
     name, plus, variant = benchmark.partition("+")
     return _GROUP_OF.get(name, name) + plus + variant
-
-
-def column_of(prepared_benchmark: str, task: str, sample_id: str) -> str:
-    """The column that a sample counts in: its task, or its split where the set has several.
-
-    Sets with several splits have one task, and ids of the form ``<benchmark>-<split>-…``.
-
-    >>> column_of("lisa", "lisa", "lisa-val-00012")
-    'lisa_val'
-    """
-    for split in _SPLITS.get(prepared_benchmark, ()):
-        if sample_id.startswith(f"{prepared_benchmark}-{split}-"):
-            return f"{task}_{split}"
-    return task
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value with its 95 % limits, all as fractions.
-
-    Attributes:
-        value: on [0, 1].
-        n: samples behind it; None where that is not known.
-        low, high: None where `method` is ``none``.
-        method: see `METHODS`.
-        runs: the value of each of several runs; empty for a single one.
-        spread: standard deviation of these.
-    """
-
-    value: float
-    n: int | None
-    low: float | None = None
-    high: float | None = None
-    method: Method = "none"
-    runs: tuple[float, ...] = ()
-    spread: float | None = None
-
-
-def is_share(metric: str) -> bool:
-    """Whether every sample counts 0 or 1 under a metric of `scoring.sample_metrics`."""
-    return metric not in {"miou", "macc", "f1@0.5", "ap50"}
-
-
-def task_estimate(
-    values: Sequence[float], clusters: Sequence[Hashable], *, share: bool
-) -> Estimate:
-    """The mean of one task's samples, or of several tasks' samples in one pot.
-
-    Args:
-        values: one a sample, on [0, 1]; at least one.
-        clusters: the image group of each sample, in the same order.
-        share: whether each value is 0 or 1.
-    """
-    n = len(values)
-    if share and len(set(clusters)) == n:
-        return _wilson(round(math.fsum(values)), n)
-    return macro_estimate({"": values}, {"": clusters})
-
-
-def _wilson(right: int, n: int) -> Estimate:
-    limits = wilson_interval(right, n)
-    return Estimate(limits.estimate, n, limits.low, limits.high, "wilson")
-
-
-def macro_estimate(
-    values: Mapping[str, Sequence[float]], clusters: Mapping[str, Sequence[Hashable]]
-) -> Estimate:
-    """The unweighted mean over tasks of each task's mean.
-
-    Args:
-        values: per task one value a sample, on [0, 1]; at least one task, none empty.
-        clusters: per task the image group of each sample; equal ones in different tasks are the
-            same group.
-    """
-    n = sum(len(task) for task in values.values())
-    mean = math.fsum(math.fsum(task) / len(task) for task in values.values()) / len(values)
-    if any(len(set(clusters[task])) < 2 for task in values):
-        return Estimate(mean, n)
-    limits = macro_bootstrap(values, clusters)
-    if limits.low == limits.high:
-        return Estimate(mean, n)
-    method: Method = "wilson-clusters" if limits.estimate in (0.0, 1.0) else "cluster-bootstrap"
-    return Estimate(mean, n, limits.low, limits.high, method)
-
-
-def runs_estimate(
-    runs: Sequence[Mapping[str, Sequence[float]]], clusters: Mapping[str, Sequence[Hashable]]
-) -> Estimate:
-    """The mean over several runs, and tasks, on the same samples; see `macro_estimate`.
-
-    Args:
-        runs: of each run, the values per task in the same order.
-        clusters: as for `macro_estimate`.
-    """
-    means = {
-        task: [math.fsum(own) / len(runs) for own in zip(*(run[task] for run in runs), strict=True)]
-        for task in runs[0]
-    }
-    found = macro_estimate(means, clusters)
-    if len(means) == 1:
-        ((task, own),) = means.items()
-        found = task_estimate(own, clusters[task], share=all(v in (0.0, 1.0) for v in own))
-    spread = run_spread(runs, clusters)
-    found = replace(found, runs=spread.means, spread=spread.sd)
-    if found.low is None or found.high is None:
-        return found
-    limits = widened(Interval(found.value, found.low, found.high), [spread])
-    return replace(found, low=limits.low, high=limits.high, method="clusters-and-runs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +206,7 @@ def entry_of_runs(records: Sequence[RunRecord], metric: str) -> Entry | None:
         ids: dict[str, set[str]] = {}
         for scores in aligned_scores(own):
             score = scores[0]
-            column = column_of(prepared, score.task, score.id)
+            column = score.task
             ids.setdefault(column, set()).add(score.id)
             n_all += len(scores)
             n_excluded += sum(one.excluded for one in scores)
@@ -522,7 +392,7 @@ def entry_of_reproductions(
             printed = (100 * exact).quantize(Decimal("0.01"))
         if is_share(metric):
             right = (int(row.numerator), row.denominator)
-            columns[row.task] = Column(_wilson(*right), printed=printed, right=right)
+            columns[row.task] = Column(share_estimate(*right), printed=printed, right=right)
         else:
             columns[row.task] = Column(Estimate(float(exact), row.denominator), printed=printed)
     fitting = {

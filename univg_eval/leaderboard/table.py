@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_EVEN, Decimal
 from itertools import pairwise
 
+from univg_eval.analysis.stats import Estimate
 from univg_eval.benchmarks.preparing.catalog import CATALOG, plain_name
 from univg_eval.errors import UserError, meant
 from univg_eval.leaderboard.marks import BREAKING, Mark
@@ -16,14 +17,13 @@ from univg_eval.leaderboard.rows import (
     GROUPS,
     PUBLISHED_FOR,
     Entry,
-    Estimate,
     board_of,
     entries_of_table,
     entry_of_reproductions,
     entry_of_runs,
 )
 from univg_eval.runs.record import RunRecord
-from univg_eval.scoring import METRICS, sample_metrics
+from univg_eval.scoring import METRICS, headline_metric, sample_metrics
 
 MACRO, MICRO = "macro", "micro"
 AVERAGES: Mapping[str, str] = {
@@ -136,7 +136,7 @@ def build_leaderboards(
     benchmark: str | None = None,
     reference: str | None = None,
     strict: bool = False,
-    metric: str = "acc@0.5",
+    metric: str | None = None,
 ) -> list[Leaderboard]:
     """One table a benchmark: first those of the runs, in their order, then those without runs.
 
@@ -149,11 +149,12 @@ def build_leaderboards(
             label, a printed model, or ``TABLE/MODEL``. None: the first run of a model, else the
             first baseline, else a printed row (see `_printed_reference`).
         strict: show the comparable rows alone.
-        metric: of `scoring.METRICS`.
+        metric: of `scoring.METRICS`; None: `scoring.headline_metric` of the runs.
 
     Raises:
         UserError: there is nothing to show, or a name is not known.
     """
+    metric = metric or headline_metric(score for record in records for score in record.scores)
     if metric not in METRICS:
         raise UserError(f"metric {metric!r} is not known; expected one of: {', '.join(METRICS)}")
     boards: dict[str, dict[str, list[RunRecord]]] = {}

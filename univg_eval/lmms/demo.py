@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from univg_eval.analysis.stats import macro_bootstrap, wilson_interval
+from univg_eval.analysis.headline import headlines
 from univg_eval.dialects import pixel_limits
 from univg_eval.errors import UserError
 from univg_eval.files import require_writable
-from univg_eval.leaderboard import task_estimate
 from univg_eval.lmms.docs import standing_mini
 from univg_eval.lmms.generation import Generation
 from univg_eval.lmms.record import write_records
@@ -27,7 +26,6 @@ from univg_eval.samples import data_root, load_samples
 __all__ = ["BASELINES", "DemoRun", "demo_data", "mini_root", "run_demo", "tiny_model"]
 
 BENCHMARK = "univg_mini"
-METRIC = "acc@0.5"
 Progress = Callable[[str, int, int], None]
 BATCH_SIZE = 8
 BASELINES: Mapping[str, str] = {
@@ -49,7 +47,8 @@ class DemoRun:
     Attributes:
         name: in the table and in the JSON.
         record: the run record.
-        tasks: per task, `scoring.aggregate`'s metrics with the leaderboard's interval of acc@0.5.
+        tasks: per task, `scoring.aggregate`'s metrics with the interval of acc@0.5; None where the
+            leaderboard has none.
         macro: unweighted means, with its interval likewise.
     """
 
@@ -175,25 +174,9 @@ def _report(progress: Progress, name: str, generation: Generation) -> None:
 
 def _summary(name: str, record: RunRecord) -> DemoRun:
     results = record.manifest.results
-    values: dict[str, list[float]] = {}
-    clusters: dict[str, list[str]] = {}
-    for score in record.scores:
-        if score.iou is not None and not score.excluded:
-            values.setdefault(score.task, []).append(float(score.iou >= 0.5))
-            clusters.setdefault(score.task, []).append(score.cluster)
+    (shown,) = headlines(record.scores)
+    key = f"{shown.metric}_interval"
     tasks = {
-        task: {**metrics, f"{METRIC}_interval": _limits(values[task], clusters[task])}
-        for task, metrics in results.tasks.items()
+        task: {**metrics, key: shown.tasks[task].limits} for task, metrics in results.tasks.items()
     }
-    interval = macro_bootstrap(values, clusters)
-    macro = {**results.macro, f"{METRIC}_interval": [interval.low, interval.high]}
-    return DemoRun(name, record, tasks, macro)
-
-
-def _limits(values: Sequence[float], clusters: Sequence[str]) -> list[float]:
-    """The limits of the leaderboard; Wilson's where groups of images are too few for those."""
-    estimate = task_estimate(values, clusters, share=True)
-    if estimate.low is not None and estimate.high is not None:
-        return [estimate.low, estimate.high]
-    interval = wilson_interval(int(sum(values)), len(values))
-    return [interval.low, interval.high]
+    return DemoRun(name, record, tasks, {**results.macro, key: shown.macro.limits})

@@ -15,15 +15,17 @@ from typing import IO, TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from univg_eval.analysis.failures import FailureKind
+from univg_eval.analysis.headline import Headline, headlines, micro_estimate
+from univg_eval.analysis.stats import Estimate
 from univg_eval.errors import UserError, install_command
 from univg_eval.files import whole_file
-from univg_eval.leaderboard import Estimate, Mark, macro_estimate, task_estimate
+from univg_eval.leaderboard import Mark
 from univg_eval.leaderboard.rows import Entry, entry_of_runs
 from univg_eval.leaderboard.table import relative_marks
 from univg_eval.report.drawing import RunStyle, run_style
 from univg_eval.report.run_data import ReportData, ReportRun
 from univg_eval.report.text import printable
-from univg_eval.scoring import HEADLINES, SampleScore, headline
+from univg_eval.scoring import HEADLINES, SampleScore
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,10 +35,12 @@ __all__ = [
     "CURVE_THRESHOLDS",
     "FORMATS",
     "HISTOGRAM_BINS",
+    "METRIC_NAMES",
     "RunFigures",
     "as_svg",
     "draw_figures",
     "figures_of",
+    "metrics_of",
     "write_figures",
 ]
 
@@ -52,6 +56,9 @@ HISTOGRAM_BINS = (
 )
 """Bins of the histograms: no readable box, a box that misses wholly, then tenths of IoU."""
 
+METRIC_NAMES = {"acc@0.5": "Acc@0.5", "no_target_acc": "No-target Acc", "f1@0.5": "F1@0.5"}
+"""The metrics of `univg_eval.scoring.HEADLINES` as pages write them."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunFigures:
@@ -60,10 +67,9 @@ class RunFigures:
     Attributes:
         n: samples that count, of every kind.
         answered: share of the samples with one target that have a readable box.
-        macro: unweighted mean over tasks of the headline number.
-        micro: mean over samples of it.
+        headlines: its metrics, one a kind of its samples; the first is the number of the run.
+        micro: mean over samples of the first.
         miou: unweighted mean over tasks of the mean IoU (samples with one target).
-        tasks: the headline number of each task.
         curve: unweighted mean over tasks of Acc at each of `CURVE_THRESHOLDS`.
         histogram: samples with one target in each of `HISTOGRAM_BINS`.
         marks: the leaderboard's, each with what there is to say, possibly nothing.
@@ -71,13 +77,26 @@ class RunFigures:
 
     n: int
     answered: float | None
-    macro: Estimate | None
+    headlines: Sequence[Headline]
     micro: Estimate | None
     miou: float | None
-    tasks: Mapping[str, Estimate]
     curve: Sequence[float]
     histogram: Sequence[int]
     marks: Mapping[Mark, str]
+
+    def of(self, metric: str) -> Headline | None:
+        """One of its metrics."""
+        return next((one for one in self.headlines if one.metric == metric), None)
+
+    def tasks(self, metric: str) -> Mapping[str, Estimate]:
+        """The values of the tasks under one of its metrics."""
+        found = self.of(metric)
+        return {} if found is None else found.tasks
+
+
+def metrics_of(numbers: Sequence[RunFigures]) -> list[str]:
+    """The metrics that some run has; the first is the one that the page shows of all."""
+    return [name for name in HEADLINES if any(one.of(name) for one in numbers)]
 
 
 def figures_of(data: ReportData) -> list[RunFigures]:
@@ -93,15 +112,8 @@ def figures_of(data: ReportData) -> list[RunFigures]:
 
 
 def _figures(run: ReportRun, tasks: Sequence[str], marks: Mapping[Mark, str]) -> RunFigures:
-    counted = [score for score in run.scores if headline(score) is not None]
+    counted = [score for score in run.scores if not score.excluded]
     single = [score for score in counted if score.iou is not None]
-    by_task = {task: [s for s in counted if s.task == task] for task in tasks}
-    by_task = {task: scores for task, scores in by_task.items() if scores}
-    values = {task: [headline(s) or 0.0 for s in scores] for task, scores in by_task.items()}
-    clusters = {task: [s.cluster for s in scores] for task, scores in by_task.items()}
-    shares = {task: all(value in (0.0, 1.0) for value in values[task]) for task in values}
-    pooled = [value for task in values for value in values[task]]
-    groups = [cluster for task in clusters for cluster in clusters[task]]
     ious = {task: [s.iou or 0.0 for s in single if s.task == task] for task in tasks}
 
     def macro(value: Callable[[float], float]) -> float | None:
@@ -110,15 +122,13 @@ def _figures(run: ReportRun, tasks: Sequence[str], marks: Mapping[Mark, str]) ->
     def accuracy(threshold: float) -> float:
         return macro(lambda iou: float(iou >= threshold)) or 0.0
 
+    shown = headlines(run.scores)
     return RunFigures(
         n=len(counted),
         answered=_mean([float(score.status == "ok") for score in single]),
-        macro=macro_estimate(values, clusters) if values else None,
-        micro=task_estimate(pooled, groups, share=all(shares.values())) if pooled else None,
+        headlines=shown,
+        micro=micro_estimate(run.scores, shown[0].metric) if shown else None,
         miou=macro(lambda iou: iou),
-        tasks={
-            task: task_estimate(values[task], clusters[task], share=shares[task]) for task in values
-        },
         curve=[accuracy(t) for t in CURVE_THRESHOLDS] if single else [],
         histogram=_histogram(single),
         marks=marks,
@@ -411,14 +421,22 @@ def _misses(data: ReportData, numbers: Sequence[RunFigures]) -> Figure:
     return figure
 
 
+def _tasks_with(metric: str, data: ReportData, numbers: Sequence[RunFigures]) -> list[str]:
+    """The tasks in which some run has the metric, in their order."""
+    return [task for task in data.tasks if any(task in one.tasks(metric) for one in numbers)]
+
+
 def _tasks(data: ReportData, numbers: Sequence[RunFigures]) -> Figure:
+    metric = metrics_of(numbers)[0]
+    tasks = _tasks_with(metric, data, numbers)
     row = max(0.24, 0.1 * len(data.runs))  # inches a task
-    figure, (axes,) = _new(1, 1, _COLUMN, max(1.8, 0.9 + row * len(data.tasks)))
-    for t in range(1, len(data.tasks), 2):
+    figure, (axes,) = _new(1, 1, _COLUMN, max(1.8, 0.9 + row * len(tasks)))
+    for t in range(1, len(tasks), 2):
         axes.axhspan(t - 0.5, t + 0.5, color="#808080", alpha=0.12, linewidth=0)
     step = 0.8 / len(data.runs)
     for i, (run, one) in enumerate(zip(data.runs, numbers, strict=True)):
-        there = [(t, one.tasks[task]) for t, task in enumerate(data.tasks) if task in one.tasks]
+        values = one.tasks(metric)
+        there = [(t, values[task]) for t, task in enumerate(tasks) if task in values]
         below = [e.value - (e.value if e.low is None else e.low) for _, e in there]
         above = [(e.value if e.high is None else e.high) - e.value for _, e in there]
         style = run_style(i)
@@ -433,11 +451,11 @@ def _tasks(data: ReportData, numbers: Sequence[RunFigures]) -> Figure:
             clip_on=False,
             label=_name(run),
         )
-    axes.set_yticks(range(len(data.tasks)), [_plain(task) for task in data.tasks])
-    axes.set_ylim(len(data.tasks) - 0.5, -0.5)
+    axes.set_yticks(range(len(tasks)), [_plain(task) for task in tasks])
+    axes.set_ylim(len(tasks) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.set_xlim(left=0)
-    axes.set_xlabel("Acc@0.5 or the task's own score (%), 95 % interval")
+    axes.set_xlabel(f"{METRIC_NAMES[metric]} (%), 95 % interval")
     _add_legend(figure, data)
     return figure
 

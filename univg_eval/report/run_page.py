@@ -20,10 +20,12 @@ from univg_eval.report.drawing import run_style
 from univg_eval.report.figures import (
     CURVE_THRESHOLDS,
     HISTOGRAM_BINS,
+    METRIC_NAMES,
     RunFigures,
     as_svg,
     draw_figures,
     figures_of,
+    metrics_of,
 )
 from univg_eval.report.page import asset, render, write_page
 from univg_eval.report.run_data import Outcome, ReportData, fold, is_hit
@@ -111,11 +113,8 @@ def write_run_page(
         data=data,
         numbers=numbers,
         colours=[run_style(i).colour for i in range(len(data.runs))],
-        is_single=all(
-            headline(score) is None or score.iou is not None
-            for run in data.runs
-            for score in run.scores
-        ),
+        metrics=metrics_of(numbers) or list(METRIC_NAMES)[:1],
+        names=METRIC_NAMES,
         notes=[*data.notes, *_image_notes(data, thumbnails)],
         meanings=MEANINGS,
         marks=[mark for mark in Mark if any(mark in one.marks for one in numbers)],
@@ -205,6 +204,7 @@ Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 def _tables(data: ReportData, numbers: Sequence[RunFigures]) -> dict[str, Table]:
     """The numbers of each figure: head and rows."""
     names = [f"{run.letter} {run.label}" for run in data.runs]
+    metrics = metrics_of(numbers)
     classified = [
         (name, run.failures.total)
         for name, run in zip(names, data.runs, strict=True)
@@ -236,7 +236,15 @@ def _tables(data: ReportData, numbers: Sequence[RunFigures]) -> dict[str, Table]
         ),
         "tasks": (
             ["Task", *names],
-            [[name, *(task(one.tasks.get(name)) for one in numbers)] for name in data.tasks],
+            [
+                [
+                    name if metric == metrics[0] else f"{name}: {METRIC_NAMES[metric]}",
+                    *(task(one.tasks(metric).get(name)) for one in numbers),
+                ]
+                for metric in metrics
+                for name in data.tasks
+                if any(name in one.tasks(metric) for one in numbers)
+            ],
         ),
         "iou": (
             ["IoU", *names],

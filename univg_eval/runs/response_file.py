@@ -10,8 +10,8 @@ says that the model gave none; a message of a failed request (`runs.failed_reque
 as null. The responses.jsonl of a run record is such a file.
 
 The file is read twice: once to note where the response of each id stands, and once more, sample by
-sample, to score them in the order of the samples. Besides those places (24 bytes a response) only
-a few batches are held at a time.
+sample, to score them in the order of the samples. Besides those places (24 bytes a response) and
+the values behind the intervals (16 bytes a sample) only a few batches are held at a time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from univg_eval.errors import UserError
 from univg_eval.protocols import Protocol
 from univg_eval.runs.failed_requests import split_failed_request
 from univg_eval.samples import LARGEST_SIDE, GroundingSample
-from univg_eval.scoring import Response, SampleScore, Tally, score_samples
+from univg_eval.scoring import HeadlineValues, Response, SampleScore, Tally, score_samples
 
 __all__ = ["FileScores", "sample_lines", "score_file", "score_line"]
 
@@ -59,6 +59,7 @@ class FileScores:
 
     Attributes:
         metrics: ``{"tasks": …, "macro": …}`` as `univg_eval.scoring.aggregate` gives it.
+        headline_values: the values behind the numbers that tables show, with their clusters.
         n_samples, n_responses: samples, and those of them with a response; one without is scored
             as unanswered.
         missing: ids of the first ten samples without a response.
@@ -67,6 +68,7 @@ class FileScores:
     """
 
     metrics: dict[str, Any]
+    headline_values: HeadlineValues
     n_samples: int
     n_responses: int
     missing: tuple[str, ...]
@@ -116,9 +118,11 @@ def score_file(
         pairs = _Pairs(samples, responses, source, split, lacking)
         rule = _Rule(dialect, protocol, path, source, keep_lines=out is not None)
         workers = 1 if len(responses) <= BATCH else processes or min(_cores(), MAX_PROCESSES)
-        tally, statuses, ignored = Tally(), Counter[str](), set[str]()
+        tally, values = Tally(), HeadlineValues()
+        statuses, ignored = Counter[str](), set[str]()
         for part in _in_order(rule, pairs.batches(), workers):
             tally.merge(part.tally)
+            values.merge(part.values)
             statuses.update(part.statuses)
             ignored |= part.ignored
             if out is not None:
@@ -126,6 +130,7 @@ def score_file(
         pairs.require_all()
     return FileScores(
         metrics=tally.result(),
+        headline_values=values,
         n_samples=pairs.n_samples,
         n_responses=len(responses),
         missing=tuple(pairs.missing),
@@ -352,6 +357,7 @@ class _Part:
     """The scores of a batch."""
 
     tally: Tally
+    values: HeadlineValues
     statuses: Counter[str]
     ignored: set[str]
     lines: bytes
@@ -372,7 +378,7 @@ def _score_batch(rule: _Rule, batch: Sequence[_Pair]) -> _Part:
         tally.add(score)
         statuses[score.status] += 1
     lines = b"".join(map(score_line, scores)) if rule.keep_lines else b""
-    return _Part(tally, statuses, ignored, lines)
+    return _Part(tally, HeadlineValues(scores), statuses, ignored, lines)
 
 
 def _scores(

@@ -157,11 +157,10 @@ def _run_stages(args: argparse.Namespace) -> int:
 
 
 def stage_table(summary: dict[str, Any]) -> str:
-    """The stages of a summary as text, scores in percent with Wilson's 95 % interval."""
+    """The stages of a summary as text, scores in percent with 95 % intervals."""
     rows = [("stage", "prompt", "steps", "minutes", "Acc@0.5", "mIoU", "answered", "training")]
     for stage in summary["stages"]:
         before, after = stage["before"], stage["after"]
-        low, high = (100 * limit for limit in after["interval95"])
         accuracy, miou, answered = (
             f"{100 * before[metric]:.1f} -> {100 * after[metric]:.1f}"
             for metric in ("acc@0.5", "miou", "answered")
@@ -172,7 +171,9 @@ def stage_table(summary: dict[str, Any]) -> str:
             else f"loss {stage['loss']:.3f}"
         )
         minutes, steps = f"{stage['seconds'] / 60:.1f}", str(stage["steps"])
-        accuracy += f" ({low:.0f} to {high:.0f})"
+        if after["interval95"] is not None:
+            low, high = (100 * limit for limit in after["interval95"])
+            accuracy += f" ({low:.0f} to {high:.0f})"
         row = (stage["name"], after["style"], steps, minutes, accuracy, miou, answered, training)
         rows.append(row)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

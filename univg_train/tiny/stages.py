@@ -30,11 +30,12 @@ from typing import Any
 
 import torch
 
-from univg_eval.analysis.stats import wilson_interval
+from univg_eval.analysis.stats import macro_estimate
 from univg_eval.errors import UserError
 from univg_eval.files import write_text_atomically
 from univg_eval.models import TINY, model_folder
 from univg_eval.runs.record import environment
+from univg_eval.scoring import HeadlineValues
 from univg_train.evaluation.generation import evaluate
 from univg_train.evaluation.plan import plan_evaluation
 from univg_train.evaluation.settings import EvaluationSettings
@@ -422,12 +423,13 @@ class _Stages:
         def share(metric: str) -> float:
             return float(sum(task["n"] * task[metric] for task in tasks) / n)
 
-        interval = wilson_interval(round(n * share("acc@0.5")), n)
+        found = HeadlineValues(record.scores)
+        value = macro_estimate(found.values["acc@0.5"], found.clusters["acc@0.5"])
         return {
             "style": STYLES[name],
             "n": n,
             "acc@0.5": share("acc@0.5"),
-            "interval95": [interval.low, interval.high],
+            "interval95": value.limits,
             "miou": share("miou"),
             "answered": share("answered"),
             "tasks": {name: task["acc@0.5"] for name, task in by_task.items()},

@@ -9,12 +9,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from univg_eval.analysis.comparison.words import Conclusion, conclude, reading_rules
-from univg_eval.analysis.stats import Difference, PairCounts, TaskComparison, compare_pairs
+from univg_eval.analysis.stats import (
+    Difference,
+    Estimate,
+    PairCounts,
+    TaskComparison,
+    compare_pairs,
+    macro_estimate,
+    runs_estimate,
+)
 from univg_eval.errors import UserError
 from univg_eval.runs.groups import aligned_scores
 from univg_eval.runs.manifest import Manifest
 from univg_eval.runs.record import RunRecord
-from univg_eval.scoring import SampleScore, sample_metrics
+from univg_eval.scoring import SampleScore, headline_metric, sample_metrics
 
 FEW_CLUSTERS = 20
 """Groups of shared images below which a bootstrap interval of a task is called rough."""
@@ -30,6 +38,7 @@ class Side:
         benchmark: what ran, with its control or medium, e.g. ``mig_bench+blank``.
         n: samples in its record.
         alone: samples that the other run lacks; they are left out.
+        macro: the unweighted mean over tasks of what is compared, with the run's own limits.
         runs: how many; the values are means over them.
     """
 
@@ -38,6 +47,7 @@ class Side:
     benchmark: str
     n: int
     alone: int
+    macro: Estimate
     runs: int = 1
 
 
@@ -118,7 +128,7 @@ def compare_runs(
     a: RunRecord | Sequence[RunRecord],
     b: RunRecord | Sequence[RunRecord],
     *,
-    metric: str = "acc@0.5",
+    metric: str | None = None,
     flips: int = 5,
     seed: int = 0,
 ) -> Comparison:
@@ -128,7 +138,8 @@ def compare_runs(
         a, b: records; a control or another medium of the same prepared benchmark can be compared
             with the plain run. Several runs of one thing, see `univg_eval.runs.groups`, are
             compared by their means, and intervals and tests cover other runs of them too.
-        metric: a name of `univg_eval.scoring.sample_metrics`; samples that it does not count in
+        metric: a name of `univg_eval.scoring.sample_metrics`; None: that of
+            `univg_eval.scoring.headline_metric`. Samples that it does not count in
             both runs are left out and counted.
         flips: how many of the samples that flipped most are kept, in favour of each run.
         seed: of the draws; equal arguments give equal results.
@@ -150,6 +161,7 @@ def compare_runs(
             f"{len(scores_b)} samples of {_prepared(a)}); compare runs of the same tasks and split"
         )
     _require_same_places(a, b, common)
+    metric = metric or headline_metric(scores[0] for scores, _ in common)
     metrics = [
         ([sample_metrics(s) for s in left], [sample_metrics(s) for s in right])
         for left, right in common
@@ -184,9 +196,13 @@ def compare_runs(
             benchmark=runs[0].benchmark,
             n=len(own),
             alone=len(own) - len(common),
+            macro=_macro([scores[0] for scores, *_ in counted], values),
             runs=len(runs),
         )
-        for runs, own in ((runs_a, scores_a), (runs_b, scores_b))
+        for runs, own, values in (
+            (runs_a, scores_a, [values for *_, values, _ in counted]),
+            (runs_b, scores_b, [values for *_, values in counted]),
+        )
     )
     differing = _differing(a.manifest, b.manifest)
     uncounted = len(common) - len(counted)
@@ -261,6 +277,17 @@ def _require_same_places(
                     f"{getattr(right, what)!r} in {b.label}; score both with one version "
                     "(`univg rescore`)"
                 )
+
+
+def _macro(scores: Sequence[SampleScore], counted: Sequence[Sequence[float]]) -> Estimate:
+    """The mean over tasks of one side: of each sample, the value in every run."""
+    runs: list[dict[str, list[float]]] = [{} for _ in counted[0]]
+    clusters: dict[str, list[str]] = {}
+    for score, values in zip(scores, counted, strict=True):
+        clusters.setdefault(score.task, []).append(score.cluster)
+        for run, value in zip(runs, values, strict=True):
+            run.setdefault(score.task, []).append(value)
+    return macro_estimate(runs[0], clusters) if len(runs) == 1 else runs_estimate(runs, clusters)
 
 
 def _flip(

@@ -41,7 +41,7 @@ from univg_eval.analysis.failures.readings import (
     short_enough,
     suspect,
 )
-from univg_eval.analysis.stats import Interval, binomial_tail, wilson_interval
+from univg_eval.analysis.stats import Estimate, binomial_tail, task_estimate
 from univg_eval.boxes import Box
 from univg_eval.dialects import Dialect
 from univg_eval.dialects.sections import split_response
@@ -67,6 +67,7 @@ class Diagnosis:
         n: responses.
         with_target: those to samples that have an object; `answered` of them have a readable box.
         hits, single: answers with IoU >= 0.5 among the samples with one valid true box.
+        score: the share of hits with its 95 % limits; None without such samples.
         blind: hits expected there if each box belonged to another sample.
         above_blind: whether `hits` is more than that (binomial test at 1 %).
         findings: most severe first.
@@ -78,15 +79,11 @@ class Diagnosis:
     answered: int
     single: int
     hits: int
+    score: Estimate | None
     blind: float
     above_blind: bool
     findings: tuple[CheckFinding, ...]
     scores: tuple[SampleScore, ...]
-
-    @property
-    def score(self) -> Interval:
-        """Share of hits with its 95 % interval (Wilson)."""
-        return wilson_interval(self.hits, self.single)
 
 
 def diagnose(
@@ -132,9 +129,11 @@ def diagnose(
     declared = next(iter(read_all(kept, given, [own])), None) if kept else None
     others = read_all(*evidence, candidates(limits)) if short else []
     suspicion = None
-    hits, blind = 0, 0.0
+    hits, score, blind = 0, None, 0.0
     if declared is not None:
         hits = int(declared.hits.sum())
+        groups = [sample.cluster for sample in kept]
+        score = task_estimate(declared.hits.astype(float).tolist(), groups, share=True)
         blind = blind_hits(declared, np.array([s.box for s in kept], dtype=np.float64))
         if short:
             suspicion = suspect(*evidence, declared.part(short), others)
@@ -160,6 +159,7 @@ def diagnose(
         answered=sum(scores[i].status == "ok" for i in case.with_target),
         single=len(kept),
         hits=hits,
+        score=score,
         blind=blind,
         above_blind=bool(kept) and binomial_tail(hits, len(kept), blind / len(kept)) < 0.01,
         findings=tuple(findings),

@@ -41,22 +41,21 @@ class Conclusion:
 def conclude(diagnosis: Diagnosis, findings: Sequence[CheckFinding]) -> Conclusion:
     """What the declared run (`diagnosis`) and the findings of all runs amount to."""
     severities = {finding.severity for finding in findings}
-    interval, n = diagnosis.score, diagnosis.single
+    score, n = diagnosis.score, diagnosis.single
     text = []
     if diagnosis.with_target:
         count = _count(diagnosis.with_target, "answer")
         text.append(f"A box can be read in {diagnosis.answered} of {count}.")
-    if n:
+    if score is not None:
         text.append(
-            f"It is right (IoU >= 0.5) in {diagnosis.hits} of {n}: {100 * interval.estimate:.0f} "
-            f"%, 95 % interval {100 * interval.low:.0f} to {100 * interval.high:.0f}; by chance, "
-            f"laid on another sample's object, {100 * diagnosis.blind / n:.0f} % would be."
+            f"It is right (IoU >= 0.5) in {diagnosis.hits} of {n}: {100 * score.value:.0f} %; by "
+            f"chance, laid on another sample's object, {100 * diagnosis.blind / n:.0f} % would be."
         )
     if severities & {"problem", "hint"}:
         text.append("Until that is settled, the score says little about the model.")
         headline = "The set-up looks wrong: do not start a long run yet."
         return Conclusion("wrong", False, headline, " ".join(text))
-    weak = bool(n) and interval.high < WEAK
+    weak = score is not None and score.high is not None and score.high < WEAK
     if weak and diagnosis.above_blind:
         text.append(
             "The answers can be read as declared, so a low score is the model's own: it is weak on "

@@ -1,9 +1,10 @@
 """Confidence intervals for shares and means over tasks, and tests of paired differences.
 
-`wilson_interval` is for one task's share, `macro_bootstrap` for the unweighted mean over tasks,
-`compare_pairs` for two models on the same samples; its parts can be called alone. Everything takes
-clusters, the samples that share images, where independence matters. `run_spread` is for several
-runs of one model.
+`task_estimate` and `macro_estimate` say which limits a task's value and the unweighted mean over
+tasks get in every table and page: those of `wilson_interval` or of `macro_bootstrap`;
+`runs_estimate` does so for several runs of one model, by `run_spread`. `compare_pairs` is for two
+models on the same samples; its parts can be called alone. Everything takes clusters, the samples
+that share images, where independence matters.
 
 Coverage and size were checked by simulation, also for n = 40 and p = 0.02
 (``results/benchmarks/interval_coverage.py`` and ``paired_coverage.py``; ``docs/compare.md``).
@@ -17,6 +18,15 @@ from univg_eval.analysis.stats._compare import (
     PairedComparison,
     TaskComparison,
     compare_pairs,
+)
+from univg_eval.analysis.stats._estimates import (
+    METHODS,
+    Estimate,
+    Method,
+    macro_estimate,
+    runs_estimate,
+    share_estimate,
+    task_estimate,
 )
 from univg_eval.analysis.stats._intervals import (
     Interval,
@@ -42,9 +52,12 @@ from univg_eval.analysis.stats._tests import (
 
 __all__ = [
     "LEVEL",
+    "METHODS",
     "MOST_EXACT",
     "Difference",
+    "Estimate",
     "Interval",
+    "Method",
     "PairCounts",
     "PairedComparison",
     "PairedIntervals",
@@ -56,13 +69,17 @@ __all__ = [
     "holm",
     "macro_bootstrap",
     "macro_draws",
+    "macro_estimate",
     "mcnemar_test",
     "paired_bootstrap",
     "paired_share_interval",
     "run_spread",
+    "runs_estimate",
+    "share_estimate",
     "sign_flip_test",
     "smallest_difference",
     "smallest_difference_of_pairs",
+    "task_estimate",
     "widened",
     "wilson_interval",
 ]

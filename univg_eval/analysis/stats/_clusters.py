@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -13,6 +14,8 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 _RESAMPLES_AT_ONCE = 200
+_DRAWN_AT_ONCE = 4_000_000
+"""Numbers in memory, for sets of more than 20,000 clusters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ def cluster_table(
     if not values:
         raise ValueError("no tasks given; expected values of at least one task")
     rows: dict[Hashable, int] = {}
-    entries: list[tuple[int, int, float]] = []
+    places, kept = array("q"), array("d")  # a million samples are 16 megabytes
     for column, (task, task_values) in enumerate(values.items()):
         if not len(task_values):
             raise ValueError(f"task {task!r} has no samples; leave it out")
@@ -105,11 +108,14 @@ def cluster_table(
                 raise ValueError(
                     f"task {task!r} has the value {value!r}; expected [{low:g}, {high:g}]"
                 )
-            entries.append((rows.setdefault(name, len(rows)), column, float(value)))
-    sums, counts = np.zeros((2, len(rows), len(values)))
-    for row, column, value in entries:
-        sums[row, column] += value
-        counts[row, column] += 1
+            places.append(rows.setdefault(name, len(rows)) * len(values) + column)
+            kept.append(value)
+    shape = (len(rows), len(values))
+    where = np.frombuffer(places, dtype=np.int64)
+    sums, counts = (
+        np.bincount(where, weights, minlength=shape[0] * shape[1]).astype(float).reshape(shape)
+        for weights in (np.frombuffer(kept), None)
+    )
     return ClusterTable(sums, counts, _strata(counts))
 
 
@@ -174,8 +180,9 @@ def drawn_deviations(
     factors = np.array([t_over_normal(f) for f in freedom])
     draws = np.zeros((resamples, influence.shape[1]))
     strata = _ordered(table.strata, influence)
-    for start in range(0, resamples, _RESAMPLES_AT_ONCE):
-        size = min(_RESAMPLES_AT_ONCE, resamples - start)
+    at_once = max(1, min(_RESAMPLES_AT_ONCE, _DRAWN_AT_ONCE // max(1, len(influence))))
+    for start in range(0, resamples, at_once):
+        size = min(at_once, resamples - start)
         for members in strata:
             g = len(members)
             if g == 1:

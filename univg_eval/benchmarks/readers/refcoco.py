@@ -520,7 +520,7 @@ class _Reader:
             GroundingSample(
                 id=base if form.kind == "json" else f"{base}-{k}",
                 benchmark=self.benchmark,
-                task=self.benchmark,
+                task=f"{self.benchmark}_{split}",  # published tables have a column for each split
                 split=split,
                 images=(f"{self.benchmark}/{image}",),
                 widths=(size[0],),

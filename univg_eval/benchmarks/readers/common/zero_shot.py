@@ -50,6 +50,10 @@ _FOLDER = "zero_shot_evaluation"
 _REVISION = "univg-r1-extracted"
 
 
+# Each split of these is a task of its own, as published tables have a column for each.
+_SPLIT = ("lisa", "lisa_full")
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where a sample comes from: a row (from 0) of a file; its id is ``<benchmark>-<key>``.
@@ -80,7 +84,7 @@ class Origin:
         return GroundingSample(
             id=f"{self.benchmark}-{self.key}",
             benchmark=self.benchmark,
-            task=self.benchmark,
+            task=f"{self.benchmark}_{self.split}" if self.benchmark in _SPLIT else self.benchmark,
             split=self.split,
             images=tuple(images),
             widths=tuple(width for width, _ in sizes),
