@@ -42,7 +42,7 @@ from univg_eval.dialects import (
 )
 from univg_eval.errors import UserError, meant
 from univg_eval.images.controls import CONTROLS, NO_CONTROL
-from univg_eval.lmms.client_resize import require_known_sizes
+from univg_eval.lmms.backend_resize import require_known_sizes
 from univg_eval.lmms.special_tokens import require_special_tokens
 from univg_eval.prompts import PROMPT_STYLES, default_prompt_style, prompt_hash, require_style
 from univg_eval.protocols import get_protocol
@@ -85,6 +85,12 @@ _DIALECT_REMEDY = (
 # Chat backends whose min_pixels and max_pixels limit videos and leave images alone
 # (lmms-eval 0.7.3: the two are put into `video_kwargs` only).
 _VIDEO_LIMITS = frozenset({"async_openai", "sglang", "vllm", "vllm_generate"})
+# Chat backends that pass over the two and resize images by qwen_vl_utils' own limits: 4 to 16,384
+# times 32 x 32 pixels (lmms-eval 0.7.3: ``do_resize=False`` for the processor).
+_FIXED_LIMITS = {
+    name: {"min_pixels": 4 * 32 * 32, "max_pixels": 16_384 * 32 * 32}
+    for name in ("qwen3_vl", "qwen3_5")
+}
 # Backends that send requests to a server, which may know a model by its name alone.
 _SERVICES = frozenset(
     {
@@ -608,6 +614,11 @@ def _pixel_limit_of_model(name: str, model: ModelUnderTest) -> Setting | None:
         )
     if values is not None and values.get(name) is not None:
         return Setting(values[name], f"mm_processor_kwargs of model_args, {name}")
+    if not model.is_simple and model.backend in _FIXED_LIMITS:
+        return Setting(
+            _FIXED_LIMITS[model.backend][name],
+            f"fixed by the backend chat/{model.backend}, whatever model_args say",
+        )
     videos_only = model.backend in _VIDEO_LIMITS and not model.is_simple
     if not videos_only and model.args.get(name) is not None:
         return Setting(model.args[name], f"{name} of model_args")

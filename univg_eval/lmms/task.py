@@ -25,7 +25,7 @@ from univg_eval.answers import Status
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
 from univg_eval.images.controls import open_controlled
-from univg_eval.lmms import client_resize
+from univg_eval.lmms.backend_resize import sent_sizes
 from univg_eval.lmms.claude_client import require_answer
 from univg_eval.lmms.docs import RowNumber, SampleDocs, TaskRows, load_rows
 from univg_eval.lmms.media import video_file
@@ -217,12 +217,15 @@ class GroundingTask(ConfigurableMessagesTask):
         if not self.dialect.needs_input_size or sample.image_sizes is None:
             return None
         if sample.id not in self._sent_sizes:
-            shrinks = self._model is not None and client_resize.shrinks(self._model.backend)
-            self._sent_sizes[sample.id] = (
-                client_resize.sent_sizes(open_controlled(sample))
-                if shrinks
-                else list(sample.image_sizes)
-            )
+            sizes = list(sample.image_sizes)
+            if self._model is not None:
+                sizes = sent_sizes(
+                    self._model.backend,
+                    self._model.is_simple,
+                    sizes,
+                    lambda: open_controlled(sample),
+                )
+            self._sent_sizes[sample.id] = sizes
         return [self.dialect.input_size(size) for size in self._sent_sizes[sample.id]]
 
     # Requests
