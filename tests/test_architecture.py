@@ -22,6 +22,7 @@ CORE = {
     "errors": set(),
     "files": {"errors"},
     "models": {"errors", "boxes", "dialects"},
+    "terminal": set(),
     "boxes": set(),
     STATS: set(),
     "dialects": {"errors", "boxes"},

@@ -12,9 +12,9 @@ from rich.console import Console
 from run_records import record_of
 
 from univg_eval.cli import main
-from univg_eval.cli._lines import command_lines, wrapped
 from univg_eval.cli._tables import Sheet, print_sheet
 from univg_eval.samples import write_benchmark
+from univg_eval.terminal import command_lines, wrapped
 
 TASKS = ("common_object", "a task with quite a long name")
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from univg_eval.errors import UserError, missing_package, require_command, unknown_option
+from univg_eval.terminal import HelpFormatter
 
 __all__ = ["EXIT_FOUND", "EXIT_USER_ERROR", "build_parser", "main"]
 
@@ -46,13 +47,15 @@ def build_parser() -> argparse.ArgumentParser:
         prog="univg",
         description="Evaluate visual grounding: boxes read exactly as each model family writes "
         "them, and numbers with their provenance and intervals.",
-        epilog="Example: univg demo. `univg COMMAND --help` describes a command, with examples.",
+        epilog="Example: univg demo\n\n`univg COMMAND --help` describes a command, with examples.",
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name in COMMANDS:
         importlib.import_module(f"univg_eval.cli.{name}").add_parser(subparsers)
     for command in subparsers.choices.values():
+        command.formatter_class = HelpFormatter
         command.set_defaults(command_parser=command)
     return parser
 

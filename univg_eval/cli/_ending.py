@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.analysis.headline import Headline, headlines
-from univg_eval.cli._lines import next_lines, wrapped
 from univg_eval.cli._tables import Sheet, percent, print_sheet, terminal
 from univg_eval.cli._usage import usage_line
 from univg_eval.leaderboard.beside import beside
 from univg_eval.leaderboard.published import PublishedTable
 from univg_eval.runs.record import RunRecord
 from univg_eval.scoring import aggregate
+from univg_eval.terminal import next_lines, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console

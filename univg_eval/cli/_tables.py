@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from univg_eval.cli._lines import wrapped
 from univg_eval.leaderboard.formats import visible
+from univg_eval.terminal import wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -31,8 +31,9 @@ With --annotations FILE, the file of a release of MIG-Bench is audited before it
 Exit status: 0 nothing found, 3 something found, 2 the benchmark or the file cannot be read.
 """
 EPILOG = """\
-Examples: univg audit lisa --html audit.html
-          univg audit mig_bench --annotations MIG_data.json --images MIG-Bench/images"""
+Examples:
+  univg audit lisa --html audit.html
+  univg audit mig_bench --annotations MIG_data.json --images MIG-Bench/images"""
 SHOWN_ROWS = 20
 
 
@@ -45,7 +46,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help=HELP,
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("benchmark", help="name of a prepared benchmark, e.g. mig_bench or revos")
     parser.add_argument(

@@ -68,6 +68,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--gen_kwargs", metavar="K", help="generation arguments, e.g. max_new_tokens=4096"
     )
     parser.add_argument(
+        "-o",
         "--out",
         type=Path,
         default=Path("out/check"),
@@ -147,9 +148,9 @@ def _show(
     from univg_eval.analysis.headline import headlines
     from univg_eval.cli._check_page import result_tables
     from univg_eval.cli._ending import next_of, print_figures, print_next
-    from univg_eval.cli._lines import wrapped
     from univg_eval.cli._tables import Sheet, print_sheet, terminal
     from univg_eval.report.text import printable
+    from univg_eval.terminal import wrapped
 
     console = terminal()
 

@@ -45,7 +45,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help=HELP,
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("a", metavar="A", help="[LABEL=]PATH[,PATH …] of the first run")
     parser.add_argument("b", metavar="B", help="[LABEL=]PATH[,PATH …] of the second run")

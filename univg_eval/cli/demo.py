@@ -36,7 +36,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--limit", type=_count, metavar="N", help="only the first N of each task")
     parser.add_argument(
-        "--out", type=Path, default=Path("out/demo"), metavar="DIR", help="parent of the records"
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("out/demo"),
+        metavar="DIR",
+        help="parent of the records",
     )
     parser.add_argument("--model", metavar="DIR", help="another Qwen2-VL checkpoint to show")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")

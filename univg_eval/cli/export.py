@@ -31,7 +31,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="a run as COCO files, for FiftyOne, Label Studio, supervision and cocoapi",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_runs(parser, nargs=1)
     parser.add_argument("--format", choices=("coco",), default="coco", help="default coco")

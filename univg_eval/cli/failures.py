@@ -44,7 +44,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help=HELP,
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_runs(parser)
     parser.add_argument(
@@ -113,9 +112,9 @@ def _lines(pairs: Pairs) -> Iterator[str]:
 
 def _print(pairs: Pairs) -> None:
     from univg_eval.analysis.failures import FAILURES
-    from univg_eval.cli._lines import wrapped
     from univg_eval.cli._tables import print_sheet, terminal
     from univg_eval.leaderboard.formats import visible
+    from univg_eval.terminal import wrapped
 
     console = terminal()
     for record, found in pairs:

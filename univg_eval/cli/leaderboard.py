@@ -43,7 +43,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help=HELP,
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add_runs(parser, nargs="*")
@@ -86,10 +85,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add(
         "--format",
         choices=("terminal", "markdown", "csv", "latex", "json"),
-        help="default: by the ending of --output (.md, .csv, .tex, .json, .txt), else terminal",
+        help="default: by the ending of --out (.md, .csv, .tex, .json, .txt), else terminal",
     )
     add("--json", action="store_true", help="the same as --format json")
-    add("-o", "--output", type=Path, metavar="FILE", help="write into this file")
+    add("-o", "--out", type=Path, metavar="FILE", help="write into this file")
     add("--marks", action="store_true", help="print what each mark says, and exit")
     parser.set_defaults(run=run)
 
@@ -106,8 +105,8 @@ def run(args: argparse.Namespace) -> int:
     from univg_eval.cli._runs import read_runs
     from univg_eval.leaderboard import build_leaderboards
 
-    if args.output is not None and args.output.is_dir():
-        raise UserError(f"--output {args.output} is a folder; expected the path of a file to write")
+    if args.out is not None and args.out.is_dir():
+        raise UserError(f"--out {args.out} is a folder; expected the path of a file to write")
     form = _format(args)
     boards = build_leaderboards(
         read_runs(args.runs, grouped=True),
@@ -128,12 +127,12 @@ def _format(args: argparse.Namespace) -> str:
         if args.format not in (None, "json"):
             raise UserError(f"--json and --format {args.format} exclude each other; give one")
         return "json"
-    if args.format is None and args.output is not None:
-        if args.output.suffix not in SUFFIXES:
+    if args.format is None and args.out is not None:
+        if args.out.suffix not in SUFFIXES:
             raise UserError(
-                f"--output {args.output} does not end in {', '.join(SUFFIXES)}; say which --format"
+                f"--out {args.out} does not end in {', '.join(SUFFIXES)}; say which --format"
             )
-        return SUFFIXES[args.output.suffix]
+        return SUFFIXES[args.out.suffix]
     return str(args.format or "terminal")
 
 
@@ -172,7 +171,7 @@ def _show(boards: Sequence[Leaderboard], form: str, args: argparse.Namespace) ->
         intervals: formats.Intervals = "averages" if form == "latex" else "all"
         intervals = args.intervals or intervals
         sheets = [formats.make_sheet(board, intervals, args.columns) for board in boards]
-        if form == "terminal" and args.output is None:
+        if form == "terminal" and args.out is None:
             for number, sheet in enumerate(sheets):
                 print(end="\n" if number else "")
                 formats.print_sheet(sheet)
@@ -183,7 +182,7 @@ def _show(boards: Sequence[Leaderboard], form: str, args: argparse.Namespace) ->
             "terminal": formats.as_text,
         }[form]
         text = "\n".join(lay_out(sheet) for sheet in sheets)
-    if args.output is None:
+    if args.out is None:
         print(text, end="")
     else:
-        write_output(args.output, text, "--output")
+        write_output(args.out, text, "--out")

@@ -22,8 +22,9 @@ The benchmark must be prepared on this machine: the true boxes and the images ar
 record. Where its images are not at hand, use --images none.
 """
 EPILOG = """\
-Examples: univg report out/records/20261122_101500/mig_bench -o report.html
-          univg report base=runs/a tuned=runs/b -o report.html --images misses"""
+Examples:
+  univg report out/records/20261122_101500/mig_bench -o report.html
+  univg report base=runs/a tuned=runs/b -o report.html --images misses"""
 LARGE_PAGE = 200 * 1024 * 1024
 
 
@@ -34,7 +35,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="one page on runs: table, charts, and every sample with its boxes and responses",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_runs(parser)
     parser.add_argument(

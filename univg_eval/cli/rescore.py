@@ -46,7 +46,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="score the kept responses of a run again, without a model, and say what changes",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run_path", metavar="RUN", help="the run; see above")
     parser.add_argument(
@@ -69,7 +68,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
             "default: the run's own",
         )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="DIR", help="the new record's folder"
+        "-o", "--out", type=Path, required=True, metavar="DIR", help="the new record's folder"
     )
     parser.add_argument(
         "--show", type=int, default=SHOWN, metavar="N", help=f"flipped samples to list ({SHOWN})"
@@ -86,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.show < 0:
         raise UserError(f"--show is {args.show}; expected 0 or more")
-    if os.path.lexists(args.output):
-        raise UserError(f"-o {args.output} exists; choose another folder or remove it")
+    if os.path.lexists(args.out):
+        raise UserError(f"--out {args.out} exists; choose another folder or remove it")
     record = _chosen(args.run_path, args.benchmark)
     rescored = rescore(
         record,
@@ -97,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         min_pixels=args.min_pixels,
         max_pixels=args.max_pixels,
     )
-    written = write_rescored(args.output, rescored)
+    written = write_rescored(args.out, rescored)
     if args.json:
         print(json.dumps(_as_json(rescored, written), ensure_ascii=False, indent=2))
     else:

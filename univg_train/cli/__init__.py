@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from univg_eval.errors import UserError, missing_package, require_command
+from univg_eval.terminal import HelpFormatter
 from univg_train.cli import cot as cli_cot
 from univg_train.cli import data as cli_data
 from univg_train.cli import export as cli_export
@@ -29,7 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="univg-train",
         description="Train visual grounding models.",
-        epilog="Example: univg-train tiny --out runs/tiny --minutes 60",
+        epilog="Example: univg-train tiny --out runs/tiny --minutes 60\n\n"
+        "`univg-train COMMAND --help` describes a command, with examples.",
+        formatter_class=HelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     cli_tiny.add_parser(commands)
@@ -38,6 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     cli_sft.add_parser(commands)
     cli_export.add_parser(commands)
     cli_grpo.add_parser(commands)
+    for command in commands.choices.values():
+        command.formatter_class = HelpFormatter
     parser.set_defaults(commands=tuple(commands.choices))
     return parser
 

@@ -80,7 +80,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="build chains of thought with a teacher model",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     rows = parser.add_argument_group("rows")
     which = rows.add_mutually_exclusive_group(required=True)
@@ -95,7 +94,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     rows.add_argument("--limit", type=positive_int, metavar="N", help="only the first N rows")
     rows.add_argument("--skip-faulty", action="store_true", help="leave out faulty rows")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="DIR", help="folder of the run"
+    )
 
     teacher = parser.add_argument_group("teacher")
     teacher.add_argument("--model", required=True, help="its name on the server")

@@ -43,11 +43,13 @@ def add_parser(commands: Any) -> None:
         "holds: questions by source, what is left out and why, bad rows, and what it shares with "
         "evaluation sets.",
         epilog=_EPILOG.format(forms=forms),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="FILE", help="the file; a benchmark's name with samples")
     parser.add_argument(
-        "--form", choices=tuple(FORMS), help="see below (default: recognised by the first row)"
+        "--form",
+        choices=tuple(FORMS),
+        metavar="FORM",
+        help="see below (default: recognised by the first row)",
     )
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="folder of images (default: the file's folder)"

@@ -27,11 +27,12 @@ def add_parser(commands: Any) -> None:
         "a ShareGPT file, dataset_info.json and the settings of a run. Rows are checked as there; "
         "images stay where they are.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--format", required=True, choices=("llamafactory",), help="of the files")
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings of `univg-train sft`")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="DIR", help="folder to write"
+    )
     parser.add_argument("--name", required=True, help="of the data set and its files")
     parser.add_argument(
         "--template",

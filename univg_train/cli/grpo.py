@@ -35,7 +35,6 @@ def add_parser(commands: Any) -> None:
         description="Train a vision-language model by GRPO on grounding data. Settings, rows, "
         "images and leaks are checked before the model is loaded.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file")
     add_overrides(parser)
@@ -69,6 +68,7 @@ def add_parser(commands: Any) -> None:
         "configs",
         help="list the configuration files that come along, or print the path of one",
         description="List the configuration files that come along, or print the path of one.",
+        epilog="Example: univg-train configs tiny_grpo",
     )
     configs.add_argument("name", nargs="?", metavar="NAME", help="print this one's path")
     configs.set_defaults(run=run_configs)

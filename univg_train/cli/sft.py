@@ -28,7 +28,6 @@ def add_parser(commands: Any) -> None:
         description="Fine-tune a vision-language model on grounding data with TRL's SFTTrainer. "
         "Settings, checkpoint, rows and images are checked before the model is loaded.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings, as YAML")
     add_overrides(parser)

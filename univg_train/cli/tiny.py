@@ -23,8 +23,9 @@ example:
   univg-train tiny --out runs/tiny --steps 3000
       the same weights every time on the same machine and versions
   univg-train tiny --stage all --quick --out runs/stages
-      from the shipped model: direct answers, chains of thought, GRPO with difficulty weights, in
-      less than ten minutes; without --quick from nothing, in about an hour
+      from the shipped model: direct answers, chains of thought, GRPO with
+      difficulty weights, in less than ten minutes; without --quick from
+      nothing, in about an hour
 
 At the end DIR/checkpoint (with --stage: DIR/grpo/model) holds a model folder:
   lmms-eval --model qwen2_vl --model_args pretrained=runs/tiny/checkpoint,device=cpu,\\
@@ -41,9 +42,10 @@ def add_parser(commands: Any) -> None:
         description="Build a tiny Qwen2-VL and train it on generated scenes, on a few CPU cores. "
         "A run that was stopped goes on where its last saved state stands.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    tiny.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    tiny.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="DIR", help="folder of the run"
+    )
     tiny.add_argument("--seed", type=int, default=0, help="of weights and scenes (default 0)")
     tiny.add_argument(
         "--minutes",

@@ -1,12 +1,13 @@
-"""Sentences and commands in the terminal: no line is too long, no figure or name is cut."""
+"""Text for the terminal: sentences, commands and help, without a line that is too long."""
 
 from __future__ import annotations
 
+import argparse
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["command_lines", "next_lines", "wrapped"]
+__all__ = ["HelpFormatter", "command_lines", "next_lines", "wrapped"]
 
 _GLUED = re.compile(r"(?<=\d) (?=(?:%|points?|pixels?|px|seconds?|s|min|minutes|MiB|GiB|GB)\b|%)")
 _HARD = "\N{NO-BREAK SPACE}"  # `textwrap` breaks at plain white space alone
@@ -69,3 +70,60 @@ def next_lines(steps: Iterable[tuple[str, str]], width: int) -> Sequence[str]:
         else:
             lines += [f"  {words}", *command_lines(command, width, " " * _STEP)]
     return lines
+
+
+_COMMAND = re.compile(r"(?:univg|univg-train|lmms-eval|accelerate|cd) ")
+_EXAMPLE = re.compile(r"([Ee]xamples?:) +(?=univg|lmms-eval)")
+_GOES_ON = re.compile(r"( *)\\\n( *)")
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Help as wide as the terminal: paragraphs are wrapped, commands stay commands.
+
+    In descriptions and examples, a line that is indented stands by itself. A command among these
+    that is too long is broken so that it can be pasted.
+    """
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        text = _EXAMPLE.sub(r"\1\n  ", text.strip("\n"))
+        text = _GOES_ON.sub(lambda match: " " if match[1] or match[2] else "", text)
+        return "\n".join(indent + line if line else "" for line in _help_lines(text, width))
+
+    def _format_usage(
+        self,
+        usage: str | None,
+        actions: Iterable[argparse.Action],
+        groups: Iterable[argparse._MutuallyExclusiveGroup],
+        prefix: str | None,
+    ) -> str:
+        if usage is None:
+            return super()._format_usage(usage, actions, groups, prefix)
+        usage = re.sub(r"\[[^\]]*\]", lambda match: match[0].replace(" ", _HARD), usage)
+        lines = wrapped(f"usage: {usage}", self._width, more=" " * len("usage: "))
+        return "\n".join(lines) + "\n\n"
+
+
+def _help_lines(text: str, width: int) -> Iterator[str]:
+    paragraph: list[str] = []
+    for line in [*text.split("\n"), ""]:
+        stands_alone = not line or line.startswith(" ")
+        if not stands_alone:
+            paragraph.append(line)
+        if paragraph and (stands_alone or line.endswith(":")):
+            yield from wrapped(" ".join(paragraph), width)
+            paragraph = []
+        if stands_alone:
+            yield from _indented(line, width)
+
+
+def _indented(line: str, width: int) -> Iterable[str]:
+    words = line.strip()
+    indent = line[: len(line) - len(line.lstrip())]
+    if len(line) <= width:
+        return [line.rstrip()]
+    if _COMMAND.match(words):
+        return command_lines(words, width, indent)
+    column = re.match(r"\S+ {2,}", words)
+    end = column.end() if column else 0
+    glued = words[:end].replace(" ", _HARD) + words[end:]
+    return wrapped(glued, width, indent=indent, more=indent + " " * end)
