@@ -576,11 +576,14 @@ def test_stand_ins_are_marked_and_make_another_set(
     assert main(["audit", "mig_bench", "--root", str(root), "--json"]) in (0, 3)
     assert json.loads(capsys.readouterr().out)["notes"]["stand_ins"] == len(trial)
 
+    drawn = root / "mig_bench" / "stand_in_images"
+    err = refusal(capsys, root, "mig_bench", "--source", annotations, "--images", drawn)
+    assert "holds stand-ins; give --stand-in-images instead" in err
     # The real images take their place, and nothing of the trial is left.
     report = report_of(capsys, root, "mig_bench", "--source", release)
     assert not has_stand_ins(load_samples("mig_bench", root=root))
     assert report["replaced"]["fingerprint"] == fingerprint(trial) != report["fingerprint"]
-    assert not (root / "mig_bench" / "stand_in_images").exists()
+    assert not drawn.exists()
 
 
 def test_stand_ins_are_the_same_every_time_and_those_of_a_pair_alike_in_size(

@@ -186,6 +186,8 @@ def _prepare(args: argparse.Namespace, entry: CatalogEntry) -> dict[str, Any]:
     if entry.needs_workspace:
         options["workspace"] = benchmark_dir(entry.benchmark, args.root)
     drawn = benchmark_dir(entry.benchmark, args.root) / FOLDER
+    if args.images is not None and args.images.resolve() == drawn.resolve():
+        raise UserError(f"--images {args.images} holds stand-ins; give --stand-in-images instead")
     with progress_bars() as progress:
         if args.download:
             _quiet_hub_unless_terminal()

@@ -541,7 +541,7 @@ ENTRIES = (
         tasks={TASK: None},
         licence="yours",
         comparable_with_published=False,
-        published="none",
+        published="there is none",
     ),
 )
 
