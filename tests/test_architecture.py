@@ -20,6 +20,7 @@ READING = {"errors", "boxes", "dialects", "answers", "protocols"}
 SCORING = READING | {"files", "samples", "scoring"}
 CORE = {
     "errors": set(),
+    "progress": set(),
     "files": {"errors"},
     "models": {"errors", "boxes", "dialects"},
     "terminal": set(),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from univg_eval.errors import UserError
+from univg_eval.progress import progress_bars, tracked
 
 if TYPE_CHECKING:
     from univg_eval.runs.record import RunRecord
@@ -73,7 +74,9 @@ def read_runs(arguments: Sequence[str], *, grouped: bool = False) -> list[RunRec
     Raises:
         UserError: a path is no record and holds none, or a record cannot be read.
     """
-    records = [record for argument in arguments for record in _split(argument, grouped)]
+    with progress_bars() as progress:
+        named = tracked(arguments, progress, "reading runs")
+        records = [record for argument in named for record in _split(argument, grouped)]
     records = _distinct(records, lambda record: f"{record.label} ({record.path.resolve().name})")
     numbers: dict[tuple[str, str], dict[Hashable, int]] = {}
 

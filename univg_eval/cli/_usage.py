@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from univg_eval.cli._progress import duration
+from univg_eval.progress import duration
 from univg_eval.runs.record import RunRecord
 
 __all__ = ["usage_line"]
@@ -17,7 +17,8 @@ def usage_line(record: RunRecord) -> str:
         return ""
     parts = [f"Answered in {duration(usage.generation_s)}"]
     if usage.samples_per_s:
-        parts[0] += f" ({usage.samples_per_s:.2g} samples/s)"
+        speed = usage.samples_per_s
+        parts[0] += f" ({speed:{',.0f' if speed >= 10 else '.2g'}} samples/s)"
     if usage.prompt_tokens is not None:
         of = "" if usage.counted == record.manifest.n else f" (of {usage.counted} samples)"
         parts.append(

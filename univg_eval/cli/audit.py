@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.cli import EXIT_FOUND
-from univg_eval.cli._progress import progress_bars
 from univg_eval.errors import UserError
+from univg_eval.progress import progress_bars, step
 
 if TYPE_CHECKING:
     from univg_eval.audit import AuditReport
@@ -93,7 +92,7 @@ def _run_on_prepared(args: argparse.Namespace) -> int:
         report = audit_benchmark(
             benchmark,
             args.root,
-            progress=partial(progress, f"{benchmark}: files"),
+            progress=step(progress, f"{benchmark}: files"),
             open_images=not args.quick,
         )
     head = [f"{report.benchmark} in {benchmark_dir(benchmark, args.root)}"]

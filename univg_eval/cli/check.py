@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.cli import EXIT_FOUND
-from univg_eval.cli._progress import progress_bars
+from univg_eval.progress import progress_bars
 from univg_eval.runs.threads import choose_threads
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from univg_eval.cli._progress import progress_bars
+from univg_eval.progress import progress_bars
 from univg_eval.runs.threads import choose_threads
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr):
         from univg_eval.lmms.demo import demo_data, run_demo
 
-    with demo_data(n, seed), progress_bars(stay=True) as progress:
+    with progress_bars(stay=True) as progress, demo_data(n, seed, progress):
         runs = run_demo(args.out, model=args.model, limit=args.limit, progress=progress)
     if args.json:
         result = {"runs": {r.name: {"tasks": r.tasks, "macro": r.macro} for r in runs}}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from univg_eval.cli._progress import Progress, progress_bars
 from univg_eval.errors import UserError
+from univg_eval.progress import Progress, progress_bars
 from univg_eval.runs.threads import choose_threads
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     from univg_eval.lmms.extra import require_lmms_eval
 
     require_lmms_eval()
+    print("Loading lmms-eval …", file=sys.stderr)
     from univg_eval.lmms.command import control_names, run_eval
 
     table = None if args.like is None else _as_in_table(args)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from univg_eval.cli._runs import add_runs, read_runs
+from univg_eval.progress import progress_bars, step
 
 __all__ = ["add_parser", "run"]
 
@@ -59,7 +60,10 @@ def run(args: argparse.Namespace) -> int:
     from univg_eval.report.text import printable
 
     data = collect(read_runs(args.runs), benchmark=args.benchmark, root=args.root)
-    export = export_coco(data, args.out, root=args.root)
+    with progress_bars() as progress:
+        export = export_coco(
+            data, args.out, root=args.root, progress=step(progress, "samples written")
+        )
     if args.json:
         print(json.dumps(asdict(export), indent=2, default=str))
         return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
+from univg_eval.progress import progress_bars, step
 
 if TYPE_CHECKING:
     from univg_eval.analysis.failures import RunFailures
@@ -77,12 +78,20 @@ def run(args: argparse.Namespace) -> int:
         )
     prepared: dict[tuple[str, str], Any] = {}
     pairs = []
-    for record in read_runs(args.runs):
-        dataset = record.manifest.dataset
-        key = (dataset.prepared_benchmark, dataset.fingerprint)
-        if key not in prepared:
-            prepared[key] = prepared_samples(record)
-        pairs.append((record, classify_run(record, prepared[key], threshold=args.threshold)))
+    records = read_runs(args.runs)
+    with progress_bars() as progress:
+        for record in records:
+            dataset = record.manifest.dataset
+            key = (dataset.prepared_benchmark, dataset.fingerprint)
+            if key not in prepared:
+                prepared[key] = prepared_samples(record)
+            found = classify_run(
+                record,
+                prepared[key],
+                threshold=args.threshold,
+                progress=step(progress, f"misses of {record.label}"),
+            )
+            pairs.append((record, found))
     if args.out is not None:
         write_output(args.out, "".join(_lines(pairs)), "--out")
     if args.json:

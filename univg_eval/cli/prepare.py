@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from univg_eval.cli._progress import Progress, progress_bars
 from univg_eval.errors import UserError
+from univg_eval.progress import Progress, progress_bars, step
 
 if TYPE_CHECKING:
     from univg_eval.benchmarks.preparing.locating import Located
@@ -217,7 +217,7 @@ def _prepare(args: argparse.Namespace, entry: CatalogEntry) -> dict[str, Any]:
                 with_stand_ins(release) if args.stand_in_images else release,
                 root=args.root,
                 skip_faulty=bool(args.skip_faulty),
-                progress=lambda done, total: progress(f"preparing {entry.name}", done, total),
+                progress=step(progress, f"preparing {entry.name}"),
                 manifest_extra=lambda samples: {**located.provenance, "audit": _audit(samples)},
             )
         remove_superseded(located)
@@ -245,7 +245,7 @@ def _draw(
     assert entry.image_names is not None
     names = entry.image_names(located.source, **entry.fixed, **options)
     with preparing(entry.benchmark, args.root), writing(folder):
-        draw_images(names, folder, lambda done, n: progress("drawing stand-in images", done, n))
+        draw_images(names, folder, step(progress, "drawing stand-in images"))
 
 
 @contextmanager
@@ -318,7 +318,9 @@ def _generate(args: argparse.Namespace, entry: CatalogEntry) -> dict[str, Any]:
             value = earlier[key]
         if value is not None:
             settings[option] = value
-    folder: Path = entry.build(args.root, **settings)
+    with progress_bars() as progress:
+        show = step(progress, f"making {entry.name}")
+        folder: Path = entry.build(args.root, progress=show, **settings)
     manifest = load_manifest(entry.benchmark, args.root)
     return _report(entry, folder, manifest) | {
         "generator": manifest["generator"],

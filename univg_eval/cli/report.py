@@ -7,9 +7,9 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from univg_eval.cli._progress import progress_bars
 from univg_eval.cli._runs import add_runs, read_runs
 from univg_eval.errors import UserError
+from univg_eval.progress import progress_bars, step
 
 __all__ = ["add_parser", "run"]
 
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
             thumbnail_side=args.thumbnail_side,
             root=args.root,
             footer=_footer(),
-            progress=lambda done, total: progress("images", done, total),
+            progress=step(progress, "images"),
         )
     drawn = [] if args.figures is None else write_figures(data, args.figures)
     if args.json:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
+from univg_eval.progress import progress_bars, step
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,14 +89,16 @@ def run(args: argparse.Namespace) -> int:
     if os.path.lexists(args.out):
         raise UserError(f"--out {args.out} exists; choose another folder or remove it")
     record = _chosen(args.run_path, args.benchmark)
-    rescored = rescore(
-        record,
-        _shown_samples(record),
-        protocol=args.protocol,
-        dialect=args.dialect,
-        min_pixels=args.min_pixels,
-        max_pixels=args.max_pixels,
-    )
+    with progress_bars() as progress:
+        rescored = rescore(
+            record,
+            _shown_samples(record),
+            protocol=args.protocol,
+            dialect=args.dialect,
+            min_pixels=args.min_pixels,
+            max_pixels=args.max_pixels,
+            progress=step(progress, "scoring"),
+        )
     written = write_rescored(args.out, rescored)
     if args.json:
         print(json.dumps(_as_json(rescored, written), ensure_ascii=False, indent=2))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
+from univg_eval.progress import progress_bars, step
 
 if TYPE_CHECKING:
     from univg_eval.analysis.headline import Headline
@@ -97,7 +98,11 @@ def run(args: argparse.Namespace) -> int:
     _check_out(args)
     if args.processes is not None and args.processes < 1:
         raise UserError(f"--processes is {args.processes}; expected 1 or more")
-    with _samples(args) as (benchmark, lines, source, fingerprint, lacks), _output(args.out) as out:
+    with (
+        _samples(args) as (benchmark, lines, source, fingerprint, lacks),
+        _output(args.out) as out,
+        progress_bars() as progress,
+    ):
         scores = score_file(
             lines,
             args.responses,
@@ -108,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
             lacking=lacks,
             out=out,
             processes=args.processes,
+            progress=step(progress, "scoring"),
         )
     _report_notes(args, dialect, scores)
     shown = headlines(scores.headline_values)

@@ -93,8 +93,13 @@ def mini_root(n: int, seed: int) -> Path:
 
 
 @contextlib.contextmanager
-def demo_data(n: int, seed: int) -> Iterator[Path]:
-    """Generate univg_mini if need be, and point this process's tasks at it meanwhile."""
+def demo_data(n: int, seed: int, progress: Progress) -> Iterator[Path]:
+    """Generate univg_mini if need be, and point this process's tasks at it meanwhile.
+
+    Args:
+        n, seed: see `mini_root`.
+        progress: called with what is done, samples done and samples to do.
+    """
     from univg_eval.benchmarks.synthetic.mini import ensure
 
     root = mini_root(n, seed)
@@ -103,7 +108,7 @@ def demo_data(n: int, seed: int) -> Iterator[Path]:
         for name in kept:  # settings of other runs would change what the demo shows
             del os.environ[name]
         os.environ.update(UNIVG_DATA=str(root), UNIVG_MINI_N=str(n), UNIVG_MINI_SEED=str(seed))
-        ensure(root, n=n, seed=seed)
+        ensure(root, n=n, seed=seed, progress=partial(progress, "drawing scenes"))
         yield root
     finally:
         for name in [name for name in os.environ if name.startswith("UNIVG_")]:

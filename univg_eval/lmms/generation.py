@@ -371,8 +371,10 @@ class _HiddenBar(tqdm):
     def __init__(
         self, on_update: Callable[[float, float | None], None], *args: Any, **kwargs: Any
     ) -> None:
-        self._on_update, self._done, self._of = on_update, 0.0, kwargs.get("total")
+        self._on_update, self._of = on_update, kwargs.get("total")
+        self._done = float(kwargs.get("initial", 0))
         super().__init__(*args, **{**kwargs, "disable": True})
+        self._on_update(self._done, self._of)
 
     def update(self, n: float | None = 1) -> None:
         """Count, which a bar that is not shown does not do."""

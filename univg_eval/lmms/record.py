@@ -354,7 +354,10 @@ def _usage(results: Results, tasks: Sequence[str], measured: Measured | None) ->
 def _speed(results: Results, tasks: Sequence[str], measured: Measured | None) -> dict[str, Any]:
     """What is known of the evaluation as a whole."""
     seconds = measured.seconds if measured and measured.n else None
-    tokens = _usage(results, tasks, None)["answer_tokens"]
+    whole = _usage(results, tasks, None)
+    # A journal of an earlier start has the tokens of its responses, not the time.
+    fresh = measured is not None and whole["counted"] <= measured.n
+    tokens = whole["answer_tokens"] if fresh else None
     memory, kind = measured.peak_memory if measured and measured.peak_memory else (None, None)
     return {
         "generation_s": seconds,

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -60,7 +60,11 @@ class CocoExport:
 
 
 def export_coco(
-    data: ReportData, folder: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None
+    data: ReportData,
+    folder: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> CocoExport:
     """Write a run as COCO files.
 
@@ -75,6 +79,7 @@ def export_coco(
         data: of one run, see `univg_eval.report.run_data.collect`.
         folder: must not exist, or be empty; appears only when whole.
         root: the data root.
+        progress: called with (samples done, samples in all).
 
     Raises:
         UserError: the data are of several runs, the folder holds something or cannot be written
@@ -94,7 +99,9 @@ def export_coco(
             images: list[dict[str, Any]] = []
             annotations: list[dict[str, Any]] = []
             results: list[dict[str, Any]] = []
-            for sample in data.samples:
+            for done, sample in enumerate(data.samples):
+                if progress is not None:
+                    progress(done, len(data.samples))
                 outcome = data.runs[0].outcomes[sample.id]
                 if outcome.score.excluded:
                     excluded.append(sample.id)

@@ -8,7 +8,7 @@ stays as in the older record; only reading and scoring are new. The manifest's
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,8 @@ SOURCE = "rescore"
 """Where a changed setting comes from, in the new manifest."""
 _DIALECT_DEFAULT = "default of the dialect"
 _NOT_KNOWN = "not known"
+_AT_ONCE = 1000
+"""Responses between two calls of `progress`."""
 
 Settings = Mapping[str, Sequence[Any]]
 
@@ -146,6 +148,7 @@ def rescore(
     dialect: str | None = None,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Rescored:
     """Score the kept responses of a record again.
 
@@ -160,6 +163,7 @@ def rescore(
         samples: the prepared samples as they were shown, at least those of the record; see
             `univg_eval.runs.record.prepared_samples`, which also checks that it is the same set.
         protocol, dialect, min_pixels, max_pixels: new settings; None leaves one as it was.
+        progress: called with (responses scored, responses in all).
 
     Returns:
         The new record in memory, and what changed. The same settings give the same scores, bit
@@ -203,7 +207,12 @@ def rescore(
         _with_sizes(response, sample, reader if new_sizes else None)
         for (response, _), sample in zip(read, shown, strict=True)
     ]
-    scores = score_samples(shown, responses, reader, protocol=rule)
+    scores: list[SampleScore] = []
+    for start in range(0, len(shown), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        scores += score_samples(shown[part], responses[part], reader, protocol=rule)
+        if progress is not None:
+            progress(len(scores), len(shown))
     manifest = {key: value for key, value in old_manifest.items() if key != "created"} | {
         "settings": settings,
         "protocol_version": rule.version,

@@ -25,7 +25,7 @@ import stat
 import tempfile
 from array import array
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,6 +92,7 @@ def score_file(
     lacking: str = "",
     out: IO[bytes] | None = None,
     processes: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> FileScores:
     """Score the response to every sample; samples without one count as unanswered.
 
@@ -105,6 +106,7 @@ def score_file(
         lacking: in words, what these samples lack of the benchmark; said of an unknown id.
         out: gets the line of each sample, in their order; see `score_line`.
         processes: worker processes; None takes one a core, up to 8.
+        progress: called with (samples scored, responses in all).
 
     Raises:
         UserError: the responses cannot be read; or, named as file:line, a line is not UTF-8, not a
@@ -127,6 +129,8 @@ def score_file(
             ignored |= part.ignored
             if out is not None:
                 out.write(part.lines)
+            if progress is not None:
+                progress(statuses.total(), len(responses))
         pairs.require_all()
     return FileScores(
         metrics=tally.result(),

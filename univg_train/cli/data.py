@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
+from univg_eval.progress import progress_bars, step
 from univg_eval.prompts import TRAINED_STYLES
 
 if TYPE_CHECKING:
@@ -120,19 +120,18 @@ def run(args: argparse.Namespace) -> int:
     leaks = None
     if args.check_leaks:
         leaks = index_benchmarks(args.check_leaks, kinds=args.leak_kinds, root=args.root)
-    report = check_training_data(
-        form,
-        args.file,
-        how,
-        images=args.images,
-        space=args.space,
-        leaks=leaks,
-        decode=args.decode,
-        root=args.root,
-        progress=_progress if sys.stderr.isatty() else None,
-    )
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr)  # the count of rows
+    with progress_bars() as progress:
+        report = check_training_data(
+            form,
+            args.file,
+            how,
+            images=args.images,
+            space=args.space,
+            leaks=leaks,
+            decode=args.decode,
+            root=args.root,
+            progress=step(progress, "reading rows"),
+        )
     if args.form and not report.n:
         _warn_of_form(args, report)
     if args.json:
@@ -165,10 +164,6 @@ def _warn_of_form(args: argparse.Namespace, report: DataReport) -> None:
         return  # the report says what is wrong
     if form != args.form:
         report.warnings.append(f"the file is recognised as the form {form}, by {by}")
-
-
-def _progress(n_read: int) -> None:
-    print(f"\r{n_read} rows", end="", file=sys.stderr, flush=True)
 
 
 def _text(args: argparse.Namespace, report: DataReport) -> str:

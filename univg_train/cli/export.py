@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from univg_eval.progress import progress_bars, step
 from univg_train.cli._running import usable_folder
 
 __all__ = ["add_parser", "run"]
@@ -58,8 +59,14 @@ def run(args: argparse.Namespace) -> int:
     from univg_train.sft.settings import load_settings
 
     settings = load_settings(args.config, args.overrides, with_trl=False)
-    data = open_rows(settings, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels)
-    with usable_folder(args.out):
+    with progress_bars() as progress:
+        data = open_rows(
+            settings,
+            min_pixels=settings.min_pixels,
+            max_pixels=settings.max_pixels,
+            progress=step(progress, "reading rows"),
+        )
+    with progress_bars() as progress, usable_folder(args.out):
         left_out = export_llamafactory(
             data,
             settings,
@@ -67,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
             name=args.name,
             template=args.template,
             deepspeed=None if args.deepspeed == "none" else args.deepspeed,
+            progress=step(progress, "writing rows"),
         )
     if left_out:
         print(f"without a counterpart, left out: {', '.join(left_out)}", file=sys.stderr)

@@ -30,6 +30,7 @@ from typing import Any
 
 from univg_eval.errors import UserError
 from univg_eval.files import write_text_atomically
+from univg_eval.progress import Remaining
 from univg_train.cot.journal import ReplyJournal
 from univg_train.cot.output import CotSummary, OutputContext, write_outputs
 from univg_train.cot.prompts import chain_prompt, choice_prompt, image_heading
@@ -208,10 +209,12 @@ class _Run:
         self._release()
 
     async def _log_progress(self, teacher: Teacher, n_rows: int) -> None:
+        remaining = Remaining()  # from the first line on: what the journal had is done by then
         while True:
             await asyncio.sleep(_PROGRESS_S)
             counts = (self._done, n_rows, self._accepted, teacher.n_requests)
-            _LOG.info("%d of %d rows, %d accepted, %d requests", *counts)
+            left = remaining("rows", self._done, n_rows)
+            _LOG.info("%d of %d rows, %d accepted, %d requests%s", *counts, left and f", {left}")
 
     async def _work(self, rows: Iterator[CotRow], teacher: Teacher) -> None:
         for row in rows:  # shared: each row goes to one worker

@@ -39,9 +39,9 @@ ON_BAD = ("stop", "skip")
 ON_LEAK = ("refuse", "skip", "allow")
 _logger = logging.getLogger(__name__)
 
-Progress = Callable[[int], None]
-"""Called with the number of rows read so far, every thousand rows."""
-_PROGRESS_ROWS = 1000
+Progress = Callable[[int, int], None]
+"""Called with the bytes of the file that are read so far and all of them; (0, 0): not known."""
+_PROGRESS_ROWS = 100
 
 
 @dataclass(slots=True)
@@ -338,10 +338,11 @@ def _usable(
 ) -> Iterator[tuple[tuple[int, int, int, int], TrainingRow, dict[str, Any]]]:
     """What can be trained on: (number, start, length, question within the row), row, columns."""
     scale = _Scale()
+    size = file.path.stat().st_size if progress is not None else 0
     for entry in file.entries():
         report.n_read += 1
         if progress is not None and report.n_read % _PROGRESS_ROWS == 0:
-            progress(report.n_read)
+            progress(entry.start, size if entry.start else 0)
         try:
             rows = entry.read()
         except RowError as error:

@@ -11,6 +11,7 @@ from univg_train.data import (
     index_benchmarks,
     open_training_data,
 )
+from univg_train.data.dataset import Progress
 from univg_train.evaluation.samples import ensure_generated
 from univg_train.runs.settings import RunSettings
 
@@ -18,7 +19,11 @@ __all__ = ["open_rows"]
 
 
 def open_rows(
-    settings: RunSettings, *, min_pixels: int | None, max_pixels: int | None
+    settings: RunSettings,
+    *,
+    min_pixels: int | None,
+    max_pixels: int | None,
+    progress: Progress | None = None,
 ) -> TrainingData:
     """The rows of these settings, each read and checked, its images too.
 
@@ -28,6 +33,7 @@ def open_rows(
         settings: of the run.
         min_pixels, max_pixels: of the model's resize, which boxes of some dialects depend on;
             None: the dialect's own.
+        progress: while the file is read.
 
     Raises:
         UserError: bad or leaking rows, nothing to train on, or choices that do not exist.
@@ -41,6 +47,7 @@ def open_rows(
         data.file,
         settings.rendering(min_pixels=min_pixels, max_pixels=max_pixels),
         leaks=_leak_index(settings),
+        progress=progress,
         **data.model_dump(include=options),
     )
 

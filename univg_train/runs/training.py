@@ -185,7 +185,7 @@ def check_run(settings: RunSettings, **processor_options: Any) -> CheckedRun:
         style=settings.style,
         output_dir=settings.output_dir,
     )
-    data = open_rows(settings, **limits)
+    data = open_rows(settings, min_pixels=limits["min_pixels"], max_pixels=limits["max_pixels"])
     return CheckedRun(config, processor, data, data.as_dataset(), evaluation)
 
 

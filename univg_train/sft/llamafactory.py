@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ def export_llamafactory(
     name: str,
     template: str | None = None,
     deepspeed: str | None = "examples/deepspeed/ds_z3_config.json",
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
     """Write ``NAME.json``, ``dataset_info.json`` and ``NAME.yaml`` into a folder.
 
@@ -88,6 +89,7 @@ def export_llamafactory(
         template: LLaMA-Factory's name of the chat template; None: that of the dialect.
         deepspeed: file of DeepSpeed's settings, as seen from where LLaMA-Factory is started;
             None: it is not used.
+        progress: called with (rows written, rows in all).
 
     Returns:
         The settings that have no counterpart and are left out.
@@ -116,7 +118,7 @@ def export_llamafactory(
     values |= {"dataset": name, "dataset_dir": str(target)}
     if deepspeed is not None:
         values["deepspeed"] = deepspeed
-    write_text_atomically(rows_file, _json_list(data, dialect))
+    write_text_atomically(rows_file, _json_list(data, dialect, progress))
     info = {
         name: {
             "file_name": rows_file.name,
@@ -285,8 +287,12 @@ def sharegpt_row(
     return {"conversations": conversations, "images": [str(image) for image in images]}
 
 
-def _json_list(data: TrainingData, dialect: Dialect) -> Iterator[str]:
+def _json_list(
+    data: TrainingData, dialect: Dialect, progress: Callable[[int, int], None] | None
+) -> Iterator[str]:
     for position in range(len(data)):
+        if progress is not None:
+            progress(position, len(data))
         row = sharegpt_row(data.columns(position), data.image_paths(position), dialect)
         yield ("[\n" if position == 0 else ",\n") + json.dumps(row, ensure_ascii=False)
     yield "\n]\n"

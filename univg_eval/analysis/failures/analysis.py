@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,6 +70,7 @@ def analyse(
     *,
     threshold: float = 0.5,
     objects: Mapping[str, Sequence[KnownObject]] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> RunFailures:
     """Put every miss of a run into its class, and count.
 
@@ -83,6 +84,7 @@ def analyse(
         protocol: the rule that scored.
         threshold: IoU that a hit needs.
         objects: the distractors by id; None: see `known_objects`.
+        progress: called with (misses read in other ways, such misses in all).
 
     Raises:
         UserError: a score has no sample, an id occurs twice, or the threshold is not in (0, 1].
@@ -99,7 +101,7 @@ def analyse(
         objects = known_objects(list(by_id.values()), boxed)
     suspicion = None
     if responses is not None:
-        suspicion = suspect_misses(misses, by_id, responses, dialect, rule)
+        suspicion = suspect_misses(misses, by_id, responses, dialect, rule, progress)
     rescaled = suspicion.boxes if suspicion is not None else {}
     failures = {}
     for score in misses:
@@ -140,6 +142,7 @@ def classify_run(
     samples: Sequence[GroundingSample] | None = None,
     *,
     threshold: float = 0.5,
+    progress: Callable[[int, int], None] | None = None,
 ) -> RunFailures:
     """`analyse` for a run record.
 
@@ -147,6 +150,7 @@ def classify_run(
         record: as loaded.
         samples: all samples of its prepared benchmark; None: loaded from the data root.
         threshold: IoU that a hit needs.
+        progress: see `analyse`.
 
     Raises:
         UserError: the benchmark is not prepared, or is another one than the record's; see
@@ -180,6 +184,7 @@ def classify_run(
         settings.protocol.value,
         threshold=threshold,
         objects=objects,
+        progress=progress,
     )
     failures = dict(found.failures)
     for name, message in record.errors.items():

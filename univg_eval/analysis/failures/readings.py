@@ -247,6 +247,7 @@ def read_all(
     samples: Sequence[GroundingSample],
     responses: Sequence[Response],
     ways: Iterable[Candidate],
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Reading]:
     """Read all responses in every way.
 
@@ -255,6 +256,7 @@ def read_all(
         responses: of the samples, in order.
         ways: candidates; those that need image sizes are left out where a sample has none. A
             sample whose images a candidate's resize rule refuses has no box in it.
+        progress: called with (responses read, responses in all).
     """
     sized = all(
         response.image_sizes or sample.widths
@@ -270,6 +272,8 @@ def read_all(
     # A few responses at a time in all ways: how one is taken apart is then still known.
     for start in range(0, len(samples), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
+        if progress is not None:
+            progress(start, len(samples))
         for way, found in zip(used, scores, strict=True):
             given = responses if way.keeps_sizes else without
             found += _scored(samples[part], given[part], way.dialect)
@@ -515,8 +519,12 @@ def suspect_misses(
     responses: Mapping[str, Response],
     dialect: Dialect | None,
     rule: Protocol,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Suspicion | None:
-    """The reading that explains the misses far off (IoU below `FAR`), if there is one."""
+    """The reading that explains the misses far off (IoU below `FAR`), if there is one.
+
+    See `read_all` for `progress`.
+    """
     kept = [
         score
         for score in misses
@@ -536,6 +544,5 @@ def suspect_misses(
     own = dialect if dialect is not None else get_dialect("norm1000")
     boxed = [score if score.status == "ok" else replace(score, box=None) for score in kept]
     declared = _reading(Candidate(rule.name, own, own.space.describe(), ""), boxed)
-    return suspect(
-        samples, given, declared, read_all(samples, given, candidates()), chosen_below=FAR
-    )
+    readings = read_all(samples, given, candidates(), progress)
+    return suspect(samples, given, declared, readings, chosen_below=FAR)

@@ -24,7 +24,10 @@ from univg_eval.samples import (
     readable_manifest,
 )
 
-__all__ = ["Settings", "ensure_build"]
+__all__ = ["Progress", "Settings", "ensure_build"]
+
+Progress = Callable[[int, int], None]
+"""Called with (done, in all) while a build is made."""
 
 
 Settings = dict[str, Any]

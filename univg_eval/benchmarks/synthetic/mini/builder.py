@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from univg_eval.benchmarks.synthetic.generated import Settings, ensure_build
+from univg_eval.benchmarks.synthetic.generated import Progress, Settings, ensure_build
 from univg_eval.benchmarks.synthetic.mini.generator import (
     DEFAULT_N,
     DEFAULT_SEED,
@@ -40,6 +40,7 @@ def ensure(
     n: int = DEFAULT_N,
     seed: int = DEFAULT_SEED,
     size: int = DEFAULT_SIZE,
+    progress: Progress | None = None,
 ) -> Path:
     """The benchmark's folder, generated first if it is absent, incomplete or not this one.
 
@@ -51,6 +52,7 @@ def ensure(
         n: samples a task.
         seed: the public default, or another one to rotate the samples.
         size: side of the images in pixels, an even number.
+        progress: called with (samples done, samples in all) while they are drawn.
 
     Raises:
         UserError: n or size out of range; the folder exists and is no build of univg_mini; the
@@ -72,13 +74,18 @@ def ensure(
         root,
         settings,
         expected=lambda: [sample for task in TASKS for _, sample in _task_items(task, settings)],
-        write=partial(_write, settings),
+        write=partial(_write, settings, progress),
     )
 
 
-def _write(settings: Settings, root: Path) -> None:
+def _write(settings: Settings, progress: Progress | None, root: Path) -> None:
     codec = video_codec()
-    samples = [sample for task in TASKS for sample in _write_task(task, root, settings, codec)]
+    samples: list[GroundingSample] = []
+    for task in TASKS:
+        for sample in _write_task(task, root, settings, codec):
+            samples.append(sample)
+            if progress is not None:
+                progress(len(samples), len(TASKS) * settings["n_per_task"])
     write_benchmark(
         samples,
         benchmark=BENCHMARK,
@@ -130,24 +137,26 @@ def _references(item: MiniItem) -> list[str]:
     return [f"{stem}_{k}.png" for k in range(1, item.image_count + 1)]
 
 
-def _write_task(task: str, root: Path, settings: Settings, codec: str) -> list[GroundingSample]:
-    """Write the images of a task below `root`; returns its samples."""
+def _write_task(task: str, root: Path, settings: Settings, codec: str) -> Iterator[GroundingSample]:
+    """Write the images of a task below `root`; yields its samples."""
     (root / BENCHMARK / task).mkdir(parents=True)
-    samples = []
     written = set()
     for item, sample in _task_items(task, settings):
-        samples.append(sample)
-        if item.group in written:
-            continue
-        written.add(item.group)
-        paths = [root / split_reference(image)[0] for image in sample.images]
-        if item.clip is not None:
-            _write_video(paths[0], item.clip, settings["size"], codec)
-            continue
-        images = item.render(settings["size"], stored=True)
-        for path, image in zip(paths, images, strict=True):
-            image.save(path, compress_level=1)
-    return samples
+        if item.group not in written:
+            written.add(item.group)
+            _write_images(item, sample, root, settings["size"], codec)
+        yield sample
+
+
+def _write_images(
+    item: MiniItem, sample: GroundingSample, root: Path, size: int, codec: str
+) -> None:
+    paths = [root / split_reference(image)[0] for image in sample.images]
+    if item.clip is not None:
+        _write_video(paths[0], item.clip, size, codec)
+        return
+    for path, image in zip(paths, item.render(size, stored=True), strict=True):
+        image.save(path, compress_level=1)
 
 
 def video_codec() -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from univg_eval.benchmarks.synthetic.generated import Settings, ensure_build
+from univg_eval.benchmarks.synthetic.generated import Progress, Settings, ensure_build
 from univg_eval.benchmarks.synthetic.photos import (
     tasks_change,
     tasks_easy,
@@ -57,6 +57,7 @@ def ensure(
     *,
     n: int = DEFAULT_N,
     seed: int = DEFAULT_SEED,
+    progress: Progress | None = None,
 ) -> Path:
     """The benchmark's folder, made first if it is absent, incomplete or of other settings.
 
@@ -67,6 +68,7 @@ def ensure(
         n: samples a task; the tasks ``photos`` and ``large`` always have one for each measured
             box.
         seed: the public default, or another one to rotate the samples.
+        progress: called with (tasks done, tasks in all) while they are made.
 
     Raises:
         UserError: n out of range; the folder exists and is no build of this benchmark; a package
@@ -87,14 +89,14 @@ def ensure(
         root,
         settings,
         expected=lambda: load_samples(BENCHMARK, root=root),
-        write=partial(_write, settings),
+        write=partial(_write, settings, progress),
     )
 
 
-def _write(settings: Settings, root: Path) -> None:
+def _write(settings: Settings, progress: Progress | None, root: Path) -> None:
     packages = ("numpy", "pillow", "scikit-image")
     write_benchmark(
-        list(_write_all(load_album(), root, settings)),
+        list(_write_all(load_album(), root, settings, progress)),
         benchmark=BENCHMARK,
         root=root,
         manifest_extra={
@@ -120,16 +122,20 @@ def _credits() -> list[dict[str, str]]:
     ]
 
 
-def _write_all(album: Album, root: Path, settings: Settings) -> Iterator[GroundingSample]:
+def _write_all(
+    album: Album, root: Path, settings: Settings, progress: Progress | None
+) -> Iterator[GroundingSample]:
     """Write all images below `root`; yields the samples."""
     originals = root / BENCHMARK / "originals"
     originals.mkdir(parents=True)
     for name, pixels in album.pixels.items():
         _save(pixels, originals / f"{name}.png")
-    for task in TASKS:
+    for number, task in enumerate(TASKS, start=1):
         rng = random.Random(_stream(settings, task))
         for index, question in enumerate(_BUILDERS[task](album, rng, settings["n_per_task"])):
             yield _write_question(album, root, settings, task, index, question)
+        if progress is not None:
+            progress(number, len(TASKS))
 
 
 def _stream(settings: Settings, task: str) -> int:

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 from leaderboard_data import record
 
-from univg_eval.cli import _progress
+from univg_eval import progress as _progress
 from univg_eval.cli._ending import print_ending
-from univg_eval.cli._progress import duration, progress_bars, tracked
+from univg_eval.progress import duration, progress_bars, tracked
 from univg_eval.runs.record import make_record
 
 
@@ -76,9 +76,11 @@ def test_a_bar_on_a_terminal_goes_when_the_work_is_done(
     monkeypatch.setattr(sys, "stderr", screen)
     with progress_bars() as progress:
         progress("files", 0, 4)
-        time.sleep(0.3)
+        time.sleep(1.1)
         progress("files", 1, 4, "1 of 4")
-        time.sleep(0.3)
+        until = time.monotonic() + (10.0 if unseen == 0.0 else 0.3)
+        while "1 of 4" not in screen.getvalue() and time.monotonic() < until:
+            time.sleep(0.05)
         during = screen.getvalue()
         progress("files", 4, 4)
         at_the_end = screen.getvalue()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, Protocol, TextIO, TypeVar
 
-__all__ = ["Progress", "duration", "progress_bars", "step", "tracked"]
+__all__ = ["Progress", "Remaining", "duration", "progress_bars", "step", "tracked"]
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class Progress(Protocol):
 def progress_bars(*, stay: bool = False) -> Iterator[Progress]:
     """A bar for each title; `stay` leaves them on the screen afterwards."""
     stream = sys.stderr  # whatever takes its place in the block
-    remaining = _Remaining()
+    remaining = Remaining()
     if not stream.isatty():
         yield _lines(stream, remaining)
         return
@@ -45,7 +45,7 @@ def progress_bars(*, stay: bool = False) -> Iterator[Progress]:
 class _Bars:
     """Bars of rich, on the screen while something is under way."""
 
-    def __init__(self, stream: TextIO, remaining: _Remaining, *, stay: bool) -> None:
+    def __init__(self, stream: TextIO, remaining: Remaining, *, stay: bool) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -130,30 +130,36 @@ def duration(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
 
 
-class _Remaining:
-    """How long each title takes from here on at the speed so far, in words; "" if not known."""
+class Remaining:
+    """How long each title takes from here on at the speed since its first call, in words."""
 
     def __init__(self) -> None:
         self._begun: dict[str, tuple[float, int]] = {}
 
     def __call__(self, title: str, done: int, total: int) -> str:
+        """As ``12 min left``; "" if it is not known."""
         now = time.monotonic()
-        since, before = self._begun.setdefault(title, (now, done))
+        since, before = self._begun.get(title, (now, done))
+        if now - since < 1.0:  # what an earlier run had done comes at once
+            before = done
+        self._begun[title] = since, before
         if not before < done < total:
             return ""
         return f"{duration((now - since) / (done - before) * (total - done))} left"
 
 
-def _lines(stream: TextIO, remaining: _Remaining) -> Progress:
-    due = time.monotonic() + SECONDS_UNSEEN
+def _lines(stream: TextIO, remaining: Remaining) -> Progress:
+    due: float | None = None
 
     def show(title: str, done: int, total: int, note: str = "") -> None:
         nonlocal due
-        left = remaining(title, done, total)
-        if time.monotonic() < due:
+        now, left = time.monotonic(), remaining(title, done, total)
+        due = now + SECONDS_UNSEEN if due is None else due
+        if now < due:
             return
-        due = time.monotonic() + SECONDS_A_LINE
+        due = now + SECONDS_A_LINE
         share = f"{100 * done / total:.0f} %" if total else f"{done:,}"
-        print(f"{title}: {', '.join(filter(None, (share, left, note)))}", file=stream, flush=True)
+        stream.write(f"{title}: {', '.join(filter(None, (share, left, note)))}\n")
+        stream.flush()
 
     return show
