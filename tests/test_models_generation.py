@@ -248,13 +248,11 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
         load_model(str(folder))
 
 
-def test_weights_without_use_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_weights_without_use_do_not_matter(tmp_path: Path) -> None:
     folder = make_checkpoint("qwen2_vl", tmp_path / "m")
     file = folder / "model.safetensors"
     save_file(load_file(file) | {"model.extra.weight": torch.zeros(2)}, file, {"format": "pt"})
-    with caplog.at_level(logging.WARNING, logger="univg_eval"):
-        load_model(str(folder))
-    assert "1 weights are not used by Qwen2VLForConditionalGeneration" in caplog.text
+    load_model(str(folder))
 
 
 def test_an_adapter_is_put_on_and_one_of_another_model_refused(tmp_path: Path) -> None:

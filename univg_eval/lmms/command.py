@@ -41,9 +41,11 @@ from univg_eval.lmms.settings import (
     given_options,
     require_checkpoint,
 )
+from univg_eval.lmms.stop import user_errors_stop
 from univg_eval.lmms.task import GroundingTask
 from univg_eval.lmms.task_files import tasks_of_run
 from univg_eval.models import model_folder
+from univg_eval.models.pretrained import whole_weights
 from univg_eval.runs.record import RunRecord, load_run
 
 __all__ = ["check", "control_names", "run_eval"]
@@ -173,6 +175,7 @@ def _evaluate(
     first = None if look is None else (FIRST, look)
     with (
         contextlib.nullcontext() if with_tables else _without_tables(),
+        whole_weights(user_errors_stop),
         measured_generation(backend, listener, first) as measured,
     ):
         cli_evaluate(argparse.Namespace(**vars(args)))

@@ -40,7 +40,9 @@ from lmms_eval.api.instance import (
 from lmms_eval.api.model import CacheHook, lmms
 from tqdm import tqdm
 
+from univg_eval.lmms.backends.samples import SampleModel
 from univg_eval.lmms.task import GroundingRequest, GroundingTask
+from univg_eval.runs.failed_requests import failed_request
 from univg_eval.samples import GroundingSample
 
 __all__ = ["READABLE", "Generation", "Listener", "Look", "Measured", "measured_generation"]
@@ -128,6 +130,8 @@ def measured_generation(
                 watch.part_done(head)
             outputs = [*outputs, *original(lm, requests[head:])]
             watch.finish()
+        if watch.exceptions and not isinstance(lm, SampleModel):
+            outputs = [_not_empty(output, watch.exceptions[0]) for output in outputs]
         n_processes = int(os.environ.get("WORLD_SIZE", "1"))
         # lmms-eval gives each process as many.
         measured.n += (len(requests) - getattr(lm, "n_kept", 0)) * n_processes
@@ -143,6 +147,11 @@ def measured_generation(
 
     with patch.object(backend, "generate_until", generate_until):
         yield measured
+
+
+def _not_empty(output: Any, exception: str) -> Any:
+    """A failed request in place of the empty response that a swallowed exception left."""
+    return failed_request(exception) if unwrap_generation_output(output)[0] == "" else output
 
 
 def _show(look: Look, requests: Sequence[Instance], outputs: Sequence[Any]) -> None:
@@ -165,6 +174,8 @@ class _Watch:
 
     def __init__(self, requests: Sequence[Instance], on_progress: Listener | None) -> None:
         self.costs: dict[tuple[str, int], float] = {}
+        self.exceptions: list[str] = []
+        """What generating on transformers raised; some backends go on with an empty response."""
         self._requests = requests
         self._report = on_progress or (lambda _: None)
         self._lock = threading.RLock()
@@ -312,6 +323,9 @@ class _Watch:
         self._in_generate = True
         try:
             output = original(model, *args, **kwargs)
+        except Exception as error:
+            self.exceptions.append(f"{type(error).__name__}: {error}")
+            raise
         finally:
             self._in_generate = False
         rows = _rows_of_transformers(model, args, kwargs, output)

@@ -15,6 +15,7 @@ from lmms_eval.tasks import TaskManager
 
 from univg_eval.lmms.generation import Listener, Measured, measured_generation
 from univg_eval.lmms.task_files import task_folder
+from univg_eval.models.pretrained import whole_weights
 
 __all__ = ["Evaluation", "LoadedModel", "evaluate", "task_manager"]
 
@@ -39,9 +40,9 @@ class LoadedModel:
         self, model: str, model_args: str, *, batch_size: int = 1, device: str | None = None
     ) -> None:
         """Load it; arguments as for `evaluate`."""
-        self.lm: lmms = get_model(model).create_from_arg_string(
-            model_args, {"batch_size": batch_size, "max_batch_size": None, "device": device}
-        )
+        options = {"batch_size": batch_size, "max_batch_size": None, "device": device}
+        with whole_weights():
+            self.lm: lmms = get_model(model).create_from_arg_string(model_args, options)
         self._clean = self.lm.clean
         self.lm.clean = lambda: None
 
@@ -87,7 +88,7 @@ def evaluate(
     """
     started = time.perf_counter()
     backend = get_model(model) if loaded is None else type(loaded.lm)
-    with measured_generation(backend, on_progress) as measured:
+    with whole_weights(), measured_generation(backend, on_progress) as measured:
         results = simple_evaluate(
             model=model if loaded is None else loaded.lm,
             model_args=model_args,

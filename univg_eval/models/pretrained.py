@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from univg_eval.errors import UserError
 
-__all__ = ["empty_model", "load_config", "load_model", "load_processor", "pixel_limit"]
-
-_logger = logging.getLogger(__name__)
+__all__ = [
+    "empty_model",
+    "load_config",
+    "load_model",
+    "load_processor",
+    "pixel_limit",
+    "whole_weights",
+]
 
 
 def load_config(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
@@ -89,6 +96,43 @@ def pixel_limit(processor: Any, name: str) -> int | None:
     return None if value is None else int(value)
 
 
+@contextmanager
+def whole_weights(guard: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Iterator[None]:
+    """Refuse checkpoints that lack weights of the model that they are loaded into.
+
+    transformers draws these at random and goes on with a warning. The block may load by whatever
+    code, as long as that uses transformers' ``from_pretrained``.
+
+    Args:
+        guard: a context within which the error is raised, such as one that ends the program where
+            the code of the block catches every exception.
+
+    Raises:
+        UserError: weights are missing in the files, or have another shape there.
+    """
+    from transformers import modeling_utils as code
+
+    modeling_utils: Any = code
+    report = modeling_utils.log_state_dict_report
+
+    def checked(*, model: Any, loading_info: Any, **arguments: Any) -> None:
+        name = type(model).__name__
+        place = arguments["pretrained_model_name_or_path"]
+        mismatched = [key for key, *_ in loading_info.mismatched_keys]
+        for kind, keys in (("missing", loading_info.missing_keys), ("mismatched", mismatched)):
+            if keys:
+                with guard():
+                    raise UserError(
+                        f"{place}: {len(keys)} weights are {kind} in its files, such as "
+                        f"{min(keys)}; they would be random. Is it whole, and a checkpoint of "
+                        f"{name}?"
+                    )
+        report(model=model, loading_info=loading_info, **arguments)
+
+    with patch.object(modeling_utils, "log_state_dict_report", checked):
+        yield
+
+
 def load_model(
     model: str,
     *,
@@ -117,34 +161,19 @@ def load_model(
 
     load: Any = AutoModelForImageTextToText.from_pretrained
     try:
-        loaded, report = load(
-            model,
-            dtype=dtype,
-            attn_implementation=attention,
-            device_map=device_map or device,
-            revision=revision or "main",
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
-        )
+        with whole_weights():
+            loaded = load(
+                model,
+                dtype=dtype,
+                attn_implementation=attention,
+                device_map=device_map or device,
+                revision=revision or "main",
+                trust_remote_code=trust_remote_code,
+            )
+    except UserError:
+        raise
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"cannot load the model {model!r}: {_first_line(error)}") from error
-    faults = {kind: report.get(f"{kind}_keys") or () for kind in ("missing", "mismatched")}
-    for kind, names in faults.items():
-        if names:
-            first = sorted(str(name) for name in names)[0]
-            raise UserError(
-                f"{model}: {len(names)} weights are {kind} in its files, such as {first}; they "
-                f"would be random. Is it whole, and a checkpoint of {type(loaded).__name__}?"
-            )
-    if unexpected := sorted(report.get("unexpected_keys") or ()):
-        _logger.warning(
-            "%s: %d weights are not used by %s, such as %s",
-            model,
-            len(unexpected),
-            type(loaded).__name__,
-            unexpected[0],
-        )
     if adapter is not None:
         loaded = _with_adapter(loaded, adapter)
     return loaded.eval()

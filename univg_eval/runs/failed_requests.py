@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["split_failed_request"]
+__all__ = ["failed_request", "split_failed_request"]
 
 _NO_CONTENT = 'Error: can only concatenate str (not "NoneType") to str'
 _START = "[LMMS_EVAL_"
@@ -39,3 +39,8 @@ def split_failed_request(text: str | None) -> tuple[str | None, str | None]:
     if text is not None and text.startswith(_START) and _FAILED.match(text):
         return None, text
     return text, None
+
+
+def failed_request(reason: str) -> str:
+    """The text that stands for a response that could not be generated."""
+    return f"{_START}REQUEST_FAILED after 0 retries] {reason}"

@@ -32,11 +32,9 @@ from univg_eval.models import model_folder
 from univg_eval.models.generation import Generator, Request, Response
 from univg_eval.models.pretrained import load_model, load_processor
 from univg_eval.models.resizing import require_same_resize
+from univg_eval.runs.failed_requests import failed_request
 
 __all__ = ["ReferenceModel"]
-
-FAILED = "[LMMS_EVAL_REQUEST_FAILED after 0 retries] "
-"""How lmms-eval's backends begin the text that stands where a request failed."""
 
 
 class ReferenceModel(SampleModel):
@@ -230,7 +228,7 @@ def _key(request: Instance, made: Request) -> str:
 
 
 def _result(response: Response) -> GenerationResult:
-    text = FAILED + str(response.error) if response.text is None else response.text
+    text = failed_request(str(response.error)) if response.text is None else response.text
     counts = TokenCounts(input_tokens=response.prompt_tokens, output_tokens=response.new_tokens)
     return GenerationResult(text, counts)
 

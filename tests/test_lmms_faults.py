@@ -1,0 +1,81 @@
+"""What lmms-eval's backends pass over in silence is a failure here, named."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import lmms_data
+import pytest
+from safetensors.torch import load_file, save_file
+from small_checkpoints import make_checkpoint
+
+from univg_eval.cli import main
+from univg_eval.errors import UserError
+from univg_eval.lmms.record import write_records
+from univg_eval.runs.record import load_run
+
+pytest.importorskip("lmms_eval")
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    from univg_eval.benchmarks.synthetic.mini import ensure
+
+    ensure(tmp_path / "data", n=4)
+    lmms_data.set_environment(monkeypatch, tmp_path / "data", UNIVG_MINI_N="4")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    ("backend", "family"), [("llava_hf", "llava"), ("internvl_hf", "internvl")]
+)
+def test_an_exception_that_a_backend_swallows_is_a_failed_request(
+    backend: str, family: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.7.3: an exception in generate becomes an empty response, and no request has failed."""
+    from univg_eval.lmms.run import LoadedModel, evaluate
+
+    args = f"pretrained={make_checkpoint(family, tmp_path / family)},device=cpu,device_map=cpu"
+    with LoadedModel(backend, args) as loaded:
+        forward, calls = loaded.lm.model.forward, []
+
+        @functools.wraps(forward)  # transformers looks at its arguments
+        def fails(*values: Any, **named: Any) -> Any:
+            calls.append(1)
+            if len(calls) == 1:
+                raise RuntimeError("the allocator gave up")
+            return forward(*values, **named)
+
+        monkeypatch.setattr(loaded.lm.model, "forward", fails)
+        results = evaluate(
+            *(backend, args, ["univg_mini_lisa_val"]), loaded=loaded, gen_kwargs="max_new_tokens=4"
+        ).results
+    (folder,) = write_records(results, tmp_path / "records")
+    record = load_run(folder)
+    assert record.failed_requests == 1
+    (message,) = record.errors.values()
+    assert "RuntimeError: the allocator gave up" in message
+
+
+def test_weights_that_a_backend_would_draw_at_random_end_the_run(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_checkpoint("qwen2_vl", tmp_path / "m")
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    weights.pop(next(name for name in weights if "layers.1" in name and "up_proj" in name))
+    save_file(weights, file, {"format": "pt"})
+    args = f"pretrained={folder},device=cpu,device_map=cpu"
+    arguments = ["--model", "qwen2_vl", "--model_args", args, "--tasks", "univg_mini_lisa_val"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["eval", *arguments, "--output_path", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert "1 weights are missing in its files" in capfd.readouterr().err
+    assert not list((tmp_path / "out").rglob("manifest.json"))
+
+    from univg_eval.lmms.run import LoadedModel
+
+    with pytest.raises(UserError, match=r"would be random"):
+        LoadedModel("qwen2_vl", args)
