@@ -250,3 +250,29 @@ def test_a_name_in_the_manifest_is_the_label(tmp_path: Path) -> None:
     (path,) = write(tmp_path, [run(RIGHT[0], "m", name="my run")])
     assert load_run(path).label == "my run"
     assert load_run(path, "other").label == "other"
+
+
+# The end of an evaluation
+
+
+def test_the_end_of_repeats_shows_mean_spread_and_each_run(tmp_path: Path, capsys) -> None:
+    from univg_eval.cli._repeats_ending import print_repeats
+
+    runs = [load_run(path) for path in write(tmp_path / "records", repeats())]
+    print_repeats(runs)
+    said = capsys.readouterr().out
+    (board,) = build_leaderboards(runs)
+    macro = board.rows[0].macro
+    assert macro is not None
+    assert macro.low is not None
+    assert macro.high is not None
+    limits = f"{100 * macro.low:.1f}–{100 * macro.high:.1f}"
+    (total,) = (line for line in said.splitlines() if "mean over tasks" in line)
+    assert total.split() == [
+        *("mean", "over", "tasks", "14", "45.0", limits, "22.5"),
+        *("45.0,", "67.5,", "22.5"),
+    ]
+    assert said.count("run record: ") == 3
+    assert f"univg leaderboard {tmp_path}/records/m-* OTHER" in said
+    # All have the responses "x", as if the backend did not use the seed.
+    assert said.count("gave word for word the same responses") == 3

@@ -195,6 +195,7 @@ def _report_unrecorded(logged: Sequence[Path], records: Collection[Path]) -> Non
 
 def _inside(path: Path, folders: Sequence[Path], wanted: str, grouped: bool) -> list[RunRecord]:
     """The records in folders below `path`; a folder between the two stands for an evaluation."""
+    from univg_eval.runs.groups import folder_name
     from univg_eval.runs.record import load_run
 
     evaluations = {folder.parent for folder in folders} - {path}
@@ -207,8 +208,8 @@ def _inside(path: Path, folders: Sequence[Path], wanted: str, grouped: bool) -> 
         several = len(evaluations) > 1 and folder.parent in evaluations and not named
         label = record.label
         if several:
-            # Folders of repeats begin with the name of the run.
-            label = evaluation if evaluation.startswith(label) else f"{label} {evaluation}"
+            begins = evaluation.startswith(folder_name(label))
+            label = evaluation if begins else f"{label} {evaluation}"
         records.append(replace(record, label=label))
     return records
 

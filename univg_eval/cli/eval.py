@@ -14,6 +14,7 @@ from univg_eval.progress import Progress, progress_bars
 from univg_eval.runs.threads import choose_threads
 
 if TYPE_CHECKING:
+    from univg_eval.cli._several import Entry
     from univg_eval.leaderboard.published import PublishedTable
     from univg_eval.lmms.generation import Generation
     from univg_eval.runs.record import RunRecord
@@ -31,10 +32,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "is included, samples are logged. Before the model is loaded, the benchmark must be "
         "prepared and the dialect known. Exit status 1 if the evaluation failed or a server "
         "answered no request, 3 after an early stop.",
-        epilog="Example: univg eval --model qwen2_5_vl --model_args pretrained=DIR "
-        "--tasks univg_mini --batch_size 8 --output_path out",
+        epilog="Examples: univg eval --model qwen2_5_vl --model_args pretrained=DIR "
+        "--tasks univg_mini --batch_size 8 --output_path out; univg eval --config runs.yaml "
+        "--output_path out",
         usage="univg eval [--dialect NAME] [--prompt STYLE] [--protocol NAME] "
-        "[--like TABLE] [--controls [NAMES]] [--records DIR] [--stop-early] [--verbose] --model M "
+        "[--like TABLE] [--controls [NAMES]] [--repeats N] [--name NAME] [--group NAME] [--resume] "
+        "[--records DIR] [--stop-early] [--verbose] --model M "
         "--model_args A --tasks T "
         "[arguments of lmms-eval …]",
         allow_abbrev=False,
@@ -62,6 +65,25 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "(separated by commas), or all, the default",
     )
     parser.add_argument(
+        "--repeats",
+        metavar="N",
+        type=int,
+        help="N runs, with the seeds of --seed counted up; needs a temperature above 0 in "
+        "--gen_kwargs. Each is a run record; they are shown with their spread. Goes on where it "
+        "stopped",
+    )
+    parser.add_argument("--name", metavar="NAME", help="what tables call the run")
+    parser.add_argument(
+        "--group",
+        metavar="NAME",
+        help="runs of one group (checkpoints of one training) are one run in tables",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep the records that an earlier try of the same left, and evaluate what is missing",
+    )
+    parser.add_argument(
         "--records",
         metavar="DIR",
         type=Path,
@@ -87,6 +109,13 @@ def run(args: argparse.Namespace) -> int:
     print("Loading lmms-eval …", file=sys.stderr)
     from univg_eval.lmms.command import control_names, run_eval
 
+    if args.repeats is not None and args.repeats < 1:
+        raise UserError(f"--repeats is {args.repeats}; expected a whole number from 1")
+    entries = _entries_of_file(args)
+    if entries is not None:
+        from univg_eval.cli._several import run_several
+
+        return run_several(entries, args)
     table = None if args.like is None else _as_in_table(args)
     written: list[RunRecord] = []
     with progress_bars() as progress:
@@ -95,6 +124,10 @@ def run(args: argparse.Namespace) -> int:
             settings={name: getattr(args, name) for name in ("dialect", "prompt", "protocol")},
             records=args.records,
             controls=() if args.controls is None else control_names(args.controls),
+            repeats=args.repeats or 1,
+            name=args.name,
+            group=args.group,
+            resume=args.resume,
             written=written,
             with_tables=args.verbose,
             on_progress=partial(_show, progress),
@@ -103,7 +136,12 @@ def run(args: argparse.Namespace) -> int:
     if written:
         from univg_eval.cli._ending import print_beside, print_ending
 
-        print_ending(written)
+        if all(record.manifest.repeat for record in written) and len(written) > 1:
+            from univg_eval.cli._repeats_ending import print_repeats
+
+            print_repeats(written)
+        else:
+            print_ending(written)
         if status == 0 and table is not None:
             print_beside(written, table)
     return status
@@ -122,6 +160,32 @@ def _show(progress: Progress, title: str, generation: Generation) -> None:
     if generation.answer_tokens and generation.seconds:
         note.append(f"{generation.answer_tokens / generation.seconds:.0f} tokens/s")
     progress(title, done, total, ", ".join(note))
+
+
+def _entries_of_file(args: argparse.Namespace) -> list[Entry] | None:
+    """The runs of a ``--config`` file of several, which is then taken out of the arguments.
+
+    Raises:
+        UserError: see `univg_eval.cli._several.read_entries`; or an option is for one run alone.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", nargs="?")
+    found, rest = parser.parse_known_args(args.unknown)
+    if not found.config:
+        return None
+    from univg_eval.cli._several import read_entries
+
+    entries = read_entries(found.config)
+    if entries is None:
+        return None
+    alone = [option for option in ("like", "name", "group") if getattr(args, option) is not None]
+    if alone:
+        raise UserError(
+            f"--{alone[0]} is for one evaluation, and --config {found.config} has {len(entries)}; "
+            "say it in the file (name, group), or evaluate apart"
+        )
+    args.unknown = rest
+    return entries
 
 
 def _as_in_table(args: argparse.Namespace) -> PublishedTable:

@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -32,6 +33,7 @@ from univg_eval.lmms.claude_client import require_accepted_requests
 from univg_eval.lmms.device import require_device
 from univg_eval.lmms.early_stop import FIRST, stop_if_unreadable
 from univg_eval.lmms.generation import Generation, Look, measured_generation
+from univg_eval.lmms.planned_runs import PlannedRun, complete_records, plan_runs
 from univg_eval.lmms.record import read_output, write_records
 from univg_eval.lmms.response_cache import forget_failed_requests
 from univg_eval.lmms.settings import (
@@ -40,6 +42,7 @@ from univg_eval.lmms.settings import (
     change_checkpoint,
     given_options,
     require_checkpoint,
+    variant_of,
 )
 from univg_eval.lmms.stop import user_errors_stop
 from univg_eval.lmms.task import GroundingTask
@@ -48,10 +51,11 @@ from univg_eval.models import model_folder
 from univg_eval.models.pretrained import whole_weights
 from univg_eval.runs.record import RunRecord, load_run
 
-__all__ = ["check", "control_names", "run_eval"]
+__all__ = ["Plan", "argument_names", "check", "control_names", "plan_eval", "run_eval"]
 
 DEFAULT_OUTPUT = "out/eval"
 EXIT_FAILED = 1
+_JOURNAL = "journal"
 _NO_MODEL = "hf"
 """lmms-eval's default of ``--model``, which is none of its backends."""
 
@@ -72,28 +76,66 @@ def control_names(text: str) -> list[str]:
     return names
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done, checked before a model is loaded.
+
+    Attributes:
+        args: lmms-eval's arguments.
+        planned: the same, with those of a ``--config`` file.
+        parent: of the records.
+        runs: in order.
+        parts: the plain evaluation and each control: its name (None: plain), its tasks, and what
+            they evaluate.
+    """
+
+    args: argparse.Namespace
+    planned: argparse.Namespace
+    parent: Path
+    runs: Sequence[PlannedRun]
+    parts: Sequence[tuple[str | None, str, Sequence[str]]]
+
+    def output(self, run: PlannedRun) -> Path:
+        """What lmms-eval writes of a run; below ``logs`` where the run is found again."""
+        output = Path(self.args.output_path)
+        return output / "logs" / run.folder if run.folder else output
+
+    def complete(self, run: PlannedRun) -> list[RunRecord]:
+        """The records that an earlier try left of a run, if it left all."""
+        if run.folder is None:
+            return []
+        found = [complete_records(self.parent / run.folder, names) for *_, names in self.parts]
+        return [record for records in found for record in records] if all(found) else []
+
+
 def run_eval(
     arguments: Sequence[str],
     *,
     settings: Mapping[str, str | None],
     records: Path | None,
     controls: Sequence[str] = (),
+    repeats: int = 1,
+    name: str | None = None,
+    group: str | None = None,
+    resume: bool = False,
     written: list[RunRecord] | None = None,
     with_tables: bool = True,
     on_progress: Callable[[str, Generation], None] | None = None,
     stop_early: bool = False,
 ) -> int:
-    """Run lmms-eval with `arguments`, and once more for each control.
+    """Run lmms-eval with `arguments`, once for each repeat, and once more for each control.
 
     Args:
         arguments: lmms-eval's own.
         settings: ``dialect``, ``prompt`` and ``protocol`` as given, None where they are not.
         records: parent of the run's records; ``<output_path>/records`` if None.
         controls: of `images.controls`. Their output is below ``<output_path>/<control>``.
+        repeats, name, group, resume: see `univg_eval.lmms.planned_runs.plan_runs`. Records of an
+            earlier try of the same are taken instead of an evaluation.
         written: takes the records of the evaluation, those under controls after it.
         with_tables: whether lmms-eval prints its own tables of results.
         on_progress: called while the model answers, with what it is: ``answers``, or
-            ``answers (<control>)``.
+            ``answers (<control>)``, and which of several runs.
         stop_early: see `univg_eval.lmms.early_stop`; controls are not looked at.
 
     Returns:
@@ -104,12 +146,66 @@ def run_eval(
         SystemExit: with status 2 for what a task finds wrong, see `univg_eval.lmms.stop`; with
             status 3 after an early stop.
     """
+    with plan_eval(
+        arguments,
+        settings=settings,
+        records=records,
+        controls=controls,
+        repeats=repeats,
+        name=name,
+        group=group,
+        resume=resume,
+    ) as plan:
+        written = [] if written is None else written
+        evaluate = partial(_evaluate, with_tables=with_tables, on_progress=on_progress)
+        for number, run in enumerate(plan.runs, start=1):
+            output = plan.output(run)
+            stop = partial(stop_if_unreadable, folder=output) if stop_early else None
+            for control, tasks, names in plan.parts:
+                found = complete_records(plan.parent / run.folder, names) if run.folder else []
+                if found:
+                    _report_found(found)
+                    written += found
+                    continue
+                what = "answers" if control is None else f"answers ({control})"
+                if len(plan.runs) > 1:
+                    what += f", run {number} of {len(plan.runs)}"
+                look = stop if control is None else None
+                with _arguments_of_part(plan, run, control, tasks) as args:
+                    if not evaluate(args, plan, run, written, look=look, what=what):
+                        return EXIT_FAILED
+            if _is_first_process() and (output / _JOURNAL).is_dir():
+                shutil.rmtree(output / _JOURNAL)
+    return 0
+
+
+@contextlib.contextmanager
+def plan_eval(
+    arguments: Sequence[str],
+    *,
+    settings: Mapping[str, str | None],
+    records: Path | None,
+    controls: Sequence[str] = (),
+    repeats: int = 1,
+    name: str | None = None,
+    group: str | None = None,
+    resume: bool = False,
+) -> Iterator[Plan]:
+    """Check what is requested, and say what is to be done; the settings hold in the context.
+
+    Args:
+        arguments, settings, records, controls, repeats, name, group, resume: see `run_eval`.
+
+    Raises:
+        UserError, SystemExit: see `run_eval`.
+    """
     with (
         given_options(settings),
         _arguments_of_process(["lmms-eval", *arguments]),
         tasks_of_run() as own,
     ):
-        args = _parsed([f"--{name}" for name in (*settings, "controls", "records")])
+        options = ("controls", "records", "repeats", "name", "group", "resume")
+        args = _parsed([f"--{option}" for option in (*settings, *options)])
         planned = _with_config_file(args)
         # lmms-eval hands them on to the backend, which knows folders and names of the Hub.
         planned.model_args = args.model_args = change_checkpoint(planned.model_args, model_folder)
@@ -131,26 +227,55 @@ def run_eval(
         args.include_path = list(dict.fromkeys(folders))
         args.log_samples = True
         tasks = check(planned, args.include_path)
-        under = {control: _names_under(control, tasks, own) for control in controls}
+        # lmms-eval's own repeats are answers of one evaluation, of which it logs the first.
+        args.repeats, repeats = 1, max(repeats, planned.repeats or 1)
+        runs = plan_runs(planned, tasks, repeats=repeats, name=name, group=group, resume=resume)
         args.output_path = output
-        written = [] if written is None else written
-        journal = Path(output) / "journal"
-        if planned.model == REFERENCE_MODEL and "journal=" not in str(args.model_args):
-            args.model_args = f"{args.model_args},journal={journal}"
-        evaluate = partial(_evaluate, with_tables=with_tables, on_progress=on_progress)
-        look = partial(stop_if_unreadable, folder=Path(output)) if stop_early else None
-        if not evaluate(args, parent, planned, written, look=look):
-            return EXIT_FAILED
-        for control, names in under.items():
-            args.tasks = ",".join(names)
-            args.output_path = str(Path(output) / control)
-            with tasks_of_run(control) as folder:
-                args.include_path = [folder]
-                if not evaluate(args, parent, planned, written, what=f"answers ({control})"):
-                    return EXIT_FAILED
-        if _is_first_process() and journal.is_dir():
-            shutil.rmtree(journal)
-    return 0
+        parts: list[tuple[str | None, str, Sequence[str]]] = [(None, args.tasks, _shown(tasks))]
+        for control in controls:
+            names = _names_under(control, tasks, own)
+            chosen = [task for task in tasks if str(task.config.task) in names]
+            parts.append((control, ",".join(names), _shown(chosen, control)))
+        yield Plan(args, planned, parent, runs, parts)
+
+
+def _shown(tasks: Sequence[GroundingTask], control: str | None = None) -> list[str]:
+    """What these tasks evaluate, as a record calls it; under a control if one is named."""
+    names = []
+    for task in tasks:
+        own = task.settings.variant if control is None else variant_of(control, "images")
+        names.append(f"{task.config.dataset_path}{'+' if own else ''}{own}")
+    return list(dict.fromkeys(names))
+
+
+@contextlib.contextmanager
+def _arguments_of_part(
+    plan: Plan, run: PlannedRun, control: str | None, tasks: str
+) -> Iterator[argparse.Namespace]:
+    """lmms-eval's arguments for one evaluation."""
+    args = argparse.Namespace(**vars(plan.args))
+    args.seed, args.gen_kwargs = run.seed, run.gen_kwargs
+    output = plan.output(run)
+    args.output_path = str(output)
+    if plan.planned.model == REFERENCE_MODEL and "journal=" not in str(args.model_args):
+        args.model_args = f"{args.model_args},journal={output / _JOURNAL}"
+    if control is None:
+        yield args
+        return
+    args.tasks = tasks
+    args.output_path = str(output / control)
+    with tasks_of_run(control) as folder:
+        args.include_path = [folder]
+        yield args
+
+
+def _report_found(records: Sequence[RunRecord]) -> None:
+    if _is_first_process():
+        for record in records:
+            sys.stderr.write(
+                f"univg eval: {record.path} is there, of the same request; another --output_path "
+                "evaluates again\n"
+            )
 
 
 def _is_first_process() -> bool:
@@ -159,8 +284,8 @@ def _is_first_process() -> bool:
 
 def _evaluate(
     args: argparse.Namespace,
-    records: Path,
-    planned: argparse.Namespace,
+    plan: Plan,
+    run: PlannedRun,
     written: list[RunRecord],
     *,
     with_tables: bool,
@@ -170,7 +295,7 @@ def _evaluate(
 ) -> bool:
     """One evaluation and its records; False if it has no results, or all its requests failed."""
     before = _results_files(args.output_path)
-    backend = get_model(planned.model, force_simple=planned.force_simple)
+    backend = get_model(plan.planned.model, force_simple=plan.planned.force_simple)
     listener = None if on_progress is None else partial(on_progress, what)
     first = None if look is None else (FIRST, look)
     with (
@@ -188,16 +313,21 @@ def _evaluate(
         )
     made = []
     for file in new:
-        stamp = file.name.removesuffix("_results.json")
+        folder = run.folder or file.name.removesuffix("_results.json")
         for path in write_records(
-            read_output(file), records / stamp, model_args=planned.model_args, measured=measured
+            read_output(file),
+            plan.parent / folder,
+            model_args=plan.planned.model_args,
+            more=run.manifest,
+            measured=measured,
+            replace=run.folder is not None,
         ):
             made.append(load_run(path))
     written += made
     n = sum(len(record.responses) for record in made)
     n_failed = sum(record.failed_requests for record in made)
     if n_failed:
-        _report_failed_requests(made, n_failed, n, planned.use_cache)
+        _report_failed_requests(made, n_failed, n, plan.planned.use_cache)
     return n_failed < n
 
 
@@ -359,6 +489,13 @@ def _parsed(own_options: Sequence[str]) -> argparse.Namespace:
         raise UserError(f"{reason} (`lmms-eval eval --help` describes its arguments)") from None
     parsed: argparse.Namespace = args
     return parsed
+
+
+def argument_names() -> list[str]:
+    """The arguments that lmms-eval takes, as a ``--config`` file names them."""
+    with _arguments_of_process(["lmms-eval"]):
+        _, defaults = parse_eval_args()
+    return sorted(vars(defaults).keys() - {"config"})
 
 
 def _with_config_file(args: argparse.Namespace) -> argparse.Namespace:

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "holds_univg_tasks",
+    "model_id",
     "read_output",
     "read_records",
     "response_text",
@@ -188,6 +189,7 @@ def write_records(
     model_args: str | Mapping[str, Any] | None = None,
     wall_time_s: float | None = None,
     measured: Measured | None = None,
+    more: Mapping[str, Any] | None = None,
     replace: bool = False,
 ) -> list[Path]:
     """Write one record a benchmark and variant, as ``<folder>/<benchmark>[+<variant>]``.
@@ -200,6 +202,7 @@ def write_records(
         model_args: as given; those of `results` if None (lmms-eval hides secrets there).
         wall_time_s: of the evaluation; what lmms-eval measured if None.
         measured: while it ran.
+        more: further keys of the manifest.
         replace: see `univg_eval.runs.record.RunRecord.write`.
 
     Returns:
@@ -214,8 +217,9 @@ def write_records(
         results["config"].get("model_args") if model_args is None else model_args,
     )
     described = {
-        "model": _model(results, _model_id(model), _config_sha256(model)),
+        "model": _model(results, model_id(model), _config_sha256(model)),
         **environment(),
+        **(more or {}),
     }
     records = _records(results, Path(folder), described, wall_time_s=wall_time_s, measured=measured)
     return [record.write(record.path / record.benchmark, replace=replace) for record in records]
@@ -518,7 +522,8 @@ def _response(logged: Mapping[str, Any], sample: GroundingSample, text: str | No
     )
 
 
-def _model_id(model: ModelUnderTest) -> str:
+def model_id(model: ModelUnderTest) -> str:
+    """What a record calls the model."""
     if model.backend == BASELINE_MODEL:
         return f"{BASELINE_MODEL}:{model.args.get('kind')}"
     if model.backend == REPLAY_MODEL:
@@ -527,7 +532,7 @@ def _model_id(model: ModelUnderTest) -> str:
 
 
 def _logged_model_id(results: Results) -> str:
-    """`_model_id` without lmms-eval and the backend, which need not be installed here.
+    """`model_id` without lmms-eval and the backend, which need not be installed here.
 
     A backend's own default checkpoint is only known to its code; lmms-eval logs a name.
     """
@@ -537,7 +542,7 @@ def _logged_model_id(results: Results) -> str:
         args = dict(pair.partition("=")[::2] for pair in args.split(","))
     model = ModelUnderTest(config["model"], args)
     named = model.backend in (BASELINE_MODEL, REPLAY_MODEL) or model.named_checkpoint is not None
-    return _model_id(model) if named else str(results.get("model_name") or model.backend)
+    return model_id(model) if named else str(results.get("model_name") or model.backend)
 
 
 def _config_sha256(model: ModelUnderTest) -> str | None:

@@ -6,6 +6,7 @@ one row, with their mean and the spread between them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,16 @@ from univg_eval.errors import UserError
 from univg_eval.runs.record import RunRecord
 from univg_eval.scoring import SampleScore
 
-__all__ = ["aligned_scores"]
+__all__ = ["aligned_scores", "folder_name"]
+
+
+def folder_name(label: str) -> str:
+    """How names of folders of runs of this label begin.
+
+    >>> folder_name("tiny at 0.7")
+    'tiny_at_0.7'
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", label)
 
 
 def aligned_scores(records: Sequence[RunRecord]) -> list[tuple[SampleScore, ...]]:

@@ -49,6 +49,7 @@ __all__ = [
     "lines_sha256",
     "load_run",
     "make_record",
+    "model_label",
     "prepared_samples",
     "require_fingerprint",
     "response_line",
@@ -308,7 +309,7 @@ def _checked(
     if wrong:
         raise UserError(f"{path} is no sound run record: {'; '.join(wrong)}. To repair: {remedy}")
     read = Manifest.read(manifest)
-    name = label or read.name or _model_name(read.model.id)
+    name = label or read.name or model_label(read.model.id)
     return RunRecord(path, read, responses, scores, name, read.group)
 
 
@@ -412,7 +413,8 @@ def _require_known_schema(path: Path, manifest: Mapping[str, Any]) -> None:
     raise UserError(f"{received} {older}; {_REMEDY}")
 
 
-def _model_name(model_id: str) -> str:
+def model_label(model_id: str) -> str:
+    """What a run is called by default: see `load_run`."""
     path = PurePosixPath(model_id)
     return (path.parent.name if path.name in ("model", "best") else path.name) or model_id
 

@@ -25,8 +25,8 @@ METHODS: Mapping[Method, str] = {
     "cluster-bootstrap": "percentiles of 2,000 draws of whole groups of samples that share images, "
     "widened where groups are few",
     "wilson-clusters": "all values are 0, or all are 1: Wilson's interval with one sample a group",
-    "clusters-and-runs": "the same of means over several runs, widened by what other runs would "
-    "add (Student's t)",
+    "clusters-and-runs": "as for one run, of means over several runs, widened by what other runs "
+    "would add (Student's t)",
     "none": "no interval, since the groups of images are too few or do not vary, or the value was "
     "printed without its counts",
 }
