@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -200,8 +201,38 @@ def test_hostile_answers_harm_neither_terminal_nor_page(
     assert status == 3
     assert "[red]RED[/red][/link]" in shown  # as it is written, no markup
     page = Path("out/check.html").read_text(encoding="utf-8")
-    assert "<script" not in page and "&lt;script&gt;" in page
+    assert page.count("<script") == 1 and "&lt;script&gt;" in page
     assert not {"\x1b", "\x07"} & set(shown + page)
+
+
+def test_the_page_has_the_verdict_first_then_misses_then_the_rest(check, data: Path) -> None:
+    """Answers with odd numbers are misses; those to fewer and smaller images come first."""
+    samples = load_samples("photos", root=data)
+    dialect = get_dialect("norm1000")
+    wrong = {s.id for s in samples if int(s.id[-1]) % 2}
+    lines = [
+        {"id": s.id, "response": "I see nothing." if s.id in wrong else true_answer(s, dialect)}
+        for s in samples
+    ]
+    Path("answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    replayed = ("--model", "univg_replay", "--model_args", "responses=answers.jsonl")
+    status, report, _ = check(*replayed, "--dialect", "norm1000")
+    assert status == 3
+    page = Path("out/check.html").read_text(encoding="utf-8")
+    assert "<h1>Check of univg_replay:answers</h1>" in page
+    banner = f'<p class="banner bad">✗ {report["verdict"]["headline"]}</p>'
+    assert banner in page and page.index(banner) < page.index("<h2")
+    assert re.search(r"Made by univg check, \d{4}-\d\d-\d\d \d\d:\d\d UTC, in ", page)
+    answers = page[page.rindex(">Answers <") :]
+    ids = re.findall(r'<h3 id="[^"]*">([^<]+)</h3>', answers)
+    assert len(ids) == SAMPLES
+    n_wrong = sum(name in wrong for name in ids)
+    assert n_wrong and all(name in wrong for name in ids[:n_wrong])
+    tasks = {s.id: s.task for s in samples}
+    misses = list(dict.fromkeys(tasks[name] for name in ids[:n_wrong]))
+    assert misses[:3] == ["easy", "photos", "large"] and misses[-1] == "moving_patch"
+    options = re.findall(r"<option value=\"\d+\">([^<]+)</option>", answers)
+    assert {f"misses ({n_wrong})", f"unreadable ({n_wrong})", f"no box ({n_wrong})"} < set(options)
 
 
 def test_a_weak_model_is_no_fault_and_one_that_refuses_is(check) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from report_data import ATTACKS, HIT, N_PLAIN, TRUTH, contrast, make_samples, prepare, two_runs
 from run_records import record_of
 
+from univg_eval.report import Card, DrawnBox, Page, Panel, Section, write_page
 from univg_eval.report.run_data import collect
 from univg_eval.report.run_page import write_run_page
 from univg_eval.samples import Target, write_benchmark
@@ -562,8 +563,96 @@ def test_the_page_can_be_read_by_everybody(visit, report, system):
     assert one.page.get_attribute("#count", "aria-live") == "polite"
 
 
+@pytest.fixture(scope="module")
+def cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of cards as `univg check` makes it: a verdict, a table, answers with filters."""
+    image = Image.new("RGB", (640, 480), "#336699")
+    kinds = ["no box", "no box", "wrong object", "", ""]
+    answers = [
+        Card(
+            f"sample-{number}",
+            [Panel(image, [DrawnBox((0.1, 0.1, 0.5, 0.5), "truth")], f"image {n}") for n in (1, 2)],
+            [("question", "Where is it? " * 20), ("answer", "x" * 300)],
+            status=f"IoU 0.00, {kind}" if kind else "IoU 1.00",
+            tone="bad" if kind else "good",
+            groups={
+                "Answers": ["misses", *["unreadable"][: kind == "no box"]] if kind else ["right"],
+                "Kind of miss": [kind] if kind else [],
+                "Task": [("easy", "photos")[number % 2]],
+            },
+        )
+        for number, kind in enumerate(kinds)
+    ]
+    page = Page(
+        title="Check of a-model-with-a-name-that-is-sixty-characters-long-or-more",
+        verdict="The set-up looks wrong: do not start a long run yet.",
+        tone="bad",
+        lead="A box can be read in 3 of 5 answers.",
+        sections=[
+            Section("Problem", "It is that.", cards=[Card("example", [Panel(image)])], n=0),
+            Section("Score", head=["task", *"abcdefgh"], rows=[["easy", *8 * ["100.0 to 100.0"]]]),
+            Section("Answers", cards=answers),
+        ],
+    )
+    return write_page(page, tmp_path_factory.mktemp("cards") / "check.html")
+
+
+@pytest.mark.parametrize(
+    ("choices", "expected"),
+    [
+        ({}, [0, 1, 2, 3, 4]),
+        ({"Answers": "misses (3)"}, [0, 1, 2]),
+        ({"Answers": "unreadable (2)"}, [0, 1]),
+        ({"Answers": "right (2)", "Task": "easy (3)"}, [4]),
+        ({"Kind of miss": "wrong object (1)"}, [2]),
+        ({"Kind of miss": "wrong object (1)", "Task": "photos (2)"}, []),
+    ],
+)
+def test_cards_are_filtered(visit, cards, choices, expected):
+    one = visit(cards)
+    for label, choice in choices.items():
+        one.page.get_by_label(label, exact=True).select_option(label=choice)
+    shown = one.page.locator("article:visible h3").all_inner_texts()
+    assert shown == ["example", *(f"sample-{number}" for number in expected)]
+    said = one.page.inner_text(".filters [role=status]")
+    assert said == (f"{len(expected)} of 5" if expected else "None has all of these.")
+    assert one.complaints == []
+
+
 @pytest.mark.parametrize("system", ["light", "dark"])
-def test_the_theme_is_chosen_and_kept(visit, report, system):
+def test_cards_can_be_read_by_everybody(visit, cards, system):
+    one = visit(cards, color_scheme=system)
+    assert (one.brightness() > 128) is (system == "light")
+    assert violations(one) == []
+    banner, heading = (one.page.locator(name).bounding_box() for name in (".banner", "h2 >> nth=0"))
+    assert banner["y"] + banner["height"] < heading["y"] and banner["y"] < 150
+
+
+@pytest.mark.parametrize("width", [1400, 800, 390])
+def test_cards_fit_the_window(visit, cards, width):
+    one = visit(cards, viewport={"width": width, "height": 800})
+    one.open_all()
+    assert one.page.evaluate("document.documentElement.scrollWidth") == width
+    assert one.page.evaluate(WIDER, "article, figure, .filters") == []
+    images = one.page.evaluate(
+        "[...document.images].map((e) => [e.naturalWidth / e.width, e.width / e.height])"
+    )
+    assert all(pixels >= 2 for pixels, _ in images), "sharp on a fine screen"
+    assert all(ratio == pytest.approx(4 / 3, abs=0.05) for _, ratio in images)
+
+
+def test_cards_are_printed_light_and_without_controls(visit, cards):
+    one = visit(cards, color_scheme="dark")
+    one.page.emulate_media(media="print", color_scheme="dark")
+    assert one.brightness() > 200
+    assert one.page.is_hidden(".filters") and one.page.is_hidden("#theme")
+    assert one.page.is_visible(".banner") and one.page.locator("article:visible").count() == 6
+
+
+@pytest.mark.parametrize("kind", ["report", "cards"])
+@pytest.mark.parametrize("system", ["light", "dark"])
+def test_the_theme_is_chosen_and_kept(visit, request, system, kind):
+    report = request.getfixturevalue(kind)
     one = visit(report, color_scheme=system)
     one.page.click("#theme")
     assert (one.brightness() > 128) is (system == "dark")

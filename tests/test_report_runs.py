@@ -52,7 +52,7 @@ from univg_eval.report.figures import (
 from univg_eval.report.page import templates
 from univg_eval.report.run_data import ReportData, collect, fold, is_hit, letter_of
 from univg_eval.report.run_page import write_run_page
-from univg_eval.report.text import printable_tree, without_secrets
+from univg_eval.report.text import moment, printable_tree, without_secrets
 from univg_eval.report.thumbnails import default_side, make_thumbnails
 from univg_eval.runs.manifest import Manifest
 from univg_eval.runs.record import RunRecord
@@ -558,6 +558,19 @@ def test_whose_images_the_page_holds(samples, root, tmp_path):
     assert counts == {"all": 6, "misses": 2, "none": 0}
     text = (tmp_path / "p.html").read_text(encoding="utf-8")
     assert "The images of 5 samples were left out of this page" in text
+
+
+@pytest.mark.parametrize(
+    ("at", "shown"),
+    [
+        ("2026-11-30T05:50:22+00:00", "2026-11-30 05:50 UTC"),
+        ("2026-11-30T01:30:00+08:00", "2026-11-29 17:30 UTC"),
+        ("2026-11-30T05:50:22", "2026-11-30 05:50 (time zone not recorded)"),
+        ("yesterday", "yesterday"),
+    ],
+)
+def test_times_are_in_utc(at, shown):
+    assert moment(at) == shown
 
 
 @pytest.mark.parametrize(

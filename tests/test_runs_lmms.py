@@ -192,12 +192,12 @@ def test_several_evaluations_have_their_dates_in_their_labels(root: Path) -> Non
     first = write_output(root / "out" / "b", "20260101_000000")
     records = read_runs([str(root / "out")])
     assert [(r.path, r.label) for r in records] == [
-        (first, "Model-7B 20260101_000000"),
-        (later, "Model-7B 20260203_000000"),
+        (first, "Model-7B 2025-12-31 16:00 UTC"),
+        (later, "Model-7B 2026-02-02 16:00 UTC"),
     ]
     assert [r.label for r in read_runs([f"mine={root / 'out'}"])] == [
-        "mine 20260101_000000",
-        "mine 20260203_000000",
+        "mine 2025-12-31 16:00 UTC",
+        "mine 2026-02-02 16:00 UTC",
     ]
     assert [r.label for r in read_runs([f"mine={later}", str(first)])] == ["mine", "Model-7B"]
 
@@ -273,28 +273,37 @@ def test_records_in_a_folder_go_before_logs(root: Path) -> None:
 
 
 def test_the_folders_of_univg_eval_stand_for_its_records(root: Path) -> None:
+    def write_record(folder: Path, created: str) -> Path:
+        return write_run(
+            folder,
+            manifest=manifest(created=created),
+            responses=[response("a", "x"), response("b", "y")],
+            scores=SCORES,
+        )
+
     write_output(root / "out")
     records = root / "out" / "records"
-    path = records / DATE / "own"
-    write_run(
-        path,
-        manifest=manifest(),
-        responses=[response("a", "x"), response("b", "y")],
-        scores=SCORES,
-    )
+    path = write_record(records / DATE / "own", "2026-01-02T04:04:59+01:00")
     for folder in (path, path.parent, records, root / "out"):
         assert read_runs([str(folder)]) == [load_run(path)]
-    shutil.copytree(records / DATE, records / "20260303_000000")
+    # Times in UTC, whatever zone the folders are named in.
+    later = write_record(records / "20260303_000000" / "own", "2026-03-02T23:00:00+00:00")
+    labels = ["m 2026-01-02 03:04 UTC", "m 2026-03-02 23:00 UTC"]
     for folder in (records, root / "out"):
-        assert [record.label for record in read_runs([str(folder)])] == [
-            f"m {DATE}",
-            "m 20260303_000000",
-        ]
+        assert [record.label for record in read_runs([str(folder)])] == labels
+    found = [record.label for record in read_runs([str(path), str(later)])]
+    assert found == ["m (2026-01-02 03:04 UTC)", "m (2026-03-02 23:00 UTC)"]
+    # Records of one evaluation have one label, however long it took.
+    other = manifest(created="2026-03-02T23:09:00+00:00")
+    other["dataset"] = {**other["dataset"], "benchmark": "other"}
+    rows = [response(name, "x", benchmark="other") for name in "ab"]
+    write_run(later.parent / "other", manifest=other, responses=rows, scores=SCORES)
+    assert [record.label for record in read_runs([str(records)])] == [labels[0], *2 * labels[1:]]
+    shutil.rmtree(later.parent / "other")
     # What was put beside them, as by `univg rescore -o out/rescored`, hides none of them.
     shutil.copytree(path, root / "out" / "rescored")
     assert [record.label for record in read_runs([str(root / "out")])] == [
-        f"m {DATE}",
-        "m 20260303_000000",
+        *labels,
         "m",
     ]
 

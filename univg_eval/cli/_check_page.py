@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from univg_eval.analysis.failures import classify_run
 from univg_eval.analysis.headline import headlines
 from univg_eval.report import Card, DrawnBox, Page, Panel, Section
+from univg_eval.report.run_data import is_hit
+from univg_eval.runs.record import load_run
 from univg_eval.samples import data_root
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ __all__ = ["make_page", "result_tables"]
 MAX_CARDS = 3
 """Examples of one finding: all answers follow below, by task."""
 
+_TONES: Mapping[str, Tone] = {"wrong": "bad", "look": "warn", "fine": "good"}
 _STATUS = {
     "no_box": "no box",
     "none": "says: none",
@@ -30,8 +34,14 @@ _STATUS = {
 
 
 def make_page(result: CheckResult, conclusion: Conclusion, footer: str) -> Page:
-    """The page: conclusion, findings, figures, and all answers by task."""
+    """The page: verdict, findings, figures, settings, and all answers, misses first."""
     root = data_root()
+    records = [load_run(path) for path in result.records["declared"]]
+    kinds = {
+        name: failure.kind.replace("_", " ")
+        for record in records
+        for name, failure in classify_run(record).failures.items()
+    }
     by_id = {one.sample.id: one for one in result.answered}
     sections = []
     for finding in result.findings:
@@ -57,22 +67,40 @@ def make_page(result: CheckResult, conclusion: Conclusion, footer: str) -> Page:
             )
         )
     sections += result_tables(result)
-    for task in result.tasks:
-        cards = [_card(one, root) for one in result.answered if one.sample.task == task]
-        sections.append(Section(title=f"Answers: {task}", cards=cards))
-    settings = result.settings
+    settings = result.settings.to_dict().items()
+    rows = [(name, str(v), str(source)) for name, (v, source) in settings if v is not None]
+    sections.append(Section("Settings", head=("setting", "value", "source"), rows=rows))
+    order = easy_first(result)
+    answered = sorted(
+        result.answered,
+        key=lambda one: (is_hit(one.score) is not False, order.index(one.sample.task)),
+    )
+    sections.append(
+        Section(
+            "Answers",
+            "Misses first, and those of the easier tasks (fewer and smaller images) before others.",
+            cards=[_card(one, root, kind=kinds.get(one.sample.id, "")) for one in answered],
+        )
+    )
     return Page(
-        title=f"univg check: {result.plan.model}",
-        lead=f"{conclusion.headline}\n\n{conclusion.text}",
-        summary_head=("setting", "value", "source"),
-        summary_rows=[
-            (name, str(value), str(source))
-            for name, (value, source) in settings.to_dict().items()
-            if value is not None
-        ],
+        title=f"Check of {records[0].label}",
+        verdict=conclusion.headline,
+        tone=_TONES[conclusion.status],
+        lead=conclusion.text,
         sections=sections,
         footer=footer,
     )
+
+
+def easy_first(result: CheckResult) -> list[str]:
+    """The tasks: those with fewer images first, then those with smaller ones."""
+
+    def effort(task: str) -> tuple[int, int]:
+        samples = [one.sample for one in result.answered if one.sample.task == task]
+        pixels = [w * h for sample in samples for w, h in sample.image_sizes or ()]
+        return max(len(sample.images) for sample in samples), max(pixels, default=0)
+
+    return sorted(result.tasks, key=effort)
 
 
 def result_tables(result: CheckResult) -> Iterator[Section]:
@@ -82,7 +110,8 @@ def result_tables(result: CheckResult) -> Iterator[Section]:
     rows: list[tuple[str, ...]] = []
     shown = {one.metric: one.tasks for one in headlines(result.diagnosis.scores)}
     values = shown.get("acc@0.5", {})
-    for task, metrics in result.tasks.items():
+    for task in easy_first(result):
+        metrics = result.tasks[task]
         n, cells = metrics["n"], ["–"] * 4
         value = values.get(task)
         if value is not None:
@@ -143,7 +172,14 @@ def _read_otherwise(finding: CheckFinding) -> Mapping[str, DrawnBox]:
     }
 
 
-def _card(one: Answered, root: Path, others: Mapping[str, DrawnBox] | None = None) -> Card:
+def _card(
+    one: Answered,
+    root: Path,
+    others: Mapping[str, DrawnBox] | None = None,
+    *,
+    kind: str | None = None,
+) -> Card:
+    """A card; with its kind of miss ("" for none) it can be found by the filters."""
     sample, score, response = one.sample, one.score, one.response
     panels = []
     for number, name in enumerate(sample.images):
@@ -162,13 +198,28 @@ def _card(one: Answered, root: Path, others: Mapping[str, DrawnBox] | None = Non
         size = sample.image_sizes[number] if sample.image_sizes else None
         panels.append(Panel(root / name, boxes, caption, size))
     status, tone = _badge(score)
+    if kind and kind not in status:
+        status += f", {kind}"
     lines = [
         ("question", response.prompt or sample.instruction),
         ("answer", response.text or "(nothing)"),
     ]
+    if not sample.targets:
+        lines.append(("truth", "there is no such object"))
     if one.output_tokens is not None:
         lines.append(("generated tokens", str(one.output_tokens)))
-    return Card(title=sample.id, images=panels, lines=lines, status=status, tone=tone)
+    groups: dict[str, list[str]] = {}
+    if kind is not None:
+        is_unreadable = score.status not in ("ok", "none")
+        groups = {
+            "Answers": [
+                {False: "misses", True: "right", None: "left out"}[is_hit(score)],
+                *(["unreadable"] if is_unreadable else []),
+            ],
+            "Kind of miss": [kind] if kind else [],
+            "Task": [sample.task],
+        }
+    return Card(sample.id, panels, lines, status, tone, groups)
 
 
 def _image_of(one: Answered) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ __all__ = ["HELP", "add_metric", "add_runs", "read_runs"]
 # in the output folder of `univg eval`.
 _RECORDS = ("*", "*/*", "records/*/*")
 _LOGS = ("*", "*/*")  # lmms-eval makes a folder of each model
+_DATE = re.compile(r"\d{8}_\d{6}")  # names an evaluation, in the zone that lmms-eval was given
 _RESULTS = "_results.json"  # the end of the name of lmms-eval's results files
 
 HELP = (
@@ -66,10 +68,11 @@ def read_runs(arguments: Sequence[str], *, grouped: bool = False) -> list[RunRec
     folder of `univg eval` or its ``records``, the folder of a training run. Where there are none,
     it stands for the evaluations that lmms-eval wrote into it or into its subfolders (one a
     model), each of which may hold several benchmarks. Records come in the order of their paths,
-    evaluations by date; where there are several, the date follows the label.
+    evaluations by date; where there are several, the time in UTC follows the label.
 
     Records of one benchmark that would have the same label are distinguished by the names of their
-    folders, and by a number where these are equal too.
+    folders, by their times where a folder is named as the benchmark, and by a number where these
+    are equal too.
 
     Raises:
         UserError: a path is no record and holds none, or a record cannot be read.
@@ -77,7 +80,7 @@ def read_runs(arguments: Sequence[str], *, grouped: bool = False) -> list[RunRec
     with progress_bars() as progress:
         named = tracked(arguments, progress, "reading runs")
         records = [record for argument in named for record in _split(argument, grouped)]
-    records = _distinct(records, lambda record: f"{record.label} ({record.path.resolve().name})")
+    records = _distinct(records, _longer_label)
     numbers: dict[tuple[str, str], dict[Hashable, int]] = {}
 
     def numbered(record: RunRecord) -> str:
@@ -85,6 +88,20 @@ def read_runs(arguments: Sequence[str], *, grouped: bool = False) -> list[RunRec
         return f"{record.label} #{known.setdefault(_unit(record), len(known) + 1)}"
 
     return _distinct(records, numbered)
+
+
+def _longer_label(record: RunRecord) -> str:
+    name = record.path.resolve().name
+    is_benchmark = name in (record.benchmark, record.manifest.dataset.prepared_benchmark)
+    if is_benchmark and record.group is None:
+        name = _when(record)
+    return record.label if record.label.endswith(name) else f"{record.label} ({name})"
+
+
+def _when(record: RunRecord) -> str:
+    from univg_eval.report.text import moment
+
+    return moment(record.manifest.created)
 
 
 def _unit(record: RunRecord) -> Hashable:
@@ -199,17 +216,21 @@ def _inside(path: Path, folders: Sequence[Path], wanted: str, grouped: bool) -> 
     from univg_eval.runs.record import load_run
 
     evaluations = {folder.parent for folder in folders} - {path}
+    loaded = [(folder, load_run(folder, wanted or None)) for folder in folders]
+    times: dict[Path, str] = {}  # one of an evaluation, whose records are one row of a table
+    for folder, record in loaded:
+        times[folder.parent] = min(_when(record), times.get(folder.parent, "~"))
     records = []
-    for folder in folders:
-        record = load_run(folder, wanted or None)
+    for folder, record in loaded:
         evaluation = folder.parent.name
         named = record.label.endswith(evaluation)  # "tiny" in a folder "tiny"
         named |= grouped if record.group else record.manifest.name is not None
         several = len(evaluations) > 1 and folder.parent in evaluations and not named
         label = record.label
         if several:
-            begins = evaluation.startswith(folder_name(label))
-            label = evaluation if begins else f"{label} {evaluation}"
+            # Folders of repeats begin with the name of the run.
+            shown = times[folder.parent] if _DATE.match(evaluation) else evaluation
+            label = shown if shown.startswith(folder_name(label)) else f"{label} {shown}"
         records.append(replace(record, label=label))
     return records
 
@@ -229,8 +250,8 @@ def _logged(files: Sequence[Path], wanted: str) -> list[RunRecord]:
         print(f"univg: note: {file} is left out: it holds no task of univg", file=sys.stderr)
     records = []
     for file in ours:
-        date = file.name.removesuffix(_RESULTS)
         for record in read_records(file, wanted or None):
-            label = f"{record.label} {date}" if len(ours) > 1 else record.label
+            when = f" {_when(record)}" if len(ours) > 1 else ""
+            label = record.label + when
             records.append(replace(record, label=label))
     return records

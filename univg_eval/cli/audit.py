@@ -260,7 +260,8 @@ def _write_page(
 
     from univg_eval.report import write_page
     from univg_eval.report.audit_page import audit_page
+    from univg_eval.report.text import moment
 
-    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    footer = f"univg audit {args.benchmark}, univg {version('univg')}, {made}"
+    made = moment(datetime.now(UTC))
+    footer = f"Made by univg audit {args.benchmark}, version {version('univg')}, {made}."
     return write_page(audit_page(report, samples, locate, footer=footer), args.html)

@@ -98,12 +98,13 @@ def run(args: argparse.Namespace) -> int:
     from univg_eval.analysis.diagnosis import conclude
     from univg_eval.cli._check_page import make_page
     from univg_eval.report import write_page
+    from univg_eval.report.text import moment
 
     plan = Plan(**{name: getattr(args, name) for name in Plan.__slots__})
     with progress_bars(stay=True) as progress:
         result = run_check(plan, progress)
     conclusion = conclude(result.diagnosis, result.findings)
-    footer = f"univg check, {datetime.now(UTC).isoformat(timespec='seconds')}, {_seconds(result)}"
+    footer = f"Made by univg check, {moment(datetime.now(UTC))}, in {_seconds(result)}."
     page = write_page(make_page(result, conclusion, footer), args.out / PAGE_NAME)
     if args.json:
         print(json.dumps(_as_json(result, conclusion, page), indent=2, allow_nan=False))

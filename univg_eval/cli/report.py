@@ -133,5 +133,6 @@ def run(args: argparse.Namespace) -> int:
 def _footer() -> str:
     from importlib.metadata import version
 
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return f"Made by univg report, version {version('univg')}, {now}."
+    from univg_eval.report.text import moment
+
+    return f"Made by univg report, version {version('univg')}, {moment(datetime.now(UTC))}."

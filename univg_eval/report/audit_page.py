@@ -56,8 +56,10 @@ def audit_page(
     return Page(
         title=f"Audit of {report.benchmark}",
         lead=f"{report.n:,} rows on {report.n_images:,} images in {report.n_clusters:,} clusters "
-        f"of rows that are not independent; {words}. {verdict}\n\nFingerprint of the data: "
+        f"of rows that are not independent; {words}.\n\nFingerprint of the data: "
         f"{report.fingerprint}",
+        verdict=verdict,
+        tone="bad" if n else "good",
         summary_head=("finding", "cases", "meaning"),
         summary_rows=[
             (finding.kind, len(finding.cases), KINDS[finding.kind].meaning)

@@ -58,6 +58,8 @@ _RUN_BOXES = ("10 4", "4 3", "12 3 3 3", "7 2 2 2", "2 2")
 _RUN_MARKERS = ("o", "s", "^", "D", "v", "P")
 
 VIEW_SIDE = 400
+DENSITY = 2
+"""Pixels of a panel for one of the page, so that it is sharp on fine screens."""
 SHORTEST_VIEW = 240
 FARTHEST_OUTSIDE = 0.25  # of the image's side
 _FONT = 12
@@ -130,7 +132,8 @@ class Drawing:
     """A panel as painted.
 
     Attributes:
-        image: with the boxes on it, RGB, at most `VIEW_SIDE` and what reaches beyond it.
+        image: with the boxes on it, RGB, at most `VIEW_SIDE` times `DENSITY` and what reaches
+            beyond it.
         image_wh: (width, height) of the panel's image in pixels, None if it could not be opened.
         notes: why the image is not shown, which box is no valid box.
         spoken: the panel in words.
@@ -160,7 +163,7 @@ def draw_panel(panel: Panel) -> Drawing:
     ]
     boxes = [f"{drawn.label} {box_text(drawn.box)}" for drawn in panel.boxes]
     return Drawing(
-        image=draw_boxes(image, panel.boxes, longest_side=VIEW_SIDE),
+        image=draw_boxes(image, panel.boxes, longest_side=VIEW_SIDE, density=DENSITY),
         image_wh=None if found is None else found.size,
         notes=tuple(notes),
         spoken="; ".join([panel.caption or "image", *boxes, *notes]),
@@ -182,7 +185,11 @@ def _open(panel: Panel) -> tuple[PILImage.Image | None, str]:
 
 
 def draw_boxes(
-    image: PILImage.Image, boxes: Sequence[DrawnBox], *, longest_side: int = 960
+    image: PILImage.Image,
+    boxes: Sequence[DrawnBox],
+    *,
+    longest_side: int = 960,
+    density: int = 1,
 ) -> PILImage.Image:
     """The image with the boxes painted on it (a new RGB image).
 
@@ -191,10 +198,11 @@ def draw_boxes(
         boxes: one that reaches outside enlarges the result, by at most a quarter of the image's
             side on each side; one whose numbers are not finite is left out.
         longest_side: in pixels, of the image itself.
+        density: pixels of the result for one of these, in lines and labels too.
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    scale = min(max(*image.size, SHORTEST_VIEW), longest_side) / max(image.size)
+    scale = density * min(max(*image.size, SHORTEST_VIEW), longest_side) / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     finite = [drawn for drawn in boxes if _is_finite(drawn.box)]
     placed = [_placed(drawn.box, width, height) for drawn in finite]
@@ -211,14 +219,21 @@ def draw_boxes(
     for drawn, (x1, y1, x2, y2) in zip(finite, placed, strict=True):
         style = _STYLES[drawn.style]
         corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
-        draw.line(corners, fill="#ffffff", width=5, joint="curve")
-        for piece in _dashes(corners, style.dashes):
-            draw.line(piece, fill=style.line, width=3)
-    font = ImageFont.load_default(_FONT)
-    for drawn, (x, y, wide) in _labels(finite, placed, painted.size, font.getlength):
+        draw.line(corners, fill="#ffffff", width=5 * density, joint="curve")
+        for piece in _dashes(corners, tuple(density * dash for dash in style.dashes)):
+            draw.line(piece, fill=style.line, width=3 * density)
+    font = ImageFont.load_default(_FONT * density)
+    # Labels are placed as on the page.
+    view = (painted.width / density, painted.height / density)
+    on_page = [
+        (x1 / density, y1 / density, x2 / density, y2 / density) for x1, y1, x2, y2 in placed
+    ]
+    for drawn, place in _labels(finite, on_page, view, lambda t: font.getlength(t) / density):
         style = _STYLES[drawn.style]
-        draw.rectangle((x, y, x + wide, y + _LABEL_HEIGHT), fill=style.line)
-        draw.text((x + 4, y + 1), _cut(drawn.label), fill=style.text, font=font)
+        x, y, wide = (density * value for value in place)
+        draw.rectangle((x, y, x + wide, y + density * _LABEL_HEIGHT), fill=style.line)
+        at = (x + 4 * density, y + density)
+        draw.text(at, _cut(drawn.label), fill=style.text, font=font)
     return painted
 
 
@@ -268,7 +283,7 @@ def _cut(label: str) -> str:
 def _labels(
     boxes: Sequence[DrawnBox],
     placed: Sequence[Box],
-    size: tuple[int, int],
+    size: tuple[float, float],
     length: Callable[[str], float],
 ) -> list[tuple[DrawnBox, tuple[float, float, float]]]:
     """(left, top, width) of the labels: beside their boxes, in the image, not overlapping."""

@@ -11,8 +11,9 @@ import base64
 import functools
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from univg_eval.boxes import box_text
 from univg_eval.errors import UserError, install_command
 from univg_eval.files import write_text_atomically
-from univg_eval.report.drawing import VIEW_SIDE, Panel, draw_panel
+from univg_eval.report.drawing import DENSITY, VIEW_SIDE, Panel, draw_panel
 from univg_eval.report.text import printable
 from univg_eval.report.thumbnails import as_webp
 
@@ -46,6 +47,8 @@ class Card:
         lines: (label, text) pairs below them; long texts are folded.
         status: a word or two, e.g. ``IoU 0.83``; shown as a badge.
         tone: of the badge, shown by a symbol as well as by colour.
+        groups: name of a filter → values by which it finds the card; every card of a section has
+            the same filters, or none.
     """
 
     title: str
@@ -53,6 +56,7 @@ class Card:
     lines: Sequence[tuple[str, str]] = ()
     status: str = ""
     tone: Tone = "plain"
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,15 @@ class Section:
         """The number beside the heading."""
         return (len(self.cards) + self.left_out if self.n is None else self.n) or None
 
+    @property
+    def filters(self) -> dict[str, Counter[str]]:
+        """By filter the values that its cards have, in their order, and how many have each."""
+        names = self.cards[0].groups if self.cards else ()
+        return {
+            name: Counter(value for card in self.cards for value in card.groups[name])
+            for name in names
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -93,6 +106,8 @@ class Page:
         sections: in order.
         summary_head: the table's column names.
         lead: paragraphs above the table, parted by empty lines.
+        verdict: what the page says first, as a banner.
+        tone: of the verdict.
         footer: a line at the end: how, when and with which version the page was made.
     """
 
@@ -102,10 +117,18 @@ class Page:
     summary_head: Sequence[str] = ()
     lead: str = ""
     footer: str = ""
+    verdict: str = ""
+    tone: Tone = "plain"
 
     def chunks(self) -> Iterator[str]:
         """The page in pieces; each image is opened when its piece is due."""
-        return render("cards.html", page=self, title=self.title, footer=self.footer)
+        return render(
+            "cards.html",
+            scripts=("elements.js", "theme.js", "cards.js"),
+            page=self,
+            title=self.title,
+            footer=self.footer,
+        )
 
     def render(self) -> str:
         """The page as one text."""
@@ -134,10 +157,15 @@ def write_page(
     return path
 
 
-def render(template: str, /, *, script: str = "", **values: Any) -> Iterator[str]:
-    """A template of this room filled in, in pieces, with the style sheet and maybe a script."""
+def render(template: str, /, *, scripts: Sequence[str], **values: Any) -> Iterator[str]:
+    """A template of this room filled in, in pieces, with the style sheet and one script of many."""
     loaded = templates().get_template(template)
-    return loaded.generate(style=asset("report.css"), script=script, **values)
+    script = "\n".join(asset(name) for name in scripts)
+    return loaded.generate(
+        style=asset("report.css"),
+        script=f"(() => {{\n'use strict';\n{script}}})();\n",
+        **values,
+    )
 
 
 @functools.cache
@@ -165,12 +193,18 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        safe_source=_source_expression, cell=_cell, box=box_text, parts=_parts, long=_long
+        safe_source=_source_expression,
+        cell=_cell,
+        box=box_text,
+        parts=_parts,
+        long=_long,
+        numbers=_numbers,
     )
     environment.tests["numeric"] = lambda cell: isinstance(cell, (int, float))
     environment.globals.update(
         drawn=lambda panel: draw_panel(panel),
-        webp=lambda image: Markup(as_webp(image, 2 * VIEW_SIDE)),
+        webp=lambda image: Markup(as_webp(image, 2 * DENSITY * VIEW_SIDE)),
+        density=DENSITY,
         symbols=_SYMBOLS,
         folded_from=_FOLDED_FROM,
     )
@@ -196,6 +230,14 @@ def _source_expression(text: str) -> str:
 def _cell(cell: Cell) -> str:
     return (
         cell if isinstance(cell, str) else f"{cell:,}" if isinstance(cell, int) else f"{cell:,.3f}"
+    )
+
+
+def _numbers(card: Card, filters: Mapping[str, Mapping[str, int]]) -> str:
+    """The values of a card for the script: their positions in each filter."""
+    return ",".join(
+        " ".join(str(list(values).index(value)) for value in card.groups[name])
+        for name, values in filters.items()
     )
 
 

@@ -27,9 +27,9 @@ from univg_eval.report.figures import (
     figures_of,
     metrics_of,
 )
-from univg_eval.report.page import asset, render, write_page
+from univg_eval.report.page import render, write_page
 from univg_eval.report.run_data import Outcome, ReportData, fold, is_hit
-from univg_eval.report.text import printable_tree, without_secrets
+from univg_eval.report.text import moment, printable_tree, without_secrets
 from univg_eval.report.thumbnails import Thumbnail, default_side, make_thumbnails
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import headline
@@ -104,10 +104,9 @@ def write_run_page(
         progress=None if progress is None else lambda done: progress(done, len(wanted)),
     )
     index = {name: i for i, name in enumerate(thumbnails)}
-    script = "\n".join(asset(name) for name in _SCRIPTS)
     pieces = render(
         "run.html",
-        script=f"(() => {{\n'use strict';\n{script}}})();\n",
+        scripts=_SCRIPTS,
         title=f"{_count(len(data.runs), 'run')} on {data.benchmark}",
         footer=footer,
         data=data,
@@ -174,7 +173,7 @@ def _provenance(data: ReportData) -> list[tuple[str, list[str]]]:
         ", ".join(f"{k}={without_secrets(v, k)}" for k, v in m.generation.items())
         for m in manifests
     ]
-    facts["made"] = [m.created for m in manifests]
+    facts["made"] = [moment(m.created) for m in manifests]
     facts["univg"] = [m.versions.univg for m in manifests]
     facts["commit"] = [m.versions.commit for m in manifests]
     facts["samples' fingerprint"] = [m.dataset.fingerprint for m in manifests]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["printable", "printable_tree", "without_secrets"]
+__all__ = ["moment", "printable", "printable_tree", "without_secrets"]
 
 _CONTROLS = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
@@ -37,6 +38,22 @@ def without_secrets(value: object, name: str = "") -> str:
     for pattern, shown in _SECRETS:
         text = pattern.sub(shown, text)
     return text
+
+
+def moment(at: datetime | str) -> str:
+    """``2026-11-30 09:05 UTC``; of a time without a zone it is said that there is none.
+
+    Args:
+        at: also as ISO 8601; other text is returned as it is.
+    """
+    if isinstance(at, str):
+        try:
+            at = datetime.fromisoformat(at)
+        except ValueError:
+            return str(at)
+    if at.tzinfo is None:
+        return f"{at:%Y-%m-%d %H:%M} (time zone not recorded)"
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def printable(text: str) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Thumbnail", "as_webp", "default_side", "make_thumbnails"]
 
-_QUALITY = 70
+_QUALITY = 60
 _AT_ONCE = 64
 _MOST_WORKERS = 8  # each holds a whole image
 

@@ -416,7 +416,8 @@ def _require_known_schema(path: Path, manifest: Mapping[str, Any]) -> None:
 def model_label(model_id: str) -> str:
     """What a run is called by default: see `load_run`."""
     path = PurePosixPath(model_id)
-    return (path.parent.name if path.name in ("model", "best") else path.name) or model_id
+    name = path.parent.name if path.name in ("model", "best") else path.name
+    return name.removesuffix(".jsonl") or model_id  # of replayed responses
 
 
 def prepared_samples(record: RunRecord) -> list[GroundingSample]:

@@ -1,6 +1,8 @@
 // An image of a sample with its boxes. Truth is blue and solid with a T; a run's boxes are dashed,
 // in its colour, with its letter.
 
+const { gallery, samples } = JSON.parse(find('data').textContent);
+const DATA = { ...gallery, samples };
 const TRUTH_COLOUR = '#0072b2';
 const LABEL_HEIGHT = 16;
 const LONGEST_RATIO = 8; // of the longer to the shorter side, as drawn

@@ -32,6 +32,3 @@ function find(id) {
 function count(number, noun) {
   return `${number.toLocaleString('en')} ${noun}${number === 1 ? '' : 's'}`;
 }
-
-const { gallery, samples } = JSON.parse(find('data').textContent);
-const DATA = { ...gallery, samples };
