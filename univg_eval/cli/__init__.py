@@ -31,6 +31,7 @@ COMMANDS = (
     "check",
     "ground",
     "eval",
+    "parity",
     "score",
     "rescore",
     "leaderboard",

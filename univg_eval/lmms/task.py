@@ -42,7 +42,7 @@ from univg_eval.lmms.stop import user_errors_stop
 from univg_eval.prompts import build_prompt, require_style
 from univg_eval.runs.failed_requests import split_failed_request
 from univg_eval.samples import GroundingSample
-from univg_eval.scoring import Response, read_response, score_sample
+from univg_eval.scoring import Response, SampleScore, read_response, score_sample
 
 __all__ = ["GroundingRequest", "GroundingTask"]
 
@@ -324,17 +324,21 @@ class GroundingTask(ConfigurableMessagesTask):
         text, _ = split_failed_request(text)
         if self._model is not None:
             require_answer(self._model.backend, text)
-        response = self._response(doc, text)
-        score = score_sample(sample, response, self.dialect, protocol=self.settings.protocol.value)
-        return logged_values(score) | {
+        return logged_values(self.score_of(doc, text)) | {
             "dialect": self.settings.dialect.value,
             "protocol": self.settings.protocol.value,
             "prompt_style": self.settings.prompt.value,
-            "input_sizes": response.input_sizes,
+            "input_sizes": self.input_sizes(sample),
             # lmms-eval logs a response of None as the word, which would read as "there is none".
             "no_response": text is None,
             SETTINGS_KEY: self.settings.to_dict(),
         }
+
+    def score_of(self, doc: dict[str, Any], text: str | None) -> SampleScore:
+        """The score of a response; None: there is none."""
+        response = self._response(doc, text)
+        rule = self.settings.protocol.value
+        return score_sample(self.sample(doc), response, self.dialect, protocol=rule)
 
     @user_errors_stop()
     def status_of(self, doc: dict[str, Any], text: str | None) -> Status:
