@@ -106,7 +106,8 @@ def run(args: argparse.Namespace) -> int:
     from univg_eval.lmms.extra import require_lmms_eval
 
     require_lmms_eval()
-    print("Loading lmms-eval …", file=sys.stderr)
+    if sys.stderr.isatty():
+        print("Loading lmms-eval …", file=sys.stderr)
     from univg_eval.lmms.command import control_names, run_eval
 
     if args.repeats is not None and args.repeats < 1:

@@ -9,7 +9,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.cli import EXIT_FOUND
-from univg_eval.cli._tables import Sheet, print_sheet, terminal
 from univg_eval.errors import UserError
 from univg_eval.progress import progress_bars, step
 from univg_eval.runs.threads import choose_threads
@@ -60,8 +59,6 @@ def run(args: argparse.Namespace) -> int:
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit is {args.limit}; expected at least 1")
     with contextlib.redirect_stdout(sys.stderr):  # backends of lmms-eval print there
-        from lmms_eval.utils import simple_parse_args_string
-
         from univg_eval.lmms.parity import run_parity
         from univg_eval.lmms.watch import quiet
 
@@ -70,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
                 tuple(args.sides),
                 tasks=args.tasks,
                 limit=args.limit,
-                gen_kwargs=simple_parse_args_string(args.gen_kwargs or ""),
+                gen_kwargs=args.gen_kwargs or "",
                 options={name: getattr(args, name) for name in ("dialect", "prompt", "protocol")},
                 report=lambda title: step(progress, title),
             )
@@ -82,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(found: Parity) -> None:
+    from univg_eval.cli._tables import Sheet, print_sheet, terminal
     from univg_eval.lmms.parity import STAGES
 
     console = terminal()

@@ -19,6 +19,7 @@ from unittest.mock import patch
 
 from lmms_eval.api.instance import Instance, unwrap_generation_output
 from lmms_eval.tasks import get_task_dict
+from lmms_eval.utils import simple_parse_args_string
 
 from univg_eval.analysis.stats import Difference, compare_pairs
 from univg_eval.errors import UserError
@@ -133,7 +134,7 @@ def run_parity(
     *,
     tasks: str,
     limit: int | None,
-    gen_kwargs: Mapping[str, Any],
+    gen_kwargs: str,
     options: Mapping[str, str | None],
     report: Callable[[str], Callable[[int, int], None]],
 ) -> Parity:
@@ -143,7 +144,7 @@ def run_parity(
         sides: ``BACKEND:model_args``, or the folder of a run record.
         tasks: names, separated by commas; only the samples of a record where a side is one.
         limit: only the first so many samples of each task.
-        gen_kwargs: of the generation, beside the tasks' own.
+        gen_kwargs: of the generation, as lmms-eval takes them; beside the tasks' own.
         options: ``dialect``, ``prompt`` and ``protocol`` as given, for both sides.
         report: makes what is called with (samples done, of how many), from a title.
 
@@ -156,7 +157,9 @@ def run_parity(
     traces = [
         _of_record(record)
         if record is not None
-        else _of_backend(side, tasks, limit, gen_kwargs, options, wanted, report(side))
+        else _of_backend(
+            side, tasks, limit, simple_parse_args_string(gen_kwargs), options, wanted, report(side)
+        )
         for side, record in zip(sides, records, strict=True)
     ]
     return compare_traces(sides, traces[0], traces[1])
