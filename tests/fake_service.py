@@ -49,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
         choice = {
             "index": 0,
             "finish_reason": "stop",
-            "message": {"role": "assistant", "content": self.server.answer(sizes[1])},
+            "message": {"role": "assistant", "content": self.server.answer(sizes[-1])},
         }
         usage = self.server.usage(texts[0])
         reply = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"]}

@@ -294,6 +294,58 @@ def test_generations_that_belong_to_no_single_request_are_not_counted(
     assert second.token_counts == told.token_counts  # what the backend itself says
 
 
+class Engine:
+    """In the place of vLLM's: asked in two ways, of which one goes through the other."""
+
+    __module__ = "vllm.entrypoints.llm"
+
+    def chat(self, messages: list[Any], **_: Any) -> list[Any]:
+        return self.generate([{"prompt": turn[0]["content"][-1]["text"]} for turn in messages])
+
+    def generate(self, prompts: list[Any], *_: Any) -> list[Any]:
+        numbers = [number_of(one["prompt"]) for one in prompts]
+        return [
+            SimpleNamespace(
+                prompt_token_ids=[7] * (10 + number),
+                outputs=[SimpleNamespace(text=TEXTS[number], token_ids=[3] * (number + 1))],
+            )
+            for number in numbers
+        ]
+
+
+TEXTS = ("[0.1, 0.2, 0.5, 0.9]", "I cannot tell.", "<think>hmm", "no idea", "There are none.")
+
+
+@pytest.mark.parametrize("way", ["chat", "generate"])
+def test_vllm_says_its_tokens_and_its_responses_batch_by_batch(way: str, root: Path) -> None:
+    backend = Backend(lambda _: None, [])
+    backend.client = Engine()
+
+    def run(requests: list[Any]) -> None:
+        for start in range(0, len(requests), 2):
+            batch = requests[start : start + 2]
+            for request in reversed(batch):  # images are opened by several threads
+                request.args[2](request.doc)
+            if way == "chat":
+                texts = [[{"content": [{"type": "text", "text": r.args[0]}]}] for r in batch]
+                found = backend.client.chat(messages=texts)
+            else:
+                found = backend.client.generate(
+                    [{"prompt": f"<|im_start|>{r.args[0]}"} for r in batch]
+                )
+            backend.outputs += [one.outputs[0].text for one in found]
+
+    backend.run = run
+    states: list[Generation] = []
+    with measured_generation(Backend, lambda s: states.append(dataclasses.replace(s))):
+        results = backend.generate_until(requests_of(root))
+    counts = [(r.token_counts.input_tokens, r.token_counts.output_tokens) for r in results]
+    assert counts == [(10 + i, i + 1) for i in range(N)]
+    assert tuple(r.text for r in results) == TEXTS
+    last = states[-1]
+    assert (last.seen, last.answered, last.truncated, last.answer_tokens) == (N, 2, 1, 15)
+
+
 def test_the_backend_is_as_before_afterwards(root: Path) -> None:
     from lmms_eval.api.model import CacheHook
     from lmms_eval.models import get_model
