@@ -29,7 +29,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from unittest.mock import patch
 
 from lmms_eval.api.instance import (
     GenerationResult,
@@ -145,7 +144,7 @@ def measured_generation(
             for output, counts in zip(outputs, watch.counts(outputs), strict=True)
         ]
 
-    with patch.object(backend, "generate_until", generate_until):
+    with _set(backend, "generate_until", generate_until):
         yield measured
 
 
@@ -206,12 +205,12 @@ class _Watch:
         """
         with contextlib.ExitStack() as stack:
             enter = stack.enter_context
-            enter(patch.object(GroundingTask, "on_images", self._open))
+            enter(_set(GroundingTask, "on_images", self._open))
             enter(_wrapped(CacheHook, "add_partial", self._on_partial))
             bar = functools.partial(_HiddenBar, self._on_bar)
             for function in functions:
                 for name in {"tqdm", "make_progress"} & function.__globals__.keys():
-                    enter(patch.dict(function.__globals__, {name: bar}))
+                    enter(_set(sys.modules[function.__module__], name, bar))
             if found := sys.modules.get("transformers.generation.utils"):
                 enter(_replaced(found.GenerationMixin, "generate", self._generate))
             client: Any = getattr(lm, "client", None)
@@ -328,7 +327,10 @@ class _Watch:
             raise
         finally:
             self._in_generate = False
-        rows = _rows_of_transformers(model, args, kwargs, output)
+        try:
+            rows = _rows_of_transformers(model, args, kwargs, output)
+        except (AttributeError, IndexError, TypeError, ValueError):
+            rows = []  # another form of generation than is known here: its tokens are not known
         with self._lock:
             self._n_generated += len(rows)
             for prompt, answer in rows:
@@ -480,7 +482,7 @@ def _wrapped(owner: type, name: str, see: Callable[..., None]) -> Any:
         see(result, args, kwargs)
         return result
 
-    return patch.object(owner, name, call)
+    return _set(owner, name, call)
 
 
 def _replaced(owner: type, name: str, by: Callable[..., Any]) -> Any:
@@ -491,7 +493,21 @@ def _replaced(owner: type, name: str, by: Callable[..., Any]) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
         return by(original, *args, **kwargs)
 
-    return patch.object(owner, name, call)
+    return _set(owner, name, call)
+
+
+@contextlib.contextmanager
+def _set(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """An attribute of a class or module while the block runs."""
+    is_own, before = name in vars(owner), vars(owner).get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if is_own:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
 
 
 def _reset_peak_memory() -> None:
