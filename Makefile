@@ -52,6 +52,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python results/benchmarks/score_million.py
 	$(BIN)/python results/benchmarks/interval_coverage.py
 	$(BIN)/python results/benchmarks/paired_coverage.py
+	$(BIN)/python results/benchmarks/runs_coverage.py
 	$(BIN)/python results/benchmarks/attacks.py
 	$(BIN)/python results/benchmarks/mask_conversion.py
 	$(BIN)/python results/benchmarks/grpo_weighting.py

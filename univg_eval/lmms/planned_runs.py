@@ -21,6 +21,7 @@ from univg_eval.lmms.record import model_id
 from univg_eval.lmms.settings import ModelUnderTest, change_checkpoint
 from univg_eval.lmms.task import GroundingTask
 from univg_eval.models import model_name
+from univg_eval.protocols import get_protocol
 from univg_eval.runs.groups import folder_name
 from univg_eval.runs.record import CHECKSUMS, RunRecord, load_run, model_label
 
@@ -164,6 +165,7 @@ def _request(
         "settings": {
             str(task.config.task): [
                 {name: value for name, (value, _) in task.settings.to_dict().items()},
+                get_protocol(task.settings.protocol.value).version,
                 task.rows.fingerprint,
                 task.config.generation_kwargs,
             ]
