@@ -55,7 +55,10 @@ def test_samples_and_images_are_those_that_were_generated(root):
 
 
 def test_building_again_gives_the_same_bytes_and_another_seed_others(root, tmp_path):
-    folders = root / "univg_mini", ensure(tmp_path, **SMALL)
+    seen: list[tuple[int, int]] = []
+    again = ensure(tmp_path, **SMALL, progress=lambda *done: seen.append(done))
+    assert seen == [(n, 15 * SMALL["n"]) for n in range(1, 15 * SMALL["n"] + 1)]
+    folders = root / "univg_mini", again
     ours, again = (
         {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
         for folder in folders

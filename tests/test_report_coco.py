@@ -205,7 +205,11 @@ def test_images_are_those_of_the_samples_upright(exported, root):
 
 
 def test_two_exports_are_the_same_and_two_runs_share_the_truth(exported, data, root, tmp_path):
-    again = export_coco(data, tmp_path / "again", root=root)
+    seen: list[tuple[int, int]] = []
+    again = export_coco(
+        data, tmp_path / "again", root=root, progress=lambda *done: seen.append(done)
+    )
+    assert seen == [(n, len(data.samples)) for n in range(len(data.samples))]
     other = collect([record_of(SAMPLES, dict.fromkeys(TEXTS, "[0, 0, 50, 50]"))], root=root)
     third = export_coco(other, tmp_path / "other", root=root)
     for name in ("annotations.json", "results.json"):

@@ -97,6 +97,13 @@ def page_of(text: str) -> Page:
     )
 
 
+def test_progress_counts_the_images_of_a_page():
+    seen: list[tuple[int, int]] = []
+    page = page_of("plain")
+    assert "".join(page.chunks(lambda *done: seen.append(done))) == page.render()
+    assert seen == [(0, 2), (1, 2)]
+
+
 @pytest.mark.parametrize("text", NASTY)
 def test_foreign_text_is_shown_and_never_obeyed(text):
     plain, page = (Reader(page_of(shown).render()) for shown in ("plain", text))

@@ -362,7 +362,9 @@ def test_stored_input_sizes_go_before_the_rule(root: Path) -> None:
     )
     old = load_run(path)
     old.responses[0]["input_sizes"] = [[28, 28]]  # what a backend recorded; the rule says 56
-    new = rescore(old, prepared_samples(old))
+    seen: list[tuple[int, int]] = []
+    new = rescore(old, prepared_samples(old), progress=lambda *done: seen.append(done))
+    assert seen == [(len(old.scores), len(old.scores))]
     assert new.record.scores[0].iou == 1.0
     assert new.record.responses[0]["input_sizes"] == [[28, 28]]
 

@@ -104,13 +104,17 @@ def test_streaming_equals_scoring_one_by_one(
         for s in samples
     ]
     out = BytesIO()
+    seen: list[tuple[int, int]] = []
     result = run(
         write(tmp_path / "r.jsonl", rows),
         samples,
         protocol=get_protocol(protocol),
         out=out,
         processes=processes,
+        progress=lambda *done: seen.append(done),
     )
+    assert seen == sorted(seen) and len(seen) == -(-len(samples) // batch)
+    assert seen[-1] == (len(texts), len(texts))
     assert result.metrics == aggregate(expected)
     assert list(result.metrics["tasks"]) == list(aggregate(expected)["tasks"])
     assert out.getvalue() == b"".join(score_line(score) for score in expected)

@@ -81,6 +81,8 @@ def audit_annotations(
     samples: Sequence[GroundingSample],
     faults: Mapping[str, ItemError],
     images: Path | None = None,
+    *,
+    progress: Progress | None = None,
 ) -> AuditReport:
     """Audit an annotation file of MIG-Bench before it is prepared.
 
@@ -88,12 +90,15 @@ def audit_annotations(
         samples: the sound rows, from `mig_bench.read_rows`; at least one.
         faults: the faults of the other rows, by their ids.
         images: the release's folder of images, whose headers are read; None: they are not opened.
+        progress: called with (files opened, files in all).
     """
     cases = [Case(fault.kind, str(fault), (name,)) for name, fault in faults.items()]
     sizes: _Sizes = {}
     if images is not None:
         folder = images
-        of_files, sizes = open_files(samples, lambda name: image_file(name, folder), decode=False)
+        of_files, sizes = open_files(
+            samples, lambda name: image_file(name, folder), decode=False, progress=progress
+        )
         cases += of_files
     read = "not opened" if images is None else "headers"
     report = _report(samples[0].benchmark, samples, cases, sizes, images_read=read)

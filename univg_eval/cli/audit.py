@@ -116,7 +116,8 @@ def _run_on_annotations(args: argparse.Namespace) -> int:
         args.annotations, revision=revision.name, scale=args.scale
     )
     folder = None if args.images is None else mig_bench.images_folder(args.images)
-    report = audit_annotations(samples, faults, folder)
+    with progress_bars() as progress:
+        report = audit_annotations(samples, faults, folder, progress=step(progress, "files"))
     sha256 = file_sha256(args.annotations)
     is_released = None if revision.sha256 is None else sha256 == revision.sha256
     known = {
@@ -264,4 +265,6 @@ def _write_page(
 
     made = moment(datetime.now(UTC))
     footer = f"Made by univg audit {args.benchmark}, version {version('univg')}, {made}."
-    return write_page(audit_page(report, samples, locate, footer=footer), args.html)
+    page = audit_page(report, samples, locate, footer=footer)
+    with progress_bars() as progress:
+        return write_page(page, args.html, progress=step(progress, "drawing"))

@@ -10,9 +10,10 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from univg_eval.boxes import box_text
 from univg_eval.errors import UserError, install_command
 from univg_eval.files import write_text_atomically
-from univg_eval.report.drawing import DENSITY, VIEW_SIDE, Panel, draw_panel
+from univg_eval.report.drawing import DENSITY, VIEW_SIDE, Drawing, Panel, draw_panel
 from univg_eval.report.text import printable
 from univg_eval.report.thumbnails import as_webp
 
@@ -120,14 +121,27 @@ class Page:
     verdict: str = ""
     tone: Tone = "plain"
 
-    def chunks(self) -> Iterator[str]:
-        """The page in pieces; each image is opened when its piece is due."""
+    def chunks(self, progress: Callable[[int, int], None] | None = None) -> Iterator[str]:
+        """The page in pieces; each image is opened when its piece is due.
+
+        Args:
+            progress: called with (images drawn, images in all).
+        """
+        total = sum(len(card.images) for section in self.sections for card in section.cards)
+        done = itertools.count()
+
+        def drawn(panel: Panel) -> Drawing:
+            if progress is not None:
+                progress(next(done), total)
+            return draw_panel(panel)
+
         return render(
             "cards.html",
             scripts=("elements.js", "theme.js", "cards.js"),
             page=self,
             title=self.title,
             footer=self.footer,
+            drawn=drawn,
         )
 
     def render(self) -> str:
@@ -136,9 +150,19 @@ class Page:
 
 
 def write_page(
-    page: Page | Iterator[str], path: str | os.PathLike[str], *, what: str = "page"
+    page: Page | Iterator[str],
+    path: str | os.PathLike[str],
+    *,
+    what: str = "page",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a page, given whole or in pieces, so that the file appears only when whole.
+
+    Args:
+        page: what to write.
+        path: where.
+        what: its name in messages.
+        progress: of a whole page, see `Page.chunks`.
 
     Returns:
         Its absolute path.
@@ -148,7 +172,7 @@ def write_page(
     """
     path = Path(path).expanduser().absolute()
     try:
-        write_text_atomically(path, page.chunks() if isinstance(page, Page) else page)
+        write_text_atomically(path, page.chunks(progress) if isinstance(page, Page) else page)
     except OSError as error:
         raise UserError(
             f"cannot write the {what} {path}: {error.strerror or error}; give a file in a folder "
@@ -202,7 +226,6 @@ def templates() -> Environment:
     )
     environment.tests["numeric"] = lambda cell: isinstance(cell, (int, float))
     environment.globals.update(
-        drawn=lambda panel: draw_panel(panel),
         webp=lambda image: Markup(as_webp(image, 2 * DENSITY * VIEW_SIDE)),
         density=DENSITY,
         symbols=_SYMBOLS,

@@ -106,7 +106,7 @@ def score_file(
         lacking: in words, what these samples lack of the benchmark; said of an unknown id.
         out: gets the line of each sample, in their order; see `score_line`.
         processes: worker processes; None takes one a core, up to 8.
-        progress: called with (samples scored, responses in all).
+        progress: called with (responses scored, responses in all).
 
     Raises:
         UserError: the responses cannot be read; or, named as file:line, a line is not UTF-8, not a
@@ -130,7 +130,7 @@ def score_file(
             if out is not None:
                 out.write(part.lines)
             if progress is not None:
-                progress(statuses.total(), len(responses))
+                progress(min(statuses.total(), len(responses)), len(responses))
         pairs.require_all()
     return FileScores(
         metrics=tally.result(),
