@@ -426,6 +426,8 @@ def test_print_is_light_and_of_one_sample_if_it_is_open(visit, report):
     one.page.emulate_media(media="print", color_scheme="dark")
     assert one.page.is_hidden("#summary") and one.page.is_hidden("#cards")
     assert one.page.is_visible("#sample-title")
+    one.page.set_viewport_size({"width": 720, "height": 300})
+    assert one.page.locator("#sample-title").bounding_box()["y"] >= 0, "however long the sample is"
     assert one.brightness() > 200
     one.page.keyboard.press("Escape")
     assert one.page.is_visible("#summary") and one.page.is_hidden("#filters")

@@ -27,7 +27,7 @@ MAX_CARDS = 3
 _TONES: Mapping[str, Tone] = {"wrong": "bad", "look": "warn", "fine": "good"}
 _STATUS = {
     "no_box": "no box",
-    "none": "says: none",
+    "none": "said none",
     "truncated": "cut off",
     "invalid_box": "invalid box",
 }

@@ -41,7 +41,7 @@ _SCRIPTS = ("elements.js", "theme.js", "drawing.js", "filters.js", "gallery.js")
 _STATUSES = {
     "ok": "box",
     "no_box": "no box",
-    "none": "says: none",
+    "none": "said none",
     "truncated": "truncated",
     "invalid_box": "invalid box",
 }
