@@ -37,7 +37,7 @@ CORE = {
     "audit": {"errors", "files", "boxes", "samples", "images", "benchmarks"},
     "runs": SCORING,
     "analysis": SCORING | {STATS, "images", "benchmarks", "runs"},
-    "leaderboard": SCORING | {STATS, "benchmarks", "runs"},
+    "leaderboard": SCORING | {STATS, "terminal", "benchmarks", "runs"},
     "report": SCORING | {STATS, "images", "audit", "runs", "analysis", "leaderboard"},
 }
 ON_TOP = {"lmms", "cli"}

@@ -135,7 +135,10 @@ def test_a_file_of_another_form_than_said(file: Path, capsys: pytest.CaptureFixt
     assert "warning" not in check(capsys, file, "--form", "univg_r1_stage2")[1]
 
 
-def test_bad_rows_and_what_is_left_out(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_rows_and_what_is_left_out(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")  # a line each, however long the path
     several = mgrounding_row()
     several["conversations"][1]["value"] += " <|box_start|>(1,2),(3,4)<|box_end|>"
     bad = mgrounding_row(images=["\x1b[31mno\n.png", *mgrounding_row()["images"][1:]])

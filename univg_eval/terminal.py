@@ -1,23 +1,57 @@
-"""Text for the terminal: sentences, commands and help, without a line that is too long."""
+"""Text for the terminal, in lines that fit: sentences, commands, help and tables of figures.
+
+Nothing that one reads as a whole is cut: no figure, unit, id or command.
+"""
 
 from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-__all__ = ["HelpFormatter", "command_lines", "next_lines", "wrapped"]
+__all__ = [
+    "HelpFormatter",
+    "Sheet",
+    "command_lines",
+    "fitted",
+    "next_lines",
+    "sheet_lines",
+    "terminal_width",
+    "visible",
+    "wrapped",
+]
+
+PIPED_WIDTH = 160
+"""Characters a line where nothing says how many are shown."""
 
 _GLUED = re.compile(r"(?<=\d) (?=(?:%|points?|pixels?|px|seconds?|s|min|minutes|MiB|GiB|GB)\b|%)")
+_QUOTED = re.compile(r"`[^`]+`\S?")
 _HARD = "\N{NO-BREAK SPACE}"  # `textwrap` breaks at plain white space alone
 _WORD = r"""(?:"[^"]*"|'[^']*'|[^\s"'])+"""
 _WORDS = re.compile(rf"--?[a-z_-]+ (?!-){_WORD}|{_WORD}")  # an option stands with its value
 _STEP = 4
 
 
+def terminal_width() -> int:
+    """Characters a line: as the terminal or ``COLUMNS`` says, else `PIPED_WIDTH`."""
+    return shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
+
+
+def visible(text: str) -> str:
+    """The text with control characters written as escapes: a name must not steer a terminal."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
 def wrapped(text: str, width: int, *, indent: str = "", more: str | None = None) -> list[str]:
-    """The text in lines up to `width` wide; a figure keeps its unit, and no word is broken.
+    """The text in lines up to `width` wide; no word is broken.
+
+    A figure keeps its unit, and a command between backticks its words, where there is room.
 
     Args:
         text: one paragraph.
@@ -25,10 +59,15 @@ def wrapped(text: str, width: int, *, indent: str = "", more: str | None = None)
         indent: in front of the first line.
         more: in front of the others; None: `indent`.
     """
+    room = width - len(indent if more is None else more)
+
+    def glued(match: re.Match[str]) -> str:
+        return match[0].replace(" ", _HARD) if len(match[0]) < room else match[0]
+
     return [
         line.replace(_HARD, " ")
         for line in textwrap.wrap(
-            _GLUED.sub(_HARD, text),
+            _QUOTED.sub(glued, _GLUED.sub(_HARD, text)),
             width,
             initial_indent=indent,
             subsequent_indent=indent if more is None else more,
@@ -113,17 +152,163 @@ def _help_lines(text: str, width: int) -> Iterator[str]:
             yield from wrapped(" ".join(paragraph), width)
             paragraph = []
         if stands_alone:
-            yield from _indented(line, width)
+            yield from fitted(line, width)
 
 
-def _indented(line: str, width: int) -> Iterable[str]:
+def fitted(line: str, width: int) -> Sequence[str]:
+    """A line of its own in lines up to `width` wide, the others behind its indentation or name.
+
+    >>> fitted("  form  boxes between tags", 20)
+    ['  form  boxes', '        between tags']
+    """
     words = line.strip()
     indent = line[: len(line) - len(line.lstrip())]
     if len(line) <= width:
-        return [line.rstrip()]
+        return [line.rstrip().replace(_HARD, " ")]
     if _COMMAND.match(words):
         return command_lines(words, width, indent)
-    column = re.match(r"\S+ {2,}", words)
-    end = column.end() if column else 0
-    glued = words[:end].replace(" ", _HARD) + words[end:]
+    column = re.match(r"\S+(?: \S+)? {2,}", words)
+    end = column.end() if column else 2
+    glued = words if column is None else words[:end].replace(" ", _HARD) + words[end:]
     return wrapped(glued, width, indent=indent, more=indent + " " * end)
+
+
+# Tables
+
+_NAME, _HEAD = 20, 12
+"""Characters up to which a name of several words, and a word of a head, stay whole where there is
+little room."""
+_FIGURES = 24
+"""Characters of a line that names leave to figures."""
+_GAP = 2
+
+
+class Sheet(NamedTuple):
+    """Cells as text; heads of several words and names may be broken where there is little room.
+
+    Attributes:
+        title: above the table; may be empty.
+        heads: of the columns.
+        rows: one cell a column each.
+        names: how many of the first columns hold names.
+        totals: how many of the last rows stand below a line.
+    """
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    names: int = 1
+    totals: int = 0
+
+
+def sheet_lines(sheet: Sheet, width: int) -> Iterator[str]:
+    """One table, or several with the same names where the terminal is too narrow."""
+    yield from wrapped(visible(sheet.title), width)
+    if sheet.title:
+        yield ""
+    for part in _parts(sheet, width):
+        yield from part
+        yield ""
+
+
+def _parts(sheet: Sheet, width: int) -> Iterator[list[str]]:
+    """The lines of each table."""
+    names = range(sheet.names)
+    figures = range(sheet.names, len(sheet.heads))
+    broad = [_broad(sheet, column) for column in range(len(sheet.heads))]
+    if sum(broad) + _GAP * (len(broad) - 1) <= width:
+        yield _lines(sheet, [*names, *figures], broad)
+        return
+    # Heads on several lines first, then names, then tables in parts.
+    narrow = [*_name_widths(sheet, width), *(_longest(sheet, column) for column in figures)]
+    room = width - sum(narrow[column] + _GAP for column in names) + _GAP
+    parts: list[list[int]] = [[]]
+    left = room
+    for column in figures:
+        left -= narrow[column] + _GAP
+        if left < 0 and parts[-1]:
+            parts.append([])
+            left = room - narrow[column] - _GAP
+        parts[-1].append(column)
+    for part in parts:
+        columns, widths = [*names, *part], list(narrow)
+        for column in columns:  # what is left goes to names, then to heads
+            left = width - sum(widths[i] + _GAP for i in columns) + _GAP
+            widths[column] = min(broad[column], widths[column] + max(0, left))
+        yield _lines(sheet, columns, widths)
+
+
+def _broad(sheet: Sheet, column: int) -> int:
+    """The width of a column in which nothing is broken."""
+    return max(map(_cells, (sheet.heads[column], *(row[column] for row in sheet.rows))))
+
+
+def _longest(sheet: Sheet, column: int) -> int:
+    """The least width of a column of figures."""
+    head = max(map(len, visible(sheet.heads[column]).split()), default=0)
+    return max([min(_HEAD, head), *(_cells(row[column]) for row in sheet.rows)])
+
+
+def _name_widths(sheet: Sheet, width: int) -> list[int]:
+    """The least widths of the names: single words, such as ids, stay whole where there is room."""
+    widths = []
+    for column in range(sheet.names):
+        words = [word for row in sheet.rows for word in visible(row[column]).split()]
+        widths.append(min(_broad(sheet, column), max([_NAME, *map(_cells, words)])))
+    room = max(_NAME, width - _FIGURES - _GAP * sheet.names)
+    while sum(widths) > room:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
+
+def _cells(text: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(visible(text))
+
+
+def _lines(sheet: Sheet, columns: Sequence[int], widths: Sequence[int]) -> list[str]:
+    """A table: heads, a line, the rows, and another line above the totals."""
+    rule = "─" * (sum(widths[column] + _GAP for column in columns) - _GAP)
+    figures = columns[sheet.names :]
+    shown = [
+        (number, row)
+        for number, row in enumerate(sheet.rows)
+        if len(figures) == len(sheet.heads) - sheet.names or any(row[i] for i in figures)
+    ]
+    lines = [*_row(sheet, sheet.heads, columns, widths, last=True), rule]
+    first_total = len(sheet.rows) - sheet.totals
+    for place, (number, row) in enumerate(shown):
+        if number >= first_total and (not place or shown[place - 1][0] < first_total):
+            lines.append(rule)
+        lines += _row(sheet, row, columns, widths)
+    return lines
+
+
+def _row(
+    sheet: Sheet,
+    cells: Sequence[str],
+    columns: Sequence[int],
+    widths: Sequence[int],
+    *,
+    last: bool = False,
+) -> list[str]:
+    """One row, on as many lines as its names need; `last`: short cells stand on the last one."""
+    from rich.cells import chop_cells
+
+    stacks = []
+    for column in columns:
+        text, width = visible(cells[column]), widths[column]
+        whole = wrapped(text, width) or [""]
+        stacks.append([piece for line in whole for piece in chop_cells(line, width) or [""]])
+    height = max(map(len, stacks))
+    lines = []
+    for i in range(height):
+        shown = []
+        for column, stack in zip(columns, stacks, strict=True):
+            place = i - (height - len(stack) if last else 0)
+            piece = stack[place] if 0 <= place < len(stack) else ""
+            blank = " " * max(0, widths[column] - _cells(piece))
+            shown.append(piece + blank if column < sheet.names else blank + piece)
+        lines.append((" " * _GAP).join(shown).rstrip())
+    return lines

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from univg_eval.analysis.comparison import Comparison, Flip, p_words, points
 from univg_eval.analysis.stats import Difference, PairCounts
 from univg_eval.cli._tables import Sheet, in_words, print_sheet, terminal
-from univg_eval.leaderboard.formats import escaped_markdown, visible
-from univg_eval.terminal import wrapped
+from univg_eval.leaderboard.formats import escaped_markdown
+from univg_eval.terminal import visible, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console

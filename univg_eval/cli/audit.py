@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from univg_eval.cli import EXIT_FOUND
 from univg_eval.errors import UserError
 from univg_eval.progress import progress_bars, step
+from univg_eval.terminal import fitted, terminal_width
 
 if TYPE_CHECKING:
     from univg_eval.audit import AuditReport
@@ -193,7 +194,9 @@ def _finish(
             print(json.dumps(values, indent=2))
         else:  # a name of the data's own neither breaks nor colours a line
             lines = [*head, *_lines(report)]
-            print("\n".join(printable(line).replace("\n", r"\n") for line in lines))
+            for line in lines:
+                shown = printable(line).replace("\n", r"\n")
+                print("\n".join(fitted(shown, terminal_width())))
     if args.html is not None and not args.json:
         print(f"\nPage: {page}")
     return EXIT_FOUND if report.found else 0

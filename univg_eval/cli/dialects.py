@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, NamedTuple
 
+from univg_eval.terminal import Sheet, fitted, sheet_lines, terminal_width, wrapped
+
 if TYPE_CHECKING:
     from univg_eval.dialects import Dialect, UnknownScale
 
@@ -69,11 +71,15 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.name in UNKNOWN_SCALES:
         entry = UNKNOWN_SCALES[args.name]
-        print(json.dumps(_unknown(entry), indent=1) if args.json else entry.explain())
+        if args.json:
+            print(json.dumps(_unknown(entry), indent=1))
+        else:
+            print("\n".join(wrapped(entry.explain(), terminal_width())))
         return 0
     service = find_api_model(args.name) if args.name else None
     if service is not None and not args.json:
-        print(f"{service.models}: {service.contract} ({service.source}, {service.date})\n")
+        said = f"{service.models}: {service.contract} ({service.source}, {service.date})"
+        print("\n".join([*wrapped(said, terminal_width()), ""]))
     if args.name is not None:
         dialect = get_dialect(service.dialect if service else args.name)
         print(json.dumps(dialect.to_dict(), indent=1) if args.json else _describe(dialect))
@@ -102,7 +108,8 @@ def _print_model_types(args: argparse.Namespace) -> None:
         print(model_type_tables(), end="")
         return
     for row in rows:
-        print(f"{row.model_type:<24}  {row.dialect or f'none: {row.why}'}")
+        line = f"{row.model_type:<24}  {row.dialect or f'none: {row.why}'}"
+        print("\n".join(fitted(line, terminal_width())))
 
 
 def model_type_tables() -> str:
@@ -154,36 +161,23 @@ def _confidence(dialect: Dialect) -> str:
 
 
 def _print_table(dialects: list[Dialect]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from univg_eval.dialects import UNKNOWN_SCALES
 
-    table = Table(
-        title="Dialects: how model families write boxes",
-        caption="confidence: in form/order/scale; `univg dialects NAME` shows the form in full, "
-        "the sources and the traps",
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
-    table.add_column("name", no_wrap=True)
-    table.add_column("order", max_width=11)
-    table.add_column("scale", ratio=1)
-    table.add_column("confidence", no_wrap=True)
-    # Text, not markup: forms hold square brackets.
+    rows = []
     for dialect in dialects:
         scale = dialect.space.describe()
         if dialect.resize_rule:
             scale = f"{scale}; {dialect.resize_rule}"
-        table.add_row(
-            Text(dialect.name), Text(dialect.order), Text(scale), Text(_confidence(dialect))
-        )
-    for entry in UNKNOWN_SCALES.values():
-        table.add_row(Text(entry.name), "unknown", "unknown", "none", style="dim")
-    Console().print(table)
+        if dialect.order != "xyxy":
+            scale = f"{scale}; {dialect.order}"
+        rows.append((dialect.name, scale, _confidence(dialect)))
+    rows += [(entry.name, "unknown", "none") for entry in UNKNOWN_SCALES.values()]
+    title = (
+        "Dialects: how model families write boxes. Confidence: in form/order/scale; "
+        "`univg dialects NAME` shows the form in full, the sources and the traps."
+    )
+    sheet = Sheet(title, ("name", "scale; order unless xyxy", "confidence"), rows, names=2)
+    print("\n".join(sheet_lines(sheet, terminal_width())))
 
 
 def _describe(dialect: Dialect) -> str:
@@ -204,7 +198,8 @@ def _describe(dialect: Dialect) -> str:
         *(("source", source) for source in dialect.sources),
         ("read", dialect.sources_read),
     ]
-    return "\n".join([dialect.name, *(f"  {name:<11}  {text}" for name, text in rows)])
+    lines = [fitted(f"  {name:<11}  {text}", terminal_width()) for name, text in rows]
+    return "\n".join([dialect.name, *(line for found in lines for line in found)])
 
 
 def _example(dialect: Dialect) -> list[tuple[str, str]]:

@@ -122,8 +122,7 @@ def _lines(pairs: Pairs) -> Iterator[str]:
 def _print(pairs: Pairs) -> None:
     from univg_eval.analysis.failures import FAILURES
     from univg_eval.cli._tables import print_sheet, terminal
-    from univg_eval.leaderboard.formats import visible
-    from univg_eval.terminal import wrapped
+    from univg_eval.terminal import visible, wrapped
 
     console = terminal()
     for record, found in pairs:

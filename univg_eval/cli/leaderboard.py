@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from univg_eval.errors import UserError
+from univg_eval.terminal import fitted, terminal_width
 
 if TYPE_CHECKING:
     from univg_eval.leaderboard import Leaderboard, Published
@@ -100,7 +101,8 @@ def run(args: argparse.Namespace) -> int:
     if args.marks:
         print("Marks (those with a star keep a row out of the comparable set):")
         for mark, says in MEANINGS.items():
-            print(f"  {'*' if mark in BREAKING else ' '} {mark}: {says}")
+            line = f"  {'*' if mark in BREAKING else ' '} {mark}: {says}"
+            print("\n".join(fitted(line, terminal_width())))
         return 0
     from univg_eval.cli._runs import read_runs
     from univg_eval.leaderboard import build_leaderboards

@@ -6,13 +6,14 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
 from univg_eval.progress import Progress, progress_bars, step
+from univg_eval.terminal import fitted, terminal_width
 
 if TYPE_CHECKING:
     from univg_eval.benchmarks.preparing.locating import Located
@@ -130,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
     entry = _entry(args)
     _refuse_foreign_options(args, entry)
     report = _generate(args, entry) if entry.is_generated else _prepare(args, entry)
-    print(json.dumps(report, indent=2) if args.json else "\n".join(_lines(report)))
+    print(json.dumps(report, indent=2) if args.json else "\n".join(_fitted(_lines(report))))
     return 0
 
 
@@ -454,7 +455,8 @@ def _made_with(generator: Mapping[str, Any]) -> str:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {n}" for name, n in counts.items())
+    # No line is broken between a name and its number.
+    return ", ".join(f"{name}\N{NO-BREAK SPACE}{n}" for name, n in counts.items())
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -491,8 +493,13 @@ def _list(args: argparse.Namespace) -> int:
     else:
         print(f"data root: {data_root(args.root)}")
         for row in rows:
-            print("\n".join(_list_lines(row)))
+            print("\n".join(_fitted(_list_lines(row))))
     return 0
+
+
+def _fitted(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        yield from fitted(line, terminal_width())
 
 
 def _list_lines(row: Mapping[str, Any]) -> Iterator[str]:

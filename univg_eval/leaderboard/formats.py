@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 from univg_eval.analysis.stats import METHODS, Estimate
 from univg_eval.leaderboard.marks import MEANINGS, Mark
 from univg_eval.leaderboard.table import AVERAGES, MACRO, Leaderboard, Row
+from univg_eval.terminal import visible, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -318,14 +319,6 @@ def _about_intervals(board: Leaderboard, intervals: Intervals, columns: Columns)
     ]
 
 
-def visible(text: str) -> str:
-    """The text with control characters written as escapes: a name must not steer a terminal."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
-
-
 # Markdown and LaTeX
 
 
@@ -482,7 +475,6 @@ def print_sheet(sheet: Sheet, stream: TextIO | None = None) -> None:
 
 
 def _print(sheet: Sheet, console: Console, *, styled: bool) -> None:
-    from rich.padding import Padding
     from rich.text import Text
 
     console.print(Text(visible(sheet.title), style="bold" if styled else ""))
@@ -493,10 +485,9 @@ def _print(sheet: Sheet, console: Console, *, styled: bool) -> None:
     for title, entries in sheet.sections.items():
         console.print(Text(title, style="bold" if styled else ""))
         for letter, text in entries:
-            words = Text(visible(f"{letter} {text}".lstrip()))
-            for number, line in enumerate(words.wrap(console, max(20, console.width - 4))):
-                indented = Padding(line, (0, 0, 0, 4 if number else 2))
-                console.print(indented, soft_wrap=True)
+            words = visible(f"{letter} {text}".lstrip())
+            for line in wrapped(words, max(24, console.width), indent="  ", more="    "):
+                console.print(Text(line), soft_wrap=True)
 
 
 def _tables(sheet: Sheet, console: Console, styled: bool) -> list[Table]:

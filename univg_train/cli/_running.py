@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError, install_command
+from univg_eval.terminal import fitted, terminal_width
 
-__all__ = ["add_overrides", "extra_needed", "report_once", "run_and_report", "usable_folder"]
+__all__ = [
+    "add_overrides",
+    "extra_needed",
+    "print_fitted",
+    "report_once",
+    "run_and_report",
+    "usable_folder",
+]
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
@@ -83,4 +91,13 @@ def run_and_report(train: Callable[[], dict[str, Any]], as_json: bool) -> int:
 def report_once(values: dict[str, Any], text: str, as_json: bool) -> None:
     """Print from the first of several processes."""
     if os.environ.get("RANK", "0") == "0":
-        print(json.dumps(values, ensure_ascii=False, indent=2) if as_json else text)
+        if as_json:
+            print(json.dumps(values, ensure_ascii=False, indent=2))
+        else:
+            print_fitted(text)
+
+
+def print_fitted(text: str) -> None:
+    """Print lines as wide as the terminal."""
+    for line in text.split("\n"):
+        print("\n".join(fitted(line, terminal_width())))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
 from univg_train.cli._arguments import count, number_from_zero, positive_int, positive_number
+from univg_train.cli._running import print_fitted
 
 if TYPE_CHECKING:
     from univg_train.cot.output import CotSummary
@@ -157,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({**asdict(summary), "out": str(args.out)}, indent=2))
     else:
-        print(_summary_text(summary, args.out))
+        print_fitted(_summary_text(summary, args.out))
     return _EXIT_UNANSWERED if summary.unanswered else 0
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from univg_eval.errors import UserError
 from univg_eval.progress import progress_bars, step
 from univg_eval.prompts import TRAINED_STYLES
+from univg_train.cli._running import print_fitted
 
 if TYPE_CHECKING:
     from univg_train.data import DataReport
@@ -147,8 +148,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(settings | report.to_dict(), ensure_ascii=False, indent=2))
     else:
         by = f" (recognised by {recognised_by})" if recognised_by else ""
-        print(f"form {form}: {FORMS[form]}{by}")
-        print(_text(args, report))
+        print_fitted(f"form {form}: {FORMS[form]}{by}")
+        print_fitted(_text(args, report))
     if not (report.n or report.n_bad or report.n_leaking):
         raise UserError(f"{args.file}: nothing in it serves the purpose {args.purpose!r}")
     return EXIT_FOUND if report.n_bad or report.n_leaking else 0

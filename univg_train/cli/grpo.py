@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
 from univg_eval.runs.threads import choose_threads
+from univg_eval.terminal import fitted, terminal_width
 from univg_train.cli._running import add_overrides, extra_needed, report_once, run_and_report
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def run_configs(args: argparse.Namespace) -> int:
         print(config_path(args.name))
         return 0
     for name, meaning in list_configs().items():
-        print(f"{name:32} {meaning}")
+        print("\n".join(fitted(f"{name:32} {meaning}", terminal_width())))
     return 0
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
+from univg_eval.terminal import Sheet, sheet_lines, terminal_width
 from univg_train.cli._arguments import positive_int, positive_number
-from univg_train.cli._running import extra_needed, usable_folder
+from univg_train.cli._running import extra_needed, print_fitted, usable_folder
 
 __all__ = ["add_parser", "run", "stage_table"]
 
@@ -133,7 +134,7 @@ def _run_pretraining(args: argparse.Namespace) -> int:
         compile_layers=args.compile,
         validate_minutes=10.0 if args.validate_every is None else args.validate_every,
     )
-    print(
+    print_fitted(
         f"{result.steps} steps in {result.minutes:.1f} minutes; validation macro Acc@0.5 "
         f"{result.macro:.3f}; model folder: {result.checkpoint}"
     )
@@ -160,35 +161,34 @@ def _run_stages(args: argparse.Namespace) -> int:
 
 def stage_table(summary: dict[str, Any]) -> str:
     """The stages of a summary as text, scores in percent with 95 % intervals."""
-    rows = [("stage", "prompt", "steps", "minutes", "Acc@0.5", "mIoU", "answered", "training")]
+    rows = []
     for stage in summary["stages"]:
         before, after = stage["before"], stage["after"]
         accuracy, miou, answered = (
-            f"{100 * before[metric]:.1f} -> {100 * after[metric]:.1f}"
+            f"{100 * before[metric]:.1f} → {100 * after[metric]:.1f}"
             for metric in ("acc@0.5", "miou", "answered")
         )
+        limits = ""
+        if after["interval95"] is not None:
+            limits = "–".join(f"{100 * limit:.1f}" for limit in after["interval95"])
         training = (
-            f"reward {stage['reward_first_epoch']:.2f} -> {stage['reward_last_epoch']:.2f}"
+            f"reward {stage['reward_first_epoch']:.2f} → {stage['reward_last_epoch']:.2f}"
             if "reward_last_epoch" in stage
             else f"loss {stage['loss']:.3f}"
         )
         minutes, steps = f"{stage['seconds'] / 60:.1f}", str(stage["steps"])
-        if after["interval95"] is not None:
-            low, high = (100 * limit for limit in after["interval95"])
-            accuracy += f" ({low:.0f} to {high:.0f})"
-        row = (stage["name"], after["style"], steps, minutes, accuracy, miou, answered, training)
-        rows.append(row)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+        row = (stage["name"], after["style"], accuracy, limits, miou, answered)
+        rows.append((*row, steps, minutes, training))
     heldout = summary["heldout"]
-    lines.append(
-        f"{heldout['n']} held-out samples ({', '.join(heldout['tasks'])}), before -> after the "
-        "stage, in percent (95 % interval). A model is prompted as it was trained: before cot, "
-        "directly."
+    heads = (
+        *("stage", "prompt", "acc@0.5 %", "95 % interval", "mIoU %", "answered %"),
+        *("steps", "minutes", "training"),
     )
+    title = (
+        f"{heldout['n']} held-out samples ({', '.join(heldout['tasks'])}), before → after the "
+        "stage. A model is prompted as it was trained: before cot, directly."
+    )
+    lines = list(sheet_lines(Sheet(title, heads, rows), terminal_width()))
     if summary["stages"]:
         lines.append(f"model folder: {summary['stages'][-1]['model']}")
     return "\n".join(lines)
