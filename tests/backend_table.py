@@ -1,0 +1,108 @@
+"""The table of docs/backends.md: model families through backends, each run on a small checkpoint.
+
+``python tests/backend_table.py`` prints it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from unittest.mock import patch
+
+from small_checkpoints import FAMILIES, make_checkpoint
+
+__all__ = ["BACKENDS", "HEAD", "row"]
+
+BACKENDS: Mapping[str, tuple[str, ...]] = {
+    "qwen2_vl": ("univg", "qwen2_vl", "huggingface"),
+    "qwen2_5_vl": ("univg", "qwen2_5_vl"),
+    "qwen3_vl": ("univg", "qwen3_vl"),
+    "internvl": ("univg", "internvl_hf"),
+    "glm4v": ("univg", "glm4v"),
+    "llava_onevision": ("univg", "llava_onevision"),
+    "llava": ("univg", "llava_hf"),
+    "gemma3": ("univg", "gemma3"),
+    "paligemma": ("univg",),
+    "florence2": ("univg",),
+    "kosmos-2": ("univg",),
+    "idefics3": ("univg", "idefics2"),
+    "lfm2_vl": ("univg", "lfm2_5_vl"),
+}
+"""Family → this project's backend, and the one of lmms-eval that is for it."""
+HEAD = """\
+| `model_type` | backend | runs | weights | dialect | input size in the record |
+|---|---|---|---|---|---|"""
+_NO_DIALECT = {"gemma3", "idefics3"}
+
+
+def row(family: str, backend: str, data: Path, folder: Path) -> str:
+    """Evaluate two samples; one line of the table.
+
+    Args:
+        data: data root with univg_mini.
+        folder: for checkpoints.
+    """
+    from univg_eval.errors import UserError
+    from univg_eval.lmms.run import LoadedModel, evaluate
+
+    assert set(BACKENDS) == set(FAMILIES)
+    if not (checkpoint := folder / family).exists():
+        make_checkpoint(family, checkpoint)
+    args = f"pretrained={checkpoint},device=cpu"
+    if backend not in ("univg", "lfm2_5_vl"):
+        args += ",device_map=cpu"
+    weights, dialect, size = "whole", "", ""
+    try:
+        with _quiet(), _environment(data, family), LoadedModel(backend, args) as loaded:
+            options = {"loaded": loaded, "gen_kwargs": "max_new_tokens=4"}
+            results = evaluate(backend, args, ["univg_mini_lisa_val"], **options).results
+    except UserError as error:
+        assert "would be random" in str(error), error
+        runs, weights = "refused", "random, were it not refused"
+    except (NameError, ValueError, TypeError, AttributeError) as error:
+        runs, weights = f"no: {type(error).__name__}", ""
+    else:
+        runs = "yes"
+        logged = results["samples"]["univg_mini_lisa_val"][0]
+        name, source = logged["univg_settings"]["dialect"]
+        dialect = f"`{name}`" if "config.json" in source else f"`{name}`, given"
+        sizes = logged["input_sizes"]
+        size = "not needed" if sizes is None else " x ".join(map(str, sizes[0])) + ", the real one"
+    return f"| `{family}` | `{backend}` | {runs} | {weights} | {dialect} | {size} |"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+@contextlib.contextmanager
+def _environment(data: Path, family: str) -> Iterator[None]:
+    changes = {"UNIVG_DATA": str(data), "UNIVG_MINI_N": "2"}
+    if family in _NO_DIALECT:
+        changes["UNIVG_DIALECT"] = "norm1000"
+    with patch.dict(os.environ, changes):
+        yield
+
+
+def main() -> None:
+    from univg_eval.benchmarks.synthetic.mini import ensure
+
+    with tempfile.TemporaryDirectory() as name:
+        ensure(Path(name) / "data", n=2)
+        lines = [
+            row(family, backend, Path(name) / "data", Path(name))
+            for family, backends in BACKENDS.items()
+            for backend in backends
+        ]
+    sys.stdout.write("\n".join([HEAD, *lines, ""]))
+
+
+if __name__ == "__main__":
+    main()
