@@ -143,7 +143,9 @@ def test_two_processes_give_the_record_of_one(mini: Set, whole: RunRecord) -> No
 
 
 def test_baselines_run_on_two_processes(mini: Set) -> None:
-    record, _ = mini.run("oracle", "--model", "univg_baseline", launcher=LAUNCHER)
+    record, _ = mini.run(
+        *("oracle", "--model", "univg_baseline", "--model_args", "kind=oracle"), launcher=LAUNCHER
+    )
     assert [score.iou for score in record.scores] == [1.0] * (N * len(TASKS))
 
 

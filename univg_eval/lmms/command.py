@@ -178,7 +178,17 @@ def run_eval(
                         return EXIT_FAILED
             if _is_first_process() and (output / _JOURNAL).is_dir():
                 shutil.rmtree(output / _JOURNAL)
+    _leave_together()
     return 0
+
+
+def _leave_together() -> None:
+    """Wait for the other processes: one that ends first takes the connections of the others."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 @contextlib.contextmanager
