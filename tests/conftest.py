@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 from hypothesis import settings
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
+
+# GNU readline, which pytest loads, sets these for the worker processes of pytest-xdist.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
 
 # On a busy machine single examples take longer than a deadline allows.
 settings.register_profile("univg", deadline=None)

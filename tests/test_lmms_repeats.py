@@ -245,7 +245,7 @@ def test_the_folder_of_a_run_is_that_of_its_request(
         return run.folder
 
     first = folder()
-    assert re.fullmatch(r"univg_replay_r\.jsonl-[0-9a-f]{8}", first)
+    assert re.fullmatch(r"univg_replay_r-[0-9a-f]{8}", first)
     same = [("--output_path", "other"), ("--verbosity", "DEBUG"), ("--use_cache", "c")]
     assert {folder(*arguments) for arguments in same} == {first}
     others = [

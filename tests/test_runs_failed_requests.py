@@ -307,6 +307,8 @@ def test_univg_eval_tells_their_number(
 ) -> None:
     pytest.importorskip("lmms_eval")
     from univg_eval.lmms import command
+    from univg_eval.lmms.planned_runs import PlannedRun
+    from univg_eval.lmms.task_files import task_folder
 
     rows = [logged(i, text) for i, text in enumerate(texts)]
     kept = root / "cache"
@@ -316,12 +318,20 @@ def test_univg_eval_tells_their_number(
     monkeypatch.setattr(
         command, "cli_evaluate", lambda args: write_output(root / "out", tasks={"t": rows})
     )
-    args = argparse.Namespace(output_path=str(root / "out"))
-    planned = argparse.Namespace(
-        model_args="model=org/Model-7B", use_cache=str(kept) if cache else None
+    args = argparse.Namespace(
+        output_path=str(root / "out"), tasks="univg_mini", include_path=[str(task_folder())]
     )
+    planned = argparse.Namespace(
+        model="openai",
+        force_simple=False,
+        model_args="model=org/Model-7B",
+        use_cache=str(kept) if cache else None,
+    )
+    plan = command.Plan(args, planned, root / "records", [], [])
+    run = PlannedRun([None], None)
     made: list[RunRecord] = []
-    assert command._evaluate(args, root / "records", planned, made, with_tables=True) is good
+    evaluated = command._evaluate(args, plan, run, made, with_tables=True, on_progress=None)
+    assert evaluated is good
     assert len(made) == 1
     told = capsys.readouterr().err
     assert re.search(words, told, re.DOTALL) if words else told == ""
