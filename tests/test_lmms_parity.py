@@ -77,6 +77,14 @@ def test_what_one_side_does_not_show_is_no_difference() -> None:
     assert found.is_same
 
 
+def test_no_cause_is_named_where_the_inputs_were_not_seen() -> None:
+    unseen = {"tokens": None, "input_sizes": None, "pixels": None, "new_tokens": None}
+    other = side(**unseen) | {"s-3": trace(3, "[1, 2, 3, 4]", **unseen)}
+    verdict = compare_traces(("a", "b"), side(), other).verdict
+    assert "what both show is the same: text of the prompt; the rest was not seen" in verdict
+    assert "arithmetic" not in verdict
+
+
 def test_a_response_that_failed_differs_from_one_that_did_not() -> None:
     found = compare_traces(("a", "b"), side(2), side(2) | {"s-1": trace(1, response="x")})
     response = next(stage for stage in found.stages if stage.name == "response")

@@ -113,7 +113,7 @@ def step(progress: Progress, title: str) -> Callable[[int, int], None]:
 
 
 def tracked(items: Iterable[T], progress: Progress, title: str) -> Iterator[T]:
-    """The items, while `progress` is told how many of them are done."""
+    """The items; `progress` is called with how many of them are done."""
     total = len(items) if isinstance(items, Sized) else 0
     done = 0
     for done, item in enumerate(items):

@@ -62,7 +62,7 @@ def read_runs(arguments: Sequence[str], *, grouped: bool = False) -> list[RunRec
         arguments: ``[LABEL=]PATH[,PATH …]``.
         grouped: several runs of one thing keep one label: repeats, checkpoints that were given one
             name, and paths with commas between them. They have it only if no label of its own
-            tells them apart.
+            distinguishes them.
 
     A folder stands for the records directly in it and those of each evaluation in it: the output
     folder of `univg eval` or its ``records``, the folder of a training run. Where there are none,

@@ -117,6 +117,7 @@ def measured_generation(
     @functools.wraps(original)
     def generate_until(lm: lmms, requests: list[Instance]) -> list[Any]:
         watch = _Watch(requests, on_progress)
+        kept_before = getattr(lm, "n_kept", 0)
         _reset_peak_memory()
         started = time.perf_counter()
         with watch.installed(lm, functions):
@@ -133,7 +134,8 @@ def measured_generation(
             outputs = [_not_empty(output, watch.exceptions[0]) for output in outputs]
         n_processes = int(os.environ.get("WORLD_SIZE", "1"))
         # lmms-eval gives each process as many.
-        measured.n += (len(requests) - getattr(lm, "n_kept", 0)) * n_processes
+        kept = getattr(lm, "n_kept", 0) - kept_before
+        measured.n += (len(requests) - kept) * n_processes
         measured.seconds += time.perf_counter() - started
         measured.peak_memory = _peak_memory()
         if n_processes == 1:  # what the others paid is not known

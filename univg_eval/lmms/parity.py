@@ -18,14 +18,15 @@ from typing import Any
 from unittest.mock import patch
 
 from lmms_eval.api.instance import Instance, unwrap_generation_output
-from lmms_eval.tasks import get_task_dict
 from lmms_eval.utils import simple_parse_args_string
 
 from univg_eval.analysis.stats import Difference, compare_pairs
 from univg_eval.errors import UserError
-from univg_eval.lmms.run import LoadedModel, task_manager
-from univg_eval.lmms.settings import ModelUnderTest, change_checkpoint, given_options
+from univg_eval.lmms.command import check
+from univg_eval.lmms.run import LoadedModel
+from univg_eval.lmms.settings import change_checkpoint, given_options
 from univg_eval.lmms.task import GroundingTask
+from univg_eval.lmms.task_files import tasks_of_run
 from univg_eval.models import model_folder
 from univg_eval.runs.failed_requests import split_failed_request
 from univg_eval.runs.record import RunRecord, load_run
@@ -239,13 +240,16 @@ def _verdict(stages: Sequence[Stage], n: int, difference: Difference | None) -> 
         stage = by_name.get(name)
         if stage is not None and stage.same < stage.n:
             return f"{words} Not the same in {stage.n - stage.same}, {STAGES[name]}: {cause}."
-    seen = [STAGES[name] for name in _CAUSES if name in by_name]
     if response.same == n:
         return words
-    inputs = f"The inputs are the same ({', '.join(seen)})" if seen else "The inputs were not seen"
-    words += (
-        f" {inputs}, so the arithmetic (precision, attention, kernels) or the decoding differs."
-    )
+    seen = ", ".join(STAGES[name] for name in _CAUSES if name in by_name)
+    if {"tokens", "pixels"} <= by_name.keys():
+        words += (
+            f" The inputs are the same ({seen}), so the arithmetic (precision, attention, kernels) "
+            "or the decoding differs."
+        )
+    else:
+        words += f" Of the inputs, what both show is the same: {seen}; the rest was not seen."
     if difference is not None:
         low, high = difference.interval.low, difference.interval.high
         holds = "holds" if low <= 0 <= high else "does not hold"
@@ -288,9 +292,11 @@ def _of_backend(
 ) -> dict[str, Trace]:
     backend, _, given = side.partition(":")
     args = change_checkpoint(given, model_folder) or ""
-    model = ModelUnderTest.from_arguments(backend, args)
-    with given_options(options):
-        found = _tasks(model, tasks, args)
+    planned = argparse.Namespace(
+        model=backend, model_args=args, tasks=tasks, force_simple=False, process_with_media=False
+    )
+    with given_options(options), tasks_of_run() as folder:
+        found = {str(task.config.task): task for task in check(planned, [folder])}
         requests = [
             (task, request)
             for task in found.values()
@@ -309,28 +315,6 @@ def _of_backend(
         name: replace(trace, value=sample_metrics(trace.score).get(metric))
         for name, trace in traces.items()
     }
-
-
-def _tasks(model: ModelUnderTest, names: str, args: str) -> dict[str, GroundingTask]:
-    manager = task_manager()
-    wanted = manager.match_tasks([name for name in names.split(",") if name])
-    if not wanted:
-        raise UserError(f"--tasks {names!r} names no task of this project (`univg tasks --json`)")
-    tree = get_task_dict(wanted, manager, "simple" if model.is_simple else "chat")
-    found = dict(_leaves(tree))
-    for task in found.values():
-        task.args = argparse.Namespace(
-            model=model.backend, model_args=args, force_simple=False, process_with_media=False
-        )
-    return found
-
-
-def _leaves(tree: Mapping[Any, Any]) -> Iterator[tuple[str, GroundingTask]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value)
-        elif isinstance(value, GroundingTask):
-            yield str(name), value
 
 
 def _requests(

@@ -110,11 +110,12 @@ class ReferenceModel(SampleModel):
             template=template,
         )
         self.n_kept = 0
-        """Responses of the last call that the journal had."""
+        """Responses so far that the journal had."""
         self._journal = None if journal is None else Path(journal)
         self._identity = {
             "model": folder,
-            "files": _files(Path(folder)) if Path(folder).is_dir() else revision,
+            "files": _files(Path(folder)),
+            "commit": getattr(model.config, "_commit_hash", None),
             "adapter": None if adapter is None else [adapter, _files(Path(adapter))],
             "config": model.config.to_dict() if hasattr(model, "config") else None,
             "generation": model.generation_config.to_dict(),
@@ -134,10 +135,11 @@ class ReferenceModel(SampleModel):
         made = [self._request(request) for request in requests]
         keys = [_key(request, one) for request, one in zip(requests, made, strict=True)]
         with self._kept() as (known, keep):
-            self.n_kept = sum(key in known for key in keys)
-            if self.n_kept:
-                logger.info("{} of {} responses are in the journal", self.n_kept, len(keys))
-            with tqdm(total=len(keys), initial=self.n_kept, disable=self.rank != 0) as progress:
+            n_kept = sum(key in known for key in keys)
+            self.n_kept += n_kept
+            if n_kept:
+                logger.info("{} of {} responses are in the journal", n_kept, len(keys))
+            with tqdm(total=len(keys), initial=n_kept, disable=self.rank != 0) as progress:
                 for batch in self.generator.run(made, lambda position: keys[position] in known):
                     for position, response in batch:
                         key = keys[position]
