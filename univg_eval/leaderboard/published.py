@@ -161,7 +161,7 @@ class PublishedTable(Source):
         metric: of all values; these are percentages.
         tasks: the tasks that have a column, in its order; empty where only averages are printed.
         rows: in the order of the source.
-        recipe: how to evaluate a model the same way; None where the source does not tell enough.
+        recipe: how to evaluate a model the same way; None where the source does not say enough.
     """
 
     role: Role

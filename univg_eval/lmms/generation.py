@@ -226,7 +226,7 @@ class _Watch:
             elif package == "vllm":
                 for name in ("chat", "generate"):
                     enter(_replaced(type(client), name, self._generate_vllm))
-            self._tell()
+            self._report_state()
             yield
 
     def part_done(self, n: int) -> None:
@@ -237,14 +237,14 @@ class _Watch:
         """The last response is there."""
         with self._lock:
             self._state.done = self._state.total
-            self._tell()
+            self._report_state()
 
     def counts(self, outputs: Sequence[Any]) -> list[TokenCounts | None]:
         """Tokens of each request; None where they are not known."""
         if self._n_generated not in (0, len(self._requests)):
             self._tokens.clear()  # more or fewer generations than requests: whose, is not known
         return [
-            self._tokens.get(number) or _told(unwrap_generation_output(output)[1])
+            self._tokens.get(number) or _reported(unwrap_generation_output(output)[1])
             for number, output in enumerate(outputs)
         ]
 
@@ -270,7 +270,7 @@ class _Watch:
                 status = request.task.status_of(request.doc, text)
                 state.answered += status in READABLE
                 state.truncated += status == "truncated"
-            self._tell()
+            self._report_state()
             return number
 
     def _claim(self, context: str | None) -> int | None:
@@ -305,9 +305,9 @@ class _Watch:
             done = self._parts_done + (round(of * min(n / total, 1.0)) if total else 0)
             if done > self._state.done:
                 self._state.done = done
-                self._tell()
+                self._report_state()
 
-    def _tell(self) -> None:
+    def _report_state(self) -> None:
         self._state.seconds = time.monotonic() - self._started
         self._report(self._state)
 
@@ -416,7 +416,7 @@ def _text_of(asked: Any) -> str | None:
     return None
 
 
-def _told(counts: TokenCounts | None) -> TokenCounts | None:
+def _reported(counts: TokenCounts | None) -> TokenCounts | None:
     """What a backend says of itself; None where it made the numbers up.
 
     chat/openai counts words, and no prompt, where the server names no usage.

@@ -242,7 +242,7 @@ class Usage(_Part):
     """Generated for the counted samples, thinking included."""
     counted: Count
     """Samples whose tokens are known. The others came from a cache, failed, or were answered by a
-    backend that does not tell."""
+    backend that does not report it."""
     generation_s: NotNegative | None
     """Seconds in which the backend answered all requests of the evaluation, without loading."""
     samples_per_s: NotNegative | None

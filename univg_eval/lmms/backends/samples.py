@@ -22,7 +22,7 @@ class SampleModel(lmms):
 
     is_simple = True
     device = torch.device("cpu")
-    """Where lmms-eval puts what several processes tell each other."""
+    """Where lmms-eval puts what several processes exchange."""
 
     def sample_of(self, request: Instance) -> GroundingSample:
         """The sample that a request asks about.
