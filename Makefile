@@ -46,7 +46,7 @@ lint: $(VENV)/.dev
 
 # Two processes of one thread each: a file's tests stay together, as do their costly fixtures.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=20
 
 bench: $(VENV)/.dev
 	$(BIN)/python results/benchmarks/score_million.py

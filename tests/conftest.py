@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,12 +18,6 @@ for name in ("COLUMNS", "LINES"):
 # On a busy machine single examples take longer than a deadline allows.
 settings.register_profile("univg", deadline=None)
 settings.load_profile("univg")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of few tests first: they start processes, and one of them at the end is waited for."""
-    counts = Counter(item.path for item in items)
-    items.sort(key=lambda item: counts[item.path])
 
 
 @pytest.fixture(scope="session")
