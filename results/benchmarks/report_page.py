@@ -27,6 +27,7 @@ from univg_eval.samples import GroundingSample, Target, fingerprint, write_bench
 from univg_eval.scoring import Response, aggregate, score_samples
 
 BENCHMARK = "many"
+BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome")
 TASKS = 10
 IMAGES_PER_SAMPLE = 2
 IMAGE_WH = (640, 480)
@@ -149,7 +150,7 @@ MEASURE = """async ([field, value]) => {
 
 def measure_browser(page: Path) -> None:
     """Print how long the page takes to open, to filter and to search."""
-    executable = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
     if executable is None:
         print("no Chromium found: nothing measured in a browser")
         return
