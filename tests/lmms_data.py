@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from preloaded import run_forked
 
 from univg_eval.samples import GroundingSample, Target, write_benchmark
 
@@ -313,15 +313,15 @@ def set_environment(monkeypatch: pytest.MonkeyPatch, data: Path, **changes: str)
 
 
 def run_module(module: str, *arguments: str, data: Path, cwd: Path, **changes: str):
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=cwd,
-        env=environment(data, **changes),
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        return run_forked(
+            module,
+            arguments,
+            cwd=cwd,
+            env=environment(data, **changes),
+            folder=Path(folder),
+            timeout=280,
+        )
 
 
 def read_samples(output: Path, task: str) -> list[dict[str, Any]]:

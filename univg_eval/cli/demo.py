@@ -43,7 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="DIR",
         help="parent of the records",
     )
-    parser.add_argument("--model", metavar="DIR", help="another Qwen2-VL checkpoint to show")
+    parser.add_argument("--model", metavar="DIR", help="another checkpoint to show")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.set_defaults(run=run)
 
@@ -119,7 +119,7 @@ def _show(runs: list[DemoRun], out: Path) -> None:
         console,
     )
     print(f"run records: {out}/<run>/univg_mini")
-    model = "--model qwen2_vl --model_args pretrained=DIR"
+    model = "--model univg --model_args pretrained=DIR"
     print_next(
         [
             ("test your set-up", f"univg check {model}"),

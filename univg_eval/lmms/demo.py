@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.analysis.headline import headlines
-from univg_eval.dialects import pixel_limits
 from univg_eval.errors import UserError
 from univg_eval.files import require_writable
 from univg_eval.lmms.docs import standing_mini
@@ -59,7 +58,7 @@ class DemoRun:
 
 
 def tiny_model(folder: str | os.PathLike[str] | None = None) -> tuple[Path, str]:
-    """The checkpoint to show and its model_args for the backend qwen2_vl, on the CPU.
+    """The checkpoint to show and its model_args for the backend univg, on the CPU.
 
     Args:
         folder: another checkpoint, or a short name; the one that ships with the package if None.
@@ -68,15 +67,14 @@ def tiny_model(folder: str | os.PathLike[str] | None = None) -> tuple[Path, str]
         UserError: the folder holds no such checkpoint.
     """
     path = Path(model_folder(TINY if folder is None else str(folder))).expanduser()
-    low, high, _ = pixel_limits(path)
-    if not (path / "config.json").is_file() or low is None or high is None:
+    if not (path / "config.json").is_file():
         raise UserError(
-            f"{path} holds no checkpoint whose image processor names its pixel limits; make one "
-            "with `univg-train tiny` and show it with `univg demo --model DIR`"
+            f"{path} holds no checkpoint (config.json is missing); make one with `univg-train "
+            "tiny` and show it with `univg demo --model DIR`"
         )
     if "," in str(path):
         raise UserError(f"{path}: lmms-eval cannot take a path with a comma; move the checkpoint")
-    return path, f"pretrained={path},device=cpu,device_map=cpu,min_pixels={low},max_pixels={high}"
+    return path, f"pretrained={path},device=cpu"
 
 
 def mini_root(n: int, seed: int) -> Path:
@@ -140,7 +138,7 @@ def run_demo(
     """
     _, tiny_args = tiny_model(model)
     require_writable(out, "--out")
-    plan = [("tiny", "qwen2_vl", tiny_args)]
+    plan = [("tiny", "univg", tiny_args)]
     plan += [(name, "univg_baseline", args) for name, args in BASELINES.items()]
     per_task: dict[str, int] = {}
     for sample in load_samples(BENCHMARK):

@@ -29,9 +29,8 @@ example:
       nothing, in about an hour
 
 At the end DIR/checkpoint (with --stage: DIR/grpo/model) holds a model folder:
-  lmms-eval --model qwen2_vl --model_args pretrained=runs/tiny/checkpoint,device=cpu,\\
-device_map=cpu,min_pixels=12544,max_pixels=12544 --tasks univg_mini \\
-    --include_path "$(univg tasks)" --batch_size 8 --output_path out --log_samples
+  univg eval --model univg --model_args pretrained=runs/tiny/checkpoint \\
+    --tasks univg_mini --batch_size 16 --output_path out
 """
 
 
