@@ -246,6 +246,26 @@ def test_a_chat_backend_gets_images_first_then_the_text(
     assert first.args[2]["until"] == []
 
 
+@pytest.mark.parametrize("carried", ["as it is", "copied", "by pickle"])
+def test_a_batch_asked_for_by_its_first_request_keeps_every_prompt(
+    manager, monkeypatch: pytest.MonkeyPatch, carried: str
+) -> None:
+    """As chat/llava_onevision1_5 does: the first request's function, the docs of all."""
+    monkeypatch.setenv("UNIVG_DIALECT", "qwen2_5_vl")
+    names = ("univg_mig_bench_diff", "univg_mig_bench_region")
+    tasks = [load_tasks(name, manager=manager)[name] for name in names]
+    requests = [build(task, model="qwen2_5_vl", model_args="pretrained=/n")[0] for task in tasks]
+    _, messages_of_first, *_ = requests[0].args
+    for task, request in zip(tasks, requests, strict=True):
+        own_prompt, _, _, doc_id, _, split = request.args
+        doc = task.dataset[split][doc_id]
+        assert messages_of_first(doc)[0]["content"][-1]["text"] == own_prompt
+        # What is logged or sent to another process is a plain row.
+        changed = {"copied": copy.deepcopy, "by pickle": lambda d: pickle.loads(pickle.dumps(d))}
+        other = changed.get(carried, dict)(doc)
+        assert type(other) is dict and other == doc
+
+
 def test_the_prompt_style_decides_the_suffix(manager, monkeypatch: pytest.MonkeyPatch) -> None:
     from univg_eval.dialects import get_dialect
     from univg_eval.prompts import THINK_SUFFIX

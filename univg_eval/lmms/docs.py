@@ -26,6 +26,7 @@ from univg_eval.samples import (
 )
 
 __all__ = [
+    "OwnedDoc",
     "RowNumber",
     "SampleDocs",
     "TaskRows",
@@ -58,6 +59,21 @@ class RowNumber(int):
     def __getnewargs__(self) -> tuple[int, dict[str, Any]]:  # type: ignore[override]
         """What `copy` and `pickle` make it from."""
         return int(self), self.doc
+
+
+class OwnedDoc(dict[str, Any]):
+    """A doc that knows its task.
+
+    Several chat backends call ``doc_to_messages`` of the first request of a batch with all docs of
+    the batch (lmms_eval 0.7.3: chat/llava_onevision1_5, chat/internvl_hf and more); a doc of
+    another task gets its own task's messages by this.
+    """
+
+    task: Any
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
+        """A copy, or what goes to another process, is a plain dict."""
+        return dict, (dict(self),)
 
 
 class SampleDocs(Sequence[dict[str, Any]]):

@@ -27,7 +27,7 @@ from univg_eval.errors import UserError
 from univg_eval.images.controls import open_controlled
 from univg_eval.lmms.backend_resize import sent_sizes
 from univg_eval.lmms.claude_client import require_answer
-from univg_eval.lmms.docs import RowNumber, SampleDocs, TaskRows, load_rows
+from univg_eval.lmms.docs import OwnedDoc, RowNumber, SampleDocs, TaskRows, load_rows
 from univg_eval.lmms.media import video_file
 from univg_eval.lmms.metrics import logged_values
 from univg_eval.lmms.settings import (
@@ -256,9 +256,10 @@ class GroundingTask(ConfigurableMessagesTask):
         return open_controlled(sample) if video is None else [str(video)]
 
     def doc_to_messages(self, doc: dict[str, Any], **round_kwargs: Any) -> list[dict[str, Any]]:
-        """One user turn: the images in order, or the video, then the prompt."""
+        """One user turn: the images in order, or the video, then the prompt of the doc's task."""
+        owner = doc.task if isinstance(doc, OwnedDoc) else self
         turns: list[dict[str, Any]] = self._build_user_turn(
-            self.doc_to_visual(doc), self.doc_to_text(doc)
+            self.doc_to_visual(doc), owner.doc_to_text(doc)
         )
         return turns
 
@@ -278,7 +279,8 @@ class GroundingTask(ConfigurableMessagesTask):
 
     def construct_requests(self, doc_id: int, ctx: str, **kwargs: Any) -> Instance:
         """A request in the form that the backend under test takes: simple or chat."""
-        doc = self.docs[doc_id]
+        doc = OwnedDoc(self.docs[doc_id])
+        doc.task = self
         generation = copy.deepcopy(self.config.generation_kwargs)
         place = (RowNumber(doc_id, doc), self.config.task, self.config.test_split)
         if self._is_simple():
