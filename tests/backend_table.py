@@ -22,6 +22,7 @@ BACKENDS: Mapping[str, tuple[str, ...]] = {
     "qwen2_vl": ("univg", "qwen2_vl", "huggingface"),
     "qwen2_5_vl": ("univg", "qwen2_5_vl"),
     "qwen3_vl": ("univg", "qwen3_vl"),
+    "qwen3_5": ("univg", "qwen3_5"),
     "internvl": ("univg", "internvl_hf"),
     "glm4v": ("univg", "glm4v"),
     "llava_onevision": ("univg", "llava_onevision"),
@@ -31,13 +32,18 @@ BACKENDS: Mapping[str, tuple[str, ...]] = {
     "florence2": ("univg",),
     "kosmos-2": ("univg",),
     "idefics3": ("univg", "idefics2"),
+    "smolvlm": ("univg",),
+    "mistral3": ("univg",),
+    "kimi_k25": ("univg",),
+    "minicpmv4_6": ("univg",),
+    "molmo2": ("univg",),
     "lfm2_vl": ("univg", "lfm2_5_vl"),
 }
 """Family → this project's backend, and the one of lmms-eval that is for it."""
 HEAD = """\
 | `model_type` | backend | runs | weights | dialect | input size in the record |
 |---|---|---|---|---|---|"""
-_NO_DIALECT = {"gemma3", "idefics3"}
+_NO_DIALECT = {"gemma3", "idefics3", "smolvlm", "mistral3", "kimi_k25", "minicpmv4_6"}
 
 
 def row(family: str, backend: str, data: Path, folder: Path) -> str:

@@ -463,7 +463,212 @@ def _lfm2_vl() -> Any:
     return config, processor
 
 
+def _smolvlm() -> Any:
+    import transformers as t
+
+    config, processor = _idefics3()
+    parts = {name: getattr(config, f"{name}_config").to_dict() for name in ("text", "vision")}
+    parts["vision"].pop("model_type")
+    config = t.AutoConfig.for_model(
+        "smolvlm",
+        text_config=parts["text"],
+        vision_config=parts["vision"],
+        image_token_id=config.image_token_id,
+        scale_factor=2,
+    )
+    processor = t.SmolVLMProcessor(
+        image_processor=t.SmolVLMImageProcessor(
+            size={"longest_edge": 112}, max_image_size={"longest_edge": 56}
+        ),
+        tokenizer=processor.tokenizer,
+        video_processor=t.SmolVLMVideoProcessor(),
+        image_seq_len=4,
+        chat_template=processor.chat_template,
+    )
+    return config, processor
+
+
+def _mistral3() -> Any:
+    import transformers as t
+
+    tokenizer = _tokenizer((*_IM, "[IMG]", "[IMG_BREAK]", "[IMG_END]"))
+    config = t.AutoConfig.for_model(
+        "mistral3",
+        text_config=_TEXT | {"model_type": "mistral", "vocab_size": len(tokenizer), "head_dim": 16},
+        vision_config={
+            "model_type": "pixtral",
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "head_dim": 16,
+            "image_size": 112,
+            "patch_size": 14,
+        },
+        image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
+        tie_word_embeddings=False,
+    )
+    processor = t.PixtralProcessor(
+        image_processor=t.PixtralImageProcessor(
+            size={"longest_edge": 112}, patch_size={"height": 14, "width": 14}
+        ),
+        tokenizer=tokenizer,
+        patch_size=14,
+        spatial_merge_size=2,
+        chat_template=_TURN.replace("IMAGE", "[IMG]"),
+    )
+    return config, processor
+
+
+def _kimi_k25() -> Any:
+    import transformers as t
+
+    marks = ("<|media_begin|>", "<|media_content|>", "<|media_pad|>", "<|media_end|>")
+    tokenizer = _tokenizer((*_IM, *marks, "<|kimi_k25_video_placeholder|>"))
+    ids = tokenizer.convert_tokens_to_ids
+    config = t.AutoConfig.for_model(
+        "kimi_k25",
+        text_config=_TEXT
+        | {
+            "model_type": "deepseek_v3",
+            "vocab_size": len(tokenizer),
+            "num_key_value_heads": 2,
+            "kv_lora_rank": 16,
+            "q_lora_rank": 16,
+            "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 8,
+            "v_head_dim": 16,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "n_group": 1,
+            "topk_group": 1,
+            "moe_intermediate_size": 32,
+            "first_k_dense_replace": 1,
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id,
+        },
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "pos_emb_height": 8,
+            "pos_emb_width": 8,
+        },
+        projection_hidden_size=32,
+        image_token_id=ids("<|media_pad|>"),
+        video_token_id=ids("<|kimi_k25_video_placeholder|>"),
+        vision_start_token_id=ids("<|media_begin|>"),
+        vision_end_token_id=ids("<|media_end|>"),
+        tie_word_embeddings=False,
+    )
+    begin, content, pad, end = marks
+    processor = t.Kimi_K25Processor(
+        image_processor=t.Kimi_K25ImageProcessor(max_patches=36),
+        tokenizer=tokenizer,
+        video_processor=t.Kimi_K25VideoProcessor(),
+        chat_template=_TURN.replace("IMAGE", f"{begin}image{content}{pad}{end}"),
+    )
+    return config, processor
+
+
+def _minicpmv4_6() -> Any:
+    import transformers as t
+
+    names = {
+        "image_token": "<|image_pad|>",
+        "video_token": "<|video_pad|>",
+        "image_start_token": "<image>",
+        "image_end_token": "</image>",
+        "slice_start_token": "<slice>",
+        "slice_end_token": "</slice>",
+        "image_id_start_token": "<image_id>",
+        "image_id_end_token": "</image_id>",
+    }
+    tokenizer = _tokenizer(_IM, extra_special_tokens=names)
+    config = t.AutoConfig.for_model(
+        "minicpmv4_6",
+        text_config=_TEXT
+        | _HYBRID
+        | {
+            "model_type": "qwen3_5_text",
+            "vocab_size": len(tokenizer),
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 112,
+            "patch_size": 14,
+        },
+        insert_layer_id=0,
+        image_size=112,
+        image_token_id=tokenizer.image_token_id,
+        video_token_id=tokenizer.video_token_id,
+    )
+    processor = t.MiniCPMV4_6Processor(
+        image_processor=t.MiniCPMV4_6ImageProcessor(max_slice_nums=4, scale_resolution=112),
+        tokenizer=tokenizer,
+        video_processor=t.MiniCPMV4_6VideoProcessor(),
+        chat_template=_TURN.replace("IMAGE", "<|image_pad|>"),
+    )
+    return config, processor
+
+
+def _molmo2() -> Any:
+    import transformers as t
+
+    marks = {
+        "image_start_token_id": "<im_start>",
+        "low_res_image_start_token_id": "<low_res_im_start>",
+        "image_end_token_id": "<im_end>",
+        "image_patch_id": "<im_patch>",
+        "frame_start_token_id": "<frame_start>",
+        "frame_end_token_id": "<frame_end>",
+    }
+    tokenizer = _tokenizer(
+        (*_IM, *marks.values(), "<im_col>", "<im_low>", "<|image|>", "<|video|>")
+    )
+    heads = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+    }
+    config = t.AutoConfig.for_model(
+        "molmo2",
+        text_config=_TEXT
+        | {"vocab_size": len(tokenizer) - 16, "additional_vocab_size": 16, "head_dim": 16},
+        vision_config=heads | {"num_hidden_layers": 2, "image_size": [56, 56], "patch_size": 14},
+        adapter_config=heads | {"text_hidden_size": 32, "vision_feature_layer": [1, 0]},
+        **{name: tokenizer.convert_tokens_to_ids(token) for name, token in marks.items()},
+    )
+    processor = t.Molmo2Processor(
+        image_processor=t.Molmo2ImageProcessor(
+            size={"height": 56, "width": 56}, max_crops=2, overlap_margins=[1, 1]
+        ),
+        video_processor=t.Molmo2VideoProcessor(),
+        tokenizer=tokenizer,
+        chat_template=_TURN.replace("IMAGE", "<|image|>"),
+    )
+    return config, processor
+
+
 _MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+_HYBRID = {
+    "head_dim": 32,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "layer_types": ["linear_attention", "full_attention"],
+    "rope_parameters": _MROPE
+    | {"mrope_section": [2, 1, 1], "mrope_interleaved": True, "partial_rotary_factor": 0.25},
+}
 FAMILIES: Mapping[str, Callable[[], Any]] = {
     "qwen2_vl": _qwen("qwen2_vl", "Qwen2VLProcessor", 14, {"rope_parameters": _MROPE}),
     "qwen2_5_vl": _qwen("qwen2_5_vl", "Qwen2_5_VLProcessor", 14, {"rope_parameters": _MROPE}),
@@ -473,6 +678,7 @@ FAMILIES: Mapping[str, Callable[[], Any]] = {
         16,
         {"head_dim": 16, "rope_parameters": _MROPE | {"mrope_interleaved": True}},
     ),
+    "qwen3_5": _qwen("qwen3_5", "Qwen3VLProcessor", 16, _HYBRID),
     "internvl": _internvl,
     "glm4v": _glm4v,
     "llava_onevision": _llava_onevision,
@@ -482,6 +688,11 @@ FAMILIES: Mapping[str, Callable[[], Any]] = {
     "florence2": _florence2,
     "kosmos-2": _kosmos2,
     "idefics3": _idefics3,
+    "smolvlm": _smolvlm,
+    "mistral3": _mistral3,
+    "kimi_k25": _kimi_k25,
+    "minicpmv4_6": _minicpmv4_6,
+    "molmo2": _molmo2,
     "lfm2_vl": _lfm2_vl,
 }
 """Family (model_type) → its config and processor."""

@@ -31,7 +31,7 @@ from univg_eval.models.generation import (
 from univg_eval.models.pretrained import load_model, load_processor
 
 ONE_IMAGE = {"florence2", "kosmos-2"}
-REPORTS_SIZES = {"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v"}
+REPORTS_SIZES = {"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "kimi_k25"}
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +236,17 @@ def test_missing_weights_are_refused(tmp_path: Path) -> None:
     save_file({k: v for k, v in weights.items() if k != lost}, file, {"format": "pt"})
     with pytest.raises(UserError, match=r"1 weights are missing in its files, such as .*down_proj"):
         load_model(str(folder))
+
+
+def test_a_package_that_the_processor_lacks_is_named(
+    checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.models.smolvlm import processing_smolvlm
+
+    folder = checkpoint(checkpoints, "smolvlm")
+    monkeypatch.setattr(processing_smolvlm, "num2words", None)
+    with pytest.raises(UserError, match=r"cannot load the processor .*pip install num2words"):
+        load_processor(folder)
 
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def load_processor(
     load: Any = AutoProcessor.from_pretrained
     try:
         processor = load(model, **source, **limits, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise UserError(f"cannot load the processor of {model!r}: {_first_line(error)}") from error
     if getattr(processor, "image_processor", None) is None:
         raise UserError(f"{model} has no processor of images beside its tokenizer")
