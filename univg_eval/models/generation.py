@@ -6,9 +6,11 @@ not fit into the memory is halved, and so is the budget of all batches after it.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +183,7 @@ class Generator:
     """A model and its processor that answer requests.
 
     Attributes:
+        batch_size: at most so many requests in a batch.
         token_budget: of a batch, see `plan_batches`; halves when the memory is exhausted.
     """
 
@@ -197,12 +200,12 @@ class Generator:
         """Keep them.
 
         Args:
-            workers: processes that open and encode images ahead of the model; 0: none.
+            workers: processes that open and encode images ahead of the model; 0: a thread.
             template: variables of the chat template.
         """
         self.model, self.processor = model, processor
         self.token_budget = token_budget
-        self._batch_size = 1 if model.config.model_type in _ALONE else batch_size
+        self.batch_size = 1 if model.config.model_type in _ALONE else batch_size
         self._workers = workers
         self._template = dict(template or {})
         tokenizer = processor.tokenizer
@@ -226,28 +229,51 @@ class Generator:
         Raises:
             UserError: an image cannot be opened.
         """
-        from torch.utils.data import DataLoader
-
         batches = [
             batch for batch in self._plan(requests) if not all(done(p.position) for p in batch)
         ]
-        loader: Any = DataLoader(
-            _Encoded(self, batches),  # type: ignore[arg-type]
-            batch_size=None,
-            num_workers=min(self._workers, len(batches)),
-            collate_fn=_as_it_is,
-        )
-        for batch, inputs in zip(batches, loader, strict=True):
-            if isinstance(inputs, UserError):
-                raise inputs
+        for batch, inputs in zip(batches, self._encoded(batches), strict=True):
             answers = self._answer(batch, inputs)
             yield [(prompt.position, answer) for prompt, answer in zip(batch, answers, strict=True)]
 
-    def encode(self, batch: Sequence[_Prompt]) -> Any:
-        """Open a batch's images and encode it."""
+    def _encoded(self, batches: Sequence[Sequence[_Prompt]]) -> Iterator[Any]:
+        """Each batch, made while the model answers the one before."""
+        import torch
+        from torch.utils.data import DataLoader
+
+        if self._workers:
+            loader: Any = DataLoader(
+                _Encoded(self, batches),  # type: ignore[arg-type]
+                batch_size=None,
+                num_workers=min(self._workers, len(batches)),
+                collate_fn=_as_it_is,
+            )
+            for inputs in loader:
+                if isinstance(inputs, UserError):
+                    raise inputs
+                yield inputs
+            return
+        if len(batches) < 2:
+            yield from map(self.encode, batches)
+            return
+        # A tokenizer cannot pad in one thread and decode in another.
+        processor = copy.deepcopy(self.processor)
+        with ThreadPoolExecutor(1, "encode", torch.set_num_threads, (1,)) as thread:
+            ahead = thread.submit(self.encode, batches[0], processor)
+            for batch in batches[1:]:
+                inputs, ahead = ahead.result(), thread.submit(self.encode, batch, processor)
+                yield inputs
+            yield ahead.result()
+
+    def encode(self, batch: Sequence[_Prompt], processor: Any = None) -> Any:
+        """Open a batch's images and encode it.
+
+        Args:
+            processor: another copy of the model's; None: `processor`.
+        """
         images = [prompt.request.open_images() for prompt in batch]
         return encode(
-            self.processor,
+            processor or self.processor,
             [prompt.text for prompt in batch],
             images,
             padding_side="right" if self.model.config.is_encoder_decoder else "left",
@@ -276,7 +302,7 @@ class Generator:
         batches = []
         for prompts in groups.values():
             lengths = [self.prompt_length(prompt.text, prompt.request) for prompt in prompts]
-            plan = plan_batches(lengths, self._batch_size, self.token_budget)
+            plan = plan_batches(lengths, self.batch_size, self.token_budget)
             batches += [[prompts[i] for i in batch] for batch in plan]
         return batches
 

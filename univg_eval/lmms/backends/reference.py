@@ -53,7 +53,7 @@ class ReferenceModel(SampleModel):
         batch_size: at most so many samples in a batch.
         token_budget: at most so many tokens of prompts in a batch, images and padding included;
             halved where they do not fit into the memory.
-        workers: processes that open and encode images ahead; None: some for a GPU, else none.
+        workers: processes that open and encode images ahead; None: some for a GPU, else a thread.
         journal: folder of the journal; None: nothing is kept.
         trust_remote_code: run the checkpoint's own code.
         max_batch_size: taken, since lmms-eval passes it, and not used.
