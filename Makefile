@@ -13,8 +13,8 @@ help:
 	@echo "make demo   evaluate the shipped tiny model and the baselines on univg_mini"
 	@echo "make test   lint, type checks and tests"
 	@echo "make lint   ruff and mypy alone"
-	@echo "make bench  speed of scoring and of mask conversion, coverage of intervals, the attack table,"
-	@echo "            the cost of difficulty weighting"
+	@echo "make bench  speed, each figure against a named peer (results/benchmarks/*.json, docs/speed.md),"
+	@echo "            coverage of intervals, the attack table"
 	@echo "make docs   the documentation as a site: site/index.html"
 
 $(BIN)/python:
@@ -49,13 +49,16 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=20
 
 bench: $(VENV)/.dev
-	$(BIN)/python results/benchmarks/score_million.py
+	$(BIN)/python results/benchmarks/engines.py
+	$(BIN)/python results/benchmarks/demo_time.py
+	$(BIN)/python results/benchmarks/score_million.py --n 100000
+	$(BIN)/python results/benchmarks/mask_conversion.py --n 4000
+	$(BIN)/python results/benchmarks/grpo_weighting.py
+	$(BIN)/python results/benchmarks/measuring.py
 	$(BIN)/python results/benchmarks/interval_coverage.py
 	$(BIN)/python results/benchmarks/paired_coverage.py
 	$(BIN)/python results/benchmarks/runs_coverage.py
 	$(BIN)/python results/benchmarks/attacks.py
-	$(BIN)/python results/benchmarks/mask_conversion.py
-	$(BIN)/python results/benchmarks/grpo_weighting.py
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

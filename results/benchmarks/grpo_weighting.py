@@ -1,6 +1,6 @@
 """What difficulty weighting costs of a GRPO step.
 
-    python results/benchmarks/grpo_weighting.py [--steps 6] [--prompts 4] [--tokens 64] [--json]
+    python results/benchmarks/grpo_weighting.py [--steps 6] [--prompts 4] [--tokens 64] [--out FILE]
 
 Trains the shipped tiny model with `DifficultyGRPOTrainer` on generated images, on CPU, and divides
 the time spent in what that class adds to TRL's two methods (grading, gathering, weights, figures
@@ -13,9 +13,6 @@ thought of --tokens tokens that are put in their place, which take longer to rea
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import random
 import tempfile
 import time
@@ -24,6 +21,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from measuring import Cost, cost_of, share, write_report
 from PIL import Image, ImageDraw
 from transformers import AutoProcessor, PrinterCallback, Qwen2VLForConditionalGeneration
 from trl import GRPOConfig, GRPOTrainer
@@ -123,9 +121,8 @@ def measure(kind: type[DifficultyGRPOTrainer], args: argparse.Namespace) -> dict
                 difficulty=DifficultyWeight("exp"),
             )
             trainer.remove_callback(PrinterCallback)
-            start = time.perf_counter()
-            trainer.train()
-            whole = time.perf_counter() - start
+            cost = cost_of(trainer.train)
+            whole = cost.wall_s
         finally:
             for seam in SEAMS:
                 setattr(GRPOTrainer, seam, originals[seam])
@@ -142,23 +139,8 @@ def measure(kind: type[DifficultyGRPOTrainer], args: argparse.Namespace) -> dict
         "steps": args.steps,
         "ms_a_step": round(1000 * whole / args.steps, 1),
         "added_ms_a_step": round(1000 * added / args.steps, 2),
+        "cpu_s": round(cost.cpu_s, 3),
         "share_percent": round(100 * added / whole, 3),
-    }
-
-
-def hardware() -> dict[str, Any]:
-    cpu = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = info.read_text(encoding="utf-8").splitlines()
-        cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), cpu)
-    return {
-        "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "threads": torch.get_num_threads(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
     }
 
 
@@ -169,18 +151,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--prompts", type=int, default=4, help="a step, with 8 rollouts each")
     parser.add_argument("--tokens", type=int, default=64, help="longest completion")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--out", type=Path, help="another file than grpo_weighting.json")
     args = parser.parse_args()
     ThoughtfulTrainer.tokens = args.tokens
-    report = {
-        "hardware": hardware(),
-        "runs": [measure(kind, args) for kind in (DifficultyGRPOTrainer, ThoughtfulTrainer)],
-    }
-    if args.json:
-        print(json.dumps(report, indent=2))
-        return
-    for part in (report["hardware"], *report["runs"]):
-        print(", ".join(f"{key} {value}" for key, value in part.items()))
+    runs = [measure(kind, args) for kind in (DifficultyGRPOTrainer, ThoughtfulTrainer)]
+    lines = []
+    for run in runs:
+        print(", ".join(f"{key} {value}" for key, value in run.items()))
+        cpu, wall = run.pop("cpu_s"), run["ms_a_step"] * args.steps / 1000
+        rollouts, tokens = run["rollouts_a_step"], run["mean_tokens"]
+        what = f"difficulty weighting, {rollouts} rollouts of {tokens} tokens"
+        part = run["added_ms_a_step"] * args.steps / 1000
+        lines.append(share(what, "the step of TRL's trainer", part, Cost(cpu, wall)))
+    write_report("grpo_weighting", {"threads": torch.get_num_threads()}, lines, args.out, runs=runs)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ images are a few flat ones, linked under many names, since only their headers ar
 
 Each is then converted twice, in a process of its own: once by the reader alone, from opening the
 release to the last sample, and once by ``prepare_release``, with its journal and the files that it
-writes. Peak memory is the process's maximum resident set, Python and its libraries included.
+writes. The reader's peer is what scripts commonly do, in a process of its own too: paint each mask
+(pycocotools' ``decode``, OpenCV's ``fillPoly``) and take the extremes of its pixels. Peak memory is
+the process's maximum resident set, Python and its libraries included.
 """
 
 from __future__ import annotations
@@ -24,16 +26,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from score_million import hardware
+from measuring import Cost, alternating, median, ratio, write_report
 
 from univg_eval.benchmarks.readers.common.release import Release
 
 PHOTO_SIZES = ((640, 480), (500, 375), (1920, 1080))
 REASONSEG_SIZES = ((1024, 768), (1280, 853), (2048, 1365))
+PEERS = (
+    ("llmseg_full", "LLM-Seg40K's masks to boxes", "`decode` of pycocotools, extremes"),
+    ("lisa_full", "ReasonSeg's polygons to boxes", "`fillPoly` of OpenCV, extremes"),
+)
 QUESTIONS_AN_IMAGE = 4
 TEXTS_AN_IMAGE = 2
 
@@ -125,18 +132,63 @@ def open_release(name: str, folder: Path) -> Release:
     return open_llmseg_full(folder) if name == "llmseg_full" else open_lisa_full(folder)
 
 
+def extremes(mask: Any) -> list[float]:
+    """The smallest box around the painted pixels, on 0-1."""
+    height, width = mask.shape
+    ys, xs = np.nonzero(mask)
+    if not len(xs):  # all of it lies in a part to be ignored
+        return []
+    left, top, right, bottom = xs.min(), ys.min(), xs.max() + 1, ys.max() + 1
+    return [left / width, top / height, right / width, bottom / height]
+
+
+def paint_llmseg(folder: Path) -> list[list[float]]:
+    """Boxes of a split by whole painted masks."""
+    from pycocotools import mask as coco
+
+    split = json.loads((folder / "test.json").read_text())
+    return [
+        extremes(coco.decode(pair["rle_seg"])) for row in split.values() for pair in row["qa_pairs"]
+    ]
+
+
+def paint_reasonseg(folder: Path) -> list[list[float]]:
+    """Boxes of a split by whole painted polygons; the parts to be ignored are taken out."""
+    import cv2
+    from PIL import Image
+
+    boxes = []
+    for path in sorted((folder / "test").glob("*.json")):
+        annotation = json.loads(path.read_text())
+        with Image.open(path.with_suffix(".jpg")) as image:
+            width, height = image.size
+        mask = np.zeros((height, width), dtype=np.uint8)
+        for value, label in ((1, "target"), (0, "ignore")):
+            for shape in annotation["shapes"]:
+                if shape["label"] == label:
+                    cv2.fillPoly(mask, [np.array(shape["points"], dtype=np.int32)], value)
+        boxes += [extremes(mask)] * len(annotation["text"])
+    return boxes
+
+
 def convert(name: str, folder: Path, how: str) -> dict[str, Any]:
-    """Convert a release in this process; `how` is ``reader`` or ``prepare``."""
+    """Convert a release in this process; `how` is ``reader``, ``prepare`` or ``painted``."""
     from univg_eval.benchmarks.preparing.preparation import prepare_release
 
     start = time.perf_counter()
+    if how == "painted":
+        n = len(paint_llmseg(folder) if name == "llmseg_full" else paint_reasonseg(folder))
+        return measured(n, time.perf_counter() - start)
     release = open_release(name, folder)
     if how == "reader":
         n = sum(len(item.convert()) for item in release.items)
     else:
         with tempfile.TemporaryDirectory(prefix="univg-masks-root-") as root:
             n = prepare_release(release, root=root).manifest["n"]
-    wall = time.perf_counter() - start
+    return measured(n, time.perf_counter() - start)
+
+
+def measured(n: int, wall: float) -> dict[str, Any]:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
@@ -161,27 +213,37 @@ def main() -> None:
     )
     parser.add_argument("--n", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--repeats", type=int, default=3, help="of reader and peer")
+    parser.add_argument("--out", type=Path, help="another file than mask_conversion.json")
     parser.add_argument("--convert", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.convert:
         name, folder, how = args.convert
         print(json.dumps(convert(name, Path(folder), how)))
         return
-    report: dict[str, Any] = {"hardware": hardware(), "runs": []}
+    runs: list[dict[str, Any]] = []
+    lines = []
+
+    def run(name: str, how: str) -> Cost:
+        runs.append(measure(name, root / name, how))
+        print(", ".join(f"{key} {value}" for key, value in runs[-1].items()), flush=True)
+        return Cost(runs[-1]["cpu_s"], runs[-1]["wall_s"])
+
     with tempfile.TemporaryDirectory(prefix="univg-masks-") as temporary:
         root = Path(temporary)
-        report["characters_a_mask"] = round(write_llmseg(root / "llmseg_full", args.n, args.seed))
-        report["points_an_image"] = round(write_reasonseg(root / "lisa_full", args.n, args.seed))
-        report["llmseg_file_mb"] = round((root / "llmseg_full/test.json").stat().st_size / 1e6, 1)
-        for name in ("llmseg_full", "lisa_full"):
-            for how in ("reader", "prepare"):
-                report["runs"].append(measure(name, root / name, how))
-    if args.json:
-        print(json.dumps(report, indent=2))
-        return
-    for part in (hardware(), {k: v for k, v in report.items() if k.count("_")}, *report["runs"]):
-        print(", ".join(f"{key} {value}" for key, value in part.items()))
+        sizes = {
+            "characters_a_mask": round(write_llmseg(root / "llmseg_full", args.n, args.seed)),
+            "points_an_image": round(write_reasonseg(root / "lisa_full", args.n, args.seed)),
+            "llmseg_file_mb": round((root / "llmseg_full/test.json").stat().st_size / 1e6, 1),
+        }
+        for name, what, peer in PEERS:
+            calls = {how: partial(run, name, how) for how in ("reader", "painted")}
+            costs = alternating(calls, args.repeats)
+            run(name, "prepare")
+            ours, painted = median(costs["reader"]), median(costs["painted"])
+            lines.append(ratio(f"{what}, {args.n:,} samples", peer, ours, painted))
+    settings = {"n": args.n, "seed": args.seed, "repeats": args.repeats}
+    write_report("mask_conversion", settings, lines, args.out, sizes=sizes, runs=runs)
 
 
 if __name__ == "__main__":
