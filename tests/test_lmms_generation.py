@@ -14,6 +14,7 @@ import pytest
 from fake_service import Server, serving
 from PIL import Image
 
+from univg_eval.runs.failed_requests import split_failed_request
 from univg_eval.runs.record import RunRecord, load_run
 from univg_eval.samples import load_samples
 
@@ -344,6 +345,40 @@ def test_vllm_says_its_tokens_and_its_responses_batch_by_batch(way: str, root: P
     assert tuple(r.text for r in results) == TEXTS
     last = states[-1]
     assert (last.seen, last.answered, last.truncated, last.answer_tokens) == (N, 2, 1, 15)
+
+
+@pytest.mark.parametrize("way", ["chat", "generate"])
+def test_a_prompt_that_vllm_refuses_is_one_failed_request(way: str, root: Path) -> None:
+    class Strict(Engine):
+        def generate(self, prompts: list[Any], parameters: list[int]) -> list[Any]:
+            assert [number_of(one["prompt"]) for one in prompts] == parameters
+            if 3 in parameters:
+                raise ValueError("the prompt (length 9) is longer than 5")
+            return super().generate(prompts)
+
+        def chat(self, messages: list[Any], parameters: list[int]) -> list[Any]:
+            prompts = [{"prompt": turn[0]["content"][-1]["text"]} for turn in messages]
+            return self.generate(prompts, parameters)
+
+    Strict.__module__ = Engine.__module__
+    backend = Backend(lambda _: None, [])
+    backend.client = Strict()
+
+    def run(requests: list[Any]) -> None:
+        numbers = list(range(N))
+        if way == "chat":
+            texts = [[{"content": [{"type": "text", "text": r.args[0]}]}] for r in requests]
+            found = backend.client.chat(messages=texts, parameters=numbers)
+        else:
+            found = backend.client.generate([{"prompt": r.args[0]} for r in requests], numbers)
+        backend.outputs += [one.outputs[0].text for one in found]
+
+    backend.run = run
+    with measured_generation(Backend):
+        results = backend.generate_until(requests_of(root))
+    texts = [split_failed_request(result.text) for result in results]
+    assert [text for text, _ in texts] == [*TEXTS[:3], None, TEXTS[4]]
+    assert "the prompt (length 9) is longer than 5" in str(texts[3][1])
 
 
 def test_the_backend_is_as_before_afterwards(root: Path) -> None:

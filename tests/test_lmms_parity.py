@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import lmms_data
 import pytest
 from factories import make_sample
 
 from univg_eval.cli import main
-from univg_eval.lmms.parity import Pixels, Trace, compare_traces
+from univg_eval.lmms.parity import Pixels, Trace, _outputs_of_vllm, compare_traces
 from univg_eval.scoring import score_sample
 
 pytest.importorskip("lmms_eval")
@@ -44,7 +45,7 @@ def test_equal_sides_have_nothing_to_report() -> None:
     found = compare_traces(("a", "b"), side(), side())
     assert found.is_same and found.verdict == "All 10 responses are the same."
     assert [stage.name for stage in found.stages] == [
-        *("prompt", "tokens", "input_sizes", "pixels", "response", "box", "right")
+        *("prompt", "tokens", "input_sizes", "pixels", "new_tokens", "response", "box", "right")
     ]
     assert {(stage.n, stage.same, stage.first) for stage in found.stages} == {(10, 10, None)}
     assert found.difference is not None and found.difference.a == found.difference.b
@@ -70,6 +71,14 @@ def test_the_first_thing_that_differs_is_the_cause(changes: dict[str, object], c
     assert found.first_tokens == {"s-3": 13}
 
 
+def test_equal_tokens_with_other_texts_are_decoded_differently() -> None:
+    tokens = tuple(b"[100, 200, 500, 900]")
+    other = side() | {"s-3": trace(3, "[100, 200, 500, 900", new_tokens=tokens)}
+    found = compare_traces(("a", "b"), side(), other)
+    assert not found.is_same and not found.first_tokens
+    assert found.verdict.startswith("1 of 10 responses differ. Their token ids are the same")
+
+
 def test_what_one_side_does_not_show_is_no_difference() -> None:
     blind = side(tokens=None, input_sizes=None, pixels=None, new_tokens=None)
     found = compare_traces(("a", "b"), side(), blind)
@@ -89,6 +98,31 @@ def test_a_response_that_failed_differs_from_one_that_did_not() -> None:
     found = compare_traces(("a", "b"), side(2), side(2) | {"s-1": trace(1, response="x")})
     response = next(stage for stage in found.stages if stage.name == "response")
     assert (response.n, response.same) == (2, 1)
+
+
+class Engine:
+    """In the place of vLLM's: one of its two ways goes through the other."""
+
+    __module__ = "vllm.entrypoints.llm"
+
+    def chat(self, messages: list[str]) -> list[SimpleNamespace]:
+        return self.generate(messages)
+
+    def generate(self, prompts: list[str]) -> list[SimpleNamespace]:
+        answer = SimpleNamespace(token_ids=[4, 5])
+        return [SimpleNamespace(prompt_token_ids=[1, 2], outputs=[answer]) for _ in prompts]
+
+
+@pytest.mark.parametrize("way", ["chat", "generate"])
+def test_vllm_says_its_token_ids(way: str) -> None:
+    calls: list[dict[str, object]] = []
+    backend = SimpleNamespace(client=Engine())
+    with _outputs_of_vllm(backend, calls):
+        getattr(backend.client, way)(["a"])
+    assert calls == [{"tokens": (1, 2), "new_tokens": (4, 5)}]
+    backend.client.generate(["a"])
+    with _outputs_of_vllm(SimpleNamespace(), calls):
+        assert len(calls) == 1
 
 
 def test_the_stock_backend_reencodes_and_a_record_is_a_side(

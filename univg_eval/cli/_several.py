@@ -33,6 +33,7 @@ OWN: Mapping[str, tuple[type, str]] = {
     "dialect": (str, "a name"),
     "prompt": (str, "a name"),
     "protocol": (str, "a name"),
+    "engine": (str, "a name"),
     "controls": (str, "names with commas between them, or all"),
     "repeats": (int, "a whole number from 1"),
     "env": (dict, "a mapping of variables"),
@@ -161,7 +162,7 @@ class _Job:
 
 def _job(entry: Entry, args: argparse.Namespace, file: Path) -> _Job:
     own = {key: value for key, value in entry.own.items() if key != "env"}
-    shared = {key: getattr(args, key) for key in (*_SETTINGS, "controls", "repeats")}
+    shared = {key: getattr(args, key) for key in (*_SETTINGS, "engine", "controls", "repeats")}
     own |= {key: value for key, value in shared.items() if value is not None}
     variables = {k: os.path.expandvars(str(v)) for k, v in entry.own.get("env", {}).items()}
     arguments = ["--config", str(file), *args.unknown]
@@ -172,6 +173,7 @@ def _job(entry: Entry, args: argparse.Namespace, file: Path) -> _Job:
                 arguments,
                 settings={name: own.get(name) for name in _SETTINGS},
                 records=args.records,
+                engine=own.get("engine"),
                 controls=control_names(own["controls"]) if "controls" in own else (),
                 repeats=own.get("repeats", 1),
                 name=own.get("name"),

@@ -36,8 +36,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--tasks univg_mini --batch_size 8 --output_path out; univg eval --config runs.yaml "
         "--output_path out",
         usage="univg eval [--dialect NAME] [--prompt STYLE] [--protocol NAME] "
-        "[--like TABLE] [--controls [NAMES]] [--repeats N] [--name NAME] [--group NAME] [--resume] "
-        "[--records DIR] [--stop-early] [--verbose] --model M "
+        "[--engine vllm] [--like TABLE] [--controls [NAMES]] [--repeats N] [--name NAME] "
+        "[--group NAME] [--resume] [--records DIR] [--stop-early] [--verbose] --model M "
         "--model_args A --tasks T "
         "[arguments of lmms-eval …]",
         allow_abbrev=False,
@@ -49,6 +49,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--prompt", metavar="STYLE", help="think (reason, then <answer>), direct or official"
     )
     parser.add_argument("--protocol", metavar="NAME", help="scoring rule, default univg")
+    parser.add_argument(
+        "--engine",
+        metavar="NAME",
+        help="vllm: run the checkpoint by vLLM, with the model_args of --model univg and those of "
+        "vLLM; batches of 256 unless --batch_size is given",
+    )
     parser.add_argument(
         "--like",
         metavar="TABLE",
@@ -124,6 +130,7 @@ def run(args: argparse.Namespace) -> int:
             args.unknown,
             settings={name: getattr(args, name) for name in ("dialect", "prompt", "protocol")},
             records=args.records,
+            engine=args.engine,
             controls=() if args.controls is None else control_names(args.controls),
             repeats=args.repeats or 1,
             name=args.name,

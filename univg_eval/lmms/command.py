@@ -34,6 +34,7 @@ from univg_eval.images.controls import CONTROLS, NO_CONTROL, require_control, un
 from univg_eval.lmms.claude_client import require_accepted_requests
 from univg_eval.lmms.device import require_device
 from univg_eval.lmms.early_stop import FIRST, stop_if_unreadable
+from univg_eval.lmms.engine import engine_arguments, require_engine
 from univg_eval.lmms.generation import Generation, Look, measured_generation
 from univg_eval.lmms.planned_runs import PlannedRun, complete_records, plan_runs
 from univg_eval.lmms.record import read_output, write_records
@@ -115,6 +116,7 @@ def run_eval(
     *,
     settings: Mapping[str, str | None],
     records: Path | None,
+    engine: str | None = None,
     controls: Sequence[str] = (),
     repeats: int = 1,
     name: str | None = None,
@@ -131,6 +133,7 @@ def run_eval(
         arguments: lmms-eval's own.
         settings: ``dialect``, ``prompt`` and ``protocol`` as given, None where they are not.
         records: parent of the run's records; ``<output_path>/records`` if None.
+        engine: see `univg_eval.lmms.engine`.
         controls: of `images.controls`. Their output is below ``<output_path>/<control>``.
         repeats, name, group, resume: see `univg_eval.lmms.planned_runs.plan_runs`. Records of an
             earlier try of the same are taken instead of an evaluation.
@@ -152,6 +155,7 @@ def run_eval(
         arguments,
         settings=settings,
         records=records,
+        engine=engine,
         controls=controls,
         repeats=repeats,
         name=name,
@@ -186,7 +190,8 @@ def _leave_together() -> None:
     """Wait for the other processes: one that ends first takes the connections of the others."""
     from torch import distributed
 
-    if distributed.is_available() and distributed.is_initialized():
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # then a group is an engine's own
+    if not alone and distributed.is_available() and distributed.is_initialized():
         distributed.barrier()
         distributed.destroy_process_group()
 
@@ -197,6 +202,7 @@ def plan_eval(
     *,
     settings: Mapping[str, str | None],
     records: Path | None,
+    engine: str | None = None,
     controls: Sequence[str] = (),
     repeats: int = 1,
     name: str | None = None,
@@ -206,7 +212,8 @@ def plan_eval(
     """Check what is requested, and say what is to be done; the settings hold in the context.
 
     Args:
-        arguments, settings, records, controls, repeats, name, group, resume: see `run_eval`.
+        arguments, settings, records, engine, controls, repeats, name, group, resume: see
+            `run_eval`.
 
     Raises:
         UserError, SystemExit: see `run_eval`.
@@ -216,9 +223,14 @@ def plan_eval(
         _arguments_of_process(["lmms-eval", *arguments]),
         tasks_of_run() as own,
     ):
-        options = ("controls", "records", "repeats", "name", "group", "resume")
+        options = ("engine", "controls", "records", "repeats", "name", "group", "resume")
         args = _parsed([f"--{option}" for option in (*settings, *options)])
         planned = _with_config_file(args)
+        if engine is not None:
+            for key, value in engine_arguments(engine, planned).items():
+                setattr(planned, key, value)
+                setattr(args, key, value)
+            require_engine(engine)
         # lmms-eval hands them on to the backend, which knows folders and names of the Hub.
         planned.model_args = args.model_args = change_checkpoint(planned.model_args, model_folder)
         if planned.predict_only:

@@ -28,6 +28,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from lmms_eval.api.instance import (
@@ -347,10 +348,10 @@ class _Watch:
             return original(engine, *args, **kwargs)
         self._in_generate = True
         try:
-            outputs = original(engine, *args, **kwargs)
+            outputs = _ask_vllm(functools.partial(original, engine), args, kwargs)
         finally:
             self._in_generate = False
-        asked = args[0] if args else kwargs["messages" if "messages" in kwargs else "prompts"]
+        asked = _asked(args, kwargs)
         for request, output in zip(asked, outputs, strict=True):
             answer = output.outputs[0]
             number = self._respond(_text_of(request), answer.text)
@@ -381,6 +382,44 @@ class _Watch:
         response = await original(completions, *args, **kwargs)
         self._on_completion(response, args, kwargs)
         return response
+
+
+def _ask_vllm(
+    call: Callable[..., list[Any]], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[Any]:
+    """The outputs of a batch; of a request that vLLM refuses, the text of a failed one.
+
+    It refuses the whole batch for one prompt that is longer than the model takes.
+    """
+    try:
+        return call(*args, **kwargs)
+    except _refusals() as error:
+        n = len(_asked(args, kwargs))
+        if n == 1:
+            text = failed_request(str(error))
+            lost = SimpleNamespace(text=text, token_ids=())
+            return [SimpleNamespace(outputs=[lost], prompt_token_ids=())]
+    outputs = []
+    for part in (slice(n // 2), slice(n // 2, n)):
+        # Each request has its own sampling parameters, or all have the same.
+        of_part = [value[part] if isinstance(value, list) else value for value in args]
+        more = {k: value[part] if isinstance(value, list) else value for k, value in kwargs.items()}
+        outputs += _ask_vllm(call, of_part, more)
+    return outputs
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What vLLM raises for a request that it does not take; ValueError before version 0.32."""
+    own = getattr(sys.modules.get("vllm.exceptions"), "VLLMClientError", None)
+    return (ValueError,) if own is None else (ValueError, own)
+
+
+def _asked(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[Any]:
+    """Messages or prompts of a call of vLLM."""
+    asked: Sequence[Any] = (
+        args[0] if args else kwargs["messages" if "messages" in kwargs else "prompts"]
+    )
+    return asked
 
 
 class _HiddenBar(tqdm):

@@ -1,8 +1,8 @@
 """Two backends on the same samples: where they part, from the prompt to the score.
 
 Each sample is asked alone, and for models on transformers the inputs of ``generate`` are kept:
-token ids, the size of each image, and statistics of the pixels. Of other backends, and of run
-records, the prompt's text and the response are known.
+token ids, the size of each image, and statistics of the pixels; vLLM says its token ids. Of other
+backends, and of run records, the prompt's text and the response are known.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ STAGES = {
     "tokens": "token ids of the whole prompt",
     "input_sizes": "sizes of the images as the model sees them",
     "pixels": "pixels of the images as the model sees them",
+    "new_tokens": "token ids of the response",
     "response": "response",
     "box": "box that counts",
     "right": "right or wrong",
@@ -185,7 +186,7 @@ def compare_traces(
     first_tokens = {
         name: _first_difference(a[name].new_tokens or (), b[name].new_tokens or ())
         for name in ids
-        if a[name].response != b[name].response
+        if a[name].new_tokens != b[name].new_tokens
         and a[name].new_tokens is not None
         and b[name].new_tokens is not None
     }
@@ -242,6 +243,9 @@ def _verdict(stages: Sequence[Stage], n: int, difference: Difference | None) -> 
             return f"{words} Not the same in {stage.n - stage.same}, {STAGES[name]}: {cause}."
     if response.same == n:
         return words
+    new_tokens = by_name.get("new_tokens")
+    if new_tokens is not None and new_tokens.same == n:
+        return f"{words} Their token ids are the same: the two decode them into text differently."
     seen = ", ".join(STAGES[name] for name in _CAUSES if name in by_name)
     if {"tokens", "pixels"} <= by_name.keys():
         words += (
@@ -327,7 +331,7 @@ def _requests(
 
 
 def _ask(lm: Any, task: GroundingTask, request: Instance) -> Trace:
-    with _inputs_of_generate() as calls:
+    with _inputs_of_generate() as calls, _outputs_of_vllm(lm, calls):
         (output,) = lm.generate_until([request])
     text, _ = split_failed_request(unwrap_generation_output(output)[0])
     call = calls[0] if len(calls) == 1 else {}
@@ -361,6 +365,37 @@ def _inputs_of_generate() -> Iterator[list[dict[str, Any]]]:
 
     with patch.object(GenerationMixin, "generate", generate):
         yield calls
+
+
+@contextmanager
+def _outputs_of_vllm(lm: Any, calls: list[dict[str, Any]]) -> Iterator[None]:
+    """Add what a vLLM engine says of the prompts and responses while the block runs."""
+    engine: Any = type(getattr(lm, "client", None))
+    if engine.__module__.partition(".")[0] != "vllm":
+        yield
+        return
+
+    def seen(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            n = len(calls)
+            outputs = original(*args, **kwargs)
+            calls[n:] = [  # in the place of what a call within this one saw
+                {
+                    "tokens": tuple(output.prompt_token_ids or ()) or None,
+                    "new_tokens": tuple(output.outputs[0].token_ids),
+                }
+                for output in outputs
+            ]
+            return outputs
+
+        return call
+
+    with (
+        patch.object(engine, "chat", seen(engine.chat)),
+        patch.object(engine, "generate", seen(engine.generate)),
+    ):
+        yield
 
 
 def _seen(model: Any, inputs: Mapping[str, Any], output: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from typing_extensions import TypedDict
 
 from univg_eval.errors import UserError
 from univg_eval.files import iter_json_lines
+from univg_eval.lmms.engine import engine_of
 from univg_eval.lmms.extra import require_lmms_eval
 from univg_eval.lmms.settings import (
     BASELINE_MODEL,
@@ -221,6 +222,8 @@ def write_records(
         **environment(),
         **(more or {}),
     }
+    if engine := engine_of(model.backend):
+        described["engine"] = engine
     records = _records(results, Path(folder), described, wall_time_s=wall_time_s, measured=measured)
     return [record.write(record.path / record.benchmark, replace=replace) for record in records]
 

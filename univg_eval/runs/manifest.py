@@ -222,6 +222,15 @@ class Hardware(_Part):
     accelerators: list[str] | None
 
 
+class Engine(_Part):
+    """What generated the responses in the place of transformers."""
+
+    name: Text
+    version: str | None
+    batch_invariant: bool | None
+    """Whether vLLM's VLLM_BATCH_INVARIANT was set; null: an engine without it."""
+
+
 class Repeat(_Part):
     """One of several runs that differ by their seeds alone."""
 
@@ -323,6 +332,8 @@ class Manifest(_Part):
     """Of the evaluation."""
     hardware: Hardware
     """Of the evaluation."""
+    engine: Engine | None = None
+    """The engine that ran in the evaluation's process; absent: none, or not known."""
     wall_time_s: NotNegative | None
     """Seconds of the evaluation; null: not measured."""
     usage: Usage | None = None
