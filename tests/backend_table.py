@@ -1,7 +1,7 @@
 """The table of docs/backends.md: model families through backends, each run on a small checkpoint.
 
-``python tests/backend_table.py`` prints it; in the environment of ``make test-vllm`` it prints the
-lines of vLLM.
+``python tests/backend_table.py`` prints it without the lines of vLLM; ``python
+tests/backend_table.py FAMILY vllm_generate`` prints one, in the environment of ``make test-vllm``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 
@@ -108,17 +107,16 @@ def _environment(data: Path, family: str) -> Iterator[None]:
         yield
 
 
-def main() -> None:
+def main(*pair: str) -> None:
+    """Print the table, or the line of a family and a backend."""
     from univg_eval.benchmarks.synthetic.mini import ensure
 
+    pairs = [pair] if pair else [(a, b) for a, backends in BACKENDS.items() for b in backends]
     with tempfile.TemporaryDirectory() as name:
         ensure(Path(name) / "data", n=2)
-        pairs = [(family, one) for family, backends in BACKENDS.items() for one in backends]
-        if find_spec("vllm"):
-            pairs = [(family, VLLM) for family in VLLM_FAMILIES]
-        lines = [row(*pair, Path(name) / "data", Path(name)) for pair in pairs]
-    sys.stdout.write("\n".join([HEAD, *lines, ""]))
+        lines = [row(*one, Path(name) / "data", Path(name)) for one in pairs]
+    sys.stdout.write("\n".join([*([] if pair else [HEAD]), *lines, ""]))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

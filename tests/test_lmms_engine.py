@@ -150,3 +150,25 @@ def test_the_record_names_the_engine_that_ran(monkeypatch: pytest.MonkeyPatch) -
     assert engine_of("univg") is None
     monkeypatch.setitem(sys.modules, "sglang", SimpleNamespace(__version__="1.0"))
     assert engine_of("sglang") == {"name": "sglang", "version": "1.0", "batch_invariant": None}
+
+
+@pytest.mark.parametrize(("in_file", "batch_size"), [({}, "256"), ({"batch_size": "8"}, "8")])
+def test_the_plan_is_that_of_the_backend(
+    in_file: dict[str, str], batch_size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from univg_eval.benchmarks.synthetic.mini import ensure
+    from univg_eval.lmms.command import plan_eval
+
+    monkeypatch.setattr("univg_eval.lmms.engine.find_spec", lambda _: object())
+    ensure(tmp_path / "data", n=2)
+    lmms_data.set_environment(monkeypatch, tmp_path / "data", UNIVG_MINI_N="2")
+    file = tmp_path / "run.yaml"
+    given = {"model": "univg", "model_args": "pretrained=univg:tiny", "tasks": "univg_mini_diff"}
+    file.write_text(json.dumps(given | in_file))
+    words = ["--config", str(file), "--output_path", str(tmp_path / "out")]
+    settings = dict.fromkeys(("dialect", "prompt", "protocol"))
+    with plan_eval(words, settings=settings, records=None, engine="vllm") as plan:
+        for args in (plan.args, plan.planned):
+            assert args.model == "vllm_generate" and f"model={TINY}," in args.model_args
+        assert plan.planned.batch_size == batch_size
+        assert plan.args.batch_size in (batch_size, 1)  # 1: lmms-eval reads the file once more

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,7 +28,7 @@ if find_spec("vllm") is None or find_spec("ray") is None:
         allow_module_level=True,
     )
 
-from backend_table import VLLM, VLLM_ARGS, VLLM_FAMILIES, row
+from backend_table import VLLM, VLLM_ARGS, VLLM_FAMILIES
 from small_checkpoints import make_checkpoint
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
@@ -81,7 +81,7 @@ def test_the_engine_answers_as_the_reference_backend(family: str, place: Path) -
     record = evaluate(place, f"{family}-engine", "--engine", "vllm", "--model_args", args)
     expected = reference(place, family)
     found = responses(record)
-    assert len(found) == 600 and all(found.values()) and len(set(found.values())) > 50
+    assert len(found) == 600 and len(set(found.values())) > 500
     # A difference may be two logits that are equal but for rounding: `univg parity` shows where.
     assert found == responses(expected)
     for side in (record, expected):
@@ -184,24 +184,17 @@ def test_the_ray_script_answers_the_same_and_goes_on(place: Path) -> None:
     assert len(lines) == 600 and found == expected | {names[0]: "kept"}
 
 
-@pytest.fixture(scope="module")
-def two_samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from univg_eval.benchmarks.synthetic.mini import ensure
-
-    folder = tmp_path_factory.mktemp("table")
-    ensure(folder / "data", n=2)
-    return folder
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A process of its own for the engine would import this file."""
-    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    yield
-
-
-@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("family", VLLM_FAMILIES)
-def test_a_line_of_the_table(family: str, two_samples: Path) -> None:
-    text = (REPO / "docs" / "backends.md").read_text(encoding="utf-8")
-    assert row(family, VLLM, two_samples / "data", two_samples) in text
+def test_a_line_of_the_table(family: str) -> None:
+    done = subprocess.run(  # a process takes one engine
+        [sys.executable, str(REPO / "tests" / "backend_table.py"), family, VLLM],
+        env=os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    line = done.stdout.splitlines()[-1]
+    assert line.startswith(f"| `{family}` | `{VLLM}` | yes |")
+    assert line in (REPO / "docs" / "backends.md").read_text(encoding="utf-8")

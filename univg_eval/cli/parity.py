@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.cli import EXIT_FOUND
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     require_lmms_eval()
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit is {args.limit}; expected at least 1")
-    with contextlib.redirect_stdout(sys.stderr):  # backends of lmms-eval print there
+    with _nothing_printed():
         from univg_eval.lmms.parity import run_parity
         from univg_eval.lmms.watch import quiet
 
@@ -76,6 +78,20 @@ def run(args: argparse.Namespace) -> int:
     else:
         _show(found)
     return 0 if found.is_same else EXIT_FOUND
+
+
+@contextlib.contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """What backends of lmms-eval print, and the processes of an engine, goes to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _show(found: Parity) -> None:
