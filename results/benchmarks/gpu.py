@@ -17,6 +17,7 @@ import json
 import os
 import random
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -268,8 +269,8 @@ def run_vllm(python: str, work: Workload, requests: Sequence[Any], folder: Path)
         [python, str(script), str(folder)], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return {"skipped": f"vLLM ended with status {done.returncode}: {last}"}
+        print(done.stderr, file=sys.stderr)
+        return {"skipped": f"vLLM ended with status {done.returncode}, see its messages above"}
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
 
