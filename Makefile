@@ -66,13 +66,13 @@ test-vllm: $(VLLM_BIN)/.ready
 bench: $(VENV)/.dev
 	$(BIN)/python results/benchmarks/engines.py
 	$(BIN)/python results/benchmarks/demo_time.py
-	$(BIN)/python results/benchmarks/score_million.py --n 100000
-	$(BIN)/python results/benchmarks/mask_conversion.py --n 4000
+	$(BIN)/python results/benchmarks/score_million.py --n 50000
+	$(BIN)/python results/benchmarks/mask_conversion.py --n 2000
 	$(BIN)/python results/benchmarks/grpo_weighting.py
 	$(BIN)/python results/benchmarks/measuring.py
-	$(BIN)/python results/benchmarks/interval_coverage.py
+	$(BIN)/python results/benchmarks/interval_coverage.py --runs 1000
 	$(BIN)/python results/benchmarks/paired_coverage.py
-	$(BIN)/python results/benchmarks/runs_coverage.py
+	$(BIN)/python results/benchmarks/runs_coverage.py --worlds 500
 	$(BIN)/python results/benchmarks/attacks.py
 
 docs: $(VENV)/.docs
