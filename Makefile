@@ -4,16 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 VLLM_BIN := .venv-vllm/bin
+SHARDED_BIN := .venv-sharded/bin
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-vllm lint bench docs clean
+.PHONY: help demo test test-vllm test-sharded lint bench docs clean
 
 help:
 	@echo "make demo   evaluate the shipped tiny model and the baselines on univg_mini"
 	@echo "make test   lint, type checks and tests"
 	@echo "make test-vllm  answers of vLLM's CPU build beside those of --model univg, in .venv-vllm"
+	@echo "make test-sharded  training by DeepSpeed and FSDP2 on two CPU processes, in .venv-sharded"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make bench  speed, each figure against a named peer (results/benchmarks/*.json, docs/speed.md),"
 	@echo "            coverage of intervals, the attack table"
@@ -63,6 +65,18 @@ $(VLLM_BIN)/.ready: pyproject.toml constraints-vllm.txt tests/vllm_environment.p
 test-vllm: $(VLLM_BIN)/.ready
 	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest tests/test_vllm.py
 
+# An environment over the other: transformers and accelerate import DeepSpeed wherever they find it.
+$(SHARDED_BIN)/.ready: $(VENV)/.dev
+	$(PYTHON) -m venv .venv-sharded
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > \
+	  "$$($(SHARDED_BIN)/python -c 'import site; print(site.getsitepackages()[0])')/base.pth"
+	DS_BUILD_OPS=0 $(SHARDED_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  deepspeed==0.19.8 hjson==3.1.0 ninja==1.13.2 py-cpuinfo==9.0.0 msgpack==1.2.4
+	@touch $@
+
+test-sharded: $(SHARDED_BIN)/.ready
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(SHARDED_BIN)/python -m pytest tests/test_train_sharded.py
+
 bench: $(VENV)/.dev
 	$(BIN)/python results/benchmarks/engines.py
 	$(BIN)/python results/benchmarks/demo_time.py
@@ -79,4 +93,4 @@ docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) .venv-vllm build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-vllm .venv-sharded build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

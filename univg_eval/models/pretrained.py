@@ -202,8 +202,17 @@ def empty_model(config: Any, *, trust_remote_code: bool = False) -> Any:
     from transformers import AutoModelForImageTextToText
 
     load: Any = AutoModelForImageTextToText.from_config
-    with torch.device("meta"):
+    with torch.device("meta"), _without_zero3():
         return load(config, trust_remote_code=trust_remote_code)
+
+
+@contextmanager
+def _without_zero3() -> Iterator[None]:
+    """Under ZeRO-3 transformers would spread weights that have no values, and fail."""
+    from transformers.integrations import deepspeed
+
+    with patch.object(deepspeed, "_hf_deepspeed_config_weak_ref", None):
+        yield
 
 
 def _first_line(error: Exception) -> str:

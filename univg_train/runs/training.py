@@ -28,7 +28,7 @@ from univg_train.runs.folder import (
     require_same_rows,
     write_record,
 )
-from univg_train.runs.pretrained import lora_config, vision_tower
+from univg_train.runs.pretrained import keep_used_conversions, lora_config, vision_tower
 from univg_train.runs.rows import open_rows
 from univg_train.runs.settings import RunSettings
 from univg_train.runs.yaml_settings import validate
@@ -269,10 +269,12 @@ class TrainingRun:
         """
         from univg_train.evaluation.callback import attach_evaluation
         from univg_train.runs.resume import Done, go_on_from
-        from univg_train.runs.saving import model_config, save_result
+        from univg_train.runs.saving import model_config, save_as_loaded, save_result
 
         settings, processor = self.settings, checked.processor
         # Every checkpoint says how it is to be prompted and read.
+        keep_used_conversions(trainer.model)
+        save_as_loaded(trainer)
         model_config(trainer.model).univg = {
             "dialect": settings.dialect,
             "prompt": settings.prompt_style,
