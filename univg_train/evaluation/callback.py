@@ -17,8 +17,8 @@ from univg_train.runs.saving import (
     keep_model,
     model_config,
     read_note,
-    weights_are_spread,
 )
+from univg_train.runs.sharding import weights_are_spread
 
 __all__ = ["EvaluationCallback", "attach_evaluation"]
 

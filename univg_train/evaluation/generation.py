@@ -113,7 +113,7 @@ def evaluate(
         accelerator: of several processes, each of which answers its share and gets all results;
             None: this process alone.
         in_step: a forward pass needs all processes, see
-            `univg_train.runs.saving.weights_are_spread`.
+            `univg_train.runs.sharding.weights_are_spread`.
 
     Raises:
         UserError: see `generate_responses`; what one process has met is raised in all of them.

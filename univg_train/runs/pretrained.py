@@ -8,7 +8,7 @@ from typing import Any
 from univg_eval.errors import UserError
 from univg_train.runs.yaml_settings import argument_problems
 
-__all__ = ["keep_used_conversions", "lora_config", "vision_tower"]
+__all__ = ["lora_config", "vision_tower"]
 
 # Where PEFT's own annotations are narrower than what it takes.
 _LORA_TYPES: Mapping[str, Any] = {
@@ -28,19 +28,6 @@ def vision_tower(model: Any) -> tuple[Any, str]:
             "freeze_vision: false"
         )
     return tower, name
-
-
-def keep_used_conversions(model: Any) -> None:
-    """Let a model be saved under the names that its weights were read by.
-
-    What renames weights on loading is undone on saving. Under ZeRO-3 transformers (5.23,
-    `_load_state_dict_into_zero3_model`) keeps all that is known for the type of model, also what no
-    weight of this checkpoint needed, and the saved names have a prefix too many.
-    """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    known = getattr(base, "_weight_conversions", None)
-    if known is not None:
-        base._weight_conversions = [conversion for conversion in known if conversion.was_used()]
 
 
 def lora_config(lora: Mapping[str, Any], tower: str | None) -> Any:

@@ -7,7 +7,6 @@ processes write into it together, under a name that all of them know, and it is 
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -17,52 +16,22 @@ from typing import Any
 from univg_eval.errors import UserError
 from univg_eval.files import write_text_atomically
 from univg_train.runs.folder import ADAPTER_FOLDER, MODEL_FOLDER
+from univg_train.runs.sharding import weights_are_spread
 
 __all__ = [
     "finish_replacement",
     "keep_model",
     "model_config",
     "read_note",
-    "save_as_loaded",
     "save_result",
-    "weights_are_spread",
 ]
 
 NOTE = "evaluation.json"
 
 
-def weights_are_spread(accelerator: Any) -> bool:
-    """Whether each process holds a part of the weights, so that all have to take every step.
-
-    In `generate`, transformers recognises ZeRO-3 by itself, and FSDP only where it does the
-    wrapping.
-    """
-    plugin = accelerator.state.deepspeed_plugin
-    zero3 = plugin is not None and plugin.zero_stage == 3
-    return zero3 or getattr(accelerator.state, "fsdp_plugin", None) is not None
-
-
 def model_config(model: Any) -> Any:
     """The configuration of a model, also of one with adapters."""
     return (model.get_base_model() if hasattr(model, "get_base_model") else model).config
-
-
-def save_as_loaded(trainer: Any) -> None:
-    """Let the weights be saved in the types that they were loaded in; called before training.
-
-    FSDP2 trains in float32 and would save that, beside a configuration that says bfloat16.
-    """
-    types = {name: weight.dtype for name, weight in trainer.model.named_parameters()}
-    gather = trainer.accelerator.get_state_dict
-
-    @functools.wraps(gather)
-    def get_state_dict(*args: Any, **options: Any) -> Any:
-        state = gather(*args, **options)
-        if state is None:  # not the main process
-            return None
-        return {name: weight.to(types.get(name, weight.dtype)) for name, weight in state.items()}
-
-    trainer.accelerator.get_state_dict = get_state_dict
 
 
 def save_result(

@@ -28,7 +28,7 @@ from univg_train.runs.folder import (
     require_same_rows,
     write_record,
 )
-from univg_train.runs.pretrained import keep_used_conversions, lora_config, vision_tower
+from univg_train.runs.pretrained import lora_config, vision_tower
 from univg_train.runs.rows import open_rows
 from univg_train.runs.settings import RunSettings
 from univg_train.runs.yaml_settings import validate
@@ -269,7 +269,12 @@ class TrainingRun:
         """
         from univg_train.evaluation.callback import attach_evaluation
         from univg_train.runs.resume import Done, go_on_from
-        from univg_train.runs.saving import model_config, save_as_loaded, save_result
+        from univg_train.runs.saving import model_config, save_result
+        from univg_train.runs.sharding import (
+            averaged_gradients,
+            keep_used_conversions,
+            save_as_loaded,
+        )
 
         settings, processor = self.settings, checked.processor
         # Every checkpoint says how it is to be prompted and read.
@@ -289,7 +294,8 @@ class TrainingRun:
             _logger.info("going on from %s", checkpoint)
             go_on_from(trainer, checkpoint)
         try:
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            with averaged_gradients(trainer.accelerator):
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except Done:
             _logger.info("all steps were taken before; only the model folder was missing")
         result = save_result(trainer, processor, settings.output_dir, finish)

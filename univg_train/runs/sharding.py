@@ -1,0 +1,83 @@
+"""Weights that are spread over processes: what ZeRO-3 and FSDP2 need beside DDP."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+__all__ = [
+    "averaged_gradients",
+    "keep_used_conversions",
+    "save_as_loaded",
+    "weights_are_spread",
+]
+
+
+def weights_are_spread(accelerator: Any) -> bool:
+    """Whether each process holds a part of the weights, so that all have to take every step.
+
+    In `generate`, transformers recognises ZeRO-3 by itself, and FSDP only where it does the
+    wrapping.
+    """
+    plugin = accelerator.state.deepspeed_plugin
+    zero3 = plugin is not None and plugin.zero_stage == 3
+    return zero3 or getattr(accelerator.state, "fsdp_plugin", None) is not None
+
+
+@contextmanager
+def averaged_gradients(accelerator: Any) -> Iterator[None]:
+    """Under FSDP2, average the gradients of weights that a loss gathers itself.
+
+    TRL (1.16, `trl.trainer.utils.add_fused_lm_head`) gathers ``lm_head`` by ``full_tensor()``. Its
+    backward pass takes the gradients of all processes for the same, though each has rows of its
+    own: every part of the weight would learn from the rows of its own process alone.
+    """
+    if not accelerator.is_fsdp2:
+        yield
+        return
+    import torch
+    from torch.distributed.tensor import DTensor, Partial
+
+    gather = DTensor.full_tensor
+
+    def full_tensor(weight: Any, *, grad_placements: Any = None) -> Any:
+        if grad_placements is None and weight.requires_grad and torch.is_grad_enabled():
+            grad_placements = [Partial("avg")] * weight.device_mesh.ndim
+        return gather(weight, grad_placements=grad_placements)
+
+    with patch.object(DTensor, "full_tensor", full_tensor):
+        yield
+
+
+def keep_used_conversions(model: Any) -> None:
+    """Let a model be saved under the names that its weights were read by.
+
+    What renames weights on loading is undone on saving. Under ZeRO-3 transformers (5.23,
+    `_load_state_dict_into_zero3_model`) keeps all that is known for the type of model, also what no
+    weight of this checkpoint needed, and the saved names have a prefix too many.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    known = getattr(base, "_weight_conversions", None)
+    if known is not None:
+        base._weight_conversions = [conversion for conversion in known if conversion.was_used()]
+
+
+def save_as_loaded(trainer: Any) -> None:
+    """Let the weights be saved in the types that they were loaded in; called before training.
+
+    FSDP2 trains in float32 and would save that, beside a configuration that says bfloat16.
+    """
+    types = {name: weight.dtype for name, weight in trainer.model.named_parameters()}
+    gather = trainer.accelerator.get_state_dict
+
+    @functools.wraps(gather)
+    def get_state_dict(*args: Any, **options: Any) -> Any:
+        state = gather(*args, **options)
+        if state is None:  # not the main process
+            return None
+        return {name: weight.to(types.get(name, weight.dtype)) for name, weight in state.items()}
+
+    trainer.accelerator.get_state_dict = get_state_dict
