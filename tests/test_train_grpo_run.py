@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import shutil
 import signal
 import subprocess
@@ -105,7 +106,8 @@ def refusal(config: Path, refused: Any) -> Any:
         ("trainer.deepspeed=x.json", "accelerate launch"),
         ("trainer.lr_scheduler_type=cosinus", "refuses its settings"),  # TRL's own words
         ("trainer.loss_type=gspo", "trainer.loss_type is 'gspo'; expected 'grpo', 'bnpo'"),
-        ("trainer.save_strategy=no", "trainer.save_strategy is False"),
+        ("trainer.save_strategy=off", "trainer.save_strategy is 'off'; expected 'steps'"),
+        ("trainer.bf16=yes", "trainer.bf16 is 'yes'; expected true or false"),
         ("trainer.save_strategy=best", "expected 'steps', 'epoch' or 'no'"),
         ("trainer.learning_rate=fast", "trainer.learning_rate is 'fast'; expected a number"),
         ("trainer.temperature=0", "expected a number above 0"),
@@ -181,7 +183,7 @@ def test_leaks_are_looked_for_by_default(
 ) -> None:
     root = config.parent / "root"
     monkeypatch.setenv("UNIVG_DATA", str(root))
-    by_default = ("--set", "data.check_leaks=null")
+    by_default = ("data.check_leaks=null",)
     message = refusal(*by_default)
     assert "no benchmark is prepared" in message and "data.check_leaks: []" in message
     image = "b/MGrounding-630k/a.png"
@@ -210,7 +212,8 @@ def test_the_dry_run_loads_no_weights(
     assert memory["weights"] == 4 * found["parameters"] == memory["reference"]
     assert memory["optimizer"] == 8 * found["trained"] == 2 * memory["gradients"]
     assert not (tmp_path / "run").exists()
-    assert grpo(config, "--dry-run", "--processes", "3", "trainer.num_generations=4") == 0
+    changes = ("trainer.num_generations=4", "--processes", "3", "trainer.beta=0.0")
+    assert grpo(config, "min_pixels=784", "--dry-run", *changes) == 0
     assert "memory on each of 3 devices" in capsys.readouterr().out
 
 
@@ -286,7 +289,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_killed_run_goes_on_to_the_same_end(
-    config: Path, repo_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: Path,
+    repo_root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Its rollouts hit and miss, so that there is something to learn in two steps.
     model = repo_root / "univg_eval" / "models" / "tiny"
@@ -314,7 +321,14 @@ def test_a_killed_run_goes_on_to_the_same_end(
 
     assert grpo(config, "trainer.max_steps=9") == 2
     assert "trainer.max_steps was None and is 9" in capsys.readouterr().err
+    warned: list[str] = []
+    handler = SimpleNamespace(level=0, handle=lambda record: warned.append(record.getMessage()))
+    monkeypatch.setattr(logging.getLogger("transformers.trainer"), "handlers", [handler])
     assert grpo(config, "--json") == 0
+    logging.getLogger("transformers.trainer").warning("There were missing keys in the checkpoint")
+    assert [line.partition(":")[0] for line in warned if "keys" in line] == [
+        "There were missing keys in the checkpoint"  # of this test: none of the run
+    ]
     summary = json.loads(capsys.readouterr().out)
     assert (summary["model"], summary["rows"], summary["steps"]) == (str(run / "model"), 4, 2)
     assert 0 < summary["trainable_parameters"] < summary["parameters"]

@@ -32,6 +32,7 @@ from univg_train.cli import main
 from univg_train.runs.folder import find_checkpoint
 from univg_train.runs.pretrained import lora_config
 from univg_train.runs.training import count_parameters
+from univg_train.runs.yaml_settings import Section, read_settings
 from univg_train.sft.run import (
     check_sft,
     make_trainer,
@@ -414,6 +415,38 @@ def test_an_adapter_takes_what_peft_takes() -> None:
 def test_numbers_without_a_point_are_numbers(config: Path) -> None:
     settings = load_settings(config, ["trainer.learning_rate=5e-6"])
     assert settings.trainer["learning_rate"] == 5e-6
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *[(word, word) for word in ("no", "off", "On", "YES", "y")],
+        *[("true", True), ("False", False), ("TRUE", True), ("null", None), ("'true'", "true")],
+    ],
+)
+def test_true_and_false_alone_are_truth_values(text: str, value: Any, tmp_path: Path) -> None:
+    path = tmp_path / "values.yaml"
+    path.write_text(f"name: {text}\n")
+
+    class Values(Section):
+        name: str | bool | None
+
+    for found in (read_settings(Values, path), read_settings(Values, None, [f"name={text}"])):
+        assert found.name == value and type(found.name) is type(value)
+
+
+def test_settings_may_stand_behind_options(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rest in (["--json", "nonsense"], ["a=1", "--json", "--no-resume", "nonsense"]):
+        assert main(["sft", "--config", str(config), *rest]) == 2
+        assert "'nonsense' is no key=value" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["sft", "--config", str(config), "--jsom", "a=1"])
+    assert "unrecognized arguments: --jsom" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["configs", "zero3", "a=1"])
+    assert "unrecognized arguments: a=1" in capsys.readouterr().err
 
 
 @pytest.fixture

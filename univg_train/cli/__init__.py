@@ -56,7 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"univg-train: {error}", file=sys.stderr)
         return _EXIT_USER_ERROR
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    # argparse takes positional arguments only up to the first option behind them.
+    if any(word.startswith("-") for word in rest) or (rest and not hasattr(args, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.overrides += rest
     if args.command is None:
         parser.print_help()
         return 0

@@ -40,15 +40,6 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file")
     add_overrides(parser)
     parser.add_argument(
-        "--set",
-        dest="changes",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="more settings, behind other options",
-    )
-    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="check everything, print steps and memory, and load no weights",
@@ -88,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         from univg_train.grpo.run import train_grpo
         from univg_train.grpo.settings import load_grpo_settings
 
-        settings = load_grpo_settings(args.config, [*args.overrides, *args.changes])
+        settings = load_grpo_settings(args.config, args.overrides)
     if args.dry_run:
         return _estimate(settings, args)
     return run_and_report(lambda: train_grpo(settings), args.json)

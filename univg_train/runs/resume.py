@@ -3,7 +3,8 @@
 transformers writes a checkpoint under the names that the model's release has, and its Trainer
 (5.23) reads one by the names that the loaded model has. Where the two differ, as for Qwen2-VL
 (``visual.…`` against ``model.visual.…``), nothing is read, with a warning alone: the run would go
-on from its first weights. `RestoreWeights` reads them as a model folder is read.
+on from its first weights. `RestoreWeights` reads them as a model folder is read, and keeps that
+warning back.
 
 And it checks only after a step whether all are done. A run that died between its last
 checkpoint and its model folder would train one step too many, where ``max_steps`` ends within an
@@ -22,9 +23,11 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from univg_eval.models.pretrained import whole_weights
+
 __all__ = ["Done", "go_on_from"]
 
-_logger = logging.getLogger(__name__)
+_TRAINER_LOGGER = logging.getLogger("transformers.trainer")
 
 
 def go_on_from(trainer: Any, checkpoint: Path) -> None:
@@ -34,7 +37,6 @@ def go_on_from(trainer: Any, checkpoint: Path) -> None:
     """
     sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
     if not sharded and not hasattr(trainer.model, "peft_config"):
-        _logger.info("a warning of missing keys in %s is without meaning", checkpoint)
         trainer.add_callback(RestoreWeights(checkpoint))
     trainer.add_callback(DrawPastOrders())
     trainer.add_callback(StopWhenDone())
@@ -80,10 +82,19 @@ class RestoreWeights(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
     def __init__(self, checkpoint: Path) -> None:
         self._checkpoint = checkpoint
+        _TRAINER_LOGGER.addFilter(_is_not_of_keys)
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
     ) -> None:
         """Copy the weights into the model's parameters, which the optimiser holds."""
-        saved = type(model).from_pretrained(self._checkpoint, dtype=model.dtype)
+        _TRAINER_LOGGER.removeFilter(_is_not_of_keys)
+        with whole_weights():
+            saved = type(model).from_pretrained(self._checkpoint, dtype=model.dtype)
         model.load_state_dict(saved.state_dict(), strict=True)
+
+
+def _is_not_of_keys(record: logging.LogRecord) -> bool:
+    """Whether a warning is another one than that names differ, which `RestoreWeights` settles."""
+    words = ("There were missing keys in the ch", "There were unexpected keys in the ch")
+    return not record.getMessage().startswith(words)

@@ -216,7 +216,10 @@ def _loader() -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Numbers such as 1e-6 are numbers, as in JSON; a duplicate key is an error."""
+        """As YAML 1.2 where 1.1 surprises: 1e-6 is a number, and no, off, on and yes are words.
+
+        A duplicate key is an error.
+        """
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -227,6 +230,13 @@ def _loader() -> Any:
                     )
             return super().construct_mapping(node, deep)
 
+    boolean = "tag:yaml.org,2002:bool"
+    Loader.yaml_implicit_resolvers = {
+        first: [entry for entry in entries if entry[0] != boolean]
+        for first, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    words = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
+    Loader.add_implicit_resolver(boolean, words, list("tTfF"))
     # YAML 1.1 reads 1e-6, without a point, as a text.
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float",
