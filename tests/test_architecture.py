@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # a room of their own inside analysis/: whoever needs them needs nothing else of it.
 STATS = "analysis/stats"
 READING = {"errors", "boxes", "dialects", "answers", "protocols"}
-SCORING = READING | {"files", "samples", "scoring"}
+SCORING = READING | {"files", "matching", "samples", "scoring"}
 CORE = {
     "errors": set(),
     "progress": set(),
@@ -25,13 +25,14 @@ CORE = {
     "models": {"errors", "boxes", "dialects"},
     "terminal": set(),
     "boxes": set(),
+    "matching": set(),
     STATS: set(),
     "dialects": {"errors", "boxes"},
     "answers": {"errors", "boxes", "dialects"},
     "protocols": {"errors", "boxes", "dialects", "answers"},
     "samples": {"errors", "files", "boxes"},
     "prompts": {"errors", "boxes", "dialects", "samples"},
-    "scoring": READING | {"samples"},
+    "scoring": READING | {"matching", "samples"},
     "images": {"errors", "files", "samples"},
     "benchmarks": {"errors", "files", "boxes", "samples", "images"},
     "audit": {"errors", "files", "boxes", "samples", "images", "benchmarks"},

@@ -205,11 +205,11 @@ def test_samples_without_target_and_with_several_have_a_table_of_their_own(
     assert main([*arguments, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     first, absent, several = re.split("samples without a target|with several targets", printed)
-    # One of two targets found by one box: F1 = 2 / (1 + 2), AP = 1 / 2.
+    # One of two targets found by one box: F1 = 2 / (1 + 2), matched IoU and AP 1 / 2.
     for table, row in (
         (first, ["one", "1", "100.0", "20.7–100.0", "100.0", "100.0"]),
         (absent, ["none", "1", "100.0", "20.7–100.0"]),
-        (several, ["two", "1", "66.7", "50.0"]),
+        (several, ["two", "1", "66.7", "50.0", "50.0"]),
     ):
         found = [
             line.split() for line in table.splitlines() if line.startswith(("one", "none", "two"))

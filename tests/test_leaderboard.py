@@ -125,7 +125,7 @@ def test_shares_are_distinguished_from_means() -> None:
     """By the values of samples between right and wrong."""
     odd = [
         {"image_right": True},
-        {"iou": None, "f1": 0.4, "ap50": 0.3},
+        {"iou": None, "f1": 0.4, "ap50": 0.3, "matched_iou": 0.2},
         {"iou": None, "no_target_right": True},
         {"center": True},
     ]
@@ -134,7 +134,9 @@ def test_shares_are_distinguished_from_means() -> None:
     for score in record("m", {"a": [0.61] * 5}, scores=scores).scores:
         for name, value in sample_metrics(score).items():
             found.setdefault(name, set()).add(value)
-    assert {name for name in found if not is_share(name)} == {"miou", "macc", "f1@0.5", "ap50"}
+    assert {name for name in found if not is_share(name)} == {
+        *("miou", "macc", "f1@0.5", "ap50", "matched_iou"),
+    }
     assert {name for name, values in found.items() if values <= {0.0, 1.0}} == {
         name for name in found if is_share(name)
     }

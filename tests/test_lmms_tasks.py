@@ -21,6 +21,7 @@ pytest.importorskip("lmms_eval")
 
 METRICS = [
     *("score", "clustered", "image_acc", "joint@0.5", "no_target_acc", "f1@0.5", "ap50"),
+    "matched_iou",
     *("acc@0.3", "acc@0.5", "acc@0.7", "acc@0.9", "miou", "macc", "center_acc", "answered"),
 ]
 GROUPS = {

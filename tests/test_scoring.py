@@ -97,26 +97,46 @@ def test_an_absent_object_wants_an_explicit_none(text: str, right: float) -> Non
 FIRST, SECOND = (0.1, 0.1, 0.3, 0.3), (0.6, 0.6, 0.9, 0.9)
 HIT_1, HIT_2, MISS = "(100,100),(300,300)", "(600,600),(900,900)", "(400,0),(500,100)"
 SEVERAL = [
-    (f"{HIT_1}; {HIT_2}", 1.0, 1.0, "both, nothing else"),
-    # One of two: F1 = 2 / (1 + 2); AP = (1/1) / 2.
-    (HIT_1, 2 / 3, 0.5, "one of two"),
+    (f"{HIT_1}; {HIT_2}", 1.0, 1.0, 1.0, "both, nothing else"),
+    # One of two: F1 = 2 / (1 + 2); AP = (1/1) / 2; IoU 1 / max(1, 2).
+    (HIT_1, 2 / 3, 0.5, 0.5, "one of two"),
     # A repeated box is a false positive: F1 = 2 / (2 + 2).
-    (f"{HIT_1}; {HIT_1}", 0.5, 0.5, "repetition earns nothing"),
-    # Hits at ranks 2 and 3: F1 = 4 / 5; AP = (1/2 + 2/3) / 2.
-    (f"{MISS}; {HIT_1}; {HIT_2}", 0.8, (1 / 2 + 2 / 3) / 2, "a miss first"),
-    (MISS, 0.0, 0.0, "only a miss"),
-    ("none", 0.0, 0.0, "an explicit none is wrong here"),
-    (f"{HIT_1}; {HIT_2}. None.", 0.0, 0.0, "boxes that are taken back are none"),
+    (f"{HIT_1}; {HIT_1}", 0.5, 0.5, 0.5, "repetition earns nothing"),
+    # Hits at ranks 2 and 3: F1 = 4 / 5; AP = (1/2 + 2/3) / 2; IoU (1 + 1) / max(3, 2).
+    (f"{MISS}; {HIT_1}; {HIT_2}", 0.8, (1 / 2 + 2 / 3) / 2, 2 / 3, "a miss first"),
+    # The left half of the first: IoU 0.5, which F1 counts as a hit.
+    (f"(100,100),(200,300); {HIT_2}", 1.0, 1.0, 0.75, "one is a half"),
+    (MISS, 0.0, 0.0, 0.0, "only a miss"),
+    # An inverted box is a box: F1 = 2 / (2 + 2).
+    (f"{HIT_1}; (9,9),(5,5)", 0.5, 0.5, 0.5, "an invalid box counts"),
+    ("none", 0.0, 0.0, 0.0, "an explicit none is wrong here"),
+    (f"{HIT_1}; {HIT_2}. None.", 0.0, 0.0, 0.0, "boxes that are taken back are none"),
 ]
 
 
-@pytest.mark.parametrize(("text", "f1", "ap50", "why"), SEVERAL, ids=[c[3] for c in SEVERAL])
+@pytest.mark.parametrize(
+    ("text", "f1", "ap50", "matched_iou", "why"), SEVERAL, ids=[c[4] for c in SEVERAL]
+)
 def test_several_targets_are_matched_one_to_one(
-    text: str, f1: float, ap50: float, why: str
+    text: str, f1: float, ap50: float, matched_iou: float, why: str
 ) -> None:
     sample = make_sample(targets=(Target(1, FIRST), Target(1, SECOND)))
     metrics = sample_metrics(score_sample(sample, text, "qwen2_vl"))
-    assert metrics == {"f1@0.5": pytest.approx(f1), "ap50": pytest.approx(ap50)}
+    expected = {"f1@0.5": f1, "ap50": ap50, "matched_iou": matched_iou}
+    assert metrics == pytest.approx(expected)
+
+
+def test_a_box_that_fits_two_targets_takes_neither_from_another() -> None:
+    # Heights equal. The wide box, 0.13 to 0.35, has IoU 17/25 with the first target, 0.10 to 0.30,
+    # and 15/27 with the second, 0.20 to 0.40; the other box is the first target.
+    targets = (Target(1, (0.1, 0.1, 0.3, 0.3)), Target(1, (0.2, 0.1, 0.4, 0.3)))
+    sample, wide = make_sample(targets=targets), "(130,100),(350,300)"
+    texts = f"{wide} {HIT_1}", f"{HIT_1} {wide}"
+    found = [score_sample(sample, text, "qwen2_vl") for text in texts]
+    assert [score.f1 for score in found] == [1.0, 1.0]
+    assert [score.matched_iou for score in found] == [pytest.approx((15 / 27 + 1) / 2)] * 2
+    # By rank the wide box comes first and takes the first target, so that none is left.
+    assert [score.ap50 for score in found] == [0.5, 1.0]
 
 
 NAMED = (
@@ -194,7 +214,7 @@ def test_metrics_of_one_iou() -> None:
         "image_acc": 0.0,
         "joint@0.5": 0.0,
     }
-    assert set(METRICS) == metrics.keys() | {"no_target_acc", "f1@0.5", "ap50"}
+    assert set(METRICS) == metrics.keys() | {"no_target_acc", "f1@0.5", "ap50", "matched_iou"}
 
 
 @pytest.mark.parametrize(
@@ -218,9 +238,14 @@ def test_several_targets_on_images_to_be_found_want_the_right_image() -> None:
     dialect = get_dialect("qwen2_vl")
     text = f"First image: {HIT_1}. Second image: {HIT_1}"
     swapped = f"Second image: {HIT_2}. First image: {HIT_1}"
-    assert match_several(read_answer(text, dialect), targets, check_image=True) == (1.0, 1.0)
-    # Only the box on the first image fits: F1 = 2 / 4, found at rank 2: AP = (1/2) / 2.
-    assert match_several(read_answer(swapped, dialect), targets, check_image=True) == (0.5, 0.25)
+    found = [
+        match_several(read_answer(t, dialect), targets, check_image=True) for t in (text, swapped)
+    ]
+    # Of the second text only the box on the first image fits: F1 = 2 / 4, IoU 1 / 2; found at rank
+    # 2: AP = (1/2) / 2.
+    assert found == [(1.0, 1.0, 1.0), (0.5, 0.25, 0.5)]
+    unnamed = match_several(read_answer(f"{HIT_1} {HIT_1}", dialect), targets, check_image=True)
+    assert unnamed == (0.0, 0.0, 0.0)
 
 
 def test_invalid_ground_truth_is_excluded_by_univg_and_kept_by_published_rules() -> None:
@@ -261,7 +286,7 @@ def test_thresholds_are_reached_by_equality(
     # The same where one of two targets is hit: F1 is 2 / 3 at IoU >= 0.5 and 0 below.
     answer = read_answer(numbers, get_dialect("qwen2_vl"))
     targets = [Target(1, target), Target(1, (0.0, 0.0, 0.1, 0.1))]
-    f1, ap50 = match_several(answer, targets, check_image=False)
+    f1, ap50, _ = match_several(answer, targets, check_image=False)
     assert (f1, ap50) == ((pytest.approx(2 / 3), 0.5) if threshold >= 0.5 else (0.0, 0.0))
 
 

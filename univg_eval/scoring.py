@@ -10,7 +10,8 @@ one target     ``acc@t`` (share with IoU >= t), ``miou``, ``macc`` (mean of acc 
                0.5, 0.55, …, 0.95), ``center_acc``, ``answered``; where the model had to
                find the image also ``image_acc`` and ``joint@0.5``
 no target      ``no_target_acc``: right only with status ``none``
-several        ``f1@0.5`` and ``ap50``: one-to-one matching at IoU >= 0.5
+several        ``f1@0.5`` and ``ap50`` at IoU >= 0.5, and ``matched_iou``: boxes and targets are
+               matched one to one
 =============  ===========================================================================
 """
 
@@ -18,9 +19,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 from annotated_types import Ge, Interval, Len
@@ -30,6 +31,7 @@ from univg_eval.boxes import Box, box_iou, center_in_box
 from univg_eval.dialects import Dialect, get_dialect
 from univg_eval.dialects.image_names import find_image_names
 from univg_eval.errors import UserError
+from univg_eval.matching import largest_matching
 from univg_eval.protocols import Protocol, get_protocol, parse_answer
 from univg_eval.samples import GroundingSample, Target
 
@@ -131,6 +133,15 @@ class SampleScore:
     """Whether the chosen box reached outside the image."""
     excluded: bool
     """The ground truth is invalid and the protocol leaves such rows out."""
+    matched_iou: Share | None = None
+    """Of a sample with several targets, to 12 decimals; absent of others, and in older records."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A line of scores.jsonl; what older records do not have is left out where it is None."""
+        values = asdict(self)
+        if self.matched_iou is None:
+            del values["matched_iou"]
+        return values
 
 
 def score_sample(
@@ -286,10 +297,10 @@ def _assemble(
     image_right: bool | None = None
     if single and not sample.image_is_given and rule.reads_image:
         image_right = answer.image_index == sample.targets[0].image
-    f1, ap50 = (
+    several = (
         match_several(answer, sample.targets, check_image=not sample.image_is_given)
         if len(sample.targets) > 1
-        else (None, None)
+        else None
     )
     return SampleScore(
         id=sample.id,
@@ -302,58 +313,76 @@ def _assemble(
         image_index=answer.image_index,
         image_right=image_right,
         no_target_right=None if sample.targets else answer.status == "none",
-        f1=f1,
-        ap50=ap50,
+        f1=several and several.f1,
+        ap50=several and several.ap50,
         n_boxes=answer.n_boxes,
         n_units=answer.n_units,
         clipped=answer.clipped,
         excluded=not rule.on_all_rows and not sample.has_valid_targets,
+        matched_iou=several and several.matched_iou,
     )
 
 
-def match_several(
-    answer: Answer, targets: Sequence[Target], *, check_image: bool
-) -> tuple[float, float]:
-    """F1 and average precision at IoU 0.5 of all boxes of an answer against several targets.
+class SeveralScore(NamedTuple):
+    """How the boxes of an answer fit several targets, each in [0, 1].
 
-    Boxes are taken in the order of the answer (responses carry no confidences). Each takes the
-    free target with the highest IoU if that reaches 0.5, as in COCO's matching; a box repeated
-    for one target is a false positive.
+    Attributes:
+        f1: 2 TP / (boxes + targets), where TP is the largest number of pairs with IoU >= 0.5.
+        ap50: mean over targets of the precision at the rank where each was found, 0 for those
+            never found. Boxes are taken in the order of the answer (responses carry no
+            confidences); each takes the free target with the highest IoU if that reaches 0.5, as
+            in COCO's matching.
+        matched_iou: the largest sum of IoU over pairs, divided by the larger of boxes and targets:
+            the smaller of precision and recall with IoU in the place of hits. It is the IoU of one
+            box for one target.
+    """
+
+    f1: float
+    ap50: float
+    matched_iou: float
+
+
+def match_several(answer: Answer, targets: Sequence[Target], *, check_image: bool) -> SeveralScore:
+    """All boxes of an answer against several targets.
+
+    In no pair is a box or a target of another one, so that a box repeated earns nothing. Invalid
+    boxes count as boxes.
 
     Args:
         answer: a read response.
         targets: two or more true objects.
         check_image: whether a box counts only for targets on the image that its label names.
-
-    Returns:
-        ``f1``: 2 TP / (boxes + targets), invalid boxes counted as boxes.
-        ``ap50``: mean over targets of the precision at the rank where each was found, 0 for
-        those never found.
     """
-    overlaps = np.zeros((0, len(targets)))
-    if answer.boxes:
-        true = np.array([target.box for target in targets])
-        overlaps = np.round(box_iou(np.array(answer.boxes)[:, None, :], true[None]), IOU_DECIMALS)
-    free = np.ones(len(targets), dtype=bool)
-    hits = 0
+    n_boxes, n_targets = max(answer.n_boxes, len(answer.boxes)), len(targets)
+    if not answer.boxes:
+        return SeveralScore(0.0, 0.0, 0.0)
+    true = np.array([target.box for target in targets])
+    overlaps = np.round(box_iou(np.array(answer.boxes)[:, None, :], true[None]), IOU_DECIMALS)
+    if check_image:
+        named = np.array([-1 if image is None else image for image in answer.box_images])
+        overlaps[named[:, None] != np.array([target.image for target in targets])] = 0.0
+    free = np.ones(n_targets, dtype=bool)
+    found = 0
     precisions = 0.0
-    for rank, (row, image) in enumerate(zip(overlaps, answer.box_images, strict=True), start=1):
-        on_image = np.array([not check_image or target.image == image for target in targets])
-        candidates = np.where(free & on_image, row, -1.0)
-        best = int(np.argmax(candidates))
-        if candidates[best] >= MATCH_IOU:
+    for rank, row in enumerate(overlaps, start=1):
+        best = int(np.argmax(np.where(free, row, -1.0)))
+        if free[best] and row[best] >= MATCH_IOU:
             free[best] = False
-            hits += 1
-            precisions += hits / rank
-    return 2 * hits / (max(answer.n_boxes, len(answer.boxes)) + len(targets)), precisions / len(
-        targets
+            found += 1
+            precisions += found / rank
+    hits = round(largest_matching(overlaps >= MATCH_IOU))
+    shared = largest_matching(overlaps) / max(n_boxes, n_targets)
+    return SeveralScore(
+        f1=2 * hits / (n_boxes + n_targets),
+        ap50=precisions / n_targets,
+        matched_iou=round(shared, IOU_DECIMALS),
     )
 
 
 METRICS = (
     *(f"acc@{threshold}" for threshold in THRESHOLDS),
     *("miou", "macc", "center_acc", "answered", "image_acc", "joint@0.5"),
-    *("no_target_acc", "f1@0.5", "ap50"),
+    *("no_target_acc", "f1@0.5", "ap50", "matched_iou"),
 )
 """Every name that `sample_metrics` gives to some sample."""
 
@@ -368,7 +397,8 @@ def sample_metrics(score: SampleScore) -> dict[str, float]:
     if score.no_target_right is not None:
         return {"no_target_acc": float(score.no_target_right)}
     if score.f1 is not None and score.ap50 is not None:
-        return {"f1@0.5": score.f1, "ap50": score.ap50}
+        values = {"f1@0.5": score.f1, "ap50": score.ap50}
+        return values if score.matched_iou is None else values | {"matched_iou": score.matched_iou}
     iou = score.iou or 0.0
     values = {f"acc@{t}": float(iou >= t) for t in THRESHOLDS}
     values["miou"] = iou
@@ -383,7 +413,7 @@ def sample_metrics(score: SampleScore) -> dict[str, float]:
 
 def is_share(metric: str) -> bool:
     """Whether every sample counts 0 or 1 under a metric of `sample_metrics`."""
-    return metric not in {"miou", "macc", "f1@0.5", "ap50"}
+    return metric not in {"miou", "macc", "f1@0.5", "ap50", "matched_iou"}
 
 
 HEADLINES = ("acc@0.5", "no_target_acc", "f1@0.5")
@@ -541,7 +571,9 @@ def aggregate(scores: Iterable[SampleScore]) -> dict[str, Any]:
 
 
 _COUNTS = frozenset({"n", "excluded", "n_no_target", "n_several"})
-_COUNT_OF = {"no_target_acc": "n_no_target", "f1@0.5": "n_several", "ap50": "n_several"}
+_COUNT_OF = {"no_target_acc": "n_no_target"} | dict.fromkeys(
+    ("f1@0.5", "ap50", "matched_iou"), "n_several"
+)
 """The denominator of a metric, other than ``n``."""
 
 

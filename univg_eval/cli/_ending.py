@@ -41,7 +41,7 @@ _BESIDE_IT: Mapping[str, Mapping[str, str]] = {
         "image_acc": "image_acc %",
         "joint@0.5": "joint@0.5 %",
     },
-    "f1@0.5": {"ap50": "ap50 %"},
+    "f1@0.5": {"matched_iou": "matched IoU %", "ap50": "ap50 %"},
 }
 """Metrics without an interval that are shown beside one with it."""
 

@@ -50,8 +50,8 @@ def add_metric(parser: argparse.ArgumentParser) -> None:
         "--metric",
         metavar="NAME",
         help="acc@0.3, acc@0.5, acc@0.7, acc@0.9, miou, macc, center_acc, answered, image_acc, "
-        "joint@0.5, no_target_acc, f1@0.5 or ap50 (default: acc@0.5; where no sample has one "
-        "target, no_target_acc or f1@0.5)",
+        "joint@0.5, no_target_acc, f1@0.5, ap50 or matched_iou (default: acc@0.5; where no sample "
+        "has one target, no_target_acc or f1@0.5)",
     )
 
 

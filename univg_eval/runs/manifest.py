@@ -468,7 +468,7 @@ def json_schemas() -> dict[str, dict[str, Any]]:
         "reading": {
             "type": "object",
             "properties": {name: score["properties"][name] for name in reading},
-            "required": reading,
+            "required": [name for name in reading if name in score["required"]],
         }
     }
     for name in ("before", "after"):

@@ -25,7 +25,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice, zip_longest
@@ -137,7 +137,7 @@ class RunRecord:
         files: dict[str, Iterable[str]] = {
             MANIFEST: [_json_text(self.manifest.to_dict(), indent=2) + "\n"],
             RESPONSES: map(_line, self.responses),
-            SCORES: map(_line, map(asdict, self.scores)),
+            SCORES: map(_line, map(SampleScore.to_dict, self.scores)),
         }
         if changes is not None:
             files[CHANGES] = map(_line, changes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,7 +70,7 @@ class Change:
     def to_dict(self) -> dict[str, Any]:
         """A line of changes.jsonl."""
         before, after = (
-            {name: value for name, value in asdict(score).items() if name not in IDENTITY}
+            {name: value for name, value in score.to_dict().items() if name not in IDENTITY}
             for score in (self.before, self.after)
         )
         return {
@@ -227,7 +227,7 @@ def rescore(
                     "created": record.manifest.created,
                     "model": record.manifest.model.id,
                     "responses_sha256": lines_sha256(record.responses),
-                    "scores_sha256": lines_sha256(map(asdict, record.scores)),
+                    "scores_sha256": lines_sha256(map(SampleScore.to_dict, record.scores)),
                 },
                 "changed": {name: list(values) for name, values in changed.items()},
                 "versions": environment()["versions"],

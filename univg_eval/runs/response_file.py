@@ -464,8 +464,8 @@ def score_line(score: SampleScore) -> bytes:
     """A sample's line of scores.jsonl, with the newline.
 
     Always id, task, status, box (xyxy_norm or null), iou (null without a single target) and
-    n_boxes; besides, where they apply: ``excluded``, ``image_right``, ``no_target_right``, ``f1``
-    and ``ap50``.
+    n_boxes; besides, where they apply: ``excluded``, ``image_right``, ``no_target_right``, ``f1``,
+    ``ap50`` and ``matched_iou``.
     """
     row: dict[str, Any] = {
         "id": score.id,
@@ -477,7 +477,7 @@ def score_line(score: SampleScore) -> bytes:
     }
     if score.excluded:
         row["excluded"] = True
-    for name in ("image_right", "no_target_right", "f1", "ap50"):
+    for name in ("image_right", "no_target_right", "f1", "ap50", "matched_iou"):
         value = getattr(score, name)
         if value is not None:
             row[name] = value
