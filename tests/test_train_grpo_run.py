@@ -262,6 +262,10 @@ def test_the_memory_of_a_7b(config: Path, tmp_path: Path) -> None:
     assert fsdp.memory.weights == (2 * (total - trained) + 4 * trained) // 2
     assert fsdp.memory.whole_reference == 2 * total
     assert fsdp.memory.gathered == 0
+    zero2 = estimate_run(settings, checked, processes=2, sharding="zero2")
+    assert zero2.memory.weights == zero2.memory.reference == 2 * total  # whole on each device
+    assert zero2.memory.gradients + zero2.memory.optimizer == 7 * trained
+    assert zero2.memory.gathered == zero2.memory.whole_reference == 0
     lora = load_grpo_settings(config, [*changes, "lora.r=8"])
     adapted = estimate_run(lora, checked, processes=2, sharding="none")
     per_layer = 8 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944))
@@ -402,3 +406,6 @@ def test_an_adapter_and_sharding_are_refused(refusal: Any, monkeypatch: pytest.M
     assert "lora with fsdp2" in refusal("lora.r=2")
     monkeypatch.setenv("FSDP_VERSION", "1")
     assert "FSDP is set up in version 1" in refusal()
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "1")
+    assert "DeepSpeed is set up with ZeRO stage 1; expected 2 or 3" in refusal()

@@ -10,6 +10,7 @@ from univg_eval.errors import UserError
 from univg_eval.runs.threads import choose_threads
 from univg_eval.terminal import fitted, terminal_width
 from univg_train.cli._running import add_overrides, extra_needed, report_once, run_and_report
+from univg_train.runs.sharding import SHARDINGS
 
 if TYPE_CHECKING:
     from univg_train.grpo.estimate import Estimate
@@ -52,7 +53,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--sharding",
-        choices=("none", "zero3", "fsdp2"),
+        choices=SHARDINGS,
         help="with --dry-run: how weights are spread over them (default: as launched)",
     )
     parser.set_defaults(run=run)
@@ -88,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
 def _estimate(settings: GrpoSettings, args: argparse.Namespace) -> int:
     from univg_train.grpo.batches import check_batch, planned_arguments
     from univg_train.grpo.estimate import estimate_run
-    from univg_train.grpo.run import check_grpo, sharding_of_environment
+    from univg_train.grpo.run import check_grpo
+    from univg_train.runs.sharding import sharding_of_environment
     from univg_train.runs.training import processes_of_environment
 
     processes = args.processes or processes_of_environment()

@@ -2,10 +2,10 @@
 
 Bytes on each of N devices. P: parameters, T: those that are trained, D: bytes of the type that the
 model is loaded in. With ZeRO-3 and FSDP2 weights, gradients, optimiser and reference are each
-divided by N; nothing is without sharding.
+divided by N, with ZeRO-2 gradients and optimiser alone; nothing is without sharding.
 
 =============  =====================  ==========================  ===============================
-               no sharding            ZeRO-3 (bf16)               FSDP2 (bf16)
+               no sharding            ZeRO-2 and ZeRO-3 (bf16)    FSDP2 (bf16)
 =============  =====================  ==========================  ===============================
 weights        P D                    2 P                         D (P - T) + 4 T
 gradients      T D                    2 T                         4 T
@@ -104,7 +104,7 @@ class Estimate:
 def estimate_run(
     settings: GrpoSettings, checked: CheckedRun, *, processes: int, sharding: str
 ) -> Estimate:
-    """Estimate a run; `sharding` is ``none``, ``zero3`` or ``fsdp2``.
+    """Estimate a run; `sharding` is one of `univg_train.runs.sharding.SHARDINGS`.
 
     Raises:
         UserError: there are too few rows, or the model's image tokens are not known.
@@ -114,9 +114,9 @@ def estimate_run(
     rows, together = len(checked.data), rollout_batch(settings, processes)
     count = count_steps(settings, rows, processes)
     state = _state(settings, checked.config, parameters, trained, sharding)
-    parts = 1 if sharding == "none" else processes
+    whole = {"none": tuple(state), "zero2": ("weights", "reference")}.get(sharding, ())
     memory = Memory(
-        **{name: size // parts for name, size in state.items()},
+        **{name: size if name in whole else size // processes for name, size in state.items()},
         **_passing(settings, checked.config, tokens, -(-together // processes)),
         gathered=2 * parameters if _gathers(settings, sharding) else 0,
         whole_reference=state["reference"] if sharding == "fsdp2" else 0,
@@ -179,7 +179,7 @@ def _state(
     if settings.lora is not None:
         weights = (parameters - trained) * size + trained * 4
         gradients, optimizer = 4 * trained, 8 * trained
-    elif sharding == "zero3":
+    elif sharding in ("zero2", "zero3"):
         weights, gradients, optimizer = 2 * parameters, 2 * trained, 12 * trained
     elif sharding == "fsdp2":
         weights = size * (parameters - trained) + 4 * trained
@@ -188,7 +188,7 @@ def _state(
         weights, gradients, optimizer = parameters * size, trained * size, 2 * trained * size
     reference = 0
     if settings.argument("beta") and settings.lora is None:
-        reference = parameters * (2 if sharding == "zero3" else size)
+        reference = parameters * (2 if sharding in ("zero2", "zero3") else size)
     return {
         "weights": weights, "gradients": gradients, "optimizer": optimizer, "reference": reference,
     }  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from univg_train.grpo.settings import GrpoSettings
 from univg_train.rewards import check_rows
 from univg_train.runs.pretrained import vision_tower
 from univg_train.runs.resizing import as_seen, input_size_rule
+from univg_train.runs.sharding import sharding_of_environment
 from univg_train.runs.training import (
     CheckedRun,
     adapter_config,
@@ -25,7 +25,7 @@ from univg_train.runs.training import (
     trainer_arguments,
 )
 
-__all__ = ["check_grpo", "sharding_of_environment", "train_grpo"]
+__all__ = ["check_grpo", "train_grpo"]
 
 STATE_FILE = "trainer_state.json"
 
@@ -48,12 +48,12 @@ def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
         UserError: what is wrong with settings, folder, model, data or machine: before any weights
             are loaded.
     """
-    processes = processes_of_environment()
+    processes, sharding = processes_of_environment(), sharding_of_environment()
     check_batch(settings, processes)
     run = open_run(settings, free=_FREE)
     arguments = trainer_arguments(settings)
     require_machine(arguments)
-    checked = check_grpo(settings, arguments, processes, sharding_of_environment())
+    checked = check_grpo(settings, arguments, processes, sharding)
     if (finished := run.begin(arguments, checked)) is not None:
         return finished
     _warn_of_unlike_end(settings, processes)
@@ -75,7 +75,7 @@ def check_grpo(settings: GrpoSettings, arguments: Any, processes: int, sharding:
     from univg_train.grpo.trainer import check_arguments
 
     check_arguments(arguments, settings.weight)
-    if settings.lora is not None and sharding != "none":
+    if settings.lora is not None and sharding in ("zero3", "fsdp2"):
         raise UserError(
             f"lora with {sharding}: at the end the adapter is merged into the weights, which no "
             "process holds whole; launch without sharding (multi_gpu), or train all weights"
@@ -115,21 +115,6 @@ def _make_trainer(settings: GrpoSettings, arguments: Any, checked: CheckedRun) -
     if settings.freeze_vision and settings.lora is None:
         vision_tower(trainer.model)[0].requires_grad_(False)
     return trainer
-
-
-def sharding_of_environment() -> str:
-    """``zero3``, ``fsdp2`` or ``none``: what ``accelerate launch`` has set up, else a UserError."""
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
-        stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE")
-        if stage != "3":
-            raise UserError(f"DeepSpeed is set up with ZeRO stage {stage}; expected 3")
-        return "zero3"
-    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        version = os.environ.get("FSDP_VERSION")
-        if version != "2":
-            raise UserError(f"FSDP is set up in version {version}; expected 2")
-        return "fsdp2"
-    return "none"
 
 
 def _warn_of_unlike_end(settings: GrpoSettings, processes: int) -> None:

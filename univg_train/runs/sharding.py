@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
+from univg_eval.errors import UserError
+
 __all__ = [
+    "SHARDINGS",
     "averaged_gradients",
     "keep_used_conversions",
     "save_as_loaded",
+    "sharding_of_environment",
     "weights_are_spread",
 ]
+
+SHARDINGS = ("none", "zero2", "zero3", "fsdp2")
+"""ZeRO-2 spreads gradients and the optimizer's state over the processes, the others weights too."""
+
+
+def sharding_of_environment() -> str:
+    """Which of `SHARDINGS` ``accelerate launch`` has set up.
+
+    Raises:
+        UserError: another one.
+    """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE")
+        if stage not in ("2", "3"):
+            raise UserError(f"DeepSpeed is set up with ZeRO stage {stage}; expected 2 or 3")
+        return f"zero{stage}"
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        version = os.environ.get("FSDP_VERSION")
+        if version != "2":
+            raise UserError(f"FSDP is set up in version {version}; expected 2")
+        return "fsdp2"
+    return "none"
 
 
 def weights_are_spread(accelerator: Any) -> bool:

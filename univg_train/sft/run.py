@@ -13,6 +13,7 @@ from typing import Any
 from univg_eval.errors import UserError
 from univg_train.data import TrainingData
 from univg_train.runs.pretrained import vision_tower
+from univg_train.runs.sharding import sharding_of_environment
 from univg_train.runs.training import (
     CheckedRun,
     adapter_config,
@@ -39,6 +40,7 @@ def train_sft(
     Raises:
         UserError: what is wrong with settings, checkpoint, data or folder, before any training.
     """
+    sharding_of_environment()  # refuses what is not known
     run = open_run(settings, resume=resume)
     # First, for it sets up the processes and, with ZeRO-3, how a model is loaded.
     arguments = sft_arguments(settings)
