@@ -141,14 +141,16 @@ def test_bad_rows_and_what_is_left_out(
     monkeypatch.setenv("COLUMNS", "500")  # a line each, however long the path
     several = mgrounding_row()
     several["conversations"][1]["value"] += " <|box_start|>(1,2),(3,4)<|box_end|>"
+    several["conversations"][3]["value"] = "(1,2),(3,4) (5,6),(7,8)"  # of three images
     bad = mgrounding_row(images=["\x1b[31mno\n.png", *mgrounding_row()["images"][1:]])
     write_list(file, [mgrounding_row(), several, bad])
     status, out, _ = check(capsys, file, "--form", "mgrounding")
     assert status == 3
     assert "3 rows read; 3 questions to train on" in out
-    assert "1 questions left out\n         1 several_targets: several true boxes" in out
+    assert "of these\n         2 one_target: one true object\n         1 several_targets: " in out
+    assert "1 questions left out\n         1 unknown_image: boxes in pixels, or several, " in out
     assert "1 bad rows\n         1 missing_image: an image of the row is not there\n" in out
-    assert "m.json: row 2: image" in out and "\x1b" not in out and len(out.splitlines()) == 8
+    assert "m.json: row 2: image" in out and "\x1b" not in out and len(out.splitlines()) == 11
     supervised = ("--form", "mgrounding", "--purpose", "sft", "--style", "direct")
     status, out, _ = check(capsys, file, *supervised, "--json")
     report = json.loads(out)

@@ -35,6 +35,7 @@ from univg_eval.errors import UserError
 from univg_eval.images import reading
 from univg_eval.prompts import build_prompt
 from univg_eval.samples import GroundingSample, Target, write_benchmark
+from univg_eval.scoring import given_image
 from univg_train.data import (
     FORMS,
     RowError,
@@ -284,20 +285,27 @@ def test_samples_of_a_benchmark(tmp_path: Path) -> None:
     ]
     toy(tmp_path, *samples)
     data = open_rows("toy", "samples", root=tmp_path)
-    assert column(data, "target_image") == [1, None, None]
-    assert column(data, "solution") == [[0.1, 0.2, 0.3, 0.4]] * 2 + [None]
-    assert column(data, "id") == ["toy-00000", "toy-00001", "toy-00002"]
-    assert data.report.left_out == {"several_targets": 1}
-    assert data.report.sources == {"toy/find": 3}
+    # As the evaluation reads it: that of the target, or the one that the instruction names.
+    assert column(data, "target_image") == [given_image(sample) for sample in samples]
+    assert column(data, "target_image") == [1, None, 1, None]
+    assert column(data, "image_is_given") == [True, False, True, True]
+    assert column(data, "solution") == [[0.1, 0.2, 0.3, 0.4]] * 2 + [None] * 2
+    assert [len(found) for found in column(data, "targets")] == [1, 1, 0, 2]
+    assert column(data, "id") == [f"toy-0000{i}" for i in range(4)]
+    assert data.report.kinds == {"one_target": 2, "no_target": 1, "several_targets": 1}
+    assert data.report.sources == {"toy/find": 4}
+    released = open_rows("toy", "samples", root=tmp_path, several=False)
+    assert (len(released), released.report.left_out) == (3, {"several_targets": 1})
     assert [image.size for image in data[0]["images"]] == [(640, 480), (320, 240)]
-    for position, sample in enumerate(samples[:3]):
+    for position, sample in enumerate(samples):
         evaluated = build_prompt(sample, get_dialect("univg_r1"), "think")
         assert prompt(data, position) == ["<image><image>" + evaluated]
     written = open_rows("toy", "samples", root=tmp_path, purpose="sft", style="direct")
-    assert [completion(written, i) for i in range(3)] == [
+    assert [completion(written, i) for i in range(4)] == [
         "(100,200),(300,400)",
         "It's in the second image. (100,200),(300,400)",
         "There is no such object.",
+        "Image 1: (100,100),(200,200)\nImage 2: (100,100),(200,200)",
     ]
     assert read_answer(completion(written, 2), get_dialect("univg_r1")).status == "none"
 
@@ -365,16 +373,18 @@ def test_a_released_answer_keeps_its_words_and_changes_its_boxes(
     assert completion(rows_of(tmp_path, "mgrounding", row, **choices)) == expected
 
 
-def test_several_boxes_and_texts_serve_supervised_training_only(tmp_path: Path) -> None:
-    answers = [BOTH, "A wooden chair.", "There is none."]
+def test_texts_serve_supervised_training_only(tmp_path: Path) -> None:
+    unknown = "(0,0),(500,500); (0,0),(500,500)"  # of two images, which are not named
+    answers = [BOTH, "A wooden chair.", "There is none.", unknown]
     rows = [stage1_row(conversations=chat("Where is the object?", text)) for text in answers]
     rewarded = rows_of(tmp_path, "mgrounding", *rows)
-    assert rewarded.report.left_out == {"several_targets": 1, "no_box": 1}
-    assert column(rewarded, "solution") == [None]
+    assert rewarded.report.left_out == {"no_box": 1, "unknown_image": 1}
+    assert column(rewarded, "solution") == [None, None]
+    assert [target["image"] for target in rewarded.columns(0)["targets"]] == [0, 1]
     data = rows_of(tmp_path, "mgrounding", *rows, purpose="sft", style="direct")
-    assert [completion(data, i) for i in range(3)] == answers
-    assert [target["image"] for target in data.columns(0)["targets"]] == [0, 1]
-    assert data.columns(0)["solution"] is None
+    assert [completion(data, i) for i in range(4)] == answers
+    assert data.report.kinds == {"several_targets": 2, "text": 1, "no_target": 1}
+    assert column(data, "solution") == [None] * 4
 
 
 def test_reasoning_is_not_learned_from_rows_without_it(tmp_path: Path) -> None:
@@ -827,6 +837,7 @@ def test_checking_reports_all_and_ends_at_nothing(tmp_path: Path) -> None:
         "rows_read": 3,
         "questions": 4,
         "sources": {"mgrounding/gg_train": 2, "mgrounding/x": 2},
+        "kinds": {"one_target": 4},
         "left_out": {},
         "bad": {
             "rows": 1,

@@ -310,6 +310,32 @@ def test_rows_without_a_true_object_have_their_own_figure(checkpoint: Path, tmp_
     assert figures["difficulty/miou"] == pytest.approx([statistics.fmean(MEANS[2:])])
 
 
+def test_rows_with_several_true_objects_have_their_own_figure(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    """The weight is that of the mean of their own metric, here half of the IoU with the first."""
+    trainer = trainer_of(checkpoint, tmp_path, "exp")
+    rows = grpo_data.make_rows().to_list()
+    far = {"image": 0, "box": [0.0, 0.0, 0.001, 0.001]}  # which the wide boxes hardly touch
+    for row in rows:
+        row["targets"] = []
+    rows[1] |= {"solution": None, "targets": [{"image": 0, "box": [0.0, 0.0, 1.0, 1.0]}, far]}
+    rows[1]["target_image"] = rows[2]["target_image"] = 0
+    for row in rows:
+        row.setdefault("target_image", None)
+    trainer.model.train()
+    trainer._generate_and_score_completions([row for row in rows for _ in range(GROUP)])
+    figures = trainer._metrics["train"]
+    others = statistics.fmean(MEANS[i] for i in (0, 2, 3))
+    assert figures["difficulty/matched_iou"] == pytest.approx([MEANS[1] / 2], abs=1e-6)
+    assert figures["difficulty/miou"] == pytest.approx([others])
+    means = [MEANS[0], MEANS[1] / 2, *MEANS[2:]]
+    weight = statistics.fmean(math.exp(1 - mean) for mean in means)
+    assert figures["difficulty/weight"] == pytest.approx([weight], abs=1e-5)
+    # Of those with one object, two have no valid box.
+    assert figures["difficulty/answered"] == pytest.approx([10 / 12])
+
+
 def test_shaping_does_not_move_the_difficulty(checkpoint: Path, tmp_path: Path) -> None:
     """m stays the mean IoU when the reward is something else."""
     plain = trainer_of(checkpoint, tmp_path, "exp")

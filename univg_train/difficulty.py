@@ -1,6 +1,7 @@
 """How much a prompt counts in GRPO, by how well its own rollouts solve it.
 
-m is the mean IoU of the rollouts of one prompt. The forms of UniVG-R1 (AMAP-ML/UniVG-R1 at commit
+m is the mean IoU of the rollouts of one prompt (without one true object: of the metric in its
+place, `univg_train.rewards.Grade`). The forms of UniVG-R1 (AMAP-ML/UniVG-R1 at commit
 082313c, ``trainer/grpo_trainer.py``: ``miou_adjust_math``):
 
 ===========  ====================  ============================================================

@@ -5,19 +5,24 @@ the completions of a batch and every column of the data by name:
 
 =============  =================================================================================
 solution       true box, [x1, y1, x2, y2] on [0, 1] of its image (xyxy_norm); None if there is no
-               such object
+               such object, or if there are several
+targets        true objects where ``solution`` is None: {"image": 0-based, "box": as above}; none,
+               or no such column: there is no such object
 dialect        how the model writes boxes, a name of ``univg dialects``
 style          ``think`` or ``direct``: the form of answer requested; or, instead of it,
 single_image   True for ``direct``, False for ``think``
 image_sizes    [[width, height], …] in pixels of the originals; None if unknown
 input_sizes    the same as the model sees them; None: by the dialect's resize rule
 target_image   0-based image that the instruction names; None where the model has to find it
+image_is_given whether the instruction is about a certain image; None: if there is a target_image
 =============  =================================================================================
 
-The sizes and target_image may be missing where the dialect needs no sizes. Two rules:
+Only solution, dialect and style are always needed, and sizes where the dialect's boxes depend on
+them. Two rules:
 
-* ``univg``: accuracy is the IoU that `univg_eval.scoring` gives the same text, by the same call.
-  What cannot be read gets 0. Without a true object, 1 for status ``none`` and 0 for all else.
+* ``univg``: accuracy is what `univg_eval.scoring` gives the same text, by the same call: the IoU
+  with one true object, ``matched_iou`` (or ``f1@0.5``) with several, and without one 1 for the
+  status ``none`` and 0 for all else. What cannot be read gets 0.
 * ``univg-r1``: the functions of the release, see `univg_train.grpo.released_rewards`.
 """
 
@@ -37,11 +42,12 @@ from univg_eval.errors import UserError
 from univg_eval.prompts import TRAINED_STYLES
 from univg_eval.protocols import parse_answer
 from univg_eval.samples import GroundingSample, Target
-from univg_eval.scoring import Response, SampleScore, score_samples
+from univg_eval.scoring import Response, SampleScore, read_response, sample_metrics, score_samples
 from univg_train.grpo.released_rewards import released_accuracy, released_format
 
 __all__ = [
     "REWARD_RULES",
+    "SEVERAL_REWARDS",
     "AccuracyReward",
     "FormatReward",
     "Grade",
@@ -54,6 +60,8 @@ __all__ = [
 
 REWARD_RULES = ("univg", "univg-r1")
 SHAPINGS = ("diou",)
+SEVERAL_REWARDS = ("matched_iou", "f1@0.5")
+"""Metrics of `univg_eval.scoring` that rows with several true objects can be rewarded by."""
 
 Columns = Mapping[str, Sequence[Any]]
 Row = Mapping[str, Any]
@@ -64,11 +72,14 @@ class Grade:
     """How a completion did.
 
     Attributes:
+        metric: ``miou``, ``no_target_acc`` or one of `SEVERAL_REWARDS`, by the number of true
+            objects: what the mean of `overlap` is.
         status: how its text was read; None under the rule ``univg-r1``, which has no status.
-        overlap: its IoU; without a true object, 1 for status ``none``, else 0.
+        overlap: the completion's share in that metric, in [0, 1].
         reward: `overlap`, after threshold or shaping.
     """
 
+    metric: str
     status: Status | None
     overlap: float
     reward: float
@@ -80,6 +91,7 @@ def make_rewards(
     style: str | None = None,
     threshold: float | None = None,
     shaping: str | None = None,
+    several: str | None = "matched_iou",
     length: tuple[int, int] | None = None,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
@@ -90,9 +102,11 @@ def make_rewards(
         rule: one of `REWARD_RULES`.
         style: ``think`` or ``direct`` for all rows; None: as each row's ``style`` says, or its
             ``single_image``.
-        threshold: accuracy is 1 from this IoU on and 0 below, instead of the IoU itself.
-        shaping: ``diou``: accuracy of a readable box is (1 + DIoU) / 2, so that of two boxes that
-            miss, the nearer one gets more.
+        threshold: of rows with one true object: accuracy is 1 from this IoU on and 0 below,
+            instead of the IoU itself.
+        shaping: of the same, ``diou``: accuracy of a readable box is (1 + DIoU) / 2, so that of
+            two boxes that miss, the nearer one gets more.
+        several: one of `SEVERAL_REWARDS`; None: rows with several true objects are refused.
         length: (free, limit) in tokens: adds a function that is 0 up to `free` tokens and falls
             linearly to -1 at `limit`.
         min_pixels, max_pixels: limits of the model's resize in this run, for dialects in pixels
@@ -117,6 +131,7 @@ def make_rewards(
         style=style,
         threshold=threshold,
         shaping=shaping,
+        several=several,
         min_pixels=min_pixels,
         max_pixels=max_pixels,
     )
@@ -126,12 +141,13 @@ def make_rewards(
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyReward:
-    """How well the completion's box fits the true one; see `make_rewards`."""
+    """How well the completion's boxes fit the true ones; see `make_rewards`."""
 
     rule: str = "univg"
     style: str | None = None
     threshold: float | None = None
     shaping: str | None = None
+    several: str | None = "matched_iou"
     min_pixels: int | None = None
     max_pixels: int | None = None
 
@@ -143,6 +159,11 @@ class AccuracyReward:
             raise UserError(f"threshold is {threshold!r}; expected an IoU above 0 and up to 1")
         if shaping not in (None, *SHAPINGS):
             raise UserError(f"unknown shaping {shaping!r}; expected {', '.join(SHAPINGS)} or None")
+        if self.several not in (None, *SEVERAL_REWARDS):
+            raise UserError(
+                f"several is {self.several!r}; expected one of: {', '.join(SEVERAL_REWARDS)}, or "
+                "None for no rows with several true objects"
+            )
         if threshold is not None and shaping is not None:
             raise UserError("threshold and shaping exclude each other; give one of them")
         changes = (threshold, shaping, self.min_pixels, self.max_pixels)
@@ -191,30 +212,50 @@ class AccuracyReward:
     def _released(self, text: str, row: Row) -> Grade:
         x1, y1, x2, y2 = row["solution"]
         overlap = released_accuracy(text, (x1, y1, x2, y2), direct=_is_direct(row, self.style))
-        return Grade(status=None, overlap=overlap, reward=overlap)
+        return Grade("miou", status=None, overlap=overlap, reward=overlap)
+
+    def metric_of(self, n_targets: int) -> str:
+        """The metric that a row with this number of true objects is rewarded by."""
+        return ("no_target_acc", "miou", self.several or "")[min(n_targets, 2)]
+
+    def describe(self, n_targets: int) -> str:
+        """The reward of a row with this number of true objects, in words."""
+        if n_targets != 1:
+            return self.metric_of(n_targets)
+        if self.rule == "univg-r1":
+            return "IoU as released"
+        if self.threshold is not None:
+            return f"1 from IoU {self.threshold:g} on"
+        return "IoU" if self.shaping is None else "(1 + DIoU) / 2"
 
     def _graded(self, score: SampleScore, solution: Sequence[float] | None) -> Grade:
         if solution is None:
-            right = float(bool(score.no_target_right))
-            return Grade(score.status, overlap=right, reward=right)
+            metric = self.metric_of(0 if score.no_target_right is not None else 2)
+            value = sample_metrics(score)[metric]
+            return Grade(metric, score.status, overlap=value, reward=value)
         overlap = reward = score.iou or 0.0
         if self.threshold is not None:
             reward = float(overlap >= self.threshold)
         elif self.shaping is not None and score.box is not None:
             reward = (1 + overlap - _squared_center_gap(score.box, solution)) / 2
-        return Grade(score.status, overlap, reward)
+        return Grade(self.metric_of(1), score.status, overlap, reward)
 
     def problem(self, row: Row) -> str | None:
         """What is wrong with a row of the data; None: nothing."""
         if "solution" not in row:
             return _missing("solution", row)
         solution = row["solution"]
-        if solution is not None and (problem := _box_problem(solution)):
+        if problem := _targets_problem(row):
             return problem
+        n_several = len(_several(row))
         if self.rule == "univg-r1":
+            if n_several:
+                return f"{n_several} targets; rule 'univg-r1' knows no row with several"
             if solution is None:
                 return "solution is None; rule 'univg-r1' knows no row without a true object"
             return _style_problem(row, self.style)
+        if n_several and self.several is None:
+            return f"{n_several} targets, and no reward for several (several=None)"
         return _dialect_problem(row) or _sizes_problem(row, self._dialect(row["dialect"]))
 
 
@@ -224,7 +265,8 @@ class FormatReward:
 
     Rule ``univg``: with thinking, the whole text is ``<think>…</think>``, then
     ``<answer>…</answer>``, neither empty; direct, there is no thinking. Either way the answer
-    holds one box in the dialect and no second, or says that there is no such object.
+    holds one box in the dialect and no second, or says that there is no such object. Where there
+    are several true objects, one list of boxes, or one for each image that it names, is as good.
     """
 
     rule: str = "univg"
@@ -244,8 +286,14 @@ class FormatReward:
         direct = _is_direct(row, self.style)
         if self.rule == "univg-r1":
             return released_format(text, direct=direct)
-        answer = parse_answer(text, _dialect(row["dialect"], None, None))
-        one = answer.n_units == 1 and (answer.n_boxes == 1 or answer.status == "none")
+        dialect = _dialect(row["dialect"], None, None)
+        if _several(row):
+            answer = read_response(_sample(row), _response(text, row), dialect)
+            images = {*answer.box_images}
+            one = answer.n_units in (1, 1 if None in images else max(len(images), 1))
+        else:
+            answer = parse_answer(text, dialect)
+            one = answer.n_units == 1 and (answer.n_boxes == 1 or answer.status == "none")
         if direct:
             closed = text.count("<answer>") == text.count("</answer>")
             return one and answer.thinking is None and closed
@@ -351,8 +399,8 @@ def check_rows(
 # --- rows ----------------------------------------------------------------------------------------
 
 _KNOWN_COLUMNS = (
-    *("solution", "dialect", "style", "single_image"),
-    *("image_sizes", "input_sizes", "target_image"),
+    *("solution", "targets", "dialect", "style", "single_image"),
+    *("image_sizes", "input_sizes", "target_image", "image_is_given"),
 )
 
 
@@ -398,15 +446,44 @@ def _dialect_problem(row: Row) -> str | None:
     return None if gives_boxes else f"dialect {row['dialect']!r} gives points, not boxes"
 
 
-def _box_problem(solution: Any) -> str | None:
+def _several(row: Row) -> Sequence[Mapping[str, Any]]:
+    """The true objects of a row with several; empty for every other row."""
+    targets = row.get("targets") or ()
+    return targets if row["solution"] is None and len(targets) > 1 else ()
+
+
+def _names_image(row: Row) -> bool:
+    """Whether the instruction is about a certain image."""
+    stated = row.get("image_is_given")
+    return row.get("target_image") is not None if stated is None else bool(stated)
+
+
+def _targets_problem(row: Row) -> str | None:
+    solution, targets = row["solution"], row.get("targets") or ()
+    if solution is not None:
+        return _box_problem(solution, "solution", ", or None for no true object or several")
+    if len(targets) == 1:
+        return "solution is None and targets has one object; expected its box as the solution"
+    for i, target in enumerate(targets):
+        if not isinstance(target, Mapping) or "box" not in target:
+            return f"targets[{i}] is {target!r}; expected {{'image': …, 'box': …}}"
+        image = target.get("image")
+        if image is None and not _names_image(row):
+            return f"targets[{i}] has no image, and the instruction names none; expected its number"
+        if problem := _box_problem(target["box"], f"targets[{i}]"):
+            return problem
+    return None
+
+
+def _box_problem(value: Any, name: str, otherwise: str = "") -> str | None:
     try:
-        box = [float(value) for value in solution]
+        box = [float(number) for number in value]
     except (TypeError, ValueError):
         box = []
     if len(box) != 4:
-        return f"solution is {solution!r}; expected [x1, y1, x2, y2], or None for no true object"
+        return f"{name} is {value!r}; expected [x1, y1, x2, y2]{otherwise}"
     if not is_valid_box(box):
-        return f"solution is {solution!r}; expected 0 <= x1 < x2 <= 1, same for y"
+        return f"{name} is {value!r}; expected 0 <= x1 < x2 <= 1, same for y"
     return None
 
 
@@ -422,11 +499,15 @@ def _sizes_problem(row: Row, dialect: Dialect) -> str | None:
     needed = dialect.needs_image_size or (dialect.needs_input_size and not input_sizes)
     if needed and not image_sizes:
         return f"boxes of dialect {dialect.name!r} are in pixels; the row needs {needs}"
-    target, n_images = row.get("target_image"), max(counts)
-    if target is not None and (
-        type(target) is not int or target < 0 or (n_images and target >= n_images)
-    ):
-        return f"target_image is {target!r}; expected 0 to {n_images - 1}, or None"
+    n_images = max(counts)
+    images = {"target_image": row.get("target_image")} | {
+        f"the image of targets[{i}]": target.get("image") for i, target in enumerate(_several(row))
+    }
+    for name, image in images.items():
+        if image is not None and (
+            type(image) is not int or image < 0 or (n_images and image >= n_images)
+        ):
+            return f"{name} is {image!r}; expected 0 to {n_images - 1}, or None"
     return None
 
 
@@ -448,13 +529,18 @@ _NAMES: Mapping[str, Any] = dict.fromkeys(
 def _sample(row: Row) -> GroundingSample:
     """The row as the evaluation knows it."""
     image, solution = row.get("target_image"), row["solution"]
-    targets: tuple[Target, ...] = ()
+
+    def target(box: Sequence[Any], shown_in: int | None) -> Target:
+        x1, y1, x2, y2 = (float(value) for value in box)
+        return Target((image or 0) if shown_in is None else shown_in, (x1, y1, x2, y2))
+
     if solution is not None:
-        x1, y1, x2, y2 = (float(value) for value in solution)
-        targets = (Target(image=image or 0, box=(x1, y1, x2, y2)),)
+        targets = [target(solution, None)]
+    else:
+        targets = [target(found["box"], found.get("image")) for found in _several(row)]
     return GroundingSample(
-        **_NAMES, images=(), widths=(), heights=(), targets=targets,
-        image_is_given=image is not None, given_image=image,
+        **_NAMES, images=(), widths=(), heights=(), targets=tuple(targets),
+        image_is_given=_names_image(row), given_image=image,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -63,6 +64,9 @@ class Dialect:
         labelled_template: the same with a phrase, ``{label}`` as it is, ``{json_label}`` as a JSON
             string or ``{html_label}`` as the value of an attribute; empty where the family marks
             no phrase.
+        several: what stands before, between and after the boxes of one answer; what a single box
+            has of the first and the last at its ends is written once. None: a JSON list where one
+            box is an object, else commas.
         prompt_suffix: what a direct prompt adds to the question to get this form.
         official_prompt: the grounding prompt that the family itself published, ``{expression}``
             in the place of the referring expression; empty where none is known.
@@ -84,6 +88,7 @@ class Dialect:
     grammar: Grammar = field(repr=False)
     model_types: tuple[str, ...] = field(default=(), repr=False)
     labelled_template: str = ""
+    several: tuple[str, str, str] | None = None
     official_prompt: str = ""
     needs_special_tokens: bool = False
     sources: tuple[str, ...] = ()
@@ -214,6 +219,33 @@ class Dialect:
             label=label,
             json_label=json.dumps(label, ensure_ascii=False),
             html_label=html.escape(label),
+        )
+
+    def encode_several(
+        self,
+        boxes_xyxy_norm: Sequence[Box],
+        *,
+        image_wh: Size | None = None,
+        input_wh: Size | None = None,
+    ) -> str:
+        """Boxes of one image as the family writes several; see `encode`.
+
+        Args:
+            boxes_xyxy_norm: at least one; a single one is written by `encode`.
+            image_wh, input_wh: see `encode`.
+
+        Raises:
+            UserError: see `encode`.
+        """
+        written = [self.encode(b, image_wh=image_wh, input_wh=input_wh) for b in boxes_xyxy_norm]
+        if len(written) == 1:
+            return written[0]
+        plain = ("[", ", ", "]") if self.template.startswith("{{") else ("", ", ", "")
+        before, between, after = self.several or plain
+        return (
+            before
+            + between.join(text.removeprefix(before).removesuffix(after) for text in written)
+            + after
         )
 
     def example(self) -> Example | None:

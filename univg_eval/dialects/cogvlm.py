@@ -12,6 +12,7 @@ DIALECTS = (
         confidence=Confidence("high", "high", "high"),
         template="[[{:03d},{:03d},{:03d},{:03d}]]",
         labelled_template="{label} [[{:03d},{:03d},{:03d},{:03d}]]",
+        several=("[[", ";", "]]"),
         # As published with MIG-Bench.
         prompt_suffix="Coordinates format:[[x0,y0,x1,y1]].",
         grammar=grammar(four_in("[", "]", COMMA, more=";")),

@@ -12,6 +12,7 @@ DIALECTS = (
         confidence=Confidence("high", "high", "high"),
         template="<|det|>[[{}, {}, {}, {}]]<|/det|>",
         labelled_template="<|ref|>{label}<|/ref|><|det|>[[{}, {}, {}, {}]]<|/det|>",
+        several=("<|det|>[", ", ", "]<|/det|>"),
         prompt_suffix=(
             "Answer with the bounding box only, format:<|det|>[[x1, y1, x2, y2]]<|/det|>."
         ),

@@ -12,6 +12,7 @@ DIALECTS = (
         confidence=Confidence("high", "high", "high"),
         template="<loc_{}><loc_{}><loc_{}><loc_{}>",
         labelled_template="{label}<loc_{}><loc_{}><loc_{}><loc_{}>",
+        several=("", "", ""),
         # The model's tasks are prefixes (<CAPTION_TO_PHRASE_GROUNDING> …).
         prompt_suffix="",
         official_prompt="<CAPTION_TO_PHRASE_GROUNDING>{expression}",

@@ -17,6 +17,7 @@ DIALECTS = (
         space=NormInt(1000),
         confidence=Confidence("high", "high", "high"),
         template="<|begin_of_box|>[[{},{},{},{}]]<|end_of_box|>",
+        several=("<|begin_of_box|>[", ",", "]<|end_of_box|>"),
         prompt_suffix="Answer with the bounding box as [[x1,y1,x2,y2]].",
         grammar=grammar(
             four_in("[({<", "])}>"),

@@ -16,6 +16,7 @@ DIALECTS = (
         confidence=Confidence("high", "high", "high"),
         template="<box>[[{}, {}, {}, {}]]</box>",
         labelled_template="<ref>{label}</ref><box>[[{}, {}, {}, {}]]</box>",
+        several=("<box>[", ", ", "]</box>"),
         # As published with MIG-Bench, misspelling included.
         prompt_suffix="Format:<box>[[x1,y1,x2,y2]]</box>. Don't generate addtional words.",
         official_prompt=(

@@ -71,6 +71,7 @@ DIALECTS = (
         confidence=Confidence("high", "high", "high"),
         template="<point_box> ({},{}) ({},{}) </point_box>",
         labelled_template='<point_box mention="{html_label}"> ({},{}) ({},{}) </point_box>',
+        several=("<collection>", " ", "</collection>"),
         prompt_suffix="<hint>BOX</hint>",
         grammar=_Tags(_EMPTY.token, _EMPTY.number, _EMPTY.arity, _EMPTY.keys, _EMPTY.gap),
         sources=("perceptron 0.4.0 pointing/parser.py, pointing/geometry.py and client.py",),

@@ -22,6 +22,7 @@ DIALECTS = (
         labelled_template=(
             "<phrase>{label}</phrase><object><patch_index_{:04d}><patch_index_{:04d}></object>"
         ),
+        several=("<object>", "</delimiter_of_multi_objects/>", "</object>"),
         prompt_suffix="<grounding>",
         grammar=grammar(rf"(?:{_CELL}\s*+){{2,}}+", arity=2, number=r"[0-9]+"),
         sources=("transformers models/kosmos2/processing_kosmos2.py",),

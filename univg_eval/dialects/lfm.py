@@ -12,6 +12,7 @@ DIALECTS = (
         confidence=Confidence("high", "high", "high"),
         template='[{{"bbox": [{:.3f}, {:.3f}, {:.3f}, {:.3f}]}}]',
         labelled_template=('[{{"label": {json_label}, "bbox": [{:.3f}, {:.3f}, {:.3f}, {:.3f}]}}]'),
+        several=("[", ", ", "]"),
         prompt_suffix=(
             'Provide result as a valid JSON: [{"label": str, "bbox": [x1,y1,x2,y2]}, ...]. '
             "Coordinates should be normalized to 0-1."

@@ -18,6 +18,7 @@ DIALECTS = (
         confidence=Confidence("high", "high", "high"),
         template="<box><{}><{}><{}><{}></box>",
         labelled_template="<ref>{label}</ref><box><{}><{}><{}><{}></box>",
+        several=("", "", ""),
         prompt_suffix="Locate a single instance that matches the description.",
         official_prompt=(
             "Locate a single instance that matches the following description: {expression}."

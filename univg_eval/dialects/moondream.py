@@ -14,6 +14,7 @@ DIALECTS = (
             '{{"objects": [{{"x_min": {:.3f}, "y_min": {:.3f}, "x_max": {:.3f}, '
             '"y_max": {:.3f}}}]}}'
         ),
+        several=('{"objects": [', ", ", "]}"),
         prompt_suffix="",
         grammar=grammar(keys=("objects",), named_corners=True),
         sources=("vikhyat/moondream moondream/torch/moondream.py",),

@@ -12,6 +12,7 @@ DIALECTS = (
         confidence=Confidence("high", "high", "high"),
         template="<loc{:04d}><loc{:04d}><loc{:04d}><loc{:04d}>",
         labelled_template="<loc{:04d}><loc{:04d}><loc{:04d}><loc{:04d}> {label}",
+        several=("", " ; ", ""),
         # The model's tasks are prefixes ("detect cat"), which a question cannot take behind it.
         prompt_suffix="",
         official_prompt="detect {expression}\n",

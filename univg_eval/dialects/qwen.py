@@ -33,6 +33,7 @@ QWEN_VL = Dialect(
     confidence=Confidence("high", "high", "high"),
     template="<box>({},{}),({},{})</box>",
     labelled_template="<ref>{label}</ref><box>({},{}),({},{})</box>",
+    several=("", "", ""),
     prompt_suffix="Format:<box>(x1,y1),(x2,y2)</box>. Don't generate additional words.",
     grammar=QWEN_PAIRS,
     sources=(
@@ -56,6 +57,7 @@ QWEN2_VL = Dialect(
     labelled_template=(
         "<|object_ref_start|>{label}<|object_ref_end|><|box_start|>({},{}),({},{})<|box_end|>"
     ),
+    several=("", "", ""),
     # Word for word as published with MIG-Bench, misspelling included.
     prompt_suffix=(
         "Format:<|box_start|>(x1,y1),(x2,y2)<|box_end|>. Don't generate addtional words."

@@ -22,6 +22,7 @@ DIALECTS = (
         labelled_template=(
             "<|object_ref_start|>{label}<|object_ref_end|><|box_start|><{}><{}><{}><{}><|box_end|>"
         ),
+        several=("<|box_start|>", ", ", "<|box_end|>"),
         prompt_suffix="Output the bounding box coordinates in [x0, y0, x1, y1] format.",
         official_prompt=(
             "Detect {expression}. Output the bounding box coordinates in [x0, y0, x1, y1] format."

@@ -19,6 +19,7 @@ DIALECTS = (
         space=NormInt(1000, largest=999),
         confidence=Confidence("high", "high", "high"),
         template="<bbox>{} {} {} {}</bbox>",
+        several=("", "", ""),
         prompt_suffix="Answer with the bounding box as <bbox>x1 y1 x2 y2</bbox>.",
         # Without its tags a box is read only where it stands alone on a line.
         grammar=grammar(

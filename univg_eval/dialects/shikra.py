@@ -12,6 +12,7 @@ DIALECTS = (
         confidence=Confidence("high", "high", "high"),
         template="[{:.3f},{:.3f},{:.3f},{:.3f}]",
         labelled_template="{label} [{:.3f},{:.3f},{:.3f},{:.3f}]",
+        several=("[", ";", "]"),
         prompt_suffix="Answer with the coordinates [x1,y1,x2,y2] only.",
         grammar=grammar(four_in("[", "]", COMMA, more=";")),
         sources=(

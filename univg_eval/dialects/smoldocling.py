@@ -16,6 +16,7 @@ DIALECTS = (
         confidence=Confidence("medium", "medium", "low"),
         template="<loc_{}><loc_{}><loc_{}><loc_{}>",
         labelled_template="<text><loc_{}><loc_{}><loc_{}><loc_{}>{label}</text>",
+        several=("", "", ""),
         prompt_suffix="",
         grammar=grammar(r"(?:<loc_[0-9]{1,4}+>\s*+){4,}+", number=r"[0-9]+", bare_labels=True),
         needs_special_tokens=True,

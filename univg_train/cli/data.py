@@ -63,7 +63,7 @@ def add_parser(commands: Any) -> None:
         "--purpose",
         choices=PURPOSES,
         default="grpo",
-        help="sft: prompt and completion; grpo: one box to reward (default grpo)",
+        help="sft: prompt and completion; grpo: boxes to reward (default grpo)",
     )
     parser.add_argument(
         "--min-pixels", type=int, metavar="N", help="of the model's resize, if boxes depend on it"
@@ -168,13 +168,16 @@ def _warn_of_form(args: argparse.Namespace, report: DataReport) -> None:
 
 
 def _text(args: argparse.Namespace, report: DataReport) -> str:
-    from univg_train.data import BAD_KINDS, LEAK_KINDS, LEFT_OUT
+    from univg_train.data import BAD_KINDS, LEAK_KINDS, LEFT_OUT, ROW_KINDS
 
-    def counts(counted: Counter[str], meanings: Mapping[str, str]) -> list[str]:
+    def counts(counted: Counter[Any], meanings: Mapping[Any, str]) -> list[str]:
         return [f"  {n:8} {kind}: {meanings[kind]}" for kind, n in counted.most_common()]
 
     lines = [f"{report.n_read} rows read; {report.n} questions to train on ({args.purpose})"]
     lines += [f"  {n:8} {source}" for source, n in report.sources.most_common()]
+    if set(report.kinds) - {"one_target"}:
+        lines.append("of these")
+        lines += counts(report.kinds, ROW_KINDS)
     if report.left_out:
         lines.append(f"{report.left_out.total()} questions left out")
         lines += counts(report.left_out, LEFT_OUT)

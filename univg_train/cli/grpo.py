@@ -99,8 +99,13 @@ def _estimate(settings: GrpoSettings, args: argparse.Namespace) -> int:
     arguments = planned_arguments(settings, processes)
     checked = check_grpo(settings, arguments, processes, sharding)
     found = estimate_run(settings, checked, processes=processes, sharding=sharding)
-    values = {"processes": processes, "sharding": sharding, **found.to_dict()}
-    report_once(values, _text(found, processes, sharding), args.json)
+    report = checked.data.report
+    rows = {
+        "kinds": settings.rewards_by_kind(report.kinds),
+        "left_out": dict(report.left_out.most_common()),
+    }
+    values = {"processes": processes, "sharding": sharding, **found.to_dict(), **rows}
+    report_once(values, _text(found, rows, processes, sharding), args.json)
     return 0
 
 
@@ -116,9 +121,11 @@ def run_configs(args: argparse.Namespace) -> int:
     return 0
 
 
-def _text(found: Estimate, processes: int, sharding: str) -> str:
+def _text(found: Estimate, rows: dict[str, Any], processes: int, sharding: str) -> str:
+    from univg_train.data import LEFT_OUT, ROW_KINDS
+
     memory = found.memory
-    rows = [
+    sizes = [
         ("weights", memory.weights),
         ("gradients", memory.gradients),
         ("optimizer", memory.optimizer),
@@ -132,8 +139,13 @@ def _text(found: Estimate, processes: int, sharding: str) -> str:
     lines = [
         f"{found.parameters:,} parameters, {found.trained:,} trained",
         f"{found.rows:,} rows; the longest prompt about {found.prompt_tokens:,} tokens",
+        *(
+            f"  {kind['rows']:8,} with {ROW_KINDS[name]}, rewarded by {kind['reward']}"
+            for name, kind in rows["kinds"].items()
+        ),
+        *(f"  {n:8,} left out: {LEFT_OUT[name]}" for name, n in rows["left_out"].items()),
         f"{found.steps:,} steps ({found.steps_per_epoch:,} an epoch), {found.rollouts:,} rollouts",
         f"memory on each of {processes} devices, sharding {sharding}, in GiB (docs/train.md):",
     ]
-    lines += [f"  {name:28} {size / 2**30:8.2f}" for name, size in rows]
+    lines += [f"  {name:28} {size / 2**30:8.2f}" for name, size in sizes]
     return "\n".join(lines)

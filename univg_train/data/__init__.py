@@ -19,7 +19,7 @@ from univg_train.data.leaks import (
     index_benchmarks,
 )
 from univg_train.data.render import LEFT_OUT, PURPOSES, Rendering, make_rendering, render
-from univg_train.data.rows import BAD_KINDS, RowError, RowTarget, TrainingRow
+from univg_train.data.rows import BAD_KINDS, ROW_KINDS, RowError, RowTarget, TrainingRow
 
 __all__ = [
     "BAD_KINDS",
@@ -28,6 +28,7 @@ __all__ = [
     "LEAK_KINDS",
     "LEFT_OUT",
     "PURPOSES",
+    "ROW_KINDS",
     "DataReport",
     "Leak",
     "LeakError",

@@ -27,7 +27,7 @@ from univg_eval.images.reading import open_images
 from univg_train.data.forms import OpenFile, open_form
 from univg_train.data.leaks import LEAK_KINDS, Leak, LeakError, LeakIndex
 from univg_train.data.render import LeftOut, Rendering, render
-from univg_train.data.rows import RowError, TrainingRow
+from univg_train.data.rows import RowError, RowKind, TrainingRow
 
 if TYPE_CHECKING:
     import datasets
@@ -52,6 +52,7 @@ class DataReport:
         n_read: rows of the file; a conversation is one row.
         sources: questions that can be trained on, by source. Leaking ones count where they are
             kept.
+        kinds: the same by `rows.RowKind`.
         left_out: sound questions without use for the purpose, by reason; see `render.LEFT_OUT`.
         bad: faulty rows by kind; see `rows.BAD_KINDS`.
         bad_rows: what is wrong, of the first `SHOWN` of them.
@@ -65,6 +66,7 @@ class DataReport:
 
     n_read: int = 0
     sources: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[RowKind] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     bad: Counter[str] = field(default_factory=Counter)
     bad_rows: list[str] = field(default_factory=list)
@@ -97,6 +99,7 @@ class DataReport:
             "rows_read": self.n_read,
             "questions": self.n,
             "sources": dict(self.sources.most_common()),
+            "kinds": dict(self.kinds.most_common()),
             "left_out": dict(self.left_out.most_common()),
             "bad": {"rows": self.n_bad, "kinds": dict(self.bad), "first": list(self.bad_rows)},
             "leaks": {
@@ -367,6 +370,7 @@ def _usable(
             elif leaks is not None and leaks.asks(row.question):
                 report.n_text_alone += 1
             report.sources[row.source] += 1
+            report.kinds[row.kind] += 1
             yield (entry.number, entry.start, entry.length, part), row, columns
     if warning := scale.warning(form):
         report.warnings.append(warning)

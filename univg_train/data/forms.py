@@ -22,6 +22,7 @@ from univg_eval.samples import (
     data_root,
     load_manifest,
 )
+from univg_eval.scoring import given_image
 from univg_train.data.conversations import (
     ConversationReader,
     bare_question,
@@ -344,9 +345,6 @@ def _row_of_sample(
             )
     question = sound_text(sample.instruction, f"{where}: its instruction")
     require_marks(question.count(IMAGE_MARK), len(sizes), where)
-    image: int | None = 0 if len(sizes) == 1 else None
-    if image is None and sample.image_is_given and sample.targets:
-        image = sample.targets[0].image
     return TrainingRow(
         id=sample.id,
         source=f"{sample.benchmark}/{sample.task}",
@@ -354,7 +352,8 @@ def _row_of_sample(
         image_sizes=tuple(sizes),
         question=question,
         targets=tuple(RowTarget(target.image, target.box) for target in sample.targets),
-        target_image=image,
+        target_image=given_image(sample),
+        image_is_given=sample.image_is_given,
         question_box_image=int(sample.extra.get("question_box_image", 0)),
         in_pixels=sample.extra.get("space") == "pixels",
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from univg_eval.benchmarks.readers.common.release import ordinal
+from univg_eval.boxes import Box
 from univg_eval.dialects import Dialect, get_dialect
 from univg_eval.dialects.image_names import find_image_names
+from univg_eval.dialects.sections import split_response
 from univg_eval.errors import UserError, meant
 from univg_eval.prompts import (
     TRAINED_STYLES,
@@ -21,7 +23,6 @@ from univg_train.data.conversations import SIMPLE_PREFIX
 from univg_train.data.rows import (
     IMAGE_MARK,
     PLACED_BOX,
-    RowTarget,
     Size,
     TrainingRow,
     placed_boxes,
@@ -32,10 +33,10 @@ __all__ = ["LEFT_OUT", "PURPOSES", "LeftOut", "Rendering", "make_rendering", "re
 PURPOSES = ("sft", "grpo")
 LeftOutReason = Literal["several_targets", "no_box", "no_chain", "unknown_image"]
 LEFT_OUT: Mapping[str, str] = {
-    "several_targets": "several true boxes, and the reward (or a completion written here) has one",
+    "several_targets": "several true boxes, for a reward or a form of answer that takes one",
     "no_box": "the answer is a text without a box",
     "no_chain": "reasoning is to be learned, and the row has no chain of thought",
-    "unknown_image": "the dialect writes pixels, and the row does not say of which image",
+    "unknown_image": "boxes in pixels, or several, and the row does not say of which image",
 }
 NO_TARGET = "There is no such object."
 
@@ -58,6 +59,7 @@ class Rendering:
         purpose: ``sft`` (prompt and completion) or ``grpo`` (prompt alone).
         history: earlier turns of a conversation are part of the prompt.
         single_images_direct: simple references in one image are prompted without thinking.
+        several: the reward takes rows with several true boxes.
     """
 
     dialect: Dialect
@@ -65,6 +67,7 @@ class Rendering:
     purpose: str
     history: bool = False
     single_images_direct: bool = True
+    several: bool = True
 
 
 def make_rendering(
@@ -74,6 +77,7 @@ def make_rendering(
     purpose: str = "grpo",
     history: bool = False,
     single_images_direct: bool = True,
+    several: bool = True,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
 ) -> Rendering:
@@ -82,7 +86,7 @@ def make_rendering(
     Args:
         dialect: name of a dialect that gives boxes.
         style: None: ``think`` for the families trained with it, else ``direct``.
-        purpose, history, single_images_direct: see `Rendering`.
+        purpose, history, single_images_direct, several: see `Rendering`.
         min_pixels, max_pixels: limits of the area of the model's resized input in this run.
 
     Raises:
@@ -96,7 +100,7 @@ def make_rendering(
         raise UserError(f"unknown prompt style {style!r}; {meant(style, TRAINED_STYLES)}")
     if purpose not in PURPOSES:
         raise UserError(f"unknown purpose {purpose!r}; expected one of: {', '.join(PURPOSES)}")
-    return Rendering(known, style, purpose, history, single_images_direct)
+    return Rendering(known, style, purpose, history, single_images_direct, several)
 
 
 def render(row: TrainingRow, how: Rendering) -> dict[str, Any]:
@@ -105,8 +109,9 @@ def render(row: TrainingRow, how: Rendering) -> dict[str, Any]:
     Returns:
         prompt: messages whose content holds ``{"type": "image"}`` where an image stands;
         completion (``sft`` only): one message of the assistant;
-        solution: the one true box, xyxy_norm, as a list of four; None where there is none;
+        solution: the one true box, xyxy_norm, as a list of four; None for none or several;
         targets: all true objects, ``{"image": 0-based or None, "box": […]}``;
+        image_is_given: the question is about a certain image;
         dialect, style, single_image, source, id, target_image (0-based, None where the model has
         to find it), image_sizes and input_sizes ([[width, height], …] in pixels; input_sizes None
         where the dialect does not depend on them).
@@ -120,7 +125,10 @@ def render(row: TrainingRow, how: Rendering) -> dict[str, Any]:
     if row.answers_by_text and (how.purpose == "grpo" or row.answer is None):
         raise LeftOut("no_box")
     if how.purpose == "grpo" and len(row.targets) > 1:
-        raise LeftOut("several_targets")
+        if not how.several:
+            raise LeftOut("several_targets")
+        if not row.names_image and None in {target.image for target in row.targets}:
+            raise LeftOut("unknown_image")
     writer = _Writer(row, how)
     sizes = writer.input_sizes
     columns: dict[str, Any] = {
@@ -133,6 +141,7 @@ def render(row: TrainingRow, how: Rendering) -> dict[str, Any]:
         "source": row.source,
         "id": row.id,
         "target_image": row.target_image,
+        "image_is_given": row.names_image,
         "image_sizes": [list(size) for size in row.image_sizes],
         "input_sizes": None if sizes is None else [list(size) for size in sizes],
     }
@@ -239,16 +248,24 @@ class _Writer:
         return f"<think>{self._rewritten(row.chain or '')}</think><answer>{answer}</answer>"
 
     def _written(self) -> str:
-        """An answer for a row that has only a box: the image first if the model has to find it."""
+        """An answer for a row that has only boxes: the image first if the model has to find it."""
         row = self.row
-        if len(row.targets) > 1:
-            raise LeftOut("several_targets")
         if not row.targets:
             return NO_TARGET
-        (target,) = row.targets
-        text = self._encoded(target)
-        if row.target_image is None and target.image is not None and len(row.images) > 1:
-            return f"It's in the {ordinal(target.image)} image. {text}"
+        images = dict.fromkeys(target.image for target in row.targets)
+        lists = {i: self._encoded(i, [t.box for t in row.targets if t.image == i]) for i in images}
+        if len(images) > 1:
+            if None in images:
+                raise LeftOut("unknown_image")
+            text = "\n".join(f"Image {(image or 0) + 1}: {text}" for image, text in lists.items())
+        else:
+            ((image, text),) = lists.items()
+            if row.target_image is not None or image is None or len(row.images) == 1:
+                return text
+            text = f"It's in the {ordinal(image)} image. {text}"
+        # GLM's answer is a marked span, in which no image is named.
+        if len(row.targets) > 1 and split_response(text).section != text:
+            raise LeftOut("several_targets")
         return text
 
     def _rewritten(self, text: str) -> str:
@@ -262,7 +279,7 @@ class _Writer:
 
         def encoded(_: re.Match[str]) -> str:
             image, box = next(written)
-            return self._encoded(RowTarget(row.target_image if image is None else image, box))
+            return self._encoded(row.target_image if image is None else image, [box])
 
         return PLACED_BOX.sub(encoded, text)
 
@@ -285,18 +302,18 @@ class _Writer:
             image = named[-1] if named else row.target_image
             if image is None and len(row.targets) == 1:
                 image = row.targets[0].image
-            parts += [text[end:start], self._encoded(RowTarget(image, (x1, y1, x2, y2)))]
+            parts += [text[end:start], self._encoded(image, [(x1, y1, x2, y2)])]
             end = stop
         rewritten = "".join([*parts, text[end:]])
         for mark in _MARKS:
             rewritten = rewritten.replace(mark, "")
         return rewritten
 
-    def _encoded(self, target: RowTarget) -> str:
-        if target.image is None:
+    def _encoded(self, image: int | None, boxes: Sequence[Box]) -> str:
+        if image is None:
             self._require_common_size()
-        image_wh, input_wh = self._sizes_of(target.image)
-        return self.how.dialect.encode(target.box, image_wh=image_wh, input_wh=input_wh)
+        image_wh, input_wh = self._sizes_of(image)
+        return self.how.dialect.encode_several(boxes, image_wh=image_wh, input_wh=input_wh)
 
     def _sizes_of(self, image: int | None) -> tuple[Size, Size | None]:
         """(width, height) of an image and of the model's input; None: all have the same."""

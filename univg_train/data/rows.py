@@ -17,8 +17,10 @@ __all__ = [
     "BAD_KINDS",
     "IMAGE_MARK",
     "PLACED_BOX",
+    "ROW_KINDS",
     "BadKind",
     "RowError",
+    "RowKind",
     "RowTarget",
     "TrainingRow",
     "Turn",
@@ -34,6 +36,14 @@ PLACED_BOX = re.compile(r"<bbox:[0-9]+>")
 """Where one of `TrainingRow.boxes` stands in an answer: the dialect writes it there."""
 
 Size = tuple[int, int]
+RowKind = Literal["no_target", "one_target", "several_targets", "text"]
+ROW_KINDS: Mapping[RowKind, str] = {
+    "no_target": "no true object",
+    "one_target": "one true object",
+    "several_targets": "several true objects",
+    "text": "a text without a box",
+}
+"""What rows ask for: those with true objects first, by their number."""
 BadKind = Literal["not_json", "invalid_row", "invalid_box", "missing_image", "unreadable_image"]
 BAD_KINDS: Mapping[str, str] = {
     "not_json": "the row is not JSON",
@@ -115,6 +125,8 @@ class TrainingRow:
         chain: the released thinking.
         single_image: a simple reference in one image, which is answered without thinking.
         target_image: 0-based image that the question names; None where the model has to find it.
+        image_is_given: the question is about a certain image, known here or not; None: as
+            `target_image` says.
         question_box_image: 0-based image that boxes in the question lie on; None where unknown.
         history: earlier turns of the conversation.
         written_in: the dialect of question, answer and chain; None: the canonical form.
@@ -133,11 +145,24 @@ class TrainingRow:
     chain: str | None = None
     single_image: bool = False
     target_image: int | None = None
+    image_is_given: bool | None = None
     question_box_image: int | None = None
     history: tuple[Turn, ...] = ()
     written_in: Dialect | None = None
     boxes: tuple[RowTarget, ...] = ()
     in_pixels: bool = False
+
+    @property
+    def kind(self) -> RowKind:
+        """How many true objects it has; ``text`` where the truth is a text."""
+        if self.answers_by_text:
+            return "text"
+        return list(ROW_KINDS)[min(len(self.targets), 2)]
+
+    @property
+    def names_image(self) -> bool:
+        """Whether the question is about a certain image."""
+        return self.target_image is not None if self.image_is_given is None else self.image_is_given
 
     def as_sample(self) -> GroundingSample:
         """Question and images in the schema of the evaluation, for its functions; no targets."""
@@ -152,7 +177,7 @@ class TrainingRow:
             heights=tuple(height for _, height in self.image_sizes),
             instruction=self.question,
             targets=(),
-            image_is_given=self.target_image is not None,
+            image_is_given=self.names_image,
             cluster=self.id,
             extra={} if box_image is None else {"question_box_image": box_image},
         )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from univg_eval.dialects import get_dialect
+from univg_train.data import ROW_KINDS
+from univg_train.data.rows import RowKind
 from univg_train.difficulty import DifficultyWeight
-from univg_train.rewards import Reward, make_rewards
+from univg_train.rewards import AccuracyReward, Reward, make_rewards
 from univg_train.runs.settings import DataSettings, RunSettings
 from univg_train.runs.yaml_settings import Positive, Section, read_settings
 
@@ -43,6 +45,7 @@ class RewardSettings(Section):
     style: str | None = None
     threshold: float | None = None
     shaping: str | None = None
+    several: str | None = "matched_iou"
     length: Annotated[list[int], Field(min_length=2, max_length=2)] | None = Field(
         default=None, description="two numbers of tokens, such as [256, 512]"
     )
@@ -103,6 +106,11 @@ class GrpoSettings(RunSettings):
 
         return GRPOConfig
 
+    @property
+    def rewards_several(self) -> bool:
+        """Whether the reward takes rows with several true boxes."""
+        return self.rewards.rule != "univg-r1" and self.rewards.several is not None
+
     @cached_property
     def reward_functions(self) -> list[Reward]:
         """Those that ``rewards`` describes, with the pixel limits of the run."""
@@ -112,6 +120,16 @@ class GrpoSettings(RunSettings):
         if self.rewards.rule != "univg-r1":  # the released rule reads 0-1000 and knows no limits
             options |= {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
         return make_rewards(**options)
+
+    def rewards_by_kind(self, kinds: Mapping[RowKind, int]) -> dict[str, dict[str, Any]]:
+        """The number of rows of each kind that there is, and their reward in words."""
+        accuracy = self.reward_functions[0]
+        assert isinstance(accuracy, AccuracyReward)
+        return {
+            kind: {"rows": kinds[kind], "reward": accuracy.describe(n)}
+            for n, kind in enumerate(ROW_KINDS)
+            if kinds.get(kind)
+        }
 
     @cached_property
     def weight(self) -> DifficultyWeight:

@@ -78,6 +78,8 @@ _CHECKED_ROWS_MADE = 100
 class DifficultyGRPOTrainer(GRPOTrainer):
     """TRL's GRPOTrainer with prompts weighted by the mean IoU of their own rollouts.
 
+    Where there is no true object, or several, by the mean of the metric in its place.
+
     Args:
         model, args, train_dataset, eval_dataset, **kwargs: those of `trl.GRPOTrainer`.
         reward_funcs: those of `univg_train.rewards.make_rewards`; others may stand beside them.
@@ -89,12 +91,13 @@ class DifficultyGRPOTrainer(GRPOTrainer):
     Logged beside TRL's own metrics, over the rollouts of all processes (``P`` is ``difficulty/``
     for all rows, and ``source/NAME/`` for those of one value of the column ``source``):
 
-    - ``P miou``: mean IoU of the rows with a true object, whatever threshold or shaping the
-      reward has; ``P no_target_acc``: share of right answers to the others;
+    - ``P miou``: mean IoU of the rows with one true object, whatever threshold or shaping the
+      reward has; ``P no_target_acc``: share of right answers to those without; ``P matched_iou``
+      or ``P f1@0.5``, whichever is the reward: its mean over those with several;
     - ``P weight``: mean weight of the prompts;
     - ``P no_spread``: share of prompts whose rollouts all got the same total reward: they teach
       nothing, whatever their weight;
-    - ``P answered``: share of completions whose box could be read, of the rows with a true object
+    - ``P answered``: share of completions whose box could be read, of the rows with one true object
       (not under ``univg-r1``);
     - ``P format``: mean of the format function, if there is one;
     - ``difficulty/share_0.2_0.4`` and ``difficulty/weight_0.2_0.4``: share of prompts with a mean
@@ -168,12 +171,9 @@ class DifficultyGRPOTrainer(GRPOTrainer):
         sources = columns.get("source", [None] * len(prompts))
         for i, (grade, group, source) in enumerate(zip(grades, group_of, sources, strict=True)):
             figures = {"weight": float(weights[group]), "no_spread": float(flat[group])}
-            if columns["solution"][i] is None:
-                figures["no_target_acc"] = grade.overlap
-            else:
-                figures["miou"] = grade.overlap
-                if grade.status is not None:
-                    figures["answered"] = float(grade.status == "ok")
+            figures[grade.metric] = grade.overlap
+            if grade.metric == "miou" and grade.status is not None:
+                figures["answered"] = float(grade.status == "ok")
             if formats is not None:
                 figures["format"] = formats[first + i]
             for name, value in figures.items():

@@ -128,6 +128,11 @@ class RunSettings(Section):
         return default_prompt_style(self.dialect) if self.style is None else self.style
 
     @property
+    def rewards_several(self) -> bool:
+        """Whether the reward takes rows with several true boxes."""
+        return True
+
+    @property
     def source(self) -> dict[str, Any]:
         """Which version of the model, and whether its own code is run."""
         return {
@@ -168,6 +173,7 @@ class RunSettings(Section):
             purpose=self.purpose,
             history=self.data.history,
             single_images_direct=self.data.single_images_direct,
+            several=self.rewards_several,
             min_pixels=min_pixels,
             max_pixels=max_pixels,
         )
