@@ -216,6 +216,44 @@ def test_univg_score_gives_what_was_rewarded(root: Path, tmp_path: Path) -> None
     ]
 
 
+# --- attacks, by hand ----------------------------------------------------------------------------
+
+L, R = "(100,100),(300,400)", "(500,500),(900,700)"
+JUNK = " ".join(f"({x},900),({x + 40},940)" for x in range(0, 800, 100))
+ATTACKS = [
+    (f"{L} {R}", 1, 1, "the truth"),
+    (L, 1 / 2, 2 / 3, "one of two"),
+    (f"{L} {R} {JUNK}", 2 / 10, 4 / 12, "a spray of ten"),
+    (" ".join([L] * 5), 1 / 5, 2 / 7, "one box five times"),
+    (f"{L} (101,100),(300,400) (100,101),(300,400)", 1 / 3, 2 / 5, "one box, nearly repeated"),
+    ("(0,0),(1000,1000)", 0, 0, "the whole image: IoU 0.06 and 0.08"),
+    (" ".join(["(0,0),(1000,1000)"] * 2), 0, 0, "the whole image for each"),
+    ("(100,100),(900,700)", 0, 0, "the box around both: IoU 1/8 and 1/6"),
+    (f"{L} (0,900),(40,940)", 1 / 2, 2 / 4, "a matching box and junk"),
+    (f"{L} (900,900),(800,800) (0,0),(0,0)", 1 / 3, 2 / 5, "a matching box and invalid ones"),
+    ("", 0, 0, "an empty response"),
+    ("<answer></answer>", 0, 0, "an empty answer"),
+    ("[]", 0, 0, "an empty list"),
+    (f"<think>{L} {R}</think>", 0, 0, "boxes in the thinking alone"),
+    (f"<think>{L} {R}", 0, 0, "thinking that is never closed"),
+    (f"<think>{R} {JUNK}</think>{L}", 1 / 2, 2 / 3, "thinking does not count"),
+    (f"<answer>{L} {R}</answer><answer>{L}</answer>", 1 / 2, 2 / 3, "the last answer alone"),
+    (f"{L} {R}. There are none.", 0, 0, "boxes, then none"),
+    (f"{L} or {R}? {L}", 2 / 3, 4 / 5, "candidates, then a choice"),
+    ("(300,400),(100,100) (900,700),(500,500)", 0, 0, "corners swapped"),
+    ("(0.1,0.1),(0.3,0.4) (0.5,0.5),(0.9,0.7)", 0, 0, "another scale"),
+]
+
+
+@pytest.mark.parametrize(("text", "iou", "f1", "why"), ATTACKS, ids=[case[3] for case in ATTACKS])
+def test_what_attacks_earn(text: str, iou: float, f1: float, why: str) -> None:
+    targets = [{"image": 0, "box": list(box)} for box in (LEFT, RIGHT)]
+    row = plain(targets=targets, dialect="qwen2_vl", target_image=0)
+    columns = {name: [value] for name, value in row.items()}
+    found = [make_rewards(several=s)[0](completions=[text], **columns)[0] for s in SEVERAL_REWARDS]
+    assert found == pytest.approx([iou, f1])
+
+
 # --- rows that cannot be rewarded, settings ------------------------------------------------------
 
 

@@ -10,8 +10,7 @@ one target     ``acc@t`` (share with IoU >= t), ``miou``, ``macc`` (mean of acc 
                0.5, 0.55, …, 0.95), ``center_acc``, ``answered``; where the model had to
                find the image also ``image_acc`` and ``joint@0.5``
 no target      ``no_target_acc``: right only with status ``none``
-several        ``f1@0.5`` and ``ap50`` at IoU >= 0.5, and ``matched_iou``: boxes and targets are
-               matched one to one
+several        ``f1@0.5``, ``ap50`` and ``matched_iou``: one-to-one matching at IoU >= 0.5
 =============  ===========================================================================
 """
 
@@ -332,9 +331,9 @@ class SeveralScore(NamedTuple):
             never found. Boxes are taken in the order of the answer (responses carry no
             confidences); each takes the free target with the highest IoU if that reaches 0.5, as
             in COCO's matching.
-        matched_iou: the largest sum of IoU over pairs, divided by the larger of boxes and targets:
-            the smaller of precision and recall with IoU in the place of hits. It is the IoU of one
-            box for one target.
+        matched_iou: the largest sum of IoU over pairs with IoU >= 0.5, divided by the larger of
+            boxes and targets: the smaller of precision and recall, with IoU in the place of hits.
+            Pairs below 0.5 would pay for one box that is repeated for every target.
     """
 
     f1: float
@@ -371,11 +370,11 @@ def match_several(answer: Answer, targets: Sequence[Target], *, check_image: boo
             found += 1
             precisions += found / rank
     hits = round(largest_matching(overlaps >= MATCH_IOU))
-    shared = largest_matching(overlaps) / max(n_boxes, n_targets)
+    shared = largest_matching(np.where(overlaps >= MATCH_IOU, overlaps, 0.0))
     return SeveralScore(
         f1=2 * hits / (n_boxes + n_targets),
         ap50=precisions / n_targets,
-        matched_iou=round(shared, IOU_DECIMALS),
+        matched_iou=round(shared / max(n_boxes, n_targets), IOU_DECIMALS),
     )
 
 
