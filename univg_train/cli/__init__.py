@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from univg_eval.errors import UserError, missing_package, require_command
 from univg_eval.terminal import HelpFormatter
 from univg_train.cli import cot as cli_cot
+from univg_train.cli import curves as cli_curves
 from univg_train.cli import data as cli_data
 from univg_train.cli import export as cli_export
 from univg_train.cli import grpo as cli_grpo
@@ -41,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli_sft.add_parser(commands)
     cli_export.add_parser(commands)
     cli_grpo.add_parser(commands)
+    cli_curves.add_parser(commands)
     for command in commands.choices.values():
         command.formatter_class = HelpFormatter
     parser.set_defaults(commands=tuple(commands.choices))
