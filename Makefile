@@ -9,13 +9,14 @@ SHARDED_BIN := .venv-sharded/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-vllm test-sharded lint bench docs clean
+.PHONY: help demo test test-vllm test-sharded test-sharded-short lint bench docs clean
 
 help:
 	@echo "make demo   evaluate the shipped tiny model and the baselines on univg_mini"
 	@echo "make test   lint, type checks and tests"
 	@echo "make test-vllm  answers of vLLM's CPU build beside those of --model univg, in .venv-vllm"
 	@echo "make test-sharded  training by DeepSpeed and FSDP2 on two CPU processes, in .venv-sharded"
+	@echo "make test-sharded-short  the part of it that CI runs"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make bench  speed, each figure against a named peer (results/benchmarks/*.json, docs/speed.md),"
 	@echo "            coverage of intervals, the attack table"
@@ -76,6 +77,11 @@ $(SHARDED_BIN)/.ready: $(VENV)/.dev
 
 test-sharded: $(SHARDED_BIN)/.ready
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(SHARDED_BIN)/python -m pytest tests/test_train_sharded.py
+
+# One model, whose embeddings are tied, under each way of sharding: one or two minutes.
+test-sharded-short: $(SHARDED_BIN)/.ready
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(SHARDED_BIN)/python -m pytest tests/test_train_sharded.py \
+	  -k 'trains_as_ddp and tied'
 
 bench: $(VENV)/.dev
 	$(BIN)/python results/benchmarks/engines.py

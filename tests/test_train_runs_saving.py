@@ -92,6 +92,26 @@ def test_merged_weights_answer_as_base_and_adapter(
     assert (merged - before).abs().max() > 1e-2
 
 
+def test_weights_that_were_trained_in_four_bits_are_saved_whole(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = saving._save_merged
+
+    def saved(adapted: Any, adapter: Path, folder: Path) -> None:
+        # What transformers notes in the model of QLoRA.
+        noted = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+        adapted.get_base_model().config.quantization_config = noted
+        save(adapted, adapter, folder)
+
+    monkeypatch.setattr(saving, "_save_merged", saved)
+    run = tmp_path / "run"
+    train_sft(load_settings(config, [LORA, f"trainer.output_dir={run}"]))
+    assert "quant" not in (run / "model" / "config.json").read_text(encoding="utf-8")
+    whole = load(config.parent / "run" / "model").state_dict()
+    found = load(run / "model").state_dict()
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
 def test_the_model_folder_is_whole(model: Path, config: Path) -> None:
     folder = config.parent / "run" / "model"
     assert load_file(folder / "model.safetensors").keys() == (
@@ -158,18 +178,6 @@ def test_a_run_that_dies_while_merging_leaves_no_model(
     assert train_sft(settings)["steps"] == 2
     assert not (tmp_path / "run" / "model" / "of-before").exists()
     assert not list((tmp_path / "run").glob(".*"))
-
-
-def test_spread_weights_leave_the_adapter_alone(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(saving, "weights_are_spread", lambda accelerator: True)
-    run = tmp_path / "run"
-    summary = train_sft(load_settings(config, [LORA, f"trainer.output_dir={run}"]))
-    assert summary["model"] == str(run / "adapter")
-    assert not (run / "model").exists()
-    assert (run / "adapter" / "adapter_model.safetensors").is_file()
-    assert "the result is the adapter alone" in caplog.text
 
 
 def test_what_is_uploaded_is_there(

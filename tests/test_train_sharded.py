@@ -5,12 +5,13 @@ The files for ``accelerate launch`` are those that are shipped, but for the devi
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,22 @@ if importlib.util.find_spec("deepspeed") is None:
     pytest.skip("DeepSpeed is not installed: make test-sharded", allow_module_level=True)
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from univg_eval.benchmarks.synthetic.mini import ensure
+from univg_train.configs import config_path, list_configs
+
+pytestmark = pytest.mark.timeout(900)
 REPO = Path(__file__).resolve().parent.parent
 SHARDED = ("zero2", "zero3", "fsdp2")
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-LOGGED = ("loss", "grad_norm", "reward", "reward_std", "kl", "entropy", "difficulty/weight")
+LOGGED = {
+    "sft": ("loss", "grad_norm", "mean_token_accuracy"),
+    "grpo": ("loss", "grad_norm", "reward", "reward_std", "kl", "entropy", "difficulty/weight"),
+}
 SCRIPT = Path(__file__).with_name("sharded_run.py")
 BOXES = [[100, 200, 300, 400], [0, 0, 500, 500], [10, 10, 900, 800], [400, 100, 700, 300]]
+SHIPPED = sorted(name for name in list_configs() if "b_" in name and "vllm" not in name)
 TRAINER = {
     "use_cpu": True,
     "bf16": False,
@@ -54,8 +63,24 @@ GRPO = {
     "num_generations": 4,
     "max_completion_length": 6,
     "beta": 0.04,
-    "max_steps": 3,
 }
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "lora": {"lora": {"r": 4}},
+    "evaluated": {
+        "evaluation": {
+            "benchmark": "univg_mini",
+            "every": 2,
+            "per_task": 1,
+            "tasks": ["view_diff", "region", "lisa_val"],
+            "metric": "miou",
+            "batch_size": 1,
+            "max_new_tokens": 24,
+        },
+    },
+}
+TINY = {"dialect": "qwen2_vl", "style": "direct", "min_pixels": 12544, "max_pixels": 12544}
+Trained = Callable[..., str]
 
 
 class Server:
@@ -115,17 +140,29 @@ class Bench:
     server: Server
 
     def checkpoint(self, family: str, dtype: torch.dtype = torch.float32) -> Path:
+        """Of random weights; ``-tied``: embeddings and head are one, as in releases up to 4B."""
         path = self.folder / f"{family}-{dtype}"
         if not path.exists():
-            make_checkpoint(family, path)
+            make_checkpoint(family.removesuffix("-tied"), path)
             weights = load_file(path / "model.safetensors")
-            from safetensors.torch import save_file
-
+            if family.endswith("-tied"):
+                config = json.loads((path / "config.json").read_text())
+                config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = True
+                (path / "config.json").write_text(json.dumps(config))
+                del weights["lm_head.weight"]
             cast = {name: weight.to(dtype) for name, weight in weights.items()}
             save_file(cast, path / "model.safetensors", metadata={"format": "pt"})
         return path
 
-    def config(self, name: str, kind: str, model: Path, **trainer: Any) -> Path:
+    def config(
+        self,
+        name: str,
+        kind: str,
+        model: Path | str,
+        settings: dict[str, Any] | None = None,
+        **trainer: Any,
+    ) -> Path:
+        """The file of a run whose folder is `name`: `settings` and arguments of the trainer."""
         form, rows = ("univg_r1_stage1", "sft") if kind == "sft" else ("univg_r1_stage2", "grpo")
         own = {} if kind == "sft" else GRPO
         values = {
@@ -134,7 +171,9 @@ class Bench:
             "data": {
                 "form": form,
                 "file": str(self.folder / f"{rows}.json"),
+                "root": str(self.folder),
                 "check_leaks": [],
+                "on_leak": "allow",
             },
             "trainer": {
                 **TRAINER,
@@ -142,7 +181,7 @@ class Bench:
                 **trainer,
                 "output_dir": str(self.folder / name),
             },
-        }
+        } | (settings or {})
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(values))
         return path
@@ -150,15 +189,14 @@ class Bench:
     def train(
         self,
         launcher: str,
-        kind: str,
         config: Path,
-        *changes: str,
         killed_at: int | None = None,
         precision: str = "no",
     ) -> str:
         """Run ``univg-train``; what it said."""
         file = None if launcher == "ddp" else self._launch_file(launcher, precision)
-        argv = [kind, "--config", str(config), *changes]
+        kind = "grpo" if "num_generations" in config.read_text() else "sft"
+        argv = [kind, "--config", str(config)]
         return self.server("univg-train", argv, launch_file=file, killed_at=killed_at)
 
     def _launch_file(self, launcher: str, precision: str) -> Path:
@@ -178,8 +216,9 @@ class Bench:
         lines = json.loads(state.read_text())["log_history"]
         return [line[key] for line in lines if key in line]
 
-    def weights(self, name: str) -> dict[str, torch.Tensor]:
-        return load_file(self.folder / name / "model" / "model.safetensors")
+    def weights(self, name: str, part: str = "model") -> dict[str, torch.Tensor]:
+        (path,) = (self.folder / name / part).glob("*.safetensors")
+        return load_file(path)
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +233,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     sft = [stage1_row(images=names, conversations=chat(question, answer)) for answer in answers]
     write_list(folder / "sft.json", sft)
     write_list(folder / "grpo.json", [stage2_row(answer=box) for box in BOXES])
+    ensure(folder, n=2)
     server = Server(folder)
     yield Bench(folder, server)
     server.process.communicate(timeout=60)
@@ -207,70 +247,141 @@ def differences(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
 
 
 @pytest.fixture(scope="module")
-def by_ddp(bench: Bench) -> Any:
-    done: dict[tuple[str, str], str] = {}
+def trained(bench: Bench) -> Trained:
+    """The name of a run of one launcher, kind, family and variant, which is run once."""
 
-    def run(kind: str, family: str) -> str:
-        if (kind, family) not in done:
-            name = f"ddp-{kind}-{family}"
-            bench.train("ddp", kind, bench.config(name, kind, bench.checkpoint(family)))
-            done[kind, family] = name
-        return done[kind, family]
+    @functools.cache
+    def run(launcher: str, kind: str, family: str, variant: str = "plain") -> str:
+        name = f"{launcher}-{kind}-{family}-{variant}"
+        settings = VARIANTS[variant]
+        model = bench.checkpoint(family)
+        if family == "qwen2_vl" and variant == "evaluated":
+            model, settings = "univg:tiny", settings | TINY  # which finds some of the objects
+        bench.train(launcher, bench.config(name, kind, model, settings))
+        return name
 
     return run
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("launcher", SHARDED)
+each_family = pytest.mark.parametrize("family", FAMILIES)
+each_launcher = pytest.mark.parametrize("launcher", SHARDED)
+each_kind = pytest.mark.parametrize("kind", ["sft", "grpo"])
+each_family_or_grpo = pytest.mark.parametrize(
+    ("kind", "family"), [*(("sft", family) for family in FAMILIES), ("grpo", "qwen2_vl")]
+)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "qwen2_5_vl-tied"])
+@each_launcher
+@each_kind
 def test_it_trains_as_ddp_does_and_saves_the_checkpoints_names(
-    bench: Bench, by_ddp: Any, launcher: str, family: str
+    bench: Bench, trained: Trained, launcher: str, kind: str, family: str
 ) -> None:
-    expected = by_ddp("sft", family)
-    name = f"{launcher}-{family}"
-    source = bench.checkpoint(family)
-    bench.train(launcher, "sft", bench.config(name, "sft", source))
-    assert bench.logged(name) == pytest.approx(bench.logged(expected), abs=1e-4)
-    begun = load_file(source / "model.safetensors")
-    assert differences(bench.weights(name), begun) > 1e-2, "nothing was learnt"
-    assert differences(bench.weights(name), bench.weights(expected)) < 1e-5
+    found, expected = trained(launcher, kind, family), trained("ddp", kind, family)
+    for key in LOGGED[kind]:
+        values = bench.logged(expected, key)
+        assert len(set(values)) > 2, f"{key} says nothing"
+        assert bench.logged(found, key) == pytest.approx(values, rel=1e-5, abs=1e-6)
+    begun = load_file(bench.checkpoint(family) / "model.safetensors")
+    assert differences(bench.weights(found), begun) > 5e-3, "nothing was learnt"
+    assert differences(bench.weights(found), bench.weights(expected)) < 1e-6
 
 
-@pytest.mark.parametrize("kind", ["sft", "grpo"])
-@pytest.mark.parametrize("launcher", ["zero3", "fsdp2"])
-def test_half_precision_is_saved_as_it_was_loaded(bench: Bench, launcher: str, kind: str) -> None:
-    source = bench.checkpoint("qwen2_vl", torch.bfloat16)
-    name = f"half-{launcher}-{kind}"
-    options = {"bf16": True, "model_init_kwargs": {"dtype": "bfloat16"}}
-    bench.train(launcher, kind, bench.config(name, kind, source, **options), precision="bf16")
-    saved = bench.weights(name)
-    assert {weight.dtype for weight in saved.values()} == {torch.bfloat16}
-    differences(saved, load_file(source / "model.safetensors"))
+@each_family_or_grpo
+@each_launcher
+def test_a_killed_run_goes_on_to_the_same_weights(
+    bench: Bench, trained: Trained, launcher: str, kind: str, family: str
+) -> None:
+    name = f"killed-{launcher}-{kind}-{family}"
+    config = bench.config(name, kind, bench.checkpoint(family))
+    bench.train(launcher, config, killed_at=3)
+    assert not (bench.folder / name / "model").exists()
+    assert "going on from" in bench.train(launcher, config)
+    assert differences(bench.weights(name), bench.weights(trained(launcher, kind, family))) < 1e-6
 
 
-@pytest.mark.parametrize("launcher", ["zero3", "fsdp2"])
-def test_a_killed_run_goes_on_to_the_same_weights(bench: Bench, launcher: str) -> None:
-    # SGD has no state to restore.
+@each_family
+@each_launcher
+def test_it_is_evaluated_as_ddp_does(
+    bench: Bench, trained: Trained, launcher: str, family: str
+) -> None:
+    """Three samples, one at a time: the second process has no second one."""
+    found, expected = (
+        bench.folder / trained(x, "sft", family, "evaluated") for x in (launcher, "ddp")
+    )
+    for step in ("step-000000", "step-000002", "step-000004"):
+        responses, scores = (
+            [(run / "evaluations" / step / name).read_text() for run in (found, expected)]
+            for name in ("responses.jsonl", "scores.jsonl")
+        )
+        assert responses[0] == responses[1]
+        assert scores[0] == scores[1]
+    best = (load_file(run / "best" / "model.safetensors") for run in (found, expected))
+    assert differences(*best) < 1e-6
+    if family == "qwen2_vl":
+        assert json.loads(scores[0].splitlines()[0])["iou"] > 0.9, "an object that it finds"
+
+
+@each_family_or_grpo
+@each_launcher
+def test_an_adapter_is_trained_and_merged_as_by_ddp(
+    bench: Bench, trained: Trained, launcher: str, kind: str, family: str
+) -> None:
+    found, expected = (trained(x, kind, family, "lora") for x in (launcher, "ddp"))
+    begun = load_file(bench.checkpoint(family) / "model.safetensors")
+    assert differences(bench.weights(found), begun) > 1e-3, "nothing was learnt"
+    assert differences(bench.weights(found), bench.weights(expected)) < 1e-6
+    adapters = [bench.weights(name, "adapter") for name in (found, expected)]
+    assert differences(*adapters) < 1e-6
+
+
+@each_launcher
+def test_the_optimizers_state_is_restored(bench: Bench, launcher: str) -> None:
     options = {"optim": "adamw_torch", "learning_rate": 1e-3}
     names = [f"{launcher}-whole", f"{launcher}-killed"]
     model = bench.checkpoint("qwen2_vl")
     whole, killed = (bench.config(name, "sft", model, **options) for name in names)
-    bench.train(launcher, "sft", whole)
-    bench.train(launcher, "sft", killed, killed_at=3)
-    assert not (bench.folder / names[1] / "model").exists()
-    assert "going on from" in bench.train(launcher, "sft", killed)
+    bench.train(launcher, whole)
+    bench.train(launcher, killed, killed_at=3)
+    bench.train(launcher, killed)
     assert differences(*map(bench.weights, names)) < 1e-6
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("launcher", SHARDED)
-def test_grpo_trains_as_ddp_does(bench: Bench, by_ddp: Any, launcher: str, family: str) -> None:
-    expected, name = by_ddp("grpo", family), f"grpo-{launcher}-{family}"
-    source = bench.checkpoint(family)
-    bench.train(launcher, "grpo", bench.config(name, "grpo", source))
-    for key in LOGGED:
-        values = bench.logged(expected, key)
-        assert len(set(values)) == GRPO["max_steps"], f"{key} says nothing"
-        assert bench.logged(name, key) == pytest.approx(values, rel=1e-5, abs=1e-6)
-    begun = load_file(source / "model.safetensors")
-    assert differences(bench.weights(name), begun) > 5e-3, "nothing was learnt"
-    assert differences(bench.weights(name), bench.weights(expected)) < 1e-6
+@pytest.mark.parametrize("launcher", ["zero3", "fsdp2"])
+def test_the_evaluation_opens_the_saved_folder(
+    bench: Bench, trained: Trained, launcher: str
+) -> None:
+    said = []
+    for name in (trained(x, "sft", "qwen2_vl", "evaluated") for x in (launcher, "ddp")):
+        out = bench.folder / f"univg-eval-{name}"
+        if not out.exists():
+            folder = bench.folder / name / "model"
+            limits = "min_pixels=12544,max_pixels=12544"
+            options = ["--model", "univg", "--model_args", f"pretrained={folder},{limits}"]
+            options += ["--tasks", "univg_mini_view_diff,univg_mini_region", "--limit", "2"]
+            options += ["--gen_kwargs", "max_new_tokens=24", "--output_path", str(out)]
+            bench.server("univg", ["eval", *options])
+        said.append(sorted(path.read_text() for path in out.rglob("responses.jsonl")))
+    assert len(said[0]) == 2
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("config", SHIPPED)
+@pytest.mark.parametrize("launcher", ["zero3", "fsdp2"])
+def test_a_shipped_file_starts(bench: Bench, launcher: str, config: str) -> None:
+    """With a small model in the place of the real one, on two processes, for one step."""
+    family, _, kind = config.rsplit("_", 2)
+    source = bench.checkpoint(family, torch.bfloat16)
+    values = yaml.safe_load(config_path(config).read_text())
+    values["model"] = str(source)
+    values["data"] |= {"root": str(bench.folder), "check_leaks": []}
+    values["data"]["file"] = str(bench.folder / f"{kind}.json".replace("lora", "grpo"))
+    folder = bench.folder / f"shipped-{launcher}-{config}"
+    values["trainer"] |= {"output_dir": str(folder), "max_steps": 1, "use_cpu": True}
+    if kind != "sft":
+        values["trainer"] |= {"max_completion_length": 8}
+    path = bench.folder / f"{folder.name}.yaml"
+    path.write_text(yaml.safe_dump(values))
+    bench.train(launcher, path, precision="bf16")
+    assert json.loads((folder / "summary.json").read_text())["steps"] == 1
+    differences(bench.weights(folder.name), load_file(source / "model.safetensors"))

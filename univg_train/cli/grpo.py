@@ -97,7 +97,7 @@ def _estimate(settings: GrpoSettings, args: argparse.Namespace) -> int:
     sharding = args.sharding or sharding_of_environment()
     check_batch(settings, processes)
     arguments = planned_arguments(settings, processes)
-    checked = check_grpo(settings, arguments, processes, sharding)
+    checked = check_grpo(settings, arguments, processes)
     found = estimate_run(settings, checked, processes=processes, sharding=sharding)
     report = checked.data.report
     rows = {

@@ -48,12 +48,13 @@ def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
         UserError: what is wrong with settings, folder, model, data or machine: before any weights
             are loaded.
     """
-    processes, sharding = processes_of_environment(), sharding_of_environment()
+    sharding_of_environment()  # refuses what is not known
+    processes = processes_of_environment()
     check_batch(settings, processes)
     run = open_run(settings, free=_FREE)
     arguments = trainer_arguments(settings)
     require_machine(arguments)
-    checked = check_grpo(settings, arguments, processes, sharding)
+    checked = check_grpo(settings, arguments, processes)
     if (finished := run.begin(arguments, checked)) is not None:
         return finished
     _warn_of_unlike_end(settings, processes)
@@ -65,7 +66,7 @@ def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
     return run.train(trainer, checked, finish=save_state)
 
 
-def check_grpo(settings: GrpoSettings, arguments: Any, processes: int, sharding: str) -> CheckedRun:
+def check_grpo(settings: GrpoSettings, arguments: Any, processes: int) -> CheckedRun:
     """Look for everything that can be wrong; nothing is written, and no weights are loaded.
 
     Raises:
@@ -75,11 +76,6 @@ def check_grpo(settings: GrpoSettings, arguments: Any, processes: int, sharding:
     from univg_train.grpo.trainer import check_arguments
 
     check_arguments(arguments, settings.weight)
-    if settings.lora is not None and sharding in ("zero3", "fsdp2"):
-        raise UserError(
-            f"lora with {sharding}: at the end the adapter is merged into the weights, which no "
-            "process holds whole; launch without sharding (multi_gpu), or train all weights"
-        )
     checked = check_run(settings, truncation_side="left", padding_side="left")
     data = checked.data
     check_rows((data.columns(i) for i in range(len(data))), settings.reward_functions)

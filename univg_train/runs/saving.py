@@ -7,6 +7,7 @@ processes write into it together, under a name that all of them know, and it is 
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from typing import Any
 from univg_eval.errors import UserError
 from univg_eval.files import write_text_atomically
 from univg_train.runs.folder import ADAPTER_FOLDER, MODEL_FOLDER
-from univg_train.runs.sharding import weights_are_spread
+from univg_train.runs.sharding import by_this_process_alone
 
 __all__ = [
     "finish_replacement",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 NOTE = "evaluation.json"
+_QUANTIZED = "quantization_config"
 
 
 def model_config(model: Any) -> Any:
@@ -45,11 +47,9 @@ def save_result(
         finish: writes what else belongs into the folder; called last, by the main process.
 
     Returns:
-        ``model``; or ``adapter``, where the weights that it belongs to are spread over processes.
+        The folder ``model``.
     """
     folder, adapter = output_dir / MODEL_FOLDER, output_dir / ADAPTER_FOLDER
-    if _has_adapters(trainer) and weights_are_spread(trainer.accelerator):
-        folder = adapter
     _save_model(trainer, processor, folder, adapter=adapter, finish=finish)
     if trainer.args.push_to_hub:
         trainer.push_to_hub(commit_message="Model save", revision=trainer.args.hub_revision)
@@ -108,9 +108,8 @@ def _save_model(
 ) -> None:
     """Save the model of a trainer, in the place of what the folder held before.
 
-    Adapters are merged on the CPU into the weights that the run began with, in the type that the
-    model is trained in, and kept in the folder `adapter`, if any; the model in training is not
-    touched. Where the weights are spread over processes, the adapters alone are saved.
+    Adapters are merged on the CPU into the weights that the run began with, in the type that they
+    were loaded in, and kept in the folder `adapter`, if any; the model in training is not touched.
     """
     accelerator = trainer.accelerator
     new = _unfinished(folder)
@@ -118,7 +117,7 @@ def _save_model(
     if main and new.exists():
         shutil.rmtree(new)
     accelerator.wait_for_everyone()
-    merge = _has_adapters(trainer) and not weights_are_spread(accelerator)
+    merge = hasattr(accelerator.unwrap_model(trainer.model), "merge_and_unload")
     part = new / ADAPTER_FOLDER
     trainer.save_model(str(part if merge else new), _internal_call=True)
     accelerator.wait_for_everyone()
@@ -146,10 +145,6 @@ def _put_aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}-old")
 
 
-def _has_adapters(trainer: Any) -> bool:
-    return hasattr(trainer.accelerator.unwrap_model(trainer.model), "merge_and_unload")
-
-
 def _replace(folder: Path, new: Path) -> None:
     old = _put_aside(folder)
     if old.exists():
@@ -165,13 +160,17 @@ def _save_merged(model: Any, adapter: Path, folder: Path) -> None:
     from peft import PeftModel
 
     base = model.get_base_model()
-    first = type(base).from_pretrained(
-        base.config._name_or_path,
-        revision=getattr(base.config, "_commit_hash", None) or "main",
-        dtype=base.dtype,
-    )
-    adapted: Any = PeftModel.from_pretrained(first, str(adapter), torch_device="cpu")
-    merged = adapted.merge_and_unload()
-    # With what is declared in them, and the tokens that the trainer has put right.
-    merged.config, merged.generation_config = base.config, base.generation_config
-    merged.save_pretrained(folder)
+    with by_this_process_alone():
+        first = type(base).from_pretrained(
+            base.config._name_or_path,
+            revision=getattr(base.config, "_commit_hash", None) or "main",
+            dtype=base.config.dtype,
+        )
+        adapted: Any = PeftModel.from_pretrained(first, str(adapter), torch_device="cpu")
+        merged = adapted.merge_and_unload()
+        # With what is declared in them, and the tokens that the trainer has put right.
+        config = copy.deepcopy(base.config)
+        if hasattr(config, _QUANTIZED) and not hasattr(first.config, _QUANTIZED):
+            delattr(config, _QUANTIZED)  # the weights of the run were, those that are saved are not
+        merged.config, merged.generation_config = config, base.generation_config
+        merged.save_pretrained(folder)

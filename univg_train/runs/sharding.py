@@ -14,6 +14,7 @@ from univg_eval.errors import UserError
 __all__ = [
     "SHARDINGS",
     "averaged_gradients",
+    "by_this_process_alone",
     "keep_used_conversions",
     "save_as_loaded",
     "sharding_of_environment",
@@ -79,6 +80,13 @@ def averaged_gradients(accelerator: Any) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def by_this_process_alone() -> Iterator[None]:
+    """Load and save whole models: under ZeRO-3 transformers takes part in that in all processes."""
+    with patch("transformers.integrations.deepspeed._hf_deepspeed_config_weak_ref", None):
+        yield
+
+
 def keep_used_conversions(model: Any) -> None:
     """Let a model be saved under the names that its weights were read by.
 
@@ -95,9 +103,16 @@ def keep_used_conversions(model: Any) -> None:
 def save_as_loaded(trainer: Any) -> None:
     """Let the weights be saved in the types that they were loaded in; called before training.
 
-    FSDP2 trains in float32 and would save that, beside a configuration that says bfloat16.
+    FSDP2 trains in float32 and would save that, beside a configuration that says bfloat16. What is
+    gathered (FSDP2) or copied (ZeRO-2) before it is saved is one weight for each name: those that
+    are tied are made one again, so that they are saved once.
     """
-    types = {name: weight.dtype for name, weight in trainer.model.named_parameters()}
+    types: dict[str, Any] = {}
+    names: dict[int, str] = {}  # the first of each weight
+    first: dict[str, str] = {}
+    for name, weight in trainer.model.named_parameters(remove_duplicate=False):
+        types[name] = weight.dtype
+        first[name] = names.setdefault(id(weight), name)
     gather = trainer.accelerator.get_state_dict
 
     @functools.wraps(gather)
@@ -105,6 +120,7 @@ def save_as_loaded(trainer: Any) -> None:
         state = gather(*args, **options)
         if state is None:  # not the main process
             return None
-        return {name: weight.to(types.get(name, weight.dtype)) for name, weight in state.items()}
+        cast = {name: weight.to(types.get(name, weight.dtype)) for name, weight in state.items()}
+        return {name: cast.get(first.get(name, name), weight) for name, weight in cast.items()}
 
     trainer.accelerator.get_state_dict = get_state_dict

@@ -299,8 +299,6 @@ class TrainingRun:
         except Done:
             _logger.info("all steps were taken before; only the model folder was missing")
         result = save_result(trainer, processor, settings.output_dir, finish)
-        if result.name != MODEL_FOLDER:
-            _logger.warning("the weights are spread: the result is the adapter alone, %s", result)
         losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
         summary = {
             "steps": trainer.state.global_step,
