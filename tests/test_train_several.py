@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from doc_pages import blocks
 from factories import make_sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from training_forms import draw
 
 from univg_eval.boxes import Box
@@ -327,3 +329,49 @@ def test_the_data_command_counts_the_kinds(root: Path, capsys: pytest.CaptureFix
     assert kinds == {"several_targets": 4, "no_target": 2, "one_target": 1}
     assert main(arguments) == 0
     assert "of these\n         4 several_targets: several true" in capsys.readouterr().out
+
+
+# --- a run ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_run_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The settings and rows of docs/grpo.md, as they stand there, for one of their two epochs."""
+    pytest.importorskip("trl")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNIVG_DATA", str(tmp_path / "root"))
+    Image.new("RGB", (640, 480), "white").save("street.jpg")
+    Path("mixed.yaml").write_text(blocks("grpo", "yaml")[0])
+    Path("mixed.jsonl").write_text(blocks("grpo", "json")[0])
+
+    def dry_run(*changes: str) -> dict[str, Any]:
+        assert main(["grpo", "--config", "mixed.yaml", *changes, "--dry-run", "--json"]) == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    found = dry_run()
+    assert found["kinds"] == {
+        "no_target": {"rows": 1, "reward": "no_target_acc"},
+        "one_target": {"rows": 1, "reward": "IoU"},
+        "several_targets": {"rows": 1, "reward": "matched_iou"},
+    }
+    fewer = "trainer.gradient_accumulation_steps=2"
+    without = dry_run("rewards.several=null", "rewards.threshold=0.5", fewer)
+    assert without["left_out"] == {"several_targets": 1} and without["rows"] == 2
+    assert without["kinds"]["one_target"]["reward"] == "1 from IoU 0.5 on"
+    assert main(["grpo", "--config", "mixed.yaml", "rewards.several=iou"]) == 2
+    assert "several is 'iou'; expected one of: matched_iou, f1@0.5" in capsys.readouterr().err
+
+    shorter = ("trainer.num_train_epochs=1", "trainer.max_completion_length=12")
+    assert main(["grpo", "--config", "mixed.yaml", *shorter, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["steps"], summary["rows"]) == (1, 3)
+    assert summary["data"]["kinds"] == {"one_target": 1, "several_targets": 1, "no_target": 1}
+    model = Path(summary["model"])
+    (line, _) = json.loads((model / "trainer_state.json").read_text())["log_history"]
+    figures = [line[f"difficulty/{n}"] for n in ("miou", "matched_iou", "no_target_acc")]
+    # One prompt of each kind, with as many rollouts: their mean is the reward of accuracy.
+    assert line["rewards/accuracy_reward/mean"] == pytest.approx(sum(figures) / 3)
+    assert (model / "model.safetensors").is_file()
