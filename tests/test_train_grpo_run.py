@@ -34,8 +34,9 @@ from trl.trainer.utils import RepeatSampler
 
 from univg_eval.dialects import declared_settings
 from univg_eval.models.pretrained import load_config
-from univg_train.grpo.estimate import estimate_run
+from univg_train.grpo.estimate import estimate_grpo
 from univg_train.grpo.settings import load_grpo_settings
+from univg_train.runs.estimate import GPUS, Gpu, measure_rows, model_sizes
 from univg_train.runs.resume import DrawPastOrders
 from univg_train.runs.training import check_run
 
@@ -116,6 +117,20 @@ def refusal(config: Path, refused: Any) -> Any:
         ("trainer.steps_per_generation=0", "steps_per_generation is 0; expected at least 1"),
         ("trainer.generation_batch_size=5", "no multiple of the 2 rollouts of a pass"),
         ("trainer.generation_batch_size=8 trainer.steps_per_generation=2", "in two ways"),
+        (
+            "trainer.gradient_accumulation_steps=4 trainer.steps_per_generation=3",
+            "the 3 passes of a batch of rollouts (trainer.steps_per_generation) do not divide",
+        ),
+        (
+            "trainer.num_generations=4 trainer.steps_per_generation=1",
+            "num_generations=4 does not divide the 2 rollouts that are generated together "
+            "(per_device_train_batch_size=2 x 1 processes x steps_per_generation=1)",
+        ),
+        ("--sharding zero3", "--sharding describes a run to come"),
+        (
+            "trainer.use_vllm=true trainer.vllm_max_model_length=64 --dry-run",
+            "vllm_max_model_length=64 is less than the longest prompt",
+        ),
         ("trainer.gradient_accumulation_steps=16", "takes 16 prompts: there is no whole batch"),
         ("trainer.num_train_epochs=0", "there is no step"),
         ("trainer.model_init_kwargs.dtype=float17", "expected one of: float32"),
@@ -207,7 +222,7 @@ def test_the_dry_run_loads_no_weights(
     assert (found["parameters"], found["trained"]) == (sum(sizes.values()), trained)
     # 4 rows, 2 rollouts each, 4 together: 2 batches of 2 passes each; 2 passes make a step.
     assert (found["rows"], found["steps"], found["rollouts"]) == (4, 2, 8)
-    assert found["prompt_tokens"] == longest_prompt(config)
+    assert found["tokens"] == longest_prompt(config)
     memory = found["memory"]
     assert memory["weights"] == 4 * found["parameters"] == memory["reference"]
     assert memory["optimizer"] == 8 * found["trained"] == 2 * memory["gradients"]
@@ -228,7 +243,7 @@ def longest_prompt(config: Path) -> int:
 
 
 def test_the_memory_of_a_7b(config: Path, tmp_path: Path) -> None:
-    """Against the published size, and figures worked out by hand from the module's table."""
+    """Against the published size, and figures worked out by hand from the module's formulas."""
     big = tmp_path / "7b"
     text = {
         "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944,
@@ -239,38 +254,100 @@ def test_the_memory_of_a_7b(config: Path, tmp_path: Path) -> None:
     Qwen2VLConfig(
         text_config=text, vision_config=vision, tie_word_embeddings=False
     ).save_pretrained(big)
-    changes = [f"model={big}", "trainer.per_device_train_batch_size=2"]
+    changes = [f"model={big}", "trainer.per_device_train_batch_size=2", "trainer.use_cpu=false"]
     changes += ["trainer.model_init_kwargs.dtype=bfloat16", "trainer.gradient_checkpointing=true"]
+    changes += ["trainer.bf16=true"]
     settings = load_grpo_settings(config, changes)
     checked = dataclasses.replace(
         check_run(load_grpo_settings(config)), config=load_config(str(big))
     )
-    found = estimate_run(settings, checked, processes=2, sharding="zero3")
+
+    def memory(*more: str, sharding: str = "zero3", processes: int = 2) -> Any:
+        settings = load_grpo_settings(config, [*changes, *more])
+        where: Any = {"processes": processes, "sharding": sharding, "gpu": GPUS["a100"]}
+        return estimate_grpo(settings, checked, **where).memory
+
+    found = estimate_grpo(settings, checked, processes=2, sharding="zero3", gpu=GPUS["a100"])
     total = 8_291_375_616
-    assert found.parameters == total
     trained = 7_615_616_512  # the language model: Qwen2-7B
-    assert found.trained == trained
-    assert found.memory.weights == found.memory.reference == total
-    assert found.memory.gradients + found.memory.optimizer == 7 * trained
-    tokens = found.prompt_tokens + 4
-    assert found.memory.cache == 2 * 28 * 4 * 128 * 2 * tokens * 4
-    assert found.memory.activations == 2 * 2 * tokens * 3584 * 28 + 34 * 2 * tokens * 3584
-    assert found.memory.gathered == 2 * total  # on each device, while it generates
-    fixed = (2 * total + 14 * trained + 2 * total) // 2
-    assert found.memory.total == fixed + found.memory.cache + 2 * total
-    fsdp = estimate_run(settings, checked, processes=2, sharding="fsdp2")
-    assert fsdp.memory.weights == (2 * (total - trained) + 4 * trained) // 2
-    assert fsdp.memory.whole_reference == 2 * total
-    assert fsdp.memory.gathered == 0
-    zero2 = estimate_run(settings, checked, processes=2, sharding="zero2")
-    assert zero2.memory.weights == zero2.memory.reference == 2 * total  # whole on each device
-    assert zero2.memory.gradients + zero2.memory.optimizer == 7 * trained
-    assert zero2.memory.gathered == zero2.memory.whole_reference == 0
-    lora = load_grpo_settings(config, [*changes, "lora.r=8"])
-    adapted = estimate_run(lora, checked, processes=2, sharding="none")
-    per_layer = 8 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944))
-    assert adapted.trained == 28 * per_layer
-    assert adapted.memory.reference == 0
+    assert (found.parameters, found.trained) == (total, trained)
+    prompt, sequence = found.tokens, found.tokens + 4
+    patches = 4 * image_tokens(config)  # a token is four of 3 x 2 x 14 x 14 numbers
+    fixed = found.memory.fixed
+    assert fixed["weights"] == fixed["reference"] == total
+    assert fixed["gradients"] + fixed["optimizer"] == 7 * trained
+    assert fixed["images"] == 4 * patches * 1176 * 4  # of four rollouts, in float32
+
+    gathered = 2 * (2 * 233_057_792 + 152064 * 3584)  # two layers and the words, in half precision
+    inputs = 2 * sequence * 3584 * 2 * 31 + 2 * sequence**2 * 3
+    words = 152064 * 3584 * 6 + 8 * (3584 * 6 + 32768 * 2)
+    assert abs(found.memory.phases["training"] - (inputs + words + gathered)) < 1000
+    # The vision tower's rotary positions in float32, four times 36 h; the pixels once in bfloat16.
+    seen = 4 * patches * (36 * 1280 + 1176 * 2)
+    cache = 2 * 28 * 4 * 128 * 2
+    decoder = 4 * prompt * (2 * (4 * 3584 + 3 * 18944)) + 4 * prompt**2 * 3
+    last = 4 * sequence * cache * 29 // 28
+    first = max(seen, decoder) + 4 * prompt * cache
+    generation = 2 * total + fixed["images"] + max(first, last)
+    assert found.memory.phases["generation"] == generation
+    assert found.memory.total == sum(fixed.values()) + generation
+    assert memory("trainer.ds3_gather_for_generation=false").phases["generation"] == (
+        generation - 2 * total
+    )
+
+    fsdp = memory(sharding="fsdp2")
+    assert fsdp.fixed["weights"] == (2 * (total - trained) + 4 * trained) // 2
+    assert fsdp.phases["reference pass"] == 2 * total
+    assert fsdp.phases["generation"] == generation - 2 * total
+    zero2 = memory(sharding="zero2").fixed
+    assert (zero2["weights"], zero2["gradients"]) == (2 * total, trained)
+    assert memory(sharding="none").fixed["gradients"] == 2 * 2 * trained  # and DDP's buckets
+
+    vllm = ("trainer.use_vllm=true", "trainer.vllm_mode=colocate")
+    assert memory(*vllm).fixed["vllm"] == int(0.3 * 79 * 2**30)
+    asleep = memory(*vllm, "trainer.vllm_enable_sleep_mode=true")
+    assert (asleep.phases["generation"], "vllm" in asleep.fixed) == (int(0.3 * 79 * 2**30), False)
+    assert memory(*vllm, "trainer.vllm_mode=server").phases["generation"] == 0
+
+    lora = memory("lora.r=8", sharding="none", processes=1).fixed
+    adapter = 28 * 8 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944))
+    assert lora["reference"] == 0
+    assert lora["gradients"] + lora["optimizer"] == 12 * adapter
+    assert lora["weights"] == 2 * total + 4 * adapter
+
+
+def image_tokens(config: Path) -> int:
+    """Of the longest prompt, as the processor makes them of real images."""
+    checked = check_run(load_grpo_settings(config))
+    row = max(checked.data, key=lambda row: sum(w * h for w, h in row["image_sizes"]))
+    text = checked.processor.apply_chat_template(row["prompt"], add_generation_prompt=True)
+    ids = checked.processor(images=row["images"], text=text)["input_ids"][0]
+    return ids.count(checked.processor.image_token_id)
+
+
+def test_time_is_that_of_the_data_sheet(config: Path) -> None:
+    """Arithmetic of a step by hand, at half and a fifth of the GPU's rate, and what is read."""
+    settings = load_grpo_settings(config, ["trainer.beta=0.0"])
+    checked = check_run(settings)
+    gpu = Gpu("slow", 2**40, 1e6, 1e30)  # arithmetic alone takes time
+    found = estimate_grpo(settings, checked, processes=1, sharding="none", gpu=gpu)
+    sizes = model_sizes(settings, checked.config)
+    rows = measure_rows(checked, sizes)
+    text, vision = sizes.text, sizes.vision
+
+    def forward(length: float) -> float:
+        return length * (2 * text.parameters + 2 * text.count * text.query * length)
+
+    seen = 2 * vision.parameters * rows.patches * rows.mean / rows.longest
+    # Four rollouts are generated by a pass over their prompts, then trained on: 3 passes' worth.
+    one = 4 * (forward(rows.mean) + seen) + 4 * (3 * forward(rows.mean + 4) + seen)
+    assert found.step.least == pytest.approx(one / 0.5e6)
+    assert found.step.most == pytest.approx(one / 0.2e6 + 4 * 1e-3 * text.count)
+    fast = dataclasses.replace(gpu, arithmetic=1e30, bandwidth=1e3)
+    read = 4 * (text.parameters + sizes.vocabulary * text.width)
+    read += 4 * (rows.mean + 2) * 2 * text.count * text.key_value * 4
+    found = estimate_grpo(settings, checked, processes=1, sharding="none", gpu=fast)
+    assert found.step.least == pytest.approx(4 * read / 0.8e3)
 
 
 KILLED = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,14 +31,13 @@ from transformers import (
 from univg_eval.errors import UserError
 from univg_train.cli import main
 from univg_train.runs.folder import find_checkpoint
+from univg_train.runs.lengths import RowLengths, row_text
 from univg_train.runs.pretrained import lora_config
 from univg_train.runs.training import count_parameters
 from univg_train.runs.yaml_settings import Section, read_settings
 from univg_train.sft.run import (
     check_sft,
     make_trainer,
-    row_length,
-    row_text,
     sft_arguments,
     train_sft,
 )
@@ -73,7 +73,7 @@ def prepared(config: Path, *overrides: str) -> tuple[Any, Any, Any]:
 def lengths(checked: Any) -> list[int]:
     rows = [checked.data.columns(i) for i in range(len(checked.data))]
     processor = checked.processor
-    return [row_length(row, row_text(row, processor), processor, {}) for row in rows]
+    return [RowLengths(processor).of(row, row_text(row, processor)) for row in rows]
 
 
 class Stopped(TrainerCallback):
@@ -479,3 +479,37 @@ def test_a_checkpoint_that_takes_no_images(config: Path, tmp_path: Path) -> None
     text = make_text_checkpoint(tmp_path / "text")
     with pytest.raises(UserError, match="of type 'qwen2', which takes no images"):
         train_sft(load_settings(config, [f"model={text}"]))
+
+
+@pytest.mark.parametrize("batch, accumulation, epochs", [(1, 1, 2), (2, 1, 1), (2, 2, 3)])
+def test_the_dry_run_counts_steps_and_loads_no_weights(
+    config: Path,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    batch: int,
+    accumulation: int,
+    epochs: int,
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(model, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    changes = [f"trainer.per_device_train_batch_size={batch}", "trainer.max_steps=-1"]
+    changes += [f"trainer.gradient_accumulation_steps={accumulation}"]
+    changes += [f"trainer.num_train_epochs={epochs}"]
+    command = ["sft", "--config", str(config), "--dry-run", *changes]
+    assert main([*command, "--json", f"model={bare}"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert not (tmp_path / "run").exists()
+    checked = check_sft(load_settings(config, changes), None)
+    assert found["tokens"] == max(lengths(checked))
+    trainer, _, _ = prepared(config, *changes)
+    loader = trainer.get_train_dataloader()
+    assert found["steps"] == trainer.set_initial_training_values(trainer.args, loader)[-1]
+    assert found["memory"]["weights"] == 4 * found["parameters"]
+    assert found["memory"]["optimizer"] == 8 * found["trained"]
+    assert found["memory"]["needed"] > found["memory"]["total"] > found["memory"]["training"]
+    assert found["rollouts"] is None and found["confirmed_on_a_gpu"] is False
+    assert main([*command, "--processes", "2", "--sharding", "zero3", "--gpu", "l40s"]) == 0
+    out = capsys.readouterr().out
+    assert "memory on each of 2 devices, sharding zero3" in out
+    assert "fits on one L40S 48 GB" in out and "not confirmed on a GPU" in out

@@ -27,23 +27,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
+from checkpoints import MAX_PIXELS, MIN_PIXELS, write_checkpoint
 from engines import Workload, compare, summary
 from measuring import Cost, median, ratio, share, write_report
 from PIL import Image
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from univg_eval.dialects import get_dialect
-from univg_eval.models import TINY, model_folder
 from univg_eval.prompts import build_prompt
 from univg_eval.samples import GroundingSample, Target, write_benchmark
 
-MIN_PIXELS, MAX_PIXELS = 3136, 401408
 SIZES = ((640, 480), (1280, 720), (500, 375), (1024, 1024), (900, 616))
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
-PADS = ("<|image_pad|>", "<|video_pad|>")
-MROPE = {"rope_type": "default", "rope_theta": 1e6}
 SHAPES: dict[str, dict[str, Any]] = {
     "2b": {
         "vocabulary": 151936,
@@ -53,9 +47,14 @@ SHAPES: dict[str, dict[str, Any]] = {
             "num_hidden_layers": 28,
             "num_attention_heads": 12,
             "num_key_value_heads": 2,
-            "rope_parameters": MROPE | {"mrope_section": [16, 24, 24]},
         },
-        "vision": {"depth": 32, "embed_dim": 1280, "num_heads": 16, "hidden_size": 1536},
+        "vision": {
+            "depth": 32,
+            "embed_dim": 1280,
+            "num_heads": 16,
+            "hidden_size": 1536,
+            "mlp_ratio": 4,
+        },
         "dtype": torch.bfloat16,
     },
     "tiny": {
@@ -66,76 +65,24 @@ SHAPES: dict[str, dict[str, Any]] = {
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
             "num_key_value_heads": 1,
-            "rope_parameters": MROPE | {"mrope_section": [8, 12, 12]},
         },
-        "vision": {"depth": 2, "embed_dim": 128, "num_heads": 2, "hidden_size": 128},
+        "vision": {
+            "depth": 2,
+            "embed_dim": 128,
+            "num_heads": 2,
+            "hidden_size": 128,
+            "mlp_ratio": 4,
+        },
         "dtype": torch.float32,
     },
 }
 
 
-def write_tokenizer(folder: Path, vocabulary: int) -> Any:
-    """One token a byte, and words up to the model's vocabulary, so that every id has a text."""
-    names = sorted(pre_tokenizers.ByteLevel.alphabet())
-    names += [f" w{i}" for i in range(vocabulary - len(names) - len(SPECIAL) - len(PADS))]
-    core = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, []))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        padding_side="left",
-    )
-    tokenizer.add_special_tokens({"additional_special_tokens": [*SPECIAL, *PADS]})
-    return tokenizer
-
-
-def write_checkpoint(folder: Path, shape: str, tokens: int, device: str) -> str:
+def random_checkpoint(folder: Path, shape: str, tokens: int, device: str) -> str:
     """A Qwen2-VL with random weights whose responses all have `tokens` tokens."""
-    kind = SHAPES[shape]
-    tokenizer = write_tokenizer(folder, kind["vocabulary"])
-    ids = tokenizer.convert_tokens_to_ids
-    config = AutoConfig.for_model(
-        "qwen2_vl",
-        text_config={
-            **kind["text"],
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": 32768,
-            "bos_token_id": ids("<|endoftext|>"),
-            "eos_token_id": ids("<|im_end|>"),
-        },
-        vision_config={
-            **kind["vision"],
-            "patch_size": 14,
-            "mlp_ratio": 4,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-        },
-        image_token_id=ids("<|image_pad|>"),
-        video_token_id=ids("<|video_pad|>"),
-        vision_start_token_id=ids("<|vision_start|>"),
-        vision_end_token_id=ids("<|vision_end|>"),
-        tie_word_embeddings=True,
+    return write_checkpoint(
+        folder, "qwen2_vl", **SHAPES[shape], device=device, min_new_tokens=tokens
     )
-    torch.manual_seed(0)
-    with torch.device(device):
-        model = AutoModelForImageTextToText.from_config(config, dtype=kind["dtype"])
-    model.generation_config.update(
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        min_new_tokens=tokens,
-    )
-    model.save_pretrained(folder)
-    limits = {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS}
-    template = AutoProcessor.from_pretrained(model_folder(TINY)).chat_template
-    transformers.Qwen2VLProcessor(
-        image_processor=transformers.Qwen2VLImageProcessor(size=limits),
-        tokenizer=tokenizer,
-        video_processor=transformers.Qwen2VLVideoProcessor(),
-        chat_template=template,
-    ).save_pretrained(folder)
-    return str(folder)
 
 
 def write_samples(root: Path, n: int) -> list[GroundingSample]:
@@ -298,7 +245,7 @@ def main() -> None:
         root = Path(temporary)
         os.environ["UNIVG_DATA"] = str(root)
         samples = write_samples(root, args.samples)
-        folder = write_checkpoint(root / "model", args.shape, args.tokens, args.device)
+        folder = random_checkpoint(root / "model", args.shape, args.tokens, args.device)
         work = Workload(
             folder, "univg_custom", samples, None, MIN_PIXELS, MAX_PIXELS, args.tokens, args.device
         )

@@ -6,15 +6,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from univg_eval.errors import UserError
 from univg_eval.runs.threads import choose_threads
 from univg_eval.terminal import fitted, terminal_width
-from univg_train.cli._running import add_overrides, extra_needed, report_once, run_and_report
-from univg_train.runs.sharding import SHARDINGS
+from univg_train.cli._estimating import add_dry_run, check_dry_run, estimate_and_report, row_report
+from univg_train.cli._running import add_overrides, extra_needed, run_and_report
 
 if TYPE_CHECKING:
-    from univg_train.grpo.estimate import Estimate
+    from univg_train.cli._estimating import RowReport
     from univg_train.grpo.settings import GrpoSettings
+    from univg_train.runs.estimate import Estimate, Gpu
 
 __all__ = ["add_parser", "run", "run_configs"]
 
@@ -40,22 +40,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file")
     add_overrides(parser)
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="check everything, print steps and memory, and load no weights",
-    )
-    parser.add_argument(
-        "--processes",
-        type=int,
-        metavar="N",
-        help="with --dry-run: devices of the run (default: those of the launcher, or 1)",
-    )
-    parser.add_argument(
-        "--sharding",
-        choices=SHARDINGS,
-        help="with --dry-run: how weights are spread over them (default: as launched)",
-    )
+    add_dry_run(parser)
     parser.set_defaults(run=run)
     configs = commands.add_parser(
         "configs",
@@ -69,12 +54,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or estimate; returns the exit status."""
-    if not args.dry_run and (args.processes is not None or args.sharding is not None):
-        raise UserError(
-            "--processes and --sharding belong to --dry-run; a run has those of `accelerate launch`"
-        )
-    if args.processes is not None and args.processes < 1:
-        raise UserError(f"--processes is {args.processes}; expected at least 1")
+    check_dry_run(args)
     choose_threads()
     with extra_needed():
         from univg_train.grpo.run import train_grpo
@@ -88,25 +68,17 @@ def run(args: argparse.Namespace) -> int:
 
 def _estimate(settings: GrpoSettings, args: argparse.Namespace) -> int:
     from univg_train.grpo.batches import check_batch, planned_arguments
-    from univg_train.grpo.estimate import estimate_run
+    from univg_train.grpo.estimate import estimate_grpo
     from univg_train.grpo.run import check_grpo
-    from univg_train.runs.sharding import sharding_of_environment
-    from univg_train.runs.training import processes_of_environment
 
-    processes = args.processes or processes_of_environment()
-    sharding = args.sharding or sharding_of_environment()
-    check_batch(settings, processes)
-    arguments = planned_arguments(settings, processes)
-    checked = check_grpo(settings, arguments, processes)
-    found = estimate_run(settings, checked, processes=processes, sharding=sharding)
-    report = checked.data.report
-    rows = {
-        "kinds": settings.rewards_by_kind(report.kinds),
-        "left_out": dict(report.left_out.most_common()),
-    }
-    values = {"processes": processes, "sharding": sharding, **found.to_dict(), **rows}
-    report_once(values, _text(found, rows, processes, sharding), args.json)
-    return 0
+    def estimate(processes: int, sharding: str, gpu: Gpu) -> tuple[Estimate, RowReport]:
+        check_batch(settings, processes)
+        arguments = planned_arguments(settings, processes)
+        checked = check_grpo(settings, arguments, processes)
+        found = estimate_grpo(settings, checked, processes=processes, sharding=sharding, gpu=gpu)
+        return found, row_report(checked, settings.rewards_by_kind(checked.data.report.kinds))
+
+    return estimate_and_report(args, estimate)
 
 
 def run_configs(args: argparse.Namespace) -> int:
@@ -119,33 +91,3 @@ def run_configs(args: argparse.Namespace) -> int:
     for name, meaning in list_configs().items():
         print("\n".join(fitted(f"{name:32} {meaning}", terminal_width())))
     return 0
-
-
-def _text(found: Estimate, rows: dict[str, Any], processes: int, sharding: str) -> str:
-    from univg_train.data import LEFT_OUT, ROW_KINDS
-
-    memory = found.memory
-    sizes = [
-        ("weights", memory.weights),
-        ("gradients", memory.gradients),
-        ("optimizer", memory.optimizer),
-        ("reference model", memory.reference),
-        ("activations", memory.activations),
-        ("or cache of keys and values", memory.cache),
-        ("  and weights gathered for it", memory.gathered),
-        ("or the whole reference model", memory.whole_reference),
-        ("in all", memory.total),
-    ]
-    lines = [
-        f"{found.parameters:,} parameters, {found.trained:,} trained",
-        f"{found.rows:,} rows; the longest prompt about {found.prompt_tokens:,} tokens",
-        *(
-            f"  {kind['rows']:8,} with {ROW_KINDS[name]}, rewarded by {kind['reward']}"
-            for name, kind in rows["kinds"].items()
-        ),
-        *(f"  {n:8,} left out: {LEFT_OUT[name]}" for name, n in rows["left_out"].items()),
-        f"{found.steps:,} steps ({found.steps_per_epoch:,} an epoch), {found.rollouts:,} rollouts",
-        f"memory on each of {processes} devices, sharding {sharding}, in GiB (docs/train.md):",
-    ]
-    lines += [f"  {name:28} {size / 2**30:8.2f}" for name, size in sizes]
-    return "\n".join(lines)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from univg_eval.runs.threads import choose_threads
+from univg_train.cli._estimating import add_dry_run, check_dry_run, estimate_and_report, row_report
 from univg_train.cli._running import add_overrides, extra_needed, run_and_report
+
+if TYPE_CHECKING:
+    from univg_train.cli._estimating import RowReport
+    from univg_train.runs.estimate import Estimate, Gpu
+    from univg_train.sft.settings import SftSettings
 
 __all__ = ["add_parser", "run"]
 
@@ -38,15 +44,33 @@ def add_parser(commands: Any) -> None:
         help="go on with a run found in the folder; --no-resume refuses such a folder "
         "(default: resume)",
     )
+    add_dry_run(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; returns the exit status."""
+    """Train, or estimate; returns the exit status."""
+    check_dry_run(args)
     choose_threads()
     with extra_needed():
         from univg_train.sft.run import train_sft
         from univg_train.sft.settings import load_settings
 
         settings = load_settings(args.config, args.overrides)
+    if args.dry_run:
+        return _estimate(settings, args)
     return run_and_report(lambda: train_sft(settings, resume=args.resume), args.json)
+
+
+def _estimate(settings: SftSettings, args: argparse.Namespace) -> int:
+    from univg_train.sft.estimate import estimate_sft
+    from univg_train.sft.run import check_sft, sft_arguments
+
+    def estimate(processes: int, sharding: str, gpu: Gpu) -> tuple[Estimate, RowReport]:
+        arguments = sft_arguments(settings, use_cpu=True)  # of a run that another machine may do
+        checked = check_sft(settings, arguments.max_length)
+        found = estimate_sft(settings, checked, processes=processes, sharding=sharding, gpu=gpu)
+        kinds: dict[str, Any] = {name: {"rows": n} for name, n in checked.data.report.kinds.items()}
+        return found, row_report(checked, kinds)
+
+    return estimate_and_report(args, estimate)

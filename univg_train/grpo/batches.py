@@ -50,8 +50,18 @@ def check_batch(settings: GrpoSettings, processes: int) -> None:
             f"trainer.generation_batch_size={batch} is no multiple of the {one_pass} rollouts of a "
             f"pass ({each}); change one of them"
         )
+    passes, accumulation = batch // one_pass, settings.argument("gradient_accumulation_steps")
+    name = "steps_per_generation"
+    if settings.argument(name) is None:
+        name = "gradient_accumulation_steps" if given is None else "generation_batch_size"
+    if passes % accumulation and accumulation % passes:
+        raise UserError(
+            f"trainer.gradient_accumulation_steps={accumulation} and the {passes} passes of a "
+            f"batch of rollouts (trainer.{name}) do not divide each other: a step would learn from "
+            "parts of batches; change one of them"
+        )
     if batch % n:
-        factors = "generation_batch_size" if given else f"{each} x {batch // one_pass} passes"
+        factors = name if given is not None else f"{each} x {name}={passes}"
         raise UserError(
             f"trainer.num_generations={n} does not divide the {batch} rollouts that are generated "
             f"together ({factors}); change one of them"

@@ -12,7 +12,8 @@ from univg_eval.models.pretrained import empty_model, load_processor
 from univg_train.grpo.batches import check_batch, count_steps, passes_of_batch
 from univg_train.grpo.settings import GrpoSettings
 from univg_train.rewards import check_rows
-from univg_train.runs.pretrained import vision_tower
+from univg_train.runs.lengths import RowLengths
+from univg_train.runs.pretrained import freeze_vision
 from univg_train.runs.resizing import as_seen, input_size_rule
 from univg_train.runs.sharding import sharding_of_environment
 from univg_train.runs.training import (
@@ -80,6 +81,7 @@ def check_grpo(settings: GrpoSettings, arguments: Any, processes: int) -> Checke
     data = checked.data
     check_rows((data.columns(i) for i in range(len(data))), settings.reward_functions)
     count_steps(settings, len(data), processes)
+    _require_room(settings, checked)
     limited = settings.min_pixels is not None or settings.max_pixels is not None
     if not (settings.argument("use_vllm") and limited):
         return checked
@@ -91,6 +93,25 @@ def check_grpo(settings: GrpoSettings, arguments: Any, processes: int) -> Checke
     )
     rule = input_size_rule(checked.processor, own, sizes, settings.model)
     return dataclasses.replace(checked, dataset=as_seen(checked.dataset, rule))
+
+
+def _require_room(settings: GrpoSettings, checked: CheckedRun) -> None:
+    """vLLM would refuse a prompt in the middle of the run, or cut its completion."""
+    limit, completion = (
+        settings.argument(name) for name in ("vllm_max_model_length", "max_completion_length")
+    )
+    if not settings.argument("use_vllm") or limit is None:
+        return
+    data = checked.data
+    lengths = list(RowLengths(checked.processor).all(data, range(len(data))))
+    longest = max(lengths)
+    if longest + completion > limit:
+        raise UserError(
+            f"trainer.vllm_max_model_length={limit} is less than the longest prompt, {longest} "
+            f"tokens with its images (row {data.columns(lengths.index(longest))['id']!r}), and "
+            f"trainer.max_completion_length={completion} together: {longest + completion}. Raise "
+            "it, or lower max_pixels or the completions"
+        )
 
 
 def _make_trainer(settings: GrpoSettings, arguments: Any, checked: CheckedRun) -> Any:
@@ -108,8 +129,8 @@ def _make_trainer(settings: GrpoSettings, arguments: Any, checked: CheckedRun) -
         )
     except (ValueError, ImportError, NotImplementedError) as error:
         raise UserError(f"the trainer refuses: {' '.join(str(error).split())}") from error
-    if settings.freeze_vision and settings.lora is None:
-        vision_tower(trainer.model)[0].requires_grad_(False)
+    if settings.freeze_vision:
+        freeze_vision(trainer.model)
     return trainer
 
 

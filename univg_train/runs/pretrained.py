@@ -8,7 +8,7 @@ from typing import Any
 from univg_eval.errors import UserError
 from univg_train.runs.yaml_settings import argument_problems
 
-__all__ = ["lora_config", "vision_tower"]
+__all__ = ["freeze_vision", "lora_config", "vision_tower"]
 
 # Where PEFT's own annotations are narrower than what it takes.
 _LORA_TYPES: Mapping[str, Any] = {
@@ -28,6 +28,20 @@ def vision_tower(model: Any) -> tuple[Any, str]:
             "freeze_vision: false"
         )
     return tower, name
+
+
+def freeze_vision(model: Any) -> None:
+    """Let the vision tower of a model, also of one with adapters, not be trained.
+
+    It runs without gradients: with gradient checkpointing transformers (5.23) asks for those of the
+    embeddings of every part, so that adapters may stand in any, and a frozen tower would keep
+    activations for a backward pass that nothing learns from.
+    """
+    import torch
+
+    tower, _ = vision_tower(model.get_base_model() if hasattr(model, "get_base_model") else model)
+    tower.requires_grad_(False)
+    tower.forward = torch.no_grad()(tower.forward)
 
 
 def lora_config(lora: Mapping[str, Any], tower: str | None) -> Any:

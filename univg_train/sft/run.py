@@ -12,7 +12,8 @@ from typing import Any
 
 from univg_eval.errors import UserError
 from univg_train.data import TrainingData
-from univg_train.runs.pretrained import vision_tower
+from univg_train.runs.lengths import RowLengths, row_text
+from univg_train.runs.pretrained import freeze_vision
 from univg_train.runs.sharding import sharding_of_environment
 from univg_train.runs.training import (
     CheckedRun,
@@ -24,7 +25,7 @@ from univg_train.runs.training import (
 )
 from univg_train.sft.settings import SftSettings
 
-__all__ = ["check_sft", "make_trainer", "row_length", "row_text", "sft_arguments", "train_sft"]
+__all__ = ["check_sft", "make_trainer", "sft_arguments", "train_sft"]
 
 _logger = logging.getLogger(__name__)
 
@@ -51,9 +52,9 @@ def train_sft(
     return run.train(make_trainer(settings, arguments, checked, callbacks=callbacks), checked)
 
 
-def sft_arguments(settings: SftSettings) -> Any:
+def sft_arguments(settings: SftSettings, **changes: Any) -> Any:
     """TRL's arguments for these settings; see `univg_train.runs.training.trainer_arguments`."""
-    return trainer_arguments(settings, completion_only_loss=True)
+    return trainer_arguments(settings, completion_only_loss=True, **changes)
 
 
 def check_sft(settings: SftSettings, max_length: int | None) -> CheckedRun:
@@ -97,7 +98,7 @@ def make_trainer(
     )
     adapter = adapter_config(settings, model)
     if settings.freeze_vision:
-        vision_tower(model)[0].requires_grad_(False)
+        freeze_vision(model)
     try:
         trainer = SFTTrainer(
             model,
@@ -135,14 +136,14 @@ def _survey(
     Raises:
         UserError: the chat template leaves a part of an answer out.
     """
-    expansions: dict[tuple[int, int], int] = {}
+    lengths = RowLengths(processor)
     fitting: list[int] = []
     long: list[tuple[str, int]] = []
     for position in range(len(data)):
         columns = data.columns(position)
         text = row_text(columns, processor)
         _require_whole_answer(columns, text)
-        length = 0 if max_length is None else row_length(columns, text, processor, expansions)
+        length = 0 if max_length is None else lengths.of(columns, text)
         if max_length is None or length <= max_length:
             fitting.append(position)
         else:
@@ -159,37 +160,3 @@ def _require_whole_answer(columns: dict[str, Any], text: str) -> None:
             f"row {columns['id']!r}: the model's chat template does not keep its answer; take the "
             "-Instruct model, or style=direct"
         )
-
-
-def row_text(columns: dict[str, Any], processor: Any) -> str:
-    """A row in the model's chat template."""
-    text: str = processor.apply_chat_template([*columns["prompt"], *columns["completion"]])
-    return text
-
-
-def row_length(
-    columns: dict[str, Any], text: str, processor: Any, expansions: dict[tuple[int, int], int]
-) -> int:
-    """Tokens of a row (of `univg_train.data.render`, for ``sft``) as the trainer makes them.
-
-    Args:
-        text: `row_text` of the row.
-        expansions: tokens that an image of a size (width, height) adds to the text; filled here.
-    """
-    sizes = [(width, height) for width, height in columns["image_sizes"]]
-    for size in sizes:
-        if size not in expansions:
-            expansions[size] = _expansion(size, processor)
-    return _count(processor, text) + sum(expansions[size] for size in sizes)
-
-
-def _count(processor: Any, text: str) -> int:
-    return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _expansion(size_wh: tuple[int, int], processor: Any) -> int:
-    from PIL import Image
-
-    text = processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}]}])
-    ids = processor(images=[Image.new("RGB", size_wh)], text=[text], add_special_tokens=False)
-    return len(ids["input_ids"][0]) - _count(processor, text)
