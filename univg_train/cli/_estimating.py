@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
@@ -81,7 +81,7 @@ def estimate_and_report(
 def _text(found: Estimate, rows: RowReport, processes: int, sharding: str) -> str:
     from univg_train.data import LEFT_OUT, ROW_KINDS
 
-    in_words: Mapping[str, str] = {**ROW_KINDS}
+    in_words = {str(kind): words for kind, words in ROW_KINDS.items()}
     memory, gpu = found.memory, found.gpu
     rollouts = "" if found.rollouts is None else f", {found.rollouts:,} rollouts"
     lines = [
