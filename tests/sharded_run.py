@@ -19,6 +19,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -98,16 +99,23 @@ def _train(argv: Sequence[str], killed_at: int | None) -> int:
         if os.environ.get("ACCELERATE_USE_FSDP") == "true":
             changes.enter_context(_fsdp_on_cpus())
         changes.enter_context(patch.object(TrainerCallback, "on_step_begin", kill))
-        changes.enter_context(patch.object(AccuracyReward, "grade", _grade_any_text))
+        grade = _different_grades(AccuracyReward.grade)
+        changes.enter_context(patch.object(AccuracyReward, "grade", grade))
         return univg_train(list(argv))
 
 
-def _grade_any_text(self: Any, completions: Sequence[Any], columns: Any) -> list[Any]:
+def _different_grades(grade: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
     """Grades that differ between the completions of a random model, which never writes a box."""
-    from univg_train.rewards import Grade, completion_text
+    from univg_train.rewards import completion_text
 
-    shares = [sum(map(ord, completion_text(text))) % 11 / 10 for text in completions]
-    return [Grade(status="ok", overlap=share, reward=share) for share in shares]
+    def different(self: Any, completions: Sequence[Any], columns: Any) -> list[Any]:
+        shares = [sum(map(ord, completion_text(text))) % 11 / 10 for text in completions]
+        return [
+            replace(found, status="ok", overlap=share, reward=share)
+            for found, share in zip(grade(self, completions, columns), shares, strict=True)
+        ]
+
+    return different
 
 
 @contextlib.contextmanager
