@@ -109,6 +109,8 @@ SEVERAL = [
     (MISS, 0.0, 0.0, 0.0, "only a miss"),
     # An inverted box is a box: F1 = 2 / (2 + 2).
     (f"{HIT_1}; (9,9),(5,5)", 0.5, 0.5, 0.5, "an invalid box counts"),
+    # F1 = 4 / 5, IoU 2 / max(3, 2).
+    (f"{HIT_1}; {HIT_2}; (9,9),(5,5)", 0.8, 1.0, 2 / 3, "an invalid box too many"),
     ("none", 0.0, 0.0, 0.0, "an explicit none is wrong here"),
     (f"{HIT_1}; {HIT_2}. None.", 0.0, 0.0, 0.0, "boxes that are taken back are none"),
 ]
@@ -246,6 +248,10 @@ def test_several_targets_on_images_to_be_found_want_the_right_image() -> None:
     assert found == [(1.0, 1.0, 1.0), (0.5, 0.25, 0.5)]
     unnamed = match_several(read_answer(f"{HIT_1} {HIT_1}", dialect), targets, check_image=True)
     assert unnamed == (0.0, 0.0, 0.0)
+    for image, other in ((0, "Second"), (1, "First")):
+        answer = read_answer(f"{other} image: {HIT_1}", dialect)
+        elsewhere = (Target(image, FIRST), Target(image, SECOND))
+        assert match_several(answer, elsewhere, check_image=True) == (0.0, 0.0, 0.0)
 
 
 def test_invalid_ground_truth_is_excluded_by_univg_and_kept_by_published_rules() -> None:

@@ -190,6 +190,16 @@ def test_the_reward_is_the_score_of_the_same_response(root: Path, data: st.DataO
     assert accuracy(completions=[text], **columns) == [grade.reward]
 
 
+@pytest.mark.parametrize("position", [4, 5])
+def test_none_of_an_image_is_read_as_the_evaluation_does(root: Path, position: int) -> None:
+    """Whether the question names the image, or is about one without naming it."""
+    text = "No such object in the second image."
+    score = score_sample(MIXED[position], text, "qwen2_vl")
+    columns = {name: [value] for name, value in opened(root, "qwen2_vl").columns(position).items()}
+    assert make_rewards()[0](completions=[text], **columns) == [1.0]
+    assert score.no_target_right is True
+
+
 def test_univg_score_gives_what_was_rewarded(root: Path, tmp_path: Path) -> None:
     said = [
         "(100,100),(300,400)",
