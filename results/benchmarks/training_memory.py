@@ -158,6 +158,7 @@ def status(name: str) -> int:
 
 def train_family(family: str, cases: list[str], folder: Path) -> list[dict[str, Any]]:
     """Train the cases of a family in this process; bytes stated and measured of each."""
+    import peft  # noqa: F401  a library that not every case loads
     from checkpoints import write_checkpoint
     from transformers import TrainerCallback, trainer
 
