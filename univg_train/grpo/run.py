@@ -12,7 +12,7 @@ from univg_eval.models.pretrained import empty_model, load_processor
 from univg_train.grpo.batches import check_batch, count_steps, passes_of_batch
 from univg_train.grpo.settings import GrpoSettings
 from univg_train.rewards import check_rows
-from univg_train.runs.lengths import RowLengths
+from univg_train.runs.lengths import RowLengths, encode_row
 from univg_train.runs.pretrained import freeze_vision
 from univg_train.runs.resizing import as_seen, input_size_rule
 from univg_train.runs.sharding import sharding_of_environment
@@ -72,15 +72,16 @@ def check_grpo(settings: GrpoSettings, arguments: Any, processes: int) -> Checke
 
     Raises:
         UserError: see `univg_train.runs.training.check_run`; or rows without a reward, too few of
-            them, or a resize that vLLM would not do.
+            them, a resize that vLLM would not do, inputs or lengths that TRL or vLLM cannot take.
     """
-    from univg_train.grpo.trainer import check_arguments
+    from univg_train.grpo.trainer import check_arguments, check_inputs
 
     check_arguments(arguments, settings.weight)
     checked = check_run(settings, truncation_side="left", padding_side="left")
     data = checked.data
     check_rows((data.columns(i) for i in range(len(data))), settings.reward_functions)
     count_steps(settings, len(data), processes)
+    check_inputs(encode_row(data.columns(0), checked.processor), settings.model)
     _require_room(settings, checked)
     limited = settings.min_pixels is not None or settings.max_pixels is not None
     if not (settings.argument("use_vllm") and limited):

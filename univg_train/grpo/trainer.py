@@ -19,7 +19,8 @@ unless every batch of rollouts is used for one update only.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
@@ -40,6 +41,7 @@ __all__ = [
     "TRL_MINOR",
     "DifficultyGRPOTrainer",
     "check_arguments",
+    "check_inputs",
 ]
 
 TRL_MINOR = "1.16"
@@ -225,6 +227,22 @@ def _require_trl() -> None:
         raise UserError(
             f"DifficultyGRPOTrainer overrides private methods of TRL {TRL_MINOR} and found TRL "
             f"{version}; install it with: pip install 'trl=={TRL_MINOR}.*'"
+        )
+
+
+def check_inputs(names: Iterable[str], model: str) -> None:
+    """Refuse a model whose processor gives inputs that TRL does not pass on to it.
+
+    Args:
+        names: of the inputs that the processor makes of a prompt.
+        model: a name for the message.
+    """
+    known = inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters
+    if lost := sorted(set(names) - set(known)):
+        raise UserError(
+            f"the processor of {model} gives {', '.join(lost)}, which GRPO in TRL {TRL_MINOR} does "
+            "not pass on to the model (github.com/huggingface/trl/issues/4488, on prompts of "
+            "several images); `univg-train sft` trains it"
         )
 
 
