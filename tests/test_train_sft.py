@@ -30,6 +30,7 @@ from transformers import (
 
 from univg_eval.errors import UserError
 from univg_train.cli import main
+from univg_train.runs.curves import read_course
 from univg_train.runs.folder import find_checkpoint
 from univg_train.runs.lengths import RowLengths, row_text
 from univg_train.runs.pretrained import lora_config
@@ -165,6 +166,19 @@ def test_the_loss_is_that_of_the_answer(config: Path) -> None:
     trainer.train()
     (logged,) = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert logged == pytest.approx(sum(tokens) / len(tokens), rel=1e-4)
+
+
+def test_steps_are_shown_instead_of_the_trainers_figures(
+    config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shown = list[tuple[int, int, str]]()
+    settings = load_settings(config, ["trainer.max_steps=2", f"trainer.output_dir={tmp_path}"])
+    summary = train_sft(settings, shown=lambda *step: shown.append(step))
+    assert [step[:2] for step in shown] == [(1, 2), (2, 2)]
+    assert shown[-1][2] == f"loss {summary['loss']:.3f}"
+    assert "{'loss'" not in "".join(capfd.readouterr())
+    course = read_course(tmp_path)
+    assert course.series("loss")[0] == [1, 2], "the finished run's log is beside its model"
 
 
 def test_lengths_are_those_of_the_trainer(config: Path, rows: Path) -> None:

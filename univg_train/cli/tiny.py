@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
+from univg_eval.progress import progress_bars
 from univg_eval.terminal import Sheet, sheet_lines, terminal_width
 from univg_train.cli._arguments import positive_int, positive_number
 from univg_train.cli._running import extra_needed, print_fitted, usable_folder
@@ -142,10 +143,14 @@ def _run_pretraining(args: argparse.Namespace) -> int:
 
 def _run_stages(args: argparse.Namespace) -> int:
     import trl  # noqa: F401 - a missing extra is reported before anything else
+    from transformers.utils.logging import disable_progress_bar
 
     from univg_train.tiny.stages import FULL, QUICK, STAGES, run_stages
 
-    with contextlib.redirect_stdout(sys.stderr):  # where the trainers print their figures
+    # Of every load and save; the stages have their own.
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    # Where the trainers print: not into the table.
+    with contextlib.redirect_stdout(sys.stderr), progress_bars() as progress:
         summary = run_stages(
             args.out,
             QUICK if args.quick else FULL,
@@ -153,6 +158,7 @@ def _run_stages(args: argparse.Namespace) -> int:
             seed=args.seed,
             processes=args.threads,
             compile_layers=args.compile,
+            progress=progress,
         )
     print(json.dumps(summary, indent=2) if args.json else stage_table(summary))
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
@@ -18,6 +17,7 @@ from univg_train.runs.resizing import as_seen, input_size_rule
 from univg_train.runs.sharding import sharding_of_environment
 from univg_train.runs.training import (
     CheckedRun,
+    ShownSteps,
     adapter_config,
     check_run,
     open_run,
@@ -28,8 +28,6 @@ from univg_train.runs.training import (
 
 __all__ = ["check_grpo", "train_grpo"]
 
-STATE_FILE = "trainer_state.json"
-
 _FREE = (
     *("log_completions", "num_completions_to_print", "vllm_gpu_memory_utilization"),
     *("vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout"),
@@ -39,8 +37,8 @@ _FREE = (
 _logger = logging.getLogger(__name__)
 
 
-def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
-    """Train, or go on with what the folder holds.
+def train_grpo(settings: GrpoSettings, *, shown: ShownSteps | None = None) -> dict[str, Any]:
+    """Train, or go on with what the folder holds; `shown`: see `TrainingRun.train`.
 
     Returns:
         The summary, see `univg_train.runs.training.TrainingRun.train`; also of a finished run.
@@ -59,12 +57,7 @@ def train_grpo(settings: GrpoSettings) -> dict[str, Any]:
     if (finished := run.begin(arguments, checked)) is not None:
         return finished
     _warn_of_unlike_end(settings, processes)
-    trainer = _make_trainer(settings, arguments, checked)
-
-    def save_state(folder: Path) -> None:
-        trainer.state.save_to_json(str(folder / STATE_FILE))
-
-    return run.train(trainer, checked, finish=save_state)
+    return run.train(_make_trainer(settings, arguments, checked), checked, shown)
 
 
 def check_grpo(settings: GrpoSettings, arguments: Any, processes: int) -> CheckedRun:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError, install_command
 from univg_eval.files import whole_file
-from univg_train.runs.folder import MODEL_FOLDER, find_checkpoint
+from univg_train.runs.folder import MODEL_FOLDER, STATE_FILE, find_checkpoint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "Course", "draw_curves", "read_course", "write_curves"]
 
 FORMATS = ("png", "pdf", "svg")
-_STATE = "trainer_state.json"
 _EVALUATION = "eval_"
 _BINS = "difficulty/share_"
 _STYLE: Any = {
@@ -68,7 +67,7 @@ def read_course(folder: Path) -> Course:
     """
     places = [folder / MODEL_FOLDER, find_checkpoint(folder), folder]
     for place in places:
-        path = None if place is None else place / _STATE
+        path = None if place is None else place / STATE_FILE
         if path is None or not path.is_file():
             continue
         try:
@@ -79,8 +78,8 @@ def read_course(folder: Path) -> Course:
         if lines := tuple(line for line in lines if "step" in line):
             return Course(folder.resolve().name, lines)
     raise UserError(
-        f"{folder} holds no log of a run: expected {MODEL_FOLDER}/{_STATE}, or a checkpoint with "
-        "one; give the output_dir of a run that has written a checkpoint"
+        f"{folder} holds no log of a run: expected {MODEL_FOLDER}/{STATE_FILE}, or a checkpoint "
+        "with one; give the output_dir of a run that has written a checkpoint"
     )
 
 

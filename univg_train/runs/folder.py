@@ -14,6 +14,7 @@ from univg_eval.files import write_text_atomically
 __all__ = [
     "ADAPTER_FOLDER",
     "MODEL_FOLDER",
+    "STATE_FILE",
     "differences",
     "find_checkpoint",
     "read_record",
@@ -27,6 +28,9 @@ MODEL_FOLDER = "model"
 ADAPTER_FOLDER = "adapter"
 """What was trained of it, where that is an adapter."""
 
+STATE_FILE = "trainer_state.json"
+"""What the trainer logged, and where it stands; in checkpoints and in the model's folder."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -39,7 +43,7 @@ def find_checkpoint(folder: Path) -> Path | None:
     for step in sorted((int(n) for n in numbers if n.isdecimal()), reverse=True):
         path = folder / f"checkpoint-{step}"
         try:
-            state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             _logger.warning("%s was not written to its end and is passed over", path)
             continue

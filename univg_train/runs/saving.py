@@ -16,7 +16,7 @@ from typing import Any
 
 from univg_eval.errors import UserError
 from univg_eval.files import write_text_atomically
-from univg_train.runs.folder import ADAPTER_FOLDER, MODEL_FOLDER
+from univg_train.runs.folder import ADAPTER_FOLDER, MODEL_FOLDER, STATE_FILE
 from univg_train.runs.sharding import by_this_process_alone
 
 __all__ = [
@@ -36,9 +36,7 @@ def model_config(model: Any) -> Any:
     return (model.get_base_model() if hasattr(model, "get_base_model") else model).config
 
 
-def save_result(
-    trainer: Any, processor: Any, output_dir: Path, finish: Callable[[Path], None] | None = None
-) -> Path:
+def save_result(trainer: Any, processor: Any, output_dir: Path) -> Path:
     """Save the last model of a run; all processes have to come here together.
 
     Args:
@@ -50,6 +48,10 @@ def save_result(
         The folder ``model``.
     """
     folder, adapter = output_dir / MODEL_FOLDER, output_dir / ADAPTER_FOLDER
+
+    def finish(new: Path) -> None:
+        trainer.state.save_to_json(str(new / STATE_FILE))
+
     _save_model(trainer, processor, folder, adapter=adapter, finish=finish)
     if trainer.args.push_to_hub:
         trainer.push_to_hub(commit_message="Model save", revision=trainer.args.hub_revision)

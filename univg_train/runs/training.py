@@ -11,7 +11,6 @@ import logging
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.dialects import get_dialect
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckedRun",
+    "ShownSteps",
     "TrainingRun",
     "adapter_config",
     "check_run",
@@ -218,6 +218,10 @@ def _require_fitting_adapter(settings: RunSettings, config: Any) -> None:
         raise UserError(f"lora: {' '.join(str(error).split())}") from error
 
 
+ShownSteps = Callable[[int, int, str], None]
+"""Called with the steps that are taken, all steps, and figures in words."""
+
+
 # --- a run and its folder ------------------------------------------------------------------------
 
 
@@ -256,11 +260,12 @@ class TrainingRun:
         return finished
 
     def train(
-        self, trainer: Any, checked: CheckedRun, finish: Callable[[Path], None] | None = None
+        self, trainer: Any, checked: CheckedRun, shown: ShownSteps | None = None
     ) -> dict[str, Any]:
         """Train to the end, from the last checkpoint if there is one, and save the model.
 
-        `finish` writes what else belongs into the model's folder.
+        `shown` is called with steps taken, all steps, and figures in words, instead of the
+        trainer's own output.
 
         Returns:
             The summary that is written too: steps, rows (those trained on, and the report of the
@@ -285,6 +290,8 @@ class TrainingRun:
             "prompt": settings.prompt_style,
         }
         attach_evaluation(trainer, processor, checked.evaluation)
+        if shown is not None:
+            _show_steps(trainer, shown)
         trainable, total = count_parameters(trainer.model)
         _logger.info(
             "%d rows; %d of %d parameters are trained", len(checked.dataset), trainable, total
@@ -298,7 +305,7 @@ class TrainingRun:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except Done:
             _logger.info("all steps were taken before; only the model folder was missing")
-        result = save_result(trainer, processor, settings.output_dir, finish)
+        result = save_result(trainer, processor, settings.output_dir)
         losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
         summary = {
             "steps": trainer.state.global_step,
@@ -314,6 +321,22 @@ class TrainingRun:
         if trainer.is_world_process_zero():
             write_record(settings.output_dir / SUMMARY_FILE, summary)
         return summary
+
+
+def _show_steps(trainer: Any, shown: ShownSteps) -> None:
+    from transformers import TrainerCallback
+    from transformers.trainer_callback import PrinterCallback
+
+    class Shown(TrainerCallback):
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any
+        ) -> None:
+            figures = [f"{key} {logs[key]:.3f}" for key in ("loss", "reward") if key in logs]
+            if figures:
+                shown(state.global_step, state.max_steps, ", ".join(figures))
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Shown())
 
 
 def open_run(

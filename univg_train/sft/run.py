@@ -17,6 +17,7 @@ from univg_train.runs.pretrained import freeze_vision
 from univg_train.runs.sharding import sharding_of_environment
 from univg_train.runs.training import (
     CheckedRun,
+    ShownSteps,
     adapter_config,
     check_run,
     open_run,
@@ -31,9 +32,19 @@ _logger = logging.getLogger(__name__)
 
 
 def train_sft(
-    settings: SftSettings, *, resume: bool = True, callbacks: Sequence[Any] = ()
+    settings: SftSettings,
+    *,
+    resume: bool = True,
+    callbacks: Sequence[Any] = (),
+    shown: ShownSteps | None = None,
 ) -> dict[str, Any]:
-    """Train, or go on with a run that was stopped; `resume` False refuses a folder that holds one.
+    """Train, or go on with a run that was stopped.
+
+    Args:
+        settings: of the run.
+        resume: False refuses a folder that holds one.
+        callbacks: of transformers, beside the trainer's own.
+        shown: see `univg_train.runs.training.TrainingRun.train`.
 
     Returns:
         The summary, see `univg_train.runs.training.TrainingRun.train`; also of a finished run.
@@ -49,7 +60,8 @@ def train_sft(
     checked = check_sft(settings, arguments.max_length)
     if (finished := run.begin(arguments, checked)) is not None:
         return finished
-    return run.train(make_trainer(settings, arguments, checked, callbacks=callbacks), checked)
+    trainer = make_trainer(settings, arguments, checked, callbacks=callbacks)
+    return run.train(trainer, checked, shown)
 
 
 def sft_arguments(settings: SftSettings, **changes: Any) -> Any:

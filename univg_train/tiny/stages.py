@@ -34,12 +34,14 @@ from univg_eval.analysis.stats import macro_estimate
 from univg_eval.errors import UserError
 from univg_eval.files import write_text_atomically
 from univg_eval.models import TINY, model_folder
+from univg_eval.progress import Progress
 from univg_eval.runs.record import environment
 from univg_eval.scoring import HeadlineValues
 from univg_train.evaluation.generation import evaluate
 from univg_train.evaluation.plan import plan_evaluation
 from univg_train.evaluation.settings import EvaluationSettings
-from univg_train.runs.folder import differences, read_record, write_record
+from univg_train.runs.folder import STATE_FILE, differences, read_record, write_record
+from univg_train.runs.training import ShownSteps
 from univg_train.tiny.checkpoint import write_start
 from univg_train.tiny.rows import HELDOUT, HELDOUT_SEED, write_heldout, write_training_rows
 
@@ -108,6 +110,10 @@ FULL = StagePlan(
 """From nothing, about an hour."""
 
 
+def _unseen(title: str, done: int, total: int, note: str = "") -> None:
+    pass
+
+
 def run_stages(
     out: Path,
     plan: StagePlan,
@@ -116,6 +122,7 @@ def run_stages(
     seed: int = 0,
     processes: int = 2,
     compile_layers: bool = False,
+    progress: Progress = _unseen,
 ) -> dict[str, Any]:
     """Run stages, or go on with what a stopped run has left.
 
@@ -129,6 +136,7 @@ def run_stages(
         seed: of weights, rows and rollouts.
         processes: of the pretraining; its result does not depend on them.
         compile_layers: let torch compile the layers in the pretraining.
+        progress: is shown the steps of each stage.
 
     Returns:
         What ``summary.json`` holds.
@@ -137,7 +145,7 @@ def run_stages(
         UserError: `out` holds a run of another plan, or the stage before is not there.
     """
     torch.set_num_threads(1)
-    run = _Stages(out.expanduser().absolute(), plan, seed, processes, compile_layers)
+    run = _Stages(out.expanduser().absolute(), plan, seed, processes, compile_layers, progress)
     run.claim()
     for name in stages:
         run.train(name)
@@ -153,6 +161,7 @@ class _Stages:
     seed: int
     processes: int
     compile_layers: bool
+    progress: Progress
 
     @property
     def data(self) -> Path:
@@ -238,7 +247,7 @@ class _Stages:
                 "weight_decay": 0.01,
             },
         }
-        result = train_sft(load_settings(self._written(name, settings)))
+        result = train_sft(load_settings(self._written(name, settings)), shown=self._shown(name))
         return {"steps": result["steps"], "loss": result["loss"]}
 
     def _grpo(self) -> dict[str, Any]:
@@ -271,8 +280,10 @@ class _Stages:
                 "top_k": 0,
             },
         }
-        result = train_grpo(load_grpo_settings(self._written("grpo", settings)))
-        state = read_record(self.model("grpo") / "trainer_state.json") or {}
+        result = train_grpo(
+            load_grpo_settings(self._written("grpo", settings)), shown=self._shown("grpo")
+        )
+        state = read_record(self.model("grpo") / STATE_FILE) or {}
         rewards = [line["reward"] for line in state.get("log_history", []) if "reward" in line]
         # The same prompts, so that the two means can be compared.
         return {
@@ -280,6 +291,10 @@ class _Stages:
             "reward_first_epoch": sum(rewards[:per_epoch]) / per_epoch,
             "reward_last_epoch": sum(rewards[-per_epoch:]) / per_epoch,
         }
+
+    def _shown(self, name: str) -> ShownSteps:
+        title = f"stage {STAGES.index(name) + 1} of {len(STAGES)}, {name}"
+        return lambda done, total, figures: self.progress(title, done, total, figures)
 
     # -- settings -----------------------------------------------------------------------------
 
@@ -339,7 +354,6 @@ class _Stages:
             return
         record["sessions"] += 1
         write_record(path, record)
-        _logger.info("stage %s", name)
         wall, cpu = time.monotonic(), _cpu_seconds()
         record["result"] = work()
         record["seconds"] = round(time.monotonic() - wall, 1)
