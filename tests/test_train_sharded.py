@@ -35,7 +35,7 @@ REPO = Path(__file__).resolve().parent.parent
 SHARDED = ("zero2", "zero3", "fsdp2")
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 LOGGED = {
-    "sft": ("loss", "grad_norm", "mean_token_accuracy"),
+    "sft": ("loss", "grad_norm", "entropy"),
     "grpo": ("loss", "grad_norm", "reward", "reward_std", "kl", "entropy", "difficulty/weight"),
 }
 SCRIPT = Path(__file__).with_name("sharded_run.py")
@@ -53,8 +53,9 @@ TRAINER = {
     "report_to": [],
     "max_steps": 4,
     "save_steps": 2,
-    # Adam makes a whole step of a gradient that is noise.
+    # Adam makes a whole step of a gradient that is noise; without a state FSDP2 cannot go on.
     "optim": "sgd",
+    "optim_args": "momentum=0.5",
     "learning_rate": 0.1,
 }
 # The four rollouts of a prompt lie in both processes, and a step has two prompts.
@@ -281,7 +282,7 @@ def test_it_trains_as_ddp_does_and_saves_the_checkpoints_names(
     for key in LOGGED[kind]:
         values = bench.logged(expected, key)
         assert len(set(values)) > 2, f"{key} says nothing"
-        assert bench.logged(found, key) == pytest.approx(values, rel=1e-5, abs=1e-6)
+        assert bench.logged(found, key) == pytest.approx(values, rel=1e-4, abs=1e-6)
     begun = load_file(bench.checkpoint(family) / "model.safetensors")
     assert differences(bench.weights(found), begun) > 5e-3, "nothing was learnt"
     assert differences(bench.weights(found), bench.weights(expected)) < 1e-6
@@ -337,7 +338,7 @@ def test_an_adapter_is_trained_and_merged_as_by_ddp(
 
 @each_launcher
 def test_the_optimizers_state_is_restored(bench: Bench, launcher: str) -> None:
-    options = {"optim": "adamw_torch", "learning_rate": 1e-3}
+    options = {"optim": "adamw_torch", "optim_args": None, "learning_rate": 1e-3}
     names = [f"{launcher}-whole", f"{launcher}-killed"]
     model = bench.checkpoint("qwen2_vl")
     whole, killed = (bench.config(name, "sft", model, **options) for name in names)
