@@ -425,6 +425,9 @@ def test_a_killed_run_goes_on_to_the_same_end(
     )
     assert ours.keys() == theirs.keys() == before.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    kept = [(folder / "rollouts.jsonl").read_text(encoding="utf-8") for folder in (run, other)]
+    assert kept[0] == kept[1]
+    assert [json.loads(line)["step"] for line in kept[0].splitlines()] == [1, 2]
     for earlier in (before, first):
         changed = {name for name in ours if not torch.equal(ours[name], earlier[name].float())}
         assert changed and not any("visual" in name for name in changed)

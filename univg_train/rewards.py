@@ -77,12 +77,14 @@ class Grade:
         status: how its text was read; None under the rule ``univg-r1``, which has no status.
         overlap: the completion's share in that metric, in [0, 1].
         reward: `overlap`, after threshold or shaping.
+        box: the chosen box, xyxy_norm; None where none was read, and under ``univg-r1``.
     """
 
     metric: str
     status: Status | None
     overlap: float
     reward: float
+    box: Box | None = None
 
 
 def make_rewards(
@@ -232,13 +234,13 @@ class AccuracyReward:
         if solution is None:
             metric = self.metric_of(0 if score.no_target_right is not None else 2)
             value = sample_metrics(score)[metric]
-            return Grade(metric, score.status, overlap=value, reward=value)
+            return Grade(metric, score.status, overlap=value, reward=value, box=score.box)
         overlap = reward = score.iou or 0.0
         if self.threshold is not None:
             reward = float(overlap >= self.threshold)
         elif self.shaping is not None and score.box is not None:
             reward = (1 + overlap - _squared_center_gap(score.box, solution)) / 2
-        return Grade(self.metric_of(1), score.status, overlap, reward)
+        return Grade(self.metric_of(1), score.status, overlap, reward, score.box)
 
     def problem(self, row: Row) -> str | None:
         """What is wrong with a row of the data; None: nothing."""

@@ -9,6 +9,7 @@ from typing import Any
 from univg_eval.errors import UserError
 from univg_eval.models.pretrained import empty_model, load_processor
 from univg_train.grpo.batches import check_batch, count_steps, passes_of_batch
+from univg_train.grpo.rollouts import ROLLOUTS_FILE, RolloutLog
 from univg_train.grpo.settings import GrpoSettings
 from univg_train.rewards import check_rows
 from univg_train.runs.lengths import RowLengths, encode_row
@@ -120,12 +121,18 @@ def _make_trainer(settings: GrpoSettings, arguments: Any, checked: CheckedRun) -
             processing_class=checked.processor,
             peft_config=adapter_config(settings, empty_model(checked.config)),
             difficulty=settings.weight,
+            rollouts=_rollout_log(settings),
         )
     except (ValueError, ImportError, NotImplementedError) as error:
         raise UserError(f"the trainer refuses: {' '.join(str(error).split())}") from error
     if settings.freeze_vision:
         freeze_vision(trainer.model)
     return trainer
+
+
+def _rollout_log(settings: GrpoSettings) -> RolloutLog | None:
+    prompts = settings.log_rollouts
+    return RolloutLog(settings.output_dir / ROLLOUTS_FILE, prompts) if prompts else None
 
 
 def _warn_of_unlike_end(settings: GrpoSettings, processes: int) -> None:

@@ -61,11 +61,16 @@ class DifficultySettings(Section):
 
 
 class GrpoSettings(RunSettings):
-    """One run of GRPO; ``trainer`` holds arguments of `trl.GRPOConfig`."""
+    """One run of GRPO; ``trainer`` holds arguments of `trl.GRPOConfig`.
+
+    Attributes:
+        log_rollouts: prompts of each batch that are kept with their rollouts, see `RolloutLog`.
+    """
 
     data: GrpoData
     rewards: RewardSettings = RewardSettings()
     difficulty: DifficultySettings = DifficultySettings()
+    log_rollouts: Annotated[int, Field(ge=0)] = 1
 
     purpose: ClassVar[Literal["grpo"]] = "grpo"
     never: ClassVar[dict[str, str]] = {

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
@@ -33,7 +33,14 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from univg_eval.errors import UserError
 from univg_train.difficulty import DifficultyWeight, group_means
-from univg_train.rewards import AccuracyReward, FormatReward, check_rows
+from univg_train.grpo.rollouts import RolloutLog
+from univg_train.rewards import (
+    AccuracyReward,
+    FormatReward,
+    Grade,
+    check_rows,
+    completion_text,
+)
 
 __all__ = [
     "DIFFICULTY_BINS",
@@ -86,6 +93,7 @@ class DifficultyGRPOTrainer(GRPOTrainer):
         model, args, train_dataset, eval_dataset, **kwargs: those of `trl.GRPOTrainer`.
         reward_funcs: those of `univg_train.rewards.make_rewards`; others may stand beside them.
         difficulty: the weight of a prompt; ``exp`` if None.
+        rollouts: takes some prompts of each batch with their rollouts; None: nothing is kept.
 
     Arguments and data are checked before the model is loaded: all rows of a Dataset; the first
     hundred where rows are made on access (an IterableDataset, or a Dataset with a transform).
@@ -119,9 +127,11 @@ class DifficultyGRPOTrainer(GRPOTrainer):
         eval_dataset: Any = None,
         *,
         difficulty: DifficultyWeight | None = None,
+        rollouts: RolloutLog | None = None,
         **kwargs: Any,
     ) -> None:
         _require_trl()
+        self._rollouts = rollouts
         self._difficulty = DifficultyWeight() if difficulty is None else difficulty
         self._local_weights: Tensor | None = None
         functions = list(reward_funcs) if isinstance(reward_funcs, list) else [reward_funcs]
@@ -183,7 +193,48 @@ class DifficultyGRPOTrainer(GRPOTrainer):
                 if source is not None:
                     self._log_metric(f"source/{source}/{name}", value)
             self._log_bins(float(means[group]), float(weights[group]))
+        if first == 0:
+            self._keep_rollouts(columns, completions, grades, rewards, means)
         return rewards
+
+    def _keep_rollouts(
+        self,
+        columns: Mapping[str, Sequence[Any]],
+        completions: Sequence[Any],
+        grades: Sequence[Grade],
+        rewards: Tensor,
+        means: Any,
+    ) -> None:
+        """Write the first prompts of the main process; of one that is spread, its own rollouts."""
+        if self._rollouts is None or self.model is None or not self.model.training:
+            return
+        size, totals, weights = self._group_size(), self._totals(rewards), self._difficulty(means)
+        lines = []
+        for prompt in range(min(self._rollouts.prompts, -(-len(grades) // size))):
+            rows = range(prompt * size, min((prompt + 1) * size, len(grades)))
+            row = {name: values[rows.start] for name, values in columns.items()}
+            rollouts = [
+                {
+                    "text": completion_text(completions[i]),
+                    "status": grades[i].status,
+                    "box": grades[i].box,
+                    "value": grades[i].overlap,
+                    "reward": float(totals[i]),
+                }
+                for i in rows
+            ]
+            lines.append(
+                {
+                    "id": row.get("id"),
+                    "source": row.get("source"),
+                    "truth": _true_objects(row),
+                    "metric": grades[rows.start].metric,
+                    "mean": float(means[prompt]),
+                    "weight": float(weights[prompt]),
+                    "rollouts": rollouts,
+                }
+            )
+        self._rollouts.write(self.state.global_step + 1, lines)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._local_weights = None
@@ -210,8 +261,12 @@ class DifficultyGRPOTrainer(GRPOTrainer):
 
     def _without_spread(self, rewards: Tensor, size: int) -> list[bool]:
         """Whether all rollouts of a prompt got the same total reward, for every prompt."""
-        totals = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1).view(-1, size)
+        totals = self._totals(rewards).view(-1, size)
         return (totals.amax(dim=1) == totals.amin(dim=1)).tolist()
+
+    def _totals(self, rewards: Tensor) -> Tensor:
+        total: Tensor = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
+        return total
 
     def _log_bins(self, mean: float, weight: float) -> None:
         for low, high in pairwise(DIFFICULTY_BINS):
@@ -219,6 +274,14 @@ class DifficultyGRPOTrainer(GRPOTrainer):
             self._log_metric(f"difficulty/share_{low}_{high}", float(inside))
             if inside:
                 self._log_metric(f"difficulty/weight_{low}_{high}", weight)
+
+
+def _true_objects(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Image and box of each true object of a row."""
+    if row.get("targets") is not None:
+        return list(row["targets"])
+    box = row["solution"]
+    return [] if box is None else [{"image": row.get("target_image"), "box": list(box)}]
 
 
 def _require_trl() -> None:

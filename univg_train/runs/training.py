@@ -374,7 +374,7 @@ def open_run(
         then["settings"] = same.model_dump(mode="json")
     except UserError:
         pass  # of another version: compared as it was written
-    kept = {f"settings.trainer.{name}" for name in {*_FREE, *free}}
+    kept = {f"settings.trainer.{name}" for name in {*_FREE, *free}} | {"settings.log_rollouts"}
     if changed := differences(then, now, kept):
         listed = "; ".join(line.removeprefix("settings.") for line in changed)
         raise UserError(
