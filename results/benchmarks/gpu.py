@@ -7,7 +7,8 @@ of usual sizes a question, at most 401,408 pixels each as the model sees them.
 Tokens a second are new tokens over the whole time from the samples to the responses. Beside them
 stands what the memory's bandwidth allows: at each step all weights of the language model and the
 keys and values of the batch are read once. The bandwidth is measured by copying. The device's busy
-share is nvidia-smi's, sampled while each engine answers.
+share is nvidia-smi's, sampled while each engine answers. At the end `gpu_training.py` trains the
+checkpoint for a few steps, and its memory and time stand beside what the dry run states.
 """
 
 from __future__ import annotations
@@ -222,6 +223,17 @@ def run_vllm(python: str, work: Workload, requests: Sequence[Any], folder: Path)
     return found
 
 
+def run_training(model: str, root: Path, device: str) -> dict[str, Any]:
+    """`gpu_training.py` in a process of its own; why it failed, if it did."""
+    script = Path(__file__).with_name("gpu_training.py")
+    done = subprocess.run(
+        [sys.executable, str(script), model, str(root), device], stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode:
+        return {"failed": f"exit status {done.returncode}; its messages stand above"}
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -258,6 +270,7 @@ def main() -> None:
         started = time.perf_counter()
         vllm = run_vllm(args.vllm_python, work, requests, root)
         vllm_span = (started, time.perf_counter())
+        training = run_training(folder, root, args.device)
         speed = bandwidth(args.device)
         n_tokens = args.tokens * len(samples)
         walls = {n: median([one.generation for one in p]).wall_s for n, p in passes.items()}
@@ -302,6 +315,7 @@ def main() -> None:
         speeds=limits,
         busy_not_known=busy.reason,
         vllm=vllm,
+        training=training,
         engines=figures,
     )
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Speed on one GPU, in about ten minutes: univg, lmms-eval's qwen2_vl, vLLM and a plain loop on a
-# randomly initialised Qwen2-VL of the 2B model's shape. Writes gpu.json beside itself; then
+# randomly initialised Qwen2-VL of the 2B model's shape, and the memory and time of its training beside
+# the dry run's. Writes gpu.json beside itself; then
 # `python results/benchmarks/measuring.py` puts its figures into docs/speed.md.
 #
 #     results/benchmarks/gpu.sh                            # python of the environment that is active
