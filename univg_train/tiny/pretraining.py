@@ -41,6 +41,7 @@ from univg_train.tiny.data import (
     training_item,
 )
 from univg_train.tiny.model import IMAGE_SIDE, TinyShape, build_model, image_patches
+from univg_train.tiny.muon import Muon
 from univg_train.tiny.tokenizer import END_OF_TURN, build_tokenizer
 from univg_train.tiny.workers import GradientWorkers, WorkerSettings
 
@@ -176,22 +177,17 @@ def train_tiny(
 def _optimizers(
     model: Qwen2VLForConditionalGeneration, settings: TinySettings
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the weight matrices of the layers, AdamW for all else.
-
-    Muon orthogonalises a matrix's momentum (Jordan et al., 2024); torch's form with the step
-    size of Liu et al., "Muon is Scalable for LLM Training" (2025).
-    """
+    """Muon for the weight matrices of the layers, AdamW for all else."""
     matrices: list[torch.nn.Parameter] = []
     rest: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         inner = ".layers." in name or ".blocks." in name or ".merger." in name
         (matrices if inner and parameter.ndim == 2 else rest).append(parameter)
     return [
-        torch.optim.Muon(
+        Muon(
             [{"params": matrices, "peak": settings.matrix_rate}],
             lr=settings.matrix_rate,
             weight_decay=settings.weight_decay,
-            adjust_lr_fn="match_rms_adamw",
         ),
         torch.optim.AdamW(
             [{"params": rest, "peak": settings.learning_rate}],

@@ -247,8 +247,8 @@ class GradientWorkers:
         self._model = model
         size = sum(p.numel() for p in model.parameters())
         self._parts = settings.plan.parts
-        # The float32 originals stay with the optimiser; the processes compute in bfloat16.
-        self._weights = torch.zeros(size, dtype=torch.bfloat16).share_memory_()
+        # The float32 originals stay with the optimiser; the processes compute in less, if they can.
+        self._weights = torch.zeros(size, dtype=tiny_model.training_dtype()).share_memory_()
         self._gradients = torch.zeros(self._parts, size, dtype=torch.float32).share_memory_()
         # Processes are forked from one that has imported everything, and computed nothing.
         context = multiprocessing.get_context("forkserver")

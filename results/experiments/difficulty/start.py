@@ -20,7 +20,14 @@ from scenes import COLORS, SHAPES, Kind, Question, draw_images, draw_question, s
 
 from univg_eval.prompts import THINK_SUFFIX
 from univg_train.tiny.data import PROMPT_SUFFIX, Row, Turn
-from univg_train.tiny.model import IMAGE_SIDE, TinyShape, build_model, build_processor
+from univg_train.tiny.model import (
+    IMAGE_SIDE,
+    TinyShape,
+    build_model,
+    build_processor,
+    training_dtype,
+)
+from univg_train.tiny.muon import Muon
 from univg_train.tiny.tokenizer import SYSTEM_PROMPT, build_tokenizer
 from univg_train.tiny.workers import batch_loss, pack_rows
 
@@ -110,9 +117,7 @@ def _optimizers(
         inner = ".layers." in name or ".blocks." in name or ".merger." in name
         (matrices if inner and parameter.ndim == 2 else rest).append(parameter)
     return [
-        torch.optim.Muon(
-            matrices, lr=settings.matrix_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"
-        ),
+        Muon(matrices, lr=settings.matrix_rate, weight_decay=0.05),
         torch.optim.AdamW(rest, lr=settings.rate, weight_decay=0.05, betas=(0.9, 0.98)),
     ]
 
@@ -134,7 +139,7 @@ def train_start(settings: StartSettings, folder: Path) -> None:
         _texts(settings.seed), phrases=[PROMPT_SUFFIX, THINK_SUFFIX, *_TAGS], vocab_size=450
     )
     model = build_model(SHAPE, tokenizer, seed=settings.seed)
-    half = build_model(SHAPE, tokenizer, seed=settings.seed).to(torch.bfloat16)
+    half = build_model(SHAPE, tokenizer, seed=settings.seed).to(training_dtype())
     optimizers = _optimizers(model, settings)
     peaks = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     total = settings.one_steps + settings.mixed_steps
