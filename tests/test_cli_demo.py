@@ -86,7 +86,7 @@ def test_every_run_is_recorded(demo: Demo) -> None:
     assert tiny["model"]["args"] == "pretrained=univg:tiny,device=cpu"
     assert len(tiny["model"]["config_sha256"]) == 64
     assert tiny["settings"]["dialect"][0] == "qwen2_vl"
-    assert tiny["settings"]["max_pixels"][0] == 12544
+    assert tiny["settings"]["max_pixels"][0] == 28224
 
 
 def test_the_command_of_lmms_eval_gives_the_same_responses_and_numbers(demo: Demo) -> None:

@@ -482,7 +482,7 @@ def test_pixel_limits_must_be_numbers(value: Any, tmp_path: Path) -> None:
 def test_pixel_limits_are_what_transformers_loads(repo_root: Path, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     shipped = repo_root / "univg_eval" / "models" / "tiny"
-    assert pixel_limits(shipped)[:2] == (12544, 12544)
+    assert pixel_limits(shipped)[:2] == (28224, 28224)
     for name in ("config.json", "processor_config.json"):
         (tmp_path / name).write_bytes((shipped / name).read_bytes())
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(QWEN | {"max_pixels": 784}))

@@ -328,7 +328,7 @@ def test_images_that_lmms_eval_leaves_out_are_reported() -> None:
 
 def test_the_tiny_model_end_to_end(data: Path, tmp_path: Path) -> None:
     """The shipped checkpoint by itself: boxes on plain scenes, few on photographs."""
-    limits = "min_pixels=12544,max_pixels=12544"
+    limits = "min_pixels=28224,max_pixels=28224"
     done = lmms_data.run_module(
         "univg_eval",
         *("check", "--model", "qwen2_vl", "--model_args"),
@@ -352,7 +352,7 @@ def test_the_tiny_model_end_to_end(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "check.html").is_file()
     record = load_run(tmp_path / "out" / "records" / "declared" / "photos")
     assert record.manifest.model.id == "univg:tiny"
-    assert record.manifest.settings.max_pixels == (12544, "max_pixels of model_args")
+    assert record.manifest.settings.max_pixels == (28224, "max_pixels of model_args")
     blank = load_run(tmp_path / "out" / "records" / "blank" / "photos+blank")
     said = {row["id"]: row["response"] for row in record.responses}
     assert any(row["response"] != said[row["id"]] for row in blank.responses)

@@ -249,7 +249,7 @@ def test_univg_eval_writes_a_record(runs: Runs, tmp_path: Path) -> None:
 @pytest.mark.parametrize("in_file", [False, True])
 def test_the_shipped_model_by_its_short_name(runs: Runs, tmp_path: Path, in_file: bool) -> None:
     """It answers, and its record names no folder of this machine."""
-    limits = "device=cpu,device_map=cpu,min_pixels=12544,max_pixels=12544"
+    limits = "device=cpu,device_map=cpu,min_pixels=28224,max_pixels=28224"
     rest = ("--tasks", "univg_mini_diff", "--limit", "2", "--output_path", "o")
     given: tuple[str, ...] = (
         "--model",

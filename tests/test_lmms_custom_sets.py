@@ -71,7 +71,7 @@ def test_sets_stand_beside_each_other_and_their_images_stay(at, data, capsys):
 def records(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped model on both sets in one run, with a control."""
     folder = tmp_path_factory.mktemp("eval")
-    pixels = "device=cpu,device_map=cpu,min_pixels=12544,max_pixels=12544"
+    pixels = "device=cpu,device_map=cpu,min_pixels=28224,max_pixels=28224"
     done = lmms_data.run_module(
         *("univg_eval", "eval", "--model", "qwen2_vl"),
         *("--model_args", f"pretrained=univg:tiny,{pixels}", "--controls", "blank"),

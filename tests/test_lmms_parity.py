@@ -18,7 +18,7 @@ from univg_eval.scoring import score_sample
 pytest.importorskip("lmms_eval")
 
 TINY = "pretrained=univg:tiny"
-STOCK = f"qwen2_vl:{TINY},device=cpu,device_map=cpu,min_pixels=12544,max_pixels=12544"
+STOCK = f"qwen2_vl:{TINY},device=cpu,device_map=cpu,min_pixels=28224,max_pixels=28224"
 
 
 def trace(number: int, response: str = "[100, 200, 500, 900]", **changes: object) -> Trace:

@@ -31,7 +31,7 @@ from univg_eval.lmms.video_files import video_at
 
 VIDEO = {"media": "video"}
 TINY = lmms_data.REPO / "univg_eval" / "models" / "tiny"
-TINY_ARGS = f"pretrained={TINY},device=cpu,device_map=cpu,min_pixels=12544,max_pixels=12544"
+TINY_ARGS = f"pretrained={TINY},device=cpu,device_map=cpu,min_pixels=28224,max_pixels=28224"
 
 
 @pytest.fixture(autouse=True)
@@ -375,7 +375,7 @@ def test_the_tiny_model_sees_videos_through_the_stock_simple_backend(
 ) -> None:
     """lmms-eval's simple/qwen2_vl with the real processor, up to the frames that it samples."""
     monkeypatch.setenv("UNIVG_DATA", str(mini))
-    model = lmms_data.load_model("qwen2_vl", TINY, 2, (12544, 12544))
+    model = lmms_data.load_model("qwen2_vl", TINY, 2, (28224, 28224))
     tasks = ["univg_mini_revos_video", "univg_mini_reasonvos_video"]
     rows, grids = run_with_model(model, "qwen2_vl", TINY_ARGS, tasks)
     # 25 frames at 5 a second, read at 2 a second: 10 frames of 7 x 7 patches.

@@ -121,7 +121,7 @@ def test_the_tiny_ones_share_nothing_with_their_evaluation(
     monkeypatch.setenv("UNIVG_DATA", str(tmp_path))
     mini.ensure(tmp_path, n=4)  # a small one, or it would be generated whole
     for name in ("tiny_sft", "tiny_grpo"):
-        assert len(open_rows(load(name), min_pixels=12544, max_pixels=12544)) == 116
+        assert len(open_rows(load(name), min_pixels=28224, max_pixels=28224)) == 116
 
 
 @pytest.mark.parametrize("name", ["tiny_sft", "tiny_grpo"])

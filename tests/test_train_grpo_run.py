@@ -380,7 +380,7 @@ def test_a_killed_run_goes_on_to_the_same_end(
     model = repo_root / "univg_eval" / "models" / "tiny"
     settings = json.loads(config.read_text(encoding="utf-8"))
     settings |= {"model": str(model), "dialect": "qwen2_vl", "style": "direct"}
-    settings |= {"min_pixels": 12544, "max_pixels": 12544}
+    settings |= {"min_pixels": 28224, "max_pixels": 28224}
     settings["trainer"] |= {"max_completion_length": 24, "temperature": 1.5}
     settings["trainer"] |= {"num_generations": 4, "per_device_train_batch_size": 4}
     write(config, settings)
@@ -416,7 +416,7 @@ def test_a_killed_run_goes_on_to_the_same_end(
     for folder in (run / "checkpoint-1", run / "model"):
         assert declared_settings(folder) == {"dialect": "qwen2_vl", "prompt": "direct"}
     saved = json.loads((run / "model" / "processor_config.json").read_text(encoding="utf-8"))
-    assert set(saved["image_processor"]["size"].values()) == {12544}
+    assert set(saved["image_processor"]["size"].values()) == {28224}
 
     other = tmp_path / "uninterrupted"
     assert grpo(config, f"trainer.output_dir={other}") == 0

@@ -83,7 +83,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         },
     },
 }
-TINY = {"dialect": "qwen2_vl", "style": "direct", "min_pixels": 12544, "max_pixels": 12544}
+TINY = {"dialect": "qwen2_vl", "style": "direct", "min_pixels": 28224, "max_pixels": 28224}
 Trained = Callable[..., str]
 
 
@@ -360,7 +360,7 @@ def test_the_evaluation_opens_the_saved_folder(
         out = bench.folder / f"univg-eval-{name}"
         if not out.exists():
             folder = bench.folder / name / "model"
-            limits = "min_pixels=12544,max_pixels=12544"
+            limits = "min_pixels=28224,max_pixels=28224"
             options = ["--model", "univg", "--model_args", f"pretrained={folder},{limits}"]
             options += ["--tasks", "univg_mini_view_diff,univg_mini_region", "--limit", "2"]
             options += ["--gen_kwargs", "max_new_tokens=24", "--output_path", str(out)]

@@ -12,18 +12,21 @@ pytest.importorskip("transformers", reason="training needs transformers (extra t
 
 from univg_eval.benchmarks.synthetic.mini import TASKS, generate  # noqa: E402
 from univg_eval.dialects import get_dialect  # noqa: E402
+from univg_eval.prompts import THINK_SUFFIX  # noqa: E402
 from univg_train.tiny.checkpoint import CardFacts, export_checkpoint  # noqa: E402
 from univg_train.tiny.data import (  # noqa: E402
     PROMPT_SUFFIX,
+    REASONING_TOKENS,
     Row,
     RowPlan,
+    Turn,
     draw_images,
     prefix_text,
-    question_text,
     tokenizer_texts,
     training_rows,
 )
 from univg_train.tiny.model import (  # noqa: E402
+    FRAMES,
     IMAGE_SIDE,
     TinyShape,
     build_model,
@@ -38,14 +41,17 @@ from univg_train.tiny.workers import pack_rows, turn_ids  # noqa: E402
 torch.set_num_threads(1)
 SHAPE = TinyShape(
     hidden=64, intermediate=96, layers=2, heads=2, kv_heads=2, vision_dim=32, vision_depth=2,
-    vision_heads=2,
+    vision_heads=2, looking_layer=1,
 )  # fmt: skip
-FULL = RowPlan(one_steps=0, few_steps=0, blend_steps=0)
+PHRASES = [PROMPT_SUFFIX, *REASONING_TOKENS]
+FULL = RowPlan(image_steps=0, simple_steps=0, blend_steps=0)
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return build_tokenizer(tokenizer_texts(0, per_task=8), phrases=[PROMPT_SUFFIX])
+    return build_tokenizer(
+        tokenizer_texts(0, per_task=8), phrases=[PROMPT_SUFFIX, *REASONING_TOKENS]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +88,19 @@ def test_every_coordinate_is_one_token(tokenizer):
     assert len(tokens) == 11  # mark ( 12 , 300 ),( 450 , 980 ) mark
 
 
-def test_the_prompt_suffix_is_one_token_and_that_of_the_dialect(tokenizer):
+def test_prompt_suffixes_and_tags_are_one_token_each(tokenizer):
     assert f" {get_dialect('qwen2_vl').prompt_suffix}" == PROMPT_SUFFIX
-    assert len(tokenizer.encode(PROMPT_SUFFIX)) == 1
+    assert THINK_SUFFIX in REASONING_TOKENS
+    for text in (PROMPT_SUFFIX, *REASONING_TOKENS):
+        assert len(tokenizer.encode(text)) == 1, text
+    reply = "<think>Red.</think><answer>(1,2),(3,4)</answer>"
+    assert tokenizer.decode(tokenizer.encode(reply), skip_special_tokens=True) == reply
 
 
 def test_the_vocabulary_is_the_same_every_time(tokenizer):
-    again = build_tokenizer(tokenizer_texts(0, per_task=8), phrases=[PROMPT_SUFFIX])
+    again = build_tokenizer(
+        tokenizer_texts(0, per_task=8), phrases=[PROMPT_SUFFIX, *REASONING_TOKENS]
+    )
     assert again.get_vocab() == tokenizer.get_vocab()
 
 
@@ -97,12 +109,10 @@ def test_the_vocabulary_is_the_same_every_time(tokenizer):
 
 def _alone(model, tokenizer, row: Row, turn) -> tuple[torch.Tensor, list[int]]:
     """transformers' own logits for one conversation, at the places that predict the answer."""
-    question, answer = turn_ids(
-        tokenizer, question_text(turn.question, boxed=turn.boxed), turn.answer
-    )
+    question, answer, _ = turn_ids(tokenizer, turn)
     prefix = tokenizer.encode(prefix_text(len(row.images), SHAPE.tokens_per_image))
     ids = torch.tensor([prefix + question + answer])
-    patches = image_patches(torch.from_numpy(row.images), SHAPE, torch.float32)
+    patches = image_patches(torch.from_numpy(row.images), SHAPE, torch.float32, frames=FRAMES)
     output = model(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
@@ -168,7 +178,7 @@ def test_lmms_eval_feeds_what_training_fed(model, tokenizer, tmp_path, monkeypat
     from lmms_eval.models.simple.qwen2_vl import Qwen2_VL
 
     folder = tmp_path / "model"
-    facts = CardFacts(1, 0.1, 1, 1, dict.fromkeys(TASKS, 0.0), 1)
+    facts = CardFacts(1, 0.1, 1, 1, dict.fromkeys(TASKS, 0.0), 1, ("think", 0.0))
     export_checkpoint(model, tokenizer, SHAPE, facts, folder)
     backend = Qwen2_VL(
         pretrained=str(folder), device="cpu", device_map="cpu",
@@ -184,7 +194,7 @@ def test_lmms_eval_feeds_what_training_fed(model, tokenizer, tmp_path, monkeypat
     request = Instance(
         request_type="generate_until",
         arguments=(
-            question_text(item.instruction), {}, lambda doc: doc.render(448), 0, "t", "s",
+            item.instruction + PROMPT_SUFFIX, {}, lambda doc: doc.render(448), 0, "t", "s",
         ),
         idx=0,
         metadata={"task": "t", "doc_id": 0, "repeats": 1},
@@ -193,12 +203,12 @@ def test_lmms_eval_feeds_what_training_fed(model, tokenizer, tmp_path, monkeypat
         backend.generate_until([request])
     fed = caught.value.inputs
 
-    question, _ = turn_ids(tokenizer, question_text(item.instruction), "x")
+    question, *_ = turn_ids(tokenizer, Turn(item.instruction, "x"))
     prefix = tokenizer.encode(prefix_text(item.image_count, SHAPE.tokens_per_image))
     assert fed["input_ids"][0].tolist() == prefix + question
     assert fed["image_grid_thw"].tolist() == [[1, SHAPE.grid, SHAPE.grid]] * item.image_count
     images = torch.from_numpy(draw_images(item.scenes, IMAGE_SIDE))
-    trained = image_patches(images, SHAPE, torch.float32)
+    trained = image_patches(images, SHAPE, torch.float32, frames=FRAMES)
     difference = (fed["pixel_values"] - trained.reshape(fed["pixel_values"].shape)).abs()
     assert difference.mean() < 0.05  # one standard deviation of a pixel is 1
     assert difference.quantile(0.99) < 0.5
@@ -208,7 +218,7 @@ def test_the_checkpoint_is_bfloat16_computed_in_float32(model, tokenizer, tmp_pa
     from transformers import Qwen2VLForConditionalGeneration
 
     folder = tmp_path / "model"
-    facts = CardFacts(7, 2.0, 1, 2, dict.fromkeys(TASKS, 0.25), 4)
+    facts = CardFacts(7, 2.0, 1, 2, dict.fromkeys(TASKS, 0.25), 4, ("think", 0.5))
     export_checkpoint(model, tokenizer, SHAPE, facts, folder)
     loaded = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype="auto")
     assert loaded.dtype == torch.float32
@@ -216,7 +226,9 @@ def test_the_checkpoint_is_bfloat16_computed_in_float32(model, tokenizer, tmp_pa
     assert config["univg"] == {"dialect": "qwen2_vl", "prompt": "direct"}
     parameters = sum(p.numel() for p in model.parameters())
     assert (folder / "model.safetensors").stat().st_size < 2.2 * parameters + 50_000
-    assert "| **macro** | **0.25** |" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "| **macro** | **0.25** |" in card
+    assert "Macro with the prompt `think`: 0.50." in card
     for name, value in loaded.state_dict().items():
         expected = model.state_dict()[name].to(torch.bfloat16).float()
         assert torch.equal(value, expected), name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import replace
 
 import pytest
 
@@ -22,6 +21,8 @@ from univg_train.tiny.data import (
 torch = pytest.importorskip("torch", reason="training needs torch (extra train)")
 pytest.importorskip("transformers", reason="training needs transformers (extra train)")
 
+from safetensors.torch import load_file  # noqa: E402
+
 from univg_eval.answers import read_answer  # noqa: E402
 from univg_eval.boxes import box_iou  # noqa: E402
 from univg_train.tiny import pretraining as tiny  # noqa: E402
@@ -35,17 +36,17 @@ from univg_train.tiny.pretraining import (  # noqa: E402
 )
 
 SMALL = TinyShape(
-    hidden=32, intermediate=48, layers=1, heads=2, kv_heads=2, vision_dim=16, vision_depth=1,
-    vision_heads=1,
+    hidden=32, intermediate=48, layers=2, heads=2, kv_heads=2, vision_dim=16, vision_depth=1,
+    vision_heads=1, looking_layer=1,
 )  # fmt: skip
 PLAN = RowPlan(
     tasks=(("diff",), ("lisa_val", "llmseg")),
     aids=1,
-    one_steps=1,
-    few_steps=1,
+    image_steps=1,
+    simple_steps=1,
     blend_steps=1,
-    one_rows=2,
-    few_rows=2,
+    images=1,
+    simple_rows=1,
 )
 
 
@@ -85,6 +86,14 @@ def test_a_run_that_is_stopped_and_resumed_ends_like_one_that_is_not(tmp_path, m
     assert one.keys() == other.keys()
     for name in one:
         assert torch.equal(one[name], other[name]), name
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json", "model.safetensors"):
+        first, second = (folder / "checkpoint" / name for folder in (whole, parted))
+        assert first.read_bytes() == second.read_bytes(), name
+
+    # What training alone has is left behind.
+    stored = load_file(result.checkpoint / "model.safetensors")
+    assert not any("heads" in name for name in stored)
+    assert any("heads" in name for name in one)
 
     with pytest.raises(UserError, match=r"holds a run of other settings.*--no-resume"):
         train_tiny(parted, _settings(seed=1))
@@ -128,24 +137,25 @@ def _is_near(answer, box):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_answer_names_an_object_that_is_there(task):
-    """The box of each boxed turn is that of an object with the answer's label in the images."""
+    """The boxes of a turn are those of objects with the answer's labels in the images."""
     for index in range(12):
         item = training_item(task, 11, index)
-        turns = item_turns(item, random.Random(index), aids=6)
-        assert turns[0].question == item.instruction
+        thought, direct, *others = item_turns(item, random.Random(index), aids=6)
         target = item.target_image if item.image_is_given else None
-        main_answer = read_answer(turns[0].answer, DIALECT, target_image=target)
-        assert box_iou(main_answer.box, item.box) > 0.99 or item.task == "region"
+        for turn in (thought, direct):
+            assert turn.question == item.instruction
+            box = read_answer(turn.answer, DIALECT, target_image=target).box
+            assert box_iou(box, item.box) > 0.99 or item.task == "region"
+        assert thought.answer.startswith("<think>") and "<think>" not in direct.answer
         objects = [obj for scene in item.scenes for obj in scene.objects]
-        for turn in turns[1:]:
-            if turn.boxed:
-                box = read_answer(turn.answer, DIALECT).box
-                label = re.search(r"start\|>(.*?)<", turn.answer)[1]
-                assert any(obj.label == label and _is_near(box, obj.box) for obj in objects), turn
+        for turn in others:
+            for found in re.finditer(r"start\|>([^<]*)<\|object_ref_end\|>", turn.answer):
+                box = read_answer(turn.answer[found.end() :].split(";")[0], DIALECT).box
+                assert any(obj.label == found[1] and _is_near(box, obj.box) for obj in objects)
 
 
 def test_rows_are_a_function_of_seed_step_and_part():
-    plan = RowPlan(one_steps=0, few_steps=0, blend_steps=0)
+    plan = RowPlan(image_steps=0, simple_steps=0, blend_steps=0)
     one, again, other = (training_rows(plan, 1, step, 3, side=112) for step in (5, 5, 6))
     assert [row.turns for row in one] == [row.turns for row in again]
     assert all((a.images == b.images).all() for a, b in zip(one, again, strict=True))
@@ -155,12 +165,16 @@ def test_rows_are_a_function_of_seed_step_and_part():
 def test_a_plan_has_every_task_and_begins_simply():
     plan = RowPlan()
     assert {task for part in plan.tasks for task in part} == set(TASKS)
-    early = plan.one_steps + plan.few_steps
+    early = plan.image_steps + plan.simple_steps
     assert plan.full_share(0) == plan.full_share(early) == 0.0
     assert 0.0 < plan.full_share(early + 1) < plan.full_share(early + plan.blend_steps) == 1.0
-    for row in training_rows(replace(plan, one_rows=3), 0, 0, 0, side=112):
-        assert len(row.images) == 1
-        assert row.turns[0].answer.count("<|box_start|>") <= 1  # a border may cut the object
+    for step, objects in ((plan.image_steps, 1), (early - 1, 6)):
+        assert plan.most_objects(step) == objects
+        for row in training_rows(plan, 0, step, 0, side=112):
+            assert len(row.images) == 1 and row.turns
+            assert len(row.scenes[0].objects) <= objects
+            # A border may cut the one object: nothing is asked of it but a list.
+            assert max(turn.answer.count("<|box_start|>") for turn in row.turns) <= objects
 
 
 def test_validation_samples_are_of_the_training_kind_from_their_own_stream():

@@ -22,7 +22,6 @@ from univg_eval.benchmarks.synthetic.mini import (
 )
 from univg_eval.boxes import box_iou
 from univg_eval.dialects import get_dialect
-from univg_eval.prompts import THINK_SUFFIX
 from univg_eval.protocols import parse_answer
 from univg_eval.samples import load_samples
 from univg_train.cli import main
@@ -38,7 +37,6 @@ from safetensors.torch import load_file  # noqa: E402
 
 from univg_train.cli.tiny import stage_table  # noqa: E402
 from univg_train.tiny.chains import chain_reply, write_chain  # noqa: E402
-from univg_train.tiny.checkpoint import write_start  # noqa: E402
 from univg_train.tiny.rows import (  # noqa: E402
     HELDOUT,
     HELDOUT_SEED,
@@ -48,7 +46,7 @@ from univg_train.tiny.rows import (  # noqa: E402
 
 DIALECT = get_dialect("qwen2_vl")
 SHIPPED = REPO / "univg_eval" / "models" / "tiny"
-SIZE = (112, 112)
+SIZE = (168, 168)
 
 
 def items(task: str, count: int = 12) -> list[MiniItem]:
@@ -237,28 +235,6 @@ def test_heldout_samples_are_no_public_ones(tmp_path: Path) -> None:
         assert sample.box != generate(task, seed=DEFAULT_SEED, index=index).box
 
 
-def test_the_start_answers_direct_requests_as_the_shipped_model_does(tmp_path: Path) -> None:
-    from transformers import AutoModelForImageTextToText, AutoTokenizer
-
-    folder = tmp_path / "start"
-    write_start(SHIPPED, folder)
-    before, after = (AutoTokenizer.from_pretrained(path) for path in (SHIPPED, folder))
-    reply = "<think>Red.</think><answer>(1,2),(3,4)</answer>" + THINK_SUFFIX
-    assert len(after.encode(THINK_SUFFIX)) == 1
-    assert len(after.encode(reply)) < len(before.encode(reply)) - 90
-    assert after.decode(after.encode(reply)) == reply
-    assert after.decode(after.encode(reply), skip_special_tokens=True) == reply
-    text = "Locate the largest object. Format:"
-    question = before(text, return_tensors="pt")
-    assert question["input_ids"][0].tolist() == after(text)["input_ids"]
-    logits = []
-    for path in (SHIPPED, folder):
-        model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32)
-        with torch.no_grad():
-            logits.append(model(**question).logits)
-    assert torch.equal(logits[0], logits[1][..., : len(before)])
-
-
 # -- stages --------------------------------------------------------------------------------------
 
 
@@ -285,13 +261,14 @@ def summary_of(folder: Path) -> dict[str, Any]:
 
 def test_a_run_that_was_killed_twice_ends_like_one_that_was_not(runs: Path) -> None:
     whole, parted = runs / "whole", runs / "parted"
-    for stage, base in (("direct", "start"), ("cot", "direct"), ("grpo", "cot")):
-        ours, theirs, before = (
-            load_file(folder / "model" / "model.safetensors")
-            for folder in (parted / stage, whole / stage, whole / base)
+    before = load_file(SHIPPED / "model.safetensors")
+    for stage in ("direct", "cot", "grpo"):
+        ours, theirs = (
+            load_file(run / stage / "model" / "model.safetensors") for run in (parted, whole)
         )
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs), stage
         assert any(not torch.equal(theirs[name], before[name]) for name in theirs), stage
+        before = theirs
     once, again = summary_of(whole)["stages"], summary_of(parted)["stages"]
     assert [stage["sessions"] for stage in once] == [1, 1, 1]
     assert [stage["sessions"] for stage in again] == [1, 2, 2]

@@ -19,6 +19,7 @@ import lmms_data
 import pytest
 from lmms_data import REPO
 
+from univg_eval.models import TINY, model_folder
 from univg_eval.runs.record import RunRecord, load_run
 
 if find_spec("vllm") is None or find_spec("ray") is None:
@@ -45,6 +46,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ensure(folder / "data")
     for family in FAMILIES:
         make_checkpoint(family, folder / family, for_vllm=True)
+    (folder / "tiny").symlink_to(model_folder(TINY))
     return folder
 
 
@@ -75,7 +77,7 @@ def responses(record: RunRecord) -> dict[str, str | None]:
     return {line["id"]: line["response"] for line in record.responses}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "tiny"])
 def test_the_engine_answers_as_the_reference_backend(family: str, place: Path) -> None:
     args = f"pretrained={place / family},{PLAIN}"
     record = evaluate(place, f"{family}-engine", "--engine", "vllm", "--model_args", args)

@@ -46,7 +46,7 @@ from univg_eval.prompts import build_prompt
 from univg_eval.samples import GroundingSample, data_root, load_samples
 
 BATCH_SIZES = (1, 4, 8, 16, 32)
-TINY_PIXELS = 12544  # of an image of the shipped model: it takes one size alone
+TINY_PIXELS = 28224  # of an image of the shipped model: it takes one size alone
 NOTHING = Cost(0.0, 0.0)
 
 

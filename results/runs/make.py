@@ -51,7 +51,7 @@ def main() -> None:
 
 def evaluate(model: str, name: str, work: Path) -> None:
     """Ask one model all questions, with the stock backend of Qwen2-VL."""
-    arguments = f"pretrained={model},device=cpu,device_map=cpu,min_pixels=12544,max_pixels=12544"
+    arguments = f"pretrained={model},device=cpu,device_map=cpu,min_pixels=28224,max_pixels=28224"
     command(
         *("univg", "eval", "--model", "qwen2_vl", "--model_args", arguments),
         *("--tasks", "univg_mini", "--batch_size", "8", "--output_path", f"evaluations/{name}"),

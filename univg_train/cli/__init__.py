@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="univg-train",
         description="Train visual grounding models.",
-        epilog="Example: univg-train tiny --out runs/tiny --minutes 60\n\n"
+        epilog="Example: univg-train tiny --out runs/tiny --minutes 90\n\n"
         "`univg-train COMMAND --help` describes a command, with examples.",
         formatter_class=HelpFormatter,
     )

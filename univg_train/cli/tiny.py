@@ -20,14 +20,14 @@ __all__ = ["add_parser", "run", "stage_table"]
 
 _EPILOG = """\
 example:
-  univg-train tiny --out runs/tiny --minutes 60
-      about an hour on two cores; stop it at any time, the same command goes on with it
-  univg-train tiny --out runs/tiny --steps 3000
+  univg-train tiny --out runs/tiny --minutes 90
+      as the shipped model, on two cores; stop it at any time, the same command goes on with it
+  univg-train tiny --out runs/tiny --steps 4400
       the same weights every time on the same machine and versions
   univg-train tiny --stage all --quick --out runs/stages
       from the shipped model: direct answers, chains of thought, GRPO with
       difficulty weights, in less than ten minutes; without --quick from
-      nothing, in about an hour
+      nothing, in some three hours
 
 At the end DIR/checkpoint (with --stage: DIR/grpo/model) holds a model folder:
   univg eval --model univg --model_args pretrained=runs/tiny/checkpoint \\
@@ -51,7 +51,7 @@ def add_parser(commands: Any) -> None:
     tiny.add_argument(
         "--minutes",
         type=positive_number,
-        help="wall time of training, all resumptions together (default 60 without --steps)",
+        help="wall time of training, all resumptions together (default 90 without --steps)",
     )
     tiny.add_argument("--steps", type=positive_int, help="end after this many optimiser steps")
     tiny.add_argument(
@@ -70,7 +70,7 @@ def add_parser(commands: Any) -> None:
         "--compile",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="let torch compile the layers: about a third faster; needs a C++ compiler",
+        help="let torch compile the layers; needs a C++ compiler",
     )
     tiny.add_argument(
         "--validate-every",
@@ -124,7 +124,7 @@ def _require_fitting(args: argparse.Namespace) -> None:
 def _run_pretraining(args: argparse.Namespace) -> int:
     from univg_train.tiny.pretraining import TinySettings, train_tiny
 
-    minutes = 60.0 if args.minutes is None and args.steps is None else args.minutes
+    minutes = 90.0 if args.minutes is None and args.steps is None else args.minutes
     settings = TinySettings(seed=args.seed, steps=args.steps, minutes=minutes)
     result = train_tiny(
         args.out,

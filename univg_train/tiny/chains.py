@@ -15,9 +15,9 @@ from types import MappingProxyType
 from univg_eval.benchmarks.readers.common.release import ordinal
 from univg_eval.benchmarks.synthetic.mini import MiniItem, Scene, SceneObject
 from univg_eval.boxes import Box
-from univg_train.tiny.data import answer_text
+from univg_train.tiny.answers import answer_text
 
-__all__ = ["chain_answer", "chain_reply", "write_chain"]
+__all__ = ["chain_answer", "chain_reply", "seen_objects", "write_chain"]
 
 _EXTREME = re.compile(r"\b(furthest to the (?:left|right)|highest|lowest)\b")
 _DIRECTION = re.compile(r"\bmoves (to the (?:left|right)|up|down)\b")
@@ -25,6 +25,7 @@ _DIRECTION = re.compile(r"\bmoves (to the (?:left|right)|up|down)\b")
 # generator's own rule, three of 28 units.
 _SIDES = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}
 _CLEARLY = 3 / 28 - 1e-9
+_IN_RED = "In the red box"
 
 
 def write_chain(item: MiniItem) -> str:
@@ -45,6 +46,22 @@ def chain_answer(item: MiniItem) -> str:
 def chain_reply(item: MiniItem) -> str:
     """The whole reply, ``<think>…</think><answer>…</answer>``."""
     return f"<think>{write_chain(item)}</think><answer>{chain_answer(item)}</answer>"
+
+
+def seen_objects(item: MiniItem, chain: str) -> list[tuple[int, list[SceneObject], int]]:
+    """What a chain names for being seen, not for a reason: an image, some of its objects, and where
+    in the chain they begin."""
+    found = []
+    for image in range(item.image_count):
+        text = _seen(item, image)
+        if (at := chain.find(text)) >= 0:
+            found.append((image, _across(item.scenes[image]), at))
+    if (at := chain.find(_IN_RED)) >= 0:
+        found.append((0, [_marked(item)], at))
+    if item.task == "region":
+        crop = item.knobs["asked_crop"] + 1
+        found.append((crop, list(item.scenes[crop].objects[:1]), chain.index(item.label)))
+    return found
 
 
 # -- what is seen -----------------------------------------------------------------------------
@@ -176,7 +193,7 @@ def _difference(item: MiniItem) -> str:
 
 
 def _followed(item: MiniItem) -> str:
-    return f"In the red box: {_marked(item).label}. {_it_is(item)}"
+    return f"{_IN_RED}: {_marked(item).label}. {_it_is(item)}"
 
 
 def _region(item: MiniItem) -> str:
@@ -223,7 +240,7 @@ def _reasoning(item: MiniItem) -> str:
 def _correspondence(item: MiniItem) -> str:
     use = "is held" if item.knobs["part"] == "grip" else "does the work"
     shown = _marked(item).label
-    return f"In the red box the {shown} {use}. {_seen(item, 1)} The {item.label} {use} too."
+    return f"{_IN_RED} the {shown} {use}. {_seen(item, 1)} The {item.label} {use} too."
 
 
 # -- videos -------------------------------------------------------------------------------------

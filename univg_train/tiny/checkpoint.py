@@ -12,13 +12,12 @@ import torch
 
 from univg_eval.benchmarks.synthetic.mini import TASKS
 from univg_eval.files import whole_folder
-from univg_eval.prompts import THINK_SUFFIX
 from univg_train.tiny.model import IMAGE_SIDE, TinyShape, build_processor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
 
-__all__ = ["REASONING_TOKENS", "CardFacts", "export_checkpoint", "write_start"]
+__all__ = ["CardFacts", "export_checkpoint"]
 
 PIXELS = IMAGE_SIDE**2
 
@@ -31,6 +30,7 @@ class CardFacts:
         steps, minutes, seed, threads: of the training run.
         validation: Acc@0.5 of each task on unseen scenes of the training kind.
         per_task: questions a task behind each of these.
+        other_style: the other prompt, and its macro Acc@0.5.
     """
 
     steps: int
@@ -39,6 +39,7 @@ class CardFacts:
     threads: int
     validation: Mapping[str, float]
     per_task: int
+    other_style: tuple[str, float]
 
 
 def export_checkpoint(
@@ -53,6 +54,10 @@ def export_checkpoint(
     Weights are stored as bfloat16, which they were rounded to in training, and computed with in
     float32, which every processor does well: the configuration says float32.
     """
+    # What batches and a resumption have left in it, so that all runs write the same files.
+    tokenizer.backend_tokenizer.no_padding()
+    for name in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(name, None)
     with whole_folder(folder) as new:
         stored: Any = type(model)(model.config)
         stored.load_state_dict(model.state_dict())
@@ -79,6 +84,7 @@ def _set_float32(path: Path) -> None:
 def _card(model: Qwen2VLForConditionalGeneration, facts: CardFacts) -> str:
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     rows = "\n".join(f"| {task} | {facts.validation[task]:.2f} |" for task in TASKS)
+    style = model.config.univg["prompt"]
     macro = sum(facts.validation[task] for task in TASKS) / len(TASKS)
     return f"""---
 license: apache-2.0
@@ -93,7 +99,8 @@ a CPU. It knows nothing about photographs and is no model to compare others with
 
 * Images: every image is read at {IMAGE_SIDE} x {IMAGE_SIDE} pixels; give a backend
   `min_pixels={PIXELS},max_pixels={PIXELS}`.
-* Prompt: the direct prompt of the dialect `qwen2_vl`; English, the wording of univg_mini.
+* Prompt: `{style}` of the dialect `qwen2_vl` (it also reads `{facts.other_style[0]}`); English,
+  the wording of univg_mini.
 * Answers: a phrase and a box, `(x1,y1),(x2,y2)` on 0-1000 of the image.
 * Training: `univg-train tiny`, {facts.steps} steps in {facts.minutes:.0f} minutes with
   {facts.threads} processes on CPU, seed {facts.seed}.
@@ -106,41 +113,6 @@ are measured apart: see docs/tiny_model.md):
 | --- | --- |
 {rows}
 | **macro** | **{macro:.2f}** |
+
+Macro with the prompt `{facts.other_style[0]}`: {facts.other_style[1]:.2f}.
 """
-
-
-# --- what the stages begin with -------------------------------------------------------------------
-
-# The vocabulary knows the direct prompt as one token, and not the words of the reasoning style: the
-# prompt would be 70 tokens and the four tags 28 of every answer.
-REASONING_TOKENS = ("<think>", "</think>", "<answer>", "</answer>", THINK_SUFFIX)
-
-
-def write_start(source: Path, folder: Path) -> None:
-    """Write the model of `source` with `REASONING_TOKENS`; nothing if the folder is there.
-
-    Each begins as the mean of what it was spelt with, so that direct answers do not change.
-
-    Args:
-        source: a model folder of the tiny model.
-        folder: appears when it is whole.
-    """
-    if folder.is_dir():
-        return
-    from tokenizers import AddedToken
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    processor = AutoProcessor.from_pretrained(source)
-    model: Any = AutoModelForImageTextToText.from_pretrained(source, dtype=torch.float32)
-    tokenizer = processor.tokenizer
-    spelt = [tokenizer.encode(text, add_special_tokens=False) for text in REASONING_TOKENS]
-    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in REASONING_TOKENS])
-    before = model.get_input_embeddings().weight.detach()
-    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    with torch.no_grad():
-        weight = model.get_input_embeddings().weight
-        for text, ids in zip(REASONING_TOKENS, spelt, strict=True):
-            weight[tokenizer.convert_tokens_to_ids(text)] = before[ids].mean(dim=0)
-    with whole_folder(folder) as new:
-        model.save_pretrained(new)
-        processor.save_pretrained(new)

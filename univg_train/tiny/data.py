@@ -30,13 +30,16 @@ from univg_eval.benchmarks.synthetic.mini import (
     listing,
 )
 from univg_eval.boxes import Box
-from univg_eval.dialects import get_dialect
+from univg_eval.prompts import THINK_SUFFIX
+from univg_train.tiny.answers import DIALECT, answer_text, on_lattice
+from univg_train.tiny.chains import chain_reply, seen_objects
 from univg_train.tiny.tokenizer import END_OF_TURN, SYSTEM_PROMPT
 
 __all__ = [
     "DIALECT",
-    "LATTICE",
     "PROMPT_SUFFIX",
+    "REASONING_TOKENS",
+    "Look",
     "Row",
     "RowPlan",
     "Turn",
@@ -44,18 +47,16 @@ __all__ = [
     "draw_images",
     "item_turns",
     "prefix_text",
-    "question_text",
     "tokenizer_texts",
     "training_item",
     "training_rows",
 ]
 
-LATTICE = 28
-"""Targets of univg_mini lie on a lattice of 28 x 28; answers are rounded to it."""
-
-DIALECT = get_dialect("qwen2_vl")
 PROMPT_SUFFIX = f" {DIALECT.prompt_suffix}"
 """What the direct prompt puts behind a question."""
+
+REASONING_TOKENS = ("<think>", "</think>", "<answer>", "</answer>", THINK_SUFFIX)
+"""What is one token each; spelt, the prompt would be 70 and the four tags 28 of every answer."""
 
 _NTH = ("1st", "2nd", "3rd", "4th", "5th", "6th")
 _UINT8 = npt.NDArray[np.uint8]
@@ -70,50 +71,41 @@ _OTHER_IMAGES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """Characters `start` to `end` of an answer speak of what is in a box (xyxy_norm)."""
+
+    start: int
+    end: int
+    image: int
+    box: Box
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
-    """A question, its answer, and the weight of the answer's tokens in the loss."""
+    """A question and its answer.
+
+    Attributes:
+        question, answer: as they are fed.
+        weight: of the answer's tokens in the loss.
+        looks: which object each part of the answer speaks of.
+        suffix: what the prompt puts behind the question.
+    """
 
     question: str
     answer: str
     weight: float = 1.0
-    boxed: bool = True
+    looks: tuple[Look, ...] = ()
+    suffix: str = PROMPT_SUFFIX
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Images, uint8 (images, side, side, 3), and turns about them."""
+    """Images, uint8 (images, side, side, 3), their scenes, and turns about them."""
 
     task: str
     images: _UINT8
+    scenes: tuple[Scene, ...]
     turns: tuple[Turn, ...]
-
-
-def _on_lattice(box: Box) -> Box:
-    """The box with its corners on the nearest lattice points within the image."""
-    x1, y1, x2, y2 = (min(max(round(v * LATTICE), 0), LATTICE) for v in box)
-    x1, y1 = min(x1, LATTICE - 1), min(y1, LATTICE - 1)
-    return (
-        x1 / LATTICE, y1 / LATTICE, max(x2, x1 + 1) / LATTICE, max(y2, y1 + 1) / LATTICE
-    )  # fmt: skip
-
-
-def answer_text(label: str, box: Box, *, image: int | None = None) -> str:
-    """What the model is taught to answer: Qwen2-VL's phrase and box.
-
-    Naming the object first splits the answer in two: which one it is, and where that one is.
-
-    Args:
-        label: the object's name.
-        box: xyxy_norm.
-        image: 0-based image that the answer has to name, None where the question names it.
-    """
-    lead = "" if image is None else f"It's in the {ordinal(image)} image. "
-    return lead + DIALECT.encode(_on_lattice(box), label=label)
-
-
-def question_text(question: str, *, boxed: bool = True) -> str:
-    """The text after the images, as the direct prompt of the dialect qwen2_vl has it."""
-    return f"{question}{PROMPT_SUFFIX}" if boxed else question
 
 
 def prefix_text(n_images: int, tokens_per_image: int) -> str:
@@ -136,11 +128,65 @@ def _unique(scene: Scene) -> list[SceneObject]:
     return [obj for obj in scene.objects if obj.is_whole and counts[obj.label] == 1]
 
 
+def _located(
+    question: str, obj: tuple[str, Box], image: int, *, weight: float = 1.0, named: bool = False
+) -> Turn:
+    """A question for the label and box of an object; `named`: and for its image."""
+    label, box = obj
+    answer = answer_text(label, box, image=image if named else None)
+    return Turn(question, answer, weight, (_look(answer, label, image, box),))
+
+
+def _look(answer: str, label: str, image: int, box: Box, start: int = 0) -> Look:
+    # From the label on: what stands before it is the same for every object.
+    begin = answer.index(label, start)
+    return Look(
+        begin, begin + len(answer_text(label, box)) - len("<|object_ref_start|>"), image, box
+    )
+
+
+def _listed(item: MiniItem, image: int, weight: float) -> Turn:
+    """All objects of an image, from left to right."""
+    question, objects = listing(item, image)
+    texts = [answer_text(label, box) for label, box in objects]
+    looks, start = [], 0
+    answer = ";".join(texts)
+    for (label, box), text in zip(objects, texts, strict=True):
+        looks.append(_look(answer, label, image, box, start))
+        start += len(text) + 1
+    return Turn(question, answer, weight, tuple(looks), suffix="")
+
+
+def _asked_back(obj: SceneObject, image: int, where: str) -> Turn:
+    """What is in a box."""
+    question = f"What is at {DIALECT.encode(on_lattice(obj.box))}{where}?"
+    look = Look(0, len(obj.label), image, obj.box)
+    return Turn(question, obj.label, 1.0, (look,), suffix="")
+
+
+def _thought(item: MiniItem) -> Turn:
+    """The question in the reasoning style, answered with a chain of thought."""
+    answer = chain_reply(item)
+    looks = []
+    for image, objects, start in seen_objects(item, answer):
+        at = start
+        for obj in objects:
+            at = answer.index(obj.label, at)
+            looks.append(Look(at, at + len(obj.label), image, obj.box))
+            at += len(obj.label)
+    final = answer.index("<answer>")
+    looks.append(_look(answer, item.label, item.target_image, item.box, final))
+    return Turn(item.instruction, answer, MAIN_WEIGHT, tuple(looks), suffix=THINK_SUFFIX)
+
+
 def _main_turns(item: MiniItem, rng: random.Random, limit: int) -> Iterator[Turn]:
-    yield Turn(
+    found = (item.label, item.box)
+    yield _located(
         item.instruction,
-        answer_text(item.label, item.box, image=None if item.image_is_given else item.target_image),
-        MAIN_WEIGHT,
+        found,
+        item.target_image,
+        weight=MAIN_WEIGHT,
+        named=not item.image_is_given,
     )
     if item.task not in _OTHER_IMAGES:
         return
@@ -149,8 +195,8 @@ def _main_turns(item: MiniItem, rng: random.Random, limit: int) -> Iterator[Turn
     others = [i for i in range(item.image_count) if i != item.target_image]
     rng.shuffle(others)
     for image in others[:limit]:
-        found = [obj for obj in _unique(item.scenes[image]) if obj.label == item.label]
-        if len(found) != 1:
+        alike = [obj for obj in _unique(item.scenes[image]) if obj.label == item.label]
+        if len(alike) != 1:
             continue
 
         def words(_: re.Match[str], image: int = image) -> str:
@@ -159,7 +205,7 @@ def _main_turns(item: MiniItem, rng: random.Random, limit: int) -> Iterator[Turn
         question = named.sub(words, item.instruction)
         if question == item.instruction:
             continue
-        yield Turn(question, answer_text(item.label, found[0].box), 1.0)
+        yield _located(question, (item.label, alike[0].box), image)
 
 
 def _aid_turns(item: MiniItem, rng: random.Random, n: int) -> Iterator[Turn]:
@@ -172,27 +218,24 @@ def _aid_turns(item: MiniItem, rng: random.Random, n: int) -> Iterator[Turn]:
         where = f" in {rng.choice(_image_words(i, noun))}" if many else ""
         way = rng.random()
         if way < 0.62:
-            yield Turn(f"Locate the {obj.label}{where}.", answer_text(obj.label, obj.box))
+            yield _located(f"Locate the {obj.label}{where}.", (obj.label, obj.box), i)
         elif way < 0.80:
-            yield Turn(
-                f"What is at {DIALECT.encode(_on_lattice(obj.box))}{where}?", obj.label, boxed=False
-            )
+            yield _asked_back(obj, i, where)
         elif many and whole[obj.label] == 1:
-            yield Turn(
-                f"Find the {obj.label} in these {noun}s. Say in which {noun} it is and locate it.",
-                answer_text(obj.label, obj.box, image=i),
+            question = (
+                f"Find the {obj.label} in these {noun}s. Say in which {noun} it is and locate it."
             )
+            yield _located(question, (obj.label, obj.box), i, named=True)
         else:
-            question, rows = listing(item, i)
-            answer = ";".join(answer_text(label, box) for label, box in rows)
-            yield Turn(question, answer, LISTING_WEIGHT, boxed=False)
+            yield _listed(item, i, LISTING_WEIGHT)
 
 
 def item_turns(
-    item: MiniItem, rng: random.Random, *, aids: int, mains: int = 2
+    item: MiniItem, rng: random.Random, *, aids: int, mains: int = 1
 ) -> tuple[Turn, ...]:
-    """The turns of one question: its own, up to `mains` about other images, up to `aids` aids."""
-    return (*_main_turns(item, rng, mains), *_aid_turns(item, rng, aids))
+    """The turns of one question: its own, with and without a chain of thought, up to `mains` about
+    other images, up to `aids` aids."""
+    return (_thought(item), *_main_turns(item, rng, mains), *_aid_turns(item, rng, aids))
 
 
 def draw_images(scenes: Sequence[Scene], side: int) -> _UINT8:
@@ -214,18 +257,19 @@ def training_item(task: str, seed: int, index: int) -> MiniItem:
 
 @dataclass(frozen=True, slots=True)
 class RowPlan:
-    """Which rows a step has: a curriculum of three stages, the last one blended in.
+    """Which rows a step has: images alone at first, then few objects, then whole questions.
 
     Attributes:
-        tasks: the tasks of each part of a step of the last stage; every name is one row. The
+        tasks: the tasks of each part of a step of whole questions; every name is one row. The
             parts hold rows of about the same length, and the longest come first.
         aids: auxiliary turns of such a row.
-        one_steps: steps of the first stage: single images of one object.
-        few_steps: steps of the second: single images of two to four objects.
-        blend_steps: over these next steps rows of the last stage, with all images of a
-            question, take over.
-        one_rows, few_rows: rows in each part of a step of the first two stages. They are short,
-            so a step can have many.
+        image_steps: steps in which the vision tower alone learns, from what its tokens show.
+        simple_steps: the next steps, with single images of one object at first, and one more in
+            every eighth of these steps.
+        blend_steps: over the next steps rows with all images of a question take over.
+        images: images in each part of a step of the first kind.
+        simple_rows: rows in each part of a step of the second. They are short, so a step can have
+            many.
     """
 
     tasks: tuple[tuple[str, ...], ...] = (
@@ -234,12 +278,12 @@ class RowPlan:
         ("diff", "view_diff", "reasoning", "refer_grounding", "correspondence"),
         ("lisa_val", "lisa_test", "llmseg", "lisa_val", "lisa_test", "llmseg"),
     )
-    aids: int = 5
-    one_steps: int = 300
-    few_steps: int = 350
-    blend_steps: int = 200
-    one_rows: int = 24
-    few_rows: int = 12
+    aids: int = 2
+    image_steps: int = 1800
+    simple_steps: int = 700
+    blend_steps: int = 300
+    images: int = 2
+    simple_rows: int = 4
 
     @property
     def parts(self) -> int:
@@ -248,8 +292,13 @@ class RowPlan:
 
     def full_share(self, step: int) -> float:
         """Share of rows that have all images of a question."""
-        past = step - self.one_steps - self.few_steps
+        past = step - self.image_steps - self.simple_steps
         return min(1.0, max(0.0, past / self.blend_steps)) if self.blend_steps else float(past >= 0)
+
+    def most_objects(self, step: int) -> int:
+        """Objects that a single image has at most."""
+        past = max(0, step - self.image_steps)
+        return min(_MOST_OBJECTS, 1 + 8 * past // max(1, self.simple_steps))
 
     def seeds(self, seed: int) -> tuple[int, ...]:
         """The seed of the scenes of each part of a run's steps."""
@@ -257,30 +306,32 @@ class RowPlan:
 
 
 _MAX_ROWS = 32
-_MOST_OBJECTS = 4
+_MOST_OBJECTS = 6
 
 
 def training_rows(plan: RowPlan, seed: int, step: int, part: int, *, side: int) -> list[Row]:
-    """The rows of one part of an optimiser step; `side` is that of the images in pixels."""
+    """The rows of one part of an optimiser step; `side` is that of the images in pixels.
+
+    Rows of the first `image_steps` have no turns.
+    """
     rng = random.Random(f"univg tiny rows {seed} {step} {part}")
     full = plan.full_share(step)
-    tasks: Sequence[str]
-    if step < plan.one_steps:
-        tasks = rng.choices(TASKS, k=plan.one_rows)
-    elif full == 0.0:
-        tasks = rng.choices(TASKS, k=plan.few_rows)
-    else:
-        tasks = plan.tasks[part]
+    tasks: Sequence[str] = plan.tasks[part]
+    if full == 0.0:
+        tasks = rng.choices(TASKS, k=plan.images if step < plan.image_steps else plan.simple_rows)
     rows = []
     for place, task in enumerate(tasks):
         # Neighbouring questions of some tasks share their images; one of each pair is used.
         index = 2 * (_MAX_ROWS * step + place) + rng.randrange(2)
         item = training_item(task, plan.seeds(seed)[part], index)
-        if rng.random() >= full:
-            scenes, turns = _simple(item, rng, 1 if step < plan.one_steps else _MOST_OBJECTS)
+        scenes, turns = item.scenes, tuple[Turn, ...]()
+        if step < plan.image_steps:
+            scenes = (rng.choice(item.scenes),)
+        elif rng.random() >= full:
+            scenes, turns = _simple(item, rng, plan.most_objects(step))
         else:
-            scenes, turns = item.scenes, item_turns(item, rng, aids=plan.aids)
-        rows.append(Row(task, draw_images(scenes, side), turns))
+            turns = item_turns(item, rng, aids=plan.aids)
+        rows.append(Row(task, draw_images(scenes, side), scenes, turns))
     return rows
 
 
@@ -289,19 +340,16 @@ def _simple(
 ) -> tuple[tuple[Scene, ...], tuple[Turn, ...]]:
     """One of the item's images with at most `most` of its objects, and auxiliary turns."""
     scene = rng.choice(item.scenes)
-    count = min(len(scene.objects), rng.randint(min(2, most), most))
+    count = min(len(scene.objects), most)
     keep = tuple(rng.sample(scene.objects, count))
     scene = replace(scene, objects=keep, furniture=(), marks=())
     easy = replace(item, scenes=(scene,), clip=None)
-    question, rows = listing(easy)
-    answer = ";".join(answer_text(label, box) for label, box in rows)
-    turns = [Turn(question, answer, 1.0, boxed=False)]
-    for obj in _unique(scene):
-        turns.append(Turn(f"Locate the {obj.label}.", answer_text(obj.label, obj.box)))
-    if most > 1:
-        for obj in _unique(scene)[:2]:
-            box = DIALECT.encode(_on_lattice(obj.box))
-            turns.append(Turn(f"What is at {box}?", obj.label, boxed=False))
+    found = _unique(scene)
+    rng.shuffle(found)
+    turns = [_located(f"Locate the {obj.label}.", (obj.label, obj.box), 0) for obj in found[:3]]
+    turns += [_asked_back(obj, 0, "") for obj in found[-1:]]
+    if len(turns) < 2 or (most > 1 and rng.random() < 0.5):
+        turns.append(_listed(easy, 0, LISTING_WEIGHT))
     return (scene,), tuple(turns)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from univg_train.tiny.auxiliary import attention_loss
 from univg_train.tiny.tokenizer import CHAT_TEMPLATE
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
         Qwen2VLProcessor,
     )
 
+    from univg_train.tiny.auxiliary import ShownObjects, TokenHeads, Trainee
+
 __all__ = [
+    "FRAMES",
     "IMAGE_SIDE",
     "PackedBatch",
     "TinyShape",
@@ -33,12 +37,17 @@ __all__ = [
     "compile_layers",
     "image_patches",
     "packed_logits",
+    "packed_outputs",
     "training_dtype",
     "vision_features",
 ]
 
-# A multiple of 28, which lmms-eval's qwen2_vl backend rounds sides to, and of the patch.
-IMAGE_SIDE = 112
+# A patch spans two frames of a video; a still image is shown twice.
+FRAMES = 2
+# Six of Qwen2-VL's own units: patches of 14 pixels, of which 2 x 2 make a token.
+IMAGE_SIDE = 168
+# Heads of the looking layer that the auxiliary loss leads.
+LOOKING_HEADS = 2
 
 
 def training_dtype() -> torch.dtype:
@@ -52,19 +61,28 @@ def training_dtype() -> torch.dtype:
 
 @dataclass(frozen=True, slots=True)
 class TinyShape:
-    """Sizes of the model; the defaults are those of the checkpoint that ships."""
+    """Sizes of the model; the defaults are those of the checkpoint that ships.
 
-    hidden: int = 192
-    intermediate: int = 512
+    `looking_layer` counts the layers of the language model from zero: the one whose attention the
+    auxiliary loss leads; the layer before it is read by the second of `TokenHeads`.
+    """
+
+    hidden: int = 128
+    intermediate: int = 384
     layers: int = 6
     heads: int = 4
     kv_heads: int = 4
-    vision_dim: int = 128
+    vision_dim: int = 96
     vision_depth: int = 3
-    vision_heads: int = 4
+    vision_heads: int = 3
     vision_mlp_ratio: int = 3
-    patch: int = 16
-    merge: int = 1
+    patch: int = 14
+    merge: int = 2
+    looking_layer: int = 3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.looking_layer < self.layers:
+            raise ValueError(f"looking_layer {self.looking_layer} is none of {self.layers} layers")
 
     @property
     def grid(self) -> int:
@@ -78,9 +96,10 @@ class TinyShape:
 
 
 def _rope_sections(head_dim: int) -> list[int]:
-    # Time, height and width take turns in the fast frequencies, where seven patches differ
-    # visibly; the slow ones hardly turn over a whole prompt and stay free for matching content.
-    return [1, 1, 1, 1, 1, 1, head_dim // 2 - 6]
+    # Time has the fast frequencies, which count images; the slow ones hardly turn over a whole
+    # prompt and stay free for matching content. Shares of 2:3:3, as Qwen2-VL's.
+    time = head_dim // 8
+    return [time, (head_dim // 2 - time) // 2, (head_dim // 2 - time) // 2]
 
 
 def build_model(
@@ -125,7 +144,7 @@ def build_model(
             "mlp_ratio": shape.vision_mlp_ratio,
             "patch_size": shape.patch,
             "spatial_merge_size": shape.merge,
-            "temporal_patch_size": 1,
+            "temporal_patch_size": FRAMES,
             "in_channels": 3,
         },
         image_token_id=token("<|image_pad|>"),
@@ -151,7 +170,7 @@ def build_processor(shape: TinyShape, tokenizer: PreTrainedTokenizerFast) -> Qwe
     sizes: dict[str, Any] = {
         "patch_size": shape.patch,
         "merge_size": shape.merge,
-        "temporal_patch_size": 1,
+        "temporal_patch_size": FRAMES,
         "min_pixels": IMAGE_SIDE**2,
         "max_pixels": IMAGE_SIDE**2,
     }
@@ -173,6 +192,7 @@ class PackedBatch:
     segment: (rows, length), 0 for the prefix, 1.. for the turns, -1 for padding.
     target_index: (targets,) flat indices into rows * length: the tokens whose successor is
         learnt; target_ids: (targets,) that successor; target_weight: (targets,).
+    shown: what each image shows, for `packed_outputs`.
     """
 
     images: Tensor
@@ -182,6 +202,7 @@ class PackedBatch:
     target_index: Tensor
     target_ids: Tensor
     target_weight: Tensor
+    shown: ShownObjects | None = None
 
     @property
     def attention(self) -> Tensor:
@@ -193,14 +214,19 @@ class PackedBatch:
         return mask[:, None]
 
 
-def image_patches(images: Tensor, shape: TinyShape, dtype: torch.dtype) -> Tensor:
+def image_patches(
+    images: Tensor, shape: TinyShape, dtype: torch.dtype, *, frames: int = 1
+) -> Tensor:
     """Normalised pixels as Qwen2VLImageProcessor writes them.
 
     Args:
         images: (images, side, side, 3) uint8, already IMAGE_SIDE pixels.
+        shape: of the model.
+        dtype: of the result.
+        frames: how often each image is shown: `FRAMES` as the processor does it.
 
     Returns:
-        (images, patches, 3 * patch * patch), patches in blocks of merge x merge.
+        (images, patches, 3 * frames * patch * patch), patches in blocks of merge x merge.
     """
     from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
@@ -211,6 +237,7 @@ def image_patches(images: Tensor, shape: TinyShape, dtype: torch.dtype) -> Tenso
         len(images), blocks, shape.merge, shape.patch, blocks, shape.merge, shape.patch, 3
     )
     patches = grid.permute(0, 1, 4, 2, 5, 7, 3, 6)
+    patches = patches.reshape(len(images), shape.grid**2, 3, 1, -1).expand(-1, -1, -1, frames, -1)
     return patches.reshape(len(images), shape.grid**2, -1).to(dtype)
 
 
@@ -237,7 +264,8 @@ def vision_features(visual: Any, patches: Tensor, grid: int) -> Tensor:
     cos, sin = visual.rotary_pos_emb(patches, place)
     cos, sin = cos[None, None], sin[None, None]
 
-    weight = visual.patch_embed.proj.weight
+    # Both frames of a still image are the same, so their weights can be added.
+    weight = visual.patch_embed.proj.weight.sum(dim=2)
     x = functional.linear(patches, weight.reshape(weight.shape[0], -1))
     for block in visual.blocks:
         x = _vision_block(block, x, cos, sin)
@@ -327,21 +355,71 @@ def packed_logits(
     model: Qwen2VLForConditionalGeneration, batch: PackedBatch, shape: TinyShape
 ) -> Tensor:
     """Logits at the batch's targets, (targets, vocabulary), in the dtype of the weights."""
+    return _forward(model, batch, shape, None)[0]
+
+
+def packed_outputs(
+    trainee: Trainee, batch: PackedBatch, shape: TinyShape
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`packed_logits`, and the sums of the auxiliary losses.
+
+    Args:
+        trainee: the model with its heads.
+        batch: rows that say what their images show.
+        shape: of the model.
+
+    Returns:
+        The logits; the losses of `TokenHeads` and `attention_loss`, float32 scalars.
+    """
+    return _forward(trainee.model, batch, shape, trainee.heads)
+
+
+def _forward(
+    model: Qwen2VLForConditionalGeneration,
+    batch: PackedBatch,
+    shape: TinyShape,
+    heads: TokenHeads | None,
+) -> tuple[Tensor, Tensor, Tensor]:
     inner = model.model
     text = inner.language_model
     rows, length = batch.input_ids.shape
     x = text.embed_tokens(batch.input_ids)
     patches = image_patches(batch.images, shape, x.dtype)
     features = vision_features(inner.visual, patches, shape.grid)
-    is_image = (batch.input_ids == model.config.image_token_id)[..., None]
-    x = x.masked_scatter(is_image, features.to(x.dtype))
+    is_image = batch.input_ids == model.config.image_token_id
+    x = x.masked_scatter(is_image[..., None], features.to(x.dtype))
     cos, sin = text.rotary_emb(x, batch.positions)
     cos, sin = cos[:, None], sin[:, None]
     # Additive, in the dtype of the attention: the kernel would convert a bool mask every layer.
     mask = torch.zeros_like(batch.attention, dtype=x.dtype).masked_fill_(
         ~batch.attention, float("-inf")
     )
-    for layer in text.layers:
+    seen = looking = torch.zeros(())
+    for number, layer in enumerate(text.layers):
+        if heads is not None and batch.shown is not None:
+            # Where images enter the language model, and before its answers look for an object.
+            if number in (0, shape.looking_layer - 1):
+                seen = seen + heads(min(number, 1), x[is_image], batch.shown.figures.flatten(0, 1))
+            if number == shape.looking_layer and len(batch.shown.looks):
+                looking = _looking(layer, x, cos, sin, mask, batch.shown)
         x = _text_layer(layer, x, cos, sin, mask)
     chosen = x.reshape(rows * length, -1)[batch.target_index]
-    return model.lm_head(text.norm(chosen))
+    return model.lm_head(text.norm(chosen)), seen, looking
+
+
+def _looking(
+    layer: Any, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, shown: ShownObjects
+) -> Tensor:
+    """`attention_loss` of the first heads of a layer."""
+    attention = layer.self_attn
+    size = LOOKING_HEADS * attention.head_dim
+    h = layer.input_layernorm(x)
+
+    def part(projection: Any) -> Tensor:
+        bias = None if projection.bias is None else projection.bias[:size]
+        mixed = functional.linear(h, projection.weight[:size], bias)
+        return _rotate(mixed.unflatten(-1, (LOOKING_HEADS, -1)).transpose(1, 2), cos, sin)
+
+    query, key = part(attention.q_proj), part(attention.k_proj)
+    scale = attention.head_dim**-0.5
+    return attention_loss(query, key, mask, shown.looks, shown.looked_at, scale)

@@ -1,6 +1,6 @@
 """Train the tiny Qwen2-VL on generated scenes, on a few CPU cores.
 
-    univg-train tiny --out runs/tiny --minutes 60
+    univg-train tiny --out runs/tiny --minutes 90
 
 A run folder holds ``settings.json`` and ``tokenizer/``, ``state.pt`` (weights, optimisers, step:
 a run goes on from it), ``log.jsonl`` and, at the end, ``checkpoint/``: a model folder that
@@ -28,19 +28,21 @@ import torch
 from univg_eval.benchmarks.synthetic.mini import TASKS, MiniItem
 from univg_eval.boxes import box_iou
 from univg_eval.errors import UserError
+from univg_eval.prompts import THINK_SUFFIX
 from univg_eval.protocols import parse_answer
+from univg_train.tiny.answers import DIALECT
+from univg_train.tiny.auxiliary import Trainee
 from univg_train.tiny.checkpoint import CardFacts, export_checkpoint
 from univg_train.tiny.data import (
-    DIALECT,
     PROMPT_SUFFIX,
+    REASONING_TOKENS,
     RowPlan,
     draw_images,
     prefix_text,
-    question_text,
     tokenizer_texts,
     training_item,
 )
-from univg_train.tiny.model import IMAGE_SIDE, TinyShape, build_model, image_patches
+from univg_train.tiny.model import FRAMES, IMAGE_SIDE, TinyShape, build_model, image_patches
 from univg_train.tiny.muon import Muon
 from univg_train.tiny.tokenizer import END_OF_TURN, build_tokenizer
 from univg_train.tiny.workers import GradientWorkers, WorkerSettings
@@ -88,8 +90,8 @@ class TinySettings:
     shape: TinyShape = field(default_factory=TinyShape)
     plan: RowPlan = field(default_factory=RowPlan)
     learning_rate: float = 1.5e-3
-    matrix_rate: float = 5e-3
-    warmup: int = 60
+    matrix_rate: float = 4e-3
+    warmup: int = 100
     weight_decay: float = 0.05
 
     def __post_init__(self) -> None:
@@ -142,10 +144,10 @@ def train_tiny(
     run = _Run(out, settings, resume=resume)
     before, started = run.seconds, time.monotonic()
     saved = validated = started
-    recent: list[float] = []
+    recent: list[dict[str, float]] = []
     if run.progress() < 1.0:
         workers = GradientWorkers(
-            run.model,
+            run.trainee,
             run.tokenizer,
             WorkerSettings(settings.shape, settings.seed, settings.plan, compile_layers),
             processes=threads,
@@ -156,7 +158,7 @@ def train_tiny(
                 now = time.monotonic()
                 run.seconds = before + now - started
                 if run.step % _LOG_EVERY == 0:
-                    run.log(loss=round(sum(recent) / len(recent), 4), rate=round(run.rate(), 5))
+                    run.log(**_means(recent), rate=round(run.rate(), 5))
                     recent.clear()
                 if now - validated > 60 * validate_minutes:
                     run.validate(max(1, validation_per_task // 4))
@@ -167,32 +169,48 @@ def train_tiny(
         finally:
             workers.close()
         run.save()
-    accuracy = run.validate(validation_per_task)
+    found = run.validate(validation_per_task)
+    style = max(STYLES, key=lambda name: _macro(found[name]))
+    accuracy = found[style]
     minutes, checkpoint = run.seconds / 60, out / "checkpoint"
-    facts = CardFacts(run.step, minutes, settings.seed, threads, accuracy, validation_per_task)
+    run.model.config.univg["prompt"] = style
+    (other,) = set(STYLES) - {style}
+    facts = CardFacts(
+        *(run.step, minutes, settings.seed, threads, accuracy, validation_per_task),
+        other_style=(other, _macro(found[other])),
+    )
     export_checkpoint(run.model, run.tokenizer, settings.shape, facts, checkpoint)
     return TinyResult(run.step, minutes, _macro(accuracy), checkpoint)
 
 
-def _optimizers(
-    model: Qwen2VLForConditionalGeneration, settings: TinySettings
-) -> list[torch.optim.Optimizer]:
-    """Muon for the weight matrices of the layers, AdamW for all else."""
-    matrices: list[torch.nn.Parameter] = []
-    rest: list[torch.nn.Parameter] = []
-    for name, parameter in model.named_parameters():
+def _means(recent: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    found = {key: [one[key] for one in recent if key in one] for key in recent[-1]}
+    return {key: round(sum(values) / len(values), 4) for key, values in found.items()}
+
+
+def _optimizers(trainee: Trainee, settings: TinySettings) -> list[torch.optim.Optimizer]:
+    """Muon for the weight matrices of the layers, AdamW for all else; in each two groups: what
+    learns from images alone, and the rest."""
+    vision = {id(parameter) for parameter in trainee.vision_parameters()}
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in trainee.named_parameters():
         inner = ".layers." in name or ".blocks." in name or ".merger." in name
-        (matrices if inner and parameter.ndim == 2 else rest).append(parameter)
+        key = (inner and parameter.ndim == 2, id(parameter) in vision)
+        groups.setdefault(key, []).append(parameter)
+
+    def parts(matrices: bool, peak: float) -> list[dict[str, Any]]:
+        return [
+            {"params": groups[matrices, first], "peak": peak, "vision": first}
+            for first in (True, False)
+        ]
+
+    decay = settings.weight_decay
     return [
-        Muon(
-            [{"params": matrices, "peak": settings.matrix_rate}],
-            lr=settings.matrix_rate,
-            weight_decay=settings.weight_decay,
-        ),
+        Muon(parts(True, settings.matrix_rate), lr=settings.matrix_rate, weight_decay=decay),
         torch.optim.AdamW(
-            [{"params": rest, "peak": settings.learning_rate}],
+            parts(False, settings.learning_rate),
             lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
+            weight_decay=decay,
             betas=(0.9, 0.98),
             fused=True,
         ),
@@ -218,7 +236,8 @@ class _Run:
         out.mkdir(parents=True, exist_ok=True)
         self.tokenizer = self._load_tokenizer() if found else self._make_tokenizer()
         self.model = build_model(settings.shape, self.tokenizer, seed=settings.seed)
-        self.optimizers = _optimizers(self.model, settings)
+        self.trainee = Trainee(self.model, seed=settings.seed)
+        self.optimizers = _optimizers(self.trainee, settings)
         if found:
             self._load()
             logger.info("going on at step %d", self.step)
@@ -247,7 +266,7 @@ class _Run:
 
     def _make_tokenizer(self) -> PreTrainedTokenizerFast:
         texts = tokenizer_texts(self.settings.seed)
-        tokenizer = build_tokenizer(texts, phrases=[PROMPT_SUFFIX])
+        tokenizer = build_tokenizer(texts, phrases=[PROMPT_SUFFIX, *REASONING_TOKENS])
         tokenizer.save_pretrained(self._tokenizer_path)
         return tokenizer
 
@@ -262,7 +281,7 @@ class _Run:
 
     def _load(self) -> None:
         state = torch.load(self.state_path, weights_only=True)
-        self.model.load_state_dict(state["model"])
+        self.trainee.load_state_dict(state["model"])
         for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(stored)
         self.step, self.seconds = state["step"], state["seconds"]
@@ -270,7 +289,7 @@ class _Run:
     def save(self) -> None:
         """Write the state; a run that is killed meanwhile keeps the one before."""
         state = {
-            "model": self.model.state_dict(),
+            "model": self.trainee.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
             "seconds": self.seconds,
@@ -287,14 +306,17 @@ class _Run:
         return min(1.0, max(by_steps, by_time))
 
     def rate(self) -> float:
-        """Factor of the learning rates."""
-        warm = min(1.0, (self.step + 1) / self.settings.warmup)
+        """Factor of the learning rates; it also rises when the text begins to be learnt."""
+        step, first = self.step, self.settings.plan.image_steps
+        since = step if step < first else step - first
+        warm = min(1.0, (since + 1) / self.settings.warmup)
         return warm * 0.5 * (1 + math.cos(math.pi * self.progress()))
 
-    def train_step(self, workers: GradientWorkers) -> float:
-        """One optimiser step; returns the mean loss of its tokens."""
-        loss = workers.gradients(self.step)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+    def train_step(self, workers: GradientWorkers) -> dict[str, float]:
+        """One optimiser step; returns the figures of its rows."""
+        figures = workers.gradients(self.step)
+        images_alone = self.step < self.settings.plan.image_steps
+        norm = torch.nn.utils.clip_grad_norm_(self.trainee.parameters(), 1.0)
         if not torch.isfinite(norm):
             raise RuntimeError(
                 f"the gradient's norm is {float(norm)} at step {self.step}: the run diverged; "
@@ -304,18 +326,24 @@ class _Run:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
+                if images_alone and not group["vision"]:
+                    for parameter in group["params"]:
+                        parameter.grad = None
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        return loss
+        return figures
 
-    def validate(self, per_task: int) -> dict[str, float]:
-        """Acc@0.5 of each task on samples of the training kind that training never draws."""
+    def validate(self, per_task: int) -> dict[str, dict[str, float]]:
+        """Acc@0.5 of each task, in each style, on samples of the training kind that training never
+        draws."""
         self.model.eval()
         items = validation_items(VALIDATION_SEED, per_task)
-        accuracy = task_accuracy(self.model, self.tokenizer, self.settings.shape, items)
+        parts = (self.model, self.tokenizer, self.settings.shape, items)
+        accuracy = {style: task_accuracy(*parts, style=style) for style in STYLES}
         self.model.train()
-        self.log(macro=round(_macro(accuracy), 4), accuracy=accuracy)
+        macros = {f"macro_{style}": round(_macro(values), 4) for style, values in accuracy.items()}
+        self.log(**macros, accuracy=accuracy)
         return accuracy
 
     def log(self, **values: Any) -> None:
@@ -323,12 +351,14 @@ class _Run:
         record = {"step": self.step, "minutes": round(self.seconds / 60, 2), **values}
         with (self.out / "log.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
-        logger.info("%s", record)
+        shown = [f"{key} {value:.3f}" for key, value in values.items() if isinstance(value, float)]
+        logger.info("step %d, %.1f minutes: %s", self.step, self.seconds / 60, ", ".join(shown))
 
 
 # --- validation ----------------------------------------------------------------------------------
 
-MAX_NEW_TOKENS = 32
+MAX_NEW_TOKENS = {"direct": 32, "think": 128}
+STYLES = tuple(MAX_NEW_TOKENS)
 
 
 def _macro(accuracy: Mapping[str, float]) -> float:
@@ -346,6 +376,7 @@ def task_accuracy(
     shape: TinyShape,
     items: Sequence[MiniItem],
     *,
+    style: str = "direct",
     batch_size: int = 40,
 ) -> dict[str, float]:
     """Acc@0.5 of each task: the share of its samples whose greedy response is right."""
@@ -353,7 +384,7 @@ def task_accuracy(
     hits: dict[str, list[bool]] = {}
     for start in range(0, len(ordered), batch_size):
         batch = ordered[start : start + batch_size]
-        responses = _generate(model, tokenizer, shape, batch)
+        responses = _generate(model, tokenizer, shape, batch, style)
         for item, response in zip(batch, responses, strict=True):
             target = item.target_image if item.image_is_given else None
             box = parse_answer(response, DIALECT, target_image=target).box
@@ -368,16 +399,17 @@ def _generate(
     tokenizer: PreTrainedTokenizerFast,
     shape: TinyShape,
     items: Sequence[MiniItem],
+    style: str,
 ) -> list[str]:
+    suffix = THINK_SUFFIX if style == "think" else PROMPT_SUFFIX
     texts = [
         prefix_text(item.image_count, shape.tokens_per_image)
-        + question_text(item.instruction)
-        + f"{END_OF_TURN}\n<|im_start|>assistant\n"
+        + f"{item.instruction}{suffix}{END_OF_TURN}\n<|im_start|>assistant\n"
         for item in items
     ]
     tokens = tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
     images = np.concatenate([draw_images(item.scenes, IMAGE_SIDE) for item in items])
-    patches = image_patches(torch.from_numpy(images), shape, torch.float32)
+    patches = image_patches(torch.from_numpy(images), shape, torch.float32, frames=FRAMES)
     grid = torch.tensor([[1, shape.grid, shape.grid]]).expand(len(images), 3)
     generator: Any = model
     output = generator.generate(
@@ -386,7 +418,7 @@ def _generate(
         pixel_values=patches.reshape(-1, patches.shape[-1]),
         image_grid_thw=grid,
         mm_token_type_ids=(tokens.input_ids == model.config.image_token_id).int(),
-        max_new_tokens=MAX_NEW_TOKENS,
+        max_new_tokens=MAX_NEW_TOKENS[style],
         do_sample=False,
     )
     return tokenizer.batch_decode(output[:, tokens.input_ids.shape[1] :], skip_special_tokens=True)

@@ -10,7 +10,6 @@ Every stage's model is evaluated on the same held-out samples, in the style that
 ``plan.json``               seed and lengths; another plan needs another folder
 ``data/``                   training rows with their images, and the held-out benchmark
 ``pretrain/``               the run of `train_tiny`, if the start is not the shipped model
-``start/model``             what the stages begin with, see `write_start`
 ``direct``, ``cot``,        a stage: its settings (``settings.yaml``), the folder of its run, the
 ``grpo``                    ``model`` at its end, run records of the held-out samples
 ``summary.json``            steps, seconds and scores of the stages
@@ -42,7 +41,6 @@ from univg_train.evaluation.plan import plan_evaluation
 from univg_train.evaluation.settings import EvaluationSettings
 from univg_train.runs.folder import STATE_FILE, differences, read_record, write_record
 from univg_train.runs.training import ShownSteps
-from univg_train.tiny.checkpoint import write_start
 from univg_train.tiny.rows import HELDOUT, HELDOUT_SEED, write_heldout, write_training_rows
 
 __all__ = ["FULL", "QUICK", "STAGES", "StagePlan", "run_stages"]
@@ -80,15 +78,15 @@ class StagePlan:
         save_steps: steps between two checkpoints; 0: about ten in a stage.
     """
 
-    tasks: tuple[str, ...] = ("refer_grounding", "lisa_val")
+    tasks: tuple[str, ...] = ("reasoning", "lisa_val")
     heldout_per_task: int = 100
     pretrain_steps: int | None = None
     direct_steps: int = 30
-    cot_steps: int = 260
+    cot_steps: int = 60
     batch: int = 8
     direct_rate: float = 2e-4
-    cot_rate: float = 1e-3
-    grpo_steps: int = 12
+    cot_rate: float = 2e-4
+    grpo_steps: int = 24
     grpo_epochs: int = 3
     grpo_prompts: int = 8
     group: int = 8
@@ -105,9 +103,9 @@ class StagePlan:
 QUICK = StagePlan()
 """From the shipped model, some minutes."""
 FULL = StagePlan(
-    pretrain_steps=1500, heldout_per_task=200, direct_steps=200, cot_steps=1200, grpo_steps=51
+    pretrain_steps=4400, heldout_per_task=200, direct_steps=100, cot_steps=200, grpo_steps=51
 )
-"""From nothing, about an hour."""
+"""From nothing, some three hours."""
 
 
 def _unseen(title: str, done: int, total: int, note: str = "") -> None:
@@ -168,7 +166,10 @@ class _Stages:
         return self.out / "data"
 
     def model(self, name: str) -> Path:
-        return self.out / name / "model"
+        if name != "start":
+            return self.out / name / "model"
+        shipped = self.plan.pretrain_steps is None
+        return Path(model_folder(TINY)) if shipped else self.out / "pretrain" / "checkpoint"
 
     def claim(self) -> None:
         """Write the plan; refuse a folder with another one."""
@@ -205,11 +206,8 @@ class _Stages:
         self._evaluate(name)
 
     def _start(self) -> None:
-        source = Path(model_folder(TINY))
         if self.plan.pretrain_steps is not None:
             self._timed("pretrain", self._pretrain)
-            source = self.out / "pretrain" / "checkpoint"
-        write_start(source, self.model("start"))
         write_heldout(self.data, self.plan.tasks, self.plan.heldout_per_task)
         self._evaluate("start")
 

@@ -27,8 +27,8 @@ from univg_train.difficulty import DifficultyWeight, group_means
 from univg_train.grpo.trainer import DIFFICULTY_BINS, PAPER_SETTINGS
 from univg_train.rewards import make_rewards
 from univg_train.tiny.data import Row, Turn
-from univg_train.tiny.model import IMAGE_SIDE
-from univg_train.tiny.workers import batch_loss, pack_rows
+from univg_train.tiny.model import IMAGE_SIDE, packed_logits
+from univg_train.tiny.workers import pack_rows, words_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -275,12 +275,13 @@ def train_more(start: Path, settings: RunSettings, held_out: HeldOut) -> dict[st
         questions = _questions(settings, count, first=step * count)
         images = draw_images([question.scene for question in questions], IMAGE_SIDE)
         rows = [
-            Row(q.kind, images[i : i + 1], (Turn(q.text, say_box(q.target.box)),))
+            Row(q.kind, images[i : i + 1], (q.scene,), (Turn(q.text, say_box(q.target.box)),))
             for i, q in enumerate(questions)
         ]
         batches = pack_rows(rows, tokenizer, SHAPE)
         weight = sum(float(batch.target_weight.sum()) for batch in batches)
-        loss = torch.stack([batch_loss(model, batch, SHAPE) for batch in batches]).sum() / weight
+        losses = [words_loss(packed_logits(model, batch, SHAPE), batch) for batch in batches]
+        loss = torch.stack(losses).sum() / weight
         return loss, {"loss": float(loss.detach())}
 
     return _train(start, "direct", settings, held_out, loss_of)

@@ -25,11 +25,12 @@ from univg_train.tiny.model import (
     TinyShape,
     build_model,
     build_processor,
+    packed_logits,
     training_dtype,
 )
 from univg_train.tiny.muon import Muon
 from univg_train.tiny.tokenizer import SYSTEM_PROMPT, build_tokenizer
-from univg_train.tiny.workers import batch_loss, pack_rows
+from univg_train.tiny.workers import pack_rows, words_loss
 
 if TYPE_CHECKING:
     from transformers import Qwen2VLForConditionalGeneration
@@ -79,7 +80,7 @@ def chain(question: Question) -> str:
 def _turns(question: Question) -> tuple[Turn, ...]:
     turns = [
         Turn(question.text, say_box(question.target.box), 2.0),
-        Turn(question.text + THINK_SUFFIX, chain(question), 1.0, boxed=False),
+        Turn(question.text, chain(question), 1.0, suffix=THINK_SUFFIX),
     ]
     for thing in question.scene.objects:
         if thing is not question.target:
@@ -95,7 +96,8 @@ def _rows(settings: StartSettings, step: int) -> list[Row]:
     for place in range(count):
         kind: Kind = "easy" if one or rng.random() < 0.4 else "hard"
         question = draw_question(kind, settings.seed, 1000 * step + place)
-        rows.append(Row(kind, draw_images([question.scene], IMAGE_SIDE), _turns(question)))
+        scenes = (question.scene,)
+        rows.append(Row(kind, draw_images(scenes, IMAGE_SIDE), scenes, _turns(question)))
     return rows
 
 
@@ -153,7 +155,7 @@ def train_start(settings: StartSettings, folder: Path) -> None:
         weight = sum(float(batch.target_weight.sum()) for batch in batches)
         loss = 0.0
         for batch in batches:
-            part = batch_loss(half, batch, SHAPE) / weight
+            part = words_loss(packed_logits(half, batch, SHAPE), batch) / weight
             part.backward()
             loss += float(part.detach())
         for target, source in zip(model.parameters(), half.parameters(), strict=True):
