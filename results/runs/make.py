@@ -41,7 +41,9 @@ def main() -> None:
         records = f"evaluations/{name}/records/*/univg_mini"
         if not list(work.glob(records)):
             evaluate(model, name, work)
-        record = max(work.glob(records))
+    # All at the end: a record says whether the files of its repository had changes.
+    for name in MODELS:
+        record = max(work.glob(f"evaluations/{name}/records/*/univg_mini"))
         target = RECORDS / name
         if target.exists():
             shutil.rmtree(target)
