@@ -428,11 +428,11 @@ def test_a_narrow_terminal_cuts_no_figure() -> None:
         lines.append([line.rstrip() for line in console.file.getvalue().splitlines()])
         assert max(map(len, lines[-1])) <= width
     narrow, wide = lines
-    assert sum(line.split()[:1] == ["region"] for line in narrow) == 2  # figures, then counts
-    assert sum(line.split()[:1] == ["region"] for line in wide) == 1
+    assert sum(line.split()[:1] == ["reasoning"] for line in narrow) == 2  # figures, then counts
+    assert sum(line.split()[:1] == ["reasoning"] for line in wide) == 1
     for text in (narrow, wide):
-        cells = [cell for line in text if line.split()[:1] == ["region"] for cell in line.split()]
-        for cell in ("35.0", "27.5", "-7.5", "-23.5", "+8.2", "20.7", "0.51", "6", "3", "8", "23"):
+        cells = [cell for line in text if line.split()[:1] == ["reasoning"] for cell in line.split()]
+        for cell in ("52.5", "60.0", "+7.5", "-8.2", "+23.5", "20.7", "0.51", "3", "6", "18", "13"):
             assert cell in cells
         assert not any("…" in line for line in text if "SHA" not in line)
 

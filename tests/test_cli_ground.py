@@ -64,8 +64,10 @@ def test_one_image_gives_a_box_in_pixels_and_a_picture(
     assert (drawn[inside] == plain[inside]).mean() > 0.8, "the box has no filling but its label"
 
     assert main(arguments) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["Response", "Box", "Pixels"]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line]
+    # The heading and the chain of thought, "Left to right: …", then what was found.
+    begins = ["Reasoning", "Left", "Response", "Box", "Pixels"]
+    assert [line.split()[0] for line in lines] == begins
 
 
 def test_the_image_is_the_one_that_the_answer_or_the_question_names(

@@ -378,8 +378,8 @@ def test_the_tiny_model_sees_videos_through_the_stock_simple_backend(
     model = lmms_data.load_model("qwen2_vl", TINY, 2, (28224, 28224))
     tasks = ["univg_mini_revos_video", "univg_mini_reasonvos_video"]
     rows, grids = run_with_model(model, "qwen2_vl", TINY_ARGS, tasks)
-    # 25 frames at 5 a second, read at 2 a second: 10 frames of 7 x 7 patches.
-    assert grids == [[10, 7, 7]] * 4
+    # 25 frames at 5 a second, read at 2 a second: 10 frames, two to a patch, of 12 x 12 patches.
+    assert grids == [[5, 12, 12]] * 4
     assert len(rows) == 4
     assert {row["dialect"] for row in rows} == {"qwen2_vl"}
     assert all(row["filtered_resps"][0] for row in rows)
