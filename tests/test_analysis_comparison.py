@@ -431,7 +431,8 @@ def test_a_narrow_terminal_cuts_no_figure() -> None:
     assert sum(line.split()[:1] == ["reasoning"] for line in narrow) == 2  # figures, then counts
     assert sum(line.split()[:1] == ["reasoning"] for line in wide) == 1
     for text in (narrow, wide):
-        cells = [cell for line in text if line.split()[:1] == ["reasoning"] for cell in line.split()]
+        rows = [line.split() for line in text if line.split()[:1] == ["reasoning"]]
+        cells = [cell for row in rows for cell in row]
         for cell in ("52.5", "60.0", "+7.5", "-8.2", "+23.5", "20.7", "0.51", "3", "6", "18", "13"):
             assert cell in cells
         assert not any("…" in line for line in text if "SHA" not in line)
