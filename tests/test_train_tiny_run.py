@@ -99,6 +99,27 @@ def test_a_run_that_is_stopped_and_resumed_ends_like_one_that_is_not(tmp_path, m
         train_tiny(parted, _settings(seed=1))
 
 
+def test_steps_of_images_alone_leave_the_language_model_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiny, "tokenizer_texts", lambda seed: tokenizer_texts(seed, per_task=8))
+    run = tiny._Run(tmp_path, _settings(), resume=False)
+
+    class Workers:
+        def gradients(self, step):
+            for parameter in run.trainee.parameters():
+                parameter.grad = torch.ones_like(parameter)
+            return {"shown": 1.0}
+
+    vision = {id(parameter) for parameter in run.trainee.vision_parameters()}
+    named = dict(run.trainee.named_parameters())
+    for expected in (  # of the first step, and of the second
+        {name for name, parameter in named.items() if id(parameter) in vision},
+        set(named),
+    ):
+        before = {name: parameter.detach().clone() for name, parameter in named.items()}
+        run.train_step(Workers())
+        assert {n for n in named if not torch.equal(named[n], before[n])} == expected
+
+
 def test_a_run_needs_an_end_and_its_own_seed():
     with pytest.raises(UserError, match="a run needs an end"):
         TinySettings()
