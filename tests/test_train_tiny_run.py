@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 
@@ -97,6 +98,16 @@ def test_a_run_that_is_stopped_and_resumed_ends_like_one_that_is_not(tmp_path, m
 
     with pytest.raises(UserError, match=r"holds a run of other settings.*--no-resume"):
         train_tiny(parted, _settings(seed=1))
+
+    for better, other in (("direct", "think"), ("think", "direct")):
+        found = {better: dict.fromkeys(TASKS, 0.5), other: dict.fromkeys(TASKS, 0.25)}
+        monkeypatch.setattr(tiny._Run, "validate", lambda run, n, found=found: found)
+        again = train_tiny(whole, _settings(), threads=1)
+        assert again.macro == 0.5
+        config = json.loads((again.checkpoint / "config.json").read_text())
+        assert config["univg"]["prompt"] == better
+        card = (again.checkpoint / "README.md").read_text()
+        assert f"Macro with the prompt `{other}`: 0.25." in card
 
 
 def test_steps_of_images_alone_leave_the_language_model_as_it_is(tmp_path, monkeypatch):
