@@ -566,7 +566,7 @@ def test_evaluations_of_another_run_are_not_taken_for_ones_own(
     assert "holds evaluations" in refused(*command)
     write(out / "sft.json", {"settings": values, "processes": 1})
     message = refused(*command, "trainer.learning_rate=0.1")
-    assert "trainer.learning_rate was 0.001 and is 0.1" in message
+    assert "trainer.learning_rate was 0.01 and is 0.1" in message
 
 
 def test_records_of_other_samples_are_refused(

@@ -90,6 +90,8 @@ def test_a_run_that_is_stopped_and_resumed_ends_like_one_that_is_not(tmp_path, m
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json", "model.safetensors"):
         first, second = (folder / "checkpoint" / name for folder in (whole, parted))
         assert first.read_bytes() == second.read_bytes(), name
+    # The padding of the last batch is none of the vocabulary's.
+    assert json.loads((whole / "checkpoint" / "tokenizer.json").read_text())["padding"] is None
 
     # What training alone has is left behind.
     stored = load_file(result.checkpoint / "model.safetensors")
