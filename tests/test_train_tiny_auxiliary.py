@@ -10,10 +10,12 @@ import pytest
 
 from univg_eval.benchmarks.synthetic.mini import TASKS, Scene, SceneObject
 from univg_eval.benchmarks.synthetic.mini.scene import COLORS, PRIMITIVES, Background
-from univg_train.tiny.data import RowPlan, item_turns, tokenizer_texts, training_item, training_rows
+from univg_train.tiny.data import RowPlan, item_turns, training_item, training_rows
 
 torch = pytest.importorskip("torch", reason="training needs torch (extra train)")
 pytest.importorskip("transformers", reason="training needs transformers (extra train)")
+
+from tiny_model_data import SHAPE, WHOLE, vocabulary  # noqa: E402
 
 from univg_train.tiny.auxiliary import (  # noqa: E402
     TokenHeads,
@@ -22,9 +24,7 @@ from univg_train.tiny.auxiliary import (  # noqa: E402
     covered_tokens,
     token_targets,
 )
-from univg_train.tiny.data import PROMPT_SUFFIX, REASONING_TOKENS  # noqa: E402
-from univg_train.tiny.model import IMAGE_SIDE, TinyShape, build_model, packed_logits  # noqa: E402
-from univg_train.tiny.tokenizer import build_tokenizer  # noqa: E402
+from univg_train.tiny.model import IMAGE_SIDE, build_model, packed_logits  # noqa: E402
 from univg_train.tiny.workers import (  # noqa: E402
     batch_loss,
     image_loss,
@@ -34,12 +34,7 @@ from univg_train.tiny.workers import (  # noqa: E402
 )
 
 torch.set_num_threads(1)
-SHAPE = TinyShape(
-    hidden=64, intermediate=96, layers=2, heads=2, kv_heads=2, vision_dim=32, vision_depth=2,
-    vision_heads=2, looking_layer=1,
-)  # fmt: skip
 PLAIN = Background((128, 128, 128), (0, 0, 0), (0, 0, 0))
-WHOLE = RowPlan(image_steps=0, simple_steps=0, blend_steps=0)
 
 
 def _scene(*objects: SceneObject, marks: tuple = ()) -> Scene:
@@ -48,8 +43,7 @@ def _scene(*objects: SceneObject, marks: tuple = ()) -> Scene:
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    phrases = [PROMPT_SUFFIX, *REASONING_TOKENS]
-    return build_tokenizer(tokenizer_texts(0, per_task=8), phrases=phrases)
+    return vocabulary()
 
 
 @pytest.fixture

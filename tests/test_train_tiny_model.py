@@ -10,6 +10,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch (extra train)")
 pytest.importorskip("transformers", reason="training needs transformers (extra train)")
 
+from tiny_model_data import SHAPE, WHOLE, vocabulary  # noqa: E402
+
 from univg_eval.benchmarks.synthetic.mini import TASKS, generate  # noqa: E402
 from univg_eval.dialects import get_dialect  # noqa: E402
 from univg_eval.prompts import THINK_SUFFIX  # noqa: E402
@@ -18,40 +20,28 @@ from univg_train.tiny.data import (  # noqa: E402
     PROMPT_SUFFIX,
     REASONING_TOKENS,
     Row,
-    RowPlan,
     Turn,
     draw_images,
     prefix_text,
-    tokenizer_texts,
     training_rows,
 )
 from univg_train.tiny.model import (  # noqa: E402
     FRAMES,
     IMAGE_SIDE,
-    TinyShape,
     build_model,
     image_patches,
     masked_attention,
     packed_logits,
 )
-from univg_train.tiny.tokenizer import build_tokenizer  # noqa: E402
 from univg_train.tiny.workers import pack_rows, turn_ids  # noqa: E402
 
 # Several threads on a busy machine wait for each other more than they compute.
 torch.set_num_threads(1)
-SHAPE = TinyShape(
-    hidden=64, intermediate=96, layers=2, heads=2, kv_heads=2, vision_dim=32, vision_depth=2,
-    vision_heads=2, looking_layer=1,
-)  # fmt: skip
-PHRASES = [PROMPT_SUFFIX, *REASONING_TOKENS]
-FULL = RowPlan(image_steps=0, simple_steps=0, blend_steps=0)
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return build_tokenizer(
-        tokenizer_texts(0, per_task=8), phrases=[PROMPT_SUFFIX, *REASONING_TOKENS]
-    )
+    return vocabulary()
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +88,7 @@ def test_prompt_suffixes_and_tags_are_one_token_each(tokenizer):
 
 
 def test_the_vocabulary_is_the_same_every_time(tokenizer):
-    again = build_tokenizer(
-        tokenizer_texts(0, per_task=8), phrases=[PROMPT_SUFFIX, *REASONING_TOKENS]
-    )
+    again = vocabulary()
     assert again.get_vocab() == tokenizer.get_vocab()
 
 
@@ -124,9 +112,9 @@ def _alone(model, tokenizer, row: Row, turn) -> tuple[torch.Tensor, list[int]]:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("part", range(FULL.parts))
+@pytest.mark.parametrize("part", range(WHOLE.parts))
 def test_packed_turns_give_the_logits_of_single_conversations(model, tokenizer, part):
-    rows = training_rows(FULL, seed=5, step=3, part=part, side=IMAGE_SIDE)[:2]
+    rows = training_rows(WHOLE, seed=5, step=3, part=part, side=IMAGE_SIDE)[:2]
     for row in rows:
         (batch,) = pack_rows([row], tokenizer, SHAPE)
         packed = packed_logits(model, batch, SHAPE)
@@ -143,7 +131,7 @@ def test_packed_turns_give_the_logits_of_single_conversations(model, tokenizer, 
 
 @torch.no_grad()
 def test_padding_and_neighbours_change_nothing(model, tokenizer):
-    rows = training_rows(FULL, seed=5, step=1, part=3, side=IMAGE_SIDE)[:3]
+    rows = training_rows(WHOLE, seed=5, step=1, part=3, side=IMAGE_SIDE)[:3]
     (together,) = pack_rows(rows, tokenizer, SHAPE, max_tokens=10**6)
     apart = [pack_rows([row], tokenizer, SHAPE)[0] for row in rows]
     apart.sort(key=lambda batch: batch.input_ids.shape[1])

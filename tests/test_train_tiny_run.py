@@ -27,7 +27,7 @@ from safetensors.torch import load_file  # noqa: E402
 from univg_eval.answers import read_answer  # noqa: E402
 from univg_eval.boxes import box_iou  # noqa: E402
 from univg_train.tiny import pretraining as tiny  # noqa: E402
-from univg_train.tiny.data import DIALECT  # noqa: E402
+from univg_train.tiny.answers import DIALECT  # noqa: E402
 from univg_train.tiny.model import TinyShape  # noqa: E402
 from univg_train.tiny.pretraining import (  # noqa: E402
     VALIDATION_SEED,

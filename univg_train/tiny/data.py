@@ -36,14 +36,12 @@ from univg_train.tiny.chains import chain_reply, seen_objects
 from univg_train.tiny.tokenizer import END_OF_TURN, SYSTEM_PROMPT
 
 __all__ = [
-    "DIALECT",
     "PROMPT_SUFFIX",
     "REASONING_TOKENS",
     "Look",
     "Row",
     "RowPlan",
     "Turn",
-    "answer_text",
     "draw_images",
     "item_turns",
     "prefix_text",

@@ -11,7 +11,7 @@ from scenes import KINDS, draw_question
 
 from univg_eval.boxes import box_iou
 from univg_eval.protocols import parse_answer
-from univg_train.tiny.data import DIALECT
+from univg_train.tiny.answers import DIALECT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
