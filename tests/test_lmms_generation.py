@@ -394,11 +394,6 @@ def test_the_backend_is_as_before_afterwards(root: Path) -> None:
     assert (backend.generate_until, CacheHook.add_partial, Backend.generate_until) == before
 
 
-def test_records_of_before_have_no_usage() -> None:
-    record = load_run(lmms_data.REPO / "results" / "runs" / "tiny_cot")
-    assert record.manifest.usage is None
-
-
 # Stopping early
 
 

@@ -38,6 +38,7 @@ from univg_eval.runs.record import (
 from univg_eval.samples import GroundingSample, Target, fingerprint, write_benchmark
 from univg_eval.scoring import SampleScore, score_sample
 
+COMMITTED = Path(__file__).resolve().parent.parent / "results" / "runs" / "tiny_cot"
 REQUIRED = json_schemas()["run_manifest"]["required"]
 
 
@@ -284,6 +285,13 @@ def test_a_response_that_is_no_unicode_is_read_back(tmp_path: Path) -> None:
     assert load_run(write(tmp_path / "run", responses=odd)).responses == odd
 
 
+def test_a_record_without_usage_is_read(tmp_path: Path) -> None:
+    path = shutil.copytree(COMMITTED, tmp_path / "run")
+    assert load_run(path).manifest.usage.counted == 600
+    without = rewritten(path, "manifest.json", lambda manifest: manifest.pop("usage"))
+    assert load_run(without).manifest.usage is None
+
+
 def test_checksums_are_those_of_the_files(tmp_path: Path) -> None:
     path = write(tmp_path / "run")
     sums = json.loads((path / "checksums.json").read_text())
@@ -503,7 +511,7 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_read_is_told(
+def test_a_folder_that_cannot_be_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "run")
