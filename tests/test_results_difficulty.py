@@ -1,4 +1,4 @@
-"""The experiment on difficulty weighting: its scenes, its arms, its figures."""
+"""The experiment on difficulty weighting: its rollouts, its arms, its figures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import itertools
 import json
 import math
 import sys
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,175 +27,153 @@ import held_out  # noqa: E402
 import plan  # noqa: E402
 import rollouts  # noqa: E402
 import runs  # noqa: E402
-import scenes  # noqa: E402
-import start  # noqa: E402
 import summary as summary_module  # noqa: E402
 
-from univg_eval.boxes import box_iou  # noqa: E402
-from univg_eval.dialects import get_dialect  # noqa: E402
+from univg_eval.benchmarks.synthetic.mini import MiniItem  # noqa: E402
 from univg_eval.errors import UserError  # noqa: E402
-from univg_eval.protocols import parse_answer  # noqa: E402
+from univg_eval.models import TINY, model_folder  # noqa: E402
 from univg_train.difficulty import DifficultyWeight  # noqa: E402
 from univg_train.grpo.trainer import PAPER_SETTINGS, DifficultyGRPOTrainer  # noqa: E402
 from univg_train.rewards import make_rewards  # noqa: E402
+from univg_train.tiny.answers import answer_text  # noqa: E402
+from univg_train.tiny.data import PROMPT_SUFFIX, draw_images  # noqa: E402
 from univg_train.tiny.model import IMAGE_SIDE  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-KINDS = ("easy", "hard")
 
 
-# --- scenes --------------------------------------------------------------------------------------
+# --- samples and arms ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_question_has_one_meaning_and_objects_that_lie_apart(kind: scenes.Kind) -> None:
-    for index in range(200):
-        question = scenes.draw_question(kind, 7, index)
-        objects = question.scene.objects
-        assert len(objects) == {"easy": 1, "hard": 2}[kind]
-        assert len({thing.color for thing in objects}) == len(objects)
-        assert question.target in objects
-        assert question.target.color in question.text
-        for thing in objects:
-            assert 0 <= thing.box[0] < thing.box[2] <= 1
-            assert 0 <= thing.box[1] < thing.box[3] <= 1
-        if kind == "hard":
-            assert box_iou(objects[0].box, objects[1].box) == 0
-
-
-def test_the_same_number_gives_the_same_question_and_others_differ() -> None:
-    assert scenes.draw_question("hard", 1, 5) == scenes.draw_question("hard", 1, 5)
-    drawn = {scenes.draw_question("hard", seed, i).target.box for seed in (1, 2) for i in range(50)}
-    assert len(drawn) == 100
-    # Coordinates lie on no lattice: 0.25 off a whole pixel on average.
-    edges = [scenes.draw_question("easy", 3, i).target.box[0] * 112 for i in range(300)]
-    assert 0.2 < np.abs(np.array(edges) - np.round(edges)).mean() < 0.3
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_taught_answers_are_read_as_the_target_to_the_rounding(kind: scenes.Kind) -> None:
-    for index in range(100):
-        question = scenes.draw_question(kind, 9, index)
-        for reply in (scenes.say_box(question.target.box), start.chain(question)):
-            box = parse_answer(reply, get_dialect("qwen2_vl")).box
-            assert box is not None
-            assert np.abs(np.subtract(box, question.target.box)).max() <= 0.005 + 1e-9
-
-
-def test_tuning_and_measuring_use_other_scenes_than_training() -> None:
-    used = [*plan.SEEDS, *plan.TUNING_SEEDS, start.StartSettings().seed]
-    assert len(set(used)) == len(used)
-    assert not {held_out.HELD_OUT_SEED, plan.TUNING_SAMPLES_SEED} & set(used)
-
-
-# --- arms ----------------------------------------------------------------------------------------
+def test_samples_come_in_turns_and_measuring_has_its_own() -> None:
+    items = held_out.draw_items(7, 3, 10)
+    assert [item.task for item in items] == [plan.TASKS[n % 5] for n in range(3, 13)]
+    assert items == [*held_out.draw_items(7, 3, 4), *held_out.draw_items(7, 7, 6)]
+    assert len({(item.instruction, item.box) for item in held_out.draw_items(7, 0, 100)}) > 95
+    seeds = [*plan.SEEDS, plan.TUNING_SEED, *(samples.seed for samples in plan.SAMPLES.values())]
+    assert len(set(seeds)) == len(seeds)
 
 
 MEANS = np.array([0.0, 0.25, 0.5, 0.9])
-NO_FLAT = np.zeros(4, dtype=bool)
 
 
-def test_weights_of_arms() -> None:
+def test_permuted_weights_are_those_of_the_primary_arm_in_another_order() -> None:
     rng = np.random.default_rng(0)
-    # Permuted: the same numbers in another order.
     expected = np.exp(1 - MEANS) / np.exp(1 - MEANS).mean()
-    dealt = [runs.ARMS["permuted"](1.0).weigh(MEANS, NO_FLAT, rng) for _ in range(30)]
+    assert runs.ARMS["exp_normalised"].weigh(MEANS, rng) == pytest.approx(expected)
+    dealt = [runs.ARMS["permuted"].weigh(MEANS, rng) for _ in range(30)]
     assert all(sorted(weights) == pytest.approx(sorted(expected)) for weights in dealt)
     assert len({tuple(weights) for weights in dealt}) > 10
-    # Without flat prompts: divided by the others alone.
-    arm = runs.ARMS["spread_only"](1.0)
-    weights = arm.weigh(MEANS, np.array([True, False, False, True]), rng)
-    assert weights.tolist() == [0.0, 2.0, 2.0, 0.0]
-    assert arm.weigh(MEANS, ~NO_FLAT, rng).tolist() == [0.0] * 4
 
 
 def test_every_arm_is_what_its_name_says() -> None:
-    names = {*plan.MAIN_ARMS, *plan.OTHER_ARMS, "reasoning"}
-    assert set(runs.ARMS) == names
-    made = {name: make(1.7) for name, make in runs.ARMS.items()}
-    assert made["constant"].weight == DifficultyWeight("constant", value=1.7)
-    assert made["exp_normalised"].weight == DifficultyWeight("exp", normalize=True)
-    for name in ("exp", "power", "log", "none"):
-        assert made[name].weight == DifficultyWeight(name)
-    assert [name for name, arm in made.items() if not arm.group_std] == ["no_group_std"]
-    assert [name for name, arm in made.items() if arm.style == "think"] == ["reasoning"]
+    assert set(runs.ARMS) == set(plan.ARMS)
+    assert runs.ARMS["constant"].weight == DifficultyWeight("constant", value=1.53)
+    assert runs.ARMS["exp_normalised"].weight == DifficultyWeight("exp", normalize=True)
+    for name in ("exp", "none"):
+        assert runs.ARMS[name].weight == DifficultyWeight(name)
+    assert [name for name, arm in runs.ARMS.items() if arm.permuted] == ["permuted"]
 
 
 # --- a run ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("difficulty")
-    settings = start.StartSettings(one_steps=2, mixed_steps=1, one_rows=4, mixed_rows=4, warmup=1)
-    start.train_start(settings, folder / "start")
-    return folder
-
-
 @pytest.fixture
-def model(work: Path) -> Qwen2VLForConditionalGeneration:
-    return Qwen2VLForConditionalGeneration.from_pretrained(work / "start").eval()
+def model() -> Qwen2VLForConditionalGeneration:
+    return runs.load_start()[0]
 
 
 @pytest.fixture(scope="module")
-def processor(work: Path) -> Any:
-    return AutoProcessor.from_pretrained(work / "start", padding_side="left")
+def processor() -> Any:
+    return AutoProcessor.from_pretrained(model_folder(TINY), padding_side="left")
 
 
-def image_of(question: scenes.Question) -> Image.Image:
-    return Image.fromarray(scenes.draw_images([question.scene], IMAGE_SIDE)[0])
+def items_of(tasks: Sequence[str], seed: int = 4) -> list[MiniItem]:
+    return [held_out.draw_items(seed, plan.TASKS.index(task), 1)[0] for task in tasks]
 
 
-def message(question: scenes.Question, style: str) -> list[dict[str, Any]]:
-    text = rollouts.question_with_suffix(question, style)
-    content = [{"type": "image"}, {"type": "text", "text": text}]
-    return [{"role": "user", "content": content}]
+MIXED = ("llmseg", "refer_grounding", "lisa_test")
+"""Tasks of one and two images, and questions of several lengths."""
 
 
-def model_inputs(processor: Any, question: scenes.Question, style: str) -> Any:
-    text = processor.apply_chat_template(message(question, style), add_generation_prompt=True)
-    return processor(images=[image_of(question)], text=[text], return_tensors="pt")
+def images_of(item: MiniItem) -> list[Image.Image]:
+    return [Image.fromarray(pixels) for pixels in draw_images(item.scenes, IMAGE_SIDE)]
+
+
+def message(item: MiniItem) -> list[dict[str, Any]]:
+    images = [{"type": "image"}] * item.image_count
+    text = {"type": "text", "text": item.instruction + PROMPT_SUFFIX}
+    return [{"role": "user", "content": [*images, text]}]
+
+
+def model_inputs(processor: Any, item: MiniItem) -> Any:
+    text = processor.apply_chat_template(message(item), add_generation_prompt=True)
+    return processor(images=images_of(item), text=[text], return_tensors="pt")
 
 
 @pytest.mark.parametrize("arm", ["exp_normalised", "permuted"])
-def test_a_run_repeats_and_measures_before_and_after(work: Path, arm: str) -> None:
-    settings = runs.RunSettings(seed=5, learning_rate=1e-3, steps=2, prompts=2, evaluate_every=1)
-    samples = held_out.HeldOut(4)
-    first, second = (runs.train_run(work / "start", arm, None, settings, samples) for _ in range(2))
-    assert sorted(first["evaluations"]) == [0, 1, 2]
-    assert len(first["curve"]["miou"]) == 2
+def test_a_run_repeats_and_measures_at_its_steps(arm: str) -> None:
+    settings = runs.RunSettings(seed=5, learning_rate=1e-3, steps=3, prompts=2, evaluate_every=2)
+    samples = held_out.HeldOut(6, 5)
+    difficulty = [0.0, 0.5, 1.0, 0.8, 0.2]
+    first, second = (runs.train_run(arm, settings, samples, difficulty) for _ in range(2))
+    assert sorted(first["evaluations"]) == [2, 3]
+    assert len(first["curve"]["miou"]) == 3
     assert first["curve"] == second["curve"]
     assert first["evaluations"] == second["evaluations"]
 
 
-@pytest.mark.parametrize(
-    ("arm_name", "changes"), [("exp_normalised", {}), ("no_group_std", {"scale_rewards": "none"})]
-)
-def test_loss_and_gradients_are_those_of_the_trainer(
-    work: Path, processor: Any, tmp_path: Path, arm_name: str, changes: dict[str, Any]
+def test_held_out_figures_are_means_over_the_samples_of_a_stratum(
+    model: Any, processor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arm = runs.ARMS[arm_name](1.0)
-    questions = [
-        scenes.draw_question(kind, 4, i) for i, kind in enumerate(("easy", "hard", "easy"))
-    ]
+    samples = held_out.HeldOut(6, 5)
+    boxes = [item.box for item in samples.items]
+    part = [(x1, y1, 0.4 * x1 + 0.6 * x2, y2) for x1, y1, x2, y2 in boxes]
+    answers = [boxes[0], part[1], part[2], boxes[3], None]  # IoU 1, 0.6, 0.6, 1 and none
+    texts = ["no box" if box is None else str(list(box)) for box in answers]
+    box_of = {text: box for text, box in zip(texts, answers, strict=True)}
+    monkeypatch.setattr(held_out, "generate", lambda *_, **__: texts)
+    monkeypatch.setattr(processor.tokenizer, "batch_decode", lambda ids, **_: ids, raising=False)
+
+    class Read:
+        def __init__(self, text: str, _: Any) -> None:
+            self.box = box_of[text]
+
+    monkeypatch.setattr(held_out, "parse_answer", Read)
+    found = samples.measure(model, processor.tokenizer, [0.9, 0.8, 0.79, 0.2, 0.1])
+    rounded = {
+        kind: {name: round(value, 4) for name, value in figures.items()}
+        for kind, figures in found.items()
+    }
+    assert rounded == {
+        "all": {"acc@0.5": 0.8, "miou": 0.64, "answered": 0.8},
+        "easy": {"acc@0.5": 1.0, "miou": 0.8, "answered": 1.0},
+        "medium": {"acc@0.5": 1.0, "miou": 0.8, "answered": 1.0},
+        "hard": {"acc@0.5": 0.0, "miou": 0.0, "answered": 0.0},
+    }
+
+
+def test_loss_and_gradients_are_those_of_the_trainer(processor: Any, tmp_path: Path) -> None:
+    arm = runs.ARMS["exp_normalised"]
+    items = items_of(MIXED)
     rows = [
         {
-            "prompt": message(question, "direct"),
-            "images": [image_of(question)],
-            "solution": list(question.target.box),
+            "prompt": message(item),
+            "images": images_of(item),
+            "solution": list(item.box),
             "dialect": "qwen2_vl",
             "style": "direct",
         }
-        for question in questions
+        for item in items
     ]
     trainer = DifficultyGRPOTrainer(
-        str(work / "start"),
+        model_folder(TINY),
         make_rewards(style="direct"),
         GRPOConfig(
             **{
-                **PAPER_SETTINGS, **changes, "output_dir": str(tmp_path), "use_cpu": True,
+                **PAPER_SETTINGS, "output_dir": str(tmp_path), "use_cpu": True,
                 "bf16": False, "report_to": "none", "remove_unused_columns": False,
-                "per_device_train_batch_size": len(rows) * runs.GROUP, "max_completion_length": 14,
+                "per_device_train_batch_size": len(rows) * runs.GROUP, "max_completion_length": 32,
                 "gradient_checkpointing": False,
             }
         ),
@@ -205,14 +184,15 @@ def test_loss_and_gradients_are_those_of_the_trainer(
         difficulty=arm.weight,
     )  # fmt: skip
     model = trainer.model
+    model.model.visual.requires_grad_(False)
     torch.manual_seed(0)
     with torch.no_grad():  # away from the reference, so that the KL term counts
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    # Random weights hit no box: some responses are written here, of several IoUs.
+    # Responses of several IoUs, every second one like the one before it.
     texts = [
-        scenes.say_box(tuple(min(1.0, v + 0.01 * i) for v in q.target.box))
-        for q in questions
+        answer_text(item.label, tuple(min(1.0, v + 0.036 * (i // 2)) for v in item.box))
+        for item in items
         for i in range(runs.GROUP)
     ]
     tokens = [[*processor.tokenizer.encode(text), model.config.eos_token_id] for text in texts]
@@ -235,72 +215,84 @@ def test_loss_and_gradients_are_those_of_the_trainer(
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
 
-    prompts = rollouts.make_prompts(questions, processor.tokenizer, start.SHAPE, "direct")
+    prompts = rollouts.make_prompts(items, processor.tokenizer)
     batch = runs.grade_batch(
-        processor.tokenizer, questions, prompts, tokens, arm, np.random.default_rng(0)
+        processor.tokenizer, items, prompts, tokens, arm, np.random.default_rng(0)
     )
     assert batch.advantages.abs().max() > 0.1
     assert batch.advantages.tolist() == pytest.approx(scored["advantages"].tolist(), abs=1e-5)
     loss, divergence = runs.policy_loss(model, trainer.ref_model, batch)
     assert divergence > 1e-3
-    assert float(loss) == pytest.approx(float(expected), abs=1e-6)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
     loss.backward()
+    assert len(gradients) > 60
     for name, parameter in model.named_parameters():
         if name in gradients:
             torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-5, rtol=1e-3)
 
 
 def test_sampled_rollouts_follow_the_models_probabilities(model: Any, processor: Any) -> None:
-    question = scenes.draw_question("hard", 8, 0)
-    prompts = rollouts.make_prompts([question], processor.tokenizer, start.SHAPE, "direct")
+    """Of the first two tokens, though rollouts that are alike so far share a row."""
+    prompts = rollouts.make_prompts(items_of(["lisa_val", "llmseg"]), processor.tokenizer)
+    generator = torch.Generator().manual_seed(1)
+    torch.manual_seed(0)
+    with torch.no_grad():  # the shipped weights are nearly sure of what comes first
+        model.lm_head.weight.add_(0.1 * torch.randn_like(model.lm_head.weight))
     drawn = rollouts.generate(
-        model, prompts, start.SHAPE, rollouts=3000, max_new_tokens=1, top_k=5,
-        generator=torch.Generator().manual_seed(1),
-    )  # fmt: skip
-    logits, _, _ = rollouts.completion_logits(model, prompts, [[0]], start.SHAPE)
-    values, ids = logits[0].detach().topk(5)
-    shares = [sum(ids_[0] == int(i) for ids_ in drawn) / 3000 for i in ids]
-    assert shares == pytest.approx(values.softmax(dim=0).tolist(), abs=0.04)
+        model, prompts, rollouts=3000, top_k=3, max_new_tokens=2, generator=generator
+    )
+    for number in range(2):
+        own = drawn[3000 * number : 3000 * (number + 1)]
+        inputs = model_inputs(processor, items_of(["lisa_val", "llmseg"])[number])
+        first = model(**inputs).logits[0, -1].topk(3)
+        for share, token in zip(first.values.softmax(dim=0), first.indices, strict=True):
+            after = [ids[1] for ids in own if ids[0] == token and len(ids) == 2]
+            assert sum(ids[0] == token for ids in own) / 3000 == pytest.approx(
+                float(share), abs=0.04
+            )
+            if len(after) < 500:
+                continue
+            grown = torch.cat([inputs["input_ids"], token.view(1, 1)], dim=1)
+            kinds = (grown == model.config.image_token_id).int()
+            longer = {**inputs, "input_ids": grown, "attention_mask": torch.ones_like(grown)}
+            second = model(**{**longer, "mm_token_type_ids": kinds}).logits[0, -1].topk(3)
+            for part, following in zip(second.values.softmax(dim=0), second.indices, strict=True):
+                assert sum(t == following for t in after) / len(after) == pytest.approx(
+                    float(part), abs=0.09
+                )
 
 
 def test_greedy_responses_are_those_of_transformers_generate(model: Any, processor: Any) -> None:
-    questions = [scenes.draw_question("hard", 8, i) for i in range(3)]
-    prompts = rollouts.make_prompts(questions, processor.tokenizer, start.SHAPE, "think")
-    mine = rollouts.generate(model, prompts, start.SHAPE, rollouts=1, max_new_tokens=6)
-    for question, ids in zip(questions, mine, strict=True):
-        inputs = model_inputs(processor, question, "think")
-        output = model.generate(**inputs, max_new_tokens=6, do_sample=False)
-        assert output[0, inputs["input_ids"].shape[1] :].tolist()[: len(ids)] == ids
+    items = items_of(MIXED, seed=8)
+    mine = rollouts.generate(model, rollouts.make_prompts(items, processor.tokenizer), rollouts=1)
+    assert len({len(ids) for ids in rollouts.make_prompts(items, processor.tokenizer).ids}) == 3
+    for item, ids in zip(items, mine, strict=True):
+        inputs = model_inputs(processor, item)
+        output = model.generate(**inputs, max_new_tokens=32, do_sample=False)
+        assert output[0, inputs["input_ids"].shape[1] :].tolist() == ids
 
 
-def test_more_supervision_has_the_mean_loss_of_the_responses_tokens(
-    work: Path, model: Any, processor: Any
-) -> None:
-    settings = runs.RunSettings(seed=5, learning_rate=1e-3, steps=2, prompts=1, evaluate_every=2)
-    result = runs.train_more(work / "start", settings, held_out.HeldOut(2))
-    assert sorted(result["evaluations"]) == [0, 2]
-
-    loss, tokens = 0.0, 0
-    # 5 times 43 tokens and 8 responses of 10 are 615 tokens; 3 times 43 and 10 are 159: 4 of them.
-    for index, hard in enumerate(np.random.default_rng([5, 0]).random(4) < 0.5):
-        question = scenes.draw_question(KINDS[int(hard)], 5, index)
-        inputs = model_inputs(processor, question, "direct")
-        text = scenes.say_box(question.target.box)
-        own = [*processor.tokenizer.encode(text), model.config.eos_token_id]
-        ids = torch.cat([inputs["input_ids"], torch.tensor([own])], dim=1)
-        kinds = (ids == model.config.image_token_id).int()
-        inputs |= {"input_ids": ids, "attention_mask": ids.new_ones(ids.shape)}
-        logits = model(**{**inputs, "mm_token_type_ids": kinds}).logits[0, -len(own) - 1 : -1]
-        loss += float(torch.nn.functional.cross_entropy(logits, torch.tensor(own))) * len(own)
-        tokens += len(own)
-    assert result["curve"]["loss"][0] == pytest.approx(loss / tokens, abs=2e-5)
+def test_curves_show_what_easy_groups_have_of_the_advantages() -> None:
+    advantages = np.zeros((3, runs.GROUP))
+    advantages[0, :2], advantages[1, :2] = (1.0, -1.0), (3.0, -3.0)
+    batch = runs.Batch(
+        None, [], torch.tensor(advantages).view(-1),
+        np.array([0.9, 0.3, 0.8]), np.array([0.5, 1.5, 1.0]), np.array([False, False, True]),
+    )  # fmt: skip
+    figures = runs.batch_figures(batch)
+    assert figures["share_0.8_1.0"] == pytest.approx(2 / 3)
+    assert figures["pull_0.8_1.0"] == pytest.approx(0.25)
+    assert figures["pull_0.2_0.4"] == pytest.approx(0.75)
+    assert figures["no_spread"] == pytest.approx(1 / 3)
+    nothing = runs.Batch(None, [], torch.zeros(24), batch.means, batch.weights, batch.flat)
+    assert runs.batch_figures(nothing)["pull_0.8_1.0"] is None
 
 
-def test_a_stage_says_what_it_needs_before(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_stage_names_what_it_needs_before(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert experiment.main(["run", "--work", str(tmp_path)]) == 2
-    assert "run the stage 'tune' first" in capsys.readouterr().err
+    assert "run the stage 'tune' to its end first" in capsys.readouterr().err
     assert experiment.main(["tune", "--work", str(tmp_path)]) == 2
-    assert "run the stage 'start' first" in capsys.readouterr().err
+    assert "run the stage 'start' to its end first" in capsys.readouterr().err
 
 
 # --- figures -------------------------------------------------------------------------------------
@@ -308,8 +300,8 @@ def test_a_stage_says_what_it_needs_before(tmp_path: Path, capsys: pytest.Captur
 
 def _result(seed: int, accuracy: float) -> dict[str, Any]:
     figures = {"acc@0.5": accuracy, "miou": accuracy / 2, "answered": 1.0}
-    last = {kind: figures for kind in ("all", *KINDS)}
-    return {"job": {"seed": seed}, "evaluations": {"0": {}, "9": {}, "10": last}}
+    last = {kind: figures for kind in ("all", *held_out.STRATA)}
+    return {"job": {"seed": seed}, "evaluations": {"9": {}, "10": last}}
 
 
 def _write(work: Path, job: plan.Job, accuracy: float) -> None:
@@ -331,6 +323,8 @@ def test_paired_differences_go_seed_by_seed() -> None:
     assert 100 * test["difference"] == pytest.approx(3.0)
     assert [100 * v for v in test["interval95"]] == pytest.approx([3 - half, 3 + half], abs=1e-4)
     assert test["p"] == pytest.approx(2 / 16)
+    turned = summary_module.paired(results, "none", against="exp_normalised", sign=-1)
+    assert turned["difference"] == pytest.approx(0.03)
 
 
 def test_corrected_p_values_leave_the_primary_contrast_out_of_its_family() -> None:
@@ -352,24 +346,25 @@ def test_corrected_p_values_leave_the_primary_contrast_out_of_its_family() -> No
     assert overlaps == pytest.approx(
         {"exp_normalised": 4 * 2 / 1024, "constant": 4 * 2 / 1024, "log": 0.5, "power": 0.5}
     )
-    assert not any("p" in test[kind] for test in tests.values() for kind in KINDS)
+    assert not any("p" in test[kind] for test in tests.values() for kind in held_out.STRATA)
 
 
 def test_what_training_saw_is_a_mean_over_seeds_and_prompts() -> None:
-    curve = {f"share_{share}": [0.25] + [0.0] * 19 for share in ("0.2_0.4", "0.4_0.6", "0.6_0.8")}
-    curve |= {"share_0.8_1.0": [0.0] * 10 + [0.5] * 10, "no_spread": [0.1] * 20}
-    results = [{"curve": curve | {"grad_norm": [norm] * 20}} for norm in (0.5, 1.5)]
-    expected = {"clipped": 0.5, "medium_at_start": 0.75, "no_spread": 0.1}
-    expected |= {"easy_first": 0, "easy_last": 0.5}
+    curve: dict[str, Any] = {"share_0.8_1.0": [0.0] * 20 + [0.5] * 20, "no_spread": [0.1] * 40}
+    curve |= {"pull_0.8_1.0": [0.2, None] * 10 + [0.4] * 20}
+    results = [{"curve": curve | {"grad_norm": [norm] * 40}} for norm in (0.5, 1.5)]
+    expected = {"clipped": 0.5, "no_spread": 0.1, "easy_first": 0, "easy_last": 0.5}
+    expected |= {"easy_pull_first": 0.2, "easy_pull_last": 0.4}
     assert summary_module._training(results) == pytest.approx(expected)
 
 
-def test_a_rate_is_chosen_by_the_mean_of_the_tuning_seeds(tmp_path: Path) -> None:
+def test_the_rate_is_chosen_by_the_mean_of_both_arms(tmp_path: Path) -> None:
     accuracies = {2e-5: (0.5, 0.6), 6e-5: (0.4, 0.8), 2e-4: (0.9, 0.1)}
     for rate, values in accuracies.items():
-        for seed, value in zip(plan.TUNING_SEEDS, values, strict=True):
-            _write(tmp_path, plan.Job("tune", "none", seed, rate), value)
-    assert experiment._best_rate(tmp_path, "none") == 6e-5
+        for arm, value in zip(plan.MAIN_ARMS, values, strict=True):
+            _write(tmp_path, plan.Job("tune", arm, plan.TUNING_SEED, rate), value)
+    assert experiment.tune(tmp_path, 1) == 6e-5
+    assert plan.read_json(tmp_path, "rate", "tune") == 6e-5
 
 
 def test_finished_runs_are_not_trained_again(tmp_path: Path) -> None:
@@ -378,15 +373,10 @@ def test_finished_runs_are_not_trained_again(tmp_path: Path) -> None:
         _write(tmp_path, job, 0.5)
     experiment._work_off(tmp_path, jobs, 1)
     plan.result_path(tmp_path, jobs[1]).unlink()
-    with pytest.raises(UserError, match="holds no start"):  # what is left has to be trained
+    with pytest.raises(
+        UserError, match=r"start\.json is missing"
+    ):  # what is left has to be trained
         experiment._work_off(tmp_path, jobs, 1)
-
-
-def test_a_run_with_another_mean_weight_is_not_taken_for_this_one(tmp_path: Path) -> None:
-    job = plan.Job("final", "constant", 1, 1e-4, mean_weight=1.5)
-    _write(tmp_path, job, 0.5)
-    with pytest.raises(UserError, match=r"mean_weight': 1\.5.*expected.*mean_weight': 1\.6"):
-        summary_module._read_final(tmp_path, replace(job, mean_weight=1.6))
 
 
 def test_the_committed_summary_follows_from_the_committed_runs() -> None:
@@ -409,13 +399,16 @@ def test_the_committed_summary_follows_from_the_committed_runs() -> None:
     assert stored["primary"]["interval95"] == pytest.approx(
         [differences.mean() - half, differences.mean() + half], abs=1e-6
     )
-    in_questions = np.rint(differences * stored["primary"]["questions"]).astype(int).tolist()
+    in_samples = np.rint(differences * stored["primary"]["samples"]).astype(int).tolist()
     patterns = [
-        abs(sum(sign * d for sign, d in zip(signs, in_questions, strict=True)))
+        abs(sum(sign * d for sign, d in zip(signs, in_samples, strict=True)))
         for signs in itertools.product((1, -1), repeat=10)
     ]
-    as_far = sum(far >= abs(sum(in_questions)) for far in patterns)
+    as_far = sum(far >= abs(sum(in_samples)) for far in patterns)
     assert stored["primary"]["p"] == pytest.approx(as_far / 1024)
-    for arm, rate in stored["learning_rates"].items():
-        means = {float(r): np.mean(values) for r, values in raw["tuning"][arm].items()}
-        assert means[rate] == max(means.values())
+    means = {float(rate): np.mean([*arms.values()]) for rate, arms in raw["tuning"].items()}
+    assert means[stored["learning_rate"]] == max(means.values())
+    figures = raw["start"]["final"]
+    shares = [np.mean(np.array(figures["difficulty"]) >= 0.8), stored["held_out_shares"]["easy"]]
+    assert shares[0] == pytest.approx(shares[1])
+    assert shares[0] >= 1 / 3  # the premise

@@ -2,9 +2,9 @@
 
     python results/experiments/difficulty/experiment.py all --work runs/difficulty
 
-Every stage goes on with what the working folder holds: ``start`` trains the common start, ``tune``
-tries learning rates, ``run`` trains the runs that count, ``summarise`` writes summary.json and the
-figure beside this file. See README.md for the protocol, which was written before the runs.
+Every stage goes on with what the working folder holds: ``start`` measures the shipped model,
+``tune`` tries learning rates, ``run`` trains the runs that count, ``summarise`` writes summary.json
+and the figure beside this file. See README.md for the protocol, which was written before the runs.
 """
 
 from __future__ import annotations
@@ -14,33 +14,30 @@ import json
 import logging
 import multiprocessing
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 
 from plan import (
-    BESIDE,
-    FEW_SEEDS,
-    FINAL_SAMPLES,
     MAIN_ARMS,
-    OTHER_ARMS,
     RATES,
-    SEEDS,
-    STEPS,
-    TUNING_SAMPLES,
-    TUNING_SAMPLES_SEED,
+    SAMPLES,
+    TUNING_SEED,
     Job,
     final_accuracy,
+    final_jobs,
+    read_json,
     read_result,
     result_path,
-    tuning_seeds,
+    tuning_jobs,
 )
 
 from univg_eval.errors import UserError
 from univg_eval.files import write_text_atomically
 
 HERE = Path(__file__).resolve().parent
+STAGES = ("start", "tune", "run", "summarise")
 
 _logger = logging.getLogger("difficulty")
 
@@ -48,20 +45,20 @@ _logger = logging.getLogger("difficulty")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stage", choices=("start", "tune", "run", "summarise", "all"))
-    parser.add_argument("--work", type=Path, required=True, help="folder of start and runs")
+    parser.add_argument("stage", choices=(*STAGES, "all"))
+    parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    stages = ("start", "tune", "run", "summarise") if args.stage == "all" else (args.stage,)
+    stages = STAGES if args.stage == "all" else (args.stage,)
     try:
         for stage in stages:
             if stage == "start":
-                make_start(args.work)
+                measure_start(args.work)
             elif stage == "tune":
                 tune(args.work, args.jobs)
             elif stage == "run":
-                run(args.work, args.jobs)
+                _work_off(args.work, final_jobs(read_json(args.work, "rate", "tune")), args.jobs)
             else:
                 from summary import summarise
 
@@ -72,72 +69,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def make_start(work: Path) -> None:
-    """Train the start, if it is not there."""
-    from start import StartSettings, train_start
+def measure_start(work: Path) -> None:
+    """Measure the model that every run begins from, and how difficult it finds each sample."""
+    if (work / "start.json").is_file():
+        return
+    from held_out import HeldOut
+    from runs import load_start
 
-    folder = work / "start"
-    if not (folder / "start.json").is_file():
-        _limit_threads(1)
-        train_start(StartSettings(), folder)
+    _limit_threads(1)
+    model, tokenizer = load_start()
+    found = {}
+    for stage, samples in SAMPLES.items():
+        held_out = HeldOut(samples.seed, samples.count)
+        means = held_out.start_means(model, tokenizer)
+        found[stage] = {
+            "difficulty": means,
+            "evaluation": held_out.measure(model, tokenizer, means),
+        }
+    write_text_atomically(work / "start.json", [json.dumps(found) + "\n"])
 
 
-def tune(work: Path, jobs: int) -> dict[str, float]:
-    """Choose each arm's learning rate by the mean Acc@0.5 of its tuning runs.
+def tune(work: Path, jobs: int) -> float:
+    """Choose the learning rate: that of the best mean Acc@0.5 of the tuning runs of both arms.
 
     Returns:
-        {arm: learning rate}, written to ``rates.json`` with the mean weight of ``exp``.
+        The rate, which ``rate.json`` holds too.
     """
-    arms = [*MAIN_ARMS, *OTHER_ARMS, *BESIDE]
-    first = [arm for arm in arms if arm != "constant"]
-    _work_off(work, list(_tuning_jobs(first, None)), jobs)
-    rates = {arm: _best_rate(work, arm) for arm in first}
-    mean = _mean_weight(work, rates["exp"])
-    _work_off(work, list(_tuning_jobs(["constant"], mean)), jobs)
-    rates["constant"] = _best_rate(work, "constant")
-    text = json.dumps({"rates": rates, "mean_weight_of_exp": mean}, indent=2) + "\n"
-    write_text_atomically(work / "rates.json", [text])
-    return rates
+    _work_off(work, tuning_jobs(), jobs)
 
-
-def run(work: Path, jobs: int) -> None:
-    """Train the runs that count, at the rates that tuning chose."""
-    path = work / "rates.json"
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run the stage 'tune' first")
-    chosen = json.loads(path.read_text(encoding="utf-8"))
-    rates, mean = chosen["rates"], chosen["mean_weight_of_exp"]
-    # Seed by seed: a part of the work is a smaller experiment, not half of the arms.
-    listed = [
-        Job("final", arm, seed, rates[arm], mean if arm == "constant" else None)
-        for seed in SEEDS
-        for arm in (*MAIN_ARMS, *(() if seed not in FEW_SEEDS else (*OTHER_ARMS, *BESIDE)))
-    ]
-    _work_off(work, listed, jobs)
-
-
-def _tuning_jobs(arms: Sequence[str], mean: float | None) -> Iterator[Job]:
-    for arm in arms:
-        for rate in RATES:
-            for seed in tuning_seeds(arm):
-                yield Job("tune", arm, seed, rate, mean if arm == "constant" else None)
-
-
-def _best_rate(work: Path, arm: str) -> float:
     def mean(rate: float) -> float:
-        results = [read_result(work, Job("tune", arm, seed, rate)) for seed in tuning_seeds(arm)]
+        results = [read_result(work, Job("tune", arm, TUNING_SEED, rate)) for arm in MAIN_ARMS]
         return sum(final_accuracy(result) for result in results) / len(results)
 
-    return max(RATES, key=mean)
-
-
-def _mean_weight(work: Path, rate: float) -> float:
-    weights = [
-        value
-        for seed in tuning_seeds("exp")
-        for value in read_result(work, Job("tune", "exp", seed, rate))["curve"]["weight"]
-    ]
-    return round(sum(weights) / len(weights), 4)
+    rate = max(RATES, key=mean)
+    write_text_atomically(work / "rate.json", [json.dumps(rate) + "\n"])
+    return rate
 
 
 def _work_off(work: Path, jobs: Sequence[Job], workers: int) -> None:
@@ -145,33 +111,26 @@ def _work_off(work: Path, jobs: Sequence[Job], workers: int) -> None:
     _logger.info("%d of %d runs are left", len(open_jobs), len(jobs))
     if not open_jobs:
         return
-    if not (work / "start" / "start.json").is_file():
-        raise UserError(f"{work / 'start'} holds no start: run the stage 'start' first")
+    start = read_json(work, "start", "start")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_limit_threads, initargs=(1,)
     ) as pool:
-        running = {pool.submit(_do, work, job): job for job in open_jobs}
+        running = {
+            pool.submit(_do, work, job, start[job.stage]["difficulty"]): job for job in open_jobs
+        }
         for number, done in enumerate(as_completed(running), start=1):
             _logger.info("%d/%d %s %s", number, len(open_jobs), running[done].name, done.result())
 
 
-def _do(work: Path, job: Job) -> str:
-    from held_out import HELD_OUT_SEED, HeldOut
-    from runs import RunSettings, train_more, train_run
+def _do(work: Path, job: Job, difficulty: Sequence[float]) -> str:
+    from held_out import HeldOut
+    from runs import RunSettings, train_run
 
-    final = job.stage == "final"
-    held_out = HeldOut(
-        FINAL_SAMPLES if final else TUNING_SAMPLES,
-        HELD_OUT_SEED if final else TUNING_SAMPLES_SEED,
-    )
-    settings = RunSettings(
-        job.seed, job.learning_rate, STEPS, evaluate_every=50 if final else STEPS
-    )
-    if job.arm == "more_sft":
-        result = train_more(work / "start", settings, held_out)
-    else:
-        result = train_run(work / "start", job.arm, job.mean_weight, settings, held_out)
+    samples = SAMPLES[job.stage]
+    held_out = HeldOut(samples.seed, samples.count)
+    settings = RunSettings(job.seed, job.learning_rate)
+    result = train_run(job.arm, settings, held_out, difficulty)
     text = json.dumps({"job": asdict(job), **result}) + "\n"
     write_text_atomically(result_path(work, job), [text])
     return f"{final_accuracy(result):.3f} in {result['seconds']:.0f} s"

@@ -1,82 +1,112 @@
-"""Greedy answers of a model to held-out questions, scored as everywhere in UniVG."""
+"""Greedy answers of a model to held-out samples, scored as everywhere in UniVG."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rollouts import MAX_NEW_TOKENS, generate, make_prompts
-from scenes import KINDS, draw_question
+import torch
+from plan import TASKS
+from rollouts import generate, make_prompts
 
 from univg_eval.boxes import box_iou
 from univg_eval.protocols import parse_answer
+from univg_train.difficulty import group_means
+from univg_train.grpo.trainer import PAPER_SETTINGS
 from univg_train.tiny.answers import DIALECT
+from univg_train.tiny.data import training_item
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
 
-    from univg_train.tiny.model import TinyShape
+    from univg_eval.benchmarks.synthetic.mini import MiniItem
 
-__all__ = ["HELD_OUT_SEED", "HeldOut"]
+__all__ = ["STRATA", "HeldOut", "draw_items"]
 
-HELD_OUT_SEED = 900_000_007
-"""Of the questions that measure; no start, tuning or run draws its scenes with it."""
+STRATA = {"hard": (0.0, 0.2), "medium": (0.2, 0.8), "easy": (0.8, 1.01)}
+"""Mean IoU of the start's own rollouts, from and below, by which held-out samples are sorted."""
 
-_BATCH = 100
+_BATCH = 50
+
+
+def draw_items(seed: int, first: int, count: int) -> list[MiniItem]:
+    """Samples `first` to `first + count` of the endless stream of `seed`, the tasks in turns."""
+    numbers = range(first, first + count)
+    # Neighbouring samples of some tasks share their images; one of each pair is used.
+    return [training_item(TASKS[n % len(TASKS)], seed, 2 * (n // len(TASKS))) for n in numbers]
 
 
 class HeldOut:
-    """Questions that no training sees.
+    """Samples that no training sees.
 
     Args:
-        per_kind: questions of each kind.
         seed: of the scenes.
+        count: samples, the tasks in turns.
     """
 
-    def __init__(self, per_kind: int, seed: int = HELD_OUT_SEED) -> None:
-        self.questions = [draw_question(kind, seed, i) for kind in KINDS for i in range(per_kind)]
+    def __init__(self, seed: int, count: int) -> None:
+        self.seed = seed
+        self.items = draw_items(seed, 0, count)
 
     def measure(
         self,
         model: Qwen2VLForConditionalGeneration,
         tokenizer: PreTrainedTokenizerFast,
-        shape: TinyShape,
-        style: str,
+        difficulty: Sequence[float],
     ) -> dict[str, dict[str, float]]:
-        """Acc@0.5, mean IoU and share of readable boxes, of each kind and of both together."""
+        """Acc@0.5, mean IoU and share of readable boxes, of all samples and of each stratum.
+
+        Args:
+            model: in float32.
+            tokenizer: of the model.
+            difficulty: of every sample, see `start_means`.
+        """
+        overlaps, readable = self._overlaps(model, tokenizer, 1, None)
+        means = np.asarray(difficulty)
+        chosen = {"all": np.ones(len(means), dtype=bool)}
+        chosen |= {name: (means >= a) & (means < b) for name, (a, b) in STRATA.items()}
+        return {
+            name: {
+                "acc@0.5": float((overlaps[rows] >= 0.5).mean()),
+                "miou": float(overlaps[rows].mean()),
+                "answered": float(readable[rows].mean()),
+            }
+            for name, rows in chosen.items()
+        }
+
+    def start_means(
+        self, model: Qwen2VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast
+    ) -> list[float]:
+        """The mean IoU of each sample's rollouts, sampled as in training."""
+        size = PAPER_SETTINGS["num_generations"]
+        generator = torch.Generator().manual_seed(self.seed)
+        overlaps, _ = self._overlaps(model, tokenizer, size, generator)
+        return [round(float(mean), 4) for mean in group_means(overlaps, size)]
+
+    def _overlaps(
+        self,
+        model: Qwen2VLForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerFast,
+        rollouts: int,
+        generator: torch.Generator | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """IoU and whether there was a box, both (samples x rollouts,); greedy without generator."""
         overlaps: list[float] = []
         readable: list[bool] = []
-        for begin in range(0, len(self.questions), _BATCH):
-            some = self.questions[begin : begin + _BATCH]
-            replies = generate(
+        for begin in range(0, len(self.items), _BATCH):
+            some = self.items[begin : begin + _BATCH]
+            completions = generate(
                 model,
-                make_prompts(some, tokenizer, shape, style),
-                shape,
-                rollouts=1,
-                max_new_tokens=MAX_NEW_TOKENS[style],
+                make_prompts(some, tokenizer),
+                rollouts=rollouts,
+                top_k=None if generator is None else PAPER_SETTINGS["top_k"],
+                generator=generator,
             )
-            texts = tokenizer.batch_decode(replies, skip_special_tokens=True)
-            for question, text in zip(some, texts, strict=True):
+            texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
+            for number, text in enumerate(texts):
                 box = parse_answer(text, DIALECT).box
+                truth = some[number // rollouts].box
                 readable.append(box is not None)
-                overlaps.append(0.0 if box is None else float(box_iou(box, question.target.box)))
-        return _figures([q.kind for q in self.questions], overlaps, readable)
-
-
-def _figures(
-    kinds: Sequence[str], overlaps: Sequence[float], readable: Sequence[bool]
-) -> dict[str, dict[str, float]]:
-    chosen: Mapping[str, np.ndarray] = {
-        "all": np.ones(len(kinds), dtype=bool),
-        **{kind: np.array([k == kind for k in kinds]) for kind in KINDS},
-    }
-    iou, answered = np.asarray(overlaps), np.asarray(readable)
-    return {
-        name: {
-            "acc@0.5": float((iou[rows] >= 0.5).mean()),
-            "miou": float(iou[rows].mean()),
-            "answered": float(answered[rows].mean()),
-        }
-        for name, rows in chosen.items()
-    }
+                overlaps.append(0.0 if box is None else float(box_iou(box, truth)))
+        return np.asarray(overlaps), np.asarray(readable)

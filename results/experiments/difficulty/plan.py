@@ -1,4 +1,4 @@
-"""What the experiment runs: steps, rates, seeds and arms, and where each result lies."""
+"""What the experiment runs: tasks, steps, rates, seeds and arms, and where each result lies."""
 
 from __future__ import annotations
 
@@ -9,19 +9,33 @@ from typing import Any
 
 from univg_eval.errors import UserError
 
-STEPS = 150
+TASKS = ("llmseg", "refer_grounding", "lisa_val", "lisa_test", "reasoning")
+"""Of univg_mini: those with one or two images. At the start nearly all groups of the first two are
+easy, and few of the others."""
+STEPS = 200
+EVALUATE_EVERY = 100
 RATES = (2e-5, 6e-5, 2e-4)
-TUNING_SEEDS = (101, 102)
+TUNING_SEED = 101
 SEEDS = tuple(range(1001, 1011))
-FEW_SEEDS = SEEDS[:3]
-MAIN_ARMS = ("none", "constant", "exp_normalised")
-OTHER_ARMS = ("exp", "power", "log", "permuted", "no_group_std", "spread_only")
-BESIDE = ("reasoning", "more_sft")
-BASELINE = "none"
-PRIMARY = "exp_normalised"
-FINAL_SAMPLES = 300  # of each kind
-TUNING_SAMPLES = 300
-TUNING_SAMPLES_SEED = 900_000_011
+MAIN_ARMS = ("none", "exp_normalised")
+CONTROLS = ("permuted", "exp", "constant")
+CONTROL_SEEDS = SEEDS[:3]
+ARMS = (*MAIN_ARMS, *CONTROLS)
+BASELINE, PRIMARY = MAIN_ARMS
+CONSTANT_WEIGHT = 1.53
+"""Of ``constant``: the mean of e^(1-m) over the held-out samples at the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Held-out samples; no run draws its prompts with their seed."""
+
+    seed: int
+    count: int
+
+
+SAMPLES = {"tune": Samples(900_000_013, 400), "final": Samples(900_000_011, 600)}
+"""Those that each stage measures with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +46,6 @@ class Job:
     arm: str
     seed: int
     learning_rate: float
-    mean_weight: float | None = None
 
     @property
     def name(self) -> str:
@@ -40,9 +53,17 @@ class Job:
         return f"{self.stage}-{self.arm}-{self.learning_rate:g}-{self.seed}"
 
 
-def tuning_seeds(arm: str) -> tuple[int, ...]:
-    """Seeds of an arm's tuning; what is looked at once gets one."""
-    return TUNING_SEEDS[:1] if arm in BESIDE else TUNING_SEEDS
+def tuning_jobs() -> list[Job]:
+    """The runs that choose the learning rate."""
+    return [Job("tune", arm, TUNING_SEED, rate) for rate in RATES for arm in MAIN_ARMS]
+
+
+def final_jobs(rate: float) -> list[Job]:
+    """The runs that count, the two arms of the primary contrast first."""
+    return [
+        *(Job("final", arm, seed, rate) for seed in SEEDS for arm in MAIN_ARMS),
+        *(Job("final", arm, seed, rate) for seed in CONTROL_SEEDS for arm in CONTROLS),
+    ]
 
 
 def result_path(work: Path, job: Job) -> Path:
@@ -56,11 +77,21 @@ def read_result(work: Path, job: Job) -> dict[str, Any]:
     Raises:
         UserError: it has not been run.
     """
-    path = result_path(work, job)
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run the stage {job.stage!r} to its end first")
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    result: dict[str, Any] = read_json(work, f"runs/{job.name}", job.stage)
     return result
+
+
+def read_json(work: Path, name: str, stage: str) -> Any:
+    """What a stage wrote.
+
+    Raises:
+        UserError: it did not.
+    """
+    path = work / f"{name}.json"
+    if not path.is_file():
+        what = "run" if stage == "final" else stage
+        raise UserError(f"{path} is missing: run the stage {what!r} to its end first")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def final_accuracy(result: dict[str, Any], kind: str = "all", name: str = "acc@0.5") -> float:

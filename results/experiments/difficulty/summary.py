@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from held_out import STRATA
 from plan import (
+    ARMS,
     BASELINE,
-    BESIDE,
-    FEW_SEEDS,
-    FINAL_SAMPLES,
+    CONTROL_SEEDS,
     MAIN_ARMS,
-    OTHER_ARMS,
     PRIMARY,
     RATES,
+    SAMPLES,
     SEEDS,
     STEPS,
+    TASKS,
+    TUNING_SEED,
     Job,
     final_accuracy,
+    read_json,
     read_result,
-    result_path,
-    tuning_seeds,
 )
-from scenes import KINDS
 
 from univg_eval.analysis.stats import holm, sign_flip_test
-from univg_eval.errors import UserError
 from univg_eval.files import write_text_atomically
 from univg_eval.runs.record import environment
 
@@ -38,47 +36,40 @@ if TYPE_CHECKING:
 
 __all__ = ["paired", "summarise"]
 
-_COLORS = {"none": "#4477aa", "exp_normalised": "#cc3311", "constant": "#228833"}
+_COLORS = {"none": "#4477aa", "exp_normalised": "#cc3311"}
 
-_DIRECT_CONTRASTS = (("exp", "constant"), ("permuted", PRIMARY))
-"""An arm and the control that shares all with it but difficulty; the first has the fewer seeds."""
+_DIRECT_CONTRASTS = ((PRIMARY, "permuted"), ("exp", "constant"))
+"""An arm and the control that shares all with it but difficulty."""
 
-_MEDIUM = ("share_0.2_0.4", "share_0.4_0.6", "share_0.6_0.8")
-_EASY = "share_0.8_1.0"
-_AT_THE_ENDS = 10  # steps that "first" and "last" stand for
+_EASY = "0.8_1.0"
+_AT_THE_ENDS = 20  # steps that "first" and "last" stand for
 
 
 def summarise(work: Path, out: Path) -> dict[str, Any]:
     """Write ``summary.json``, ``runs.json`` (raw figures of every run) and ``figure.png``."""
-    chosen = json.loads((work / "rates.json").read_text(encoding="utf-8"))
+    start, rate = read_json(work, "start", "start"), read_json(work, "rate", "tune")
     results = {
         arm: [
-            _read_final(
-                work,
-                Job(
-                    "final", arm, seed, chosen["rates"][arm],
-                    chosen["mean_weight_of_exp"] if arm == "constant" else None,
-                ),
-            )
-            for seed in _seeds(arm)
+            read_result(work, Job("final", arm, seed, rate))
+            for seed in (SEEDS if arm in MAIN_ARMS else CONTROL_SEEDS)
         ]
-        for arm in (*MAIN_ARMS, *OTHER_ARMS, *BESIDE)
-    }  # fmt: skip
+        for arm in ARMS
+    }
     summary = {
-        "question": "does weighting prompts by difficulty help GRPO, at a million parameters?",
+        "question": "does weighting prompts by difficulty help GRPO, at two million parameters?",
+        "tasks": list(TASKS),
         "steps": STEPS,
         "seeds": list(SEEDS),
         **environment(),
         "primary": {
             "contrast": [PRIMARY, BASELINE],
             "outcome": "acc@0.5",
-            "questions": 2 * FINAL_SAMPLES,
+            "samples": SAMPLES["final"].count,
             **paired(results, PRIMARY),
         },
-        "learning_rates": chosen["rates"],
-        "mean_weight_of_exp": chosen["mean_weight_of_exp"],
-        "start": results[BASELINE][0]["evaluations"]["0"],
-        "start_reasoning": results["reasoning"][0]["evaluations"]["0"],
+        "learning_rate": rate,
+        "start": start["final"]["evaluation"],
+        "held_out_shares": _strata(start["final"]["difficulty"]),
         "variants": {arm: _figures(runs) for arm, runs in results.items()},
         "final": {
             arm: {name: _mean(_final(runs, name)) for name in ("acc@0.5", "miou")}
@@ -86,34 +77,28 @@ def summarise(work: Path, out: Path) -> dict[str, Any]:
         },
         "paired": _all_paired(results),
         "direct_contrasts": [
-            {"contrast": [arm, other], **_sizes(paired(results, arm, against=other))}
-            for arm, other in _DIRECT_CONTRASTS
+            {"contrast": [arm, control], **_sizes(paired(results, control, against=arm, sign=-1))}
+            for arm, control in _DIRECT_CONTRASTS
         ],
         "training": {arm: _training(runs) for arm, runs in results.items()},
     }
-    tuning = _tuning(work, chosen)
+    tuning = {
+        f"{rate:g}": {
+            arm: final_accuracy(read_result(work, Job("tune", arm, TUNING_SEED, rate)))
+            for arm in MAIN_ARMS
+        }
+        for rate in RATES
+    }
     write_text_atomically(out / "summary.json", [json.dumps(summary, indent=1) + "\n"])
-    write_text_atomically(
-        out / "runs.json", [json.dumps({"final": results, "tuning": tuning}) + "\n"]
-    )
+    raw = {"start": start, "final": results, "tuning": tuning}
+    write_text_atomically(out / "runs.json", [json.dumps(raw) + "\n"])
     draw_figure(summary, results, out / "figure.png")
     return summary
 
 
-def _read_final(work: Path, job: Job) -> dict[str, Any]:
-    """The result of a run, which has to be of this very job: file names hold no mean weight."""
-    result = read_result(work, job)
-    if result["job"] != asdict(job):
-        path = result_path(work, job)
-        raise UserError(
-            f"{path} is a run of {result['job']}; expected {asdict(job)}: remove the file and run "
-            "the stage 'run' again"
-        )
-    return result
-
-
-def _seeds(arm: str) -> Sequence[int]:
-    return SEEDS if arm in MAIN_ARMS else FEW_SEEDS
+def _strata(difficulty: Sequence[float]) -> dict[str, float]:
+    means = np.asarray(difficulty)
+    return {name: float(((means >= a) & (means < b)).mean()) for name, (a, b) in STRATA.items()}
 
 
 def _final(runs: Sequence[dict[str, Any]], name: str, kind: str = "all") -> list[float]:
@@ -122,10 +107,7 @@ def _final(runs: Sequence[dict[str, Any]], name: str, kind: str = "all") -> list
 
 def _figures(runs: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     values = {name: _final(runs, name) for name in ("acc@0.5", "miou", "answered")}
-    for kind in KINDS:
-        for name in ("acc@0.5", "miou"):
-            values[f"{kind} {name}"] = _final(runs, name, kind)
-    return values
+    return values | {f"{kind} acc@0.5": _final(runs, "acc@0.5", kind) for kind in STRATA}
 
 
 def _mean(values: Sequence[float]) -> dict[str, Any]:
@@ -142,23 +124,26 @@ def _training(runs: Sequence[dict[str, Any]]) -> dict[str, float]:
     """What training saw, mean over the seeds.
 
     Returns:
-        clipped: share of steps whose gradient had a norm above 1. Of arms with rollouts, shares of
-        prompts: medium_at_start, 0.2 <= mean IoU < 0.8 in the first step, which the start alone
-        made; easy_first and easy_last, a mean IoU of 0.8 and more in the first and last 10 steps;
-        no_spread, all rollouts rewarded alike, in all steps.
+        clipped: share of steps whose gradient had a norm above 1; no_spread: share of prompts whose
+        rollouts were all rewarded alike; easy_first, easy_last: share of prompts with a mean IoU of
+        0.8 and more in the first and last steps; easy_pull_first, easy_pull_last: their share of
+        the sum of absolute advantages.
     """
-    norms = np.array([run["curve"]["grad_norm"] for run in runs])
-    figures = {"clipped": float((norms > 1).mean())}
-    if _EASY in runs[0]["curve"]:
-        medium = sum(np.array([run["curve"][name][0] for run in runs]) for name in _MEDIUM)
-        easy = np.array([run["curve"][_EASY] for run in runs])
-        figures |= {
-            "medium_at_start": float(np.mean(medium)),
-            "easy_first": float(easy[:, :_AT_THE_ENDS].mean()),
-            "easy_last": float(easy[:, -_AT_THE_ENDS:].mean()),
-            "no_spread": float(np.mean([run["curve"]["no_spread"] for run in runs])),
-        }
-    return figures
+
+    def values(name: str) -> np.ndarray:
+        return np.array([run["curve"][name] for run in runs], dtype=float)
+
+    ends = {"first": slice(None, _AT_THE_ENDS), "last": slice(-_AT_THE_ENDS, None)}
+    easy = {
+        f"{label}_{end}": float(np.nanmean(values(f"{name}_{_EASY}")[:, steps]))
+        for label, name in (("easy", "share"), ("easy_pull", "pull"))
+        for end, steps in ends.items()
+    }
+    return {
+        "clipped": float((values("grad_norm") > 1).mean()),
+        "no_spread": float(values("no_spread").mean()),
+        **easy,
+    }
 
 
 def paired(
@@ -167,16 +152,17 @@ def paired(
     name: str = "acc@0.5",
     kind: str = "all",
     against: str = BASELINE,
+    sign: int = 1,
 ) -> dict[str, Any]:
     """An arm against another, plain GRPO by default, seed by seed.
 
     Returns:
-        seeds: those of `arm`, all of which the other has; difference: mean; interval95: Student's
-        t over the seeds; p: exact, by sign flips.
+        seeds: those of `arm`, all of which the other has; difference: mean, times `sign`;
+        interval95: Student's t over the seeds; p: exact, by sign flips.
     """
     base = {run["job"]["seed"]: final_accuracy(run, kind, name) for run in results[against]}
     differences = [
-        final_accuracy(run, kind, name) - base[run["job"]["seed"]] for run in results[arm]
+        sign * (final_accuracy(run, kind, name) - base[run["job"]["seed"]]) for run in results[arm]
     ]
     size = _mean(differences)
     return {
@@ -196,7 +182,7 @@ def _all_paired(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """All arms against plain GRPO.
 
     Two families are tested, each with Holm's correction: Acc@0.5 of all arms but the primary
-    contrast, and mean IoU of all arms. Easy and hard questions apart show sizes alone.
+    contrast, and mean IoU of all arms. Strata of samples show sizes alone.
     """
     arms = [arm for arm in results if arm != BASELINE]
     tests = {arm: paired(results, arm) for arm in arms}
@@ -207,100 +193,60 @@ def _all_paired(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
             test["p_holm"] = p
     for arm in arms:
         tests[arm]["miou"] = overlaps[arm]
-        for kind in KINDS:
+        for kind in STRATA:
             tests[arm][kind] = _sizes(paired(results, arm, kind=kind))
     return tests
 
 
-def _tuning(work: Path, chosen: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
-    """{arm: {learning rate: Acc@0.5 of each tuning seed}}."""
-    return {
-        arm: {
-            f"{rate:g}": [
-                final_accuracy(read_result(work, Job("tune", arm, seed, rate)))
-                for seed in tuning_seeds(arm)
-            ]
-            for rate in RATES
-        }
-        for arm in chosen["rates"]
-    }
-
-
 def draw_figure(summary: dict[str, Any], results: dict[str, Any], path: Path) -> None:
-    """Learning curves, easy groups over time, weights, and paired differences."""
+    """Rewards and easy groups over the training, and paired differences at its end."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
-    _learning_curves(axes[0, 0], results)
-    _easy_groups(axes[0, 1], results)
-    _weights(axes[1, 0], results)
+    _curves(axes[0, 0], results, "miou", 1.0)
+    axes[0, 0].set(ylabel="mean IoU of the rollouts", title="Training: mean IoU")
+    _curves(axes[0, 1], results, f"share_{_EASY}", 100.0)
+    _curves(axes[0, 1], results, "no_spread", 100.0, ":")
+    axes[0, 1].set(
+        ylabel="share of prompts (%)",
+        title="Training: groups with a mean IoU from 0.8 (solid),\nwithout spread (dotted)",
+    )
+    _curves(axes[1, 0], results, f"pull_{_EASY}", 100.0)
+    axes[1, 0].set(
+        ylabel="share of absolute advantages (%)",
+        title="Training: what groups with a mean IoU from 0.8\nhave of the policy term",
+    )
     _differences(axes[1, 1], summary)
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def _learning_curves(axis: Axes, results: dict[str, Any]) -> None:
-    for arm in MAIN_ARMS:
-        steps = sorted(int(step) for step in results[arm][0]["evaluations"])
-        for kind, style in (("easy", "--"), ("hard", ":"), ("all", "-")):
-            values = np.array(
-                [
-                    [100 * run["evaluations"][str(s)][kind]["acc@0.5"] for s in steps]
-                    for run in results[arm]
-                ]
-            )
-            gained = values - values[:, :1]
-            mean, error = gained.mean(axis=0), gained.std(axis=0, ddof=1) / np.sqrt(len(gained))
-            label = arm if kind == "all" else None
-            axis.plot(steps, mean, style, color=_COLORS[arm], label=label)
-            axis.fill_between(
-                steps, mean - 2 * error, mean + 2 * error, color=_COLORS[arm], alpha=0.15, lw=0
-            )
-    axis.set(
-        xlabel="step", ylabel="points of Acc@0.5 since the start",
-        title="Held-out scenes: all (solid), easy (dashed), hard (dotted);\n"
-        "mean over the seeds, band of two standard errors",
-    )  # fmt: skip
-    axis.legend(frameon=False, loc="upper left")
-
-
-def _smooth(values: np.ndarray, width: int = 9) -> np.ndarray:
+def _smooth(values: np.ndarray, width: int = 15) -> np.ndarray:
     kernel = np.ones(width) / width
     return np.convolve(np.pad(values, width // 2, mode="edge"), kernel, mode="valid")
 
 
-def _mean_curve(runs: Sequence[dict[str, Any]], name: str) -> np.ndarray:
-    table = np.array([run["curve"][name] for run in runs], dtype=float)
-    return _smooth(np.nanmean(table, axis=0))
-
-
-def _easy_groups(axis: Axes, results: dict[str, Any]) -> None:
+def _curves(axis: Axes, results: dict[str, Any], name: str, factor: float, line: str = "-") -> None:
+    """Mean over the seeds, smoothed, with a band of two standard errors."""
     for arm in MAIN_ARMS:
-        curve = 100 * _mean_curve(results[arm], _EASY)
-        axis.plot(np.arange(1, len(curve) + 1), curve, color=_COLORS[arm], label=arm)
-        flat = 100 * _mean_curve(results[arm], "no_spread")
-        axis.plot(np.arange(1, len(flat) + 1), flat, ":", color=_COLORS[arm])
-    axis.set(
-        xlabel="step", ylabel="share of prompts (%)",
-        title="Training: groups with a mean IoU from 0.8 (solid),\nwithout spread (dotted)",
-    )  # fmt: skip
+        table = np.array([run["curve"][name] for run in results[arm]], dtype=float)
+        smooth = factor * np.array([_smooth(row) for row in _filled(table)])
+        mean, error = smooth.mean(axis=0), smooth.std(axis=0, ddof=1) / np.sqrt(len(smooth))
+        steps = np.arange(1, len(mean) + 1)
+        axis.plot(steps, mean, line, color=_COLORS[arm], label=arm if line == "-" else None)
+        axis.fill_between(
+            steps, mean - 2 * error, mean + 2 * error, color=_COLORS[arm], alpha=0.15, lw=0
+        )
+    axis.set(xlabel="step")
     axis.legend(frameon=False)
 
 
-def _weights(axis: Axes, results: dict[str, Any]) -> None:
-    for arm, color in ((PRIMARY, _COLORS[PRIMARY]), ("permuted", "#999999")):
-        for kind, style in (("easy", "--"), ("hard", ":")):
-            curve = _mean_curve(results[arm], f"weight_{kind}")
-            axis.plot(
-                np.arange(1, len(curve) + 1), curve, style, color=color, label=f"{arm}, {kind}"
-            )
-    axis.axhline(1.0, color="black", lw=0.6)
-    axis.set(xlabel="step", ylabel="mean weight of a prompt", title="Training: weights")
-    axis.margins(y=0.25)
-    axis.legend(frameon=False, ncols=2, loc="upper center")
+def _filled(table: np.ndarray) -> np.ndarray:
+    """Steps without a value, which have no advantages at all, get the mean over the seeds."""
+    return np.where(np.isnan(table), np.nanmean(table, axis=0), table)
 
 
 def _differences(axis: Axes, summary: dict[str, Any]) -> None:
@@ -318,5 +264,5 @@ def _differences(axis: Axes, summary: dict[str, Any]) -> None:
     axis.axvline(0.0, color="black", lw=0.6)
     axis.set(
         xlabel="points of Acc@0.5 against none, 95 % interval",
-        title="Final difference (number of seeds)",
+        title="Held-out samples after training (number of seeds)",
     )
