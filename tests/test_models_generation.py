@@ -126,6 +126,18 @@ def test_the_sizes_are_those_of_the_resize(checkpoints: Path) -> None:
     assert answer.input_sizes == [(168, 84), (56, 84), (84, 84)]
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_limits_are_kept_by_the_image_processor_alone(checkpoints: Path, tmp_path: Path) -> None:
+    folder = checkpoint(checkpoints, "qwen2_vl")
+    processor = load_processor(folder, min_pixels=4 * 784, max_pixels=4 * 784)
+    images = [Image.new("RGB", (112, 112))]
+    text = prompt_text(processor, ask("where?", images).turns)
+    assert encode(processor, [text], [images])["image_grid_thw"].tolist() == [[1, 4, 4]]
+    processor.save_pretrained(tmp_path)
+    assert "_pixels" not in (tmp_path / "tokenizer_config.json").read_text(encoding="utf-8")
+    assert load_processor(str(tmp_path)).image_processor.size["longest_edge"] == 4 * 784
+
+
 def test_a_stop_text_ends_a_response(checkpoints: Path) -> None:
     folder = checkpoint(checkpoints, "qwen2_vl")
     generator = Generator(load_model(folder), load_processor(folder))

@@ -75,6 +75,10 @@ def load_processor(
         raise UserError(f"{model} has no processor of images beside its tokenizer")
     if needs_template and processor.chat_template is None:
         raise UserError(f"{model} has no chat template; take the -Instruct model")
+    for name in limits:
+        # The tokenizer keeps every option, and the processor passes it on to each call, in place of
+        # the size that it was made with: deprecated by transformers.
+        processor.tokenizer.init_kwargs.pop(name, None)
     for name, value in limits.items():
         found = pixel_limit(processor, name)
         if found != value:

@@ -21,8 +21,7 @@ from univg_eval.files import write_text_atomically
 from univg_train.tiny.stages import StagePlan, run_stages
 
 PLAN = StagePlan(
-    tasks=TASKS, heldout_per_task=40, direct_steps=60, cot_steps=90, grpo_steps=45,
-
+    tasks=TASKS, heldout_per_task=40, direct_steps=60, cot_steps=90, grpo_steps=45
 )  # fmt: skip
 _OF_THE_MACHINE = ("model", "record")
 
