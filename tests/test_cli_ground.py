@@ -117,7 +117,8 @@ def test_another_checkpoint_and_dialect(
         (["--target-image", "4"], "--target-image is 4; expected 1 to 1"),
         (["--max-new-tokens", "0"], "--max-new-tokens is 0"),
         (["--max-pixels", "0"], "expected a whole number of pixels"),
-        (["-o", "/no/such/folder/a.png"], "cannot write -o"),
+        (["-o", "/dev/null/a.png"], "cannot write -o"),
+        (["-o", "a.txt"], "is no kind of image"),
     ],
 )
 def test_a_mistake_is_one_message(

@@ -18,7 +18,6 @@ from univg_eval.files import (
     Journal,
     file_lock,
     iter_json_lines,
-    remove_leftovers,
     whole_file,
     whole_folder,
     write_text_atomically,
@@ -120,15 +119,81 @@ def killed(place: Path, kind: str) -> None:
         process.send_signal(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("kind", ["file", "folder"])
-def test_a_kill_leaves_the_old(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "place"
-    (write_file if kind == "file" else write_folder)(path, "old")
-    killed(path, kind)
+def age(path: Path, seconds: float) -> None:
+    at = time.time() - seconds
+    os.utime(path, (at, at))
+
+
+@WRITERS
+def test_a_kill_leaves_the_old_and_the_next_write_removes_its_part(
+    tmp_path: Path, write: Any
+) -> None:
+    path = tmp_path / "pl[a]ce"
+    write(path, "old")
+    killed(path, "file" if write is write_file else "folder")
     assert content(path) == "old"
-    assert len(list(tmp_path.iterdir())) == 2
-    remove_leftovers(path)
-    assert len(list(tmp_path.iterdir())) == (2 if kind == "file" else 1)
+    (part,) = set(tmp_path.iterdir()) - {path}
+    write(path, "newer")  # the part is a moment old: another process might be about to lock it
+    assert part.exists()
+    age(part, 60)
+    write(path, "newest")
+    assert list(tmp_path.iterdir()) == [path]
+    assert content(path) == "newest"
+
+
+@WRITERS
+def test_only_what_nobody_writes_is_removed(tmp_path: Path, write: Any) -> None:
+    path = tmp_path / "place"
+    others = [tmp_path / ".place.swp", tmp_path / ".place2.abcdefgh.part", tmp_path / "place.part"]
+    for other in others:
+        other.touch()
+    whole = whole_file if write is write_file else whole_folder
+    with whole(path):
+        (part,) = tmp_path.glob(".place.????????.part")
+        for each in (part, *others):
+            age(each, 1e6)
+        write(path, "by another one")
+        assert part.exists()
+    assert set(tmp_path.iterdir()) == {path, *others}
+
+
+@WRITERS
+def test_a_link_stays_and_what_it_names_is_replaced(tmp_path: Path, write: Any) -> None:
+    target, link = tmp_path / "elsewhere" / "target", tmp_path / "link"
+    link.symlink_to(target)
+    for text in ("made", "replaced"):
+        write(link, text)
+        assert link.is_symlink()
+        assert content(target) == text
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "loop", "pipe behind a link"])
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "place"
+    if kind == "loop":
+        path.symlink_to(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(tmp_path / "pipe")
+        path = tmp_path / "pipe"
+        if kind.endswith("link"):
+            path = tmp_path / "place"
+            path.symlink_to("pipe")
+    before = os.lstat(path)
+    with pytest.raises(OSError, match="what is there is no regular file"):
+        write_file(path, "x")
+    assert os.lstat(path) == before
+    with pytest.raises(OSError, match="no regular file"):
+        write_file(Path(os.devnull), "x")
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
+    write_file(tmp_path / "place", "kept")
+    with pytest.raises(OSError, match="what is there is no folder"):
+        write_folder(tmp_path / "place", "x")
+    assert content(tmp_path / "place") == "kept"
 
 
 def test_a_journal_keeps_the_whole_lines_of_a_killed_process(tmp_path: Path) -> None:

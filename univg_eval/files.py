@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +30,6 @@ __all__ = [
     "iter_json_lines",
     "printable",
     "refuse_nan",
-    "remove_leftovers",
     "require_writable",
     "whole_file",
     "whole_folder",
@@ -42,11 +41,68 @@ _DATA_FILES = ("share", "univg")
 """Where a wheel puts its data files, below the prefix of its installation."""
 
 
+_PART = ".part"
+_UNSURE_SECONDS = 10.0
+"""Age below which a part without a lock may be one that its process is about to lock."""
+
+
 def _mode(plain: int) -> int:
     """The permissions that a new file or folder gets under the umask of this process."""
     umask = os.umask(0)
     os.umask(umask)
     return plain & ~umask
+
+
+def _replaceable(path: Path, what: Literal["file", "folder"]) -> Path:
+    """The place that is replaced: behind a link that of what it names, and the link stays.
+
+    Raises:
+        OSError: something else is there, such as a device, a pipe, or a folder for a file.
+    """
+    place = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if os.path.lexists(place) and not (place.is_file() if what == "file" else place.is_dir()):
+        noun = "regular file" if what == "file" else what
+        raise OSError(errno.EEXIST, f"what is there is no {noun}", str(path))
+    return place
+
+
+@contextmanager
+def _lock_of_part(part: Path) -> Iterator[None]:
+    """Hold a lock of a file or folder that is being written, which a killed process loses.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: it is not there any more, or its file system has no locks.
+    """
+    import fcntl
+
+    handle = os.open(part, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _own_part(part: Path) -> Iterator[None]:
+    """Mark a part as being written; on a file system without locks nobody else removes it."""
+    with ExitStack() as held:
+        with suppress(OSError):
+            held.enter_context(_lock_of_part(part))
+        yield
+
+
+def _remove_leftovers(place: Path) -> None:
+    """Remove the parts of `place` whose processes were killed: old, and locked by nobody."""
+    for part in place.parent.glob(f".{glob.escape(place.name)}.????????{_PART}"):
+        with suppress(OSError), _lock_of_part(part):
+            if time.time() - part.stat().st_mtime < _UNSURE_SECONDS:
+                continue
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
+                part.unlink()
 
 
 @contextmanager
@@ -55,7 +111,8 @@ def whole_file(
 ) -> Iterator[IO[Any]]:
     """A file to write that takes the place of `path` at the end of the block.
 
-    If the block raises, `path` stays as it was. The folder is made where it is missing.
+    If the block raises, `path` stays as it was. The folder is made where it is missing. A link is
+    followed. What killed processes left of the same file is removed.
 
     Args:
         path: of the file.
@@ -63,19 +120,22 @@ def whole_file(
         sync: whether the content is on the disk before the file takes its place.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written, or something else than a regular file is there.
     """
+    path = _replaceable(path, "file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    _remove_leftovers(path)
+    handle, name = tempfile.mkstemp(_PART, f".{path.name}.", path.parent)
     temporary = Path(name)
     try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.chmod(_mode(0o666))
-        temporary.replace(path)
+        with _own_part(temporary):
+            with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+                yield file
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            temporary.chmod(_mode(0o666))
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -91,15 +151,21 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """An empty folder to fill that takes the place of `path` at the end of the block.
 
     An older folder is removed once the new one is in its place; if the block raises, it stays
-    as it was. The caller decides before whether it may be replaced.
+    as it was. The caller decides before whether it may be replaced. A link is followed. What
+    killed processes left of the same folder is removed.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written, or something else than a folder is there.
     """
+    path = _replaceable(path, "folder")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True
-    ) as name:
+    _remove_leftovers(path)
+    with (
+        tempfile.TemporaryDirectory(
+            _PART, f".{path.name}.", path.parent, ignore_cleanup_errors=True
+        ) as name,
+        _own_part(Path(name)),
+    ):
         new, old = Path(name, "new"), Path(name, "old")
         new.mkdir(mode=_mode(0o777))
         yield new
@@ -112,15 +178,6 @@ def whole_folder(path: Path) -> Iterator[Path]:
         except OSError:
             old.rename(path)
             raise
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove what killed processes left of `whole_folder` for this path.
-
-    Call it where no other process can be writing the folder, such as under a `file_lock`.
-    """
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*/"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

@@ -165,13 +165,20 @@ _WORDS = {
 
 def _draw(found: Grounded, out: Path) -> None:
     """The image with the box; without a known image, the first one."""
+    from PIL import Image
+
+    from univg_eval.files import whole_file
     from univg_eval.images.reading import load_reference
     from univg_eval.report.drawing import DrawnBox, draw_boxes
 
+    form = Image.registered_extensions().get(out.suffix.lower())
+    if form is None:
+        raise UserError(f"cannot write -o {out}: {out.suffix!r} is no kind of image; take .png")
     box, place = found.answer.box, found.image_index
     image = load_reference(found.images[place or 0], Path("/"))
     boxes = [] if box is None or place is None else [DrawnBox(box, "answer", "answer")]
     try:
-        draw_boxes(image, boxes, longest_side=max(image.size)).save(out)
+        with whole_file(out, "wb") as file:
+            draw_boxes(image, boxes, longest_side=max(image.size)).save(file, form)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write -o {out}: {error}") from error

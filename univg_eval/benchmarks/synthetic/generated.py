@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
-from univg_eval.files import file_lock, remove_leftovers, whole_folder, writing
+from univg_eval.files import file_lock, whole_folder, writing
 from univg_eval.images.reading import split_reference
 from univg_eval.samples import (
     SAMPLES_FILE,
@@ -98,7 +98,6 @@ def _replace_build(
     final = benchmark_dir(benchmark, root)
     with writing(data_root(root)):
         _require_replaceable(benchmark, root, final)
-        remove_leftovers(final)
         with whole_folder(final) as new:
             write(new)
             made = new / benchmark
