@@ -6,7 +6,12 @@ import dataclasses
 import json
 import os
 import random
+import signal
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -160,6 +165,55 @@ def test_a_pipe_is_read_as_a_stream(tmp_path: Path) -> None:
     result = run(pipe, samples)
     writer.join()
     assert result.statuses == {"ok": 30}
+
+
+SCORING = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import test_runs_response_file as here
+
+def samples():
+    yield from here.sample_lines([here.sample(i) for i in range(20)])
+    here.time.sleep(600)
+
+here.response_file.BATCH = 5
+here.score_file(
+    samples(), sys.argv[1], dialect=here.get_dialect("univg_r1"),
+    protocol=here.get_protocol("univg"), processes=2,
+)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_no_worker_outlives_a_scoring_that_is_ended(tmp_path: Path, how: signal.Signals) -> None:
+    rows = [{"id": sample(i).id, "response": "(100,200),(500,600)"} for i in range(30)]
+    command = [sys.executable, "-c", SCORING, str(write(tmp_path / "responses.jsonl", rows))]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as scoring:
+        children = Path(f"/proc/{scoring.pid}/task/{scoring.pid}/children")
+        try:
+            workers = wait_for(lambda: children.read_text().split(), 2)
+            scoring.send_signal(how)
+            scoring.wait(30)
+        finally:
+            scoring.kill()
+        wait_for(lambda: [pid for pid in workers if alive(pid)], 0)
+
+
+def alive(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(found: Callable[[], list[str]], count: int) -> list[str]:
+    """What there is once it is so much."""
+    for _ in range(300):
+        if len(values := found()) == count:
+            return values
+        time.sleep(0.05)
+    raise AssertionError(f"expected {count}, found {found()}")
 
 
 def test_sizes_of_a_line_go_before_those_of_the_sample(tmp_path: Path) -> None:

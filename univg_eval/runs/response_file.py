@@ -23,6 +23,7 @@ import shutil
 import signal
 import stat
 import tempfile
+import threading
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -517,7 +518,16 @@ _worker_rule: list[_Rule] = []
 def _start_worker(rule: _Rule) -> None:
     # Ctrl-C reaches every process of the terminal: the parent alone reports it and ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker_rule[:] = [rule]
+
+
+def _end_with_parent() -> None:
+    # A parent that was killed ends nobody, and its workers would wait for work for ever.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work_on(batch: Sequence[_Pair]) -> _Part:
