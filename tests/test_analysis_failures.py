@@ -20,6 +20,7 @@ from univg_eval.analysis.failures import FAILURES, Failure, RunFailures, analyse
 from univg_eval.analysis.failures.readings import candidates, read_all
 from univg_eval.benchmarks.synthetic.known_objects import KnownObject, known_objects
 from univg_eval.benchmarks.synthetic.mini import TASKS, generate
+from univg_eval.boxes import box_iou
 from univg_eval.errors import UserError
 from univg_eval.images.controls import under_control
 from univg_eval.samples import GroundingSample, Target
@@ -211,12 +212,32 @@ def test_objects_of_other_samples_on_the_same_image_are_known() -> None:
         make_sample(4, images=("x.png", "y.png"), targets=(Target(1, (0.2, 0.0, 0.3, 0.1)),)),
         make_sample(5, targets=(Target(1, (0.3, 0.3, 0.2, 0.4)),)),  # invalid
     ]
-    assert known_objects(rows, {SAMPLE.id})[SAMPLE.id] == (
-        KnownObject(0, (0.7, 0.7, 0.9, 0.9), "the object of sample toy-00003"),
-        KnownObject(1, (0.0, 0.0, 0.1, 0.1), "the object of sample toy-00001"),
-    )
+    first, second = known_objects(rows)[SAMPLE.id]
+    assert first == KnownObject(0, (0.7, 0.7, 0.9, 0.9), "the object of sample toy-00003")
+    assert second == KnownObject(1, (0.0, 0.0, 0.1, 0.1), "the object of sample toy-00001")
+    # IoU 0.64 and 0 with the two; 0.49 with the first.
+    assert known_objects(rows, {SAMPLE.id: (0.7, 0.7, 0.86, 0.86)}) == {SAMPLE.id: (first,)}
+    assert known_objects(rows, {SAMPLE.id: (0.7, 0.7, 0.84, 0.84)}) == {}
     scores = score_samples(rows[:1], [Response("[0, 0, 0.1, 0.1]")], "norm1")
     assert analyse(rows, scores).failures[SAMPLE.id].kind == "wrong_object"
+
+
+def test_of_thousands_of_objects_on_an_image_those_are_held_that_fit_a_box() -> None:
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0.0, 0.8, (1000, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(0.05, 0.2, (1000, 2))], axis=1).tolist()
+    rows = [make_sample(i, targets=(Target(1, tuple(box)),)) for i, box in enumerate(boxes)]
+    answers = {row.id: tuple(box) for row, box in zip(rows, boxes[1:] + boxes[:1], strict=True)}
+    known = known_objects(rows, answers)
+    assert sum(map(len, known.values())) < 30 * len(rows)
+    for name, objects in list(known.items())[:50]:
+        (target,) = next(row for row in rows if row.id == name).targets
+        fitting = {
+            tuple(box)
+            for box in boxes
+            if box_iou(answers[name], box) >= 0.5 > box_iou(target.box, box)
+        }
+        assert {obj.box for obj in objects} == fitting
 
 
 def mini_sample(task: str, index: int) -> GroundingSample:

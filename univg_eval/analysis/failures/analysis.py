@@ -12,6 +12,7 @@ from univg_eval.analysis.failures.hints import hints_of
 from univg_eval.analysis.failures.kinds import Failure, FailureShares
 from univg_eval.analysis.failures.readings import Suspicion, suspect_misses
 from univg_eval.benchmarks.synthetic.known_objects import KnownObject, known_objects
+from univg_eval.boxes import Box
 from univg_eval.dialects import Dialect, get_dialect
 from univg_eval.errors import UserError
 from univg_eval.images.controls import NO_CONTROL
@@ -83,7 +84,7 @@ def analyse(
         dialect: of the run, with its pixel limits.
         protocol: the rule that scored.
         threshold: IoU that a hit needs.
-        objects: the distractors by id; None: see `known_objects`.
+        objects: the distractors by id, at least those that fit a miss; None: see `known_objects`.
         progress: called with (misses read in other ways, such misses in all).
 
     Raises:
@@ -97,8 +98,7 @@ def analyse(
     _require_samples(by_id, scores)
     misses = [score for score in scores if is_miss(score, threshold)]
     if objects is None:
-        boxed = {score.id for score in misses if score.status == "ok"}
-        objects = known_objects(list(by_id.values()), boxed)
+        objects = known_objects(list(by_id.values()), _boxes(misses))
     suspicion = None
     if responses is not None:
         suspicion = suspect_misses(misses, by_id, responses, dialect, rule, progress)
@@ -123,6 +123,13 @@ def analyse(
         FailureShares.count(failures, scores, threshold),
         suspicion,
     )
+
+
+def _boxes(misses: Sequence[SampleScore]) -> dict[str, Box]:
+    """The boxes whose place is looked at, by id."""
+    return {
+        score.id: score.box for score in misses if score.status == "ok" and score.box is not None
+    }
 
 
 def _require_samples(by_id: Mapping[str, GroundingSample], scores: Sequence[SampleScore]) -> None:
@@ -171,7 +178,8 @@ def classify_run(
     # Under the other controls other images were shown than those that the objects are known on.
     objects: dict[str, tuple[KnownObject, ...]] = {}
     if settings.control.value in (NO_CONTROL, "cut"):
-        objects = known_objects(samples, responses.keys())
+        misses = [score for score in record.scores if is_miss(score, threshold)]
+        objects = known_objects(samples, _boxes(misses))
     by_id = {sample.id: sample for sample in samples}
     if settings.media.value == "video":
         objects = {name: _on_target_frame(by_id[name], known) for name, known in objects.items()}

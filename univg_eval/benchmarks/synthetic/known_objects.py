@@ -6,8 +6,11 @@ samples of univg_mini's generator, the whole scene, made again from seed and num
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from univg_eval.boxes import Box, box_iou, clip_box, is_valid_box
 from univg_eval.samples import GroundingSample
@@ -35,7 +38,7 @@ class KnownObject:
 
 
 def known_objects(
-    samples: Sequence[GroundingSample], ids: Collection[str] | None = None
+    samples: Sequence[GroundingSample], near: Mapping[str, Box] | None = None
 ) -> dict[str, tuple[KnownObject, ...]]:
     """The other objects that are known on the images of each sample.
 
@@ -44,39 +47,68 @@ def known_objects(
 
     Args:
         samples: all samples of a benchmark; the more there are, the more is known.
-        ids: of the samples to answer for; None: all.
+        near: by id of the samples to answer for, a box (xyxy_norm) that an object has to fit, with
+            IoU >= `SAME_OBJECT`; None: all objects of all samples, which are as many as the square
+            of the samples of an image.
 
     Returns:
         Objects by id, in the order of the images; no entry where none is known.
     """
-    on_image: dict[str, list[tuple[str, Box]]] = {}
-    for sample in samples:
-        for target in sample.targets:
-            if is_valid_box(target.box):
-                on_image.setdefault(sample.images[target.image], []).append((sample.id, target.box))
+    on_image = _objects_of_images(samples)
     found = {}
-    for sample in samples:
-        if ids is not None and sample.id not in ids:
+    for number, sample in enumerate(samples):
+        if near is not None and sample.id not in near:
             continue
+        box = None if near is None else near[sample.id]
         objects = _scene_objects(sample)
         if objects is None:
-            objects = [
-                KnownObject(image, box, f"the object of sample {other}")
+            others = tuple(
+                KnownObject(
+                    image, tuple(boxes[i].tolist()), f"the object of sample {samples[owners[i]].id}"
+                )
                 for image, reference in enumerate(sample.images)
-                for other, box in on_image.get(reference, ())
-                if other != sample.id
-            ]
-        others = tuple(item for item in objects if not _is_asked(item, sample))
+                if reference in on_image
+                for owners, boxes in [on_image[reference]]
+                for i in np.flatnonzero((owners != number) & _are_others(sample, image, boxes, box))
+            )
+        else:
+            others = tuple(
+                item
+                for item in objects
+                if _are_others(sample, item.image, np.array([item.box]), box)[0]
+            )
         if others:
             found[sample.id] = others
     return found
 
 
-def _is_asked(item: KnownObject, sample: GroundingSample) -> bool:
-    return any(
-        target.image == item.image and box_iou(target.box, item.box) >= SAME_OBJECT
-        for target in sample.targets
-    )
+def _objects_of_images(
+    samples: Sequence[GroundingSample],
+) -> dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
+    """The true objects on each image: numbers of their samples (n,), and boxes (n, 4)."""
+    listed: dict[str, list[tuple[int, Box]]] = {}
+    for number, sample in enumerate(samples):
+        for target in sample.targets:
+            if is_valid_box(target.box):
+                listed.setdefault(sample.images[target.image], []).append((number, target.box))
+    return {
+        reference: (np.array([owner for owner, _ in own]), np.array([box for _, box in own]))
+        for reference, own in listed.items()
+    }
+
+
+def _are_others(
+    sample: GroundingSample, image: int, boxes: npt.NDArray[np.float64], near: Box | None
+) -> npt.NDArray[np.bool_]:
+    """Which of some boxes (n, 4) on an image are none that is asked for, and fit `near`."""
+    others = np.ones(len(boxes), dtype=bool)
+    if near is not None:
+        # A little less: who compares rounds.
+        others &= box_iou(near, boxes) >= SAME_OBJECT - 1e-6
+    for target in sample.targets:
+        if target.image == image:
+            others &= box_iou(target.box, boxes) < SAME_OBJECT
+    return others
 
 
 def _scene_objects(sample: GroundingSample) -> list[KnownObject] | None:
