@@ -28,6 +28,7 @@ class Server(ThreadingHTTPServer):
         self.usage = lambda _: {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         self.prompts: list[str] = []
         self.sizes: list[list[Size]] = []
+        self.refuses_key = False
 
     @property
     def url(self) -> str:
@@ -39,6 +40,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.server.refuses_key:
+            key = self.headers["Authorization"].removeprefix("Bearer ")
+            self.reply(401, {"error": {"message": f"Incorrect API key provided: {key}"}})
+            return
         (message,) = body["messages"]
         texts = [part["text"] for part in message["content"] if part["type"] == "text"]
         urls = [part["image_url"]["url"] for part in message["content"] if "image_url" in part]
@@ -53,10 +58,11 @@ class Handler(BaseHTTPRequestHandler):
         }
         usage = self.server.usage(texts[0])
         reply = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"]}
-        data = json.dumps(
-            reply | {"choices": [choice]} | ({"usage": usage} if usage else {})
-        ).encode()
-        self.send_response(200)
+        self.reply(200, reply | {"choices": [choice]} | ({"usage": usage} if usage else {}))
+
+    def reply(self, status: int, value: dict[str, Any]) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

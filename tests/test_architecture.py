@@ -18,9 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 STATS = "analysis/stats"
 READING = {"errors", "boxes", "dialects", "answers", "protocols"}
 SCORING = READING | {"files", "matching", "samples", "scoring"}
+RUNS = SCORING | {"redaction"}
 CORE = {
     "errors": set(),
     "progress": set(),
+    "redaction": set(),
     "files": {"errors"},
     "models": {"errors", "boxes", "dialects"},
     "terminal": set(),
@@ -36,10 +38,10 @@ CORE = {
     "images": {"errors", "files", "samples"},
     "benchmarks": {"errors", "files", "boxes", "samples", "images"},
     "audit": {"errors", "files", "boxes", "samples", "images", "benchmarks"},
-    "runs": SCORING,
-    "analysis": SCORING | {STATS, "images", "benchmarks", "runs"},
-    "leaderboard": SCORING | {STATS, "terminal", "benchmarks", "runs"},
-    "report": SCORING | {STATS, "images", "audit", "runs", "analysis", "leaderboard"},
+    "runs": RUNS,
+    "analysis": RUNS | {STATS, "images", "benchmarks", "runs"},
+    "leaderboard": RUNS | {STATS, "terminal", "benchmarks", "runs"},
+    "report": RUNS | {STATS, "images", "audit", "runs", "analysis", "leaderboard"},
 }
 ON_TOP = {"lmms", "cli"}
 TRAINING_MAY_NOT = ON_TOP | {"leaderboard", "report"}

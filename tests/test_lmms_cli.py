@@ -304,6 +304,13 @@ MISTAKES = [
         ("--tasks", "univg_mini", "--model_args", "pretrained=univg:x"),
         "no model 'univg:x' comes with",
     ),
+    (
+        (
+            *("--tasks", "univg_mini_diff", "--model", "openai"),
+            *("--model_args", "model=x,base_url=https://me:word@host/v1"),
+        ),
+        "base_url holds a password or a key",
+    ),
     (("--tasks", "mmbench"), "names no task of this project; its groups are: univg, "),
 ]
 

@@ -107,6 +107,24 @@ def test_the_record_sums_what_a_server_names(backend: str, root: Path, server: S
 
 
 @pytest.mark.parametrize("backend", SERVICES)
+def test_a_key_that_a_server_repeats_is_written_nowhere(
+    backend: str, root: Path, server: Server
+) -> None:
+    server.refuses_key = True
+    model_args = args_of(server).replace("api_key=none", "api_key=swordfish-4711")
+    evaluation = evaluate(backend, model_args, ("univg_custom",))
+    (path,) = write_records(
+        evaluation.results, root / "records", model_args=model_args, measured=evaluation.measured
+    )
+    record = load_run(path)
+    assert record.failed_requests == N
+    assert all("provided: [hidden]" in error for error in record.errors.values())
+    assert "swordfish" not in (path / "manifest.json").read_text(encoding="utf-8")
+    logged = json.dumps(evaluation.results["samples"], default=str)
+    assert "provided: [hidden]" in logged and "swordfish" not in logged
+
+
+@pytest.mark.parametrize("backend", SERVICES)
 def test_what_a_server_does_not_name_is_null(backend: str, root: Path, server: Server) -> None:
     server.answer = lambda _: "a box of seven words is not counted"
     server.usage = lambda _: None

@@ -70,6 +70,12 @@ def _escape_what_cannot_be_encoded() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def _report(message: str) -> None:
+    from univg_eval.redaction import without_secrets
+
+    print(without_secrets(message), file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``univg`` with `argv` (the process's own arguments if None); returns the exit status."""
     _escape_what_cannot_be_encoded()
@@ -77,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         require_command(argv, COMMANDS)
     except UserError as error:
-        print(f"univg: {error}", file=sys.stderr)
+        _report(f"univg: {error}")
         return EXIT_USER_ERROR
     parser = build_parser()
     args, unknown = parser.parse_known_args(argv)
@@ -101,13 +107,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = args.run(args)
         sys.stdout.flush()
     except UserError as error:
-        print(f"univg {args.command}: {error}", file=sys.stderr)
+        _report(f"univg {args.command}: {error}")
         return EXIT_USER_ERROR
     except ModuleNotFoundError as error:
         message = missing_package(error)
         if message is None:
             raise
-        print(f"univg {args.command}: {message}", file=sys.stderr)
+        _report(f"univg {args.command}: {message}")
         return EXIT_USER_ERROR
     except BrokenPipeError:
         # The reader of our output has gone (`univg score … | head`): no error of ours. What is

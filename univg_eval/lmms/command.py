@@ -52,6 +52,7 @@ from univg_eval.lmms.task import GroundingTask
 from univg_eval.lmms.task_files import tasks_of_run
 from univg_eval.models import model_folder
 from univg_eval.models.pretrained import whole_weights
+from univg_eval.redaction import secret_values, without_secrets
 from univg_eval.runs.record import RunRecord, load_run
 
 __all__ = ["Plan", "argument_names", "check", "control_names", "plan_eval", "run_eval"]
@@ -326,7 +327,9 @@ def _evaluate(
         contextlib.nullcontext() if with_tables else _without_tables(),
         whole_weights(user_errors_stop),
         _without_other_tasks(args),
-        measured_generation(backend, listener, first) as measured,
+        measured_generation(
+            backend, listener, first, secret_values(plan.planned.model_args)
+        ) as measured,
     ):
         cli_evaluate(argparse.Namespace(**vars(args)))
     if not _is_first_process():
@@ -488,6 +491,7 @@ def check(args: argparse.Namespace, include_path: Sequence[str]) -> list[Groundi
             "qwen2_5_vl --model_args pretrained=DIR (`lmms-eval models` lists the backends)"
         )
     model = ModelUnderTest.from_arguments(args.model, args.model_args, args.force_simple)
+    _require_plain_addresses(model)
     tasks = list(_leaves(get_task_dict(names, manager, "simple" if model.is_simple else "chat")))
     for task in tasks:
         task.args = args
@@ -495,6 +499,17 @@ def check(args: argparse.Namespace, include_path: Sequence[str]) -> list[Groundi
     require_device(model, getattr(args, "device", None))
     require_accepted_requests(model.backend, model.service_model, os.environ)
     return tasks
+
+
+def _require_plain_addresses(model: ModelUnderTest) -> None:
+    """lmms-eval writes its arguments into the results, and hides no part of an address in them."""
+    for name, value in model.args.items():
+        if isinstance(value, str) and "://" in value and without_secrets(value) != value:
+            raise UserError(
+                f"--model_args: {name} holds a password or a key, which would be written into the "
+                "results; give the address without it, and the key in the environment (such as "
+                "OPENAI_API_KEY)"
+            )
 
 
 def _leaves(tasks: Mapping[Any, Any]) -> Iterator[GroundingTask]:

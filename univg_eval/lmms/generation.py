@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -42,7 +42,8 @@ from tqdm import tqdm
 
 from univg_eval.lmms.backends.samples import SampleModel
 from univg_eval.lmms.task import GroundingRequest, GroundingTask
-from univg_eval.runs.failed_requests import failed_request
+from univg_eval.redaction import without_secrets
+from univg_eval.runs.failed_requests import failed_request, split_failed_request
 from univg_eval.samples import GroundingSample
 
 __all__ = ["READABLE", "Generation", "Listener", "Look", "Measured", "measured_generation"]
@@ -99,6 +100,7 @@ def measured_generation(
     backend: type[lmms],
     on_progress: Listener | None = None,
     first: tuple[int, Look] | None = None,
+    secrets: Collection[str] | None = None,
 ) -> Iterator[Measured]:
     """Watch `backend` wherever it generates in the block.
 
@@ -107,6 +109,8 @@ def measured_generation(
         on_progress: called with what is known, from any thread, one call at a time.
         first: a number, and what looks at that many responses before the others are asked for;
             it may raise. They are then asked for in one go, apart from the others.
+        secrets: hidden in the messages of failed requests, which lmms-eval logs; None: see
+            `univg_eval.redaction.without_secrets`.
 
     Yields:
         Filled in when the block ends.
@@ -143,7 +147,7 @@ def measured_generation(
             for place, cost in watch.costs.items():
                 measured.costs[place] = measured.costs.get(place, 0.0) + cost
         return [
-            _with_counts(output, counts)
+            _fit_to_log(_with_counts(output, counts), secrets)
             for output, counts in zip(outputs, watch.counts(outputs), strict=True)
         ]
 
@@ -154,6 +158,18 @@ def measured_generation(
 def _not_empty(output: Any, exception: str) -> Any:
     """A failed request in place of the empty response that a swallowed exception left."""
     return failed_request(exception) if unwrap_generation_output(output)[0] == "" else output
+
+
+def _fit_to_log(output: Any, secrets: Collection[str] | None) -> Any:
+    """The output; a failed request's without keys, which servers repeat in their messages."""
+    text = unwrap_generation_output(output)[0]
+    message = split_failed_request(text)[1] if isinstance(text, str) else None
+    if message is None:
+        return output
+    shown = without_secrets(message, known=secrets)
+    if isinstance(output, GenerationResult):
+        return GenerationResult(shown, output.token_counts)
+    return shown
 
 
 def _show(look: Look, requests: Sequence[Instance], outputs: Sequence[Any]) -> None:

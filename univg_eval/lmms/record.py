@@ -16,7 +16,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired
@@ -39,6 +39,7 @@ from univg_eval.lmms.settings import (
     variant_of,
 )
 from univg_eval.models import model_name
+from univg_eval.redaction import secret_values
 from univg_eval.runs.failed_requests import split_failed_request
 from univg_eval.runs.manifest import Size, Text, faults
 from univg_eval.runs.record import (
@@ -224,7 +225,10 @@ def write_records(
     }
     if engine := engine_of(model.backend):
         described["engine"] = engine
-    records = _records(results, Path(folder), described, wall_time_s=wall_time_s, measured=measured)
+    records = _records(
+        results, Path(folder), described, wall_time_s=wall_time_s, measured=measured,
+        secrets=secret_values(model.args),
+    )  # fmt: skip
     return [record.write(record.path / record.benchmark, replace=replace) for record in records]
 
 
@@ -312,6 +316,7 @@ def _records(
     wall_time_s: float | None = None,
     measured: Measured | None = None,
     label: str | None = None,
+    secrets: Collection[str] = (),
 ) -> list[RunRecord]:
     """The records of an evaluation; `described` goes into each manifest."""
     tasks = _univg_tasks(results)
@@ -339,6 +344,7 @@ def _records(
             path,
             common | {"usage": _usage(results, names, measured) | speed},
             label,
+            secrets,
         )
         for shown, names in by_benchmark.items()
     ]
@@ -409,6 +415,7 @@ def _record(
     path: Path,
     common: Mapping[str, Any],
     label: str | None,
+    secrets: Collection[str],
 ) -> RunRecord:
     variant = variant_of(control, media)
     name = f"{benchmark}+{variant}" if variant else benchmark
@@ -478,6 +485,7 @@ def _record(
         ),
         scores=scores,
         label=label,
+        secrets=secrets,
     )
 
 

@@ -16,6 +16,7 @@ from lmms_eval.tasks import TaskManager
 from univg_eval.lmms.generation import Listener, Measured, measured_generation
 from univg_eval.lmms.task_files import task_folder
 from univg_eval.models.pretrained import whole_weights
+from univg_eval.redaction import secret_values
 
 __all__ = ["Evaluation", "LoadedModel", "evaluate", "task_manager"]
 
@@ -88,7 +89,8 @@ def evaluate(
     """
     started = time.perf_counter()
     backend = get_model(model) if loaded is None else type(loaded.lm)
-    with whole_weights(), measured_generation(backend, on_progress) as measured:
+    secrets = secret_values(model_args)
+    with whole_weights(), measured_generation(backend, on_progress, secrets=secrets) as measured:
         results = simple_evaluate(
             model=model if loaded is None else loaded.lm,
             model_args=model_args,

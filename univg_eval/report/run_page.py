@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from univg_eval.analysis.failures import FAILURES, FailureKind, FailureShares
 from univg_eval.leaderboard import MEANINGS, Estimate, Mark
+from univg_eval.redaction import without_secrets
 from univg_eval.report.drawing import run_style
 from univg_eval.report.figures import (
     CURVE_THRESHOLDS,
@@ -29,7 +30,7 @@ from univg_eval.report.figures import (
 )
 from univg_eval.report.page import render, write_page
 from univg_eval.report.run_data import Outcome, ReportData, fold, is_hit
-from univg_eval.report.text import moment, printable_tree, without_secrets
+from univg_eval.report.text import moment, printable_tree
 from univg_eval.report.thumbnails import Thumbnail, default_side, make_thumbnails
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import headline

@@ -1,4 +1,4 @@
-"""Foreign text made fit to be shown: nothing in it disguises or breaks it, or shows keys."""
+"""Foreign text made fit to be shown: nothing in it disguises or breaks it."""
 
 from __future__ import annotations
 
@@ -6,38 +6,11 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["moment", "printable", "printable_tree", "without_secrets"]
+__all__ = ["moment", "printable", "printable_tree"]
 
 _CONTROLS = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
-_SECRET_NAME = r"(?:api_?key|token|secret|password)"
-_SECRET = re.compile(_SECRET_NAME + r"\Z", re.IGNORECASE)
-_HIDDEN = "[hidden]"
-_SECRETS = (
-    (
-        re.compile(rf"(?i)({_SECRET_NAME}['\"]?\s*[=:]\s*['\"]?)[^\s,;&'\"{{}}\[\]]+"),
-        rf"\1{_HIDDEN}",
-    ),
-    (re.compile(r"(?i)(\bbearer\s+)[\w.~+/-]{8,}"), rf"\1{_HIDDEN}"),
-    (re.compile(r"(://)[^/\s@]+@"), rf"\1{_HIDDEN}@"),
-    (re.compile(r"\b(?:hf_|sk-)[A-Za-z0-9_-]{16,}"), _HIDDEN),
-)
-
-
-def without_secrets(value: object, name: str = "") -> str:
-    """A setting or a message as text without keys and passwords.
-
-    Hidden are values whose name ends in ``api_key``, ``token``, ``secret`` or ``password``, as
-    lmms-eval hides them in its log; user and password of an address; and keys that their own
-    beginning gives away.
-    """
-    if _SECRET.search(name) and value is not None:
-        return _HIDDEN
-    text = str(value)
-    for pattern, shown in _SECRETS:
-        text = pattern.sub(shown, text)
-    return text
 
 
 def moment(at: datetime | str) -> str:

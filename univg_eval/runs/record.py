@@ -24,7 +24,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -36,6 +36,7 @@ import univg_eval
 from univg_eval.errors import UserError
 from univg_eval.files import iter_json_lines, refuse_nan, whole_folder
 from univg_eval.protocols import PROTOCOLS
+from univg_eval.redaction import secret_values, settings_without_secrets, without_secrets
 from univg_eval.runs.failed_requests import split_failed_request
 from univg_eval.runs.manifest import SCHEMA, Manifest, ResponseLine, faults, read_score
 from univg_eval.samples import GroundingSample, fingerprint, load_samples
@@ -97,9 +98,15 @@ class RunRecord:
 
     @property
     def errors(self) -> dict[str, str]:
-        """Sample → the message that came instead of a response, where the request failed."""
+        """Sample → the message that came instead of a response, where the request failed.
+
+        Without keys: a record of an older version may hold them.
+        """
         read = ((row["id"], response_of(row)[1]) for row in self.responses)
-        return {name: error for name, error in read if error is not None}
+        known = secret_values()
+        return {
+            name: without_secrets(error, known=known) for name, error in read if error is not None
+        }
 
     @property
     def failed_requests(self) -> int:
@@ -166,6 +173,7 @@ def make_record(
     responses: Iterable[Mapping[str, Any]],
     scores: Iterable[SampleScore],
     label: str | None = None,
+    secrets: Collection[str] = (),
 ) -> RunRecord:
     """A record in memory, as `load_run` would give it once it is written.
 
@@ -175,6 +183,8 @@ def make_record(
             missing.
         responses, scores: one a sample, in the same order.
         label: see `load_run`.
+        secrets: see `univg_eval.redaction`: they and those of the environment are hidden in the
+            model's arguments and in the messages of failed requests.
 
     Raises:
         UserError: something does not fit `univg_eval.runs.manifest`, there is no sample, or
@@ -185,8 +195,15 @@ def make_record(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **_rule_version(manifest.get("settings")),
     }
+    known = secret_values() | set(secrets)
     whole = _plain({**stamp, **manifest})
+    match whole:
+        case {"model": {"args": str() | dict() as args}}:
+            whole["model"]["args"] = settings_without_secrets(args, known)
     lines = [_plain(row) for row in responses]
+    for line in lines:
+        if isinstance(line.get("error"), str):
+            line["error"] = without_secrets(line["error"], known=known)
     return _checked(Path(path), whole, lines, list(scores), label, "evaluate again")
 
 

@@ -49,6 +49,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _report(message: str) -> None:
+    from univg_eval.redaction import without_secrets
+
+    print(without_secrets(message), file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``univg-train`` with `argv` (the process's own if None); returns the exit status."""
     parser = build_parser()
@@ -56,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         require_command(argv, parser.get_default("commands"))
     except UserError as error:
-        print(f"univg-train: {error}", file=sys.stderr)
+        _report(f"univg-train: {error}")
         return _EXIT_USER_ERROR
     args, rest = parser.parse_known_args(argv)
     # argparse takes positional arguments only up to the first option behind them.
@@ -70,13 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = args.run(args)
     except UserError as error:
-        print(f"univg-train {args.command}: {error}", file=sys.stderr)
+        _report(f"univg-train {args.command}: {error}")
         return _EXIT_USER_ERROR
     except ModuleNotFoundError as error:
         message = missing_package(error)
         if message is None:
             raise
-        print(f"univg-train {args.command}: {message}", file=sys.stderr)
+        _report(f"univg-train {args.command}: {message}")
         return _EXIT_USER_ERROR
     except KeyboardInterrupt:
         print(f"univg-train {args.command}: interrupted", file=sys.stderr)
