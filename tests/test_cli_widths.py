@@ -105,6 +105,13 @@ def test_the_cells_of_a_narrow_table_are_those_of_a_wide_one(width: int) -> None
     assert max(map(len, sheet_lines(sheet, width))) <= width
 
 
+def test_no_cell_steers_a_terminal() -> None:
+    sheet = Sheet("a\x1b[31mtitle", ["na\rme", "n"], [["one\nrow\x1b[2J", "1"]])
+    lines = list(sheet_lines(sheet, 80))
+    assert all(line.isprintable() for line in lines)
+    assert any(r"one\nrow\x1b[2J" in line for line in lines)
+
+
 def test_a_row_with_a_name_goes_on_below_its_text() -> None:
     line = "  resize rule  to multiples of 28, area 3136 to 12845056 pixels"
     assert fitted(line, 40) == [

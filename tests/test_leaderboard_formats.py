@@ -317,13 +317,21 @@ def test_markdown_shows_names_as_they_are(name: str) -> None:
         assert kinds <= {"text", "text_special"}
 
 
-@pytest.mark.parametrize("name", ['a "quoted", name', "two\r\nlines", "=1+1", ODD])
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_no_cell_of_a_csv_is_a_formula(name: str) -> None:
+    text = as_csv(build_leaderboards([record(name, {"a": [1.0, 0.0, 1.0]})]))
+    models = {line["model"] for line in csv.DictReader(StringIO(text, newline=""))}
+    assert models == {"'" + name.replace("\r", "\n")}
+
+
+@pytest.mark.parametrize("name", ['a "quoted", name', "two\r\nlines", "a=1+1", ODD])
 def test_csv_is_read_back(name: str) -> None:
     runs = [record(name, {"a": [1.0, 0.0, 1.0]})]
     text = as_csv(build_leaderboards(runs))
     read = pandas.read_csv(StringIO(text, newline=""))
     assert tuple(read.columns) == CSV_COLUMNS
     assert list(read["column"]) == ["a", "macro", "micro"]
+    name = name.replace("\r\n", "\n")
     assert set(read["model"]) == {name}
     assert {line["model"] for line in csv.DictReader(StringIO(text, newline=""))} == {name}
     assert read["value"].tolist() == [2 / 3] * 3

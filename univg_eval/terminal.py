@@ -202,11 +202,12 @@ class Sheet(NamedTuple):
 
 
 def sheet_lines(sheet: Sheet, width: int) -> Iterator[str]:
-    """One table, or several with the same names where the terminal is too narrow."""
+    """One table, or several with the same names where the terminal is too narrow; `visible`."""
     yield from wrapped(visible(sheet.title), width)
     if sheet.title:
         yield ""
-    for part in _parts(sheet, width):
+    heads, *rows = (tuple(map(visible, row)) for row in (sheet.heads, *sheet.rows))
+    for part in _parts(sheet._replace(heads=heads, rows=rows), width):
         yield from part
         yield ""
 

@@ -18,7 +18,7 @@ from univg_eval.leaderboard.beside import beside
 from univg_eval.leaderboard.published import PublishedTable
 from univg_eval.runs.record import RunRecord
 from univg_eval.scoring import aggregate
-from univg_eval.terminal import next_lines, wrapped
+from univg_eval.terminal import next_lines, visible, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,7 +98,7 @@ def print_statuses(record: RunRecord, console: Console) -> None:
 def print_lines(lines: Sequence[str], console: Console) -> None:
     """Print sentences, a paragraph each."""
     for text in lines:
-        print("\n".join(wrapped(text, console.width)))
+        print("\n".join(wrapped(visible(text), console.width)))
 
 
 def print_figures(

@@ -63,8 +63,22 @@ def as_frame(boards: Sequence[Leaderboard]) -> pd.DataFrame:
 
 
 def as_csv(boards: Sequence[Leaderboard]) -> str:
-    """The lines of `as_frame`, fractions with all their digits."""
-    return str(as_frame(boards).to_csv(index=False, lineterminator="\n"))
+    """The lines of `as_frame`, fractions with all their digits.
+
+    Text that a spreadsheet would take for a formula has an apostrophe in front; a carriage return,
+    which would end a line, is a newline.
+    """
+    import pandas as pd
+
+    frame = as_frame(boards)
+    for name in ("benchmark", "model", "source", "column"):
+        frame[name] = pd.Series(list(map(_csv_cell, frame[name])), dtype=object)
+    return str(frame.to_csv(index=False, lineterminator="\n"))
+
+
+def _csv_cell(value: str) -> str:
+    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\n")) else text
 
 
 def as_dict(boards: Sequence[Leaderboard]) -> dict[str, Any]:
