@@ -18,6 +18,7 @@ from univg_eval.files import (
     Journal,
     file_lock,
     iter_json_lines,
+    read_yaml,
     whole_file,
     whole_folder,
     write_text_atomically,
@@ -287,3 +288,40 @@ def test_lines_are_numbered_and_blank_ones_passed_over(tmp_path: Path) -> None:
     (first, second) = iter_json_lines(path)
     assert first == (1, {"a": 1})
     assert second[0] == 3
+
+
+def tenfold(first: str, line: str) -> str:
+    """Eight lines, each of which names the one before it ten times."""
+    return first + "".join(
+        f"a{i}: &a{i} {line.format(', '.join([f'*a{i - 1}'] * 10))}\n" for i in range(1, 9)
+    )
+
+
+BOMB = tenfold("a0: &a0 [1, 2]\n", "[{}]")
+MERGED = tenfold("a0: &a0 {x: 1}\n", "{{<<: [{}]}}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB, r"its aliases \(\*name\) stand for [\d,]{11} values; write them out"),
+        (MERGED, "write them out"),
+        ("[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("&a [*a]", "holds itself"),
+        ("a: [1", "while parsing"),
+    ],
+)
+def test_a_yaml_file_that_is_none_or_stands_for_too_much_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_aliases_of_a_yaml_file_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("a: &x {n: [1, two]}\nb: *x\nc: {<<: *x, m: 3}\n")
+    own = {"n": [1, "two"]}
+    assert read_yaml(tmp_path / "a.yaml") == {"a": own, "b": own, "c": own | {"m": 3}}
+    (tmp_path / "a.yaml").write_text("# nothing\n")
+    assert read_yaml(tmp_path / "a.yaml") is None

@@ -15,6 +15,7 @@ from univg_eval.errors import UserError
 from univg_eval.images import reading as images_module
 from univg_eval.images.reading import (
     ImageError,
+    image_header,
     image_size,
     load_image,
     load_reference,
@@ -46,10 +47,25 @@ def test_reference(reference, expected):
     assert split_reference(reference) == expected
 
 
-@pytest.mark.parametrize("number", ["", "-1", "1.5", "²", "٣"])
+@pytest.mark.parametrize("number", ["", "-1", "1.5", "²", "٣", "1" * 5000])
 def test_reference_with_a_bad_frame(number):
     with pytest.raises(UserError, match="is not a whole number from 0"):
         split_reference(f"clip.mp4#frame={number}")
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.eps"])
+def test_no_file_starts_the_program_of_its_format(tmp_path, name, monkeypatch):
+    """Pillow would hand PostScript, whatever the file is called, to Ghostscript."""
+    from PIL import EpsImagePlugin
+
+    def started(*_, **__):
+        raise AssertionError("Ghostscript")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", started)
+    Image.new("RGB", (5, 3)).save(tmp_path / name, "EPS")
+    for read in (load_image, lambda path: image_header(path, decode=True)):
+        with pytest.raises(ImageError, match="no known image format"):
+            read(tmp_path / name)
 
 
 def test_exif_orientation_is_applied_once(tmp_path):

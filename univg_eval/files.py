@@ -29,6 +29,7 @@ __all__ = [
     "file_lock",
     "iter_json_lines",
     "printable",
+    "read_yaml",
     "refuse_nan",
     "require_writable",
     "whole_file",
@@ -367,6 +368,53 @@ def iter_json_lines(path: str | os.PathLike[str], *, nan: bool = True) -> Iterat
                     ) from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_yaml(path: Path, loader: Any = None) -> Any:
+    """The value of a YAML file.
+
+    Args:
+        path: of the file.
+        loader: of PyYAML; None: ``SafeLoader``.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not UTF-8, or no YAML; or it is nested too deeply, holds itself, or a few
+            lines of it stand for millions of values.
+    """
+    import yaml
+
+    parser = (loader or yaml.SafeLoader)(path.read_text(encoding="utf-8"))
+    try:
+        node = parser.get_single_node()
+        if node is None:
+            return None
+        size = _written_out(node, {})
+        if size > _MOST_YAML_NODES:
+            raise ValueError(f"its aliases (*name) stand for {size:,} values; write them out")
+        return parser.construct_document(node)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply, or a part of it holds itself") from error
+    finally:
+        parser.dispose()
+
+
+_MOST_YAML_NODES = 1_000_000
+
+
+def _written_out(node: Any, known: dict[int, int]) -> int:
+    """Number of nodes if each alias were written out.
+
+    Of a node that holds itself there is no such number: Python's limit of recursion ends the count.
+    """
+    if isinstance(node.value, str):
+        return 1
+    if id(node) not in known:
+        parts = (part for item in node.value for part in (item if type(item) is tuple else (item,)))
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in parts)
+    return known[id(node)]
 
 
 def data_folder(

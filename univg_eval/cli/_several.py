@@ -22,6 +22,7 @@ import yaml
 
 from univg_eval.cli._runs import read_runs
 from univg_eval.errors import UserError, meant
+from univg_eval.files import read_yaml
 from univg_eval.lmms.command import argument_names, control_names, plan_eval
 from univg_eval.lmms.settings import environment
 
@@ -76,8 +77,8 @@ def read_entries(file: str) -> list[Entry] | None:
             all such entries are named.
     """
     try:
-        values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        values = read_yaml(Path(file))
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read --config {file}: {error}") from error
     if isinstance(values, dict) and not values.keys() & (OWN.keys() - {"env"}):
         return None

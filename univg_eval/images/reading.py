@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,15 @@ __all__ = [
     "load_image",
     "load_reference",
     "open_images",
+    "opened_image",
     "split_reference",
 ]
 
 _FRAME_MARK = "#frame="
+_MOST_DIGITS = 9
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
+"""Pillow's names of what is opened, whatever a file is called; others start programs, as EPS does,
+or have rarely been read."""
 
 
 class ImageError(UserError):
@@ -54,7 +60,7 @@ def split_reference(reference: str) -> tuple[str, int | None]:
     path, mark, number = reference.rpartition(_FRAME_MARK)
     if not mark:
         return reference, None
-    if not (number.isascii() and number.isdigit()):
+    if not (number.isascii() and number.isdigit() and len(number) <= _MOST_DIGITS):
         raise UserError(
             f"image reference {reference!r}: frame {number!r} is not a whole number from 0; "
             "expected e.g. 'clip.mp4#frame=12'"
@@ -66,6 +72,24 @@ def split_reference(reference: str) -> tuple[str, int | None]:
 _switch = threading.Lock()
 _decoding = 0
 _switch_before = False
+
+
+@contextmanager
+def opened_image(path: Path) -> Iterator[PILImage.Image]:
+    """An image file as Pillow opens it, of a common format and whole."""
+    from PIL import Image
+
+    with _whole_images_only(), Image.open(path, formats=_formats()) as image:
+        yield image
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """Those that this Pillow was built with."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 @contextmanager
@@ -136,7 +160,7 @@ def image_header(path: str | os.PathLike[str], *, decode: bool = False) -> Image
     from PIL import Image, PngImagePlugin, TiffImagePlugin
 
     path = Path(path)
-    with _image_errors(path), _whole_images_only(), Image.open(path) as image:
+    with _image_errors(path), opened_image(path) as image:
         width, height = image.size
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             # Pillow's releases disagree on whether `size` is upright here; the tags are as stored.
@@ -185,10 +209,10 @@ def load_image(path: str | os.PathLike[str], *, upright: bool = True) -> PILImag
     Raises:
         ImageError: the file is missing, is no image, or is damaged.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     path = Path(path)
-    with _image_errors(path), _whole_images_only(), Image.open(path) as image:
+    with _image_errors(path), opened_image(path) as image:
         if upright:
             return _to_rgb(ImageOps.exif_transpose(image))
         shown = _to_rgb(image)

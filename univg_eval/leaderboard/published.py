@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass
 
 from univg_eval.benchmarks.readers.mig_bench import TASKS as MIG_BENCH_TASKS
 from univg_eval.errors import UserError
-from univg_eval.files import data_folder
+from univg_eval.files import data_folder, read_yaml
 from univg_eval.protocols import list_protocols
 
 BENCHMARK_TASKS: Mapping[str, tuple[str, ...]] = {
@@ -311,11 +311,9 @@ def _descriptions(
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        data = read_yaml(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable YAML file: {error}") from error
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected keys with values, found {type(data).__name__}")

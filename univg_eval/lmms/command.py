@@ -22,14 +22,13 @@ from typing import Any, TextIO
 from unittest.mock import patch
 
 import lmms_eval.__main__
-import yaml
 from lmms_eval.__main__ import cli_evaluate, parse_eval_args
 from lmms_eval.models import get_model
 from lmms_eval.tasks import TaskManager, get_task_dict
 
 from univg_eval.benchmarks.readers import custom
 from univg_eval.errors import UserError, meant, nearest, unknown_option
-from univg_eval.files import require_writable
+from univg_eval.files import read_yaml, require_writable
 from univg_eval.images.controls import CONTROLS, NO_CONTROL, require_control, under_control
 from univg_eval.lmms.claude_client import require_accepted_requests
 from univg_eval.lmms.device import require_device
@@ -556,8 +555,8 @@ def _with_config_file(args: argparse.Namespace) -> argparse.Namespace:
     if not args.config:
         return planned
     try:
-        values = yaml.safe_load(Path(args.config).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        values = read_yaml(Path(args.config))
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read --config {args.config}: {error}") from error
     if not isinstance(values, dict):
         raise UserError(

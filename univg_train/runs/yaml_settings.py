@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_type_hi
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from univg_eval.errors import UserError, nearest
+from univg_eval.files import read_yaml
 from univg_train.configs import list_configs
 
 __all__ = ["Positive", "Section", "argument_problems", "override", "read_settings", "validate"]
@@ -193,10 +194,8 @@ def _nearest(names: list[str], known: Collection[str], prefix: str) -> str:
 
 
 def _load_file(path: Path) -> dict[str, Any]:
-    import yaml
-
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
+        content = read_yaml(path, _loader())
     except (OSError, UnicodeDecodeError) as error:
         if str(path) in list_configs():
             remedy = f'give its path: --config "$(univg-train configs {path})"'
@@ -204,8 +203,8 @@ def _load_file(path: Path) -> dict[str, Any]:
             remedy = "`univg-train configs` lists files"
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read it: {reason}; {remedy}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"this is no YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise UserError(f"this is no YAML: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"it holds {type(content).__name__}; expected keys with values")
     return content

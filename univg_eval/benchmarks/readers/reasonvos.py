@@ -62,7 +62,7 @@ from univg_eval.benchmarks.readers.common.sequences import (
 )
 from univg_eval.benchmarks.readers.common.zero_shot import ExtractedSet, Row, full_entry
 from univg_eval.errors import UserError
-from univg_eval.images.reading import ImageError, image_header
+from univg_eval.images.reading import ImageError, image_header, opened_image
 from univg_eval.samples import GroundingSample
 
 __all__ = ["ENTRIES", "open_reasonvos_full"]
@@ -225,7 +225,6 @@ def _mask_file(masks: Path, shown: Shown) -> Path:
 def _read_mask(path: Path, where: str) -> Mask:
     """The mask in a PNG file: what is not zero; of colours, what is not black."""
     import numpy as np
-    from PIL import Image
 
     try:
         image_header(path, decode=True)  # refuses damaged files
@@ -237,7 +236,7 @@ def _read_mask(path: Path, where: str) -> Mask:
             f"{where}: the mask {path} does not exist; expected a mask for every frame of the "
             "video: unpack the release's Annotations again",
         ) from error
-    with Image.open(path) as image:
+    with opened_image(path) as image:
         pixels = np.asarray(image) != 0
         if pixels.ndim == 3:  # colours; how opaque they are says nothing
             colours = len(image.getbands()) - ("A" in image.getbands())
