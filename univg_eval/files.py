@@ -68,18 +68,18 @@ def _replaceable(path: Path, what: Literal["file", "folder"]) -> Path:
 
 
 @contextmanager
-def _lock_of_part(part: Path) -> Iterator[None]:
+def _lock_of_part(part: Path, *, wait: bool) -> Iterator[None]:
     """Hold a lock of a file or folder that is being written, which a killed process loses.
 
     Raises:
-        BlockingIOError: another process holds it.
+        BlockingIOError: another process holds it, and `wait` is False.
         OSError: it is not there any more, or its file system has no locks.
     """
     import fcntl
 
     handle = os.open(part, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
         os.close(handle)
@@ -90,14 +90,14 @@ def _own_part(part: Path) -> Iterator[None]:
     """Mark a part as being written; on a file system without locks nobody else removes it."""
     with ExitStack() as held:
         with suppress(OSError):
-            held.enter_context(_lock_of_part(part))
+            held.enter_context(_lock_of_part(part, wait=True))
         yield
 
 
 def _remove_leftovers(place: Path) -> None:
     """Remove the parts of `place` whose processes were killed: old, and locked by nobody."""
     for part in place.parent.glob(f".{glob.escape(place.name)}.????????{_PART}"):
-        with suppress(OSError), _lock_of_part(part):
+        with suppress(OSError), _lock_of_part(part, wait=False):
             if time.time() - part.stat().st_mtime < _UNSURE_SECONDS:
                 continue
             if part.is_dir():
