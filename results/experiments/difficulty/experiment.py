@@ -21,6 +21,7 @@ from pathlib import Path
 
 from plan import (
     MAIN_ARMS,
+    POOLS,
     RATES,
     SAMPLES,
     TUNING_SEED,
@@ -56,9 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             if stage == "start":
                 measure_start(args.work)
             elif stage == "tune":
-                tune(args.work, args.jobs)
+                for series in POOLS:
+                    tune(args.work, series, args.jobs)
             elif stage == "run":
-                _work_off(args.work, final_jobs(read_json(args.work, "rate", "tune")), args.jobs)
+                rates = [
+                    (series, read_json(args.work, f"rate-{series}", "tune")) for series in POOLS
+                ]
+                listed = [job for series, rate in rates for job in final_jobs(series, rate)]
+                _work_off(args.work, listed, args.jobs)
             else:
                 from summary import summarise
 
@@ -89,20 +95,21 @@ def measure_start(work: Path) -> None:
     write_text_atomically(work / "start.json", [json.dumps(found) + "\n"])
 
 
-def tune(work: Path, jobs: int) -> float:
+def tune(work: Path, series: str, jobs: int) -> float:
     """Choose the learning rate: that of the best mean Acc@0.5 of the tuning runs of both arms.
 
     Returns:
-        The rate, which ``rate.json`` holds too.
+        The rate, which ``rate-SERIES.json`` holds too.
     """
-    _work_off(work, tuning_jobs(), jobs)
+    _work_off(work, tuning_jobs(series), jobs)
 
     def mean(rate: float) -> float:
-        results = [read_result(work, Job("tune", arm, TUNING_SEED, rate)) for arm in MAIN_ARMS]
+        listed = (Job("tune", series, arm, TUNING_SEED, rate) for arm in MAIN_ARMS)
+        results = [read_result(work, job) for job in listed]
         return sum(final_accuracy(result) for result in results) / len(results)
 
-    rate = max(RATES, key=mean)
-    write_text_atomically(work / "rate.json", [json.dumps(rate) + "\n"])
+    rate = max(RATES[series], key=mean)
+    write_text_atomically(work / f"rate-{series}.json", [json.dumps(rate) + "\n"])
     return rate
 
 
@@ -129,7 +136,7 @@ def _do(work: Path, job: Job, difficulty: Sequence[float]) -> str:
 
     samples = SAMPLES[job.stage]
     held_out = HeldOut(samples.seed, samples.count)
-    settings = RunSettings(job.seed, job.learning_rate)
+    settings = RunSettings(job.seed, job.learning_rate, pool=POOLS[job.series])
     result = train_run(job.arm, settings, held_out, difficulty)
     text = json.dumps({"job": asdict(job), **result}) + "\n"
     write_text_atomically(result_path(work, job), [text])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,9 +30,8 @@ STRATA = {"hard": (0.0, 0.2), "medium": (0.2, 0.8), "easy": (0.8, 1.01)}
 _BATCH = 50
 
 
-def draw_items(seed: int, first: int, count: int) -> list[MiniItem]:
-    """Samples `first` to `first + count` of the endless stream of `seed`, the tasks in turns."""
-    numbers = range(first, first + count)
+def draw_items(seed: int, numbers: Iterable[int]) -> list[MiniItem]:
+    """The samples with these numbers of the endless stream of `seed`, the tasks in turns."""
     # Neighbouring samples of some tasks share their images; one of each pair is used.
     return [training_item(TASKS[n % len(TASKS)], seed, 2 * (n // len(TASKS))) for n in numbers]
 
@@ -47,7 +46,7 @@ class HeldOut:
 
     def __init__(self, seed: int, count: int) -> None:
         self.seed = seed
-        self.items = draw_items(seed, 0, count)
+        self.items = draw_items(seed, range(count))
 
     def measure(
         self,

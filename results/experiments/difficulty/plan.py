@@ -14,13 +14,17 @@ TASKS = ("llmseg", "refer_grounding", "lisa_val", "lisa_test", "reasoning")
 easy, and few of the others."""
 STEPS = 200
 EVALUATE_EVERY = 100
-RATES = (2e-5, 6e-5, 2e-4)
+POOLS = {"fresh": None, "repeated": 160}
+"""Series of runs: how many prompts a run has; None: every step has others."""
+RATES = {"fresh": (2e-5, 6e-5, 2e-4), "repeated": (6e-5, 2e-4, 6e-4)}
 TUNING_SEED = 101
 SEEDS = tuple(range(1001, 1011))
 MAIN_ARMS = ("none", "exp_normalised")
-CONTROLS = ("permuted", "exp", "constant")
-CONTROL_SEEDS = SEEDS[:3]
-ARMS = (*MAIN_ARMS, *CONTROLS)
+CONTROLS: dict[str, dict[str, tuple[int, ...]]] = {
+    "fresh": dict.fromkeys(("permuted", "exp", "constant"), SEEDS[:3]),
+    "repeated": {},
+}
+"""Further arms of each series, with their seeds."""
 BASELINE, PRIMARY = MAIN_ARMS
 CONSTANT_WEIGHT = 1.53
 """Of ``constant``: the mean of e^(1-m) over the held-out samples at the start."""
@@ -43,6 +47,7 @@ class Job:
     """One run: where it belongs and what it depends on."""
 
     stage: str
+    series: str
     arm: str
     seed: int
     learning_rate: float
@@ -50,20 +55,30 @@ class Job:
     @property
     def name(self) -> str:
         """Name of its file."""
-        return f"{self.stage}-{self.arm}-{self.learning_rate:g}-{self.seed}"
+        return f"{self.stage}-{self.series}-{self.arm}-{self.learning_rate:g}-{self.seed}"
 
 
-def tuning_jobs() -> list[Job]:
-    """The runs that choose the learning rate."""
-    return [Job("tune", arm, TUNING_SEED, rate) for rate in RATES for arm in MAIN_ARMS]
-
-
-def final_jobs(rate: float) -> list[Job]:
-    """The runs that count, the two arms of the primary contrast first."""
+def tuning_jobs(series: str) -> list[Job]:
+    """The runs that choose the learning rate of a series."""
     return [
-        *(Job("final", arm, seed, rate) for seed in SEEDS for arm in MAIN_ARMS),
-        *(Job("final", arm, seed, rate) for seed in CONTROL_SEEDS for arm in CONTROLS),
+        Job("tune", series, arm, TUNING_SEED, rate) for rate in RATES[series] for arm in MAIN_ARMS
     ]
+
+
+def final_jobs(series: str, rate: float) -> list[Job]:
+    """The runs that count, seed by seed: a part of the work is a smaller experiment."""
+    arms = arms_of(series)
+    return [
+        Job("final", series, arm, seed, rate)
+        for seed in SEEDS
+        for arm, seeds in arms.items()
+        if seed in seeds
+    ]
+
+
+def arms_of(series: str) -> dict[str, tuple[int, ...]]:
+    """The arms of a series, and the seeds of each."""
+    return dict.fromkeys(MAIN_ARMS, SEEDS) | CONTROLS[series]
 
 
 def result_path(work: Path, job: Job) -> Path:

@@ -83,6 +83,8 @@ class RunSettings:
         learning_rate: AdamW's first; it falls linearly to zero.
         steps: optimiser steps, one a batch of rollouts.
         prompts: prompts a step.
+        pool: the prompts come again and again from so many, in another order in each epoch; None:
+            every prompt is another one.
         evaluate_every: steps between evaluations.
     """
 
@@ -90,7 +92,23 @@ class RunSettings:
     learning_rate: float
     steps: int = STEPS
     prompts: int = 8
+    pool: int | None = None
     evaluate_every: int = EVALUATE_EVERY
+
+    def numbers(self, step: int) -> list[int]:
+        """The prompts of a step, as numbers of the stream of `seed`.
+
+        Raises:
+            ValueError: an epoch is no whole number of steps.
+        """
+        first = step * self.prompts
+        if self.pool is None:
+            return list(range(first, first + self.prompts))
+        if self.pool % self.prompts:
+            raise ValueError(f"a pool of {self.pool} is no multiple of {self.prompts} prompts")
+        epoch, place = divmod(first, self.pool)
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.pool)
+        return [int(number) for number in order[place : place + self.prompts]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +233,7 @@ def train_run(
     evaluations = {}
     curve: dict[str, list[float | None]] = {}
     for step in range(settings.steps):
-        items = draw_items(settings.seed, step * settings.prompts, settings.prompts)
+        items = draw_items(settings.seed, settings.numbers(step))
         batch = draw_batch(model, tokenizer, items, arm, generator, rng)
         loss, divergence = policy_loss(model, reference, batch)
         loss.backward()
