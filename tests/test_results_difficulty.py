@@ -46,12 +46,25 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_samples_come_in_turns_and_measuring_has_its_own() -> None:
-    items = held_out.draw_items(7, 3, 10)
+    items = held_out.draw_items(7, range(3, 13))
     assert [item.task for item in items] == [plan.TASKS[n % 5] for n in range(3, 13)]
-    assert items == [*held_out.draw_items(7, 3, 4), *held_out.draw_items(7, 7, 6)]
-    assert len({(item.instruction, item.box) for item in held_out.draw_items(7, 0, 100)}) > 95
+    assert items[::-1] == held_out.draw_items(7, range(12, 2, -1))
+    drawn = held_out.draw_items(7, range(100))
+    assert len({(item.instruction, item.box) for item in drawn}) > 95
     seeds = [*plan.SEEDS, plan.TUNING_SEED, *(samples.seed for samples in plan.SAMPLES.values())]
     assert len(set(seeds)) == len(seeds)
+
+
+def test_prompts_are_all_others_or_come_again_in_another_order() -> None:
+    fresh = runs.RunSettings(5, 1e-4, steps=6, prompts=4)
+    assert [n for step in range(6) for n in fresh.numbers(step)] == list(range(24))
+    repeated = runs.RunSettings(5, 1e-4, steps=6, prompts=4, pool=12)
+    listed = [n for step in range(6) for n in repeated.numbers(step)]
+    epochs = [listed[:12], listed[12:]]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(12))] * 2
+    assert epochs[0] != epochs[1]
+    with pytest.raises(ValueError, match="pool of 10 is no multiple of 4"):
+        runs.RunSettings(5, 1e-4, prompts=4, pool=10).numbers(0)
 
 
 MEANS = np.array([0.0, 0.25, 0.5, 0.9])
@@ -67,7 +80,7 @@ def test_permuted_weights_are_those_of_the_primary_arm_in_another_order() -> Non
 
 
 def test_every_arm_is_what_its_name_says() -> None:
-    assert set(runs.ARMS) == set(plan.ARMS)
+    assert set(runs.ARMS) == {arm for series in plan.POOLS for arm in plan.arms_of(series)}
     assert runs.ARMS["constant"].weight == DifficultyWeight("constant", value=1.53)
     assert runs.ARMS["exp_normalised"].weight == DifficultyWeight("exp", normalize=True)
     for name in ("exp", "none"):
@@ -89,7 +102,7 @@ def processor() -> Any:
 
 
 def items_of(tasks: Sequence[str], seed: int = 4) -> list[MiniItem]:
-    return [held_out.draw_items(seed, plan.TASKS.index(task), 1)[0] for task in tasks]
+    return [held_out.draw_items(seed, [plan.TASKS.index(task)])[0] for task in tasks]
 
 
 MIXED = ("llmseg", "refer_grounding", "lisa_test")
@@ -362,13 +375,13 @@ def test_the_rate_is_chosen_by_the_mean_of_both_arms(tmp_path: Path) -> None:
     accuracies = {2e-5: (0.5, 0.6), 6e-5: (0.4, 0.8), 2e-4: (0.9, 0.1)}
     for rate, values in accuracies.items():
         for arm, value in zip(plan.MAIN_ARMS, values, strict=True):
-            _write(tmp_path, plan.Job("tune", arm, plan.TUNING_SEED, rate), value)
-    assert experiment.tune(tmp_path, 1) == 6e-5
-    assert plan.read_json(tmp_path, "rate", "tune") == 6e-5
+            _write(tmp_path, plan.Job("tune", "fresh", arm, plan.TUNING_SEED, rate), value)
+    assert experiment.tune(tmp_path, "fresh", 1) == 6e-5
+    assert plan.read_json(tmp_path, "rate-fresh", "tune") == 6e-5
 
 
 def test_finished_runs_are_not_trained_again(tmp_path: Path) -> None:
-    jobs = [plan.Job("final", "none", seed, 1e-4) for seed in (1, 2)]
+    jobs = [plan.Job("final", "fresh", "none", seed, 1e-4) for seed in (1, 2)]
     for job in jobs:
         _write(tmp_path, job, 0.5)
     experiment._work_off(tmp_path, jobs, 1)
@@ -379,16 +392,19 @@ def test_finished_runs_are_not_trained_again(tmp_path: Path) -> None:
         experiment._work_off(tmp_path, jobs, 1)
 
 
-def test_the_committed_summary_follows_from_the_committed_runs() -> None:
-    stored = json.loads((FOLDER / "summary.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("series", plan.POOLS)
+def test_the_committed_summary_follows_from_the_committed_runs(series: str) -> None:
+    whole = json.loads((FOLDER / "summary.json").read_text(encoding="utf-8"))
     raw = json.loads((FOLDER / "runs.json").read_text(encoding="utf-8"))
-    assert stored["steps"] == plan.STEPS
-    for arm in plan.MAIN_ARMS:
-        assert [run["job"]["seed"] for run in raw["final"][arm]] == list(plan.SEEDS)
+    stored, final = whole["series"][series], raw["final"][series]
+    assert whole["steps"] == plan.STEPS
+    for arm, seeds in plan.arms_of(series).items():
+        assert [run["job"]["seed"] for run in final[arm]] == list(seeds)
+        assert {run["job"]["learning_rate"] for run in final[arm]} == {stored["learning_rate"]}
     for arm, figures in stored["variants"].items():
         for name in ("acc@0.5", "miou"):
             assert figures[name] == [
-                run["evaluations"][str(plan.STEPS)]["all"][name] for run in raw["final"][arm]
+                run["evaluations"][str(plan.STEPS)]["all"][name] for run in final[arm]
             ]
     differences = np.subtract(
         stored["variants"][plan.PRIMARY]["acc@0.5"],
@@ -399,16 +415,14 @@ def test_the_committed_summary_follows_from_the_committed_runs() -> None:
     assert stored["primary"]["interval95"] == pytest.approx(
         [differences.mean() - half, differences.mean() + half], abs=1e-6
     )
-    in_samples = np.rint(differences * stored["primary"]["samples"]).astype(int).tolist()
+    in_samples = np.rint(differences * whole["samples"]).astype(int).tolist()
     patterns = [
         abs(sum(sign * d for sign, d in zip(signs, in_samples, strict=True)))
         for signs in itertools.product((1, -1), repeat=10)
     ]
     as_far = sum(far >= abs(sum(in_samples)) for far in patterns)
     assert stored["primary"]["p"] == pytest.approx(as_far / 1024)
-    means = {float(rate): np.mean([*arms.values()]) for rate, arms in raw["tuning"].items()}
+    tuning = raw["tuning"][series]
+    means = {float(rate): np.mean([*arms.values()]) for rate, arms in tuning.items()}
     assert means[stored["learning_rate"]] == max(means.values())
-    figures = raw["start"]["final"]
-    shares = [np.mean(np.array(figures["difficulty"]) >= 0.8), stored["held_out_shares"]["easy"]]
-    assert shares[0] == pytest.approx(shares[1])
-    assert shares[0] >= 1 / 3  # the premise
+    assert stored["training"][plan.BASELINE]["easy_first"] >= 1 / 3  # the premise

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from held_out import STRATA
 from plan import (
-    ARMS,
     BASELINE,
-    CONTROL_SEEDS,
     MAIN_ARMS,
+    POOLS,
     PRIMARY,
     RATES,
     SAMPLES,
@@ -22,6 +21,7 @@ from plan import (
     TASKS,
     TUNING_SEED,
     Job,
+    arms_of,
     final_accuracy,
     read_json,
     read_result,
@@ -42,34 +42,63 @@ _DIRECT_CONTRASTS = ((PRIMARY, "permuted"), ("exp", "constant"))
 """An arm and the control that shares all with it but difficulty."""
 
 _EASY = "0.8_1.0"
+_CURVES = ("miou", "no_spread", f"share_{_EASY}", f"pull_{_EASY}", "kl", "grad_norm")
+"""Those that runs.json keeps."""
 _AT_THE_ENDS = 20  # steps that "first" and "last" stand for
+
+Results = dict[str, list[dict[str, Any]]]
+"""The runs of a series, by arm."""
 
 
 def summarise(work: Path, out: Path) -> dict[str, Any]:
     """Write ``summary.json``, ``runs.json`` (raw figures of every run) and ``figure.png``."""
-    start, rate = read_json(work, "start", "start"), read_json(work, "rate", "tune")
-    results = {
-        arm: [
-            read_result(work, Job("final", arm, seed, rate))
-            for seed in (SEEDS if arm in MAIN_ARMS else CONTROL_SEEDS)
-        ]
-        for arm in ARMS
-    }
+    start = read_json(work, "start", "start")
+    rates = {series: read_json(work, f"rate-{series}", "tune") for series in POOLS}
+    results = {series: _results(work, series, rates[series]) for series in POOLS}
     summary = {
         "question": "does weighting prompts by difficulty help GRPO, at two million parameters?",
         "tasks": list(TASKS),
         "steps": STEPS,
         "seeds": list(SEEDS),
+        "samples": SAMPLES["final"].count,
         **environment(),
+        "start": start["final"]["evaluation"],
+        "held_out_shares": _strata(start["final"]["difficulty"]),
+        "series": {
+            series: {"prompts": POOLS[series], "learning_rate": rates[series], **_summary(runs)}
+            for series, runs in results.items()
+        },
+    }
+    raw = {
+        "start": start,
+        "final": results,
+        "tuning": {series: _tuning(work, series) for series in POOLS},
+    }
+    write_text_atomically(out / "summary.json", [json.dumps(summary, indent=1) + "\n"])
+    write_text_atomically(out / "runs.json", [json.dumps(raw) + "\n"])
+    draw_figure(summary, results, out / "figure.png")
+    return summary
+
+
+def _results(work: Path, series: str, rate: float) -> Results:
+    """The final runs, with the curves that are kept."""
+    results: Results = {}
+    for arm, seeds in arms_of(series).items():
+        runs = [read_result(work, Job("final", series, arm, seed, rate)) for seed in seeds]
+        results[arm] = [
+            run | {"curve": {name: run["curve"][name] for name in _CURVES}} for run in runs
+        ]
+    return results
+
+
+def _summary(results: Results) -> dict[str, Any]:
+    """The figures of a series."""
+    return {
         "primary": {
             "contrast": [PRIMARY, BASELINE],
             "outcome": "acc@0.5",
-            "samples": SAMPLES["final"].count,
             **paired(results, PRIMARY),
         },
-        "learning_rate": rate,
-        "start": start["final"]["evaluation"],
-        "held_out_shares": _strata(start["final"]["difficulty"]),
         "variants": {arm: _figures(runs) for arm, runs in results.items()},
         "final": {
             arm: {name: _mean(_final(runs, name)) for name in ("acc@0.5", "miou")}
@@ -79,21 +108,21 @@ def summarise(work: Path, out: Path) -> dict[str, Any]:
         "direct_contrasts": [
             {"contrast": [arm, control], **_sizes(paired(results, control, against=arm, sign=-1))}
             for arm, control in _DIRECT_CONTRASTS
+            if control in results
         ],
         "training": {arm: _training(runs) for arm, runs in results.items()},
     }
-    tuning = {
+
+
+def _tuning(work: Path, series: str) -> dict[str, dict[str, float]]:
+    """{learning rate: {arm: Acc@0.5 of its tuning run}}."""
+    return {
         f"{rate:g}": {
-            arm: final_accuracy(read_result(work, Job("tune", arm, TUNING_SEED, rate)))
+            arm: final_accuracy(read_result(work, Job("tune", series, arm, TUNING_SEED, rate)))
             for arm in MAIN_ARMS
         }
-        for rate in RATES
+        for rate in RATES[series]
     }
-    write_text_atomically(out / "summary.json", [json.dumps(summary, indent=1) + "\n"])
-    raw = {"start": start, "final": results, "tuning": tuning}
-    write_text_atomically(out / "runs.json", [json.dumps(raw) + "\n"])
-    draw_figure(summary, results, out / "figure.png")
-    return summary
 
 
 def _strata(difficulty: Sequence[float]) -> dict[str, float]:
@@ -147,7 +176,7 @@ def _training(runs: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def paired(
-    results: dict[str, list[dict[str, Any]]],
+    results: Results,
     arm: str,
     name: str = "acc@0.5",
     kind: str = "all",
@@ -178,7 +207,7 @@ def _sizes(test: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in test.items() if name != "p"}
 
 
-def _all_paired(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def _all_paired(results: Results) -> dict[str, Any]:
     """All arms against plain GRPO.
 
     Two families are tested, each with Holm's correction: Acc@0.5 of all arms but the primary
@@ -198,29 +227,27 @@ def _all_paired(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     return tests
 
 
-def draw_figure(summary: dict[str, Any], results: dict[str, Any], path: Path) -> None:
-    """Rewards and easy groups over the training, and paired differences at its end."""
+def draw_figure(summary: dict[str, Any], results: dict[str, Results], path: Path) -> None:
+    """A row a series: the training, and paired differences at its end."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
-    _curves(axes[0, 0], results, "miou", 1.0)
-    axes[0, 0].set(ylabel="mean IoU of the rollouts", title="Training: mean IoU")
-    _curves(axes[0, 1], results, f"share_{_EASY}", 100.0)
-    _curves(axes[0, 1], results, "no_spread", 100.0, ":")
-    axes[0, 1].set(
-        ylabel="share of prompts (%)",
-        title="Training: groups with a mean IoU from 0.8 (solid),\nwithout spread (dotted)",
+    figure, axes = plt.subplots(
+        len(results), 4, figsize=(16, 3.6 * len(results)), layout="constrained", squeeze=False
     )
-    _curves(axes[1, 0], results, f"pull_{_EASY}", 100.0)
-    axes[1, 0].set(
-        ylabel="share of absolute advantages (%)",
-        title="Training: what groups with a mean IoU from 0.8\nhave of the policy term",
-    )
-    _differences(axes[1, 1], summary)
-    figure.savefig(path, dpi=110)
+    for row, (series, runs) in zip(axes, results.items(), strict=True):
+        _curves(row[0], runs, "miou", 100.0)
+        row[0].set(ylabel=f"{series} prompts\n", title="mean IoU of the rollouts (%)")
+        _curves(row[1], runs, f"share_{_EASY}", 100.0)
+        _curves(row[1], runs, "no_spread", 100.0, ":")
+        row[1].set(title="easy groups, mean IoU from 0.8 (%);\nwithout spread (dotted)")
+        _curves(row[2], runs, f"pull_{_EASY}", 100.0)
+        row[2].set(title="easy groups' part of the\nabsolute advantages (%)")
+        _differences(row[3], summary["series"][series])
+    axes[0, 0].legend(frameon=False)
+    figure.savefig(path, dpi=100)
     plt.close(figure)
 
 
@@ -229,7 +256,7 @@ def _smooth(values: np.ndarray, width: int = 15) -> np.ndarray:
     return np.convolve(np.pad(values, width // 2, mode="edge"), kernel, mode="valid")
 
 
-def _curves(axis: Axes, results: dict[str, Any], name: str, factor: float, line: str = "-") -> None:
+def _curves(axis: Axes, results: Results, name: str, factor: float, line: str = "-") -> None:
     """Mean over the seeds, smoothed, with a band of two standard errors."""
     for arm in MAIN_ARMS:
         table = np.array([run["curve"][name] for run in results[arm]], dtype=float)
@@ -241,7 +268,6 @@ def _curves(axis: Axes, results: dict[str, Any], name: str, factor: float, line:
             steps, mean - 2 * error, mean + 2 * error, color=_COLORS[arm], alpha=0.15, lw=0
         )
     axis.set(xlabel="step")
-    axis.legend(frameon=False)
 
 
 def _filled(table: np.ndarray) -> np.ndarray:
@@ -249,20 +275,18 @@ def _filled(table: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(table), np.nanmean(table, axis=0), table)
 
 
-def _differences(axis: Axes, summary: dict[str, Any]) -> None:
-    arms = list(summary["paired"])
+def _differences(axis: Axes, series: dict[str, Any]) -> None:
+    arms = list(series["paired"])
     for place, arm in enumerate(arms):
-        test = summary["paired"][arm]
+        test = series["paired"][arm]
         low, high = (100 * v for v in test["interval95"])
         middle = 100 * test["difference"]
         axis.plot([low, high], [place, place], color="black", lw=1)
         axis.plot(middle, place, "o", color=_COLORS.get(arm, "#777777"))
-    axis.set_yticks(
-        range(len(arms)), [f"{arm} ({summary['paired'][arm]['seeds']})" for arm in arms]
-    )
+    axis.set_yticks(range(len(arms)), [f"{arm} ({series['paired'][arm]['seeds']})" for arm in arms])
     axis.invert_yaxis()
     axis.axvline(0.0, color="black", lw=0.6)
     axis.set(
-        xlabel="points of Acc@0.5 against none, 95 % interval",
-        title="Held-out samples after training (number of seeds)",
+        xlabel="points of Acc@0.5",
+        title="held-out samples: against none,\n95 % interval (number of seeds)",
     )
