@@ -270,9 +270,6 @@ def trained(bench: Bench) -> Trained:
 each_family = pytest.mark.parametrize("family", FAMILIES)
 each_launcher = pytest.mark.parametrize("launcher", SHARDED)
 each_kind = pytest.mark.parametrize("kind", ["sft", "grpo"])
-each_family_or_grpo = pytest.mark.parametrize(
-    ("kind", "family"), [*(("sft", family) for family in FAMILIES), ("grpo", "qwen2_vl")]
-)
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "qwen2_5_vl-tied"])
@@ -291,8 +288,9 @@ def test_it_trains_as_ddp_does_and_saves_the_checkpoints_names(
     assert differences(bench.weights(found), bench.weights(expected)) < 1e-6
 
 
-@each_family_or_grpo
+@each_family
 @each_launcher
+@each_kind
 def test_a_killed_run_goes_on_to_the_same_weights(
     bench: Bench, trained: Trained, launcher: str, kind: str, family: str
 ) -> None:
@@ -304,14 +302,16 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     assert differences(bench.weights(name), bench.weights(trained(launcher, kind, family))) < 1e-6
 
 
-@each_family
+@pytest.mark.parametrize(
+    ("kind", "family"), [*(("sft", family) for family in FAMILIES), ("grpo", "qwen2_vl")]
+)
 @each_launcher
 def test_it_is_evaluated_as_ddp_does(
-    bench: Bench, trained: Trained, launcher: str, family: str
+    bench: Bench, trained: Trained, launcher: str, kind: str, family: str
 ) -> None:
     """Three samples, one at a time: the second process has no second one."""
     found, expected = (
-        bench.folder / trained(x, "sft", family, "evaluated") for x in (launcher, "ddp")
+        bench.folder / trained(x, kind, family, "evaluated") for x in (launcher, "ddp")
     )
     for step in ("step-000000", "step-000002", "step-000004"):
         responses, scores = (
@@ -323,11 +323,14 @@ def test_it_is_evaluated_as_ddp_does(
     best = (load_file(run / "best" / "model.safetensors") for run in (found, expected))
     assert differences(*best) < 1e-6
     if family == "qwen2_vl":
-        assert json.loads(scores[0].splitlines()[0])["iou"] > 0.9, "an object that it finds"
+        begun = found / "evaluations" / "step-000000" / "scores.jsonl"
+        ious = [json.loads(line)["iou"] for line in begun.read_text().splitlines()]
+        assert max(ious) > 0.9, "an object that it finds"
 
 
-@each_family_or_grpo
+@each_family
 @each_launcher
+@each_kind
 def test_an_adapter_is_trained_and_merged_as_by_ddp(
     bench: Bench, trained: Trained, launcher: str, kind: str, family: str
 ) -> None:
