@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lmms_data
 import pytest
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_checkpoints import make_checkpoint
 
 from univg_eval.cli import main
 from univg_eval.errors import UserError
 from univg_eval.lmms.record import write_records
-from univg_eval.runs.record import load_run
+from univg_eval.models import TINY, model_folder
+from univg_eval.runs.record import RunRecord, load_run
+from univg_eval.samples import load_samples
 
 pytest.importorskip("lmms_eval")
 
@@ -79,3 +83,55 @@ def test_weights_that_a_backend_would_draw_at_random_end_the_run(
 
     with pytest.raises(UserError, match=r"would be random"):
         LoadedModel("qwen2_vl", args)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def stretch(path: Path) -> None:
+    """Another size than the sample records."""
+    Image.new("RGB", (9, 9)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("backend", "damage", "says"),
+    [
+        ("univg", Path.unlink, "does not exist"),
+        ("univg", truncate, "the file may be damaged"),
+        ("qwen2_vl", truncate, "the file may be damaged"),
+        ("qwen2_vl", stretch, "is 9x9 pixels, the sample says"),
+    ],
+)
+def test_an_image_that_cannot_be_shown_costs_its_sample_alone(
+    backend: str, damage: Callable[[Path], None], says: str, data: Path, tmp_path: Path
+) -> None:
+    from univg_eval.lmms.run import LoadedModel, evaluate
+
+    folder = model_folder(TINY)
+    args = f"pretrained={folder},device=cpu,min_pixels=28224,max_pixels=28224"
+    if backend != "univg":
+        args += ",device_map=cpu"
+    named, task = (backend, args), "univg_mini_lisa_val"
+
+    def responses(loaded: LoadedModel, name: str) -> RunRecord:
+        results = evaluate(*named, [task], loaded=loaded, gen_kwargs="max_new_tokens=24").results
+        (path,) = write_records(results, tmp_path / name)
+        return load_run(path)
+
+    with LoadedModel(*named, batch_size=3) as loaded:
+        whole = texts(responses(loaded, "whole"))
+        lost = sorted(whole)[1]
+        (sample,) = (one for one in load_samples("univg_mini", root=data) if one.id == lost)
+        damage(data / sample.images[0])
+        damaged = responses(loaded, "damaged")
+    assert list(damaged.errors) == [lost]
+    assert repr(lost) in damaged.errors[lost]
+    assert says in damaged.errors[lost]
+    assert None not in whole.values()
+    assert texts(damaged) == whole | {lost: None}
+    assert len(damaged.scores) == 4, "none is left out"
+
+
+def texts(record: RunRecord) -> dict[str, str | None]:
+    return {row["id"]: row["response"] for row in record.responses}

@@ -7,6 +7,7 @@ import json
 import logging
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -291,3 +292,37 @@ def test_an_adapter_is_put_on_and_one_of_another_model_refused(tmp_path: Path) -
     assert [a.text for a in plain] != [a.text for a in adapted]
     with pytest.raises(UserError, match="cannot load the adapter"):
         load_model(folder, adapter=str(tmp_path / "none"))
+
+
+def no_images() -> Sequence[Image.Image]:
+    raise UserError("sample 'x': cannot read x.jpg as an image")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_request_whose_images_cannot_be_shown_is_lost_alone(
+    checkpoints: Path, workers: int
+) -> None:
+    """Qwen2-VL's processor takes no image over 200 times as long as wide."""
+    folder = checkpoint(checkpoints, "qwen2_vl")
+    generator = Generator(
+        load_model(folder, dtype="float32"), load_processor(folder), batch_size=3, workers=workers
+    )
+    sound = requests("qwen2_vl")
+    long = ask("locate it", [Image.new("RGB", (4100, 20))])
+    broken = replace(ask("locate the dog", [picture(1)]), open_images=no_images)
+    found = answers(generator, [long, *sound[:3], broken, *sound[3:]])
+    lost = [found.pop(4), found.pop(0)]
+    assert [response.text for response in lost] == [None, None]
+    assert lost[0].error == "sample 'x': cannot read x.jpg as an image"
+    assert "4100x20 pixels: absolute aspect ratio must be smaller than 200" in lost[1].error
+    assert [one.text for one in found] == [one.text for one in answers(generator, sound)]
+    assert None not in [one.text for one in found]
+
+
+def test_requests_that_are_all_lost_end_the_run_with_their_errors(checkpoints: Path) -> None:
+    folder = checkpoint(checkpoints, "qwen2_vl")
+    generator = Generator(load_model(folder), load_processor(folder), batch_size=2)
+    asked = [replace(ask("locate the dog", [picture(1)]), open_images=no_images)] * 3
+    assert {response.error for response in answers(generator, asked)} == {
+        "sample 'x': cannot read x.jpg as an image"
+    }

@@ -38,8 +38,10 @@ from lmms_eval.api.instance import (
     unwrap_generation_output,
 )
 from lmms_eval.api.model import CacheHook, lmms
+from loguru import logger
 from tqdm import tqdm
 
+from univg_eval.images.controls import MARK as CONTROL
 from univg_eval.lmms.backends.samples import SampleModel
 from univg_eval.lmms.task import GroundingRequest, GroundingTask
 from univg_eval.redaction import without_secrets
@@ -122,6 +124,11 @@ def measured_generation(
     @functools.wraps(original)
     def generate_until(lm: lmms, requests: list[Instance]) -> list[Any]:
         watch = _Watch(requests, on_progress)
+
+        def ask(part: list[Instance]) -> list[Any]:
+            pairs = zip(part, original(lm, part), strict=True)
+            return [watch.lost_request(request) or output for request, output in pairs]
+
         kept_before = getattr(lm, "n_kept", 0)
         _reset_peak_memory()
         started = time.perf_counter()
@@ -130,10 +137,10 @@ def measured_generation(
             outputs: list[Any] = []
             if first is not None and len(requests) > first[0]:
                 head = first[0]
-                outputs = original(lm, requests[:head])
+                outputs = ask(requests[:head])
                 _show(first[1], requests[:head], outputs)
                 watch.part_done(head)
-            outputs = [*outputs, *original(lm, requests[head:])]
+            outputs = [*outputs, *ask(requests[head:])]
             watch.finish()
         if watch.exceptions and not isinstance(lm, SampleModel):
             outputs = [_not_empty(output, watch.exceptions[0]) for output in outputs]
@@ -194,6 +201,8 @@ class _Watch:
         self.costs: dict[tuple[str, int], float] = {}
         self.exceptions: list[str] = []
         """What generating on transformers raised; some backends go on with an empty response."""
+        self._lost: dict[str, str] = {}
+        """Samples whose images could not be shown, by `_shown`, and why."""
         self._requests = requests
         self._report = on_progress or (lambda _: None)
         self._lock = threading.RLock()
@@ -225,6 +234,7 @@ class _Watch:
         with contextlib.ExitStack() as stack:
             enter = stack.enter_context
             enter(_set(GroundingTask, "on_images", self._open))
+            enter(_set(GroundingTask, "on_lost", self._lose))
             enter(_wrapped(CacheHook, "add_partial", self._on_partial))
             bar = functools.partial(_HiddenBar, self._on_bar)
             for function in functions:
@@ -274,6 +284,18 @@ class _Watch:
                 number = numbers.popleft()
                 self._opened[number] = None
                 self._to_count.append(number)
+
+    def _lose(self, sample: GroundingSample, why: str) -> None:
+        with self._lock:
+            self._lost[_shown(sample)] = why
+        logger.warning("a request is lost: {}", why)
+
+    def lost_request(self, request: Instance) -> str | None:
+        """The text of a failed request where the sample's images could not be shown."""
+        if not self._lost or not isinstance(request, GroundingRequest):
+            return None
+        why = self._lost.get(_shown(request.task.sample(request.doc)))
+        return None if why is None else failed_request(why)
 
     def _respond(self, context: str | None, text: Any) -> int | None:
         """Note a response to the request with this context, and return the request's number."""
@@ -453,6 +475,11 @@ class _HiddenBar(tqdm):
         """Count, which a bar that is not shown does not do."""
         self._done += n or 0
         self._on_update(self._done, self._of)
+
+
+def _shown(sample: GroundingSample) -> str:
+    """What is shown of a sample: a control shows other images under the same id."""
+    return f"{sample.id} {sample.extra.get(CONTROL)}"
 
 
 def _prompt(request: Instance) -> str:

@@ -20,11 +20,12 @@ from typing import Any, ClassVar
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.task import ConfigurableMessagesTask
 from loguru import logger
+from PIL import Image
 
 from univg_eval.answers import Status
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
-from univg_eval.images.controls import open_controlled
+from univg_eval.images.controls import GREY, open_controlled
 from univg_eval.lmms.backend_resize import sent_sizes
 from univg_eval.lmms.claude_client import require_answer
 from univg_eval.lmms.docs import OwnedDoc, RowNumber, SampleDocs, TaskRows, load_rows
@@ -45,6 +46,8 @@ from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, SampleScore, read_response, score_sample
 
 __all__ = ["GroundingRequest", "GroundingTask"]
+
+_STAND_IN = (224, 224)  # any size that every processor takes
 
 
 def _scored_by_the_class(doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
@@ -106,6 +109,10 @@ class GroundingTask(ConfigurableMessagesTask):
 
     on_images: ClassVar[Callable[[GroundingSample], None] | None] = None
     """Called before a sample's images are opened, that is once a request: shows progress."""
+
+    on_lost: ClassVar[Callable[[GroundingSample, str], None] | None] = None
+    """Called with the reason where a sample's images cannot be shown: the sample is then lost, and
+    not the run. The backend is handed grey images, and what it says of them is dropped."""
 
     @user_errors_stop()
     def __init__(self, config: dict[str, Any]) -> None:
@@ -213,7 +220,16 @@ class GroundingTask(ConfigurableMessagesTask):
         return self._dialect
 
     def input_sizes(self, sample: GroundingSample) -> list[tuple[int, int]] | None:
-        """(width, height) of each image after the model's resize; None where nothing needs it."""
+        """(width, height) of each image after the model's resize.
+
+        None where nothing needs it, and for images that cannot be shown: see `doc_to_visual`.
+        """
+        try:
+            return self._input_sizes(sample)
+        except UserError:
+            return None
+
+    def _input_sizes(self, sample: GroundingSample) -> list[tuple[int, int]] | None:
         if not self.dialect.needs_input_size or sample.image_sizes is None:
             return None
         if sample.id not in self._sent_sizes:
@@ -247,13 +263,26 @@ class GroundingTask(ConfigurableMessagesTask):
     def doc_to_visual(self, doc: dict[str, Any]) -> list[Any]:
         """The images, PIL and RGB, in the sample's order; under ``media: video`` the file's path.
 
-        Some backends call the method of one task with the docs of another: `doc` alone counts.
+        Some backends call the method of one task with the docs of another: `doc` alone counts, and
+        the dialect of this task, which those of one evaluation share.
         """
         sample = GroundingSample.from_dict(doc, where=str(doc.get("id")))
         if GroundingTask.on_images is not None:
             GroundingTask.on_images(sample)
         video = video_file(sample)
-        return open_controlled(sample) if video is None else [str(video)]
+        if video is not None:
+            return [str(video)]
+        try:
+            if self._dialect is not None:
+                self._input_sizes(sample)
+            return open_controlled(sample)
+        except UserError as error:
+            named = sample.id in str(error)
+            message = str(error) if named else f"sample {sample.id!r}: {error}"
+            if GroundingTask.on_lost is None:
+                raise UserError(message) from error
+            GroundingTask.on_lost(sample, message)
+            return [Image.new("RGB", _STAND_IN, GREY) for _ in sample.images]
 
     def doc_to_messages(self, doc: dict[str, Any], **round_kwargs: Any) -> list[dict[str, Any]]:
         """One user turn: the images in order, or the video, then the prompt of the doc's task."""

@@ -1,7 +1,8 @@
 """Responses of a checkpoint in memory: batches by true length, nothing dropped, nothing re-encoded.
 
 Decoding, padding and the sizes of images are those of the model's own processor. A batch that does
-not fit into the memory is halved, and so is the budget of all batches after it.
+not fit into the memory is halved, and so is the budget of all batches after it. A request whose
+images cannot be opened or resized is lost, and no other one.
 """
 
 from __future__ import annotations
@@ -165,11 +166,8 @@ class _Encoded:
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, index: int) -> Any:
-        try:
-            return self._generator.encode(self._batches[index])
-        except UserError as error:  # as a value: a worker process would add its traceback to it
-            return error
+    def __getitem__(self, index: int) -> _Inputs:
+        return self._generator.encode(self._batches[index])
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +175,21 @@ class _Prompt:
     position: int
     text: str
     request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """A batch as the model takes it; sent between processes, which requests cannot be.
+
+    Attributes:
+        places: of the requests that are encoded, in the batch.
+        tensors: of the model; None where there are no such requests.
+        lost: place in the batch → why it is not encoded.
+    """
+
+    places: Sequence[int]
+    tensors: Any
+    lost: Mapping[int, str]
 
 
 class Generator:
@@ -224,10 +237,8 @@ class Generator:
                 stopped.
 
         Yields:
-            (position, response) of each request of a batch.
-
-        Raises:
-            UserError: an image cannot be opened.
+            (position, response) of each request of a batch; those whose images cannot be shown
+            have an `error`.
         """
         batches = [
             batch for batch in self._plan(requests) if not all(done(p.position) for p in batch)
@@ -236,7 +247,7 @@ class Generator:
             answers = self._answer(batch, inputs)
             yield [(prompt.position, answer) for prompt, answer in zip(batch, answers, strict=True)]
 
-    def _encoded(self, batches: Sequence[Sequence[_Prompt]]) -> Iterator[Any]:
+    def _encoded(self, batches: Sequence[Sequence[_Prompt]]) -> Iterator[_Inputs]:
         """Each batch, made while the model answers the one before."""
         import torch
         from torch.utils.data import DataLoader
@@ -248,10 +259,7 @@ class Generator:
                 num_workers=min(self._workers, len(batches)),
                 collate_fn=_as_it_is,
             )
-            for inputs in loader:
-                if isinstance(inputs, UserError):
-                    raise inputs
-                yield inputs
+            yield from loader
             return
         if len(batches) < 2:
             yield from map(self.encode, batches)
@@ -265,17 +273,43 @@ class Generator:
                 yield inputs
             yield ahead.result()
 
-    def encode(self, batch: Sequence[_Prompt], processor: Any = None) -> Any:
-        """Open a batch's images and encode it.
+    def encode(self, batch: Sequence[_Prompt], processor: Any = None) -> _Inputs:
+        """Open a batch's images and encode it, without the requests that this fails for.
 
         Args:
+            batch: of `run`.
             processor: another copy of the model's; None: `processor`.
         """
-        images = [prompt.request.open_images() for prompt in batch]
+        opened: dict[int, Sequence[Image]] = {}
+        lost: dict[int, str] = {}
+        for place, prompt in enumerate(batch):
+            try:
+                opened[place] = prompt.request.open_images()
+            except UserError as error:
+                lost[place] = str(error)
+        processor = processor or self.processor
+        try:
+            tensors = self._tensors(batch, opened, processor)
+        except ValueError:  # as Qwen's resize raises for an image over 200 times as long as wide
+            for place, images in list(opened.items()):
+                try:
+                    self._tensors(batch, {place: images}, processor)
+                except ValueError as error:
+                    sizes = ", ".join(f"{image.width}x{image.height}" for image in images)
+                    lost[place] = f"the processor takes no images of {sizes} pixels: {error}"
+                    del opened[place]
+            tensors = self._tensors(batch, opened, processor)
+        return _Inputs(list(opened), tensors, lost)
+
+    def _tensors(
+        self, batch: Sequence[_Prompt], opened: Mapping[int, Sequence[Image]], processor: Any
+    ) -> Any:
+        if not opened:
+            return None
         return encode(
-            processor or self.processor,
-            [prompt.text for prompt in batch],
-            images,
+            processor,
+            [batch[place].text for place in opened],
+            list(opened.values()),
             padding_side="right" if self.model.config.is_encoder_decoder else "left",
         )
 
@@ -290,7 +324,10 @@ class Generator:
         if count is None or not request.image_sizes:
             return length
         sizes = [(height, width) for width, height in request.image_sizes]
-        tokens: list[int] = count(image_sizes=sizes)["num_image_tokens"]
+        try:
+            tokens: list[int] = count(image_sizes=sizes)["num_image_tokens"]
+        except ValueError:  # an image that the processor will not take
+            return length
         return length + sum(tokens) - len(tokens)
 
     def _plan(self, requests: Sequence[Request]) -> list[list[_Prompt]]:
@@ -306,14 +343,25 @@ class Generator:
             batches += [[prompts[i] for i in batch] for batch in plan]
         return batches
 
-    def _answer(self, batch: Sequence[_Prompt], inputs: Any) -> list[Response]:
+    def _answer(self, batch: Sequence[_Prompt], inputs: _Inputs) -> list[Response]:
+        answers = {}
+        for place, why in inputs.lost.items():
+            _logger.warning("a request is lost: %s", why)
+            answers[place] = Response(None, 0, 0, None, why)
+        if inputs.places:
+            encoded = [batch[place] for place in inputs.places]
+            found = self._answer_encoded(encoded, inputs.tensors)
+            answers.update(zip(inputs.places, found, strict=True))
+        return [answers[place] for place in range(len(batch))]
+
+    def _answer_encoded(self, batch: Sequence[_Prompt], tensors: Any) -> list[Response]:
         import torch
 
-        rows, width = inputs["input_ids"].shape
+        rows, width = tensors["input_ids"].shape
         if rows > 1 and rows * width > self.token_budget:
             return self._halves(batch)
         try:
-            return self._generate(batch, inputs)
+            return self._generate(batch, tensors)
         except torch.OutOfMemoryError as error:
             message = str(error).splitlines()[0]
         if torch.cuda.is_available():
