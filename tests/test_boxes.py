@@ -107,6 +107,10 @@ def test_wrong_shapes_are_named(bad) -> None:
         ((0, 0, 1, 1), True),
         ((0.2, 0.3, 0.20001, 0.4), True),
         ((0.5, 0.1, 0.5, 0.2), False),
+        ((0.1, 0.5, 0.2, 0.5), False),
+        ((0, 1, 1, 1), False),
+        ((0, -0.001, 1, 1), False),
+        ((0, 0, 1.048, 1), False),
         ((0.5, 0.2, 0.6, 0.1), False),
         ((-0.001, 0, 1, 1), False),
         ((0, 0, 1, 1.048), False),
@@ -116,6 +120,7 @@ def test_wrong_shapes_are_named(bad) -> None:
 )
 def test_validity(box, expected: bool) -> None:
     assert is_valid_box(box) is expected
+    assert bool(valid_boxes(box)) is expected
 
 
 @given(st.tuples(*[st.floats(allow_nan=True, allow_infinity=True)] * 4))
@@ -125,9 +130,21 @@ def test_tuple_and_array_forms_agree(box) -> None:
 
 
 @pytest.mark.parametrize(
-    ("a", "inside"),
-    [((0.2, 0.2, 0.4, 0.4), True), ((0, 0, 0.4, 0.4), True), ((0.5, 0.2, 0.9, 0.4), False)],
+    ("center", "inside"),
+    [
+        ((0.25, 0.75), True),
+        # Corners belong to the box: x from 1/8 to 3/8, y from 1/2 to 7/8.
+        ((0.125, 0.5), True),
+        ((0.375, 0.875), True),
+        ((0.125, 0.875), True),
+        ((0.375, 0.5), True),
+        ((0.0625, 0.75), False),
+        ((0.5, 0.75), False),
+        ((0.25, 0.4375), False),
+        ((0.25, 0.9375), False),
+    ],
 )
-def test_center_lies_in_box(a, inside: bool) -> None:
-    # Centres (0.3, 0.3), (0.2, 0.2) on the corner, and (0.7, 0.3) to the right.
-    assert bool(center_in_box(a, (0.2, 0.2, 0.6, 0.6))) is inside
+def test_center_lies_in_box(center: tuple[float, float], inside: bool) -> None:
+    x, y = center
+    a = (x - 1 / 16, y - 1 / 32, x + 1 / 16, y + 1 / 32)
+    assert bool(center_in_box(a, (0.125, 0.5, 0.375, 0.875))) is inside

@@ -374,3 +374,22 @@ def test_a_fault_in_the_samples_is_named_by_its_line(
             protocol=get_protocol("univg"),
             source="s",
         )
+
+
+@pytest.mark.parametrize(("dialect", "n"), [("pixels", 2), ("qwen2_5_vl", 2), ("qwen2_vl", 0)])
+def test_sizes_that_are_not_those_of_the_images_are_counted(
+    tmp_path: Path, dialect: str, n: int
+) -> None:
+    """Where boxes are read by them: in another image's pixels an exact box overlaps nothing."""
+    sizes = [[[100, 100], [200, 50]], [[200, 50], [100, 100]], [[1000, 1000], [2000, 500]], None]
+    samples = [sample(number) for number in range(len(sizes))]
+    rows = [
+        {"id": one.id, "response": "[20, 10, 100, 30]"}
+        | ({} if given is None else {"image_sizes": given})
+        for one, given in zip(samples, sizes, strict=True)
+    ]
+    found = run(write(tmp_path / "r.jsonl", rows), samples, dialect=get_dialect(dialect))
+    assert found.n_other_sizes == n
+    if dialect == "pixels":  # samples 0 and 3 are read by the images' own sizes
+        assert found.metrics["tasks"]["task0"]["acc@0.5"] == 1.0
+        assert found.metrics["tasks"]["task2"]["acc@0.5"] == 0.0

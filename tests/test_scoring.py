@@ -72,6 +72,9 @@ FIND_IMAGE = [
     ("It's in the first image. (100,200),(300,400)", False, 1.0, 0.0),
     ("(100,200),(300,400)", False, 1.0, 0.0),
     ("It's in the second image. (600,200),(800,400)", True, 0.0, 0.0),
+    # The left half, IoU 0.5 exactly, which is enough.
+    ("It's in the second image. (100,200),(200,400)", True, 1.0, 1.0),
+    ("It's in the second image. (100,200),(199,400)", True, 0.0, 0.0),
 ]
 
 

@@ -255,6 +255,12 @@ def _report_notes(args: argparse.Namespace, dialect: Dialect | None, scores: Fil
         )
     if scores.ignored_fields:
         notes.append(f"fields that are not read: {', '.join(scores.ignored_fields)}")
+    if scores.n_other_sizes:
+        notes.append(
+            f"{scores.n_other_sizes} of {scores.n_responses} responses give image_sizes that are "
+            "not those of the set's images, and their boxes are read by the sizes given: right "
+            "only if the model was asked about images of these sizes"
+        )
     n_missing = scores.n_samples - scores.n_responses
     if n_missing:
         shown = ", ".join(scores.missing[:MISSING_SHOWN])

@@ -55,7 +55,8 @@ MEANINGS: Mapping[Mark, str] = {
     Mark.CUT_OFF: "printed values are k/N of one annotation file, cut off instead of rounded",
     Mark.AVERAGE_DIFFERS: "the printed average is not the mean of the printed values",
     Mark.TRUNCATED: "more than 1 % of the responses broke off without a box",
-    Mark.FAILED_REQUESTS: "requests to a server failed; these samples count as unanswered",
+    Mark.FAILED_REQUESTS: "requests failed (a server, memory, an image file); these samples count "
+    "as unanswered",
     Mark.EXCLUDED_SAMPLES: "samples were left out for an invalid true box",
     Mark.INCOMPLETE: "samples of the set were not evaluated, or left out as faulty when prepared",
     Mark.STAND_IN_IMAGES: "on images that stand in for the set's own: no result of the benchmark",

@@ -66,6 +66,8 @@ class FileScores:
         missing: ids of the first ten samples without a response.
         statuses: number of samples, missing and excluded ones included, per status.
         ignored_fields: names of fields that stand in some line and are not read, sorted.
+        n_other_sizes: responses with other ``image_sizes`` than their sample's, where the dialect
+            reads boxes by them.
     """
 
     metrics: dict[str, Any]
@@ -75,6 +77,7 @@ class FileScores:
     missing: tuple[str, ...]
     statuses: dict[str, int]
     ignored_fields: tuple[str, ...]
+    n_other_sizes: int
 
 
 def sample_lines(samples: Iterable[GroundingSample]) -> Iterator[bytes]:
@@ -122,12 +125,13 @@ def score_file(
         rule = _Rule(dialect, protocol, path, source, keep_lines=out is not None)
         workers = 1 if len(responses) <= BATCH else processes or min(_cores(), MAX_PROCESSES)
         tally, values = Tally(), HeadlineValues()
-        statuses, ignored = Counter[str](), set[str]()
+        statuses, ignored, n_other_sizes = Counter[str](), set[str](), 0
         for part in _in_order(rule, pairs.batches(), workers):
             tally.merge(part.tally)
             values.merge(part.values)
             statuses.update(part.statuses)
             ignored |= part.ignored
+            n_other_sizes += part.n_other_sizes
             if out is not None:
                 out.write(part.lines)
             if progress is not None:
@@ -141,6 +145,7 @@ def score_file(
         missing=tuple(pairs.missing),
         statuses=dict(sorted(statuses.items())),
         ignored_fields=tuple(sorted(ignored)),
+        n_other_sizes=n_other_sizes,
     )
 
 
@@ -356,6 +361,12 @@ class _Rule:
     source: str
     keep_lines: bool
 
+    @property
+    def reads_sizes(self) -> bool:
+        """Whether boxes are read by the sizes of the images."""
+        dialect = self.dialect
+        return dialect is not None and (dialect.needs_image_size or dialect.needs_input_size)
+
 
 @dataclass(frozen=True, slots=True)
 class _Part:
@@ -365,6 +376,7 @@ class _Part:
     values: HeadlineValues
     statuses: Counter[str]
     ignored: set[str]
+    n_other_sizes: int
     lines: bytes
 
 
@@ -383,7 +395,13 @@ def _score_batch(rule: _Rule, batch: Sequence[_Pair]) -> _Part:
         tally.add(score)
         statuses[score.status] += 1
     lines = b"".join(map(score_line, scores)) if rule.keep_lines else b""
-    return _Part(tally, HeadlineValues(scores), statuses, ignored, lines)
+    n_other_sizes = sum(map(_has_other_sizes, samples, responses)) if rule.reads_sizes else 0
+    return _Part(tally, HeadlineValues(scores), statuses, ignored, n_other_sizes, lines)
+
+
+def _has_other_sizes(sample: GroundingSample, response: Response) -> bool:
+    given, known = response.image_sizes, sample.image_sizes
+    return bool(given and known) and list(given or ()) != list(known or ())
 
 
 def _scores(
