@@ -77,6 +77,20 @@ def test_center_and_full_are_the_boxes_of_their_names() -> None:
     assert {score.box for score in scores("full", samples())} == {(0.0, 0.0, 1.0, 1.0)}
 
 
+def test_copy_repeats_the_first_box_of_the_question_on_the_image_asked_for() -> None:
+    boxes = "<|box_start|>(100,200),(300,400)<|box_end|>, <|box_start|>(0,0),(9,9)<|box_end|>"
+    rows = [
+        lmms_data.make_sample("own", "t", 0, instruction=f"Track {boxes} into the second image."),
+        lmms_data.make_sample("own", "t", 1, instruction="Where is (100,200),(300,400)?"),
+    ]
+    assert [score.box for score in scores("copy", rows)] == [
+        (0.1, 0.2, 0.3, 0.4),
+        (0.25, 0.25, 0.75, 0.75),
+    ]
+    (in_pixels,) = scores("copy", rows[:1], "pixels")
+    assert in_pixels.box == pytest.approx((0.1, 0.2, 0.3, 0.4), abs=0.01)
+
+
 def test_random_depends_on_the_seed_and_not_on_the_truth() -> None:
     rows = samples()
     moved = [replace(row, targets=(Target(0, THIRDS),)) for row in rows[:40]]

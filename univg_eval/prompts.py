@@ -36,6 +36,7 @@ __all__ = [
     "has_official_prompt",
     "localize_question",
     "prompt_hash",
+    "question_boxes",
     "require_style",
 ]
 
@@ -64,6 +65,16 @@ def default_prompt_style(dialect_name: str) -> str:
     return "think" if dialect_name in _THINK_DIALECTS else "direct"
 
 
+def question_boxes(question: str) -> list[Box]:
+    """The boxes that a question in the canonical form names, xyxy_norm, in its order."""
+    return [_normalised(match) for match in _CANONICAL_BOX.finditer(question)]
+
+
+def _normalised(match: re.Match[str]) -> Box:
+    x1, y1, x2, y2 = (int(number) / 1000 for number in match.groups())
+    return (x1, y1, x2, y2)
+
+
 def localize_question(
     question: str,
     dialect: Dialect,
@@ -90,14 +101,12 @@ def localize_question(
         return question
 
     def rewrite(match: re.Match[str]) -> str:
-        x1, y1, x2, y2 = (int(number) / 1000 for number in match.groups())
-        box: Box = (x1, y1, x2, y2)
         if dialect.needs_image_size and image_wh is None:
             raise UserError(
                 f"the question holds a box, and dialect {dialect.name!r} writes boxes in pixels, "
                 "but the image's size is not known: prepare the benchmark with its images"
             )
-        return dialect.encode(box, image_wh=image_wh, input_wh=input_wh)
+        return dialect.encode(_normalised(match), image_wh=image_wh, input_wh=input_wh)
 
     return _CANONICAL_REF.sub("", _CANONICAL_BOX.sub(rewrite, question))
 

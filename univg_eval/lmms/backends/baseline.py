@@ -4,6 +4,7 @@
 oracle     the true boxes (and image): exactly 1 in every metric
 center     the middle half of each side, first image
 full       the whole first image
+copy       the first box that the question names, on the image asked for; else as ``center``
 random     a random box on a random image, independent of the truth
 spray      twenty-five boxes, the one of ``center`` first: must score what ``center`` scores
 refuse     no box: ``answered`` is 0
@@ -30,7 +31,9 @@ from univg_eval.errors import UserError
 from univg_eval.lmms.backends.samples import SampleModel
 from univg_eval.lmms.settings import BASELINE_DIALECT, SETTINGS_KEY, RunSettings
 from univg_eval.lmms.stop import user_errors_stop
+from univg_eval.prompts import question_boxes
 from univg_eval.samples import GroundingSample
+from univg_eval.scoring import given_image
 
 __all__ = ["KINDS", "BaselineModel", "answer_boxes", "box_away_from", "is_hit"]
 
@@ -48,6 +51,11 @@ def _spray(sample: GroundingSample, seed: int, p: float) -> list[Placed]:
     steps = (0.0, 0.15, 0.3, 0.45, 0.6)
     grid: list[Placed] = [(0, (x, y, x + 0.4, y + 0.4)) for y in steps for x in steps]
     return [(0, _CENTER), *grid[:-1]]
+
+
+def _copy(sample: GroundingSample, seed: int, p: float) -> list[Placed]:
+    named = question_boxes(sample.instruction)
+    return [(given_image(sample) or 0, named[0])] if named else [(0, _CENTER)]
 
 
 def _random_box(sample: GroundingSample, seed: int, p: float) -> list[Placed]:
@@ -74,6 +82,7 @@ KINDS: dict[str, Callable[[GroundingSample, int, float], list[Placed]] | None] =
     "oracle": _oracle,
     "center": lambda sample, seed, p: [(0, _CENTER)],
     "full": lambda sample, seed, p: [(0, _FULL)],
+    "copy": _copy,
     "random": _random_box,
     "spray": _spray,
     "refuse": None,
