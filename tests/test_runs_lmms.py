@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
+import operator
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -526,3 +530,58 @@ def test_a_folder_with_nothing_is_told(root: Path) -> None:
     (root / "note.txt").write_text("x")
     with pytest.raises(UserError, match=r"note\.txt is no run record"):
         read_runs([str(root / "note.txt")])
+
+
+HOSTILE: tuple[Any, ...] = (
+    *(None, True, 3, -1, 0.5, float("nan"), float("inf"), 10**400),
+    *("", "x/../../y", "a" * 5000, "\0", "\ud800", [], {}, [[]], {"a": None}, [1, 2]),
+)
+
+
+def places(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where a JSON value has values, itself among them; the first two of a list."""
+    yield before
+    if isinstance(value, dict | list):
+        inside = value.items() if isinstance(value, dict) else enumerate(value[:2])
+        for key, part in inside:
+            yield from places(part, (*before, key))
+
+
+def with_value(value: Any, place: tuple[Any, ...], new: Any) -> Any:
+    if not place:
+        return new
+    changed = copy.deepcopy(value)
+    functools.reduce(operator.getitem, place[:-1], changed)[place[-1]] = new
+    return changed
+
+
+def names_of_tasks(results: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for name in ("a/b", "../../etc/passwd", "a" * 5000, "\0", "\ud800", ".."):
+        yield results | {"configs": {name: task_config("t")}}
+
+
+def test_every_value_of_a_folder_may_be_hostile(root: Path) -> None:
+    """A record comes of it, or one message."""
+    results = write_output(root / "out")
+    samples = next((root / "out").rglob("*.jsonl"))
+    first, *others = map(json.loads, samples.read_text().splitlines())
+    whole = json.loads(results.read_text())
+    tried = [(results, [value]) for value in names_of_tasks(whole)]
+    for file, value, rest in ((results, whole, []), (samples, first, others)):
+        tried += [
+            (file, [with_value(value, place, new), *rest])
+            for place in places(value)
+            for new in HOSTILE
+        ]
+    refused = 0
+    for file, lines in tried:
+        before = file.read_text()
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        try:
+            for record in read_runs([str(root / "out")]):
+                json.dumps(record.manifest.to_dict(), allow_nan=False)
+        except UserError:
+            refused += 1
+        file.write_text(before)
+    assert len(tried) > 1000
+    assert 0.2 < refused / len(tried) < 0.9, "some matter to nobody, some to everyone"

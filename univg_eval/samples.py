@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,6 +44,7 @@ __all__ = [
 
 SAMPLES_FILE = "samples.jsonl"
 MANIFEST_FILE = "manifest.json"
+_FOLDER_NAME = re.compile(r"[\w.+-]{1,150}")
 LARGEST_SIDE = 10**7  # of an image, in pixels
 _STAND_IN = "stand-in:"
 
@@ -283,7 +285,16 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
 
 
 def benchmark_dir(benchmark: str, root: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of one prepared benchmark below the data root."""
+    """The folder of one prepared benchmark below the data root.
+
+    Raises:
+        UserError: the name is none of a folder in the data root.
+    """
+    if not _FOLDER_NAME.fullmatch(benchmark) or benchmark in (".", ".."):
+        raise UserError(
+            f"{benchmark[:50]!r} is no name of a benchmark; expected letters, digits, '_', '-', "
+            "'.' and '+'"
+        )
     return data_root(root) / benchmark
 
 

@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,6 +75,7 @@ __all__ = [
 Results = Mapping[str, Any]
 _RESULTS_SUFFIX = "_results.json"
 _DATE = "%Y%m%d_%H%M%S"
+_TASK_NAME = re.compile(r"[\w.+-]{1,150}")
 
 
 @with_config(ConfigDict(strict=True, extra="allow"))
@@ -81,6 +83,7 @@ class _LoggedLine(TypedDict):
     """What is read of a logged line besides its settings."""
 
     id: Text
+    doc_id: int
     input_sizes: NotRequired[list[Size] | None]
 
 
@@ -115,10 +118,17 @@ def read_output(results_file: str | os.PathLike[str]) -> dict[str, Any]:
             for key, kind in (("dataset_path", str), ("generation_kwargs", dict))
             if not isinstance(results["configs"][task].get(key), kind)
         ]
+        if not isinstance(results["configs"][task]["metadata"]["fingerprint"], str):
+            lacking.append("metadata.fingerprint (str)")
         if lacking:
             raise UserError(
                 f"{path}: configs.{task} lacks {' and '.join(lacking)}, which lmms-eval logs; "
                 "evaluate again"
+            )
+        if not _TASK_NAME.fullmatch(task):
+            raise UserError(
+                f"{path}: configs has a task {task[:50]!r}, which names no file; expected letters, "
+                "digits, '_', '-', '.' and '+'"
             )
         file = path.with_name(f"{stem}_samples_{task}.jsonl")
         if not file.is_file():
@@ -252,6 +262,9 @@ def read_records(results_file: str | os.PathLike[str], label: str | None = None)
     results = read_output(path)
     if not isinstance(results["config"].get("model"), str):
         raise UserError(f"{path} names no model: its config lacks the key model")
+    given = results["config"].get("model_args")
+    if not isinstance(given, str | Mapping | None):
+        raise UserError(f"{path}: config.model_args is {given!r}; expected text or an object")
     described = {
         "created": _created(results, path),
         "model": _model(results, _logged_model_id(results), None),
@@ -271,7 +284,8 @@ def holds_univg_tasks(results_file: str | os.PathLike[str]) -> bool:
         results = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    return isinstance(results, dict) and bool(_univg_tasks(results))
+    configs = results.get("configs") if isinstance(results, dict) else None
+    return isinstance(configs, dict) and bool(_univg_tasks(results))
 
 
 def _created(results: Results, path: Path) -> str:
@@ -401,7 +415,7 @@ def _seconds(logged: Any) -> float | None:
     """A duration, which lmms-eval logs as a string; None where it is none."""
     try:
         seconds = float(logged)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return None
     return seconds if math.isfinite(seconds) and seconds > 0 else None
 

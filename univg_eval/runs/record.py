@@ -196,7 +196,13 @@ def make_record(
         **_rule_version(manifest.get("settings")),
     }
     known = secret_values() | set(secrets)
-    whole = _plain({**stamp, **manifest})
+    try:
+        whole = _plain({**stamp, **manifest})
+    except ValueError as error:
+        raise UserError(
+            f"{path}: a figure of the run is infinite or no number, which JSON cannot hold "
+            f"({error}); evaluate again"
+        ) from error
     match whole:
         case {"model": {"args": str() | dict() as args}}:
             whole["model"]["args"] = settings_without_secrets(args, known)
