@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 
 from univg_eval.boxes import (
     box_iou,
+    box_text,
     center_in_box,
     clip_box,
     clip_boxes,
+    four_numbers,
     is_valid_box,
     valid_boxes,
 )
@@ -148,3 +151,39 @@ def test_center_lies_in_box(center: tuple[float, float], inside: bool) -> None:
     x, y = center
     a = (x - 1 / 16, y - 1 / 32, x + 1 / 16, y + 1 / 32)
     assert bool(center_in_box(a, (0.125, 0.5, 0.375, 0.875))) is inside
+
+
+@pytest.mark.parametrize(
+    ("value", "largest", "expected"),
+    [
+        ([1, 2.5, -3, 4], None, (1.0, 2.5, -3.0, 4.0)),
+        ([1, 2, -3, 4], 4, (1.0, 2.0, -3.0, 4.0)),
+        ([1, 2, 3, -4.1], 4, None),
+        ([math.nan, 2, 3, 4], 4, None),
+        ([1, 2, 3, math.inf], None, (1.0, 2.0, 3.0, math.inf)),
+        ([1, 2, 3, math.inf], 4, None),
+        ([1, 2, 3, 10**400], None, None),
+        ([1, 2, 3], None, None),
+        ([1, 2, 3, 4, 5], None, None),
+        ([1, 2, 3, True], None, None),
+        ([1, 2, 3, "4"], None, None),
+        ((1, 2, 3, 4), None, None),
+        ("1234", None, None),
+        (None, None, None),
+    ],
+)
+def test_four_numbers_of_json(value: object, largest: float | None, expected: Any) -> None:
+    assert four_numbers(value, largest) == expected
+
+
+@pytest.mark.parametrize(
+    ("box", "digits", "text"),
+    [
+        ((0.1, 0.25, 0.5, 1.0), 4, "[0.1, 0.25, 0.5, 1]"),
+        ((1 / 3, 2 / 3, 123456, 1e-7), 4, "[0.3333, 0.6667, 1.235e+05, 1e-07]"),
+        ((1 / 3, 2 / 3, 0.99, 1), 2, "[0.33, 0.67, 0.99, 1]"),
+    ],
+)
+def test_a_box_as_text(box: Any, digits: int, text: str) -> None:
+    assert box_text(box, digits) == text
+    assert digits != 4 or box_text(box) == text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,6 +80,7 @@ def read_runs(arguments: Sequence[str], *, grouped: bool = False) -> list[RunRec
     with progress_bars() as progress:
         named = tracked(arguments, progress, "reading runs")
         records = [record for argument in named for record in _split(argument, grouped)]
+        records = _checked(tracked(records, progress, "checking scores"))
     records = _distinct(records, _longer_label)
     numbers: dict[tuple[str, str], dict[Hashable, int]] = {}
 
@@ -88,6 +89,19 @@ def read_runs(arguments: Sequence[str], *, grouped: bool = False) -> list[RunRec
         return f"{record.label} #{known.setdefault(_unit(record), len(known) + 1)}"
 
     return _distinct(records, numbered)
+
+
+def _checked(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """The records with `score_check`; a difference is said."""
+    from univg_eval.runs.score_check import ScoreChecker
+
+    checker, found = ScoreChecker(), []
+    for record in records:
+        checked, difference = checker.check(record)
+        found.append(checked)
+        if difference:
+            print(f"univg: note: {difference}", file=sys.stderr)
+    return found
 
 
 def _longer_label(record: RunRecord) -> str:

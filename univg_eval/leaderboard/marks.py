@@ -34,6 +34,8 @@ class Mark(StrEnum):
     BASELINE = "baseline"
     REPLAYED = "replayed"
     RESCORED = "rescored"
+    SCORES_DIFFER = "scores-differ"
+    SCORES_UNCHECKED = "scores-unchecked"
     DIRTY_CODE = "dirty-code"
 
 
@@ -66,6 +68,9 @@ MEANINGS: Mapping[Mark, str] = {
     Mark.BASELINE: "no model: responses made by a rule, which may look at the truth",
     Mark.REPLAYED: "responses were read from a file; how they were made is not recorded",
     Mark.RESCORED: "scored anew from the responses of an older record",
+    Mark.SCORES_DIFFER: "its scores are not those that its kept responses get",
+    Mark.SCORES_UNCHECKED: "not scored again here: benchmark not prepared, a control, videos or an "
+    "older rule",
     Mark.DIRTY_CODE: "made by code with changes that were not committed",
 }
 """What each mark says, one sentence without its full stop."""
@@ -82,6 +87,7 @@ BREAKING = frozenset(
         Mark.UNKNOWN_PROVENANCE,
         Mark.INFEASIBLE_DENOMINATOR,
         Mark.BASELINE,
+        Mark.SCORES_DIFFER,
     }
 )
 """Marks that keep a row out of the comparable set. ``unknown-provenance`` does so where the

@@ -303,6 +303,8 @@ def _marks_of_records(
         (Mark.BASELINE, BASELINE in kinds),
         (Mark.REPLAYED, REPLAY in kinds),
         (Mark.RESCORED, any(m.rescored for m in manifests)),
+        (Mark.SCORES_DIFFER, any(record.score_check == "different" for record in records)),
+        (Mark.SCORES_UNCHECKED, any(record.score_check == "unknown" for record in records)),
         (Mark.DIRTY_CODE, dirty),
     ):
         if found:

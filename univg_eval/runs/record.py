@@ -25,12 +25,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice, zip_longest
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import univg_eval
 from univg_eval.errors import UserError
@@ -82,6 +82,8 @@ class RunRecord:
         label: what tables and pages call the run.
         group: equal in several runs of one thing, see `univg_eval.runs.groups`; None: the run
             stands alone.
+        score_check: whether the scores are those of the responses, see
+            `univg_eval.runs.score_check`; None: nobody has looked.
     """
 
     path: Path
@@ -90,6 +92,7 @@ class RunRecord:
     scores: list[SampleScore]
     label: str = ""
     group: str | None = None
+    score_check: Literal["same", "different", "unknown"] | None = field(default=None, compare=False)
 
     @property
     def benchmark(self) -> str:
