@@ -326,3 +326,19 @@ def test_requests_that_are_all_lost_end_the_run_with_their_errors(checkpoints: P
     assert {response.error for response in answers(generator, asked)} == {
         "sample 'x': cannot read x.jpg as an image"
     }
+
+
+def test_a_checkpoints_own_code_does_not_run(tmp_path: Path) -> None:
+    folder, ran = tmp_path / "model", tmp_path / "ran"
+    make_checkpoint("qwen2_vl", folder)
+    (folder / "own.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    code = ("AutoConfig", "AutoModelForImageTextToText", "AutoProcessor", "AutoImageProcessor")
+    for file in folder.glob("*config.json"):
+        values = json.loads(file.read_text()) | {"auto_map": {name: "own.C" for name in code}}
+        if file.name == "config.json":
+            values["model_type"] = "own"
+        file.write_text(json.dumps(values))
+    with pytest.raises(UserError, match="contains custom code which must be executed"):
+        load_model(str(folder))
+    load_processor(str(folder))
+    assert not ran.exists()

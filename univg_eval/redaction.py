@@ -10,7 +10,7 @@ from typing import Any
 __all__ = ["secret_values", "settings_without_secrets", "without_secrets"]
 
 HIDDEN = "[hidden]"
-_SECRET_NAME = r"(?:api_?key|token|secret|password)"
+_SECRET_NAME = r"(?:api_?key|token|secret|password)"  # noqa: S105 (a pattern)
 _SECRET = re.compile(_SECRET_NAME + r"\Z", re.IGNORECASE)
 _ASSIGNED = re.compile(rf"(?i)(\w*{_SECRET_NAME}['\"]?\s*[=:]\s*['\"]?)([^\s,;&'\"{{}}\[\]]+)")
 _PATTERNS = (
