@@ -38,8 +38,16 @@ from univg_eval.lmms.generation import Generation, Look, measured_generation
 from univg_eval.lmms.planned_runs import PlannedRun, complete_records, plan_runs
 from univg_eval.lmms.record import read_output, write_records
 from univg_eval.lmms.response_cache import forget_failed_requests
+from univg_eval.lmms.response_journal import (
+    ResponseJournal,
+    files_of,
+    opened_journal,
+    part_size,
+)
 from univg_eval.lmms.settings import (
+    BASELINE_MODEL,
     REFERENCE_MODEL,
+    REPLAY_MODEL,
     ModelUnderTest,
     change_checkpoint,
     given_options,
@@ -52,7 +60,7 @@ from univg_eval.lmms.task_files import tasks_of_run
 from univg_eval.models import model_folder
 from univg_eval.models.pretrained import whole_weights
 from univg_eval.redaction import secret_values, without_secrets
-from univg_eval.runs.record import RunRecord, load_run
+from univg_eval.runs.record import RunRecord, environment, load_run
 
 __all__ = ["Plan", "argument_names", "check", "control_names", "plan_eval", "run_eval"]
 
@@ -326,8 +334,9 @@ def _evaluate(
         contextlib.nullcontext() if with_tables else _without_tables(),
         whole_weights(user_errors_stop),
         _without_other_tasks(args),
+        _journal(args, plan, run) as journal,
         measured_generation(
-            backend, listener, first, secret_values(plan.planned.model_args)
+            backend, listener, first, secret_values(plan.planned.model_args), journal
         ) as measured,
     ):
         cli_evaluate(argparse.Namespace(**vars(args)))
@@ -356,6 +365,32 @@ def _evaluate(
     if n_failed:
         _report_failed_requests(made, n_failed, n, plan.planned.use_cache)
     return n_failed < n
+
+
+@contextlib.contextmanager
+def _journal(
+    args: argparse.Namespace, plan: Plan, run: PlannedRun
+) -> Iterator[ResponseJournal | None]:
+    """The journal of a backend that keeps none; None for several processes, whose calls must match.
+
+    It lies where that of `univg` lies, and goes as that does when the records are written.
+    """
+    model = plan.planned.model
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if not alone or model in (REFERENCE_MODEL, BASELINE_MODEL, REPLAY_MODEL):
+        yield None
+        return
+    known = ModelUnderTest.from_arguments(model, args.model_args)
+    checkpoint = known.named_checkpoint
+    versions = environment()["versions"]
+    identity = [
+        *(model, known.args, plan.planned.force_simple, args.seed, args.batch_size),
+        files_of(checkpoint) if checkpoint and Path(checkpoint).is_dir() else None,
+        [versions[name] for name in ("lmms_eval", "torch", "transformers")],
+    ]
+    size = part_size(args.batch_size, known.args.get("num_concurrent"))
+    with opened_journal(plan.output(run) / _JOURNAL, identity, size) as journal:
+        yield journal
 
 
 @contextlib.contextmanager

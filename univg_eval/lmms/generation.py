@@ -43,6 +43,7 @@ from tqdm import tqdm
 
 from univg_eval.images.controls import MARK as CONTROL
 from univg_eval.lmms.backends.samples import SampleModel
+from univg_eval.lmms.response_journal import ResponseJournal
 from univg_eval.lmms.task import GroundingRequest, GroundingTask
 from univg_eval.redaction import without_secrets
 from univg_eval.runs.failed_requests import failed_request, split_failed_request
@@ -103,6 +104,7 @@ def measured_generation(
     on_progress: Listener | None = None,
     first: tuple[int, Look] | None = None,
     secrets: Collection[str] | None = None,
+    journal: ResponseJournal | None = None,
 ) -> Iterator[Measured]:
     """Watch `backend` wherever it generates in the block.
 
@@ -113,6 +115,7 @@ def measured_generation(
             it may raise. They are then asked for in one go, apart from the others.
         secrets: hidden in the messages of failed requests, which lmms-eval logs; None: see
             `univg_eval.redaction.without_secrets`.
+        journal: of the responses; None: they are kept in memory alone.
 
     Yields:
         Filled in when the block ends.
@@ -125,11 +128,20 @@ def measured_generation(
     def generate_until(lm: lmms, requests: list[Instance]) -> list[Any]:
         watch = _Watch(requests, on_progress)
 
-        def ask(part: list[Instance]) -> list[Any]:
-            pairs = zip(part, original(lm, part), strict=True)
+        def answer(part: list[Instance]) -> list[Any]:
+            outputs = original(lm, part)
+            if watch.exceptions and not isinstance(lm, SampleModel):
+                outputs = [_not_empty(output, watch.exceptions[0]) for output in outputs]
+            pairs = zip(part, outputs, strict=True)
             return [watch.lost_request(request) or output for request, output in pairs]
 
-        kept_before = getattr(lm, "n_kept", 0)
+        def ask(part: list[Instance], begin: int) -> list[Any]:
+            if journal is None:
+                watch.begin_part(begin, len(part))
+                return answer(part)
+            return journal.ask(part, answer, lambda done, n: watch.begin_part(begin + done, n))
+
+        kept_before = _n_kept(lm, journal)
         _reset_peak_memory()
         started = time.perf_counter()
         with watch.installed(lm, functions):
@@ -137,16 +149,13 @@ def measured_generation(
             outputs: list[Any] = []
             if first is not None and len(requests) > first[0]:
                 head = first[0]
-                outputs = ask(requests[:head])
+                outputs = ask(requests[:head], 0)
                 _show(first[1], requests[:head], outputs)
-                watch.part_done(head)
-            outputs = [*outputs, *ask(requests[head:])]
+            outputs = [*outputs, *ask(requests[head:], head)]
             watch.finish()
-        if watch.exceptions and not isinstance(lm, SampleModel):
-            outputs = [_not_empty(output, watch.exceptions[0]) for output in outputs]
+        kept = _n_kept(lm, journal) - kept_before
         n_processes = int(os.environ.get("WORLD_SIZE", "1"))
         # lmms-eval gives each process as many.
-        kept = getattr(lm, "n_kept", 0) - kept_before
         measured.n += (len(requests) - kept) * n_processes
         measured.seconds += time.perf_counter() - started
         measured.peak_memory = _peak_memory()
@@ -155,11 +164,16 @@ def measured_generation(
                 measured.costs[place] = measured.costs.get(place, 0.0) + cost
         return [
             _fit_to_log(_with_counts(output, counts), secrets)
-            for output, counts in zip(outputs, watch.counts(outputs), strict=True)
+            for output, counts in zip(outputs, watch.counts(outputs, kept), strict=True)
         ]
 
     with _set(backend, "generate_until", generate_until):
         yield measured
+
+
+def _n_kept(lm: lmms, journal: ResponseJournal | None) -> int:
+    """Responses so far that an earlier start had: of the backend's own journal, and of ours."""
+    return int(getattr(lm, "n_kept", 0)) + (journal.n_kept if journal else 0)
 
 
 def _not_empty(output: Any, exception: str) -> Any:
@@ -208,7 +222,7 @@ class _Watch:
         self._lock = threading.RLock()
         self._started = time.monotonic()
         self._state = Generation(len(requests))
-        self._parts_done = 0
+        self._begin, self._n_part = 0, len(requests)
         self._prompts: dict[str, deque[int]] = {}
         self._samples: dict[str, deque[int]] = {}
         self._opened: dict[int, None] = {}
@@ -256,9 +270,12 @@ class _Watch:
             self._report_state()
             yield
 
-    def part_done(self, n: int) -> None:
-        """The backend starts again, with the requests from the n-th on."""
-        self._parts_done = n
+    def begin_part(self, begin: int, n: int) -> None:
+        """The backend is handed n requests, when `begin` are done."""
+        self._begin, self._n_part = begin, n
+        if begin > self._state.done:
+            self._state.done = begin
+            self._report_state()
 
     def finish(self) -> None:
         """The last response is there."""
@@ -266,9 +283,14 @@ class _Watch:
             self._state.done = self._state.total
             self._report_state()
 
-    def counts(self, outputs: Sequence[Any]) -> list[TokenCounts | None]:
-        """Tokens of each request; None where they are not known."""
-        if self._n_generated not in (0, len(self._requests)):
+    def counts(self, outputs: Sequence[Any], n_kept: int) -> list[TokenCounts | None]:
+        """Tokens of each request; None where they are not known.
+
+        Args:
+            outputs: of all requests.
+            n_kept: those of them that an earlier start had.
+        """
+        if self._n_generated not in (0, len(self._requests) - n_kept):
             self._tokens.clear()  # more or fewer generations than requests: whose, is not known
         return [
             self._tokens.get(number) or _reported(unwrap_generation_output(output)[1])
@@ -340,8 +362,8 @@ class _Watch:
     def _on_bar(self, n: float, total: float | None) -> None:
         """The backend's bar is at n of total; some count batches."""
         with self._lock:
-            of = self._state.total - self._parts_done
-            done = self._parts_done + (round(of * min(n / total, 1.0)) if total else 0)
+            share = min(n / total, 1.0) if total else 0.0
+            done = self._begin + round(self._n_part * share)
             if done > self._state.done:
                 self._state.done = done
                 self._report_state()

@@ -6,7 +6,6 @@ written to a journal as its batch ends, so that an evaluation that was killed go
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from univg_eval.errors import UserError
 from univg_eval.files import Journal
 from univg_eval.images.controls import open_controlled
 from univg_eval.lmms.backends.samples import SampleModel
+from univg_eval.lmms.response_journal import digest, files_of
 from univg_eval.lmms.settings import SETTINGS_KEY, RunSettings
 from univg_eval.lmms.stop import user_errors_stop
 from univg_eval.models import model_folder
@@ -114,9 +114,9 @@ class ReferenceModel(SampleModel):
         self._journal = None if journal is None else Path(journal)
         self._identity = {
             "model": folder,
-            "files": _files(Path(folder)),
+            "files": files_of(folder),
             "commit": getattr(model.config, "_commit_hash", None),
-            "adapter": None if adapter is None else [adapter, _files(Path(adapter))],
+            "adapter": None if adapter is None else [adapter, files_of(adapter)],
             "config": model.config.to_dict() if hasattr(model, "config") else None,
             "generation": model.generation_config.to_dict(),
             "dtype": str(model.dtype),
@@ -192,7 +192,7 @@ class ReferenceModel(SampleModel):
         if self._journal is None:
             yield known, lambda key, response: None
             return
-        identity = _digest([self._identity, torch.initial_seed()])[:16]
+        identity = digest([self._identity, torch.initial_seed()])[:16]
         for path in sorted(self._journal.glob(f"{identity}-*.jsonl")):
             known.update(_journalled(path))
         with ExitStack() as stack:
@@ -226,24 +226,13 @@ def _journalled(path: Path) -> Iterator[tuple[str, Response]]:
 def _key(request: Instance, made: Request) -> str:
     """What the response depends on besides the model."""
     context, options, _, doc_id, *_ = request.args
-    return _digest([doc_id.doc, context, options, made.special_tokens])
+    return digest([doc_id.doc, context, options, made.special_tokens])
 
 
 def _result(response: Response) -> GenerationResult:
     text = failed_request(str(response.error)) if response.text is None else response.text
     counts = TokenCounts(input_tokens=response.prompt_tokens, output_tokens=response.new_tokens)
     return GenerationResult(text, counts)
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _files(folder: Path) -> list[Any]:
-    """Names, sizes and times of a checkpoint's files: other weights give other responses."""
-    found = sorted(path for path in folder.glob("*") if path.is_file())
-    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in found]
 
 
 def _device(name: str | None) -> torch.device:
