@@ -101,10 +101,7 @@ def read_output(results_file: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(results_file)
     stem = path.name.removesuffix(_RESULTS_SUFFIX)
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+    results = _json(path)
     if not isinstance(results, dict) or not all(
         isinstance(results.get(key), dict) for key in ("configs", "config")
     ):
@@ -132,7 +129,9 @@ def read_output(results_file: str | os.PathLike[str]) -> dict[str, Any]:
             )
         file = path.with_name(f"{stem}_samples_{task}.jsonl")
         if not file.is_file():
-            raise UserError(f"{file} is missing; run lmms-eval with --log_samples")
+            raise UserError(
+                f"{file} is missing; run lmms-eval with --log_samples, on a disk with room for it"
+            )
         samples[task] = []
         for number, row in iter_json_lines(file):
             lacking = [
@@ -154,6 +153,16 @@ def read_output(results_file: str | os.PathLike[str]) -> dict[str, Any]:
                 "copy the whole file, or evaluate again"
             )
     return {**results, "samples": samples}
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"cannot read {path}: {error}; a full disk leaves such files half written: make room, "
+            "and evaluate again"
+        ) from error
 
 
 def _n_evaluated(results: Results, task: str) -> int | None:
@@ -280,10 +289,7 @@ def holds_univg_tasks(results_file: str | os.PathLike[str]) -> bool:
         UserError: the file cannot be read.
     """
     path = Path(results_file)
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+    results = _json(path)
     configs = results.get("configs") if isinstance(results, dict) else None
     return isinstance(configs, dict) and bool(_univg_tasks(results))
 
