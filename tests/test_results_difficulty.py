@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -426,3 +427,13 @@ def test_the_committed_summary_follows_from_the_committed_runs(series: str) -> N
     means = {float(rate): np.mean([*arms.values()]) for rate, arms in tuning.items()}
     assert means[stored["learning_rate"]] == max(means.values())
     assert stored["training"][plan.BASELINE]["easy_first"] >= 1 / 3  # the premise
+
+
+def test_the_page_shows_the_committed_run_of_the_recipe() -> None:
+    page = (FOLDER / "README.md").read_text()
+    stages = json.loads((FOLDER / "recipe.json").read_text())["stages"]
+    found = [stages[0]["before"], *(stage["after"] for stage in stages)]
+    rows = re.findall(r"^\| (?:start|direct|chains|GRPO) \|.*\|$", page, re.MULTILINE)
+    for row, figures in zip(rows, found, strict=True):
+        accuracy, low, high = (100 * x for x in (figures["acc@0.5"], *figures["interval95"]))
+        assert row.endswith(f"| {accuracy:.1f} | {low:.1f} to {high:.1f} |")
