@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,7 +86,9 @@ def test_an_interrupted_build_leaves_the_old_one(toy: Toy) -> None:
         toy.ensure(n=3)
     assert load_manifest("toy", toy.root) == before
     toy.fails = False
-    (toy.root / ".toy.x" / "new").mkdir(parents=True)  # what a kill leaves behind
+    left = toy.root / ".toy.x7f3k2_q.part"  # by a kill
+    (left / "new").mkdir(parents=True)
+    os.utime(left, (0, 0))
     toy.ensure(n=3)
     assert load_manifest("toy", toy.root)["n"] == 3
     assert not list(toy.root.glob(".toy.*/"))

@@ -200,20 +200,6 @@ def test_memory_that_is_exhausted_costs_no_sample(
     assert [(r.text, r.error) for r in lost] == [(None, "out of memory: too large")] * 2
 
 
-def test_an_image_that_cannot_be_opened_is_the_users_error(checkpoints: Path) -> None:
-    folder = checkpoint(checkpoints, "qwen2_vl")
-
-    def missing() -> Any:
-        raise UserError("sample 'a': there is no image a.png")
-
-    request = ask("where?", [picture(1)], image_sizes=None)
-    bad = Request(request.turns, missing, None, request.options)
-    for workers in (0, 1):
-        generator = Generator(load_model(folder), load_processor(folder), workers=workers)
-        with pytest.raises(UserError, match=r"^sample 'a': there is no image a\.png$"):
-            answers(generator, [bad])
-
-
 def test_known_responses_leave_out_whole_batches_only(checkpoints: Path) -> None:
     folder = checkpoint(checkpoints, "qwen2_vl")
     generator = Generator(load_model(folder), load_processor(folder), batch_size=2)

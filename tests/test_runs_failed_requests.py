@@ -319,7 +319,12 @@ def test_univg_eval_tells_their_number(
         command, "cli_evaluate", lambda args: write_output(root / "out", tasks={"t": rows})
     )
     args = argparse.Namespace(
-        output_path=str(root / "out"), tasks="univg_mini", include_path=[str(task_folder())]
+        output_path=str(root / "out"),
+        tasks="univg_mini",
+        include_path=[str(task_folder())],
+        model_args="model=org/Model-7B",
+        batch_size=1,
+        seed=None,
     )
     planned = argparse.Namespace(
         model="openai",

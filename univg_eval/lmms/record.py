@@ -75,7 +75,7 @@ __all__ = [
 Results = Mapping[str, Any]
 _RESULTS_SUFFIX = "_results.json"
 _DATE = "%Y%m%d_%H%M%S"
-_TASK_NAME = re.compile(r"[\w.+-]{1,150}")
+_TASK_NAME = re.compile(r"[\w.:+-]{1,150}")
 
 
 @with_config(ConfigDict(strict=True, extra="allow"))
@@ -125,7 +125,7 @@ def read_output(results_file: str | os.PathLike[str]) -> dict[str, Any]:
         if not _TASK_NAME.fullmatch(task):
             raise UserError(
                 f"{path}: configs has a task {task[:50]!r}, which names no file; expected letters, "
-                "digits, '_', '-', '.' and '+'"
+                "digits, '_', '-', '.', ':' and '+'"
             )
         file = path.with_name(f"{stem}_samples_{task}.jsonl")
         if not file.is_file():
