@@ -46,8 +46,8 @@ def server() -> Iterator[Server]:
         yield found
 
 
-def command(server: Server, output: Path) -> list[str]:
-    args = f"model=some,base_url={server.url},api_key=none,num_concurrent=4"
+def command(server: Server, output: Path, key: str = "none") -> list[str]:
+    args = f"model=some,base_url={server.url},api_key={key},num_concurrent=4"
     asked = ["--model", "async_openai", "--model_args", args, "--tasks", "univg_custom"]
     return [sys.executable, "-m", "univg_eval", "eval", *asked, "--output_path", str(output)]
 
@@ -84,7 +84,8 @@ def test_a_kill_costs_one_part(root: Path, server: Server, tmp_path: Path) -> No
 
     server.prompts.clear()
     server.answer = lambda _: "[0.1, 0.2, 0.5, 0.9]"
-    done = subprocess.run(killed, check=True, timeout=200, **options)
+    again = command(server, tmp_path / "killed", key="another-key")
+    done = subprocess.run(again, check=True, timeout=200, **options)
     assert f"{PART} of {N} responses are in the journal" in done.stderr + done.stdout
     assert len(server.prompts) == N - PART
     assert not journal.exists()

@@ -59,7 +59,7 @@ from univg_eval.lmms.task import GroundingTask
 from univg_eval.lmms.task_files import tasks_of_run
 from univg_eval.models import model_folder
 from univg_eval.models.pretrained import whole_weights
-from univg_eval.redaction import secret_values, without_secrets
+from univg_eval.redaction import secret_values, settings_without_secrets, without_secrets
 from univg_eval.runs.record import RunRecord, environment, load_run
 
 __all__ = ["Plan", "argument_names", "check", "control_names", "plan_eval", "run_eval"]
@@ -383,8 +383,10 @@ def _journal(
     known = ModelUnderTest.from_arguments(model, args.model_args)
     checkpoint = known.named_checkpoint
     versions = environment()["versions"]
+    # Another key gives no other responses.
+    shown = settings_without_secrets(known.args, secret_values(known.args))
     identity = [
-        *(model, known.args, plan.planned.force_simple, args.seed, args.batch_size),
+        *(model, shown, plan.planned.force_simple, args.seed, args.batch_size),
         files_of(checkpoint) if checkpoint and Path(checkpoint).is_dir() else None,
         [versions[name] for name in ("lmms_eval", "torch", "transformers")],
     ]
