@@ -7,12 +7,14 @@ import os
 import re
 import shlex
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 from report_data import ATTACKS, HIT, N_PLAIN, TRUTH, contrast, make_samples, prepare, two_runs
@@ -24,6 +26,7 @@ from univg_eval.report.run_page import write_run_page
 from univg_eval.samples import Target, write_benchmark
 
 REQUIRE = "UNIVG_REQUIRE_BROWSER"
+HANGS_AFTER_SECONDS = 90
 HOW = (
     "no Chromium found; install it, e.g. `apt-get install chromium-headless-shell`, to run these "
     "tests"
@@ -104,6 +107,21 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
         chromium = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         yield chromium
         chromium.close()
+
+
+def kill_the_browser() -> None:
+    for child in psutil.Process().children(recursive=True):
+        if child.name().startswith(("chrom", "headless", "google-chrome")):
+            child.kill()
+
+
+@pytest.fixture(autouse=True)
+def hang_watchdog() -> Iterator[None]:
+    """A page that never answers keeps a core, its driver another: what runs beside starves."""
+    timer = threading.Timer(HANGS_AFTER_SECONDS, kill_the_browser)
+    timer.start()
+    yield
+    timer.cancel()
 
 
 @pytest.fixture(scope="module")
