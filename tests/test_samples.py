@@ -36,6 +36,8 @@ def test_rows_survive_json() -> None:
 BAD_ROWS = [
     ({"id": 5}, r"rows\.jsonl:3: field 'id' is 5"),
     ({"images": "a.png"}, "field 'images' is 'a.png'"),
+    ({"images": ["/etc/hosts", "b.png"]}, "'/etc/hosts'; expected paths below the data root"),
+    ({"images": ["a.png", "toy/../../b.png"]}, "toy/../../b.png'; expected paths below"),
     ({"widths": [640]}, "2 images but 1 widths and 2 heights"),
     ({"heights": [480, 0]}, "field 'heights' is .*whole pixels"),
     ({"widths": [640, 2**31]}, "field 'widths' is .*whole pixels"),

@@ -17,7 +17,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from univg_eval.boxes import Box, four_numbers, is_valid_box
@@ -169,7 +169,7 @@ class GroundingSample:
         """
         if not isinstance(row, Mapping):
             raise UserError(f"{where}: expected a JSON object, received {type(row).__name__}")
-        images = _strings(row, "images", where)
+        images = _images(row, where)
         widths, heights = _integers(row, "widths", where), _integers(row, "heights", where)
         if not len(widths) == len(heights) or len(widths) not in (0, len(images)):
             raise UserError(
@@ -242,6 +242,19 @@ def _strings(row: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
     for item in value:
         require_text(item, f"{where}: field {name!r}")
     return tuple(value)
+
+
+def _images(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """The references to images; none may lead out of the data root."""
+    images = _strings(row, "images", where)
+    for image in images:
+        path = PurePosixPath(image)
+        if path.is_absolute() or ".." in path.parts:
+            raise UserError(
+                f"{where}: field 'images' holds {image!r}; expected paths below the data root, "
+                "relative to it: prepare the benchmark again, from the folder of its images"
+            )
+    return images
 
 
 def _integers(row: Mapping[str, Any], name: str, where: str) -> tuple[int, ...]:
