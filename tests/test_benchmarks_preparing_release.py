@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -591,17 +593,28 @@ def test_a_full_disk_while_converting(
     assert prepare_release(toy_release(images), root=root).resumed == 4
 
 
-def test_a_write_that_the_system_cuts_short(images: Path, root: Path) -> None:
-    """The system takes a part of a line and then refuses: the part is no item."""
-    import resource
-
+@contextmanager
+def largest_file(n_bytes: int) -> Iterator[None]:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
-        with pytest.raises(UserError, match=r"cannot write to .*File too large.* next run"):
-            prepare_release(toy_release(images), root=root)
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_disk_without_room_for_the_lock(images: Path, root: Path) -> None:
+    with largest_file(0), pytest.raises(UserError, match=r"cannot write to .*File too large; "):
+        prepare_release(toy_release(images), root=root)
+
+
+def test_a_write_that_the_system_cuts_short(images: Path, root: Path) -> None:
+    """The system takes a part of a line and then refuses: the part is no item."""
+    with (
+        largest_file(3000),
+        pytest.raises(UserError, match=r"cannot write to .*File too large.* next run"),
+    ):
+        prepare_release(toy_release(images), root=root)
     whole = journal(root).read_bytes()
     assert len(whole) == 3000
     assert not (root / "toy").exists()

@@ -229,7 +229,7 @@ def test_a_lock_is_waited_for(tmp_path: Path) -> None:
         assert process.stdout.readline() == b"held\n"
         started = time.monotonic()
         with file_lock(path) as file:
-            file.write("mine")
+            file.write(b"mine")
         assert time.monotonic() - started > 0.1
 
 

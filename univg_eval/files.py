@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, files
+from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, Self
@@ -221,11 +222,12 @@ def require_writable(folder: Path, option: str) -> None:
 
 
 @contextmanager
-def file_lock(path: Path, *, wait: bool = True) -> Iterator[IO[str]]:
+def file_lock(path: Path, *, wait: bool = True) -> Iterator[RawIOBase]:
     """Hold the lock of a file, which is made where it is missing; one process at a time has it.
 
     Yields:
-        The open file, positioned at its end; the holder may note in it who it is.
+        The open file, positioned at its end and without a buffer; the holder may note in it who it
+        is.
 
     Raises:
         BlockingIOError: another process holds it and `wait` is False.
@@ -234,7 +236,7 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[IO[str]]:
     import fcntl
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
+    with path.open("a+b", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield file
 

@@ -143,6 +143,8 @@ def preparing(benchmark: str, root: str | os.PathLike[str] | None = None) -> Ite
         try:
             with writing(base):
                 lock = stack.enter_context(file_lock(path, wait=False))
+                lock.truncate(0)
+                lock.write(f"{os.getpid()}\n".encode())
         except UserError as error:
             if not isinstance(error.__cause__, BlockingIOError):
                 raise
@@ -151,9 +153,6 @@ def preparing(benchmark: str, root: str | os.PathLike[str] | None = None) -> Ite
                 f"{path.read_text(encoding='utf-8').strip() or 'unknown'}); wait until it has "
                 "finished, or stop it: what it has done is kept"
             ) from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
         yield work / benchmark
 
 

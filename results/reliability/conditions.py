@@ -1,0 +1,181 @@
+"""What commands say, and leave, where they cannot do their work.
+
+    python results/reliability/conditions.py [CASE …] [--work DIR]
+
+Each command of faults.py runs where its disk is full, its folder cannot be written to, its output's
+place is taken by something of another kind, the data root is gone, or there is no home. It must end
+by itself with one message (exit status 2) and no traceback, or do its work; what was there before
+must be left as it was. A full disk and a folder that cannot be written to are mounted for it, which
+needs root on Linux; elsewhere they are left out.
+
+Writes conditions.json beside this file. Exit status 1 if a promise was broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from faults import CASES, EVAL, SECONDS_OF_A_COMMAND, Case, command_of, teacher, write_inputs
+
+from univg_eval.files import write_text_atomically
+from univg_eval.runs.record import environment
+
+OUT = Path(__file__).with_name("conditions.json")
+BEFORE = "what an earlier run has left"
+DISK_KB = 64
+
+
+@contextmanager
+def _full_disk(folder: Path, _: Case, __: dict[str, str]) -> Iterator[Path]:
+    with _mounted(folder):
+        _fill(folder)
+        yield folder
+
+
+@contextmanager
+def _read_only(folder: Path, _: Case, __: dict[str, str]) -> Iterator[Path]:
+    with _mounted(folder):
+        (folder / "before.txt").write_text(BEFORE)
+        _run("mount", "-o", "remount,ro", str(folder))
+        yield folder
+
+
+@contextmanager
+def _place_taken(folder: Path, case: Case, _: dict[str, str]) -> Iterator[Path]:
+    """A folder where a file is to be written, a file where a folder is."""
+    first = case.results[0].split("/")
+    place = folder / first[0].rstrip("*")
+    if len(first) == 1:
+        place.mkdir()
+        place = place / "inside"
+    place.write_text(BEFORE)
+    yield folder
+
+
+@contextmanager
+def _no_data(folder: Path, _: Case, variables: dict[str, str]) -> Iterator[Path]:
+    variables["UNIVG_DATA"] = str(folder / "gone")
+    yield folder
+
+
+@contextmanager
+def _no_home(folder: Path, _: Case, variables: dict[str, str]) -> Iterator[Path]:
+    variables["HOME"] = "/dev/null/home"
+    yield folder
+
+
+@contextmanager
+def _mounted(folder: Path) -> Iterator[None]:
+    _run("mount", "-t", "tmpfs", "-o", f"size={DISK_KB}k", "tmpfs", str(folder))
+    try:
+        yield
+    finally:
+        _run("umount", "--lazy", str(folder))
+
+
+def _run(program: str, *arguments: str) -> None:
+    subprocess.run([shutil.which(program) or program, *arguments], check=True)
+
+
+def _fill(folder: Path) -> None:
+    with contextlib.suppress(OSError), (folder / "before.txt").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+Condition = Callable[[Path, Case, dict[str, str]], AbstractContextManager[Path]]
+CONDITIONS: dict[str, tuple[Condition, bool]] = {
+    "full disk": (_full_disk, True),
+    "read-only folder": (_read_only, True),
+    "place taken": (_place_taken, False),
+    "no data root": (_no_data, False),
+    "no home": (_no_home, False),
+}
+"""Each with whether it needs root."""
+
+
+def attempt(case: Case, condition: Condition, folder: Path, command: list[str]) -> dict[str, Any]:
+    """Run one command in one condition."""
+    folder.mkdir(parents=True)
+    variables = dict(os.environ)
+    with condition(folder, case, variables) as place:
+        before = _content(place)
+        began = time.perf_counter()
+        done = subprocess.run(
+            command,
+            cwd=place,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_OF_A_COMMAND,
+            check=False,
+        )
+        seconds = time.perf_counter() - began
+        kept = before.items() <= _content(place).items()
+    said = done.stderr.strip().splitlines() or [""]
+    promised = done.returncode in (0, 2) and "Traceback" not in done.stderr + done.stdout and kept
+    return {
+        "status": done.returncode,
+        "message": said[-1] if done.returncode else "",
+        "kept": kept,
+        "seconds": round(seconds, 1),
+        "broken": "" if promised else done.stderr[-1500:] or "what was there has changed",
+    }
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def main() -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="an empty folder to keep")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="the results")
+    args = parser.parse_args()
+    names = args.cases or list(CASES)
+    if unknown := [name for name in names if name not in CASES]:
+        parser.error(f"{unknown[0]!r} is no case; expected one of {', '.join(CASES)}")
+    root = sys.platform == "linux" and os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as temporary, teacher() as address:
+        work = (args.work or Path(temporary)).absolute()
+        inputs = work / "inputs"
+        write_inputs(inputs, names)
+        known = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
+        for number, name in enumerate(names):
+            case, rows = CASES[name], {}
+            for word, (condition, needs_root) in CONDITIONS.items():
+                if needs_root and not root:
+                    continue
+                folder = work / str(number) / word.replace(" ", "-")
+                command = command_of(case, inputs, address)
+                rows[word] = attempt(case, condition, folder, command)
+                sys.stderr.write(f"{name}, {word}: {json.dumps(rows[word])}\n")
+            known[name] = {
+                "program": "univg" if case.program is EVAL else "univg-train",
+                "conditions": rows,
+                "date": datetime.now(UTC).date().isoformat(),
+                **environment(),
+            }
+            write_text_atomically(args.out, [json.dumps(known, indent=1) + "\n"])
+    rows = [row for name in names for row in known[name]["conditions"].values()]
+    return int(any(row["broken"] for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
