@@ -311,6 +311,7 @@ MISTAKES = [
         ),
         "base_url holds a password or a key",
     ),
+    (("--tasks", "."), "there is a folder of this name here, and lmms-eval would look for tasks"),
     (("--tasks", "mmbench"), "names no task of this project; its groups are: univg, "),
 ]
 

@@ -499,6 +499,11 @@ def check(args: argparse.Namespace, include_path: Sequence[str]) -> list[Groundi
     groups = ", ".join(manager.all_groups)
     if not args.tasks:
         raise UserError(f"--tasks is missing; give task names, or one of the groups: {groups}")
+    if Path(args.tasks).is_dir():
+        raise UserError(
+            f"--tasks {args.tasks}: there is a folder of this name here, and lmms-eval would "
+            "look for tasks in it; run the command in another folder"
+        )
     wanted = [name for name in args.tasks.split(",") if name]
     names = manager.match_tasks(wanted)
     misspelt = [n for n in wanted if n.startswith("univg") and not manager.match_tasks([n])]
