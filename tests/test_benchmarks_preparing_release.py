@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+from disks import largest_file
 from factories import make_sample
 from PIL import Image
 
@@ -591,16 +590,6 @@ def test_a_full_disk_while_converting(
             prepare_release(toy_release(images), root=root)
     assert prepared_files(root) == before
     assert prepare_release(toy_release(images), root=root).resumed == 4
-
-
-@contextmanager
-def largest_file(n_bytes: int) -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_disk_without_room_for_the_lock(images: Path, root: Path) -> None:

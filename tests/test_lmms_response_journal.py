@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 
 import lmms_data
 import pytest
+from disks import largest_file
 from fake_service import Server, serving
 from PIL import Image
 
@@ -131,6 +133,40 @@ def test_what_failed_and_what_is_drawn_is_not_kept(root: Path, tmp_path: Path) -
         options["temperature"] = 0.7
     ask("model")
     assert calls == [requests]
+
+
+def test_a_full_disk_ends_the_evaluation_and_what_is_kept_stays(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requests = requests_of(root)
+    asked: list[int] = []
+
+    def answer(part: list[Any]) -> list[Any]:
+        asked.append(len(part))
+        return ["[0.1, 0.2, 0.5, 0.9]"] * len(part)
+
+    def ask() -> list[Any]:
+        asked.clear()
+        with opened_journal(tmp_path / "journal", "model", 4) as journal:
+            return journal.ask(requests, answer, lambda *place: None)
+
+    line = len(json.dumps({"key": "0" * 64, "response": "[0.1, 0.2, 0.5, 0.9]"})) + 1
+    with largest_file(6 * line), pytest.raises(SystemExit) as stopped:
+        ask()
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert (
+        "File too large; choose a folder that can be written, with --output_path. The resp" in said
+    )
+    assert asked == [4, 4]
+    assert len(ask()) == 10
+    assert asked == [2, 2]
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match=r"cannot write to .*file: .*with --output_path"),
+        opened_journal(tmp_path / "file", "model", 4),
+    ):
+        pass
 
 
 def test_one_evaluation_at_a_time(tmp_path: Path) -> None:

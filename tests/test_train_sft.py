@@ -31,7 +31,7 @@ from transformers import (
 from univg_eval.errors import UserError
 from univg_train.cli import main
 from univg_train.runs.curves import read_course
-from univg_train.runs.folder import find_checkpoint
+from univg_train.runs.folder import find_checkpoint, sole_writer
 from univg_train.runs.lengths import RowLengths, row_text
 from univg_train.runs.pretrained import lora_config
 from univg_train.runs.training import count_parameters
@@ -267,6 +267,16 @@ def test_killed_and_begun_again(
     assert capsys.readouterr().out == ""  # of several processes, the first reports
     assert main(["sft", "--config", str(config), "--no-resume"]) == 2
     assert "holds a run already" in capsys.readouterr().err
+
+
+def test_a_second_run_in_the_same_folder_is_refused(
+    config: Path, tmp_path: Path, refused: Any
+) -> None:
+    with sole_writer(tmp_path / "run"):
+        said = refused("sft", "--config", config)
+        assert f"another process trains in {tmp_path / 'run'}; wait for it, or name" in said
+        assert list((tmp_path / "run").iterdir()) == []
+    assert train_sft(load_settings(config, ["trainer.max_steps=1"]))["steps"] == 1
 
 
 def test_a_stopped_lora_run_goes_on(config: Path, tmp_path: Path) -> None:

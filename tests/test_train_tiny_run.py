@@ -11,6 +11,7 @@ import pytest
 from univg_eval.benchmarks.synthetic.mini import TASKS, generate
 from univg_eval.errors import UserError
 from univg_train.cli import main
+from univg_train.runs.folder import sole_writer
 from univg_train.tiny.data import (
     RowPlan,
     item_turns,
@@ -159,6 +160,14 @@ def test_a_folder_that_is_a_file_is_one_message(how, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["tiny", "--out", str(tmp_path / "file"), *how]) == 2
     assert re.search("^univg-train tiny: cannot .*file", capsys.readouterr().err, re.MULTILINE)
+
+
+@pytest.mark.parametrize("how", [[], ["--stage", "all", "--quick"]])
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path, capsys, how):
+    with sole_writer(tmp_path):
+        assert main(["tiny", "--out", str(tmp_path), *how]) == 2
+    assert f"another process trains in {tmp_path}; wait for it" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- rows ------------------------------------------------------------

@@ -29,6 +29,7 @@ __all__ = [
     "data_folder",
     "file_lock",
     "iter_json_lines",
+    "path_lock",
     "printable",
     "read_yaml",
     "refuse_nan",
@@ -69,8 +70,8 @@ def _replaceable(path: Path, what: Literal["file", "folder"]) -> Path:
 
 
 @contextmanager
-def _lock_of_part(part: Path, *, wait: bool) -> Iterator[None]:
-    """Hold a lock of a file or folder that is being written, which a killed process loses.
+def path_lock(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock of a file or folder that is there; a killed process loses it.
 
     Raises:
         BlockingIOError: another process holds it, and `wait` is False.
@@ -78,7 +79,7 @@ def _lock_of_part(part: Path, *, wait: bool) -> Iterator[None]:
     """
     import fcntl
 
-    handle = os.open(part, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
@@ -91,14 +92,14 @@ def _own_part(part: Path) -> Iterator[None]:
     """Mark a part as being written; on a file system without locks nobody else removes it."""
     with ExitStack() as held:
         with suppress(OSError):
-            held.enter_context(_lock_of_part(part, wait=True))
+            held.enter_context(path_lock(part, wait=True))
         yield
 
 
 def _remove_leftovers(place: Path) -> None:
     """Remove the parts of `place` whose processes were killed: old, and locked by nobody."""
     for part in place.parent.glob(f".{glob.escape(place.name)}.????????{_PART}"):
-        with suppress(OSError), _lock_of_part(part, wait=False):
+        with suppress(OSError), path_lock(part, wait=False):
             if time.time() - part.stat().st_mtime < _UNSURE_SECONDS:
                 continue
             if part.is_dir():
@@ -183,8 +184,20 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def writing(place: Path, *, kept: str = "") -> Iterator[None]:
-    """Report a failure to write in the data root, with what can be done and what is kept.
+def writing(
+    place: Path,
+    *,
+    kept: str = "",
+    folder: str = "data root",
+    options: tuple[str, str] = ("--root", "--root or UNIVG_DATA"),
+) -> Iterator[None]:
+    """Report a failure to write in a folder, with what can be done and what is kept.
+
+    Args:
+        place: that is written, where the error does not say it.
+        kept: said in the end.
+        folder: what the user knows it as.
+        options: by which another one is chosen: one of them, and all.
 
     Raises:
         UserError: instead of an OSError of the block.
@@ -193,9 +206,9 @@ def writing(place: Path, *, kept: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = "free space or choose another data root with --root"
+            remedy = f"free space or choose another {folder} with {options[0]}"
         else:
-            remedy = "choose a data root that can be written, with --root or UNIVG_DATA"
+            remedy = f"choose a {folder} that can be written, with {options[1]}"
         raise UserError(
             f"cannot write to {error.filename or place}: {error.strerror or error}; {remedy}"
             + (f". {kept}" if kept else "")

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,20 @@ from lmms_eval.api.instance import Instance, unwrap_generation_output
 from loguru import logger
 
 from univg_eval.errors import UserError
-from univg_eval.files import Journal
+from univg_eval.files import Journal, writing
+from univg_eval.lmms.stop import user_errors_stop
 from univg_eval.lmms.task import GroundingRequest
 from univg_eval.runs.failed_requests import split_failed_request
 
-__all__ = ["ResponseJournal", "digest", "files_of", "opened_journal", "part_size"]
+__all__ = [
+    "ResponseJournal",
+    "digest",
+    "files_of",
+    "open_journal",
+    "opened_journal",
+    "part_size",
+    "writing_journal",
+]
 
 _PART = 128
 _WAVES = 16  # a server that answers n requests at once waits for the last of a part
@@ -101,7 +110,8 @@ class ResponseJournal:
                 outputs[place] = output
                 text = unwrap_generation_output(output)[0]
                 if isinstance(text, str) and split_failed_request(text)[1] is None:
-                    self._journal.append({"key": keys[place], "response": text})
+                    with user_errors_stop(), writing_journal(self._journal.path):
+                        self._journal.append({"key": keys[place], "response": text})
         return [outputs[place] for place in range(len(keys))]
 
 
@@ -115,16 +125,34 @@ def opened_journal(folder: Path, identity: Any, size: int) -> Iterator[ResponseJ
         size: see `ResponseJournal`.
 
     Raises:
-        UserError: another process writes to it.
+        UserError: another process writes to it, or it cannot be written.
     """
+    with open_journal(folder / f"{digest(identity)[:16]}-0.jsonl") as journal:
+        yield ResponseJournal(journal, size)
+
+
+def open_journal(path: Path) -> Journal:
+    """A journal of responses; a UserError if another process has it, or it cannot be written."""
     try:
-        with Journal(folder / f"{digest(identity)[:16]}-0.jsonl", sync_seconds=5.0) as journal:
-            yield ResponseJournal(journal, size)
-    except BlockingIOError as error:
+        with writing_journal(path):
+            return Journal(path, sync_seconds=5.0)
+    except UserError as error:
+        if not isinstance(error.__cause__, BlockingIOError):
+            raise
         raise UserError(
-            f"another evaluation of the same model writes to {folder}; wait for it, or give "
+            f"another evaluation of the same model writes to {path.parent}; wait for it, or give "
             "another --output_path"
         ) from error
+
+
+def writing_journal(path: Path) -> AbstractContextManager[None]:
+    """Report a failure to write a journal of responses; see `univg_eval.files.writing`."""
+    return writing(
+        path,
+        kept="The responses so far are kept: the same command goes on",
+        folder="folder",
+        options=("--output_path", "--output_path"),
+    )
 
 
 def _is_repeatable(request: Instance) -> bool:

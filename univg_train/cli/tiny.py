@@ -15,6 +15,7 @@ from univg_eval.progress import progress_bars
 from univg_eval.terminal import Sheet, sheet_lines, terminal_width
 from univg_train.cli._arguments import positive_int, positive_number
 from univg_train.cli._running import extra_needed, print_fitted, usable_folder
+from univg_train.runs.folder import sole_writer
 
 __all__ = ["add_parser", "run", "stage_table"]
 
@@ -100,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     """Train; returns the exit status."""
     _require_fitting(args)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    with extra_needed(), usable_folder(args.out):
+    with extra_needed(), usable_folder(args.out), sole_writer(args.out):
         return _run_pretraining(args) if args.stage is None else _run_stages(args)
 
 

@@ -55,10 +55,11 @@ def train_grpo(settings: GrpoSettings, *, shown: ShownSteps | None = None) -> di
     arguments = trainer_arguments(settings)
     require_machine(arguments)
     checked = check_grpo(settings, arguments, processes)
-    if (finished := run.begin(arguments, checked)) is not None:
-        return finished
-    _warn_of_unlike_end(settings, processes)
-    return run.train(_make_trainer(settings, arguments, checked), checked, shown)
+    with run.held:
+        if (finished := run.begin(arguments, checked)) is not None:
+            return finished
+        _warn_of_unlike_end(settings, processes)
+        return run.train(_make_trainer(settings, arguments, checked), checked, shown)
 
 
 def check_grpo(settings: GrpoSettings, arguments: Any, processes: int) -> CheckedRun:

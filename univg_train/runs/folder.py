@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
-from univg_eval.files import write_text_atomically
+from univg_eval.files import path_lock, write_text_atomically
 
 __all__ = [
     "ADAPTER_FOLDER",
@@ -19,6 +21,7 @@ __all__ = [
     "find_checkpoint",
     "read_record",
     "require_same_rows",
+    "sole_writer",
     "write_record",
 ]
 
@@ -50,6 +53,30 @@ def find_checkpoint(folder: Path) -> Path | None:
         if state.get("global_step") == step:
             return path
     return None
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, which is made where it is missing, for this process alone.
+
+    On a file system without locks nobody holds it.
+
+    Raises:
+        UserError: another process trains in it, or it cannot be made.
+    """
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(path_lock(folder, wait=False))
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process trains in {folder}; wait for it, or name another folder"
+            ) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                reason = error.strerror or error
+                raise UserError(f"cannot use {folder}: {reason}; name another folder") from error
+        yield
 
 
 def differences(before: Any, now: Any, free: Collection[str] = (), prefix: str = "") -> list[str]:

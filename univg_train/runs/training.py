@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.dialects import get_dialect
@@ -25,6 +26,7 @@ from univg_train.runs.folder import (
     find_checkpoint,
     read_record,
     require_same_rows,
+    sole_writer,
     write_record,
 )
 from univg_train.runs.pretrained import lora_config, vision_tower
@@ -233,11 +235,13 @@ class TrainingRun:
         settings: of the run.
         record: name of the file that holds them.
         before: its content from an earlier start; None for a new run.
+        held: entered by the caller around `begin` and `train`; holds the folder meanwhile.
     """
 
     settings: RunSettings
     record: str
     before: dict[str, Any] | None
+    held: ExitStack = field(default_factory=ExitStack)
 
     def begin(self, arguments: Any, checked: CheckedRun) -> dict[str, Any] | None:
         """Write the record; all processes come here, and none writes before all have looked.
@@ -246,7 +250,8 @@ class TrainingRun:
             The summary of the run if it is finished, else None.
 
         Raises:
-            UserError: the folder holds a run on other rows, or cannot be written.
+            UserError: the folder holds a run on other rows, cannot be written, or another run
+                writes to it.
         """
         folder = self.settings.output_dir
         rows = {"rows": len(checked.dataset), "data_fingerprint": checked.data.fingerprint}
@@ -256,6 +261,7 @@ class TrainingRun:
         if finished is not None:
             _logger.info("%s is finished already", folder)
         elif arguments.process_index == 0:
+            self.held.enter_context(sole_writer(folder))
             write_record(folder / self.record, {**_record(self.settings), **rows})
         return finished
 

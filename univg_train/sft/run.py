@@ -58,10 +58,11 @@ def train_sft(
     arguments = sft_arguments(settings)
     require_machine(arguments)
     checked = check_sft(settings, arguments.max_length)
-    if (finished := run.begin(arguments, checked)) is not None:
-        return finished
-    trainer = make_trainer(settings, arguments, checked, callbacks=callbacks)
-    return run.train(trainer, checked, shown)
+    with run.held:
+        if (finished := run.begin(arguments, checked)) is not None:
+            return finished
+        trainer = make_trainer(settings, arguments, checked, callbacks=callbacks)
+        return run.train(trainer, checked, shown)
 
 
 def sft_arguments(settings: SftSettings, **changes: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,9 @@ from tqdm import tqdm
 
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
-from univg_eval.files import Journal
 from univg_eval.images.controls import open_controlled
 from univg_eval.lmms.backends.samples import SampleModel
-from univg_eval.lmms.response_journal import digest, files_of
+from univg_eval.lmms.response_journal import digest, files_of, open_journal, writing_journal
 from univg_eval.lmms.settings import SETTINGS_KEY, RunSettings
 from univg_eval.lmms.stop import user_errors_stop
 from univg_eval.models import model_folder
@@ -195,20 +194,12 @@ class ReferenceModel(SampleModel):
         identity = digest([self._identity, torch.initial_seed()])[:16]
         for path in sorted(self._journal.glob(f"{identity}-*.jsonl")):
             known.update(_journalled(path))
-        with ExitStack() as stack:
-            try:
-                journal = stack.enter_context(
-                    Journal(self._journal / f"{identity}-{self.rank}.jsonl", sync_seconds=5.0)
-                )
-            except BlockingIOError as error:
-                raise UserError(
-                    f"another evaluation of the same model writes to {self._journal}; wait for it, "
-                    "or give another journal (--output_path)"
-                ) from error
+        with open_journal(self._journal / f"{identity}-{self.rank}.jsonl") as journal:
 
             def keep(key: str, response: Response) -> None:
                 if response.error is None:
-                    journal.append({"key": key, **asdict(response)})
+                    with writing_journal(journal.path):
+                        journal.append({"key": key, **asdict(response)})
 
             yield known, keep
 
