@@ -74,7 +74,7 @@ def _train(command: str) -> Case:
     )
 
 
-_MODEL = "--model_args pretrained=univg:tiny --tasks univg_mini --output_path ."
+_MODEL = "--tasks univg_mini --output_path . --model_args pretrained=univg:tiny"
 CASES = {
     "prepare": Case(
         EVAL,
@@ -84,9 +84,11 @@ CASES = {
     "prepare, generated": Case(
         EVAL, "prepare univg_mini --n 12 --seed 7 --root data", ("data/univg_mini*/**/*",)
     ),
-    "eval": Case(EVAL, f"eval --model univg {_MODEL} --batch_size 8", ("records/**/*.json*",)),
+    "eval": Case(EVAL, f"eval --model univg --batch_size 8 {_MODEL}", ("records/**/*.json*",)),
     "eval, stock backend": Case(
-        EVAL, f"eval --model qwen2_vl {_MODEL} --batch_size 1", ("records/**/*.json*",)
+        EVAL,
+        f"eval --model qwen2_vl --batch_size 1 {_MODEL},device=cpu,device_map=cpu",
+        ("records/**/*.json*",),
     ),
     "score": Case(
         EVAL,
