@@ -259,6 +259,16 @@ def test_another_set_is_recognised_by_its_size(tmp_path, train2014):
 # Faulty rows
 
 
+def test_a_row_of_a_form_that_names_its_image_without_one(tmp_path, train2014):
+    row = refcoco_forms.vlm_r1_row(OBJECTS["testA"][0], "man")
+    bad = {name: value for name, value in row.items() if name != "image"}
+    path = tmp_path / "refcoco_testA.jsonl"
+    path.write_text(f"{json.dumps(row)}\n{json.dumps(bad)}\n")
+    _, item = open_refcoco(path, form="vlm_r1", images=train2014).items
+    with pytest.raises(ItemError, match="row 1: has no image; expected: "):
+        item.convert()
+
+
 def faulty(tmp_path, train2014, row, form="shikra") -> ItemError:
     """The error of a row (as text, or what differs) in the middle of two sound ones."""
     make, name = {

@@ -374,6 +374,7 @@ def test_a_mask_file_that_was_cut_anywhere(written, tmp_path):
         *(b"[]", b"7", b"{}", b'{"1": {"a": []}}', b'{"1": null, "2": []}', b'{"1": [], "2"}'),
         *(b'{"1": [}', b'{"1": []}}', b'{"1": [], "1": []}', b"{[]: 1}", b'<html>{"1": []}'),
         *(b'{"1": [{"size": [7 5]}]}', b'{"1": ["\xff"]}', b'{"1": [NaN]}'),
+        b'{"\xed\xa0\x80": []}',  # half of a surrogate pair
     ],
 )
 def test_a_mask_file_of_another_kind(revos_copy, content):

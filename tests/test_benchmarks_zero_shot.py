@@ -336,6 +336,7 @@ BOX_TEXTS = [
     ("[-12, 30, 40, 55]", None),
     ("[12, 30, 40]", None),
     ("[1, 12, 30, 40, 55]", None),
+    pytest.param(f"[12, 30, 40, {'5' * 5000}]", None, id="more digits than Python converts"),
     ("", None),
     ([12, 30, 40, 55], None),
 ]

@@ -309,6 +309,10 @@ MERGED = tenfold("a0: &a0 {x: 1}\n", "{{<<: [{}]}}")
         ("[" * 3000 + "]" * 3000, "nested too deeply"),
         ("&a [*a]", "holds itself"),
         ("a: [1", "while parsing"),
+        ("a: \0", "special characters are not allowed"),
+        ("a: !!int ''", "not what its tag"),
+        ("a: !!bool perhaps", "not what its tag"),
+        ("a: !!timestamp x", "not what its tag"),
     ],
 )
 def test_a_yaml_file_that_is_none_or_stands_for_too_much_is_refused(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import make_sample
+from factories import make_sample, write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -517,6 +517,14 @@ def test_a_sound_without_images(tmp_path):
         file.mux(stream.encode(frame))
     with pytest.raises(UserError, match=r"sound.mkv as a video: it has no video stream"):
         read_frames(path, [0])
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_codec_that_nobody_knows(tmp_path, read):
+    path = write_clip(tmp_path / "a.mp4")
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(UserError, match=r"a\.mp4 as a video: there is no decoder for its video"):
+        read(path)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.999])

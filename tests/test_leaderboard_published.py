@@ -376,6 +376,11 @@ MISTAKES = [
     ("revisions.yaml", "diff: 528", "diff: -1", "original: counts.diff is -1"),
     ("revisions.yaml", "diff: 528", "dif: 528", "task is 'dif'"),
     ("revisions.yaml", "counted\n", "known\n", "basis is 'known'"),
+    ("revisions.yaml", "mig_bench:\n", "mig_bench: text\nother:\n", "mig_bench: expected keys"),
+    ("revisions.yaml", "mig_bench:\n", "mig_bench: {original: 5}\nother:\n", "original: expected"),
+    ("univg_r1_zero_shot.yaml", "kind: table", "kind: table\nkey: x", "unexpected key 'key'"),
+    ("univg_r1_zero_shot.yaml", "kind: table", "kind: [table]", r"kind is \['table'\]"),
+    ("univg_r1_zero_shot.yaml", "kind: table", "kind: table\n5: x", "expected keys with values"),
 ]
 
 

@@ -144,6 +144,25 @@ def test_a_manifest_that_is_a_folder_is_named(tmp_path: Path) -> None:
         load_samples("tom", root=tmp_path)
 
 
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "9" * 5000, '{"source": []}', "[]", '{"source": {}'],
+    ids=["deep", "many digits", "source", "list", "cut"],
+)  # fmt: skip
+def test_a_manifest_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match=r"manifest\.json.*prepare 'toy' again"):
+        load_samples("toy", root=tmp_path)
+
+
+@pytest.mark.parametrize("image", ["0", None, True, 1.0, -1, 2])
+def test_the_image_of_a_questions_boxes_is_one_of_the_images(image: object) -> None:
+    assert make_sample().question_box_image == 0
+    assert make_sample(extra={"question_box_image": 1}).question_box_image == 1
+    with pytest.raises(UserError, match=r"question_box_image is .*; expected an image from 0 to 1"):
+        _ = make_sample(extra={"question_box_image": image}).question_box_image
+
+
 def test_data_root_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("UNIVG_DATA", str(tmp_path / "env"))
     assert data_root(tmp_path / "given") == tmp_path / "given"

@@ -25,12 +25,16 @@ import univg_eval
 from univg_eval.errors import UserError
 
 __all__ = [
+    "LONGEST_LINE",
     "Journal",
     "data_folder",
     "file_lock",
     "iter_json_lines",
+    "numbered_lines",
+    "parse_yaml",
     "path_lock",
     "printable",
+    "read_json",
     "read_yaml",
     "refuse_nan",
     "require_writable",
@@ -347,6 +351,42 @@ def printable(path: str | os.PathLike[str]) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not UTF-8, no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+LONGEST_LINE = 8 * 2**20
+"""Bytes of a line of JSON Lines: several times what any model writes, and what the reading of a
+reply of that length takes of memory (about 1 GB) and time is still at hand."""
+
+
+def numbered_lines(file: IO[bytes], path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
+    """Yield (1-based line number, line with its end) of an open file.
+
+    Raises:
+        UserError: a line is longer than `LONGEST_LINE`; no more than that of it is read.
+    """
+    number = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise UserError(
+                f"{path}:{number}: the line has more than {LONGEST_LINE >> 20} MiB, the most that "
+                "is read; leave it out or shorten its text, or, if the line ends are missing, "
+                "write one JSON object a line"
+            )
+        yield number, line
+
+
 def refuse_nan(name: str) -> float:
     """``parse_constant`` for `json.loads`: NaN and Infinity are Python's, JSON has none."""
     raise ValueError(f"{name} is no JSON")
@@ -360,12 +400,12 @@ def iter_json_lines(path: str | os.PathLike[str], *, nan: bool = True) -> Iterat
         nan: whether NaN and Infinity, which Python writes and JSON lacks, are read.
 
     Raises:
-        UserError: the file cannot be read, is not UTF-8, or a line is not JSON.
+        UserError: the file cannot be read, is not UTF-8, or a line is not JSON or too long.
     """
     path = Path(path)
     try:
         with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
+            for number, raw in numbered_lines(file, path):
                 if not raw.strip():
                     continue
                 try:
@@ -386,21 +426,31 @@ def iter_json_lines(path: str | os.PathLike[str], *, nan: bool = True) -> Iterat
 
 
 def read_yaml(path: Path, loader: Any = None) -> Any:
-    """The value of a YAML file.
-
-    Args:
-        path: of the file.
-        loader: of PyYAML; None: ``SafeLoader``.
+    """The value of a YAML file; see `parse_yaml`.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not UTF-8, or no YAML; or it is nested too deeply, holds itself, or a few
-            lines of it stand for millions of values.
+        ValueError: it is not UTF-8, or see `parse_yaml`.
+    """
+    return parse_yaml(path.read_text(encoding="utf-8"), loader)
+
+
+def parse_yaml(text: str, loader: Any = None) -> Any:
+    """The value of a YAML text.
+
+    Args:
+        text: one document.
+        loader: of PyYAML; None: ``SafeLoader``.
+
+    Raises:
+        ValueError: it is no YAML; or it is nested too deeply, holds itself, or a few lines of it
+            stand for millions of values.
     """
     import yaml
 
-    parser = (loader or yaml.SafeLoader)(path.read_text(encoding="utf-8"))
+    parser = None
     try:
+        parser = (loader or yaml.SafeLoader)(text)
         node = parser.get_single_node()
         if node is None:
             return None
@@ -412,8 +462,12 @@ def read_yaml(path: Path, loader: Any = None) -> Any:
         raise ValueError(" ".join(str(error).split())) from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply, or a part of it holds itself") from error
+    except (AttributeError, LookupError, TypeError, OverflowError) as error:
+        # PyYAML of what contradicts its own tag, such as !!int "" or !!bool maybe.
+        raise ValueError(f"a value is not what its tag (!!) says: {error}") from error
     finally:
-        parser.dispose()
+        if parser is not None:
+            parser.dispose()
 
 
 _MOST_YAML_NODES = 1_000_000

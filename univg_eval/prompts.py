@@ -121,8 +121,7 @@ def build_prompt(
     """The text that follows a sample's images.
 
     Args:
-        sample: boxes in its question lie on image ``extra["question_box_image"]`` (0-based,
-            first image if absent).
+        sample: boxes in its question lie on its `question_box_image`.
         dialect: how the model under test writes boxes.
         style: one of `PROMPT_STYLES`.
         input_sizes: (width, height) of each image after the model's own resize, if known.
@@ -140,7 +139,7 @@ def build_prompt(
     require_style(dialect, style, sample)
     if style == "official":
         return dialect.official_prompt.replace("{expression}", sample.extra["expression"])
-    box_image = int(sample.extra.get("question_box_image", 0))
+    box_image = sample.question_box_image
     sizes = sample.image_sizes
     question = localize_question(
         sample.instruction,

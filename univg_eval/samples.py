@@ -22,7 +22,7 @@ from typing import Any
 
 from univg_eval.boxes import Box, four_numbers, is_valid_box
 from univg_eval.errors import UserError
-from univg_eval.files import iter_json_lines, write_text_atomically
+from univg_eval.files import iter_json_lines, read_json, write_text_atomically
 
 __all__ = [
     "GroundingSample",
@@ -122,6 +122,20 @@ class GroundingSample:
     def image_sizes(self) -> list[tuple[int, int]] | None:
         """(width, height) of each image in pixels, or None where the release lacks it."""
         return list(zip(self.widths, self.heights, strict=True)) if self.widths else None
+
+    @property
+    def question_box_image(self) -> int:
+        """The 0-based image that boxes inside the instruction lie on: the first, if not stated.
+
+        UserError if ``extra["question_box_image"]`` is no such image.
+        """
+        image = self.extra.get("question_box_image", 0)
+        if type(image) is not int or not 0 <= image < max(len(self.images), 1):
+            raise UserError(
+                f"sample {self.id!r}: extra.question_box_image is {image!r}; expected an image "
+                f"from 0 to {len(self.images) - 1}; prepare the benchmark again"
+            )
+        return image
 
     def _single_target(self) -> Target:
         if len(self.targets) != 1:
@@ -319,17 +333,19 @@ def load_manifest(benchmark: str, root: str | os.PathLike[str] | None = None) ->
     """
     path = benchmark_dir(benchmark, root) / MANIFEST_FILE
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
             f"benchmark {benchmark!r} is not prepared: {path} does not exist. "
             f"Run `univg prepare {benchmark}` (see `univg prepare --help`), or set UNIVG_DATA to "
             "the folder that holds it"
         ) from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}; prepare {benchmark!r} again") from error
-    if not isinstance(manifest, dict):
-        raise UserError(f"{path}: expected a JSON object; prepare {benchmark!r} again")
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("source", {}), dict):
+        raise UserError(
+            f"{path}: expected a JSON object, its source one too; prepare {benchmark!r} again"
+        )
     return manifest
 
 

@@ -229,6 +229,7 @@ def load_published(
             row = _made(
                 PublishedRow,
                 where,
+                {},
                 model=line["model"],
                 values={task: line[task] for task in tasks if line[task]},
                 printed_avg=line.get("average") or None,
@@ -240,7 +241,7 @@ def load_published(
             _require_new(row.model, rows, where)
             rows[row.model] = row
         tables.append(
-            _made(PublishedTable, path, key=path.stem, tasks=tasks, rows=[*rows.values()], **facts)
+            _made(PublishedTable, path, facts, key=path.stem, tasks=tasks, rows=[*rows.values()])
         )
     return tables
 
@@ -254,7 +255,7 @@ def load_reproductions(
     for path, facts in _descriptions("reproductions", benchmark, folder):
         rows: dict[str, Reproduction] = {}
         for where, line in _csv(path, facts, columns)[2]:
-            row = _made(Reproduction, where, **(line | {"printed": line["printed"] or None}))
+            row = _made(Reproduction, where, line | {"printed": line["printed"] or None})
             _require(row.task, BENCHMARK_TASKS[facts["benchmark"]], "task", where)
             if row.numerator > row.denominator:
                 raise UserError(
@@ -262,7 +263,7 @@ def load_reproductions(
                 )
             _require_new(f"{row.task} {row.metric}", rows, where)
             rows[f"{row.task} {row.metric}"] = row
-        found.append(_made(Reproductions, path, key=path.stem, rows=[*rows.values()], **facts))
+        found.append(_made(Reproductions, path, facts, key=path.stem, rows=[*rows.values()]))
     return found
 
 
@@ -277,9 +278,10 @@ def load_counts(
     path = _folder(folder) / _COUNTS_FILE
     _require(benchmark, BENCHMARK_TASKS, "benchmark", "load_counts")
     found = []
-    for revision, facts in _yaml(path).get(benchmark, {}).items():
+    revisions = _yaml(path).get(benchmark, {})
+    for revision, facts in _mapping(revisions, f"{path}, {benchmark}").items():
         where = f"{path}, {benchmark}, {revision}"
-        counts = _made(Counts, where, benchmark=benchmark, revision=revision, **facts)
+        counts = _made(Counts, where, facts, benchmark=benchmark, revision=revision)
         for task in counts.counts:
             _require(task, BENCHMARK_TASKS[benchmark], "task", where)
         found.append(counts)
@@ -315,9 +317,13 @@ def _yaml(path: Path) -> dict[str, Any]:
         data = read_yaml(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable YAML file: {error}") from error
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: expected keys with values, found {type(data).__name__}")
-    return data
+    return _mapping(data, path)
+
+
+def _mapping(value: Any, where: object) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise UserError(f"{where}: expected keys with values, found {type(value).__name__}")
+    return value
 
 
 def _csv(
@@ -348,9 +354,13 @@ def _csv(
 _Made = TypeVar("_Made", Counts, PublishedRow, PublishedTable, Reproduction, Reproductions)
 
 
-def _made(cls: type[_Made], where: object, **facts: Any) -> _Made:
+def _made(cls: type[_Made], where: object, facts: object, **known: Any) -> _Made:
+    """Of what a file states, and what is known besides."""
+    stated = _mapping(facts, where)
+    if twice := sorted(stated.keys() & known.keys()):
+        raise UserError(f"{where}: unexpected key {twice[0]!r}; it follows from the file's name")
     try:
-        return cls(**facts)
+        return cls(**stated, **known)
     except ValidationError as error:
         found = [
             f"{'.'.join(map(str, one['loc']))}"
@@ -362,7 +372,7 @@ def _made(cls: type[_Made], where: object, **facts: Any) -> _Made:
 
 
 def _require(value: Any, known: Collection[str], what: str, where: object) -> None:
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise UserError(f"{where}: {what} is {value!r}; expected one of: {', '.join(known)}")
 
 

@@ -13,7 +13,6 @@ named ``<benchmark>+<variant>``, e.g. ``mig_bench+blank`` or ``revos+video``.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import re
@@ -26,7 +25,7 @@ from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from univg_eval.errors import UserError
-from univg_eval.files import iter_json_lines
+from univg_eval.files import iter_json_lines, read_json
 from univg_eval.lmms.engine import engine_of
 from univg_eval.lmms.extra import require_lmms_eval
 from univg_eval.lmms.settings import (
@@ -157,8 +156,8 @@ def read_output(results_file: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return read_json(path)
+    except (OSError, ValueError) as error:
         raise UserError(
             f"cannot read {path}: {error}; a full disk leaves such files half written: make room, "
             "and evaluate again"
@@ -307,7 +306,7 @@ def _created(results: Results, path: Path) -> str:
     zone = arguments.get("timezone") if isinstance(arguments, Mapping) else None
     try:
         return date.replace(tzinfo=ZoneInfo(zone)).isoformat() if zone else date.isoformat()
-    except (ZoneInfoNotFoundError, ValueError, TypeError):
+    except (ZoneInfoNotFoundError, OSError, ValueError, TypeError, RecursionError):
         return date.isoformat()
 
 

@@ -41,6 +41,7 @@ from univg_eval.dialects import (
     pixel_limits,
 )
 from univg_eval.errors import UserError, meant
+from univg_eval.files import read_json
 from univg_eval.images.controls import CONTROLS, NO_CONTROL
 from univg_eval.lmms.backend_resize import require_known_sizes
 from univg_eval.lmms.special_tokens import require_special_tokens
@@ -475,7 +476,7 @@ def _checkpoint_config(
     if folder.is_dir():
         path = folder / "config.json"
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
+            config = read_json(path)
         except (OSError, ValueError) as error:
             return {}, "", f"{path} cannot be read: {error}"
         if not isinstance(config, dict):

@@ -34,7 +34,7 @@ from typing import Any, Literal
 
 import univg_eval
 from univg_eval.errors import UserError
-from univg_eval.files import iter_json_lines, refuse_nan, whole_folder
+from univg_eval.files import iter_json_lines, numbered_lines, refuse_nan, whole_folder
 from univg_eval.protocols import PROTOCOLS
 from univg_eval.redaction import secret_values, settings_without_secrets, without_secrets
 from univg_eval.runs.failed_requests import split_failed_request
@@ -410,7 +410,7 @@ def _read_run(path: Path, label: str | None) -> RunRecord:
 def _read_scores(path: Path) -> list[SampleScore]:
     found = []
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in numbered_lines(file, path):
             if line.strip():
                 try:
                     found.append(read_score(line))

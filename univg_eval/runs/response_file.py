@@ -38,6 +38,7 @@ import numpy as np
 
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
+from univg_eval.files import numbered_lines
 from univg_eval.protocols import Protocol
 from univg_eval.runs.failed_requests import split_failed_request
 from univg_eval.samples import LARGEST_SIDE, GroundingSample
@@ -180,7 +181,7 @@ class _Responses:
         self.path = path
         keys, places, numbers = array("q"), array("q"), array("q")
         place = 0
-        for number, line in enumerate(file, start=1):
+        for number, line in numbered_lines(file, path):
             if line.strip():
                 keys.append(hash(_id_of(line, f"{path}:{number}")))
                 places.append(place)

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
-from univg_eval.files import write_text_atomically
+from univg_eval.files import read_json, write_text_atomically
 from univg_eval.progress import Remaining
 from univg_train.cot.journal import ReplyJournal
 from univg_train.cot.output import CotSummary, OutputContext, write_outputs
@@ -108,7 +108,7 @@ def _prepare_folder(out: Path, settings: CotSettings) -> None:
         if not journal.exists() or not journal.stat().st_size:
             write_text_atomically(path, [json.dumps(now, indent=2) + "\n"])
             return
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_json(path)
     except FileNotFoundError as error:
         raise UserError(
             f"{out} holds a journal without settings.json; give another --out"

@@ -188,7 +188,7 @@ def _of_sample(sample: GroundingSample, prefix: str = "") -> CotRow | UnusedRow:
         target_image=sample.target_image,
         image_is_given=sample.image_is_given,
         image_sizes=tuple(sample.image_sizes or ()),
-        question_box_image=int(sample.extra.get("question_box_image", 0)),
+        question_box_image=sample.question_box_image,
         task=sample.task,
         source=dict(sample.source),
     )

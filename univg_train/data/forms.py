@@ -317,6 +317,7 @@ def _sample_rows(
 ) -> list[TrainingRow]:
     try:
         sample = GroundingSample.from_dict(value, where=where)
+        _ = sample.question_box_image
     except UserError as error:
         raise RowError("invalid_row", str(error)) from error
     return [_row_of_sample(sample, image_folder, where)]
@@ -354,7 +355,7 @@ def _row_of_sample(
         targets=tuple(RowTarget(target.image, target.box) for target in sample.targets),
         target_image=given_image(sample),
         image_is_given=sample.image_is_given,
-        question_box_image=int(sample.extra.get("question_box_image", 0)),
+        question_box_image=sample.question_box_image,
         in_pixels=sample.extra.get("space") == "pixels",
     )
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError, install_command
-from univg_eval.files import whole_file
+from univg_eval.files import read_json, whole_file
 from univg_train.runs.folder import MODEL_FOLDER, STATE_FILE, find_checkpoint
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def read_course(folder: Path) -> Course:
         if path is None or not path.is_file():
             continue
         try:
-            history = json.loads(path.read_text(encoding="utf-8"))["log_history"]
+            history = read_json(path)["log_history"]
             lines = tuple({k: v for k, v in line.items() if _is_number(v)} for line in history)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"cannot read {path}: {error}; give the folder of a run") from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
-from univg_eval.files import path_lock, write_text_atomically
+from univg_eval.files import path_lock, read_json, write_text_atomically
 
 __all__ = [
     "ADAPTER_FOLDER",
@@ -46,7 +46,7 @@ def find_checkpoint(folder: Path) -> Path | None:
     for step in sorted((int(n) for n in numbers if n.isdecimal()), reverse=True):
         path = folder / f"checkpoint-{step}"
         try:
-            state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+            state = read_json(path / STATE_FILE)
         except (OSError, ValueError):
             _logger.warning("%s was not written to its end and is passed over", path)
             continue
@@ -117,7 +117,7 @@ def require_same_rows(folder: Path, before: dict[str, Any] | None, now: dict[str
 def read_record(path: Path) -> dict[str, Any] | None:
     """A record; None if there is none, a UserError if it cannot be read."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
-from univg_eval.files import write_text_atomically
+from univg_eval.files import read_json, write_text_atomically
 from univg_train.runs.folder import ADAPTER_FOLDER, MODEL_FOLDER, STATE_FILE
 from univg_train.runs.sharding import by_this_process_alone
 
@@ -81,7 +81,7 @@ def read_note(folder: Path) -> dict[str, Any] | None:
     if not folder.exists():
         return None
     try:
-        note: dict[str, Any] = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        note: dict[str, Any] = read_json(folder / NOTE)
         _ = note["step"], note["metric"], note["value"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(

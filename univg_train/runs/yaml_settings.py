@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_type_hi
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from univg_eval.errors import UserError, nearest
-from univg_eval.files import read_yaml
+from univg_eval.files import parse_yaml, read_yaml
 from univg_train.configs import list_configs
 
 __all__ = ["Positive", "Section", "argument_problems", "override", "read_settings", "validate"]
@@ -69,8 +69,6 @@ def override(values: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any
     Raises:
         UserError: a change is not of that form, or goes into something that is no section.
     """
-    import yaml
-
     changed = copy.deepcopy(dict(values))
     for change in changes:
         name, equals, text = change.partition("=")
@@ -85,10 +83,9 @@ def override(values: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any
             if not isinstance(section, dict):
                 raise UserError(f"{change!r}: {step} is {section!r}, which has no keys")
         try:
-            section[key] = yaml.load(text, Loader=_loader())  # noqa: S506 (a safe one)
-        except yaml.YAMLError as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{change!r}: the value is no YAML: {reason}") from error
+            section[key] = parse_yaml(text, _loader())
+        except ValueError as error:
+            raise UserError(f"{change!r}: the value is no YAML: {error}") from error
     return changed
 
 

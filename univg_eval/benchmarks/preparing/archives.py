@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal, NoReturn
 
 from univg_eval.errors import UserError
-from univg_eval.files import whole_folder, writing
+from univg_eval.files import read_json, whole_folder, writing
 
 __all__ = ["ARCHIVE_SUFFIXES", "is_archive", "unpack", "was_unpacked"]
 
@@ -124,7 +124,7 @@ def _identity(archive: Path) -> dict[str, str | int]:
 
 def _read_marker(target: Path) -> dict[str, str | int] | None:
     try:
-        marker = json.loads((target / MARKER_FILE).read_text(encoding="utf-8"))
+        marker = read_json(target / MARKER_FILE)
     except (OSError, ValueError):
         return None
     return marker if isinstance(marker, dict) else None

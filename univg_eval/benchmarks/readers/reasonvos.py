@@ -73,7 +73,7 @@ PUBLISHED_EXPRESSIONS = 458
 _ORIGIN = "the link in BENCHMARK.md of showlab/VideoLISA"
 
 
-_FOUR_NUMBERS = re.compile(r"[^0-9.+-]*([0-9]+)(?:[^0-9.+-]+([0-9]+)){3}[^0-9.+-]*", re.ASCII)
+_FOUR_NUMBERS = re.compile(r"[^0-9.+-]*[0-9]{1,9}(?:[^0-9.+-]+[0-9]{1,9}){3}[^0-9.+-]*", re.ASCII)
 
 
 def _extracted_sample(folders: VideoFolders, row: Row) -> GroundingSample:

@@ -556,7 +556,8 @@ def _fault(message: str) -> ItemError:
 
 
 def _checked_expressions(row: Mapping[str, Any], form: Form) -> list[str]:
-    missing = [name for name in form.fields if name not in row and name != "image"]
+    embedded = {"image"} - {form.image}  # of forms that hold their images; it is read apart
+    missing = [name for name in form.fields if name not in row and name not in embedded]
     if missing:
         raise _fault(f"has no {', '.join(missing)}; expected: {', '.join(form.fields)}")
     expressions = _expressions(row, form)

@@ -263,7 +263,7 @@ def _read_masks(path: Path, wanted: Mapping[str, set[int]]) -> _Masks:
                 if name in wanted:
                     kept = {frame: masks[frame] for frame in wanted[name] if frame < len(masks)}
                     found[name] = len(masks), kept
-    except (OSError, ijson.JSONError) as error:
+    except (OSError, ValueError, ijson.JSONError) as error:  # ValueError: no UTF-8
         problem = " ".join(str(error).split())[:200]
     if problem or not names:
         raise UserError(

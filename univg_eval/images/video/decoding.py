@@ -151,6 +151,8 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         stream = cast("VideoStream | None", container.streams.best("video"))
         if stream is None:
             raise _unreadable(path, "it has no video stream")
+        if stream.codec_context is None:
+            raise _unreadable(path, "there is no decoder for its video stream")
         yield container, stream
 
 
