@@ -266,6 +266,64 @@ def test_small_boxes_stay_boxes(
         assert abs(value - known) <= times * error + 1e-9, text
 
 
+LABELLED = [name for name in BOX_DIALECTS if get_dialect(name).labelled_template]
+
+
+@pytest.mark.parametrize("name", LABELLED)
+@pytest.mark.parametrize(
+    "label",
+    ["the red cup", "dog (brown), left", "a < b", 'says "no entry"', "图片", "nobody's bag"],
+)
+def test_labels_of_words_are_written(name: str, label: str) -> None:
+    assert get_dialect(name).encode((0.1, 0.2, 0.5, 0.9), image_wh=(640, 480), label=label)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("qwen2_vl", "cup <think>"),
+        ("qwen2_vl", "<answer>"),
+        ("qwen2_vl", "None."),  # it would be a second thing that the answer says
+        ("qwen2_vl", "<tool_call>"),
+        ("qwen2_5_vl", "</think>"),
+        ("shikra", "[0.1,0.2,0.3,0.4]"),
+        ("ferret", "[]"),
+        ("cogvlm_grounding", "[001,002,003,004]"),
+        ("florence2", "<loc_1><loc_2><loc_3><loc_4>"),
+        ("florence2", "<loc_1>"),  # with the box's own four tokens a run that no box is made of
+        ("paligemma", "null"),
+        ("smoldocling", "None."),
+        ("gemini", "a </answer>"),
+    ],
+)
+def test_a_label_that_would_be_read_as_an_answer_is_refused(name: str, label: str) -> None:
+    with pytest.raises(UserError, match=rf"label .* cannot be written in the dialect '{name}'"):
+        get_dialect(name).encode((0.1, 0.2, 0.5, 0.9), image_wh=(640, 480), label=label)
+
+
+PIECES = st.sampled_from(
+    ["<", ">", "[", "]", "(", ")", "{", "}", '"', "'", "\\", "`", "\n", ",", ":", "/", "1", "|",
+     "0.5", "cup", "None.", "null", "no such object", "<ref>", "</ref>", "<box>", "<think>",
+     "<loc_7>",
+     "[1, 2, 3, 4]", "(1,2),(3,4)", '"bbox_2d": [1,2,3,4]', "</point_box>", "<|box_end|>", "[]"]
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LABELLED)
+@given(label=st.text(max_size=30) | st.lists(PIECES, max_size=6).map("".join))
+@settings(max_examples=150, deadline=None)
+def test_any_label_is_refused_or_read_back(name: str, label: str) -> None:
+    dialect, box, wh = get_dialect(name), (0.1, 0.2, 0.5, 0.9), (640, 480)
+    try:
+        text = dialect.encode(box, image_wh=wh, label=label)
+    except UserError:
+        return
+    answer = read_answer(text, dialect, image_sizes=[wh])
+    bare = read_answer(dialect.encode(box, image_wh=wh), dialect, image_sizes=[wh])
+    assert (answer.status, answer.n_boxes, answer.n_units) == ("ok", 1, 1), text
+    assert (answer.box, answer.thinking) == (bare.box, None), text
+
+
 WRITTEN = Path(__file__).parent / "data" / "written_boxes.jsonl"
 
 

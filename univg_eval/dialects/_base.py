@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple
 from univg_eval.boxes import Box
 from univg_eval.dialects._grammar import Found, Grammar
 from univg_eval.dialects._spaces import FittedPixels, ImagePixels, InputPixels, Points, Size, Space
+from univg_eval.dialects.no_target import find_no_target
+from univg_eval.dialects.sections import count_marks
 from univg_eval.errors import UserError
 
 __all__ = ["Confidence", "Dialect", "Example", "Level"]
@@ -199,27 +201,46 @@ class Dialect:
             box_xyxy_norm: x1, y1, x2, y2 on [0, 1] of the original image.
             image_wh: (width, height) of the original image in pixels.
             input_wh: (width, height) of the image as the model sees it, in pixels.
-            label: phrase that names the object, where the family marks one; else left out.
+            label: phrase that names the object, where the family marks one; else left out. One
+                that names an image ("the cup in image 2") says which image the box is on.
 
         Returns:
             The text; numbers rounded to the family's own steps and clipped to its range. A box
             that is not empty is at least one step wide and high.
 
         Raises:
-            UserError: a number is not finite, a size that the dialect needs is missing, or the
-                dialect has no boxes.
+            UserError: a number is not finite, a size that the dialect needs is missing, the
+                dialect has no boxes, or the label would be read as a part of the answer.
         """
         if not all(map(math.isfinite, box_xyxy_norm)):
             raise UserError(f"box {box_xyxy_norm!r} cannot be written: expected finite numbers")
         numbers = self.space.from_norm(box_xyxy_norm, image_wh, input_wh)
+        bare = self.template.format(*numbers)
         if label is None or not self.labelled_template:
-            return self.template.format(*numbers)
-        return self.labelled_template.format(
+            return bare
+        written = self.labelled_template.format(
             *numbers,
             label=label,
             json_label=json.dumps(label, ensure_ascii=False),
             html_label=html.escape(label),
         )
+        if not self._says_the_same(written, bare):
+            raise UserError(
+                f"label {label[:80]!r} cannot be written in the dialect {self.name!r}: its tags, "
+                "brackets or its 'none' would be read as a part of the answer; leave them out of "
+                "it, or give no label"
+            )
+        return written
+
+    def _says_the_same(self, written: str, bare: str) -> bool:
+        """Whether nothing but the box of `bare` is read from a text."""
+        if count_marks(written) != count_marks(bare):
+            return False
+        if find_no_target(written, has_boxes=True):
+            return False
+        return [raw for _, _, raw, *_ in self.scan(written)] == [
+            raw for _, _, raw, *_ in self.scan(bare)
+        ]
 
     def encode_several(
         self,

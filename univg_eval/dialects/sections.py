@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["THINKING_MARKS", "Split", "split_response"]
+__all__ = ["THINKING_MARKS", "Split", "count_marks", "split_response"]
 
 _OPENING, _CLOSING, _ANSWER, _ANSWER_END, _SPAN, _SPAN_END = range(1, 7)
 
@@ -41,6 +41,11 @@ _MARKS = re.compile(
     rf"|({_any_of(closing for _, closing in THINKING_MARKS)})"
     r"|(answer>)|(/answer>)|(\|begin_of_box\|>)|(\|end_of_box\|>))"
 )
+
+
+def count_marks(text: str) -> int:
+    """How many marks of thinking and answer stand in a text."""
+    return sum(1 for _ in _MARKS.finditer(text))
 
 
 class Split(NamedTuple):
