@@ -9,7 +9,7 @@ SHARDED_BIN := .venv-sharded/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-vllm test-sharded test-sharded-short lint bench docs clean
+.PHONY: help demo test test-vllm test-sharded test-sharded-short lint bench fuzz docs clean
 
 help:
 	@echo "make demo   evaluate the shipped tiny model and the baselines on univg_mini"
@@ -20,6 +20,7 @@ help:
 	@echo "make lint   ruff and mypy alone"
 	@echo "make bench  speed, each figure against a named peer (results/benchmarks/*.json, docs/speed.md),"
 	@echo "            coverage of intervals, the attack table"
+	@echo "make fuzz   hostile replies and files for ten minutes: results/reliability/fuzz.json"
 	@echo "make docs   the documentation as a site: site/index.html"
 
 $(BIN)/python:
@@ -94,6 +95,9 @@ bench: $(VENV)/.dev
 	$(BIN)/python results/benchmarks/paired_coverage.py
 	$(BIN)/python results/benchmarks/runs_coverage.py --worlds 500
 	$(BIN)/python results/benchmarks/attacks.py
+
+fuzz: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python results/reliability/fuzz.py
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
