@@ -288,7 +288,7 @@ BAD_LINES = [
         r".* to 'set\+blank'; expected 'set'",
     ),
     (GOOD.strip(), "the id 'set-000' is a duplicate of line 1"),
-    (b"[" * (8 * 2**20 + 1), "the line has more than 8 MiB, .*; leave it out"),
+    (b"[" * (4 * 2**20 + 1), "the line has more than 4 MiB, .*; leave it out"),
 ]  # fmt: skip
 
 
