@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ pytest.importorskip("peft")
 
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sft_data import TRAINER, make_config, make_model, make_rows, write
 from training_forms import stage2_row, write_list
 from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer
@@ -110,6 +114,36 @@ def test_weights_that_were_trained_in_four_bits_are_saved_whole(
     whole = load(config.parent / "run" / "model").state_dict()
     found = load(run / "model").state_dict()
     assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+def test_an_adapter_is_merged_into_the_revision_that_it_was_trained_on(
+    model: Path, config: Path, tmp_path: Path
+) -> None:
+    """Of a model of the Hub whose branch ``main`` has other weights."""
+    repo = tmp_path / "hub" / "models--who--tiny"
+    commits = {"old": "a" * 40, "main": "b" * 40}
+    for name, commit in commits.items():
+        shutil.copytree(model, repo / "snapshots" / commit)
+        (repo / "refs").mkdir(exist_ok=True)
+        (repo / "refs" / name).write_text(commit, encoding="utf-8")
+    file = repo / "snapshots" / commits["main"] / "model.safetensors"
+    save_file(
+        {name: weight + 1 for name, weight in load_file(file).items()}, file, {"format": "pt"}
+    )
+    run = tmp_path / "run"
+    arguments = [
+        *("model=who/tiny", LORA, "trainer.max_steps=1", f"trainer.output_dir={run}"),
+        *("trainer.model_init_kwargs={revision: old}", "trainer.learning_rate=1e-6"),
+    ]
+    subprocess.run(
+        [sys.executable, "-m", "univg_train", "sft", "--config", config, *arguments],
+        env={**os.environ, "HF_HUB_CACHE": str(repo.parent), "HF_HUB_OFFLINE": "1"},
+        check=True,
+    )
+    found, old = load(run / "model").state_dict(), load(model).state_dict()
+    assert all(torch.allclose(found[name], old[name], atol=1e-3) for name in old)
+    adapter = json.loads((run / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert adapter["revision"] == commits["old"]
 
 
 def test_the_model_folder_is_whole(model: Path, config: Path) -> None:

@@ -12,6 +12,7 @@ from unittest.mock import patch
 from univg_eval.errors import UserError
 
 __all__ = [
+    "commit_of",
     "empty_model",
     "load_config",
     "load_model",
@@ -19,6 +20,19 @@ __all__ = [
     "pixel_limit",
     "whole_weights",
 ]
+
+
+def commit_of(model: str, revision: str | None = None) -> str | None:
+    """The commit of the Hub that this machine holds of a model; None for a folder.
+
+    transformers (5.23) notes it in no configuration.
+    """
+    if Path(model).is_dir():
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model, "config.json", revision=revision or "main")
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def load_config(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:

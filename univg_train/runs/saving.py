@@ -164,8 +164,8 @@ def _save_merged(model: Any, adapter: Path, folder: Path) -> None:
     base = model.get_base_model()
     with by_this_process_alone():
         first = type(base).from_pretrained(
-            base.config._name_or_path,
-            revision=getattr(base.config, "_commit_hash", None) or "main",
+            base.config.name_or_path,
+            revision=model.active_peft_config.revision or "main",
             dtype=base.config.dtype,
         )
         adapted: Any = PeftModel.from_pretrained(first, str(adapter), torch_device="cpu")

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError
-from univg_eval.models.pretrained import empty_model, load_config, load_processor, pixel_limit
+from univg_eval.models.pretrained import (
+    commit_of,
+    empty_model,
+    load_config,
+    load_processor,
+    pixel_limit,
+)
 from univg_eval.models.resizing import require_same_resize
 from univg_train.data import TrainingData
 from univg_train.evaluation.plan import EvaluationPlan, evaluated, plan_evaluation
@@ -194,11 +200,18 @@ def check_run(settings: RunSettings, **processor_options: Any) -> CheckedRun:
 def adapter_config(settings: RunSettings, model: Any) -> Any:
     """PEFT's configuration, which keeps a frozen vision tower of `model` out; None without one.
 
+    It says which commit of the model it is for: the adapter is merged into no other weights.
+
     Raises:
         UserError: see `univg_train.runs.pretrained.lora_config`.
     """
     tower = vision_tower(model)[1] if settings.freeze_vision else None
-    return None if settings.lora is None else lora_config(settings.lora, tower)
+    if settings.lora is None:
+        return None
+    config = lora_config(settings.lora, tower)
+    revision = settings.source["revision"]
+    config.revision = commit_of(settings.checkpoint, revision) or revision
+    return config
 
 
 def _require_fitting_adapter(settings: RunSettings, config: Any) -> None:

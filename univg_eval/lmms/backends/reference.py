@@ -29,7 +29,7 @@ from univg_eval.lmms.settings import SETTINGS_KEY, RunSettings
 from univg_eval.lmms.stop import user_errors_stop
 from univg_eval.models import model_folder
 from univg_eval.models.generation import Generator, Request, Response
-from univg_eval.models.pretrained import load_model, load_processor
+from univg_eval.models.pretrained import commit_of, load_model, load_processor
 from univg_eval.models.resizing import require_same_resize
 from univg_eval.runs.failed_requests import failed_request
 
@@ -114,7 +114,7 @@ class ReferenceModel(SampleModel):
         self._identity = {
             "model": folder,
             "files": files_of(folder),
-            "commit": getattr(model.config, "_commit_hash", None),
+            "commit": commit_of(folder, revision),
             "adapter": None if adapter is None else [adapter, files_of(adapter)],
             "config": model.config.to_dict() if hasattr(model, "config") else None,
             "generation": model.generation_config.to_dict(),
