@@ -414,14 +414,15 @@ class Passes:
         half = settings.argument("fp16") or settings.argument("bf16") is not False
         number = 2 if half else loaded
         mixed = half and loaded == 4 and sharding == "none"
-        checkpointing = settings.argument("activation_checkpointing")
-        if checkpointing is None:
-            checkpointing = settings.argument("gradient_checkpointing")
+        known = settings.argument_defaults()
+        # The first is the name that transformers 5.23 has given to the second.
+        names = ("activation_checkpointing", "gradient_checkpointing")
+        given = [settings.argument(name) for name in names if name in known]
         return cls(
             sizes=sizes,
             number=number,
             stream=4 if mixed else number,
-            checkpointing=bool(checkpointing),
+            checkpointing=bool(next((value for value in given if value is not None), False)),
             lora=settings.lora is not None,
             on_cpu=bool(settings.argument("use_cpu")),
             cast=2 * sizes.trained if mixed else 0,
