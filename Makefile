@@ -5,15 +5,20 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 VLLM_BIN := .venv-vllm/bin
 SHARDED_BIN := .venv-sharded/bin
+MIN_BIN := .venv-min/bin
+LATEST_BIN := .venv-latest/bin
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-vllm test-sharded test-sharded-short lint bench fuzz docs clean
+.PHONY: help demo test test-min test-latest test-vllm test-sharded test-sharded-short lint bench faults \
+  fuzz soak docs clean
 
 help:
 	@echo "make demo   evaluate the shipped tiny model and the baselines on univg_mini"
 	@echo "make test   lint, type checks and tests"
+	@echo "make test-min  the tests with the oldest versions that pyproject.toml allows, in .venv-min"
+	@echo "make test-latest  the tests with the newest ones, in .venv-latest"
 	@echo "make test-vllm  answers of vLLM's CPU build beside those of --model univg, in .venv-vllm"
 	@echo "make test-sharded  training by DeepSpeed and FSDP2 on two CPU processes, in .venv-sharded"
 	@echo "make test-sharded-short  the part of it that CI runs"
@@ -53,6 +58,24 @@ lint: $(VENV)/.dev
 # Two processes of one thread each: a file's tests stay together, as do their costly fixtures.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=20
+
+$(MIN_BIN)/.ready: pyproject.toml constraints-min.txt
+	@echo "Installing the oldest versions into .venv-min (some minutes, about 7 GB) …"
+	$(PYTHON) -m venv .venv-min
+	$(MIN_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-min.txt \
+	  -e '.[eval,train,dev,notebooks,docs]'
+	@touch $@
+
+test-min: $(MIN_BIN)/.ready
+	OMP_NUM_THREADS=1 $(MIN_BIN)/python -m pytest -n 2 --dist loadfile
+
+# Installed anew each time: the newest are others tomorrow.
+test-latest:
+	@echo "Installing the newest versions into .venv-latest (some minutes, about 7 GB) …"
+	$(PYTHON) -m venv .venv-latest
+	$(LATEST_BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade \
+	  --upgrade-strategy eager -e '.[eval,train,dev,notebooks,docs]'
+	OMP_NUM_THREADS=1 $(LATEST_BIN)/python -m pytest -n 2 --dist loadfile
 
 # vLLM fixes versions of torch and transformers that are not those of the other tests.
 $(VLLM_BIN)/.ready: pyproject.toml constraints-vllm.txt tests/vllm_environment.py
@@ -103,4 +126,4 @@ docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) .venv-vllm .venv-sharded build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-min .venv-latest .venv-vllm .venv-sharded build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

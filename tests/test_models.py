@@ -9,6 +9,7 @@ import pytest
 
 from univg_eval.errors import UserError
 from univg_eval.models import model_folder, model_name
+from univg_eval.models.pretrained import commit_of
 
 
 def test_the_short_name_is_the_shipped_folder(repo_root: Path) -> None:
@@ -21,6 +22,21 @@ def test_the_short_name_is_the_shipped_folder(repo_root: Path) -> None:
 def test_other_names_are_left_alone(name: str) -> None:
     assert model_folder(name) == name
     assert model_name(name) == name
+
+
+def test_a_model_of_the_hub_has_the_commit_of_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for name, commit in (("main", "b" * 40), ("old", "a" * 40)):
+        for file, text in ((f"snapshots/{commit}/config.json", "{}"), (f"refs/{name}", commit)):
+            path = tmp_path / "models--who--tiny" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    assert (commit_of("who/tiny"), commit_of("who/tiny", "old")) == ("b" * 40, "a" * 40)
+    assert commit_of("who/tiny", "a" * 40) == "a" * 40
+    assert commit_of("who/other") is None and commit_of(str(tmp_path)) is None
 
 
 @pytest.mark.parametrize("name", ["univg:", "univg:huge", "univg:Tiny", "univg:tiny/..", "univg:."])
