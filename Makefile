@@ -25,6 +25,8 @@ help:
 	@echo "make lint   ruff and mypy alone"
 	@echo "make bench  speed, each figure against a named peer (results/benchmarks/*.json, docs/speed.md),"
 	@echo "            coverage of intervals, the attack table"
+	@echo "make faults kill each command and repeat it; full disks, read-only folders: about an hour"
+	@echo "make soak   evaluate and score for twenty minutes; a million responses, 200 runs"
 	@echo "make fuzz   hostile replies and files for ten minutes: results/reliability/fuzz.json"
 	@echo "make docs   the documentation as a site: site/index.html"
 
@@ -121,6 +123,14 @@ bench: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python results/reliability/fuzz.py
+
+faults: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python results/reliability/faults.py
+	OMP_NUM_THREADS=1 $(BIN)/python results/reliability/conditions.py
+
+soak: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python results/reliability/soak.py
+	OMP_NUM_THREADS=1 $(BIN)/python results/reliability/large.py
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
