@@ -117,13 +117,18 @@ def test_another_checkpoint_and_dialect(
         (["--target-image", "4"], "--target-image is 4; expected 1 to 1"),
         (["--max-new-tokens", "0"], "--max-new-tokens is 0"),
         (["--max-pixels", "0"], "expected a whole number of pixels"),
-        (["-o", "/dev/null/a.png"], "cannot write -o"),
+        (["-o", "/dev/null/a.png"], "-o /dev/null: /dev/null is no folder that can be written to"),
         (["-o", "a.txt"], "is no kind of image"),
     ],
 )
-def test_a_mistake_is_one_message(
-    data: Path, changes: list[str], message: str, capsys: pytest.CaptureFixture[str]
+def test_a_mistake_is_one_message_before_a_model_is_loaded(
+    data: Path,
+    changes: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("univg_eval.lmms.ground.ReferenceModel", None)
     sample = sample_of(data, "llmseg")
     shown = [] if "--image" in changes else images_of(data, sample)
     assert main(["ground", sample.instruction, *shown, *changes]) == 2

@@ -81,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
     require_lmms_eval()
     if args.max_new_tokens < 1:
         raise UserError(f"--max-new-tokens is {args.max_new_tokens}; expected at least 1")
+    if args.out is not None:
+        _require_picture(args.out)
     if args.model == TINY:
         print(
             f"univg ground: {TINY} answers, which knows coloured shapes alone; for another model "
@@ -163,6 +165,17 @@ _WORDS = {
 }
 
 
+def _require_picture(out: Path) -> None:
+    """Refuse what cannot be written before the model is loaded."""
+    from PIL import Image
+
+    from univg_eval.files import require_writable
+
+    if out.suffix.lower() not in Image.registered_extensions():
+        raise UserError(f"cannot write -o {out}: {out.suffix!r} is no kind of image; take .png")
+    require_writable(out.parent, "-o")
+
+
 def _draw(found: Grounded, out: Path) -> None:
     """The image with the box; without a known image, the first one."""
     from PIL import Image
@@ -171,9 +184,7 @@ def _draw(found: Grounded, out: Path) -> None:
     from univg_eval.images.reading import load_reference
     from univg_eval.report.drawing import DrawnBox, draw_boxes
 
-    form = Image.registered_extensions().get(out.suffix.lower())
-    if form is None:
-        raise UserError(f"cannot write -o {out}: {out.suffix!r} is no kind of image; take .png")
+    form = Image.registered_extensions()[out.suffix.lower()]
     box, place = found.answer.box, found.image_index
     image = load_reference(found.images[place or 0], Path("/"))
     boxes = [] if box is None or place is None else [DrawnBox(box, "answer", "answer")]
