@@ -205,7 +205,7 @@ def _reward(text: str, dialect: str) -> None:
 
 N_PATTERNS = 40
 N_GROWTHS = N_PATTERNS * len(READERS)
-LENGTHS = [2_000 * 2**doubling for doubling in range(5)]
+LENGTHS = [1_000 * 2**doubling for doubling in range(5)]
 TRIALS = 4
 HOSTILE = (
     *("[", "[{", "{\"a\":", "(1,2),(3,4) ", "[1,2,3,4;", "<box>1 2 3 ", "\"label\": \"", "[]"),
@@ -231,7 +231,7 @@ def grow(number: int, rng: Random) -> dict[str, float]:
     seconds = [_seconds(reader, text) for text in texts]
     for _ in range(TRIALS):
         # Quadratic time would be 16-fold from the third length to the last.
-        if seconds[4] < 0.005 or seconds[4] < 8 * seconds[2]:
+        if seconds[4] < 0.004 or seconds[4] < 8 * seconds[2]:
             break
         seconds = [min(s, _seconds(reader, t)) for s, t in zip(seconds, texts, strict=True)]
     else:
