@@ -21,7 +21,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -96,17 +95,18 @@ def _reply_case(function: Callable[[Random], None]) -> Case:
 
 def file_case(kind: fuzz_files.Kind) -> Case:
     """Case 0 is the valid files as they are, and has to be read."""
-    valid = Path(tempfile.mkdtemp(prefix="univg-fuzz-valid-"))
+    made: list[Path] = []
 
     def case(number: int, rng: Random, folder: Path) -> None:
         here = folder / "case"
-        if not any(valid.iterdir()):
+        if not made:
+            made.append(valid := Path(tempfile.mkdtemp()))
             os.environ["UNIVG_DATA"] = str(valid / "data")
             try:
                 kind.make(valid)
             except (UserError, fuzz_files.Refused) as error:
                 raise AssertionError(f"valid files were refused: {error}") from error
-        copy_linked(valid, here)
+        copy_linked(made[0], here)
         os.environ["UNIVG_DATA"] = str(here / "data")
         files = sorted(p for glob in kind.changed for p in here.glob(glob) if p.is_file())
         for path in rng.sample(files, min(len(files), rng.choice((1, 1, 1, 2)))) if number else ():
@@ -175,14 +175,22 @@ def _attempt(case: Case, number: int, rng: Random, folder: Path) -> tuple[str, A
 
 
 def _work(
-    case: Case, name: str, seed: int, numbers: Iterator[int], sender: Connection, seconds: float
+    case: Case,
+    name: str,
+    seed: int,
+    numbers: Iterator[int],
+    sender: Connection,
+    seconds: float,
+    scratch: str,
 ) -> None:
     """Run cases in this process until the time is over, and send what happens.
 
-    The time begins after the first case, which may load modules.
+    The time begins after the first case, which may load modules. What is temporary lies below
+    `scratch`, which outlives a process that is killed.
     """
     limit = resource.RLIM_INFINITY
     resource.setrlimit(resource.RLIMIT_CORE, (0, limit))
+    tempfile.tempdir = scratch
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 (for the life of the process)
     os.dup2(sys.stderr.fileno(), 2)
     until = None
@@ -190,7 +198,7 @@ def _work(
         if until is not None and time.monotonic() > until:
             break
         sender.send(number)
-        with tempfile.TemporaryDirectory(prefix="univg-fuzz-") as folder:
+        with tempfile.TemporaryDirectory() as folder:
             before = _memory_mb("VmRSS")
             _forget_peak()
             started = time.perf_counter()
@@ -207,13 +215,20 @@ def _work(
 
 def fuzz(name: str, case: Case, seed: int, seconds: float, limit: int | None = None) -> Row:
     """The cases of one row, in processes that are replaced when one hangs or dies."""
+    with tempfile.TemporaryDirectory(prefix="univg-fuzz-", ignore_cleanup_errors=True) as scratch:
+        return _fuzz(name, case, seed, seconds, limit, scratch)
+
+
+def _fuzz(name: str, case: Case, seed: int, seconds: float, limit: int | None, scratch: str) -> Row:
     row = Row(name)
     begin = 0
     context = multiprocessing.get_context("fork")
     while True:
         receiver, sender = context.Pipe(duplex=False)
         numbers = iter(range(begin, limit if limit is not None else sys.maxsize))
-        worker = context.Process(target=_work, args=(case, name, seed, numbers, sender, seconds))
+        worker = context.Process(
+            target=_work, args=(case, name, seed, numbers, sender, seconds, scratch)
+        )
         worker.start()
         started = time.monotonic()
         sender.close()
@@ -243,35 +258,17 @@ def fuzz(name: str, case: Case, seed: int, seconds: float, limit: int | None = N
         seconds = max(0.0, seconds - (time.monotonic() - started))
 
 
-@contextmanager
-def _scratch() -> Iterator[None]:
-    """Everything temporary below one folder, which is removed at the end."""
-    before, data = tempfile.tempdir, os.environ.get("UNIVG_DATA")
-    with tempfile.TemporaryDirectory(
-        prefix="univg-fuzz-all-", ignore_cleanup_errors=True
-    ) as folder:
-        tempfile.tempdir = folder
-        try:
-            yield
-        finally:
-            tempfile.tempdir = before
-            os.environ.pop("UNIVG_DATA", None)
-            if data is not None:
-                os.environ["UNIVG_DATA"] = data
-
-
 def run(seconds: float, seed: int, only: str = "") -> list[Row]:
     """All rows whose names hold `only`, each for its share of the time."""
-    with _scratch():
-        rows = [row for row in kinds() if only in row[0]]
-        whole = sum(share for *_, share, _ in rows)
-        found = []
-        for name, case, share, limit in rows:
-            row = fuzz(name, case, seed, seconds * share / whole, limit)
-            sys.stderr.write(f"{name}: {row.tried} tried, {row.failed} failed\n")
-            for finding in row.findings:
-                sys.stderr.write(f"  {finding}\n")
-            found.append(row)
+    rows = [row for row in kinds() if only in row[0]]
+    whole = sum(share for *_, share, _ in rows)
+    found = []
+    for name, case, share, limit in rows:
+        row = fuzz(name, case, seed, seconds * share / whole, limit)
+        sys.stderr.write(f"{name}: {row.tried} tried, {row.failed} failed\n")
+        for finding in row.findings:
+            sys.stderr.write(f"  {finding}\n")
+        found.append(row)
     return found
 
 
@@ -302,10 +299,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _replay(only: str, seed: int, number: int) -> int:
-    with _scratch():
-        name, case, *_ = next(row for row in kinds() if only in row[0])
-        folder = Path(tempfile.mkdtemp())
-        case(number, Random(f"{seed}/{name}/{number}"), folder)
+    name, case, *_ = next(row for row in kinds() if only in row[0])
+    with tempfile.TemporaryDirectory(prefix="univg-fuzz-") as folder:
+        tempfile.tempdir = folder
+        try:
+            case(number, Random(f"{seed}/{name}/{number}"), Path(folder))
+        finally:
+            tempfile.tempdir = None
     return 0
 
 
