@@ -51,7 +51,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 SECONDS_TO_END = 60
 SECONDS_OF_A_COMMAND = 900
 VOLATILE = re.compile(
-    r"date|^created$|time|seconds|runtime|_per_second|started|memory|checksum|samples_per"
+    r"date|^created$|_s$|time|seconds|runtime|_per_second|started|memory|checksum|samples_per"
 )
 """Names of values in JSON that two undisturbed runs do not share either."""
 
@@ -372,6 +372,8 @@ def main() -> int:
     names = args.cases or list(CASES)
     if unknown := [name for name in names if name not in CASES]:
         parser.error(f"{unknown[0]!r} is no case; expected one of {', '.join(CASES)}")
+    # A command that was started in the background ignores Ctrl-C, and so does what it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as temporary, teacher() as address:
         work = (args.work or Path(temporary)).absolute()
         inputs = work / "inputs"
