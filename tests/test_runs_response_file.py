@@ -200,6 +200,26 @@ def test_no_worker_outlives_a_scoring_that_is_ended(tmp_path: Path, how: signal.
         wait_for(lambda: [pid for pid in workers if alive(pid)], 0)
 
 
+def test_ctrl_c_amid_the_start_of_a_worker_counts_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit, submitted = response_file.ProcessPoolExecutor.submit, []
+
+    def interrupted(*args: object) -> object:
+        signal.raise_signal(signal.SIGINT)
+        submitted.append(submit(*args))
+        return submitted[-1]
+
+    monkeypatch.setattr(response_file.ProcessPoolExecutor, "submit", interrupted)
+    monkeypatch.setattr(response_file, "BATCH", 1)
+    samples = [sample(i) for i in range(3)]
+    rows = [{"id": one.id, "response": "(100,200),(500,600)"} for one in samples]
+    with pytest.raises(KeyboardInterrupt):
+        run(write(tmp_path / "r.jsonl", rows), samples, processes=2)
+    assert len(submitted) == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def alive(pid: str) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[0] != "Z"

@@ -522,13 +522,34 @@ def _in_order(rule: _Rule, batches: Iterable[Sequence[_Pair]], workers: int) -> 
     waiting: deque[Future[_Part]] = deque()
     try:
         for batch in batches:
-            waiting.append(pool.submit(_work_on, batch))
+            with _interrupts_wait():
+                waiting.append(pool.submit(_work_on, batch))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Ctrl-C counts at the end of the block.
+
+    Amid the start of a worker it would leave one of which the pool does not know: nobody would end
+    it, and Python waits for it at its exit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+    if came and callable(before):
+        before(came[0], None)
 
 
 _worker_rule: list[_Rule] = []
