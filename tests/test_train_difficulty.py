@@ -61,6 +61,7 @@ def test_normalising_leaves_weights_of_zero() -> None:
 def test_group_means_are_those_of_the_prompts_own_rollouts() -> None:
     assert group_means([0.0, 1.0, 0.5, 0.7], 2).tolist() == [0.5, 0.6]
     assert group_means([0.0, 1.0, 0.5, 0.7], 4).tolist() == pytest.approx([0.55])
+    assert group_means([0.0, 1.0], 1).tolist() == [0.0, 1.0]
 
 
 def released_means(values: list[float], device_batch: int, group: int) -> list[float]:
@@ -92,6 +93,8 @@ def test_the_release_is_right_only_with_one_group_a_device() -> None:
         ({"form": "exp", "exponent": 2.0}, "exponent=2.0 belongs to difficulty form 'power'"),
         ({"form": "power", "value": 2.0}, "value=2.0 belongs to difficulty form 'constant'"),
         ({"form": "power", "exponent": -1.0}, "exponent is -1.0; expected a positive number"),
+        ({"form": "power", "exponent": 0.0}, "exponent is 0.0; expected a positive number"),
+        ({"form": "constant", "value": 0}, "value is 0; expected a positive number"),
         ({"form": "constant"}, "'constant' needs value="),
         ({"form": "constant", "value": math.nan}, "value is nan; expected a positive number"),
         ({"form": "log", "normalize": True}, "'log' cannot be normalised.*'log_clamped'"),
@@ -101,6 +104,12 @@ def test_the_release_is_right_only_with_one_group_a_device() -> None:
 def test_impossible_weights_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         DifficultyWeight(**options)  # type: ignore[arg-type]
+
+
+def test_numbers_below_one_are_positive_too() -> None:
+    assert DifficultyWeight("constant", value=0.5)([0.1, 0.9]).tolist() == [0.5, 0.5]
+    weights = DifficultyWeight("power", exponent=0.5)([0.05, 0.8])
+    assert weights.tolist() == pytest.approx([1.0, 0.5])
 
 
 @pytest.mark.parametrize(("values", "size"), [([0.1] * 5, 2), ([[0.1, 0.2]], 2), ([0.1], 0)])
