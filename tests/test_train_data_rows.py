@@ -492,7 +492,7 @@ NO_ROWS = [
     (b'{"answer": NaN}', "NaN is no JSON"),
     (b'{"question": "\xff"}', "is not UTF-8 (byte 14 of it is 0xff)"),
     (b'{"a": 1, "a": 2}', "duplicate key 'a'"),
-    (b"[" * 5000 + b"]" * 5000, "row 11: not JSON"),
+    (b"[" * 100_000 + b"]" * 100_000, "row 11: not JSON"),  # Python 3.13 reads 5,000
     (b"[1, 2]", "row 13: is [1, 2]; expected an object"),
     (b"7", "row 15: is 7; expected an object"),
 ]
