@@ -107,11 +107,14 @@ def main() -> int:
         "--again", nargs="*", default=[], type=Path, metavar="OUTPUT", help="of those that failed"
     )
     parser.add_argument("--left-out", nargs="*", default=[], metavar="WHAT", help="was not run")
+    parser.add_argument("--note", help="what else a reader has to know")
     args = parser.parse_args()
     outputs, again = (
         [path.read_text(encoding="utf-8") for path in paths] for paths in (args.outputs, args.again)
     )
     made = row(args.environment, outputs, again, args.left_out)
+    if args.note:
+        made["note"] = args.note
     known = json.loads(OUT.read_text(encoding="utf-8"))["rows"] if OUT.is_file() else []
     rows = [one for one in known if one["environment"] != args.environment] + [made]
     write_text_atomically(OUT, [json.dumps({"rows": rows}, indent=1) + "\n"])
