@@ -186,7 +186,7 @@ UNKNOWN_SCALES = {
         ),
         UnknownScale(
             "inkling",
-            ("inkling_mm_model", "inkling2"),
+            ("inkling_mm_model", "inkling2", "inkling2_loop"),
             ("Inkling",),
             "no statement found; a probe preferred percentages",
             (_EXAM,),

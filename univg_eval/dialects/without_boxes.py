@@ -24,10 +24,10 @@ _GROUPS = {
     _WORDS: "blip blip-2 git idefics idefics2 idefics3 instructblip instructblipvideo",
     _OTHER_OUTPUT: "chameleon diffusion_gemma emu3 evolla janus pi0 shieldgemma2",
     _NOT_READ: (
-        "aria aya_vision cohere2_vision cohere_compass deepseek_vl deepseek_vl_hybrid dots3_note "
-        "exaone4_5 fast_vlm fuyu glmga granite4_vision hyperclovax_vision_v2 llava_next_video "
-        "minimax_m3_vl nemotron_h_omni perception_lm smolvlm t5gemma2 video_llama_3 video_llava "
-        "vipllava"
+        "apertus1p5 aria aya_vision cohere2_vision cohere_compass deepseek_vl deepseek_vl_hybrid "
+        "dots3_note exaone4_5 fast_vlm fuyu glmga granite4_vision hy_v4_vl hyperclovax_vision_v2 "
+        "llava_next_video minimax_m3_vl nemotron_h_omni perception_lm smolvlm t5gemma2 "
+        "video_llama_3 video_llava vipllava"
     ),
 }
 
