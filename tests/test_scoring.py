@@ -9,6 +9,7 @@ import pytest
 from factories import make_sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_records import score as score_line
 
 from univg_eval.answers import read_answer
 from univg_eval.dialects import get_dialect
@@ -16,10 +17,15 @@ from univg_eval.errors import UserError
 from univg_eval.samples import Target
 from univg_eval.scoring import (
     METRICS,
+    HeadlineValues,
     Response,
+    SampleScore,
     Tally,
     aggregate,
     given_image,
+    headline,
+    headline_metric,
+    is_share,
     match_several,
     sample_metrics,
     score_sample,
@@ -364,3 +370,75 @@ def test_sums_depend_neither_on_order_nor_on_parts() -> None:
 def test_unknown_names_list_the_known(dialect, protocol: str, message: str) -> None:
     with pytest.raises(UserError, match=f"(?s){message}"):
         score_sample(make_sample(), "(1,2),(3,4)", dialect, protocol=protocol)
+
+
+ONE = score_line("one", "ok", 0.5)
+ABSENT = score_line("absent", "none", None, no_target_right=True)
+SEVERAL = score_line("several", "ok", None, f1=0.25, ap50=0.5, matched_iou=0.2)
+LEFT_OUT = replace(ONE, excluded=True)
+
+
+@pytest.mark.parametrize(
+    ("scores", "metric"),
+    [
+        ([SEVERAL, ABSENT, ONE], "acc@0.5"),
+        ([SEVERAL, ABSENT], "no_target_acc"),
+        ([SEVERAL], "f1@0.5"),
+        ([LEFT_OUT, SEVERAL], "f1@0.5"),
+        ([LEFT_OUT], "acc@0.5"),
+        ([], "acc@0.5"),
+    ],
+)
+def test_the_number_of_a_run_is_of_the_first_kind_that_counts(
+    scores: list[SampleScore], metric: str
+) -> None:
+    assert headline_metric(scores) == metric
+
+
+def test_the_values_behind_the_numbers_are_one_a_counted_sample() -> None:
+    assert [headline(one) for one in (ONE, ABSENT, SEVERAL, LEFT_OUT)] == [1.0, 1.0, 0.25, None]
+    found = HeadlineValues([ONE, LEFT_OUT, SEVERAL])
+    found.merge(HeadlineValues([replace(ONE, iou=0.4, cluster="d"), ABSENT]))
+    values = {
+        metric: {task: [*v] for task, v in tasks.items()} for metric, tasks in found.values.items()
+    }
+    assert values == {
+        "acc@0.5": {"t": [1.0, 0.0]},
+        "f1@0.5": {"t": [0.25]},
+        "no_target_acc": {"t": [1.0]},
+    }
+    first, second = found.clusters["acc@0.5"]["t"]
+    assert first != second and [*found.clusters["f1@0.5"]["t"]] == [first]
+
+
+def test_each_kind_is_counted_under_its_own_name() -> None:
+    left, right = Tally(), Tally()
+    left.add(ONE)
+    for one in (SEVERAL, SEVERAL, ABSENT, LEFT_OUT):
+        right.add(one)
+    left.merge(right)
+    row = left.result()["tasks"]["t"]
+    counts = {name: row[name] for name in ("n", "n_several", "n_no_target", "excluded")}
+    assert counts == {"n": 1, "n_several": 2, "n_no_target": 1, "excluded": 1}
+    assert (row["acc@0.5"], row["f1@0.5"], row["matched_iou"]) == (1.0, 0.25, pytest.approx(0.2))
+    assert sample_metrics(LEFT_OUT) == {}
+
+
+def test_a_threshold_of_macc_is_reached_by_equality() -> None:
+    assert sample_metrics(ONE)["macc"] == pytest.approx(0.1)  # 0.50 of 0.50, 0.55, …, 0.95
+    assert sample_metrics(replace(ONE, iou=0.95))["macc"] == 1.0
+
+
+def test_only_several_targets_have_a_matched_iou_in_a_line() -> None:
+    assert "matched_iou" not in ONE.to_dict()
+    assert SEVERAL.to_dict()["matched_iou"] == 0.2
+
+
+def test_means_of_numbers_are_no_shares() -> None:
+    numbers = {"miou", "macc", "f1@0.5", "ap50", "matched_iou"}
+    assert {metric for metric in METRICS if not is_share(metric)} == numbers
+
+
+def test_a_published_rule_needs_no_dialect_and_takes_no_look_at_one() -> None:
+    scored = score_sample(make_sample(), "(100,200),(300,400)", "no_such", protocol="univg-r1")
+    assert scored.iou == 1.0

@@ -32,7 +32,7 @@ OUT = Path(__file__).with_name("mutation.json")
 TESTS = {
     "univg_eval/boxes.py": ("boxes",),
     "univg_eval/matching.py": ("scoring_several", "scoring"),
-    "univg_eval/scoring.py": ("scoring", "scoring_several"),
+    "univg_eval/scoring.py": ("scoring", "scoring_several", "runs_record"),
     "univg_eval/protocols.py": ("protocols", "answers"),
     "univg_eval/answers.py": ("answers", "protocols", "dialects_replies"),
     "univg_train/rewards.py": ("train_rewards", "train_several"),

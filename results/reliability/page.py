@@ -129,7 +129,19 @@ def table(name: str, folder: Path = HERE) -> str:
     measured = [found] if "date" in found else [*found.get("rows", ()), *found.values()]
     places = dict.fromkeys(machine(one) for one in measured if "hardware" in one)
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{text}\n\nMeasured on {'; '.join(places)}."
+    return "\n\n".join([text, f"Measured on {'; '.join(places)}.", *_notes(found)])
+
+
+def _notes(found: Mapping[str, Any]) -> Iterator[str]:
+    """What was not run, and what else a reader has to know, as a list of Markdown."""
+    rows = [row for row in found.get("rows", ()) if "left_out" in row]
+    lines = [
+        f"- {row['environment']}: {'. '.join(said)}"
+        for row in rows
+        if (said := [f"not run: {what}" for what in row["left_out"]] + [row.get("note", "")])[0]
+    ]
+    if lines:
+        yield "\n".join(line.rstrip(". ") + "." for line in lines)
 
 
 def page(text: str, folder: Path = HERE) -> str:
