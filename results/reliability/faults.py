@@ -52,8 +52,10 @@ SECONDS_TO_END = 60
 SECONDS_OF_A_COMMAND = 900
 VOLATILE = re.compile(
     r"date|^created$|_s$|time|seconds|runtime|_per_second|started|memory|checksum|samples_per"
+    r"|^train_loss$"
 )
-"""Names of values in JSON that two undisturbed runs do not share either."""
+"""Names of values in JSON that two undisturbed runs do not share either; and ``train_loss``, which
+transformers takes over the steps since the last start alone, in the last line of its own log."""
 
 
 @dataclass(frozen=True)
