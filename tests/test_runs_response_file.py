@@ -167,8 +167,10 @@ def test_a_pipe_is_read_as_a_stream(tmp_path: Path) -> None:
     assert result.statuses == {"ok": 30}
 
 
+# A process that was started in the background ignores Ctrl-C.
 SCORING = f"""
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_runs_response_file as here
 
@@ -203,6 +205,7 @@ def test_no_worker_outlives_a_scoring_that_is_ended(tmp_path: Path, how: signal.
 def test_ctrl_c_amid_the_start_of_a_worker_counts_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     submit, submitted = response_file.ProcessPoolExecutor.submit, []
 
     def interrupted(*args: object) -> object:
@@ -217,7 +220,7 @@ def test_ctrl_c_amid_the_start_of_a_worker_counts_after_it(
     with pytest.raises(KeyboardInterrupt):
         run(write(tmp_path / "r.jsonl", rows), samples, processes=2)
     assert len(submitted) == 1
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
 def alive(pid: str) -> bool:

@@ -138,7 +138,7 @@ def refusal(config: Path, refused: Any) -> Any:
         ("trainer.model_init_kwargs.attn_implementation=flash_attention_2", "flash-attn"),
         ("trainer.use_vllm=true", "needs the package 'vllm'"),
         ("trainer.report_to=[no_such_thing]", "no_such_thing, which is not installed"),
-        ("trainer.output_dir=/proc/none", "cannot write /proc/none"),
+        ("trainer.output_dir=/proc/none", "cannot use /proc/none"),
         ("difficulty.form=log trainer.num_iterations=2 --dry-run", "more than one update"),
         ("lora.r=2 lora.target_modules=[nope]", "No modules were targeted"),
         ("min_pixels=5000", "expected min_pixels <= max_pixels"),
