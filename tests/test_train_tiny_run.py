@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import re
@@ -11,6 +12,7 @@ import pytest
 from univg_eval.benchmarks.synthetic.mini import TASKS, generate
 from univg_eval.errors import UserError
 from univg_train.cli import main
+from univg_train.cli._running import usable_folder
 from univg_train.runs.folder import sole_writer
 from univg_train.tiny.data import (
     RowPlan,
@@ -160,6 +162,15 @@ def test_a_folder_that_is_a_file_is_one_message(how, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["tiny", "--out", str(tmp_path / "file"), *how]) == 2
     assert re.search("^univg-train tiny: cannot .*file", capsys.readouterr().err, re.MULTILINE)
+
+
+def test_a_full_disk_is_one_message(tmp_path):
+    full = OSError(errno.ENOSPC, "No space left on device")  # a write does not name its file
+    message = f"cannot use {tmp_path}: No space left"
+    with pytest.raises(UserError, match=message), usable_folder(tmp_path):
+        raise full
+    with pytest.raises(OSError, match="of something else"), usable_folder(tmp_path):
+        raise OSError(errno.EIO, "of something else")
 
 
 @pytest.mark.parametrize("how", [[], ["--stage", "all", "--quick"]])

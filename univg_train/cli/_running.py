@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -53,20 +54,24 @@ def extra_needed() -> Iterator[None]:
         ) from error
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 @contextmanager
 def usable_folder(folder: Path) -> Iterator[None]:
     """Report a folder, or a file in it, that cannot be read or written.
 
     Raises:
-        UserError: instead of an OSError of the block that is of a file.
+        UserError: instead of an OSError of the block that is of a file, or of a full disk.
     """
     try:
         yield
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in _FULL:  # a write does not name its file
             raise
+        place = "" if error.filename is None else f"{error.filename}: "
         raise UserError(
-            f"cannot use {folder}: {error.filename}: {error.strerror}; give another --out"
+            f"cannot use {folder}: {place}{error.strerror}; give another --out"
         ) from error
 
 
