@@ -91,7 +91,8 @@ CASES = {
         EVAL,
         f"eval --model qwen2_vl --batch_size 16 --gen_kwargs max_new_tokens=24 {_MODEL},device=cpu,"
         "device_map=cpu",
-        ("records/**/*.json*",),
+        # Its manifest holds the tokens of the requests since the last start alone.
+        ("records/**/responses.jsonl", "records/**/scores.jsonl"),
     ),
     "score": Case(
         EVAL,
