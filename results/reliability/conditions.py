@@ -130,7 +130,7 @@ def attempt(case: Case, condition: Condition, folder: Path, command: list[str]) 
     promised = done.returncode in (0, 2) and "Traceback" not in done.stderr + done.stdout and kept
     return {
         "status": done.returncode,
-        "message": said[-1] if done.returncode else "",
+        "message": said[-1].replace(str(folder.parents[1]), "…") if done.returncode else "",
         "kept": kept,
         "seconds": round(seconds, 1),
         "broken": "" if promised else done.stderr[-1500:] or "what was there has changed",

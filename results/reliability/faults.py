@@ -71,7 +71,7 @@ def _train(command: str) -> Case:
     settings = "trainer.output_dir=run trainer.max_steps=8 trainer.save_steps=2 evaluation.every=4"
     return Case(
         TRAIN,
-        f"{command} --config {config_path(f'tiny_{command}')} {settings}",
+        f"{command} --config CONFIGS/tiny_{command}.yaml {settings}",
         ("run/model/*.safetensors", "run/model/*.json", "run/*.jsonl"),
     )
 
@@ -322,7 +322,10 @@ def difference(one: dict[str, str], other: dict[str, str]) -> str:
 
 def command_of(case: Case, inputs: Path, teacher_url: str) -> list[str]:
     """The words of a command that reads `inputs` (see `write_inputs`)."""
-    words = case.arguments.replace("INPUTS", str(inputs)).replace("TEACHER", teacher_url)
+    places = {"INPUTS": inputs, "TEACHER": teacher_url, "CONFIGS": config_path("tiny_sft").parent}
+    words = case.arguments
+    for name, place in places.items():
+        words = words.replace(name, str(place))
     return [*case.program, *words.split()]
 
 

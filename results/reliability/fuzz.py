@@ -138,7 +138,7 @@ def kinds(*, heavy: bool = True) -> Iterator[tuple[str, Case, float, int | None]
 
 
 def _memory_mb(name: str) -> float:
-    """VmHWM (the peak) or VmRSS of this process; 0 where the system does not tell."""
+    """VmHWM (the peak) or VmRSS of this process; 0 where the system does not say."""
     try:
         with Path("/proc/self/status").open(encoding="ascii") as file:
             return next(int(line.split()[1]) / 1e3 for line in file if line.startswith(name))

@@ -191,7 +191,7 @@ _COMMANDS = (
 
 
 def _read_record(folder: Path, rng: Random) -> None:
-    if rng.random() < 0.9:  # else the checksums tell that something was changed
+    if rng.random() < 0.9:  # else the checksums show that something was changed
         with contextlib.suppress(OSError, TypeError, ValueError, RecursionError):
             sums = json.loads((folder / "a" / CHECKSUMS).read_text())
             for name in sums:

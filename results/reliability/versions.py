@@ -47,7 +47,8 @@ def read_output(text: str) -> tuple[Counter[str], float, Counter[str]]:
     reasons: Counter[str] = Counter()
     for line in text.splitlines():
         if skipped := _SKIPPED.fullmatch(line):
-            reasons[f"{Path(skipped[2]).name}: {skipped[3]}"] += int(skipped[1])
+            why = re.sub(r"/\S*/shared\b", "../shared", skipped[3])
+            reasons[f"{Path(skipped[2]).name}: {why}"] += int(skipped[1])
     return counts, float(found[2]), reasons
 
 
