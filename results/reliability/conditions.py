@@ -28,7 +28,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from faults import CASES, EVAL, SECONDS_OF_A_COMMAND, Case, command_of, teacher, write_inputs
+from faults import (
+    CASES,
+    EVAL,
+    SECONDS_OF_A_COMMAND,
+    Case,
+    command_of,
+    named_cases,
+    teacher,
+    write_inputs,
+)
 
 from univg_eval.files import write_text_atomically
 from univg_eval.runs.record import environment
@@ -148,9 +157,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, metavar="DIR", help="an empty folder to keep")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="the results")
     args = parser.parse_args()
-    names = args.cases or list(CASES)
-    if unknown := [name for name in names if name not in CASES]:
-        parser.error(f"{unknown[0]!r} is no case; expected one of {', '.join(CASES)}")
+    names = named_cases(parser, args.cases)
     root = sys.platform == "linux" and os.geteuid() == 0
     with tempfile.TemporaryDirectory() as temporary, teacher() as address:
         work = (args.work or Path(temporary)).absolute()

@@ -367,6 +367,13 @@ def attempt(name: str, folder: Path, command: list[str], args: Any) -> dict[str,
     }
 
 
+def named_cases(parser: argparse.ArgumentParser, names: list[str]) -> list[str]:
+    """These names of cases, or all; the parser refuses one that is unknown."""
+    if unknown := [name for name in names if name not in CASES]:
+        parser.error(f"{unknown[0]!r} is no case; expected one of {', '.join(CASES)}")
+    return names or list(CASES)
+
+
 def main() -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -376,9 +383,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, metavar="DIR", help="an empty folder to keep")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="the results")
     args = parser.parse_args()
-    names = args.cases or list(CASES)
-    if unknown := [name for name in names if name not in CASES]:
-        parser.error(f"{unknown[0]!r} is no case; expected one of {', '.join(CASES)}")
+    names = named_cases(parser, args.cases)
     # A command that was started in the background ignores Ctrl-C, and so does what it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as temporary, teacher() as address:

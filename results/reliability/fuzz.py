@@ -167,7 +167,7 @@ def _attempt(case: Case, number: int, rng: Random, folder: Path) -> tuple[str, A
         figures = case(number, rng, folder)
     except (UserError, fuzz_files.Refused):
         return "refused", None
-    except BaseException as error:
+    except BaseException as error:  # also SystemExit, and the panics of libraries in Rust
         if isinstance(error, KeyboardInterrupt):
             raise
         return "failed", {"where": _where(error), "error": repr(error)[:500]}

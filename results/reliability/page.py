@@ -25,7 +25,14 @@ def machine(figures: Mapping[str, Any]) -> str:
 
 def faults(found: Mapping[str, Any]) -> Rows:
     """One row a command that was killed."""
-    yield "command", "undisturbed", "killed", "equal after repetition", "processes left", "repeated"
+    yield (
+        "command",
+        "undisturbed",
+        "killed",
+        "same results",
+        "processes left",
+        "time of the second run",
+    )
     for name, row in found.items():
         points = row["points"]
         signals = Counter(point["signal"] for point in points)
