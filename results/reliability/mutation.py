@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from univg_eval.files import write_text_atomically
 from univg_eval.runs.record import environment
@@ -39,8 +39,9 @@ TESTS = {
     "univg_train/difficulty.py": ("train_difficulty",),
 }
 """The tests that are run on the mutants of each module: tests/test_NAME.py."""
-SECONDS = 60
-"""A mutant whose tests take longer does not end, which is found."""
+SECONDS = 240
+"""A mutant whose tests take longer does not end, which is found; counted as ``timed_out``."""
+Outcome = Literal["killed", "survived", "timed_out"]
 OTHERS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
@@ -96,8 +97,8 @@ def _change(node: Any, place: int) -> None:
             node.op = OTHERS[type(node.op)]()
 
 
-def survives(checkout: Path, module: str, source: str) -> bool:
-    """Whether the tests of a module pass on a changed source of it, in a copy of the project."""
+def outcome(checkout: Path, module: str, source: str) -> Outcome:
+    """What the tests of a module make of a changed source of it, in a copy of the project."""
     whole = (checkout / module).read_text(encoding="utf-8")
     (checkout / module).write_text(source, encoding="utf-8")
     files = [f"tests/test_{name}.py" for name in TESTS[module]]
@@ -113,10 +114,10 @@ def survives(checkout: Path, module: str, source: str) -> bool:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return False
+        return "timed_out"
     finally:
         (checkout / module).write_text(whole, encoding="utf-8")
-    return done.returncode == 0
+    return "survived" if done.returncode == 0 else "killed"
 
 
 def main() -> int:
@@ -132,7 +133,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as work:
         copies = [Path(work) / str(number) for number in range(args.jobs)]
         for folder in copies:
-            ignored = shutil.ignore_patterns(".*", "results", "notebooks", "site", "runs")
+            ignored = shutil.ignore_patterns(".*", "site")
             shutil.copytree(REPO, folder, ignore=ignored)
         for module in args.modules or TESTS:
             known[module] = _try_all(module, copies) | {
@@ -145,22 +146,27 @@ def main() -> int:
 
 def _try_all(module: str, copies: list[Path]) -> dict[str, Any]:
     source = (REPO / module).read_text(encoding="utf-8")
-    if not survives(copies[0], module, source):
+    if outcome(copies[0], module, source) != "survived":
         raise SystemExit(f"the tests of {module} fail before it is changed")
     started, free = time.perf_counter(), list(copies)
 
-    def attempt(mutant: tuple[int, str, str]) -> dict[str, Any] | None:
+    def attempt(mutant: tuple[int, str, str]) -> tuple[Outcome, dict[str, Any]]:
         line, what, changed = mutant
         folder = free.pop()
         try:
-            return {"line": line, "change": what} if survives(folder, module, changed) else None
+            return outcome(folder, module, changed), {"line": line, "change": what}
         finally:
             free.append(folder)
 
     listed = list(mutants(source))
     with ThreadPoolExecutor(len(copies)) as pool:
-        survivors = [found for found in pool.map(attempt, listed) if found is not None]
-    figures = {"mutants": len(listed), "survived": len(survivors)}
+        attempts = list(pool.map(attempt, listed))
+    survivors = [mutant for result, mutant in attempts if result == "survived"]
+    figures = {
+        "mutants": len(listed),
+        "survived": len(survivors),
+        "timed_out": sum(result == "timed_out" for result, _ in attempts),
+    }
     sys.stderr.write(f"{module}: {len(survivors)} of {len(listed)} survived\n")
     return figures | {"survivors": survivors, "seconds": round(time.perf_counter() - started)}
 
