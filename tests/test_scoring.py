@@ -134,7 +134,85 @@ def test_several_targets_are_matched_one_to_one(
     sample = make_sample(targets=(Target(1, FIRST), Target(1, SECOND)))
     metrics = sample_metrics(score_sample(sample, text, "qwen2_vl"))
     expected = {"f1@0.5": f1, "ap50": ap50, "matched_iou": matched_iou}
-    assert metrics == pytest.approx(expected)
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected)
+
+
+F1S = [
+    # Both exact: every IoU is reached.
+    (f"{HIT_1}; {HIT_2}", 1.0, 1.0),
+    # The first has IoU 0.5, reached once of ten: (1 + 9 / 2) / 10.
+    (f"(100,100),(200,300); {HIT_2}", 0.5, 0.55),
+    # IoU 0.95 of the first alone: 190 of 200 wide.
+    ("(100,100),(290,300)", 2 / 3, 2 / 3),
+    ("(100,100),(289,300)", 0.0, 0.6),
+    ("none", 0.0, 0.0),
+]
+
+
+@pytest.mark.parametrize(("text", "f1_95", "f1_mean"), F1S)
+def test_f1_at_high_overlap_and_its_mean_over_ten(text: str, f1_95: float, f1_mean: float) -> None:
+    sample = make_sample(targets=(Target(1, FIRST), Target(1, SECOND)))
+    metrics = sample_metrics(score_sample(sample, text, "qwen2_vl"))
+    assert metrics["f1@0.95"] == pytest.approx(f1_95)
+    assert metrics["f1_mean"] == pytest.approx(f1_mean)
+
+
+@pytest.mark.parametrize(
+    ("text", "f1"),
+    [(HIT_1, 1.0), (f"{HIT_1}; {HIT_2}", 2 / 3), (f"{HIT_2}; {HIT_1}", 2 / 3), ("none", 0.0)],
+)
+def test_where_all_are_asked_for_a_single_target_is_scored_as_a_set(text: str, f1: float) -> None:
+    sample = make_sample(targets=(Target(1, FIRST),), find_all=True)
+    score = score_sample(sample, text, "qwen2_vl")
+    assert score.iou is None and score.center is None and score.image_right is None
+    assert sample_metrics(score)["f1@0.5"] == pytest.approx(f1)
+    absent = make_sample(targets=(), find_all=True)
+    said = sample_metrics(score_sample(absent, text, "qwen2_vl"))
+    assert said == {"no_target_acc": float(text == "none")}
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        (f"First image: {HIT_1}. Second image: {HIT_1}", True),
+        (f"First image: {MISS}. Second image: {MISS}", True),
+        (f"Second image: {HIT_1}", False),
+        (f"{HIT_1}; {HIT_1}", False),
+        ("none", False),
+        ("", False),
+    ],
+)
+def test_of_several_targets_the_images_have_to_be_named_all_and_no_other(
+    text: str, right: bool
+) -> None:
+    targets = (Target(0, FIRST), Target(1, FIRST))
+    score = score_sample(make_sample(targets=targets, image_is_given=False), text, "qwen2_vl")
+    assert score.images_right is right
+    assert sample_metrics(score)["image_set_acc"] == float(right)
+    one = make_sample(targets=targets[1:], image_is_given=False, find_all=True)
+    named = score_sample(one, text, "qwen2_vl").images_right
+    assert named is (text == f"Second image: {HIT_1}")
+
+
+def test_rejection_has_a_recall_and_a_precision_so_that_a_none_everywhere_does_not_pay() -> None:
+    samples = [make_sample(id="a", targets=()), make_sample(id="b", targets=())]
+    samples += [make_sample(id="c"), make_sample(id="d", targets=(Target(1, FIRST),) * 2)]
+
+    def rejection(*texts: str) -> object:
+        scores = score_samples(samples, [Response(text) for text in texts], "qwen2_vl")
+        return aggregate(scores)["rejection"]
+
+    always = {"n_no_target": 2, "n_said_none": 4, "recall": 1.0, "precision": 0.5}
+    assert rejection("none", "none", "none", "none") == always
+    assert rejection("none", "", HIT_1, HIT_1) == {
+        "n_no_target": 2,
+        "n_said_none": 1,
+        "recall": 0.5,
+        "precision": 1.0,
+    }
+    silent = {"n_no_target": 2, "n_said_none": 0, "recall": 0.0, "precision": None}
+    assert rejection("", "", "", "") == silent
+    assert "rejection" not in aggregate(score_samples(samples[2:], [Response("")] * 2, "qwen2_vl"))
 
 
 def test_a_box_that_fits_two_targets_takes_neither_from_another() -> None:
@@ -216,6 +294,7 @@ def test_metrics_of_one_iou() -> None:
         "acc@0.3": 1.0,
         "acc@0.5": 1.0,
         "acc@0.7": 0.0,
+        "acc@0.75": 0.0,
         "acc@0.9": 0.0,
         "miou": pytest.approx(2 / 3),
         # Reached of 0.50, 0.55, …, 0.95: 0.50, 0.55, 0.60, 0.65.
@@ -225,7 +304,8 @@ def test_metrics_of_one_iou() -> None:
         "image_acc": 0.0,
         "joint@0.5": 0.0,
     }
-    assert set(METRICS) == metrics.keys() | {"no_target_acc", "f1@0.5", "ap50", "matched_iou"}
+    others = {"no_target_acc", "f1@0.5", "f1@0.95", "f1_mean", "ap50", "matched_iou"}
+    assert set(METRICS) == metrics.keys() | others | {"image_set_acc"}
 
 
 @pytest.mark.parametrize(
@@ -254,13 +334,14 @@ def test_several_targets_on_images_to_be_found_want_the_right_image() -> None:
     ]
     # Of the second text only the box on the first image fits: F1 = 2 / 4, IoU 1 / 2; found at rank
     # 2: AP = (1/2) / 2.
-    assert found == [(1.0, 1.0, 1.0), (0.5, 0.25, 0.5)]
+    assert found == [((1.0,) * 10, 1.0, 1.0), ((0.5,) * 10, 0.25, 0.5)]
     unnamed = match_several(read_answer(f"{HIT_1} {HIT_1}", dialect), targets, check_image=True)
-    assert unnamed == (0.0, 0.0, 0.0)
+    nothing = ((0.0,) * 10, 0.0, 0.0)
+    assert unnamed == nothing
     for image, other in ((0, "Second"), (1, "First")):
         answer = read_answer(f"{other} image: {HIT_1}", dialect)
         elsewhere = (Target(image, FIRST), Target(image, SECOND))
-        assert match_several(answer, elsewhere, check_image=True) == (0.0, 0.0, 0.0)
+        assert match_several(answer, elsewhere, check_image=True) == nothing
 
 
 def test_invalid_ground_truth_is_excluded_by_univg_and_kept_by_published_rules() -> None:
@@ -301,8 +382,8 @@ def test_thresholds_are_reached_by_equality(
     # The same where one of two targets is hit: F1 is 2 / 3 at IoU >= 0.5 and 0 below.
     answer = read_answer(numbers, get_dialect("qwen2_vl"))
     targets = [Target(1, target), Target(1, (0.0, 0.0, 0.1, 0.1))]
-    f1, ap50, _ = match_several(answer, targets, check_image=False)
-    assert (f1, ap50) == ((pytest.approx(2 / 3), 0.5) if threshold >= 0.5 else (0.0, 0.0))
+    f1s, ap50, _ = match_several(answer, targets, check_image=False)
+    assert (f1s[0], ap50) == ((pytest.approx(2 / 3), 0.5) if threshold >= 0.5 else (0.0, 0.0))
 
 
 def scores_of_two_tasks():
@@ -382,7 +463,8 @@ LEFT_OUT = replace(ONE, excluded=True)
     ("scores", "metric"),
     [
         ([SEVERAL, ABSENT, ONE], "acc@0.5"),
-        ([SEVERAL, ABSENT], "no_target_acc"),
+        ([SEVERAL, ABSENT], "f1@0.5"),
+        ([ABSENT], "no_target_acc"),
         ([SEVERAL], "f1@0.5"),
         ([LEFT_OUT, SEVERAL], "f1@0.5"),
         ([LEFT_OUT], "acc@0.5"),
@@ -430,12 +512,13 @@ def test_a_threshold_of_macc_is_reached_by_equality() -> None:
 
 
 def test_only_several_targets_have_a_matched_iou_in_a_line() -> None:
-    assert "matched_iou" not in ONE.to_dict()
+    later = {"matched_iou", "f1_95", "f1_mean", "images_right"}
+    assert not later & ONE.to_dict().keys()
     assert SEVERAL.to_dict()["matched_iou"] == 0.2
 
 
 def test_means_of_numbers_are_no_shares() -> None:
-    numbers = {"miou", "macc", "f1@0.5", "ap50", "matched_iou"}
+    numbers = {"miou", "macc", "f1@0.5", "f1@0.95", "f1_mean", "ap50", "matched_iou"}
     assert {metric for metric in METRICS if not is_share(metric)} == numbers
 
 

@@ -29,6 +29,9 @@ def largest_matching(values: npt.ArrayLike) -> float:
     table = np.asarray(values, dtype=np.float64)
     if table.ndim != 2:
         raise ValueError(f"values have shape {table.shape}; expected (P, T)")
+    worth = table > 0
+    if worth.sum(axis=0).max(initial=0) <= 1 and worth.sum(axis=1).max(initial=0) <= 1:
+        return float(table.sum())  # nothing shares a row or a column: the usual case
     table = table if table.shape[0] <= table.shape[1] else table.T
     n_rows, n_columns = table.shape
     # A dual solution: every cost is at least row_price + column_price, with equality where paired.

@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from univg_eval.boxes import Box, four_numbers, is_valid_box
 from univg_eval.errors import UserError
@@ -26,6 +26,7 @@ from univg_eval.files import iter_json_lines, read_json, write_text_atomically
 
 __all__ = [
     "GroundingSample",
+    "SampleKind",
     "Target",
     "as_stand_in",
     "benchmark_dir",
@@ -47,6 +48,8 @@ MANIFEST_FILE = "manifest.json"
 _FOLDER_NAME = re.compile(r"[\w.+-]{1,150}")
 LARGEST_SIDE = 10**7  # of an image, in pixels
 _STAND_IN = "stand-in:"
+
+SampleKind = Literal["single", "none", "several"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,8 @@ class GroundingSample:
         cluster: rows that share images carry the same value; used by clustered intervals.
         source: where the row comes from: file, revision, row, release paths of the images.
         extra: further columns of the benchmark, e.g. difficulty knobs.
+        find_all: whether the instruction asks for every object that fits, however many there are,
+            so that even a single one is scored as a set: see `kind`.
     """
 
     id: str
@@ -102,6 +107,14 @@ class GroundingSample:
     source: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     given_image: int | None = None
+    find_all: bool = False
+
+    @property
+    def kind(self) -> SampleKind:
+        """How the sample is scored: by its one target, by saying "none", or as a set of targets."""
+        if not self.targets:
+            return "none"
+        return "several" if self.find_all or len(self.targets) > 1 else "single"
 
     @property
     def box(self) -> Box:
@@ -163,6 +176,7 @@ class GroundingSample:
             ],
             "image_is_given": self.image_is_given,
             **({} if self.given_image is None else {"given_image": self.given_image}),
+            **({"find_all": True} if self.find_all else {}),
             "cluster": self.cluster,
             "source": dict(self.source),
         }
@@ -190,9 +204,7 @@ class GroundingSample:
                 f"{where}: {len(images)} images but {len(widths)} widths and {len(heights)} "
                 "heights; expected one of each an image (or none at all)"
             )
-        given = row.get("image_is_given")
-        if not isinstance(given, bool):
-            raise UserError(f"{where}: field 'image_is_given' is {given!r}; expected true or false")
+        given = _flag(row, "image_is_given", where)
         targets = row.get("targets")
         if not isinstance(targets, list):
             raise UserError(f"{where}: field 'targets' is {targets!r}; expected a list")
@@ -211,6 +223,7 @@ class GroundingSample:
             ),
             image_is_given=given,
             given_image=_given_image(row, len(images), where),
+            find_all=_flag(row, "find_all", where, default=False),
             cluster=_string(row, "cluster", where),
             source=_source(row, where),
             extra=_mapping(row, "extra", where),
@@ -278,6 +291,13 @@ def _integers(row: Mapping[str, Any], name: str, where: str) -> tuple[int, ...]:
     ):
         raise UserError(f"{where}: field {name!r} is {value!r}; expected a list of whole pixels")
     return tuple(value)
+
+
+def _flag(row: Mapping[str, Any], name: str, where: str, default: bool | None = None) -> bool:
+    value = row.get(name, default)
+    if not isinstance(value, bool):
+        raise UserError(f"{where}: field {name!r} is {value!r}; expected true or false")
+    return value
 
 
 def _given_image(row: Mapping[str, Any], n_images: int, where: str) -> int | None:

@@ -10,8 +10,13 @@ one target     ``acc@t`` (share with IoU >= t), ``miou``, ``macc`` (mean of acc 
                0.5, 0.55, …, 0.95), ``center_acc``, ``answered``; where the model had to
                find the image also ``image_acc`` and ``joint@0.5``
 no target      ``no_target_acc``: right only with status ``none``
-several        ``f1@0.5``, ``ap50`` and ``matched_iou``: one-to-one matching at IoU >= 0.5
+several        ``f1@0.5``, ``f1@0.95``, ``f1_mean`` (over 0.5, 0.55, …, 0.95), ``ap50`` and
+               ``matched_iou``: one-to-one matching; where the model had to find the images
+               also ``image_set_acc``
 =============  ===========================================================================
+
+A sample whose instruction asks for every object (`GroundingSample.find_all`) counts among those
+with several, however many targets it has.
 """
 
 from __future__ import annotations
@@ -55,7 +60,7 @@ __all__ = [
     "score_samples",
 ]
 
-THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
+THRESHOLDS = (0.3, 0.5, 0.7, 0.75, 0.9)
 MACC_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 MATCH_IOU = 0.5
 # Tenths and thousandths are no exact floats: without rounding, a box that covers exactly half of
@@ -134,13 +139,24 @@ class SampleScore:
     """The ground truth is invalid and the protocol leaves such rows out."""
     matched_iou: Share | None = None
     """Of a sample with several targets, to 12 decimals; absent of others, and in older records."""
+    f1_95: Share | None = None
+    """F1 at IoU >= 0.95 of a sample with several targets; absent as `matched_iou`."""
+    f1_mean: Share | None = None
+    """Mean of F1 over ten IoUs of a sample with several targets; absent as `matched_iou`."""
+    images_right: bool | None = None
+    """Of a sample with several targets whose images the model had to find: whether its boxes lie on
+    the images of the targets, and on no other; absent as `matched_iou`."""
 
     def to_dict(self) -> dict[str, Any]:
         """A line of scores.jsonl; what older records do not have is left out where it is None."""
         values = asdict(self)
-        if self.matched_iou is None:
-            del values["matched_iou"]
+        for name in _LATER_FIELDS:
+            if values[name] is None:
+                del values[name]
         return values
+
+
+_LATER_FIELDS = ("matched_iou", "f1_95", "f1_mean", "images_right")
 
 
 def score_sample(
@@ -197,7 +213,7 @@ def score_samples(
     scored = [
         i
         for i, (sample, answer) in enumerate(zip(samples, answers, strict=True))
-        if len(sample.targets) == 1 and answer.box is not None
+        if sample.kind == "single" and answer.box is not None
     ]
     ious = [0.0] * len(samples)
     centers = [False] * len(samples)
@@ -292,15 +308,15 @@ def _require_sizes(
 def _assemble(
     sample: GroundingSample, answer: Answer, iou: float, center: bool, rule: Protocol
 ) -> SampleScore:
-    single = len(sample.targets) == 1
-    image_right: bool | None = None
-    if single and not sample.image_is_given and rule.reads_image:
+    single = sample.kind == "single"
+    finds_image = not sample.image_is_given and rule.reads_image
+    image_right = images_right = several = None
+    if single and finds_image:
         image_right = answer.image_index == sample.targets[0].image
-    several = (
-        match_several(answer, sample.targets, check_image=not sample.image_is_given)
-        if len(sample.targets) > 1
-        else None
-    )
+    if sample.kind == "several":
+        several = match_several(answer, sample.targets, check_image=not sample.image_is_given)
+        if finds_image:
+            images_right = set(answer.box_images) == {target.image for target in sample.targets}
     return SampleScore(
         id=sample.id,
         task=sample.task,
@@ -312,13 +328,16 @@ def _assemble(
         image_index=answer.image_index,
         image_right=image_right,
         no_target_right=None if sample.targets else answer.status == "none",
-        f1=several and several.f1,
+        f1=several and several.f1s[0],
         ap50=several and several.ap50,
         n_boxes=answer.n_boxes,
         n_units=answer.n_units,
         clipped=answer.clipped,
         excluded=not rule.on_all_rows and not sample.has_valid_targets,
         matched_iou=several and several.matched_iou,
+        f1_95=several and several.f1s[-1],
+        f1_mean=several and sum(several.f1s) / len(several.f1s),
+        images_right=images_right,
     )
 
 
@@ -326,7 +345,8 @@ class SeveralScore(NamedTuple):
     """How the boxes of an answer fit several targets, each in [0, 1].
 
     Attributes:
-        f1: 2 TP / (boxes + targets), where TP is the largest number of pairs with IoU >= 0.5.
+        f1s: for each of `MACC_THRESHOLDS` 2 TP / (boxes + targets), where TP is the largest number
+            of pairs that reach it.
         ap50: mean over targets of the precision at the rank where each was found, 0 for those
             never found. Boxes are taken in the order of the answer (responses carry no
             confidences); each takes the free target with the highest IoU if that reaches 0.5, as
@@ -336,7 +356,7 @@ class SeveralScore(NamedTuple):
             Pairs below 0.5 would pay for one box that is repeated for every target.
     """
 
-    f1: float
+    f1s: tuple[float, ...]
     ap50: float
     matched_iou: float
 
@@ -349,12 +369,12 @@ def match_several(answer: Answer, targets: Sequence[Target], *, check_image: boo
 
     Args:
         answer: a read response.
-        targets: two or more true objects.
+        targets: one or more true objects.
         check_image: whether a box counts only for targets on the image that its label names.
     """
     n_boxes, n_targets = max(answer.n_boxes, len(answer.boxes)), len(targets)
     if not answer.boxes:
-        return SeveralScore(0.0, 0.0, 0.0)
+        return SeveralScore((0.0,) * len(MACC_THRESHOLDS), 0.0, 0.0)
     true = np.array([target.box for target in targets])
     overlaps = np.round(box_iou(np.array(answer.boxes)[:, None, :], true[None]), IOU_DECIMALS)
     if check_image:
@@ -369,10 +389,10 @@ def match_several(answer: Answer, targets: Sequence[Target], *, check_image: boo
             free[best] = False
             found += 1
             precisions += found / rank
-    hits = round(largest_matching(overlaps >= MATCH_IOU))
+    hits = [largest_matching(overlaps >= threshold) for threshold in MACC_THRESHOLDS]
     shared = largest_matching(np.where(overlaps >= MATCH_IOU, overlaps, 0.0))
     return SeveralScore(
-        f1=2 * hits / (n_boxes + n_targets),
+        f1s=tuple(2 * found / (n_boxes + n_targets) for found in hits),
         ap50=precisions / n_targets,
         matched_iou=round(shared / max(n_boxes, n_targets), IOU_DECIMALS),
     )
@@ -381,7 +401,7 @@ def match_several(answer: Answer, targets: Sequence[Target], *, check_image: boo
 METRICS = (
     *(f"acc@{threshold}" for threshold in THRESHOLDS),
     *("miou", "macc", "center_acc", "answered", "image_acc", "joint@0.5"),
-    *("no_target_acc", "f1@0.5", "ap50", "matched_iou"),
+    *("no_target_acc", "f1@0.5", "f1@0.95", "f1_mean", "ap50", "matched_iou", "image_set_acc"),
 )
 """Every name that `sample_metrics` gives to some sample."""
 
@@ -396,8 +416,15 @@ def sample_metrics(score: SampleScore) -> dict[str, float]:
     if score.no_target_right is not None:
         return {"no_target_acc": float(score.no_target_right)}
     if score.f1 is not None and score.ap50 is not None:
-        values = {"f1@0.5": score.f1, "ap50": score.ap50}
-        return values if score.matched_iou is None else values | {"matched_iou": score.matched_iou}
+        values = {
+            "f1@0.5": score.f1,
+            "f1@0.95": score.f1_95,
+            "f1_mean": score.f1_mean,
+            "ap50": score.ap50,
+            "matched_iou": score.matched_iou,
+            "image_set_acc": score.images_right,
+        }
+        return {name: float(value) for name, value in values.items() if value is not None}
     iou = score.iou or 0.0
     values = {f"acc@{t}": float(iou >= t) for t in THRESHOLDS}
     values["miou"] = iou
@@ -412,11 +439,11 @@ def sample_metrics(score: SampleScore) -> dict[str, float]:
 
 def is_share(metric: str) -> bool:
     """Whether every sample counts 0 or 1 under a metric of `sample_metrics`."""
-    return metric not in {"miou", "macc", "f1@0.5", "ap50", "matched_iou"}
+    return metric not in {"miou", "macc", "f1@0.5", "f1@0.95", "f1_mean", "ap50", "matched_iou"}
 
 
-HEADLINES = ("acc@0.5", "no_target_acc", "f1@0.5")
-"""The metric that stands for a sample, by its kind: one target, none, several.
+HEADLINES = ("acc@0.5", "f1@0.5", "no_target_acc")
+"""The metric that stands for a sample, by its kind: one target, several, none.
 
 The number of a whole run is the unweighted mean over tasks of the first of these that any of its
 samples has: ``acc@0.5`` of the samples with one target, however many others there are, as in
@@ -441,7 +468,7 @@ def headline_metric(scores: Iterable[SampleScore]) -> str:
 
 def _kind(score: SampleScore) -> int:
     """The place of the score's metric in `HEADLINES`."""
-    return 1 if score.no_target_right is not None else 2 if score.f1 is not None else 0
+    return 2 if score.no_target_right is not None else 1 if score.f1 is not None else 0
 
 
 class HeadlineValues:
@@ -492,6 +519,7 @@ class _TaskSums:
 
     def __init__(self) -> None:
         self.n = self.n_no_target = self.n_several = self.excluded = 0
+        self.said_none = 0
         self.sums: dict[str, int] = {}
         self.counts: dict[str, int] = {}
 
@@ -504,6 +532,7 @@ class _TaskSums:
             self.n_several += 1
         else:
             self.n += 1
+        self.said_none += score.status == "none" and not score.excluded
         for name, value in sample_metrics(score).items():
             self.sums[name] = self.sums.get(name, 0) + int(value * _UNIT)
             self.counts[name] = self.counts.get(name, 0) + 1
@@ -513,6 +542,7 @@ class _TaskSums:
         self.n_no_target += other.n_no_target
         self.n_several += other.n_several
         self.excluded += other.excluded
+        self.said_none += other.said_none
         for name, value in other.sums.items():
             self.sums[name] = self.sums.get(name, 0) + value
             self.counts[name] = self.counts.get(name, 0) + other.counts[name]
@@ -546,7 +576,16 @@ class Tally:
     def result(self) -> dict[str, Any]:
         """The metrics; see `aggregate`."""
         tasks = {task: sums.result() for task, sums in self._tasks.items()}
-        return {"tasks": tasks, "macro": macro_average(tasks)}
+        return {"tasks": tasks, "macro": macro_average(tasks)} | self._rejection()
+
+    def _rejection(self) -> dict[str, Any]:
+        sums = self._tasks.values()
+        n_absent, n_said = sum(s.n_no_target for s in sums), sum(s.said_none for s in sums)
+        if not n_absent:
+            return {}
+        right = sum(s.sums.get("no_target_acc", 0) for s in sums) // _UNIT
+        found = {"n_no_target": n_absent, "n_said_none": n_said, "recall": right / n_absent}
+        return {"rejection": found | {"precision": right / n_said if n_said else None}}
 
 
 def aggregate(scores: Iterable[SampleScore]) -> dict[str, Any]:
@@ -562,6 +601,10 @@ def aggregate(scores: Iterable[SampleScore]) -> dict[str, Any]:
         excluded: the denominator of acc, miou, macc, center_acc and answered. Samples without
         target and with several are counted in ``n_no_target`` and ``n_several`` (left out when
         zero), the denominators of their own metrics. See `macro_average` for ``macro``.
+
+        Where objects are absent also ``rejection``, over all tasks: ``recall``, the share of the
+        ``n_no_target`` samples without target whose answer is an explicit none, and ``precision``,
+        the share of the ``n_said_none`` such answers that are right (None if there are none).
     """
     tally = Tally()
     for score in scores:
@@ -571,7 +614,7 @@ def aggregate(scores: Iterable[SampleScore]) -> dict[str, Any]:
 
 _COUNTS = frozenset({"n", "excluded", "n_no_target", "n_several"})
 _COUNT_OF = {"no_target_acc": "n_no_target"} | dict.fromkeys(
-    ("f1@0.5", "ap50", "matched_iou"), "n_several"
+    ("f1@0.5", "f1@0.95", "f1_mean", "ap50", "matched_iou", "image_set_acc"), "n_several"
 )
 """The denominator of a metric, other than ``n``."""
 
