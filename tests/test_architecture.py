@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STATS = "analysis/stats"
 READING = {"errors", "boxes", "dialects", "answers", "protocols"}
 SCORING = READING | {"files", "matching", "samples", "scoring"}
-RUNS = SCORING | {"redaction"}
+RUNS = SCORING | {"redaction", "published_rules"}
 CORE = {
     "errors": set(),
     "progress": set(),
@@ -35,6 +35,7 @@ CORE = {
     "samples": {"errors", "files", "boxes"},
     "prompts": {"errors", "boxes", "dialects", "samples"},
     "scoring": READING | {"matching", "samples"},
+    "published_rules": READING | {"matching", "samples", "scoring"},
     "images": {"errors", "files", "samples"},
     "benchmarks": {"errors", "files", "boxes", "samples", "images"},
     "audit": {"errors", "files", "boxes", "samples", "images", "benchmarks"},

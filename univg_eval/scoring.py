@@ -416,7 +416,7 @@ def sample_metrics(score: SampleScore) -> dict[str, float]:
     if score.no_target_right is not None:
         return {"no_target_acc": float(score.no_target_right)}
     if score.f1 is not None and score.ap50 is not None:
-        values = {
+        several: dict[str, float | bool | None] = {
             "f1@0.5": score.f1,
             "f1@0.95": score.f1_95,
             "f1_mean": score.f1_mean,
@@ -424,7 +424,7 @@ def sample_metrics(score: SampleScore) -> dict[str, float]:
             "matched_iou": score.matched_iou,
             "image_set_acc": score.images_right,
         }
-        return {name: float(value) for name, value in values.items() if value is not None}
+        return {name: float(value) for name, value in several.items() if value is not None}
     iou = score.iou or 0.0
     values = {f"acc@{t}": float(iou >= t) for t in THRESHOLDS}
     values["miou"] = iou

@@ -28,7 +28,9 @@ __all__ = [
     "Release",
     "Splits",
     "StrPath",
+    "find_all_instruction",
     "image_instruction",
+    "image_instruction_or_none",
     "is_file",
     "ordinal",
     "sequence_instruction",
@@ -200,6 +202,27 @@ def image_instruction(expression: str) -> str:
     thinking and the answer's form follows as a prompt suffix.
     """
     return f"Output the bounding box in the image corresponding to the instruction: {expression}."
+
+
+_OR_NONE = "If there is no such object, answer: none."
+
+
+def image_instruction_or_none(expression: str) -> str:
+    """`image_instruction` of an object that may be absent."""
+    return f"{image_instruction(expression)} {_OR_NONE}"
+
+
+def find_all_instruction(expression: str, n_images: int = 1) -> str:
+    """The instruction to find every object that an expression refers to, or none.
+
+    For samples with `GroundingSample.find_all`; this project's own words, since the sets have none.
+    """
+    where = "the image" if n_images == 1 else "the images"
+    texts = [f"Find every object in {where} that this refers to: {expression}."]
+    if n_images > 1:
+        names = " or ".join(f'"Image {number}:"' for number in range(1, n_images + 1))
+        texts.append(f"Write {names} before the boxes on that image.")
+    return " ".join([*texts, "Give one bounding box for each object.", _OR_NONE])
 
 
 def sequence_instruction(expression: str, target: int) -> str:

@@ -1,0 +1,55 @@
+"""Scoring rules of benchmarks' authors whose metrics belong to a whole set of answers.
+
+Each module has one `PublishedRule`, ``RULE``. They stand beside this project's own metrics and are
+never the default: ``univg score --protocol mc-bench``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+
+from univg_eval.dialects import Dialect
+from univg_eval.published_rules.rule import Answered, PublishedRule
+from univg_eval.samples import GroundingSample
+from univg_eval.scoring import Response, read_response
+
+__all__ = ["PUBLISHED_RULES", "Answered", "PublishedRule", "measure_published"]
+
+
+def _collected() -> Mapping[str, PublishedRule]:
+    found = {}
+    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+        if not module.name.endswith(".rule"):
+            rule: PublishedRule = importlib.import_module(module.name).RULE
+            found[rule.name] = rule
+    return found
+
+
+PUBLISHED_RULES: Mapping[str, PublishedRule] = _collected()
+"""The rules by name."""
+
+
+def measure_published(
+    name: str,
+    samples: Sequence[GroundingSample],
+    responses: Sequence[Response],
+    dialect: str | Dialect,
+) -> dict[str, float]:
+    """The metrics of a published rule.
+
+    Args:
+        name: of `PUBLISHED_RULES`.
+        samples, responses: of equal length, paired by position; the whole of a set.
+        dialect: how the model writes boxes.
+
+    Raises:
+        UserError: see `univg_eval.scoring.read_response`, and the rule.
+    """
+    return PUBLISHED_RULES[name].measure(
+        [
+            Answered(sample, read_response(sample, response, dialect), response.text)
+            for sample, response in zip(samples, responses, strict=True)
+        ]
+    )
