@@ -181,7 +181,8 @@ def oracle(names: Sequence[str]) -> dict[str, dict[str, float]]:
 
 
 MEASURES = (
-    *("score", "acc@0.3", "acc@0.5", "acc@0.7", "acc@0.9", "miou", "macc", "center_acc"),
+    *("score", "acc@0.3", "acc@0.5", "acc@0.7", "acc@0.75", "acc@0.9", "miou", "macc"),
+    *("center_acc", "f1@0.95", "f1_mean", "image_set_acc"),
     *("answered", "image_acc", "joint@0.5", "no_target_acc", "f1@0.5", "ap50", "matched_iou"),
 )
 

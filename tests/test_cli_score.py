@@ -204,7 +204,10 @@ def test_samples_without_target_and_with_several_have_a_table_of_their_own(
     out = tmp_path / "scores.jsonl"
     assert main([*arguments, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    first, absent, several = re.split("samples without a target|with several targets", printed)
+    said = '100.0 % of the 1 absent objects are answered with an explicit "none"; 100.0 % of the 1'
+    assert said in " ".join(printed.split())
+    tables = printed[: printed.index("100.0 % of the 1 absent")]
+    first, several, absent = re.split("samples without a target|with several targets", tables)
     # One of two targets found by one box: F1 = 2 / (1 + 2), matched IoU and AP 1 / 2.
     for table, row in (
         (first, ["one", "1", "100.0", "20.7–100.0", "100.0", "100.0"]),

@@ -66,7 +66,7 @@ def test_the_example_prepares_and_the_oracle_reaches_one(folder, tmp_path, monke
     ).results
     values = found["results"]["univg_custom"]
     names = ("acc@0.9", "miou", "image_acc", "joint@0.5", "no_target_acc", "f1@0.5", "ap50")
-    names += ("matched_iou",)
+    names += ("f1@0.95", "f1_mean", "matched_iou")
     assert {name: values[f"{name},none"] for name in names} == dict.fromkeys(names, 1.0)
     assert found["results"]["univg_custom_same_object"]["acc@0.9,none"] == 1.0
     logged = found["samples"]

@@ -125,7 +125,8 @@ def test_shares_are_distinguished_from_means() -> None:
     """By the values of samples between right and wrong."""
     odd = [
         {"image_right": True},
-        {"iou": None, "f1": 0.4, "ap50": 0.3, "matched_iou": 0.2},
+        {"iou": None, "f1": 0.4, "ap50": 0.3, "matched_iou": 0.2, "f1_95": 0.1, "f1_mean": 0.3}
+        | {"images_right": True},
         {"iou": None, "no_target_right": True},
         {"center": True},
     ]
@@ -135,7 +136,7 @@ def test_shares_are_distinguished_from_means() -> None:
         for name, value in sample_metrics(score).items():
             found.setdefault(name, set()).add(value)
     assert {name for name in found if not is_share(name)} == {
-        *("miou", "macc", "f1@0.5", "ap50", "matched_iou"),
+        *("miou", "macc", "f1@0.5", "f1@0.95", "f1_mean", "ap50", "matched_iou"),
     }
     assert {name for name, values in found.items() if values <= {0.0, 1.0}} == {
         name for name in found if is_share(name)

@@ -20,9 +20,10 @@ from univg_eval.scoring import aggregate, score_sample
 pytest.importorskip("lmms_eval")
 
 METRICS = [
-    *("score", "clustered", "image_acc", "joint@0.5", "no_target_acc", "f1@0.5", "ap50"),
-    "matched_iou",
-    *("acc@0.3", "acc@0.5", "acc@0.7", "acc@0.9", "miou", "macc", "center_acc", "answered"),
+    *("score", "clustered", "image_acc", "joint@0.5", "no_target_acc", "f1@0.5", "f1@0.95"),
+    *("f1_mean", "ap50", "matched_iou", "image_set_acc"),
+    *("acc@0.3", "acc@0.5", "acc@0.7", "acc@0.75", "acc@0.9", "miou", "macc", "center_acc"),
+    "answered",
 ]
 GROUPS = {
     "univg_mig_bench": [f"univg_mig_bench_{key}" for key in lmms_data.MIG_KEYS],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -120,8 +121,39 @@ def test_official_prompts(dialect: str, prompt: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("dialect", "style", "prompt"),
+    [
+        ("locate_anything", "direct", "Find all. Locate all the instances that match the "
+                                      "description."),
+        ("locate_anything", "official", "Locate all the instances that match the following "
+                                        "description: cups."),
+        ("rex_omni", "official", "Detect cups. Output the bounding box coordinates in "
+                                 "[x0, y0, x1, y1] format."),
+        ("florence2", "official", "<OPEN_VOCABULARY_DETECTION>cups"),
+        ("paligemma", "official", "detect cups\n"),
+        ("shikra", "direct", "Find all. Answer with the coordinates [x1,y1,x2,y2] only."),
+    ],
+)  # fmt: skip
+def test_where_every_object_is_asked_for_the_prompt_is_the_familys_for_that(
+    dialect: str, style: str, prompt: str
+) -> None:
+    changes = {"extra": {"expression": "cups"}, "instruction": "Find all.", "find_all": True}
+    sample = make_sample(**changes, **ONE)
+    assert build_prompt(sample, get_dialect(dialect), style) == prompt
+    family = get_dialect("locate_anything")
+    assert prompt_hash(family, "direct") != prompt_hash(
+        replace(family, prompt_suffix_all=""), "direct"
+    )
+
+
+@pytest.mark.parametrize(
     ("dialect", "changes", "match"),
     [
+        (
+            "internvl",
+            {"extra": {"expression": "a cup"}, "find_all": True, **ONE},
+            "no published grounding prompt of dialect 'internvl' for every object that fits",
+        ),
         ("qwen3_vl", {"extra": {"expression": "a cup"}}, "no referring expression about one image"),
         ("qwen3_vl", ONE, "no referring expression about one image"),
         ("mimo_vl", ONE, "no published grounding prompt of dialect 'mimo_vl'"),

@@ -8,6 +8,8 @@ Three styles:
 * ``official``: the grounding prompt that the family itself published, around the sample's referring
   expression (``extra["expression"]``, of one image): what its own numbers were measured with.
 
+Where a sample asks for every object that fits, suffix and official prompt are those for that.
+
 A contract in pixels ("pixels", "claude") says the size of each image before its request.
 
 Benchmarks store questions in one canonical form, that of MIG-Bench: boxes as
@@ -138,7 +140,8 @@ def build_prompt(
     """
     require_style(dialect, style, sample)
     if style == "official":
-        return dialect.official_prompt.replace("{expression}", sample.extra["expression"])
+        official = dialect.official(sample.find_all)
+        return official.replace("{expression}", sample.extra["expression"])
     box_image = sample.question_box_image
     sizes = sample.image_sizes
     question = localize_question(
@@ -151,7 +154,7 @@ def build_prompt(
         question = f"{question.rstrip()} {_sizes_in_words(sample, dialect, input_sizes)}"
     if style == "think":
         return question + THINK_SUFFIX
-    suffix = dialect.prompt_suffix.strip()
+    suffix = dialect.suffix(sample.find_all)
     return f"{question.rstrip()} {suffix}" if suffix else question.rstrip()
 
 
@@ -166,10 +169,13 @@ def require_style(dialect: Dialect, style: str, sample: GroundingSample | None =
         raise UserError(f"unknown prompt style {style!r}; {meant(style, PROMPT_STYLES)}")
     if style != "official":
         return
-    if not dialect.official_prompt:
+    find_all = sample is not None and sample.find_all
+    known = dialect.official(find_all) or (sample is None and dialect.official(True))
+    if not known:
+        every = " for every object that fits" if find_all else ""
         raise UserError(
-            f"no published grounding prompt of dialect {dialect.name!r} is known, so there is no "
-            "prompt style 'official'; choose direct or think"
+            f"no published grounding prompt of dialect {dialect.name!r}{every} is known, so there "
+            "is no prompt style 'official'; choose direct or think"
         )
     if sample is not None and not has_official_prompt(sample):
         raise UserError(
@@ -210,9 +216,13 @@ def _sizes_in_words(
 
 def prompt_hash(dialect: Dialect, style: str) -> str:
     """SHA-256 (hex) of what `build_prompt` adds to a question: equal hashes, equal request."""
-    added = {"think": THINK_SUFFIX, "official": dialect.official_prompt}.get(
-        style, dialect.prompt_suffix.strip()
-    )
+    if style == "think":
+        added = THINK_SUFFIX
+    else:
+        of = dialect.official if style == "official" else dialect.suffix
+        added = of(False)
+        if of(True) not in ("", added):
+            added = f"{added}\n{of(True)}"
     if dialect.follows_stated_size:
         added = f"{_ONLY_SIZE} {_SIZE} {added}"
     return hashlib.sha256(f"{style}\n{added}".encode()).hexdigest()

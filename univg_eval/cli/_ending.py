@@ -116,6 +116,25 @@ def print_figures(
         kind = {"no_target_acc": "samples without a target", "f1@0.5": "with several targets"}
         above = title if not place else kind[one.metric]
         print_sheet(_sheet(above, results, one), console)
+    print_lines(_rejection(results), console)
+    for name, metrics in results.get("published", {}).items():
+        rows = [(metric, f"{value:.4f}") for metric, value in metrics.items()]
+        print_sheet(Sheet(f"by the published rule {name}", ("metric", "value"), rows), console)
+
+
+def _rejection(results: Mapping[str, Any]) -> list[str]:
+    """How well "none" is said, in a sentence, where some sample has no target."""
+    found = results.get("rejection")
+    if not found:
+        return []
+    text = (
+        f"{100 * found['recall']:.1f} % of the {found['n_no_target']} absent objects are answered "
+    )
+    text += 'with an explicit "none"'
+    if found["precision"] is not None:
+        right = f"{100 * found['precision']:.1f} %"
+        text += f"; {right} of the {found['n_said_none']} such answers are right"
+    return [f"{text}.", ""]
 
 
 def _sheet(title: str, results: Mapping[str, Any], shown: Headline) -> Sheet:

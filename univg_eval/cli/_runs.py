@@ -49,9 +49,9 @@ def add_metric(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metric",
         metavar="NAME",
-        help="acc@0.3, acc@0.5, acc@0.7, acc@0.9, miou, macc, center_acc, answered, image_acc, "
-        "joint@0.5, no_target_acc, f1@0.5, ap50 or matched_iou (default: acc@0.5; where no sample "
-        "has one target, no_target_acc or f1@0.5)",
+        help="acc@0.3, acc@0.5, acc@0.7, acc@0.75, acc@0.9, miou, macc, center_acc, answered, "
+        "image_acc, joint@0.5, no_target_acc, f1@0.5, f1@0.95, f1_mean, ap50, matched_iou or "
+        "image_set_acc (default: acc@0.5; where no sample has one target, f1@0.5 or no_target_acc)",
     )
 
 

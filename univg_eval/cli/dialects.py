@@ -194,6 +194,14 @@ def _describe(dialect: Dialect) -> str:
         *_example(dialect),
         ("prompt", dialect.prompt_suffix or "(nothing is added)"),
         ("official", repr(dialect.official_prompt) if dialect.official_prompt else "(none known)"),
+        *(
+            (name, repr(text))
+            for name, text in (
+                ("prompt, all", dialect.prompt_suffix_all),
+                ("offic., all", dialect.official_prompt_all),
+            )
+            if text
+        ),
         *(("note", note) for note in dialect.notes),
         *(("source", source) for source in dialect.sources),
         ("read", dialect.sources_read),

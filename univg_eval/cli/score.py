@@ -66,7 +66,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="NAME",
         help="how the model writes boxes (`univg dialects` lists them); required for univg",
     )
-    parser.add_argument("--protocol", default="univg", metavar="NAME", help="default: univg")
+    parser.add_argument(
+        "--protocol",
+        default="univg",
+        metavar="NAME",
+        help="default: univg; the scorer of a benchmark's authors, such as mc-bench, stands beside "
+        "it and does not replace it",
+    )
     parser.add_argument(
         "--min-pixels", type=int, metavar="N", help="lower pixel limit of the model's resize"
     )
@@ -91,9 +97,11 @@ def run(args: argparse.Namespace) -> int:
     """Score, write ``--out`` where it is given, and print the result."""
     from univg_eval.analysis.headline import headlines
     from univg_eval.protocols import get_protocol
+    from univg_eval.published_rules import PUBLISHED_RULES
     from univg_eval.runs.response_file import score_file
 
-    protocol = get_protocol(args.protocol)
+    published = PUBLISHED_RULES.get(args.protocol)
+    protocol = get_protocol(args.protocol if published is None else "univg")
     dialect = _dialect(args, protocol)
     _check_out(args)
     if args.processes is not None and args.processes < 1:
@@ -114,6 +122,7 @@ def run(args: argparse.Namespace) -> int:
             out=out,
             processes=args.processes,
             progress=step(progress, "scoring"),
+            published=published,
         )
     _report_notes(args, dialect, scores)
     shown = headlines(scores.headline_values)
@@ -136,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
         "statuses": scores.statuses,
         "fingerprint": fingerprint,
         **scores.metrics,
+        **({"published": {published.name: scores.published}} if published is not None else {}),
     }
     if args.json:
         print(json.dumps(result, indent=2))

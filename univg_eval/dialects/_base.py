@@ -70,8 +70,10 @@ class Dialect:
             has of the first and the last at its ends is written once. None: a JSON list where one
             box is an object, else commas.
         prompt_suffix: what a direct prompt adds to the question to get this form.
+        prompt_suffix_all: the same where every object is asked for; empty: as for one.
         official_prompt: the grounding prompt that the family itself published, ``{expression}``
             in the place of the referring expression; empty where none is known.
+        official_prompt_all: the same for every object that fits; empty where none is known.
         grammar: finds boxes in a text.
         needs_special_tokens: the tokenizer takes the box for special tokens, so nothing of it is
             left in a text that was decoded without them.
@@ -92,10 +94,20 @@ class Dialect:
     labelled_template: str = ""
     several: tuple[str, str, str] | None = None
     official_prompt: str = ""
+    prompt_suffix_all: str = ""
+    official_prompt_all: str = ""
     needs_special_tokens: bool = False
     sources: tuple[str, ...] = ()
     sources_read: str = "2026-11-22"
     notes: tuple[str, ...] = ()
+
+    def suffix(self, find_all: bool) -> str:
+        """What a direct prompt adds to a question about one object, or about all that fit."""
+        return ((find_all and self.prompt_suffix_all) or self.prompt_suffix).strip()
+
+    def official(self, find_all: bool) -> str:
+        """The published prompt for one object, or for all that fit; empty where none is known."""
+        return self.official_prompt_all if find_all else self.official_prompt
 
     @property
     def order(self) -> str:

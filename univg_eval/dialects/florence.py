@@ -16,6 +16,7 @@ DIALECTS = (
         # The model's tasks are prefixes (<CAPTION_TO_PHRASE_GROUNDING> …).
         prompt_suffix="",
         official_prompt="<CAPTION_TO_PHRASE_GROUNDING>{expression}",
+        official_prompt_all="<OPEN_VOCABULARY_DETECTION>{expression}",
         grammar=grammar(r"(?:<loc_[0-9]{1,4}+>\s*+){4,}+", number=r"[0-9]+", bare_labels=True),
         needs_special_tokens=True,
         sources=("transformers models/florence2/processing_florence2.py",),

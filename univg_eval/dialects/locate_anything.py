@@ -23,6 +23,10 @@ DIALECTS = (
         official_prompt=(
             "Locate a single instance that matches the following description: {expression}."
         ),
+        prompt_suffix_all="Locate all the instances that match the description.",
+        official_prompt_all=(
+            "Locate all the instances that match the following description: {expression}."
+        ),
         # Two tokens are a point, eight an oriented region.
         grammar=grammar(r"<box>\s*+(?:<[0-9]{1,4}+>\s*+){4}+(?!<[0-9])", number=r"[0-9]+(?=>)"),
         needs_special_tokens=True,

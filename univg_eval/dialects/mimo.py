@@ -12,6 +12,7 @@ from univg_eval.dialects.qwen import QWEN2_5_VL
 _MIMO_VL = replace(
     QWEN2_5_VL,
     official_prompt="",
+    official_prompt_all="",
     name="mimo_vl",
     model_types=("mimo_vl",),
     families=("MiMo-VL-7B",),

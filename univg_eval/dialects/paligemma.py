@@ -16,6 +16,7 @@ DIALECTS = (
         # The model's tasks are prefixes ("detect cat"), which a question cannot take behind it.
         prompt_suffix="",
         official_prompt="detect {expression}\n",
+        official_prompt_all="detect {expression}\n",
         grammar=grammar(r"(?:<loc[0-9]{4}>\s*+){4,}+", number=r"[0-9]+", bare_labels=True),
         sources=(
             "ai.google.dev/gemma/docs/paligemma/prompt-system-instructions",

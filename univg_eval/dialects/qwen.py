@@ -102,6 +102,10 @@ QWEN2_5_VL = Dialect(
         "Qwen2.5-Omni: by ms-swift's template only",
     ),
 )
+_QWEN3_OFFICIAL = (
+    'Locate every object that matches the description "{expression}" in the image. '
+    "Report bbox coordinates in JSON format."
+)
 QWEN3_VL = Dialect(
     name="qwen3_vl",
     model_types=("qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe", "qwen3_omni_moe_thinker"),
@@ -112,10 +116,8 @@ QWEN3_VL = Dialect(
     template=_BBOX_2D,
     labelled_template=_BBOX_2D_LABELLED,
     prompt_suffix="Report the bounding box coordinates in JSON format.",
-    official_prompt=(
-        'Locate every object that matches the description "{expression}" in the image. '
-        "Report bbox coordinates in JSON format."
-    ),
+    official_prompt=_QWEN3_OFFICIAL,
+    official_prompt_all=_QWEN3_OFFICIAL,
     grammar=QWEN_JSON,
     sources=(
         "QwenLM/Qwen3-VL README.md and issues 1427, 1485, 1741",
@@ -136,6 +138,7 @@ QWEN3_5 = replace(
     model_types=("qwen3_5", "qwen3_5_moe", "qwen4_exp"),
     families=("Qwen3.5", "Qwen3.6", "Qwen3.7", "Qwen3.8", "Qwen3.8-Flash-Next"),
     official_prompt="",
+    official_prompt_all="",
     confidence=Confidence("medium", "medium", "high"),
     sources=(
         "ms-swift docs/source_en/BestPractices/Qwen3_8-Best-Practice.md",

@@ -8,6 +8,8 @@ from univg_eval.dialects.family import Confidence, Dialect, NormInt, grammar
 
 _BIN = r"<[0-9]{1,3}+>"
 
+_DETECT = "Detect {expression}. Output the bounding box coordinates in [x0, y0, x1, y1] format."
+
 DIALECTS = (
     Dialect(
         name="rex_omni",
@@ -24,9 +26,8 @@ DIALECTS = (
         ),
         several=("<|box_start|>", ", ", "<|box_end|>"),
         prompt_suffix="Output the bounding box coordinates in [x0, y0, x1, y1] format.",
-        official_prompt=(
-            "Detect {expression}. Output the bounding box coordinates in [x0, y0, x1, y1] format."
-        ),
+        official_prompt=_DETECT,
+        official_prompt_all=_DETECT,
         # Exactly four bins: two are a point, more are a polygon.
         grammar=grammar(
             rf"(?<![0-9]>)(?<![0-9]> )(?:{_BIN}\s*+){{4}}+(?!<[0-9])", number=r"[0-9]+"

@@ -39,6 +39,7 @@ from univg_eval.lmms.settings import (
     variant_of,
 )
 from univg_eval.models import model_name
+from univg_eval.published_rules import published_results
 from univg_eval.redaction import secret_values
 from univg_eval.runs.failed_requests import split_failed_request
 from univg_eval.runs.manifest import Size, Text, faults
@@ -493,7 +494,8 @@ def _record(
         "complete": len(scores) == len(shown) and not n_skipped(benchmark),
         "excluded": sum(score.excluded for score in scores),
         "failed_requests": sum(error is not None for _, error in texts),
-        "results": aggregate(scores),
+        "results": aggregate(scores)
+        | published_results(name, resolved.protocol.value, samples, responses, dialect),
     }
     return make_record(
         path,

@@ -15,7 +15,14 @@ from univg_eval.published_rules.rule import Answered, PublishedRule
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, read_response
 
-__all__ = ["PUBLISHED_RULES", "Answered", "PublishedRule", "measure_published"]
+__all__ = [
+    "PUBLISHED_RULES",
+    "Answered",
+    "PublishedRule",
+    "answered_by",
+    "measure_published",
+    "published_results",
+]
 
 
 def _collected() -> Mapping[str, PublishedRule]:
@@ -47,9 +54,37 @@ def measure_published(
     Raises:
         UserError: see `univg_eval.scoring.read_response`, and the rule.
     """
-    return PUBLISHED_RULES[name].measure(
-        [
-            Answered(sample, read_response(sample, response, dialect), response.text)
-            for sample, response in zip(samples, responses, strict=True)
-        ]
-    )
+    return PUBLISHED_RULES[name].measure(answered_by(samples, responses, dialect))
+
+
+def answered_by(
+    samples: Sequence[GroundingSample], responses: Sequence[Response], dialect: str | Dialect | None
+) -> list[Answered]:
+    """Samples with their responses, read by the protocol ``univg``.
+
+    Raises:
+        UserError: see `univg_eval.scoring.read_response`.
+    """
+    return [
+        Answered(sample, read_response(sample, response, dialect), response.text)
+        for sample, response in zip(samples, responses, strict=True)
+    ]
+
+
+def published_results(
+    benchmark: str,
+    protocol: str,
+    samples: Sequence[GroundingSample],
+    responses: Sequence[Response],
+    dialect: str | Dialect,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """``{"published": {rule: its metrics}}`` of the rules of a benchmark; empty without any.
+
+    Empty too under a protocol that reads boxes in another way than `univg`.
+    """
+    rules = [rule.name for rule in PUBLISHED_RULES.values() if benchmark in rule.benchmarks]
+    if protocol != "univg" or not rules:
+        return {}
+    return {
+        "published": {name: measure_published(name, samples, responses, dialect) for name in rules}
+    }

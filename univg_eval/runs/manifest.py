@@ -188,6 +188,19 @@ TaskResults = Annotated[
 """Metrics of a task as fractions, with their counts; see `univg_eval.scoring.aggregate`."""
 
 
+class Rejection(_Part):
+    """Explicit "none" answers, over all tasks."""
+
+    n_no_target: Positive
+    """Samples without target."""
+    n_said_none: Count
+    """Answers that say that there is none."""
+    recall: Share
+    """Of the samples without target those that are answered so."""
+    precision: Share | None
+    """Of these answers those that are right; null without any."""
+
+
 class Results(_Part):
     """Figures of the run."""
 
@@ -195,6 +208,10 @@ class Results(_Part):
     """Metrics of each task, shares as fractions."""
     macro: dict[str, Share]
     """Unweighted means over the tasks."""
+    rejection: Rejection | None = None
+    """Absent where every sample has a target, and in older records."""
+    published: dict[str, dict[str, NotNegative]] = {}
+    """Rule of the benchmark's authors → its metrics; absent where there is none."""
 
 
 class Versions(_Part):

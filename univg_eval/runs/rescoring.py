@@ -16,6 +16,7 @@ from typing import Any, Literal
 from univg_eval.dialects import Dialect, get_dialect
 from univg_eval.errors import UserError
 from univg_eval.protocols import get_protocol
+from univg_eval.published_rules import published_results
 from univg_eval.runs.manifest import IDENTITY
 from univg_eval.runs.record import (
     RunRecord,
@@ -218,7 +219,8 @@ def rescore(
         "protocol_version": rule.version,
         "excluded": sum(score.excluded for score in scores),
         "failed_requests": len(record.errors),
-        "results": aggregate(scores),
+        "results": aggregate(scores)
+        | published_results(record.benchmark, rule.name, shown, responses, reader),
         "rescored": [
             *old_manifest.get("rescored", []),
             {

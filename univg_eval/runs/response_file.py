@@ -40,6 +40,7 @@ from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
 from univg_eval.files import numbered_lines
 from univg_eval.protocols import Protocol
+from univg_eval.published_rules import Answered, PublishedRule, answered_by
 from univg_eval.runs.failed_requests import split_failed_request
 from univg_eval.samples import LARGEST_SIDE, GroundingSample
 from univg_eval.scoring import HeadlineValues, Response, SampleScore, Tally, score_samples
@@ -69,6 +70,7 @@ class FileScores:
         ignored_fields: names of fields that stand in some line and are not read, sorted.
         n_other_sizes: responses with other ``image_sizes`` than their sample's, where the dialect
             reads boxes by them.
+        published: the metrics of the published rule; empty without one.
     """
 
     metrics: dict[str, Any]
@@ -79,6 +81,7 @@ class FileScores:
     statuses: dict[str, int]
     ignored_fields: tuple[str, ...]
     n_other_sizes: int
+    published: dict[str, float]
 
 
 def sample_lines(samples: Iterable[GroundingSample]) -> Iterator[bytes]:
@@ -98,6 +101,7 @@ def score_file(
     out: IO[bytes] | None = None,
     processes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    published: PublishedRule | None = None,
 ) -> FileScores:
     """Score the response to every sample; samples without one count as unanswered.
 
@@ -112,6 +116,7 @@ def score_file(
         out: gets the line of each sample, in their order; see `score_line`.
         processes: worker processes; None takes one a core, up to 8.
         progress: called with (responses scored, responses in all).
+        published: a rule for the whole set beside the protocol; samples and answers are then held.
 
     Raises:
         UserError: the responses cannot be read; or, named as file:line, a line is not UTF-8, not a
@@ -123,16 +128,18 @@ def score_file(
     with _opened(path) as file:
         responses = _Responses(file, path)
         pairs = _Pairs(samples, responses, source, split, lacking)
-        rule = _Rule(dialect, protocol, path, source, keep_lines=out is not None)
+        rule = _Rule(dialect, protocol, path, source, out is not None, published is not None)
         workers = 1 if len(responses) <= BATCH else processes or min(_cores(), MAX_PROCESSES)
         tally, values = Tally(), HeadlineValues()
         statuses, ignored, n_other_sizes = Counter[str](), set[str](), 0
+        answered: list[Answered] = []
         for part in _in_order(rule, pairs.batches(), workers):
             tally.merge(part.tally)
             values.merge(part.values)
             statuses.update(part.statuses)
             ignored |= part.ignored
             n_other_sizes += part.n_other_sizes
+            answered += part.answered
             if out is not None:
                 out.write(part.lines)
             if progress is not None:
@@ -147,6 +154,7 @@ def score_file(
         statuses=dict(sorted(statuses.items())),
         ignored_fields=tuple(sorted(ignored)),
         n_other_sizes=n_other_sizes,
+        published=published.measure(answered) if published is not None else {},
     )
 
 
@@ -361,6 +369,7 @@ class _Rule:
     path: Path
     source: str
     keep_lines: bool
+    keep_answers: bool
 
     @property
     def reads_sizes(self) -> bool:
@@ -379,6 +388,7 @@ class _Part:
     ignored: set[str]
     n_other_sizes: int
     lines: bytes
+    answered: list[Answered]
 
 
 def _score_batch(rule: _Rule, batch: Sequence[_Pair]) -> _Part:
@@ -397,7 +407,9 @@ def _score_batch(rule: _Rule, batch: Sequence[_Pair]) -> _Part:
         statuses[score.status] += 1
     lines = b"".join(map(score_line, scores)) if rule.keep_lines else b""
     n_other_sizes = sum(map(_has_other_sizes, samples, responses)) if rule.reads_sizes else 0
-    return _Part(tally, HeadlineValues(scores), statuses, ignored, n_other_sizes, lines)
+    answered = answered_by(samples, responses, rule.dialect) if rule.keep_answers else []
+    values = HeadlineValues(scores)
+    return _Part(tally, values, statuses, ignored, n_other_sizes, lines, answered)
 
 
 def _has_other_sizes(sample: GroundingSample, response: Response) -> bool:
@@ -480,12 +492,17 @@ def _sizes(
     return [(width, height) for width, height in value]
 
 
+_WHERE_THEY_APPLY = (
+    *("image_right", "no_target_right", "f1", "f1_95", "f1_mean", "ap50", "matched_iou"),
+    "images_right",
+)
+
+
 def score_line(score: SampleScore) -> bytes:
     """A sample's line of scores.jsonl, with the newline.
 
     Always id, task, status, box (xyxy_norm or null), iou (null without a single target) and
-    n_boxes; besides, where they apply: ``excluded``, ``image_right``, ``no_target_right``, ``f1``,
-    ``ap50`` and ``matched_iou``.
+    n_boxes; besides, where they apply: ``excluded`` and the names of `_WHERE_THEY_APPLY`.
     """
     row: dict[str, Any] = {
         "id": score.id,
@@ -497,7 +514,7 @@ def score_line(score: SampleScore) -> bytes:
     }
     if score.excluded:
         row["excluded"] = True
-    for name in ("image_right", "no_target_right", "f1", "ap50", "matched_iou"):
+    for name in _WHERE_THEY_APPLY:
         value = getattr(score, name)
         if value is not None:
             row[name] = value
