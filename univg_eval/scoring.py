@@ -438,8 +438,9 @@ def sample_metrics(score: SampleScore) -> dict[str, float]:
 
 
 def is_share(metric: str) -> bool:
-    """Whether every sample counts 0 or 1 under a metric of `sample_metrics`."""
-    return metric not in {"miou", "macc", "f1@0.5", "f1@0.95", "f1_mean", "ap50", "matched_iou"}
+    """Whether every sample counts 0 or 1 under a metric; never of one that has no such samples."""
+    means = {"miou", "macc", "f1@0.5", "f1@0.95", "f1_mean", "ap50", "matched_iou"}
+    return metric in METRICS and metric not in means
 
 
 HEADLINES = ("acc@0.5", "f1@0.5", "no_target_acc")

@@ -22,23 +22,48 @@ from univg_eval.benchmarks.readers.mig_bench import TASKS as MIG_BENCH_TASKS
 from univg_eval.errors import UserError
 from univg_eval.files import data_folder, read_yaml
 from univg_eval.protocols import list_protocols
+from univg_eval.published_rules import PUBLISHED_RULES
+from univg_eval.scoring import METRICS
 
+OVERALL = "overall"
 BENCHMARK_TASKS: Mapping[str, tuple[str, ...]] = {
     "mig_bench": MIG_BENCH_TASKS,
     "zero_shot": ("lisa_val", "lisa_test", "llmseg", "reasonvos", "revos"),
+    "mc_bench": (OVERALL,),
+    "groundingme": ("discriminative", "spatial", "limited", "rejection", OVERALL),
+    "ref_l4": ("ref_l4_val", "ref_l4_test", OVERALL),
+    "refcoco_m": (OVERALL,),
+    "grefcoco": ("grefcoco_val", "grefcoco_testA", "grefcoco_testB"),
+    "humanref": (*("attribute", "position", "interaction", "reasoning", "celebrity"), OVERALL),
+    "rex_omni": (
+        *("refcocog_val", "refcocog_test", "humanref", "dense200", "visdrone", "coco"),
+        OVERALL,
+    ),
 }
-"""The benchmarks that have published tables, and their tasks in the order of the tables."""
+"""The benchmarks that have published tables, and their tasks in the order of the tables; `OVERALL`
+where a table has one number of the whole set."""
 
 UNKNOWN = "unknown"
-Metric = Literal["acc@0.3", "acc@0.5", "acc@0.7", "acc@0.9", "miou"]
 Role = Literal["main", "ablation"]
 """``main``: a paper's comparison of models. ``ablation``: what a change of training, prompt or form
 of answer does."""
 _COUNTS_FILE = "revisions.yaml"
 
 
+def require_metric(name: str) -> str:
+    """A metric of a table: one of `scoring.METRICS`, or ``RULE/NAME`` of a published rule.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if name not in METRICS and name.partition("/")[0] not in PUBLISHED_RULES:
+        rules = ", ".join(f"{rule}/…" for rule in PUBLISHED_RULES)
+        raise ValueError(f"expected one of: {', '.join(METRICS)}; or {rules}")
+    return name
+
+
 def _known(name: str) -> str:
-    known = (*list_protocols(), UNKNOWN)
+    known = (*list_protocols(), *PUBLISHED_RULES, UNKNOWN)
     if name not in known:
         raise ValueError(f"expected one of: {', '.join(known)}")
     return name
@@ -47,6 +72,7 @@ def _known(name: str) -> str:
 Text = Annotated[str, Field(min_length=1)]
 Percent = Annotated[Decimal, Field(ge=0, le=100)]
 Protocol = Annotated[str, AfterValidator(_known)]
+Metric = Annotated[str, AfterValidator(require_metric)]
 _CONFIG = ConfigDict(extra="forbid")
 
 
@@ -103,7 +129,7 @@ class Source:
 
     Attributes:
         key: name of the files, without the ending.
-        benchmark: ``mig_bench`` or ``zero_shot``.
+        benchmark: a name in `BENCHMARK_TASKS`.
         title: what is shown.
         paper, place, arxiv: where it is printed; `arxiv` may be "".
         url: of the source.

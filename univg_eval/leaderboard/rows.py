@@ -20,7 +20,13 @@ from univg_eval.analysis.stats import (
 )
 from univg_eval.errors import UserError
 from univg_eval.leaderboard.marks import Mark
-from univg_eval.leaderboard.published import UNKNOWN, Counts, PublishedTable, Reproductions
+from univg_eval.leaderboard.published import (
+    OVERALL,
+    UNKNOWN,
+    Counts,
+    PublishedTable,
+    Reproductions,
+)
 from univg_eval.leaderboard.published_checks import check_table, row_fits
 from univg_eval.runs.groups import aligned_scores
 from univg_eval.runs.manifest import Manifest
@@ -128,6 +134,8 @@ class Entry:
         printed = self.printed_mean(tasks)
         if printed is not None:
             return Estimate(float(printed / 100), None)
+        if [self.columns[task].values for task in tasks] == [()]:
+            return self.columns[tasks[0]].estimate  # of the whole set, by a published rule
         clusters = {task: self.columns[task].clusters for task in tasks}
         n_runs = len(self.columns[tasks[0]].runs)
         if n_runs:
@@ -169,7 +177,8 @@ def entry_of_runs(records: Sequence[RunRecord], metric: str) -> Entry | None:
     Args:
         records: one, or one a benchmark of a group of benchmarks; at least one. Instead of one,
             several runs of one thing (`univg_eval.runs.groups`), as many on each benchmark.
-        metric: of `scoring.sample_metrics`.
+        metric: of `scoring.sample_metrics`, or ``RULE/NAME`` of the records' published figures,
+            which belong to the whole set and have no interval.
 
     Returns:
         The facts, or None where no sample of the records counts under the metric.
@@ -220,6 +229,12 @@ def entry_of_runs(records: Sequence[RunRecord], metric: str) -> Entry | None:
             columns[column] = _column(rows, clusters[column], frozenset(ids[column]), metric)
             if own[0].manifest.complete:
                 counts[column] = frozenset({len(ids[column])})
+    rule, slash, name = metric.partition("/")
+    if slash and not several:
+        for own in by_benchmark.values():
+            value = own[0].manifest.results.published.get(rule, {}).get(name)
+            if value is not None:
+                columns[OVERALL] = Column(Estimate(value, None))
     if not columns:
         return None
     marks = _marks_of_records(records, [own[0] for own in by_benchmark.values()])

@@ -12,7 +12,12 @@ from univg_eval.analysis.stats import Estimate
 from univg_eval.benchmarks.preparing.catalog import CATALOG, plain_name
 from univg_eval.errors import UserError, meant
 from univg_eval.leaderboard.marks import BREAKING, Mark
-from univg_eval.leaderboard.published import Counts, PublishedTable, Reproductions
+from univg_eval.leaderboard.published import (
+    Counts,
+    PublishedTable,
+    Reproductions,
+    require_metric,
+)
 from univg_eval.leaderboard.rows import (
     GROUPS,
     PUBLISHED_FOR,
@@ -23,7 +28,7 @@ from univg_eval.leaderboard.rows import (
     entry_of_runs,
 )
 from univg_eval.runs.record import RunRecord
-from univg_eval.scoring import METRICS, headline_metric, sample_metrics
+from univg_eval.scoring import headline_metric, sample_metrics
 
 MACRO, MICRO = "macro", "micro"
 AVERAGES: Mapping[str, str] = {
@@ -149,14 +154,18 @@ def build_leaderboards(
             label, a printed model, or ``TABLE/MODEL``. None: the first run of a model, else the
             first baseline, else a printed row (see `_printed_reference`).
         strict: show the comparable rows alone.
-        metric: of `scoring.METRICS`; None: `scoring.headline_metric` of the runs.
+        metric: of `scoring.METRICS`, or ``RULE/NAME`` of a published rule; None:
+            `scoring.headline_metric` of the runs, or where a table has none, what is printed.
 
     Raises:
         UserError: there is nothing to show, or a name is not known.
     """
-    metric = metric or headline_metric(score for record in records for score in record.scores)
-    if metric not in METRICS:
-        raise UserError(f"metric {metric!r} is not known; expected one of: {', '.join(METRICS)}")
+    if metric is not None:
+        try:
+            require_metric(metric)
+        except ValueError as error:
+            raise UserError(f"metric {metric!r} is not known; {error}") from None
+    of_runs = headline_metric(score for record in records for score in record.scores)
     boards: dict[str, dict[str, list[RunRecord]]] = {}
     for record in records:
         rows = boards.setdefault(board_of(record.benchmark), {})
@@ -178,14 +187,15 @@ def build_leaderboards(
     for name, runs in boards.items():
         notes: list[str] = []
         sources: dict[str, str] = {}
-        entries = _run_entries(runs, metric, notes)
-        entries += _printed_entries(name, published, metric, notes, sources)
+        shown = metric or (of_runs if runs else _printed_metric(name, published, of_runs))
+        entries = _run_entries(runs, shown, notes)
+        entries += _printed_entries(name, published, shown, notes, sources)
         if not entries:
             empty.append(f"{name}: {' '.join(notes)}")
             continue
         chosen = None if reference is None else _named_reference(entries, reference)
         found_reference = found_reference or chosen is not None
-        made.append(_make(name, entries, chosen, metric, strict, notes, sources))
+        made.append(_make(name, entries, chosen, shown, strict, notes, sources))
     if not made:
         raise UserError(f"nothing to show. {' '.join(empty)}")
     if not found_reference:
@@ -226,6 +236,21 @@ def _run_entries(runs: dict[str, list[RunRecord]], metric: str, notes: list[str]
     return entries
 
 
+def _tables_of(board: str, published: Published) -> list[PublishedTable]:
+    """Main tables first, the oldest first: of rows that several print, the first's is shown."""
+    benchmark = PUBLISHED_FOR.get(board, board)
+    return sorted(
+        (table for table in published.tables if table.benchmark == benchmark),
+        key=lambda table: (table.role != "main", table.date),
+    )
+
+
+def _printed_metric(board: str, published: Published | None, usual: str) -> str:
+    """The metric of a table without runs: the usual one if it is printed, else the first."""
+    printed = [table.metric for table in _tables_of(board, published)] if published else []
+    return usual if usual in printed or not printed else printed[0]
+
+
 def _printed_entries(
     board: str,
     published: Published | None,
@@ -237,11 +262,7 @@ def _printed_entries(
         return []
     benchmark = PUBLISHED_FOR.get(board, board)
     revisions = [known for known in published.revisions if known.benchmark == benchmark]
-    # Main tables first, the oldest first: of rows that several print, the first table's is shown.
-    tables = sorted(
-        (table for table in published.tables if table.benchmark == benchmark),
-        key=lambda table: (table.role != "main", table.date),
-    )
+    tables = _tables_of(board, published)
     ablations = [table.key for table in tables if table.role == "ablation"]
     if ablations and not published.ablations:
         notes.append(
@@ -261,7 +282,10 @@ def _printed_entries(
                     "--model … --model_args …`."
                 )
         else:
-            notes.append(f"[{table.key}] is left out: it has {table.metric}, not {metric}.")
+            notes.append(
+                f"[{table.key}] is left out: it has {table.metric}, not {metric}; --metric "
+                f"{table.metric} shows it."
+            )
     for reported in published.reproductions:
         entry = entry_of_reproductions(reported, metric, revisions)
         if reported.benchmark == benchmark and entry is not None:
