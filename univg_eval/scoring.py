@@ -415,7 +415,7 @@ def sample_metrics(score: SampleScore) -> dict[str, float]:
         return {}
     if score.no_target_right is not None:
         return {"no_target_acc": float(score.no_target_right)}
-    if score.f1 is not None and score.ap50 is not None:
+    if score.f1 is not None:
         several: dict[str, float | bool | None] = {
             "f1@0.5": score.f1,
             "f1@0.95": score.f1_95,

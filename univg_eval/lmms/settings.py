@@ -46,7 +46,7 @@ from univg_eval.images.controls import CONTROLS, NO_CONTROL
 from univg_eval.lmms.backend_resize import require_known_sizes
 from univg_eval.lmms.special_tokens import require_special_tokens
 from univg_eval.prompts import PROMPT_STYLES, default_prompt_style, prompt_hash, require_style
-from univg_eval.protocols import get_protocol
+from univg_eval.published_rules import reading_protocol
 
 __all__ = [
     "BASELINE_DIALECT",
@@ -389,7 +389,7 @@ def resolve_settings(
         require_style(get_dialect(dialect.value), prompt.value)
     protocol = find("protocol") or Setting("univg", _DEFAULT)
     with _named(protocol):
-        get_protocol(protocol.value)
+        reading_protocol(protocol.value)
 
     low, high = (_pixel_limit(name, find(name), model) for name in ("min_pixels", "max_pixels"))
     if limits is not None:

@@ -11,6 +11,8 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 
 from univg_eval.dialects import Dialect
+from univg_eval.errors import UserError
+from univg_eval.protocols import Protocol, get_protocol
 from univg_eval.published_rules.rule import Answered, PublishedRule
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, read_response
@@ -22,6 +24,7 @@ __all__ = [
     "answered_by",
     "measure_published",
     "published_results",
+    "reading_protocol",
 ]
 
 
@@ -36,6 +39,22 @@ def _collected() -> Mapping[str, PublishedRule]:
 
 PUBLISHED_RULES: Mapping[str, PublishedRule] = _collected()
 """The rules by name."""
+
+
+def reading_protocol(name: str) -> Protocol:
+    """The protocol of that name, by which responses are read one at a time.
+
+    Raises:
+        UserError: there is none of that name; a published rule is named, which needs a whole set.
+    """
+    if name in PUBLISHED_RULES:
+        raise UserError(
+            f"protocol {name!r} scores a whole set beside univg and not in its place: leave "
+            "--protocol out. The run record holds it under results.published where the benchmark "
+            f"is one of {', '.join(PUBLISHED_RULES[name].benchmarks)}; `univg score --protocol "
+            f"{name}` shows it for a file of responses"
+        )
+    return get_protocol(name)
 
 
 def measure_published(

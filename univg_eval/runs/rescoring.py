@@ -16,7 +16,7 @@ from typing import Any, Literal
 from univg_eval.dialects import Dialect, get_dialect
 from univg_eval.errors import UserError
 from univg_eval.protocols import get_protocol
-from univg_eval.published_rules import published_results
+from univg_eval.published_rules import published_results, reading_protocol
 from univg_eval.runs.manifest import IDENTITY
 from univg_eval.runs.record import (
     RunRecord,
@@ -280,7 +280,7 @@ def _new_settings(
 ) -> dict[str, list[Any]]:
     settings = {name: list(values) for name, values in old.items()}
     if protocol is not None:
-        get_protocol(protocol)
+        reading_protocol(protocol)
         _set(settings, "protocol", protocol)
     if dialect is not None:
         get_dialect(dialect)
