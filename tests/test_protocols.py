@@ -359,3 +359,34 @@ def test_a_megabyte_is_read_in_linear_time(name, protocol):
     read(HOSTILE[name], protocol)
     # Measured well below 0.5 s each; quadratic matching of a megabyte would take hours.
     assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize("protocol", PUBLISHED)
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("(100,100),(300,300)", "ok"),
+        ("(300,100),(100,300)", "invalid_box"),
+        ("(100,300),(300,100)", "invalid_box"),
+        ("(100,100),(100,300)", "invalid_box"),
+        ("(100,0),(300,0)", "invalid_box"),
+        ("(200,200),(201,201)", "ok"),
+        ("no box", "no_box"),
+    ],
+)
+def test_a_published_rule_keeps_an_inverted_or_empty_box_and_says_that_it_is_invalid(
+    protocol: str, text: str, status: str
+) -> None:
+    answer = parse_answer(text, protocol=protocol, prompt="")
+    assert answer.status == status
+    assert (answer.boxes, answer.box_images) == (
+        ((answer.box,), (None,)) if status == "ok" else ((), ())
+    )
+    assert answer.n_boxes == answer.n_units == (status != "no_box")
+    if status == "invalid_box":
+        assert answer.box is not None
+
+
+def test_versions_of_the_rules() -> None:
+    versions = {name: get_protocol(name).version for name in list_protocols()}
+    assert versions == {"univg": 2} | dict.fromkeys(PUBLISHED, 1)
