@@ -45,7 +45,7 @@ def _measure(answered: Sequence[Answered]) -> dict[str, float]:
     for sample, answer, _ in answered:
         if sample.targets:
             count("precision_f1_1", _all_found(answer.boxes, sample.targets))
-            count("precision_f1_1_iou", _all_found_by_iou(answer, sample.targets))
+            count("precision_f1_1_iou", _all_paired(answer, sample.targets))
             count("t_acc", bool(answer.boxes))
         else:
             count("precision_f1_1", not answer.boxes)
@@ -71,7 +71,7 @@ def _all_found(boxes: Sequence[Box], targets: Sequence[Target]) -> bool:
     return True
 
 
-def _all_found_by_iou(answer: Answer, targets: Sequence[Target]) -> bool:
+def _all_paired(answer: Answer, targets: Sequence[Target]) -> bool:
     """Whether boxes and targets can be paired one to one with IoU >= 0.5; invalid boxes count."""
     if not len(targets) == len(answer.boxes) == max(answer.n_boxes, len(answer.boxes)):
         return False

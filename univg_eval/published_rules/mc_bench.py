@@ -268,7 +268,8 @@ def _best_group(item: Answered) -> int:
 def _last_pair_of_several_groups(truth: Mapping[str, Any]) -> int | None:
     """The pair whose groups the scorer changes: each pair starts from the submitted ones again.
 
-    The scorer goes through the images with a target of group 2 in pycocotools' order.
+    The scorer goes through the images with a target of group 2 in pycocotools' order, that of a
+    Python set of their ids, which is not the ascending one.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         images: list[int] = _coco(truth).getImgIds(catIds=[2])
