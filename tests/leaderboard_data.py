@@ -104,6 +104,7 @@ def table(
     revision: str = "unknown",
     protocols: Mapping[str, str] | None = None,
     role: Role = "main",
+    metric: str = "acc@0.5",
 ) -> PublishedTable:
     """A published table of the given printed values."""
     return PublishedTable(
@@ -116,7 +117,7 @@ def table(
         arxiv="2505.00001",
         url="https://example.org/paper",
         date=datetime.date(2025, 5, 20),
-        metric="acc@0.5",
+        metric=metric,
         revision=revision,
         protocol=protocol,
         tasks=tuple(dict.fromkeys(task for values in rows.values() for task in values)),

@@ -566,3 +566,60 @@ def test_the_revisions_that_help_names_are_those_of_mig_bench() -> None:
     from univg_eval.cli import _annotations
 
     assert sorted(_annotations.REVISIONS) == sorted(mig_bench.REVISIONS)
+
+
+def test_a_published_rule_of_a_whole_set_stands_beside_univg(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (0.1, 0.1, 0.4, 0.4), (0.5, 0.5, 0.9, 0.9)
+
+    def pair(name: str, *targets: Target) -> GroundingSample:
+        return GroundingSample(
+            id=name,
+            benchmark="mc_bench",
+            task="mc_bench",
+            split="val",
+            images=(f"{name}-1.jpg", f"{name}-2.jpg"),
+            widths=(100, 200),
+            heights=(100, 100),
+            instruction="Find them.",
+            targets=targets,
+            image_is_given=False,
+            cluster=name,
+            extra={"groups": [1] * len(targets)},
+            find_all=True,
+        )
+
+    samples = [
+        pair("a", Target(0, first), Target(1, second)),
+        pair("b"),
+        pair("c", Target(1, first)),
+    ]
+    write_benchmark(samples, benchmark="mc_bench", root=tmp_path)
+    # Of "a" a box on the wrong place of each image, of "b" silence, of "c" the exact box.
+    texts = {"a": "Image 1: (0,0),(9,9) Image 2: (0,0),(9,9)", "c": "Image 2: (100,100),(400,400)"}
+    responses = tmp_path / "r.jsonl"
+    responses.write_text(
+        "".join(json.dumps({"id": name, "response": text}) + "\n" for name, text in texts.items())
+    )
+    arguments = ["score", "--benchmark", "mc_bench", "--root", str(tmp_path)]
+    arguments += ["--responses", str(responses), "--dialect", "univg_r1"]
+    assert main([*arguments, "--protocol", "mc-bench", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["protocol"] == "univg"
+    published = result["published"]["mc-bench"]
+    # Boxes lie where targets are in all three pairs; by IoU only the third pair is right.
+    assert published["accuracy"] == 1.0
+    assert published["accuracy_iou50"] == pytest.approx(1 / 3)
+    assert result["tasks"]["mc_bench"]["f1@0.5"] == 0.5  # of two pairs with targets one is found
+    assert result["rejection"] == {
+        "n_no_target": 1,
+        "n_said_none": 0,
+        "recall": 0.0,
+        "precision": None,
+    }
+    assert main([*arguments, "--protocol", "mc-bench"]) == 0
+    printed = capsys.readouterr().out
+    assert "by the published rule mc-bench" in printed and "0.3333" in printed
+    assert main([*arguments, "--json"]) == 0
+    assert "published" not in json.loads(capsys.readouterr().out)

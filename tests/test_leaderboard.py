@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from leaderboard_data import counts, record, table
 from scipy.stats import binomtest, t
 
+from univg_eval.analysis.stats import Estimate
 from univg_eval.benchmarks.preparing.catalog import CATALOG
 from univg_eval.errors import UserError
 from univg_eval.leaderboard import (
@@ -601,3 +602,30 @@ def test_runs_on_stand_in_images_are_marked_and_never_ranked_with_others():
     board = one(runs, reference="trial")
     assert Mark.OTHER_FINGERPRINT in row(board, "real").marks
     assert not row(board, "real").comparable
+
+
+def test_a_published_rule_is_a_metric_of_the_whole_set() -> None:
+    figures = {"mc-bench": {"weighted_ap50": 0.25}}
+    run = record("run", {"mc_bench": [1.0, 0.0]}, benchmark="mc_bench")
+    results = {**run.manifest.to_dict()["results"], "published": figures}
+    run = record("run", {"mc_bench": [1.0, 0.0]}, benchmark="mc_bench", results=results)
+    rows = {"paper's": {"overall": "30.7"}, "other": {"overall": "19.1"}}
+    options = {"benchmark": "mc_bench", "metric": "mc-bench/weighted_ap50", "protocol": "mc-bench"}
+    tables = Published([table(rows, **options)])
+    board = one([run], tables, metric="mc-bench/weighted_ap50")
+    assert {r.entry.label: r.text("overall") for r in board.rows} == {
+        "run": "25.0",
+        "paper's": "30.7",
+        "other": "19.1",
+    }
+    found = row(board, "run")
+    assert found.macro == found.estimate("overall") == Estimate(0.25, None)
+    assert row(board, "other").marks.keys() >= {Mark.UNKNOWN_PROVENANCE}
+    # Without a run the printed metric is shown; beside runs it is named.
+    alone = one([], tables)
+    assert alone.metric == "mc-bench/weighted_ap50"
+    beside = one([run], tables)
+    assert beside.metric == "acc@0.5"
+    assert "--metric mc-bench/weighted_ap50 shows it" in " ".join(beside.notes)
+    with pytest.raises(UserError, match=r"'lucky/iou' is not known; expected one of: acc@0.3"):
+        build_leaderboards([run], metric="lucky/iou")

@@ -107,7 +107,7 @@ def _area(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 RULE = PublishedRule(
     name="grefcoco",
-    description="The share of expressions with F1 = 1, and answering told from silence.",
+    description="The share of expressions with F1 = 1, and of absent objects that get no box.",
     source="henghuiding/gRefCOCO, commit 41a8f00, mdetr/datasets/refexp.py, mdetr/util/box_ops.py",
     benchmarks=("grefcoco",),
     measure=_measure,
