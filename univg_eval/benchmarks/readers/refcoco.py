@@ -13,16 +13,14 @@ so it is refused and never opened; ``docs/refcoco.md`` shows how to convert it s
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from univg_eval.benchmarks.readers.common.annotation_files import (
     chosen_splits,
@@ -33,6 +31,14 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     unexpected,
 )
 from univg_eval.benchmarks.readers.common.entry import ByHand, CatalogEntry
+from univg_eval.benchmarks.readers.common.parquet import (
+    EMBEDDED,
+    SHARD,
+    EmbeddedImages,
+    open_parquet,
+    require_one_set_of_shards,
+    store_image,
+)
 from univg_eval.benchmarks.readers.common.release import (
     ImageFolder,
     Item,
@@ -42,12 +48,8 @@ from univg_eval.benchmarks.readers.common.release import (
     size_of,
 )
 from univg_eval.boxes import Box, four_numbers
-from univg_eval.errors import UserError, install_command
-from univg_eval.files import whole_file
+from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample, Target
-
-if TYPE_CHECKING:
-    from pyarrow.parquet import ParquetFile
 
 __all__ = ["DATASETS", "ENTRIES", "EXPRESSIONS", "FORMS", "Form", "open_refcoco"]
 
@@ -65,7 +67,6 @@ EXPRESSIONS: Mapping[str, Mapping[str, int]] = {
 }
 """How many expressions the reported partitions have."""
 
-EMBEDDED = "embedded"
 _SLACK = 1.0  # pixels that a box may reach outside its image: rounding, and inclusive corners
 _LARGEST = 1e6
 _CONVENTIONS = {"xyxy": "x1, y1, x2, y2", "xywh": "x, y, width, height"}
@@ -105,7 +106,6 @@ class Form:
         return (self.image, self.expression, self.box, *self.others)
 
 
-_SHARD = r"(?:-\d{5}-of-\d{5}(?:-[0-9a-f]+)?)?\.parquet"
 FORMS: Mapping[str, Form] = {
     form.name: form
     for form in (
@@ -113,7 +113,7 @@ FORMS: Mapping[str, Form] = {
             name="lmms_lab",
             published="Hub datasets lmms-lab/RefCOCO, lmms-lab/RefCOCOplus, lmms-lab/RefCOCOg",
             kind="parquet",
-            file_name=rf"(?P<split>val|testA|testB|test){_SHARD}",
+            file_name=rf"(?P<split>val|testA|testB|test){SHARD}",
             image="file_name",
             expression="answer",
             convention="xywh",
@@ -124,7 +124,7 @@ FORMS: Mapping[str, Form] = {
             name="jxu124",
             published="Hub datasets jxu124/refcoco, jxu124/refcocoplus, jxu124/refcocog",
             kind="parquet",
-            file_name=rf"(?P<split>validation|testA|testB|test){_SHARD}",
+            file_name=rf"(?P<split>validation|testA|testB|test){SHARD}",
             image="image_path",
             expression="sentences",
             others=("split", "raw_anns", "raw_image_info", "ref_id", "ann_id"),
@@ -308,7 +308,7 @@ def _find_files(
     if not found or (requested and missing):
         raise UserError(_no_files(path, form, dataset, missing))
     for files in found.values():
-        _require_one_set_of_shards(files, form)
+        require_one_set_of_shards(files, f"form {form.name!r}")
     return {split: found[split] for split in wanted if split in found}
 
 
@@ -328,17 +328,6 @@ def _no_files(path: Path, form: Form, dataset: str, missing: Sequence[str]) -> s
     )
 
 
-def _require_one_set_of_shards(files: Sequence[Path], form: Form) -> None:
-    """Refuse files of one split that are not its numbered parts, each once."""
-    matches = [re.search(r"-(\d{5})-of-(\d{5})", file.name) for file in files]
-    numbers = [(int(match[1]), int(match[2])) for match in matches if match is not None]
-    if numbers != [(k, len(files)) for k in range(len(files))] and (numbers or len(files) > 1):
-        raise UserError(
-            f"{files[0].parent}: the files {', '.join(file.name for file in files)} are not the "
-            f"parts of one split, each once; download form {form.name!r} again, or give one file"
-        )
-
-
 # Rows
 
 
@@ -348,44 +337,11 @@ class _File:
     def __init__(self, path: Path, form: Form) -> None:
         self.path = path
         self.rows = _parquet_rows(path, form) if form.kind == "parquet" else _json_rows(path, form)
-        self._group = range(0)
-        self._images: list[Any] = []
-
-    def image(self, row: int) -> Any:
-        """The ``image`` column of a row; rows are taken in order, a row group at a time."""
-        if row not in self._group:
-            with _parquet(self.path) as table:
-                first = group = 0
-                while row >= first + table.metadata.row_group(group).num_rows:
-                    first += table.metadata.row_group(group).num_rows
-                    group += 1
-                self._images = table.read_row_group(group, columns=["image"])["image"].to_pylist()
-            self._group = range(first, first + len(self._images))
-        return self._images[row - self._group.start]
-
-
-@contextmanager
-def _parquet(file: Path) -> Iterator[ParquetFile]:
-    """Open a Parquet file; failures to open and to read it become a UserError."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise UserError(
-            f"reading {file} needs the package pyarrow: {install_command('eval')}"
-        ) from error
-    try:
-        with parquet.ParquetFile(file) as opened:
-            yield opened
-    except (OSError, pyarrow.ArrowInvalid) as error:
-        raise UserError(
-            f"cannot read {file} as Parquet: {error}; a download that broke off (or a Git LFS "
-            "pointer) looks like this: download it again"
-        ) from error
+        self.images = EmbeddedImages(path)
 
 
 def _parquet_rows(file: Path, form: Form) -> list[Any]:
-    with _parquet(file) as table:
+    with open_parquet(file) as table:
         _require_fields(file, table.schema_arrow.names, form)
         read = [name for name in form.fields if not (form.embedded and name == "image")]
         rows: list[Any] = table.read(columns=read).to_pylist()
@@ -509,7 +465,8 @@ class _Reader:
             found = self.folder.find(photograph)
             image, size = f"images/{found}", size_of(self.folder.folder / found)
         else:
-            image = f"{EMBEDDED}/{_store(file.image(place), self.workspace / EMBEDDED)}"
+            stored = store_image(file.images.of_row(place), self.workspace / EMBEDDED)
+            image = f"{EMBEDDED}/{stored}"
             size = size_of(self.workspace / image)
         _require_size(row, form, size, released)
         box = _box_norm(row[form.box], form, size)
@@ -565,35 +522,6 @@ def _checked_expressions(row: Mapping[str, Any], form: Form) -> list[str]:
         expected = "an expression" if form.kind == "json" else "expressions"
         raise unexpected(f"field {form.expression!r}", row[form.expression], expected)
     return expressions
-
-
-_BEGINS = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n": "png"}
-
-
-def _store(image: Any, folder: Path) -> str:
-    """Write an embedded image below `folder` under a name made of its content; the name."""
-    data = image.get("bytes") if isinstance(image, dict) else None
-    if not isinstance(data, bytes) or not data:
-        raise ItemError("missing_image", "field 'image' holds no image")
-    suffix = next((suffix for begins, suffix in _BEGINS.items() if data.startswith(begins)), None)
-    if suffix is None:
-        raise ItemError(
-            "unreadable_image",
-            f"field 'image' begins with {data[:4]!r}; expected the bytes of a JPEG or PNG file",
-        )
-    digest = hashlib.sha256(data).hexdigest()[:40]
-    name = f"{digest[:2]}/{digest}.{suffix}"
-    path = folder / name
-    if not path.exists():
-        try:
-            with whole_file(path, "wb") as file:
-                file.write(data)
-        except OSError as error:
-            raise UserError(
-                f"cannot write the image {path}: {error.strerror or error}; free space, or choose "
-                "another data root with --root"
-            ) from error
-    return name
 
 
 # Boxes
