@@ -195,7 +195,7 @@ def test_the_report_is_printed_whatever_becomes_of_the_page(root, capsys, monkey
     # `univg audit toy --html … | head -1` costs the output, not the page.
     monkeypatch.setattr("builtins.print", closed)
     page = root / "audit.html"
-    options = dict.fromkeys(("annotations", "images", "revision", "scale"))
+    options = dict.fromkeys(("annotations", "images", "revision", "scale", "reviewed"))
     options |= {"benchmark": "toy", "root": root, "quick": True, "html": page, "json": False}
     with pytest.raises(BrokenPipeError):
         audit_command.run(argparse.Namespace(**options))
@@ -209,6 +209,8 @@ def test_the_report_is_printed_whatever_becomes_of_the_page(root, capsys, monkey
         ("mig_bench --annotations absent.json", "cannot read the annotation file"),
         ("mig_bench_revised --annotations absent.json", "give --scale"),
         ("mig_bench --annotations x.json --quick", "are for a prepared benchmark"),
+        ("mig_bench --annotations x.json --reviewed .", "are for a prepared benchmark"),
+        ("toy --reviewed .", "reviewed labels of refcoco, refcoco_plus, refcocog; received: toy"),
         ("lisa", "benchmark 'lisa' is not prepared"),
         ("toy --images .", "--images goes with --annotations"),
         ("toy --scale 1", "--scale goes with --annotations"),

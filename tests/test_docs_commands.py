@@ -45,6 +45,7 @@ def commands(text: str) -> Iterator[list[str]]:
             if line.split(" ")[0] in PROGRAMS:
                 optional = re.search(r"\[--?\w", line)
                 line = re.sub(r"[\[\]]", "", line) if optional else line
+                line = line.partition(" > ")[0]  # into a file
                 # N stands for a number.
                 yield ["1" if word == "N" else word for word in shlex.split(line, comments=True)]
 

@@ -12,6 +12,7 @@ from typing import Any
 from univg_eval.audit.files import Progress, open_files
 from univg_eval.audit.findings import KINDS, NOTES, AuditReport, Case, Finding
 from univg_eval.audit.mig_bench import check_mig_bench
+from univg_eval.audit.reviewed_labels import compare_with_review
 from univg_eval.audit.rows import compare_rows, count_notes
 from univg_eval.benchmarks.readers.common.release import ItemError
 from univg_eval.benchmarks.readers.mig_bench import REVISIONS, TASKS, image_file
@@ -38,6 +39,7 @@ def audit_benchmark(
     root: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     open_images: bool = True,
+    reviewed: Path | None = None,
 ) -> AuditReport:
     """Audit a prepared benchmark.
 
@@ -47,10 +49,11 @@ def audit_benchmark(
         progress: called with (files opened, files in all).
         open_images: decode every image and every requested frame to its end; otherwise only the
             headers of image files are read, and of videos only their presence is known.
+        reviewed: RefCOCO's reviewed labels, see `reviewed_labels.compare_with_review`.
 
     Raises:
         UserError: the benchmark is not prepared, a row breaks the schema, or frames of videos have
-            to be read and the packages for it are not installed.
+            to be read and the packages for it are not installed; or see `reviewed`.
     """
     manifest = load_manifest(benchmark, root)
     samples = load_samples(benchmark, root=root)
@@ -63,16 +66,17 @@ def audit_benchmark(
         if manifest.get(key) != is_
     ]
     left_out = _left_out(manifest, benchmark_dir(benchmark, root))
+    wrong, n_unknown = ([], 0) if reviewed is None else compare_with_review(samples, reviewed)
     base = data_root(root)
     of_files, sizes = open_files(samples, base.joinpath, decode=open_images, progress=progress)
     source = manifest.get("source")
     return _report(
         benchmark,
         samples,
-        [*cases, *left_out, *of_files],
+        [*cases, *left_out, *of_files, *wrong],
         sizes,
         images_read="decoded" if open_images else "headers",
-        n_left_out=len(left_out),
+        more_notes={"left_out": len(left_out), "not_reviewed": n_unknown},
         source=source if isinstance(source, Mapping) else {},
     )
 
@@ -122,7 +126,7 @@ def _report(
     sizes: _Sizes,
     *,
     images_read: str,
-    n_left_out: int = 0,
+    more_notes: Mapping[str, int] | None = None,
     source: Mapping[str, Any] | None = None,
 ) -> AuditReport:
     """Compare the rows, and put everything together."""
@@ -137,7 +141,7 @@ def _report(
     by_kind: dict[str, list[Case]] = {kind: [] for kind in KINDS}
     for case in cases:
         by_kind[case.kind].append(case)
-    notes = count_notes(samples) | {"left_out": n_left_out}
+    notes = {**count_notes(samples), **(more_notes or {})}
     return AuditReport(
         benchmark=benchmark,
         n=len(samples),

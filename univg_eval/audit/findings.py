@@ -98,6 +98,12 @@ KINDS: Mapping[str, Kind] = {
         "the question is used",
         "none needed",
     ),
+    "wrong_label": Kind(
+        "people who reviewed the set call the label wrong: its expression fits several objects, "
+        "another or none, or its box is inaccurate",
+        "scored as it is; `univg score --leave-out` leaves these rows out",
+        "state the score with and without them",
+    ),
     "target_unconfirmed": Kind(
         "evidence beside the question contradicts the derived target image",
         "scored on the derived image",
@@ -123,6 +129,7 @@ NOTES: Mapping[str, str] = {
     "tied_frames": "rows on a video whose frames the published order leaves tied",
     "unknown_size": "rows that record no image sizes to compare",
     "stand_ins": "rows on images that stand in for their own; no result on them is one of the set",
+    "not_reviewed": "rows that the reviewed labels (--reviewed) do not hold",
     "left_out": "faulty items left out when the benchmark was prepared",
 }
 

@@ -33,6 +33,7 @@ Exit status: 0 nothing found, 3 something found, 2 the benchmark or the file can
 EPILOG = """\
 Examples:
   univg audit lisa --html audit.html
+  univg audit refcoco --quick --reviewed refcocos_annotation_reviewed --json
   univg audit mig_bench --annotations MIG_data.json --images MIG-Bench/images"""
 SHOWN_ROWS = 20
 
@@ -60,6 +61,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--html", type=Path, metavar="FILE", help="also write a page with the faults drawn"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--reviewed",
+        type=Path,
+        metavar="PATH",
+        help="RefCOCO's reviewed labels: Ref-L4's refcocos_annotation_reviewed, or a file of it",
+    )
     release = parser.add_argument_group("an annotation file of MIG-Bench, not yet prepared")
     release.add_argument("--annotations", type=Path, metavar="FILE", help="the release's file")
     release.add_argument(
@@ -95,6 +102,7 @@ def _run_on_prepared(args: argparse.Namespace) -> int:
             args.root,
             progress=step(progress, f"{benchmark}: files"),
             open_images=not args.quick,
+            reviewed=args.reviewed,
         )
     head = [f"{report.benchmark} in {benchmark_dir(benchmark, args.root)}"]
     samples = [] if args.html is None else load_samples(benchmark, root=args.root)
@@ -107,10 +115,10 @@ def _run_on_annotations(args: argparse.Namespace) -> int:
     from univg_eval.benchmarks.readers.common.annotation_files import file_sha256
     from univg_eval.cli._annotations import resolve_revision
 
-    if args.root is not None or args.quick:
+    if args.root is not None or args.quick or args.reviewed is not None:
         raise UserError(
-            "--root and --quick are for a prepared benchmark; --annotations audits a release's "
-            "file, whose images are given with --images"
+            "--root, --quick and --reviewed are for a prepared benchmark; --annotations audits a "
+            "release's file, whose images are given with --images"
         )
     revision = resolve_revision(args.benchmark, args.revision)
     samples, faults = mig_bench.read_rows(

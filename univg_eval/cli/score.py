@@ -60,6 +60,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_revision_arguments(parser)
     parser.add_argument("--split", help="score this split of a prepared benchmark only")
     parser.add_argument("--root", type=Path, metavar="DIR", help="the data root")
+    parser.add_argument(
+        "--leave-out",
+        type=Path,
+        metavar="FILE",
+        help="leave out the samples with a wrong label that `univg audit --reviewed … --json` "
+        "printed into this file",
+    )
     parser.add_argument("--responses", type=Path, required=True, metavar="FILE")
     parser.add_argument(
         "--dialect",
@@ -111,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
         _output(args.out) as out,
         progress_bars() as progress,
     ):
+        wrong = _wrong_labels(args.leave_out, fingerprint)
         scores = score_file(
             lines,
             args.responses,
@@ -119,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
             split=args.split,
             source=source,
             lacking=lacks,
+            leave_out=wrong,
             out=out,
             processes=args.processes,
             progress=step(progress, "scoring"),
@@ -142,6 +151,7 @@ def run(args: argparse.Namespace) -> int:
         "n": _total(scores.metrics["tasks"], "n", "n_no_target", "n_several"),
         "excluded": _total(scores.metrics["tasks"], "excluded"),
         "missing": scores.n_samples - scores.n_responses,
+        **({} if args.leave_out is None else {"left_out": scores.n_left_out}),
         "statuses": scores.statuses,
         "fingerprint": fingerprint,
         **scores.metrics,
@@ -152,6 +162,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(args, result, shown, scores.n_samples)
     return 0
+
+
+def _wrong_labels(path: Path | None, fingerprint: str) -> frozenset[str]:
+    from univg_eval.audit.reviewed_labels import read_wrong_labels
+
+    return frozenset() if path is None else read_wrong_labels(path, fingerprint)
 
 
 def _dialect(args: argparse.Namespace, protocol: Protocol) -> Dialect | None:
@@ -182,10 +198,12 @@ def _check_out(args: argparse.Namespace) -> None:
             f"--out {args.out} is no regular file and would be replaced by one; expected the path "
             "of a file to write"
         )
-    for name in ("responses", "annotations"):
+    for name in ("responses", "annotations", "leave_out"):
         path = getattr(args, name)
         if path is not None and args.out.exists() and path.exists() and args.out.samefile(path):
-            raise UserError(f"--out {args.out} is the file of --{name}; give another path")
+            raise UserError(
+                f"--out {args.out} is the file of --{name.replace('_', '-')}; give another path"
+            )
 
 
 @contextmanager
@@ -271,6 +289,11 @@ def _report_notes(args: argparse.Namespace, dialect: Dialect | None, scores: Fil
             "not those of the set's images, and their boxes are read by the sizes given: right "
             "only if the model was asked about images of these sizes"
         )
+    if args.leave_out is not None:
+        notes.append(
+            f"{scores.n_left_out} samples with a wrong label are left out: this score does not "
+            "compare with one of the whole set"
+        )
     n_missing = scores.n_samples - scores.n_responses
     if n_missing:
         shown = ", ".join(scores.missing[:MISSING_SHOWN])
@@ -319,7 +342,16 @@ def _next(args: argparse.Namespace, benchmark: str) -> Iterator[tuple[str, str]]
     given = [f"--benchmark {args.benchmark}", f"--responses {shlex.quote(str(args.responses))}"]
     if args.annotations is not None:
         given.insert(1, f"--annotations {shlex.quote(str(args.annotations))}")
-    for name in ("revision", "scale", "split", "root", "dialect", "min_pixels", "max_pixels"):
+    for name in (
+        "revision",
+        "scale",
+        "split",
+        "root",
+        "leave_out",
+        "dialect",
+        "min_pixels",
+        "max_pixels",
+    ):
         value = getattr(args, name)
         if value is not None:
             given.append(f"--{name.replace('_', '-')} {shlex.quote(str(value))}")

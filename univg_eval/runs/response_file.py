@@ -26,7 +26,7 @@ import tempfile
 import threading
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,6 +65,7 @@ class FileScores:
         headline_values: the values behind the numbers that tables show, with their clusters.
         n_samples, n_responses: samples, and those of them with a response; one without is scored
             as unanswered.
+        n_left_out: samples that were left out as told, which count in none of the others.
         missing: ids of the first ten samples without a response.
         statuses: number of samples, missing and excluded ones included, per status.
         ignored_fields: names of fields that stand in some line and are not read, sorted.
@@ -77,6 +78,7 @@ class FileScores:
     headline_values: HeadlineValues
     n_samples: int
     n_responses: int
+    n_left_out: int
     missing: tuple[str, ...]
     statuses: dict[str, int]
     ignored_fields: tuple[str, ...]
@@ -98,6 +100,7 @@ def score_file(
     split: str | None = None,
     source: str = "samples",
     lacking: str = "",
+    leave_out: Set[str] = frozenset(),
     out: IO[bytes] | None = None,
     processes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -113,6 +116,7 @@ def score_file(
         split: score the samples of this one only.
         source: what messages call the samples, e.g. the path of their file.
         lacking: in words, what these samples lack of the benchmark; said of an unknown id.
+        leave_out: ids of samples that are passed over, with the responses to them.
         out: gets the line of each sample, in their order; see `score_line`.
         processes: worker processes; None takes one a core, up to 8.
         progress: called with (responses scored, responses in all).
@@ -127,7 +131,7 @@ def score_file(
     path = Path(path)
     with _opened(path) as file:
         responses = _Responses(file, path)
-        pairs = _Pairs(samples, responses, source, split, lacking)
+        pairs = _Pairs(samples, responses, source, split, lacking, leave_out)
         rule = _Rule(dialect, protocol, path, source, out is not None, published is not None)
         workers = 1 if len(responses) <= BATCH else processes or min(_cores(), MAX_PROCESSES)
         tally, values = Tally(), HeadlineValues()
@@ -143,13 +147,15 @@ def score_file(
             if out is not None:
                 out.write(part.lines)
             if progress is not None:
-                progress(min(statuses.total(), len(responses)), len(responses))
+                done = statuses.total() + pairs.n_left_out
+                progress(min(done, len(responses)), len(responses))
         pairs.require_all()
     return FileScores(
         metrics=tally.result(),
         headline_values=values,
         n_samples=pairs.n_samples,
-        n_responses=len(responses),
+        n_responses=len(responses) - pairs.n_unread,
+        n_left_out=pairs.n_left_out,
         missing=tuple(pairs.missing),
         statuses=dict(sorted(statuses.items())),
         ignored_fields=tuple(sorted(ignored)),
@@ -266,15 +272,18 @@ class _Pairs:
         source: str,
         split: str | None,
         lacking: str,
+        leave_out: Set[str],
     ) -> None:
         self._samples = samples
         self._responses = responses
         self._source = source
         self._split = split
         self._lacking = lacking
+        self._leave_out = leave_out
         self._splits: set[str] = set()
         self._first_id = ""
-        self.n_samples = 0
+        self.n_samples = self.n_left_out = 0
+        self.n_unread = 0  # responses to samples that are left out
         self.missing: list[str] = []
 
     def batches(self) -> Iterator[list[_Pair]]:
@@ -302,11 +311,21 @@ class _Pairs:
             if not isinstance(row, dict) or not isinstance(row.get("id"), str):
                 raise UserError(f"{where}: {_short(row)}; expected an object with an id")
             self._splits.add(str(row.get("split")))
-            if self._split in (None, row.get("split")):
-                yield row["id"], number, line
+            if self._split not in (None, row.get("split")):
+                continue
+            if row["id"] in self._leave_out:
+                self.n_left_out += 1
+                self.n_unread += self._responses.take([row["id"]]) != [None]
+                continue
+            yield row["id"], number, line
 
     def require_all(self) -> None:
         """UserError where there was no sample, or a response belongs to none."""
+        if not self.n_samples and self.n_left_out:
+            raise UserError(
+                f"all {self.n_left_out} samples to be scored are left out: score another split, or "
+                "without --leave-out"
+            )
         if not self.n_samples and self._splits:
             known = ", ".join(sorted(self._splits))
             raise UserError(f"{self._source} has no split {self._split!r}; it has: {known}")
