@@ -47,6 +47,11 @@ REFCOCO = {
     )
     for split in splits
 }
+OTHERS = {
+    "univg_ref_l4_val": ("ref_l4", "val"),
+    "univg_ref_l4_test": ("ref_l4", "test"),
+    "univg_refcoco_m": ("refcoco_m", "val"),
+}
 PHOTO_KEYS = (
     *("photos", "find_crop", "difference", "second_view", "moving_patch", "which_photo"),
     *("large", "easy"),
@@ -122,7 +127,7 @@ def prepare_fakes(root: Path) -> None:
     videos = {name for name, _ in VIDEO.values()}
     for benchmark in sorted(videos):
         put_video(root, [make_video_sample(benchmark, i) for i in range(3)])
-    still = ZERO_SHOT | FULL | REFCOCO
+    still = ZERO_SHOT | FULL | REFCOCO | OTHERS
     for benchmark in sorted({name for name, _ in still.values()} - videos):
         splits = sorted({s for name, s in still.values() if name == benchmark})
         put(root, [make_sample(benchmark, benchmark, i, s) for s in splits for i in range(3)])

@@ -22,6 +22,7 @@ EXPECTED = {
     *("lisa", "llmseg", "revos", "reasonvos"),
     *("lisa_full", "llmseg_full", "revos_full", "reasonvos_full"),
     *("refcoco", "refcoco_plus", "refcocog", "custom"),
+    *("ref_l4", "refcoco_m"),
 }
 
 

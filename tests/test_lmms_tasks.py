@@ -37,9 +37,11 @@ GROUPS = {
         for key in (*lmms_data.MIG_KEYS, "lisa_val", "lisa_test", "llmseg", "reasonvos", "revos")
     ],
     "univg_refcoco": list(lmms_data.REFCOCO),
+    "univg_ref_l4": ["univg_ref_l4_val", "univg_ref_l4_test"],
     "univg": ["univg_mig_bench", "univg_zero_shot"],
 }
 IN_NO_GROUP = [
+    "univg_refcoco_m",
     *("univg_custom", "univg_reasonvos_full_video", "univg_revos_full_video"),
     *("univg_mini_reasonvos_video", "univg_mini_revos_video"),
 ]
@@ -98,10 +100,10 @@ SINGLE = {
 
 
 def test_the_folder_holds_the_named_tasks_and_groups_and_no_python(manager) -> None:
-    assert len(TASKS) == len(set(TASKS)) == 68
+    assert len(TASKS) == len(set(TASKS)) == 71
     assert sorted(manager.all_tasks) == sorted([*TASKS, *GROUPS])
     assert manager.all_groups == sorted(GROUPS)
-    assert len(list(lmms_data.TASKS.rglob("*.yaml"))) == 68 + 9
+    assert len(list(lmms_data.TASKS.rglob("*.yaml"))) == 71 + 10
     others = {p.name for p in lmms_data.TASKS.rglob("*") if p.is_file() and p.suffix != ".yaml"}
     assert others == {"README.md", "_grounding.yml", "_group.yml"}
 
@@ -131,7 +133,7 @@ def test_groups_hold_their_tasks_and_weigh_them_alike(manager, group: str) -> No
 
 def test_every_task_is_set_up_alike(manager) -> None:
     tasks = load_tasks(*TASKS, manager=manager)
-    assert len(tasks) == 68
+    assert len(tasks) == 71
     for name, task in tasks.items():
         config = task.config
         assert config.task == name
@@ -153,8 +155,8 @@ def test_tasks_pick_their_rows_by_benchmark_task_and_split(manager) -> None:
             assert {(row["benchmark"], row["task"]) for row in rows} == {(benchmark, key)}
             assert len(rows) == (1 if name == "mini" else 3)
     whole = {"univg_custom": ("custom", "test")}
-    for part in (lmms_data.ZERO_SHOT, lmms_data.FULL, lmms_data.VIDEO, lmms_data.REFCOCO):
-        whole |= part
+    whole |= lmms_data.ZERO_SHOT | lmms_data.FULL | lmms_data.VIDEO
+    whole |= lmms_data.REFCOCO | lmms_data.OTHERS
     for name, (benchmark, split) in whole.items():
         rows = tasks[name].eval_docs
         assert {(row["benchmark"], row["split"]) for row in rows} == {(benchmark, split)}

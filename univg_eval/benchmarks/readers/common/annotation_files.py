@@ -24,6 +24,7 @@ __all__ = [
     "describe",
     "file_sha256",
     "find_file",
+    "find_split_files",
     "listing",
     "load_json",
     "parse_json",
@@ -32,6 +33,7 @@ __all__ = [
     "require_rows",
     "text_field",
     "unexpected",
+    "xywh_box",
 ]
 
 
@@ -56,6 +58,41 @@ def find_file(source: str | os.PathLike[str], name: str, below: Sequence[str], o
     raise UserError(
         f"{source} does not hold {name}{places}; it has: {listing(source)}. The file comes from "
         f"{origin}"
+    )
+
+
+def find_split_files(
+    source: Path,
+    files: Mapping[str, str],
+    wanted: Sequence[str] | None,
+    *,
+    origin: str,
+    below: str = "",
+) -> dict[str, Path]:
+    """Split → file, for the wanted splits or those that are there; UserError for none.
+
+    `source` is one of the `files` (split → name), or the folder that holds them, directly or in
+    its folder `below`. `origin` says where they can be had.
+    """
+    names = " and ".join(name for split, name in files.items() if split in (wanted or files))
+    if source.is_file():
+        named = [split for split, name in files.items() if name == source.name]
+        chosen = wanted or named or list(files)
+        if len(chosen) > 1 or (named and chosen != named):
+            raise UserError(
+                f"{source} is one file; expected {names}: give the folder that holds "
+                f"{'them' if len(chosen) > 1 else 'it'}, or the split of this file with --split"
+            )
+        return {chosen[0]: source}
+    if not source.is_dir():
+        raise UserError(f"{source} does not exist; expected {names}, or their folder")
+    for base in (source, source / below):
+        found = {s: base / files[s] for s in wanted or files if (base / files[s]).is_file()}
+        if found and (wanted is None or len(found) == len(wanted)):
+            return found
+    raise UserError(
+        f"{source} does not hold {names}{f', nor does {below} below it' if below else ''}; it has: "
+        f"{listing(source)}. The files come from {origin}"
     )
 
 
@@ -234,4 +271,29 @@ def pixel_box(value: Any, image_wh: tuple[int, int], where: str) -> Box:
         raise unexpected(where, value, "four numbers x1, y1, x2, y2 in pixels")
     width, height = image_wh
     x1, y1, x2, y2 = numbers
+    return x1 / width, y1 / height, x2 / width, y2 / height
+
+
+_SLACK = 1.0  # pixels that a box may reach outside its image, for rounding
+
+
+def xywh_box(value: Any, image_wh: tuple[int, int], where: str) -> Box:
+    """The numbers x, y, width, height in pixels of an image of that size, as xyxy_norm.
+
+    The box is cut at the image's border. ItemError ``invalid_row`` if they are not four finite
+    numbers, make no box, or reach more than a pixel outside the image.
+    """
+    numbers = four_numbers(value, LARGEST_SIDE)
+    if numbers is None:
+        raise unexpected(where, value, "four numbers x, y, width, height in pixels")
+    (x1, y1, box_width, box_height), (width, height) = numbers, image_wh
+    x2, y2 = x1 + box_width, y1 + box_height
+    inside = min(x1, y1) >= -_SLACK and x2 <= width + _SLACK and y2 <= height + _SLACK
+    x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)
+    if not inside or x1 >= x2 or y1 >= y2:
+        raise unexpected(
+            where,
+            value,
+            f"x, y, width, height of a box inside its image of {width}x{height} pixels",
+        )
     return x1 / width, y1 / height, x2 / width, y2 / height

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from univg_eval.benchmarks.readers.common.release import ItemError
+from univg_eval.benchmarks.readers.common.annotation_files import listing
+from univg_eval.benchmarks.readers.common.release import ItemError, StrPath
 from univg_eval.errors import UserError, install_command
 from univg_eval.files import whole_file
 
@@ -20,7 +21,10 @@ __all__ = [
     "EMBEDDED",
     "SHARD",
     "EmbeddedImages",
+    "ParquetRows",
+    "find_shards",
     "open_parquet",
+    "read_rows",
     "require_one_set_of_shards",
     "store_image",
 ]
@@ -66,6 +70,73 @@ def require_one_set_of_shards(files: Sequence[Path], of: str) -> None:
             f"{files[0].parent}: the files {', '.join(file.name for file in files)} are not the "
             f"parts of one split, each once; download {of} again, or give one file"
         )
+
+
+def find_shards(source: StrPath, split: str, of: str, origin: str) -> list[Path]:
+    """The Parquet files of a split, in order; UserError if they are not there or not one set.
+
+    Args:
+        source: one file, under any name, or the folder with ``<split>-00000-of-….parquet`` and so
+            on, also below ``data/``.
+        split: in the files' names.
+        of: the set's name in messages.
+        origin: where the files can be had.
+    """
+    source = Path(source).expanduser()
+    if source.is_file():
+        return [source]
+    for folder in (source, source / "data"):
+        names = sorted(folder.iterdir()) if folder.is_dir() else []
+        if files := [path for path in names if re.fullmatch(split + SHARD, path.name)]:
+            require_one_set_of_shards(files, of)
+            return files
+    has = f"has: {listing(source)}" if source.is_dir() else "does not exist"
+    raise UserError(
+        f"{source} {has}; expected {split}-*.parquet of {of} in it, or in data/ below it. The "
+        f"files come from {origin}"
+    )
+
+
+def read_rows(
+    path: Path, fields: Sequence[str], of: str, *, optional: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """The rows of a file, of these fields and those of the `optional` that it has.
+
+    UserError, which names the set as `of`, if a field is missing.
+    """
+    with open_parquet(path) as table:
+        names = table.schema_arrow.names
+        if missing := [name for name in fields if name not in names]:
+            raise UserError(
+                f"{path} is not of {of}: it has no {', '.join(missing)}; its columns are: "
+                f"{', '.join(names)}"
+            )
+        read = [*fields, *(name for name in optional if name in names)]
+        rows: list[dict[str, Any]] = table.read(columns=read).to_pylist()
+    return rows
+
+
+class ParquetRows:
+    """The rows of a Parquet file whose column ``image`` is read when it is needed.
+
+    Attributes:
+        path: the file.
+        rows: a mapping a row, of the `fields` alone.
+        images: the column ``image``.
+    """
+
+    def __init__(self, path: Path, fields: Sequence[str], of: str) -> None:
+        """Read the file; UserError, which names the set as `of`, if it lacks a column."""
+        with open_parquet(path) as table:
+            names = table.schema_arrow.names
+            if missing := [name for name in (*fields, "image") if name not in names]:
+                raise UserError(
+                    f"{path} is not of {of}: it has no {', '.join(missing)}; its columns are: "
+                    f"{', '.join(names)}"
+                )
+            self.rows: list[dict[str, Any]] = table.read(columns=list(fields)).to_pylist()
+        self.path = path
+        self.images = EmbeddedImages(path)
 
 
 class EmbeddedImages:

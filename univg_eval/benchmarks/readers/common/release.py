@@ -33,6 +33,7 @@ __all__ = [
     "image_instruction_or_none",
     "is_file",
     "ordinal",
+    "require_stated_size",
     "sequence_instruction",
     "shared_image_clusters",
     "size_of",
@@ -82,6 +83,20 @@ def size_of(path: StrPath) -> tuple[int, int]:
             f"image {path} does not exist; unpack or copy it there, or give its folder with "
             "--images",
         ) from error
+
+
+def require_stated_size(row: Any, measured: tuple[int, int], where: str) -> None:
+    """Compare an image's size with `width` and `height` of its row.
+
+    ItemError ``size_mismatch`` if they differ: boxes in pixels would be read wrongly.
+    """
+    stated = row.get("width"), row.get("height")
+    if stated != measured:
+        raise ItemError(
+            "size_mismatch",
+            f"{where} is {measured[0]}x{measured[1]} pixels, the row says {stated[0]!r}x"
+            f"{stated[1]!r}; give the images as they are released",
+        )
 
 
 def is_file(path: Path) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from univg_eval.benchmarks.readers.common.annotation_files import (
     chosen_splits,
-    listing,
+    find_split_files,
     load_json,
     require_rows,
     text_field,
@@ -33,7 +33,6 @@ from univg_eval.benchmarks.readers.common.release import (
     StrPath,
     image_instruction,
 )
-from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample, Target
 
 __all__ = [
@@ -51,7 +50,7 @@ _REVISION = "univg-r1-extracted"
 
 
 # Each split of these is a task of its own, as published tables have a column for each.
-_SPLIT = ("lisa", "lisa_full")
+_SPLIT = ("lisa", "lisa_full", "ref_l4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +157,13 @@ class ExtractedSet:
         taken whose files are there. UserError if something is not there, or of another set.
         """
         wanted = chosen_splits(self.name, list(self.files), splits)
-        found = _find_files(Path(source).expanduser(), self.files, wanted)
+        found = find_split_files(
+            Path(source).expanduser(),
+            self.files,
+            wanted,
+            origin=f"{_REPO}, folder {_FOLDER}",
+            below=_FOLDER,
+        )
         rows: list[Row] = []
         files = []
         for split, path in found.items():
@@ -211,32 +216,6 @@ def full_entry(**more: Any) -> CatalogEntry:
         published="none: the UniVG-R1 table was made on boxes that its authors extracted, and the "
         "way to get them from the raw release is not published",
         **more,
-    )
-
-
-def _find_files(
-    source: Path, files: Mapping[str, str], wanted: Sequence[str] | None
-) -> dict[str, Path]:
-    """Split → file, for the wanted splits or those that are there."""
-    names = " and ".join(name for split, name in files.items() if split in (wanted or files))
-    if source.is_file():
-        named = [split for split, name in files.items() if name == source.name]
-        chosen = wanted or named or list(files)
-        if len(chosen) > 1 or (named and chosen != named):
-            raise UserError(
-                f"{source} is one file; expected {names}: give the folder that holds "
-                f"{'them' if len(chosen) > 1 else 'it'}, or the split of this file with --split"
-            )
-        return {chosen[0]: source}
-    if not source.is_dir():
-        raise UserError(f"{source} does not exist; expected {names}, or their folder")
-    for base in (source, source / _FOLDER):
-        found = {s: base / files[s] for s in wanted or files if (base / files[s]).is_file()}
-        if found and (wanted is None or len(found) == len(wanted)):
-            return found
-    raise UserError(
-        f"{source} does not hold {names}, nor does {_FOLDER} below it; it has: {listing(source)}. "
-        f"The files come from {_REPO}, folder {_FOLDER}"
     )
 
 
