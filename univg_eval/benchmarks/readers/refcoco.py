@@ -30,6 +30,12 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     parse_json,
     unexpected,
 )
+from univg_eval.benchmarks.readers.common.coco import (
+    TERMS,
+    TRAIN2014,
+    coco_name,
+    train2014_folder,
+)
 from univg_eval.benchmarks.readers.common.entry import ByHand, CatalogEntry
 from univg_eval.benchmarks.readers.common.parquet import (
     EMBEDDED,
@@ -200,12 +206,8 @@ def open_refcoco(
     known = list(EXPRESSIONS[dataset])
     wanted = chosen_splits(benchmark, known, splits) or known
     found = _find_files(path, shape, dataset, wanted, requested=splits is not None)
-    folder = ImageFolder(images, unique_names=True) if images is not None else None
-    if folder is None and (workspace is None or not shape.embedded):
-        raise UserError(
-            f"form {shape.name!r} needs the folder of COCO's train2014 (13 GB, cocodataset.org); "
-            "give it with --images"
-        )
+    is_embedded = shape.embedded and workspace is not None and images is None
+    folder = None if is_embedded else train2014_folder(images, f"form {shape.name!r}")
     reader = _Reader(benchmark, dataset, shape, folder, Path(workspace or "."))
     files = {split: [_File(path, shape) for path in paths] for split, paths in found.items()}
     counts = {
@@ -427,8 +429,6 @@ def _require_reported_size(files: Sequence[_File], form: Form, dataset: str, spl
 # Converting a row
 
 _SPLIT_NAMES = {"val": ("val", "validation"), "testA": ("testA", "test")}
-# The original release appends the object's number to COCO's own name of an image.
-_OBJECT_NUMBER = re.compile(r"(COCO_(?:train|val)2014_\d{12})_\d+(?=\.jpg$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -460,7 +460,7 @@ class _Reader:
         released = row[form.image]
         if not isinstance(released, str) or not released:
             raise unexpected(f"field {form.image!r}", released, "an image's path")
-        photograph = _OBJECT_NUMBER.sub(r"\1", released)
+        photograph = coco_name(released)
         if self.folder is not None:
             found = self.folder.find(photograph)
             image, size = f"images/{found}", size_of(self.folder.folder / found)
@@ -616,9 +616,9 @@ ENTRIES = tuple(
         tasks={f"univg_{DATASETS[dataset]}_{split}": split for split in splits},
         by_hand=(
             ByHand("the annotations in one of the forms of docs/refcoco.md", "docs/refcoco.md"),
-            ByHand("COCO train2014 images (13 GB)", "https://cocodataset.org/#download"),
+            TRAIN2014,
         ),
-        licence=f"annotations: {licence}; images: COCO, https://cocodataset.org/#termsofuse",
+        licence=f"annotations: {licence}; {TERMS}",
         comparable_with_published=True,
         published="Acc@0.5 on these partitions, as most papers report it",
     )

@@ -27,6 +27,7 @@ __all__ = [
     "find_split_files",
     "listing",
     "load_json",
+    "load_json_lines",
     "parse_json",
     "pixel_box",
     "require_field",
@@ -62,22 +63,23 @@ def find_file(source: str | os.PathLike[str], name: str, below: Sequence[str], o
 
 
 def find_split_files(
-    source: Path,
+    source: str | os.PathLike[str],
     files: Mapping[str, str],
     wanted: Sequence[str] | None,
-    *,
+    below: Sequence[str],
     origin: str,
-    below: str = "",
 ) -> dict[str, Path]:
-    """Split → file, for the wanted splits or those that are there; UserError for none.
+    """Split → annotation file, for the wanted splits or those that are there; else UserError.
 
-    `source` is one of the `files` (split → name), or the folder that holds them, directly or in
-    its folder `below`. `origin` says where they can be had.
+    `source` is the folder that holds the `files` (split → name), directly or in one of the folders
+    `below`, or one file, whose split is that of its name, else the one wanted. `origin` says where
+    they can be had.
     """
+    source = Path(source).expanduser()
     names = " and ".join(name for split, name in files.items() if split in (wanted or files))
     if source.is_file():
         named = [split for split, name in files.items() if name == source.name]
-        chosen = wanted or named or list(files)
+        chosen = list(wanted or named or files)
         if len(chosen) > 1 or (named and chosen != named):
             raise UserError(
                 f"{source} is one file; expected {names}: give the folder that holds "
@@ -86,13 +88,14 @@ def find_split_files(
         return {chosen[0]: source}
     if not source.is_dir():
         raise UserError(f"{source} does not exist; expected {names}, or their folder")
-    for base in (source, source / below):
+    for base in (source, *(source / part for part in below)):
         found = {s: base / files[s] for s in wanted or files if (base / files[s]).is_file()}
         if found and (wanted is None or len(found) == len(wanted)):
             return found
+    places = "".join(f", nor does {part} below it" for part in below)
     raise UserError(
-        f"{source} does not hold {names}{f', nor does {below} below it' if below else ''}; it has: "
-        f"{listing(source)}. The files come from {origin}"
+        f"{source} does not hold {names}{places}; it has: {listing(source)}. The files come from "
+        f"{origin}"
     )
 
 
@@ -117,12 +120,7 @@ class AnnotationFile:
 
 def load_json(path: Path) -> AnnotationFile:
     """Read a JSON file of a release; UserError if it cannot be read or parsed."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"cannot read the annotation file {path}: {error.strerror or error}"
-        ) from error
+    raw = _read_bytes(path)
     sha256 = hashlib.sha256(raw).hexdigest()
     try:
         value = parse_json(raw)
@@ -132,6 +130,33 @@ def load_json(path: Path) -> AnnotationFile:
             "fetch it again"
         ) from error
     return AnnotationFile(path, value, sha256)
+
+
+def load_json_lines(path: Path) -> AnnotationFile:
+    """Read a JSON Lines file of a release; UserError if it cannot be read.
+
+    Its value is the list of the values of all lines that are not blank. In place of one that is no
+    JSON there is an `ItemError`, which `require_field` raises.
+    """
+    raw = _read_bytes(path)
+    values = [_parsed_line(line) for line in raw.split(b"\n") if line.strip()]
+    return AnnotationFile(path, values, hashlib.sha256(raw).hexdigest())
+
+
+def _parsed_line(line: bytes) -> Any:
+    try:
+        return parse_json(line)
+    except ValueError as error:
+        return ItemError("invalid_row", f"{error}; expected one JSON object a line")
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot read the annotation file {path}: {error.strerror or error}"
+        ) from error
 
 
 def parse_json(text: str | bytes, *, allow_nan: bool = True) -> Any:
@@ -184,13 +209,13 @@ def unexpected(where: str, value: Any, expected: str, kind: FaultKind = "invalid
 
 
 def require_rows(file: AnnotationFile, fields: Iterable[str]) -> list[Any]:
-    """The rows of a file that is a list of objects with certain fields.
+    """The rows of a file that holds objects with certain fields, as a list or one a line.
 
     UserError if none of its rows has the fields: it is the file of another set. If only some lack
     them, these are faulty items.
     """
     needed = set(fields)
-    expected = f"expected a JSON list of objects with the fields {', '.join(sorted(needed))}"
+    expected = f"expected JSON objects with the fields {', '.join(sorted(needed))}"
     other_set = "Is it the file of another set?"
     rows = file.value
     if not isinstance(rows, list) or not rows:
@@ -237,6 +262,8 @@ def default_images(
 
 def require_field(row: Any, name: str, where: str) -> Any:
     """The value of a field; ItemError ``invalid_row`` if the row is no object or lacks it."""
+    if isinstance(row, ItemError):
+        raise ItemError(row.kind, f"{where}: {row}") from row
     if not isinstance(row, Mapping):
         raise unexpected(f"{where}:", row, "an object")
     if name not in row:
@@ -260,17 +287,29 @@ def checked_text(value: Any, where: str) -> str:
     return value
 
 
-def pixel_box(value: Any, image_wh: tuple[int, int], where: str) -> Box:
+def pixel_box(
+    value: Any, image_wh: tuple[int, int], where: str, *, xywh: bool = False, slack: float = 0.0
+) -> Box:
     """The numbers x1, y1, x2, y2 in pixels of an image of that size as displayed, as xyxy_norm.
 
-    The box need not be valid: samples carry boxes as released, and the audit counts invalid ones.
-    ItemError ``invalid_row`` if they are not four finite numbers.
+    With `xywh` they are x1, y1, width and height. A side that lies at most `slack` pixels outside,
+    by rounding, is put on the image's border. The box need not be valid: samples carry boxes as
+    released, and the audit counts invalid ones. ItemError ``invalid_row`` if they are not four
+    finite numbers.
     """
     numbers = four_numbers(value, LARGEST_SIDE)
     if numbers is None:
-        raise unexpected(where, value, "four numbers x1, y1, x2, y2 in pixels")
+        order = "x, y, width, height" if xywh else "x1, y1, x2, y2"
+        raise unexpected(where, value, f"four numbers {order} in pixels")
     width, height = image_wh
     x1, y1, x2, y2 = numbers
+    if xywh:
+        x2, y2 = x1 + x2, y1 + y2
+    x1, y1 = (0.0 if -slack <= side < 0 else side for side in (x1, y1))
+    x2, y2 = (
+        float(end) if end < side <= end + slack else side
+        for side, end in ((x2, width), (y2, height))
+    )
     return x1 / width, y1 / height, x2 / width, y2 / height
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from univg_eval.errors import UserError
 from univg_eval.images.reading import ImageError, image_size
-from univg_eval.samples import GroundingSample
+from univg_eval.samples import GroundingSample, Target
 
 __all__ = [
     "FAULT_KINDS",
@@ -29,6 +29,7 @@ __all__ = [
     "Splits",
     "StrPath",
     "find_all_instruction",
+    "find_all_sample",
     "image_instruction",
     "image_instruction_or_none",
     "is_file",
@@ -238,6 +239,45 @@ def find_all_instruction(expression: str, n_images: int = 1) -> str:
         names = " or ".join(f'"Image {number}:"' for number in range(1, n_images + 1))
         texts.append(f"Write {names} before the boxes on that image.")
     return " ".join([*texts, "Give one bounding box for each object.", _OR_NONE])
+
+
+def find_all_sample(
+    *,
+    benchmark: str,
+    task: str,
+    split: str,
+    key: str,
+    image: str,
+    image_wh: tuple[int, int],
+    released: str,
+    expression: str,
+    targets: Sequence[Target],
+    file: str,
+    row: int,
+    extra: Mapping[str, Any],
+) -> GroundingSample:
+    """The sample that asks for every object of one image that an expression refers to.
+
+    Its id is ``<benchmark>-<key>``. The `image` lies below the benchmark's folder ``images``, has
+    the size `image_wh` as displayed and is the sample's cluster; the release names it `released`.
+    It comes from a `row` (from 0) of an official `file`. The expression is added to `extra`.
+    """
+    return GroundingSample(
+        id=f"{benchmark}-{key}",
+        benchmark=benchmark,
+        task=task,
+        split=split,
+        images=(f"{benchmark}/images/{image}",),
+        widths=(image_wh[0],),
+        heights=(image_wh[1],),
+        instruction=find_all_instruction(expression),
+        targets=tuple(targets),
+        image_is_given=True,
+        cluster=f"{benchmark}-{image}",
+        source={"file": file, "revision": "official", "row": row, "images": [released]},
+        extra={"expression": expression, **extra},
+        find_all=True,
+    )
 
 
 def sequence_instruction(expression: str, target: int) -> str:

@@ -158,11 +158,7 @@ class ExtractedSet:
         """
         wanted = chosen_splits(self.name, list(self.files), splits)
         found = find_split_files(
-            Path(source).expanduser(),
-            self.files,
-            wanted,
-            origin=f"{_REPO}, folder {_FOLDER}",
-            below=_FOLDER,
+            source, self.files, wanted, (_FOLDER,), f"{_REPO}, folder {_FOLDER}"
         )
         rows: list[Row] = []
         files = []
