@@ -52,6 +52,12 @@ OTHERS = {
     "univg_ref_l4_test": ("ref_l4", "test"),
     "univg_refcoco_m": ("refcoco_m", "val"),
 }
+GREFCOCO = {f"univg_grefcoco_{split}": ("grefcoco", split) for split in ("val", "testA", "testB")}
+REX_OMNI = {
+    f"univg_rex_omni_{split}": ("rex_omni", split)
+    for split in ("refcocog_val", "refcocog_test", "humanref", "dense200", "visdrone", "coco")
+}
+FIND_ALL = GREFCOCO | REX_OMNI | {"univg_humanref": ("humanref", "test")}
 PHOTO_KEYS = (
     *("photos", "find_crop", "difference", "second_view", "moving_patch", "which_photo"),
     *("large", "easy"),
@@ -127,7 +133,7 @@ def prepare_fakes(root: Path) -> None:
     videos = {name for name, _ in VIDEO.values()}
     for benchmark in sorted(videos):
         put_video(root, [make_video_sample(benchmark, i) for i in range(3)])
-    still = ZERO_SHOT | FULL | REFCOCO | OTHERS
+    still = ZERO_SHOT | FULL | REFCOCO | OTHERS | FIND_ALL
     for benchmark in sorted({name for name, _ in still.values()} - videos):
         splits = sorted({s for name, s in still.values() if name == benchmark})
         put(root, [make_sample(benchmark, benchmark, i, s) for s in splits for i in range(3)])

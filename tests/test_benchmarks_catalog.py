@@ -23,6 +23,7 @@ EXPECTED = {
     *("lisa_full", "llmseg_full", "revos_full", "reasonvos_full"),
     *("refcoco", "refcoco_plus", "refcocog", "custom"),
     *("ref_l4", "refcoco_m"),
+    *("grefcoco", "humanref", "rex_omni"),
 }
 
 

@@ -8,11 +8,14 @@ import pytest
 from doc_pages import page_text
 
 from univg_eval.benchmarks.preparing.catalog import CATALOG, get_entry
+from univg_eval.benchmarks.readers.humanref import DOMAINS
+from univg_eval.benchmarks.readers.humanref import EXPRESSIONS as HUMANREF_EXPRESSIONS
 from univg_eval.benchmarks.readers.lisa import PUBLISHED_IMAGES
 from univg_eval.benchmarks.readers.refcoco import EXPRESSIONS
 from univg_eval.cli import build_parser
 from univg_eval.cli import prepare as command
 
+FIND_ALL = ("grefcoco", "humanref", "rex_omni")
 RELEASES = [name for name, entry in CATALOG.items() if not entry.is_generated]
 
 
@@ -110,6 +113,9 @@ def test_the_numbers_are_those_that_the_readers_compare_with():
     assert counts in ROW_OF["lisa_full"]["samples"]
     totals = [sum(EXPRESSIONS[name].values()) for name in ("refcoco", "refcoco+", "refcocog")]
     assert ROW_OF["refcoco"]["samples"] == "{:,}, {:,} and {:,}".format(*totals)
+    a_domain = HUMANREF_EXPRESSIONS // len(DOMAINS)
+    expected = f"{HUMANREF_EXPRESSIONS:,}, {a_domain:,} in each of six domains"
+    assert ROW_OF["humanref"]["samples"].startswith(expected)
 
 
 def test_the_raw_releases_are_said_not_to_be_comparable():
@@ -117,5 +123,13 @@ def test_the_raw_releases_are_said_not_to_be_comparable():
     assert "**are not comparable with that table**" in page
     for name in RELEASES:
         comparable = CATALOG[name].comparable_with_published
-        own = name in ("custom", "refcoco_m")
+        own = name in ("custom", "refcoco_m", *FIND_ALL)
         assert comparable == (not name.endswith("_full") and not own)
+
+
+def test_what_is_wrong_with_the_authors_scorers_is_said_of_each_set() -> None:
+    part = page_text("benchmarks").split("\n## Scorers of the authors\n")[1].split("\n## ")[0]
+    lines = [line for line in part.splitlines() if line.startswith("- `")]
+    assert [names(line)[0] for line in lines] == list(FIND_ALL)
+    for name in FIND_ALL:
+        assert "own scorer" in CATALOG[name].published

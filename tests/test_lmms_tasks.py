@@ -38,13 +38,20 @@ GROUPS = {
     ],
     "univg_refcoco": list(lmms_data.REFCOCO),
     "univg_ref_l4": ["univg_ref_l4_val", "univg_ref_l4_test"],
+    "univg_grefcoco": list(lmms_data.GREFCOCO),
+    "univg_rex_omni": list(lmms_data.REX_OMNI),
     "univg": ["univg_mig_bench", "univg_zero_shot"],
+    "univg_plus": [
+        *("univg_mc_bench", "univg_groundingme", "univg_ref_l4", "univg_refcoco_m"),
+        *("univg_grefcoco", "univg_humanref"),
+    ],
 }
 IN_NO_GROUP = [
     "univg_refcoco_m",
     *("univg_custom", "univg_reasonvos_full_video", "univg_revos_full_video"),
-    *("univg_mini_reasonvos_video", "univg_mini_revos_video"),
+    *("univg_mini_reasonvos_video", "univg_mini_revos_video", "univg_humanref"),
 ]
+N_TASKS = 81
 TASKS = [name for group in GROUPS.values() for name in group if name not in GROUPS] + IN_NO_GROUP
 
 
@@ -100,10 +107,10 @@ SINGLE = {
 
 
 def test_the_folder_holds_the_named_tasks_and_groups_and_no_python(manager) -> None:
-    assert len(TASKS) == len(set(TASKS)) == 71
+    assert len(TASKS) == len(set(TASKS)) == N_TASKS
     assert sorted(manager.all_tasks) == sorted([*TASKS, *GROUPS])
     assert manager.all_groups == sorted(GROUPS)
-    assert len(list(lmms_data.TASKS.rglob("*.yaml"))) == 71 + 10
+    assert len(list(lmms_data.TASKS.rglob("*.yaml"))) == N_TASKS + len(GROUPS)
     others = {p.name for p in lmms_data.TASKS.rglob("*") if p.is_file() and p.suffix != ".yaml"}
     assert others == {"README.md", "_grounding.yml", "_group.yml"}
 
@@ -133,7 +140,7 @@ def test_groups_hold_their_tasks_and_weigh_them_alike(manager, group: str) -> No
 
 def test_every_task_is_set_up_alike(manager) -> None:
     tasks = load_tasks(*TASKS, manager=manager)
-    assert len(tasks) == 71
+    assert len(tasks) == N_TASKS
     for name, task in tasks.items():
         config = task.config
         assert config.task == name
@@ -156,7 +163,7 @@ def test_tasks_pick_their_rows_by_benchmark_task_and_split(manager) -> None:
             assert len(rows) == (1 if name == "mini" else 3)
     whole = {"univg_custom": ("custom", "test")}
     whole |= lmms_data.ZERO_SHOT | lmms_data.FULL | lmms_data.VIDEO
-    whole |= lmms_data.REFCOCO | lmms_data.OTHERS
+    whole |= lmms_data.REFCOCO | lmms_data.OTHERS | lmms_data.FIND_ALL
     for name, (benchmark, split) in whole.items():
         rows = tasks[name].eval_docs
         assert {(row["benchmark"], row["split"]) for row in rows} == {(benchmark, split)}

@@ -67,7 +67,7 @@ def open_ref_l4(
     """
     path = Path(source).expanduser()
     wanted = chosen_splits("ref_l4", tuple(_FILES), splits)
-    found = find_split_files(path, _FILES, wanted, origin=_HUB)
+    found = find_split_files(path, _FILES, wanted, (), _HUB)
     folder = default_images(images, path if path.is_dir() else path.parent)
     items: list[Item] = []
     for split, file in found.items():
