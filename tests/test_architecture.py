@@ -38,6 +38,7 @@ CORE = {
     "published_rules": READING | {"matching", "samples", "scoring"},
     "images": {"errors", "files", "samples"},
     "benchmarks": {"errors", "files", "boxes", "samples", "images"},
+    "points": READING - {"protocols"} | {"files", "samples", "images", "benchmarks"},
     "audit": {"errors", "files", "boxes", "samples", "images", "benchmarks"},
     "runs": RUNS,
     "analysis": RUNS | {STATS, "images", "benchmarks", "runs"},

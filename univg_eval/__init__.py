@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from univg_eval.boxes import box_iou
     from univg_eval.dialects import Dialect, dialect_for_model, get_dialect, list_dialects
     from univg_eval.errors import UserError
+    from univg_eval.points import PointAnswer, first_point_hit, parse_points, point_accuracy
     from univg_eval.protocols import parse_answer
     from univg_eval.runs.record import load_run
     from univg_eval.samples import GroundingSample, fingerprint, load_samples
@@ -22,17 +23,21 @@ __all__ = [
     "Answer",
     "Dialect",
     "GroundingSample",
+    "PointAnswer",
     "SampleScore",
     "UserError",
     "aggregate",
     "box_iou",
     "dialect_for_model",
     "fingerprint",
+    "first_point_hit",
     "get_dialect",
     "list_dialects",
     "load_run",
     "load_samples",
     "parse_answer",
+    "parse_points",
+    "point_accuracy",
     "score_sample",
 ]
 
@@ -40,17 +45,21 @@ _HOME = {
     "Answer": "answers",
     "Dialect": "dialects",
     "GroundingSample": "samples",
+    "PointAnswer": "points",
     "SampleScore": "scoring",
     "UserError": "errors",
     "aggregate": "scoring",
     "box_iou": "boxes",
     "dialect_for_model": "dialects",
     "fingerprint": "samples",
+    "first_point_hit": "points",
     "get_dialect": "dialects",
     "list_dialects": "dialects",
     "load_run": "runs.record",
     "load_samples": "samples",
     "parse_answer": "protocols",
+    "parse_points": "points",
+    "point_accuracy": "points",
     "score_sample": "scoring",
 }
 

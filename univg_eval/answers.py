@@ -31,16 +31,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from univg_eval.boxes import Box
-from univg_eval.dialects import Dialect
+from univg_eval.dialects import Dialect, Grammar
 from univg_eval.dialects.image_names import ImageName, find_image_names
 from univg_eval.dialects.no_target import find_no_target
-from univg_eval.dialects.sections import split_response
+from univg_eval.dialects.sections import Split, split_response
 from univg_eval.errors import UserError
 
-__all__ = ["Answer", "Status", "read_answer"]
+__all__ = ["Answer", "Item", "Reading", "Sizes", "Status", "read_answer", "read_items"]
 
 Status = Literal["ok", "no_box", "none", "truncated", "invalid_box"]
 Size = tuple[int, int]
@@ -83,8 +83,8 @@ class Answer:
 
 
 @dataclass(slots=True)
-class _Item:
-    """A box or an explicit none in the section.
+class Item:
+    """A box (or a point, where points are read) or an explicit none in the section.
 
     Attributes:
         start, end: its span.
@@ -159,15 +159,15 @@ def _label(section: str, begin: int, end: int, names: list[ImageName]) -> int | 
     return image if is_image else None
 
 
-def _items(section: str, dialect: Dialect, n_images: int | None) -> list[_Item]:
-    """Boxes and explicit nones of a section with their units and images, in order."""
+def _items(section: str, grammar: Grammar, n_images: int | None) -> list[Item]:
+    """What `grammar` finds in a section, and explicit nones, with units and images, in order."""
     items = []
     has_boxes = False
-    for start, end, raw, value, image in dialect.scan(section):
+    for start, end, raw, value, image in grammar.scan(section):
         has_boxes = has_boxes or raw is not None
         if image is not None and n_images is not None and image >= n_images:
             image = None
-        items.append(_Item(start, end, raw, value, image, image))
+        items.append(Item(start, end, raw, value, image, image))
     names = find_image_names(section, n_images)
     nones = _no_targets(section, names, has_boxes)
     if nones:
@@ -176,7 +176,7 @@ def _items(section: str, dialect: Dialect, n_images: int | None) -> list[_Item]:
     n_names = len(names)
     next_name = 0
     unit = -1
-    previous: _Item | None = None
+    previous: Item | None = None
     for item in items:
         first_name = next_name
         while next_name < n_names and names[next_name][0] < item.start:
@@ -189,7 +189,7 @@ def _items(section: str, dialect: Dialect, n_images: int | None) -> list[_Item]:
             item.named = names[next_name - 1][2]
         if item.label is None:
             item.label = label
-        if previous is None or _begins_unit(section, previous, item, label, dialect.grammar.gap):
+        if previous is None or _begins_unit(section, previous, item, label, grammar.gap):
             unit += 1
         item.unit = unit
         previous = item
@@ -206,9 +206,9 @@ _OTHER_IMAGE = re.compile(
 )
 
 
-def _no_targets(section: str, names: list[ImageName], has_boxes: bool) -> list[_Item]:
+def _no_targets(section: str, names: list[ImageName], has_boxes: bool) -> list[Item]:
     """Sentences that say that there is no such object, one item for each image they name."""
-    nones: list[_Item] = []
+    nones: list[Item] = []
     for start, end in find_no_target(section, has_boxes=has_boxes):
         inside = names[bisect_left(names, (start,)) : bisect_left(names, (end,))]
         if has_boxes and not inside and _OTHER_IMAGE.search(section, start, end):
@@ -217,12 +217,12 @@ def _no_targets(section: str, names: list[ImageName], has_boxes: bool) -> list[_
         for first, second in pairwise(inside):
             if not _COORDINATED.fullmatch(section, first[1], second[0]):
                 images = [inside[-1][2]]
-        nones.extend(_Item(start, end, None, 0, image, image) for image in images)
+        nones.extend(Item(start, end, None, 0, image, image) for image in images)
     return nones
 
 
 def _begins_unit(
-    section: str, previous: _Item, item: _Item, label: int | None, gap: re.Pattern[str]
+    section: str, previous: Item, item: Item, label: int | None, gap: re.Pattern[str]
 ) -> bool:
     """Whether `item` begins a new unit after `previous`."""
     if previous.value or item.value:
@@ -236,8 +236,8 @@ def _begins_unit(
 
 
 def _counting(
-    items: list[_Item], target_image: int | None, image_is_given: bool, n_images: int | None
-) -> list[_Item]:
+    items: list[Item], target_image: int | None, image_is_given: bool, n_images: int | None
+) -> list[Item]:
     """The items that count, by what the instruction says about the image."""
     labels = {item.label for item in items}
     if target_image is not None:
@@ -258,7 +258,7 @@ def _counting(
     return others
 
 
-def _takes_back(section: str, item: _Item) -> bool:
+def _takes_back(section: str, item: Item) -> bool:
     """Whether an explicit none counts beside boxes; a bare empty list of no image does not."""
     if item.label is not None or not section.startswith("[", item.start):
         return True
@@ -284,7 +284,7 @@ def _clip(box: Box) -> tuple[Box | None, bool]:
     return cut, moved > _EDGE_TOLERANCE
 
 
-class _Sizes:
+class Sizes:
     """Sizes by image, for dialects that need them."""
 
     __slots__ = ("_dialect", "_image_sizes", "_input_sizes", "_target")
@@ -318,17 +318,70 @@ class _Sizes:
             )
         return size
 
-    def decode(self, raw: tuple[float, ...], named: int | None) -> Box | None:
-        """xyxy_norm, or None if the size that it takes is not known from the answer."""
+    def of(self, named: int | None) -> tuple[Size | None, Size | None] | None:
+        """(image_wh, input_wh) to decode with; None if what it takes is not known from the answer.
+
+        Args:
+            named: 0-based image that the answer names, if it does.
+        """
         dialect = self._dialect
         if not (dialect.needs_image_size or dialect.needs_input_size):
-            return dialect.decode(raw)
+            return None, None
         by_input = dialect.space.uses_input_size
         image_wh = self._pick(self._image_sizes, named)
         input_wh = self._pick(self._input_sizes, named) if by_input else None
-        if image_wh is None and input_wh is None:
-            return None
-        return dialect.decode(raw, image_wh, input_wh)
+        return None if image_wh is None and input_wh is None else (image_wh, input_wh)
+
+
+class Reading(NamedTuple):
+    """What stands in a response, before any number is converted.
+
+    Attributes:
+        split: thinking and answer section.
+        items: what was found in the section, in order.
+        counting: the items that count, by what the instruction says about the image.
+        chosen: the first of the last unit that counts, a box or point before a none; None where
+            nothing counts.
+    """
+
+    split: Split
+    items: list[Item]
+    counting: list[Item]
+    chosen: Item | None
+
+
+def read_items(
+    text: str,
+    grammar: Grammar,
+    *,
+    image_sizes: Sequence[Size] | None = None,
+    input_sizes: Sequence[Size] | None = None,
+    target_image: int | None = None,
+    image_is_given: bool | None = None,
+) -> Reading:
+    """Find what a grammar reads in a response, and choose, by the rule of `univg`.
+
+    Args:
+        text: the whole response, thinking included.
+        grammar: finds boxes, or points.
+        image_sizes, input_sizes, target_image, image_is_given: see `read_answer`.
+
+    Raises:
+        UserError: sizes and `target_image` do not fit each other.
+    """
+    n_images = _count_images(image_sizes, input_sizes, target_image)
+    split = split_response(text)
+    items = _items(split.section, grammar, n_images)
+    if len(items) > 1 and any(item.raw is not None for item in items):
+        items = [i for i in items if i.raw is not None or _takes_back(split.section, i)]
+    known = target_image is not None if image_is_given is None else image_is_given
+    counting = _counting(items, target_image, known, n_images) if items else []
+    chosen: Item | None = None
+    if counting:
+        last = counting[-1].unit
+        unit = [item for item in counting if item.unit == last]
+        chosen = next((item for item in unit if item.raw is not None), unit[0])
+    return Reading(split, items, counting, chosen)
 
 
 def read_answer(
@@ -360,11 +413,14 @@ def read_answer(
     Raises:
         UserError: an image size is impossible, or sizes and `target_image` do not fit each other.
     """
-    n_images = _count_images(image_sizes, input_sizes, target_image)
-    section, thinking, unclosed = split_response(text)
-    items = _items(section, dialect, n_images)
-    if len(items) > 1 and any(item.raw is not None for item in items):
-        items = [item for item in items if item.raw is not None or _takes_back(section, item)]
+    (section, thinking, unclosed), items, _, chosen = read_items(
+        text,
+        dialect.grammar,
+        image_sizes=image_sizes,
+        input_sizes=input_sizes,
+        target_image=target_image,
+        image_is_given=image_is_given,
+    )
     if not items:
         return Answer(
             status="truncated" if unclosed else "no_box",
@@ -379,15 +435,7 @@ def read_answer(
             clipped=False,
         )
 
-    sizes = _Sizes(dialect, image_sizes, input_sizes, target_image)
-    known = target_image is not None if image_is_given is None else image_is_given
-    counting = _counting(items, target_image, known, n_images)
-    chosen: _Item | None = None
-    if counting:
-        last = counting[-1].unit
-        unit = [item for item in counting if item.unit == last]
-        chosen = next((item for item in unit if item.raw is not None), unit[0])
-
+    sizes = Sizes(dialect, image_sizes, input_sizes, target_image)
     status: Status = "no_box"
     box: Box | None = None
     clipped = False
@@ -400,14 +448,13 @@ def read_answer(
                 status = "none"
             continue
         n_boxes += 1
-        norm: Box | None = None
         readable = True
         cut, moved = None, False
         if _is_ordered(item.raw):
-            norm = sizes.decode(item.raw, item.named)
-            readable = norm is not None
-            if norm is not None:
-                cut, moved = _clip(norm)
+            known = sizes.of(item.named)
+            readable = known is not None
+            if known is not None:
+                cut, moved = _clip(dialect.decode(item.raw, *known))
         if cut is not None:
             boxes.append(cut)
             box_images.append(item.named)

@@ -4,6 +4,7 @@ A dialect is chosen by name or from a model's config, never from a response.
 """
 
 from univg_eval.dialects._base import Confidence, Dialect
+from univg_eval.dialects._grammar import Grammar
 from univg_eval.dialects._models import (
     MODEL_TYPES,
     PixelLimits,
@@ -26,6 +27,7 @@ __all__ = [
     "ApiModel",
     "Confidence",
     "Dialect",
+    "Grammar",
     "PixelLimits",
     "UnknownScale",
     "declared_settings",

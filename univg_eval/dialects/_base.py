@@ -75,6 +75,9 @@ class Dialect:
             in the place of the referring expression; empty where none is known.
         official_prompt_all: the same for every object that fits; empty where none is known.
         grammar: finds boxes in a text.
+        point_form: how the family writes points, in words; empty where that is not known.
+        point_grammar: finds points in a text, two numbers each, on the scale of the boxes and in
+            the order of their corners; None where it is not known how the family writes points.
         needs_special_tokens: the tokenizer takes the box for special tokens, so nothing of it is
             left in a text that was decoded without them.
         sources: public sources of the facts.
@@ -96,6 +99,8 @@ class Dialect:
     official_prompt: str = ""
     prompt_suffix_all: str = ""
     official_prompt_all: str = ""
+    point_form: str = ""
+    point_grammar: Grammar | None = field(default=None, repr=False)
     needs_special_tokens: bool = False
     sources: tuple[str, ...] = ()
     sources_read: str = "2026-11-22"
@@ -198,6 +203,15 @@ class Dialect:
             UserError: a size that the dialect needs is missing, or the dialect has no boxes.
         """
         return self.space.to_norm(raw, image_wh, input_wh)
+
+    def decode_point(
+        self, raw: tuple[float, ...], image_wh: Size | None = None, input_wh: Size | None = None
+    ) -> tuple[float, float]:
+        """The two numbers of a point as written to (x, y) on [0, 1] of the original image.
+
+        Neither clipped nor checked. Arguments and UserError: see `decode`.
+        """
+        return self.space.point_to_norm(raw, image_wh, input_wh)
 
     def encode(
         self,
@@ -306,6 +320,7 @@ class Dialect:
             "scale": self.space.describe(),
             "confidence": self.confidence._asdict(),
             "gives_boxes": self.gives_boxes,
+            "point_form": self.point_form,
             "needs_image_size": self.needs_image_size,
             "needs_input_size": self.needs_input_size,
             "needs_special_tokens": self.needs_special_tokens,

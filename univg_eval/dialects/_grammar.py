@@ -21,9 +21,11 @@ from univg_eval.dialects.image_names import find_image_names, read_image_value
 __all__ = [
     "COMMA",
     "NUMBER",
+    "PAIR",
     "PAIRS",
     "SPACE_OR_COMMA",
     "STRING",
+    "XY_OBJECT",
     "Found",
     "Grammar",
     "bare_line",
@@ -49,6 +51,10 @@ SPACE_OR_COMMA = r"(?:\s*+,\s*+|\s++)"
 
 # (x1,y1),(x2,y2), white space and the comma between the pairs optional.
 PAIRS = rf"\(\s*+{NUMBER}{COMMA}{NUMBER}\s*+\)\s*+,?+\s*+\(\s*+{NUMBER}{COMMA}{NUMBER}\s*+\)"
+
+# One point: (x, y) or [x, y], and {"x": x, "y": y}.
+PAIR = rf"(?:\(\s*+{NUMBER}{COMMA}{NUMBER}\s*+\)|\[\s*+{NUMBER}{COMMA}{NUMBER}\s*+\])"
+XY_OBJECT = rf"\{{\s*+[\"']x[\"']\s*+:\s*+{NUMBER}{COMMA}[\"']y[\"']\s*+:\s*+{NUMBER}\s*+\}}"
 
 
 def four_in(opening: str, closing: str, separator: str = COMMA, *, more: str = "") -> str:
@@ -92,10 +98,11 @@ STRING = f"(?:{_DOUBLE_QUOTED}|{_SINGLE_QUOTED})"
 # Groups of the token pattern.
 _LINE, _PASSED, _BOX, _QUOTED, _FENCE, _IMAGE, _CORNER, _KEY, _NULL, _OPEN, _CLOSE = range(1, 12)
 
-# Spans that look like boxes and are none: four-cornered regions, points, 3D boxes, phrases, texts.
+# Spans that look like boxes and are none: four-cornered regions, points, 3D boxes, phrases, texts;
+# where points are read, boxes in the place of points.
 _SKIPPED_TAGS = (
-    r"<(?:(?:\|quad_start\|>|quad>|points?\b|3dbbox>)[^<]*+"
-    r"|(?:\|object_ref_start\||\|ref\||ref|phrase)>[^<]{0,300}+(?=</|<\|)"
+    r"<(?:(?:\|quad_start\|>|quad>|3dbbox>|{other})[^<]*+"
+    r"|(?:\|object_ref_start\||\|ref\||ref|phrase)>[^<]{{0,300}}+(?=</|<\|)"
     r"|(?i:tool_call)>[^<]*+(?:<(?!/?(?i:tool_call)>)[^<]*+)*+)"
 )
 _LABEL_TEXT = rf"(?:{_LABEL_KEYS})[\"']\s*+:\s*+{STRING}"
@@ -114,8 +121,6 @@ _CORNER_NAMES = {
     for name in names
 }
 _NEVER = r"(?!)"
-# Four numbers in one string, as in {"bbox": "100 200 300 400"}.
-_QUOTED_BOX = rf"[\"']\s*+{SPACE_OR_COMMA.join([NUMBER] * 4)}\s*+[\"']"
 _ANY_NUMBER = re.compile(NUMBER)
 _JOINING = re.compile(r"[\s,;]*+")
 # A key or a label of one or two words before a bracket: "uncertainty": [] or Errors: [].
@@ -421,6 +426,7 @@ def grammar(
     keys: Iterable[str] | None = (),
     named_corners: bool = False,
     bare_labels: bool = False,
+    points: bool = False,
 ) -> Grammar:
     """A grammar of these box forms.
 
@@ -434,7 +440,12 @@ def grammar(
             without key always counts if a form allows it); None for every key.
         named_corners: objects with x_min, y_min, x_max, y_max (or x1 …, left …) are boxes.
         bare_labels: labels stand beside the box tokens without marks.
+        points: the forms are of points, two numbers each; `keys` are those of points.
     """
+    arity = 2 if points else arity
+    # All numbers in one string, as in {"bbox": "100 200 300 400"}.
+    quoted = rf"[\"']\s*+{SPACE_OR_COMMA.join([NUMBER] * arity)}\s*+[\"']"
+    skipped = _SKIPPED_TAGS.format(other=r"b?box>" if points else r"points?\b")
     corner = _NEVER
     if named_corners:
         corner = rf"(?:{'|'.join(_CORNER_NAMES)})[\"']\s*+:\s*+[\"']?+{NUMBER}"
@@ -446,8 +457,8 @@ def grammar(
         rf"({alone or _NEVER})"
         rf"|([^{first}]*+)(?:"
         rf"({'|'.join(forms) if forms else _NEVER})"
-        rf"|({_QUOTED_BOX if box_keys != frozenset() else _NEVER})"
-        rf"|{_SKIPPED_TAGS}|{_SKIPPED_BRACKETS}"
+        rf"|({quoted if box_keys != frozenset() else _NEVER})"
+        rf"|{skipped}|{_SKIPPED_BRACKETS}"
         r"|(```)"
         rf"|[\"'](?:{_LABEL_TEXT}"
         rf"|({_IMAGE_KEYS}[\"']\s*+:\s*+(?:\"[^\"\n]{{0,60}}+\"|'[^'\n]{{0,60}}+'"

@@ -112,6 +112,17 @@ class Space(ABC):
         """
         return self._write(box, image_wh, input_wh)
 
+    def point_to_norm(
+        self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None
+    ) -> tuple[float, float]:
+        """A point's two numbers as written, in the order of a box's corner, to (x, y) on [0, 1].
+
+        Neither clipped nor checked.
+        """
+        a, b = raw
+        x, y, _, _ = self._read((a, b, a, b), image_wh, input_wh)
+        return x, y
+
     @abstractmethod
     def _scale(self) -> str: ...
 
@@ -409,7 +420,7 @@ class FittedPixels(_ResizedPixels):
 
 @dataclass(frozen=True, slots=True)
 class Points(Space):
-    """Points (value / divisor), not boxes: nothing to decode."""
+    """Points (value / divisor), not boxes: of a box there is nothing to decode."""
 
     divisor: int = 100
 
@@ -418,6 +429,13 @@ class Points(Space):
 
     def _scale(self) -> str:
         return f"points, value / {self.divisor}"
+
+    def point_to_norm(
+        self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None
+    ) -> tuple[float, float]:
+        """See `Space.point_to_norm`."""
+        x, y = raw
+        return x / self.divisor, y / self.divisor
 
     def _read(self, raw: Sequence[float], image_wh: Size | None, input_wh: Size | None) -> Box:
         raise UserError(_NO_BOXES)

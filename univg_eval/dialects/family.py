@@ -7,8 +7,10 @@ from univg_eval.dialects._base import Confidence, Dialect
 from univg_eval.dialects._grammar import (
     COMMA,
     NUMBER,
+    PAIR,
     PAIRS,
     SPACE_OR_COMMA,
+    XY_OBJECT,
     Found,
     Grammar,
     bare_line,
@@ -33,8 +35,10 @@ from univg_eval.dialects._spaces import (
 __all__ = [
     "COMMA",
     "NUMBER",
+    "PAIR",
     "PAIRS",
     "SPACE_OR_COMMA",
+    "XY_OBJECT",
     "BinCenters",
     "Confidence",
     "Dialect",

@@ -6,7 +6,7 @@ of which nobody knows the order.
 
 from dataclasses import replace
 
-from univg_eval.dialects.family import Confidence, Dialect, NormInt, four_in, grammar
+from univg_eval.dialects.family import PAIR, Confidence, Dialect, NormInt, four_in, grammar
 
 _GEMINI = Dialect(
     name="gemini",
@@ -24,10 +24,13 @@ _GEMINI = Dialect(
         "to 0-1000."
     ),
     grammar=grammar(four_in("[", "]"), keys=("box_2d",)),
+    point_form='```json list of {"point": [y, x], "label": "..."}',
+    point_grammar=grammar(PAIR, keys=("point",), points=True),
     sources=(
         "cloud.google.com/vertex-ai/generative-ai/docs/bounding-box-detection",
         "supervision 0.31.2 supervision/detection/vlm.py",
         "roboflow/vlm-exam src/vlm_exam/configs/models.yaml (07d4445): 2.5 to 3.8",
+        "ai.google.dev/gemini-api/docs/generate-content/robotics-spatial: points",
     ),
     sources_read="2026-11-29",
     notes=(
@@ -46,6 +49,8 @@ DIALECTS = (
         families=("Gemma 4",),
         form='```json list of {"box_2d": [ymin, xmin, ymax, xmax], "label": "..."}',
         confidence=Confidence("medium", "medium", "medium"),
+        point_form="",
+        point_grammar=None,
         sources=(
             "ai.google.dev/gemma/docs/capabilities/vision",
             "several independent public users of Gemma 4",

@@ -29,6 +29,11 @@ DIALECTS = (
         ),
         # Two tokens are a point, eight an oriented region.
         grammar=grammar(r"<box>\s*+(?:<[0-9]{1,4}+>\s*+){4}+(?!<[0-9])", number=r"[0-9]+(?=>)"),
+        point_form="<box><x><y></box>",
+        # With its end: two tokens without one may be a box that breaks off.
+        point_grammar=grammar(
+            r"<box>\s*+(?:<[0-9]{1,4}+>\s*+){2}+</box>", number=r"[0-9]+(?=>)", points=True
+        ),
         needs_special_tokens=True,
         sources=(
             "NVlabs/Eagle Embodied/README.md and document/DATA_PREPARATION.md",

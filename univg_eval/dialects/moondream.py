@@ -1,6 +1,6 @@
 """Moondream: detect() returns objects with named edges on [0, 1]; a reply is their JSON."""
 
-from univg_eval.dialects.family import Confidence, Dialect, NormDecimal, grammar
+from univg_eval.dialects.family import XY_OBJECT, Confidence, Dialect, NormDecimal, grammar
 
 DIALECTS = (
     Dialect(
@@ -17,6 +17,8 @@ DIALECTS = (
         several=('{"objects": [', ", ", "]}"),
         prompt_suffix="",
         grammar=grammar(keys=("objects",), named_corners=True),
+        point_form='{"points": [{"x": .., "y": ..}]}',
+        point_grammar=grammar(XY_OBJECT, keys=("points",), points=True),
         sources=("vikhyat/moondream moondream/torch/moondream.py",),
         notes=("edges slightly outside [0, 1] occur (centre plus and minus half a size)",),
     ),

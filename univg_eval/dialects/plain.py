@@ -7,8 +7,10 @@ that names the scale, and record both.
 from univg_eval.dialects.family import (
     COMMA,
     NUMBER,
+    PAIR,
     PAIRS,
     SPACE_OR_COMMA,
+    XY_OBJECT,
     Confidence,
     Dialect,
     Grammar,
@@ -34,6 +36,15 @@ ANY_BRACKETS = grammar(
     named_corners=True,
 )
 
+# A list of tuples, as RefSpatial-Bench and RoboPoint ask for, or JSON, as Point-Bench does.
+_POINTS = grammar(
+    PAIR,
+    XY_OBJECT,
+    rf"<points?>\s*+(?:{NUMBER}{SPACE_OR_COMMA}{NUMBER}\s*+(?=<)|{PAIR})",
+    keys=("point", "points", "point_2d", "coordinates"),
+    points=True,
+)
+
 _FORM = "four numbers in any brackets, pairs, tags, JSON or alone on a line"
 _CORNERS = '"x_min": {}, "y_min": {}, "x_max": {}, "y_max": {}'
 _RELATIVE = "relative to the image's width and height"
@@ -48,6 +59,7 @@ def _plain(
     *,
     form: str = _FORM,
     grammar: Grammar = ANY_BRACKETS,
+    points: bool = False,
     notes: tuple[str, ...] = (),
 ) -> Dialect:
     return Dialect(
@@ -59,6 +71,8 @@ def _plain(
         template=template,
         prompt_suffix=f"Answer with the bounding box as {request}.",
         grammar=grammar,
+        point_form="(x, y) or [x, y], several in a list, tags or JSON" if points else "",
+        point_grammar=_POINTS if points else None,
         sources=("a contract between prompt and reader, no family's own form",),
         notes=(
             *notes,
@@ -77,21 +91,34 @@ _OBJECT = 'JSON {"x_min": .., "y_min": .., "x_max": .., "y_max": ..}'
 _OF_ORIGINAL = "pixels of the original image, whatever the model's own resize"
 
 DIALECTS = (
-    _plain("norm1000", NormInt(1000), f"{_LIST}, integers from 0 to 1000 {_RELATIVE}"),
-    _plain("norm999", NormInt(999, largest=999), f"{_LIST}, integers from 0 to 999 {_RELATIVE}"),
+    _plain("norm1000", NormInt(1000), f"{_LIST}, integers from 0 to 1000 {_RELATIVE}", points=True),
+    _plain(
+        "norm999",
+        NormInt(999, largest=999),
+        f"{_LIST}, integers from 0 to 999 {_RELATIVE}",
+        points=True,
+    ),
     _plain(
         "norm100",
         Percent(1),
         f"{_LIST}, percentages (decimals from 0 to 100) of the image's width and height",
         "[{:.1f}, {:.1f}, {:.1f}, {:.1f}]",
+        points=True,
     ),
     _plain(
         "norm1",
         NormDecimal(3),
         f"{_LIST}, decimals from 0 to 1 {_RELATIVE}",
         "[{:.3f}, {:.3f}, {:.3f}, {:.3f}]",
+        points=True,
     ),
-    _plain("pixels", ImagePixels(), f"{_LIST} in pixels of the image", notes=(_OF_ORIGINAL,)),
+    _plain(
+        "pixels",
+        ImagePixels(),
+        f"{_LIST} in pixels of the image",
+        points=True,
+        notes=(_OF_ORIGINAL,),
+    ),
     _plain(
         "norm1000_corners",
         NormInt(1000),

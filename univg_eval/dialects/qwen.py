@@ -7,6 +7,7 @@ Qwen3-VL (0-1000): the dialect has to be declared.
 from dataclasses import replace
 
 from univg_eval.dialects.family import (
+    PAIR,
     PAIRS,
     Confidence,
     Dialect,
@@ -119,10 +120,13 @@ QWEN3_VL = Dialect(
     official_prompt=_QWEN3_OFFICIAL,
     official_prompt_all=_QWEN3_OFFICIAL,
     grammar=QWEN_JSON,
+    point_form='```json list of {"point_2d": [x, y], "label": "..."}',
+    point_grammar=grammar(PAIR, keys=("point_2d",), points=True),
     sources=(
         "QwenLM/Qwen3-VL README.md and issues 1427, 1485, 1741",
         "QwenLM/Qwen3-VL issue 1721: official prompt (RefCOCO)",
         "QwenLM/Qwen3-VL evaluation/ODinW-13/run_odinw.py",
+        "QwenLM/Qwen3-VL cookbooks/spatial_understanding.ipynb: points",
         "ms-swift docs/source_en/BestPractices/Qwen3-VL-Best-Practice.md",
     ),
     sources_read="2026-11-30",

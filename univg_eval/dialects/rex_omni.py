@@ -32,6 +32,13 @@ DIALECTS = (
         grammar=grammar(
             rf"(?<![0-9]>)(?<![0-9]> )(?:{_BIN}\s*+){{4}}+(?!<[0-9])", number=r"[0-9]+"
         ),
+        point_form="<|box_start|><x><y>, ...<|box_end|>",
+        # With what stands around it: two bins without an end may be a box that breaks off.
+        point_grammar=grammar(
+            rf"(?:(?<=<\|box_start\|>)|(?<=,)|(?<=, )){_BIN}\s*+{_BIN}(?=\s*+(?:,|<\|box_end))",
+            number=r"[0-9]+",
+            points=True,
+        ),
         needs_special_tokens=True,
         sources=(
             "IDEA-Research/Rex-Omni rex_omni/parser.py, tasks.py and wrapper.py",

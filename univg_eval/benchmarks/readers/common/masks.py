@@ -76,6 +76,11 @@ class Mask:
         found, _ = _opencv().connectedComponents(pixels, connectivity=8)
         return int(found) - 1  # the first is the background
 
+    def pixels(self) -> npt.NDArray[np.uint8]:
+        """1 where the mask is and 0 elsewhere, shape (height, width)."""
+        pixels: npt.NDArray[np.uint8] = _coco().decode(self._rle())
+        return pixels
+
     def to_json(self) -> dict[str, Any]:
         """``{"size": [height, width], "counts": text}``, COCO's form in JSON."""
         return {"size": [self.height, self.width], "counts": self.counts.decode("ascii")}
