@@ -116,6 +116,23 @@ def test_the_best_pair_first_can_miss_a_full_matching() -> None:
     assert (got["precision_f1_1"], got["precision_f1_1_iou"]) == (0.0, 1.0)
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_among_equal_pairs_the_box_farthest_right_comes_first(mirrored: bool) -> None:
+    """Both boxes have IoU 2/3 with the first target; one of them is the second's only match, 0.54.
+
+    The order of the answer does not matter.
+    """
+
+    def at(left: int) -> Cells:
+        return (50 - left, 0, 100 - left, 100) if mirrored else (left, 0, left + 50, 100)
+
+    targets = [cells(at(20), 100), cells(at(45), 100)]
+    boxes = [cells(at(10), 100), cells(at(30), 100)]
+    for order in (boxes, boxes[::-1]):
+        got = RULE.measure([answered(targets, read(order))])
+        assert (got["precision_f1_1"], got["precision_f1_1_iou"]) == (float(mirrored), 1.0)
+
+
 @pytest.mark.parametrize(
     ("answer", "published", "corrected"),
     [
