@@ -116,12 +116,12 @@ def test_some_splits_and_other_places(tmp_path: Path) -> None:
 
 
 def test_a_box_ends_at_the_border_that_it_passes_by_rounding(tmp_path: Path) -> None:
-    boxes = {4: [199.1, -0.4, 1.3, 100.9], 7: [10, 10, 192, 5]}
+    boxes = {4: [199.1, -0.4, 1.3, 100.9], 7: [-2, 10, 204, 5]}
     changed = [a | ({"bbox": boxes[a["id"]]} if a["id"] in boxes else {}) for a in ANNOTATIONS]
     given = write(tmp_path, [row(1, [4, 7], ["cups"])], annotations=changed)
     (sample,) = converted(open_grefcoco(**given))
     # The second box leaves the image by two pixels: it stays as released, for the audit.
-    assert pixel_boxes(sample) == [(199.1, 0, 200, 100), (10, 10, 202, 15)]
+    assert pixel_boxes(sample) == [(199.1, 0, 200, 100), (-2, 10, 202, 15)]
     assert not sample.has_valid_targets
 
 
