@@ -90,6 +90,13 @@ def test_union_eps_is_added_to_the_union() -> None:
     assert box_iou((0, 0, 0.5, 0.5), (0, 0, 1, 1), union_eps=1e-6) == 0.25 / (1 + 1e-6)
 
 
+def test_iou_in_single_precision() -> None:
+    """1,157,196 of 1,361,407 cells: 0.85 and 4e-8, which is 0.85 to 24 bits."""
+    iou = box_iou([[0, 0, 1501, 907]], [[0, 0, 1321, 876]], dtype=np.float32)
+    assert iou.dtype == np.float32 and iou[0] == np.float32(0.85)
+    assert box_iou([[0, 0, 1501, 907]], [[0, 0, 1321, 876]])[0] > 0.85
+
+
 def test_shapes_broadcast() -> None:
     a = np.tile(np.array([0.0, 0, 1, 1]), (3, 1, 1))
     b = np.tile(np.array([0.0, 0, 1, 2]), (5, 1))

@@ -31,14 +31,20 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 
-def _as_boxes(name: str, boxes: npt.ArrayLike) -> FloatArray:
-    array = np.asarray(boxes, dtype=np.float64)
+def _as_boxes(name: str, boxes: npt.ArrayLike, dtype: npt.DTypeLike = np.float64) -> FloatArray:
+    array = np.asarray(boxes, dtype=dtype)
     if array.ndim == 0 or array.shape[-1] != 4:
         raise ValueError(f"{name} has shape {array.shape}; expected (..., 4): x1, y1, x2, y2 last")
     return array
 
 
-def box_iou(a: npt.ArrayLike, b: npt.ArrayLike, *, union_eps: float = 0.0) -> Any:
+def box_iou(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    *,
+    union_eps: float = 0.0,
+    dtype: npt.DTypeLike = np.float64,
+) -> Any:
     """Intersection over union of boxes, elementwise with broadcasting.
 
     Args:
@@ -46,11 +52,12 @@ def box_iou(a: npt.ArrayLike, b: npt.ArrayLike, *, union_eps: float = 0.0) -> An
         b: boxes on the same scale, shape broadcastable against ``a``.
         union_eps: added to the union's area, in squared units of the scale. 0 in this project's
             own protocol; some published scorers add 1e-6.
+        dtype: what to compute in. Single precision is for published scorers that use it.
 
     Returns:
-        float64 array of the broadcast shape without the last axis (a NumPy scalar for two single
-        boxes), each in [0, 1]. Pairs that do not overlap, and pairs in which a box is inverted or
-        empty or not finite, give 0. Boxes are not clipped.
+        array of the broadcast shape without the last axis (a NumPy scalar for two single boxes),
+        of `dtype`, each in [0, 1]. Pairs that do not overlap, and pairs in which a box is inverted
+        or empty or not finite, give 0. Boxes are not clipped.
 
     Raises:
         ValueError: if the last axis of an input does not have length 4.
@@ -58,8 +65,8 @@ def box_iou(a: npt.ArrayLike, b: npt.ArrayLike, *, union_eps: float = 0.0) -> An
     The plain ratio of Everingham et al., "The PASCAL Visual Object Classes Challenge" (2010),
     in continuous coordinates (no "+1 pixel").
     """
-    a_boxes = _as_boxes("a", a)
-    b_boxes = _as_boxes("b", b)
+    a_boxes = _as_boxes("a", a, dtype)
+    b_boxes = _as_boxes("b", b, dtype)
     with np.errstate(invalid="ignore", over="ignore"):
         width = np.minimum(a_boxes[..., 2], b_boxes[..., 2]) - np.maximum(
             a_boxes[..., 0], b_boxes[..., 0]
@@ -73,7 +80,7 @@ def box_iou(a: npt.ArrayLike, b: npt.ArrayLike, *, union_eps: float = 0.0) -> An
         union = area_a + area_b - intersection + union_eps
         # A NaN fails every comparison, so what is not finite ends up outside `overlaps`.
         overlaps = (width > 0) & (height > 0) & (union > 0) & np.isfinite(union)
-    iou = np.zeros(np.shape(overlaps), dtype=np.float64)
+    iou = np.zeros(np.shape(overlaps), dtype=dtype)
     np.divide(intersection, union, out=iou, where=overlaps)
     return iou[()]
 

@@ -6,10 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from univg_eval.answers import Answer
+from univg_eval.boxes import Box
+from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample
 
-__all__ = ["Answered", "PublishedRule"]
+__all__ = ["Answered", "PublishedRule", "in_pixels"]
 
 
 class Answered(NamedTuple):
@@ -50,3 +55,27 @@ class PublishedRule:
     measure: Callable[[Sequence[Answered]], dict[str, float]] = field(repr=False, compare=False)
     reads_text: bool = False
     flaws: Mapping[str, str] = field(default_factory=dict)
+
+
+def in_pixels(sample: GroundingSample, boxes: Sequence[Box]) -> npt.NDArray[np.float64]:
+    """Boxes on the only image of a sample in pixels, as a release and its scorer write them.
+
+    Args:
+        sample: of one image.
+        boxes: any number P, xyxy_norm.
+
+    Returns:
+        shape (P, 4), xyxy in pixels. Rounded to 9 decimals: what dividing by the size of the image
+        and multiplying again did to whole pixels would decide where an IoU is exactly a threshold.
+
+    Raises:
+        UserError: the size of the image is not known, or there are several images.
+    """
+    if not sample.image_sizes or len(sample.image_sizes) != 1:
+        raise UserError(
+            f"sample {sample.id!r} has {len(sample.images)} images and {len(sample.widths)} sizes; "
+            "the rule computes in the pixels of one image of known size: prepare the benchmark "
+            "with its images"
+        )
+    size = np.array(sample.image_sizes[0] * 2, dtype=np.float64)
+    return np.round(np.array(boxes, dtype=np.float64).reshape(-1, 4) * size, 9)
