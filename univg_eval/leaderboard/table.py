@@ -13,6 +13,7 @@ from univg_eval.benchmarks.preparing.catalog import CATALOG, plain_name
 from univg_eval.errors import UserError, meant
 from univg_eval.leaderboard.marks import BREAKING, Mark
 from univg_eval.leaderboard.published import (
+    OVERALL,
     Counts,
     PublishedTable,
     Reproductions,
@@ -316,7 +317,8 @@ def _make(
     reason = "as requested"
     if reference is None:
         reference, reason = _default_reference(entries)
-    average_tasks = tuple(reference.columns)
+    # A number of the whole set is no task beside the tasks.
+    average_tasks = tuple(t for t in reference.columns if t != OVERALL) or (OVERALL,)
     n = Counter(entry.label for entry in entries)
     rows = [_row(entry, n[entry.label], reference, average_tasks, metric) for entry in entries]
     equals = _ranked([row for row in rows if row.comparable], average_tasks)

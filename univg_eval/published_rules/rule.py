@@ -43,8 +43,8 @@ class PublishedRule:
         reads_text: whether the rule reads responses its own way; else their boxes are those of the
             protocol ``univg``, as the rule takes boxes and says nothing of how to read them.
         measure: from every sample of a set and its answer to the rule's metrics, by the names that
-            the authors give them in lower case, in [0, 1]; what the authors' scorer fails on
-            raises a UserError that says so.
+            the authors give them in lower case, in [0, 1], counts apart. Of a part of a set a
+            metric without samples is left out. UserError: a sample lacks what the rule needs.
         flaws: metric or quirk → what is wrong with it, one line each.
     """
 
