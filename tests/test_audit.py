@@ -149,6 +149,7 @@ def changed(text: str) -> dict[str, Any]:
     return {"instruction": text}
 
 
+ONE = (Target(0, BOX),)
 NEAR = (0.1, 0.2, 0.3, 0.41)
 FAR, FAR_NEAR, FAR_MOVED = (0.5, 0.5, 0.9, 0.9), (0.5, 0.5, 0.9, 0.91), (0.5, 0.6, 0.9, 1.0)
 MASK = {"size": [480, 640], "counts": [0, 1]}
@@ -193,6 +194,18 @@ ROWS = [
         [{"targets": (), "extra": {"absent": a} if a else {}} for a in ("not_visible", "", "no")],
         {"no_visible_object": [0]},
         {"no_object": 2},
+    ),
+    (
+        "a label beside the boxes, which are those that count",
+        [{"targets": t, "extra": {"positive_sample": p}} for p in (True, False) for t in (ONE, ())],
+        {"contradicting_label": [1, 2]},
+        {"no_object": 2},
+    ),
+    (
+        "a label that is none",
+        [{"targets": (), "extra": {"positive_sample": "yes"}}, {"extra": {"positive_sample": 0}}],
+        {},
+        {"no_object": 1},
     ),
     (
         "notes",

@@ -109,6 +109,12 @@ KINDS: Mapping[str, Kind] = {
         "scored on the derived image",
         "look at the drawn box",
     ),
+    "contradicting_label": Kind(
+        "the release's own label says that an object is there, and the row has no box, or the "
+        "reverse",
+        "the boxes decide; the label is not used",
+        _REPORT,
+    ),
     "target_underived": Kind(FAULT_KINDS["target_underived"], _LEFT_OUT, _MEND),
     "no_visible_object": Kind(
         "no object is visible in the requested image",

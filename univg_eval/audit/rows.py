@@ -74,6 +74,10 @@ def _own_faults(sample: GroundingSample) -> Iterator[Case]:
         yield case("doubled_box", ", ".join(doubled))
     if not _is_from_video(sample) and (places := _repeated(sample)):
         yield case("repeated_image", places)
+    positive = sample.extra.get("positive_sample")
+    if isinstance(positive, bool) and positive != bool(sample.targets):
+        n = len(sample.targets)
+        yield case("contradicting_label", f"positive_sample is {positive}, but boxes: {n}")
     if not sample.targets and sample.extra.get("absent") == "not_visible":
         yield case("no_visible_object", "no target in the requested image")
 
