@@ -51,6 +51,8 @@ OTHERS = {
     "univg_ref_l4_val": ("ref_l4", "val"),
     "univg_ref_l4_test": ("ref_l4", "test"),
     "univg_refcoco_m": ("refcoco_m", "val"),
+    "univg_mc_bench": ("mc_bench", "val"),
+    "univg_groundingme": ("groundingme", "test"),
 }
 GREFCOCO = {f"univg_grefcoco_{split}": ("grefcoco", split) for split in ("val", "testA", "testB")}
 REX_OMNI = {

@@ -24,6 +24,7 @@ EXPECTED = {
     *("refcoco", "refcoco_plus", "refcocog", "custom"),
     *("ref_l4", "refcoco_m"),
     *("grefcoco", "humanref", "rex_omni"),
+    *("mc_bench", "groundingme"),
 }
 
 

@@ -47,7 +47,7 @@ GROUPS = {
     ],
 }
 IN_NO_GROUP = [
-    "univg_refcoco_m",
+    *("univg_refcoco_m", "univg_mc_bench", "univg_groundingme"),
     *("univg_custom", "univg_reasonvos_full_video", "univg_revos_full_video"),
     *("univg_mini_reasonvos_video", "univg_mini_revos_video", "univg_humanref"),
 ]

@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from univg_eval.benchmarks.readers.common.annotation_files import (
+    CONVENTIONS,
     chosen_splits,
     describe,
     file_sha256,
@@ -75,7 +76,6 @@ EXPRESSIONS: Mapping[str, Mapping[str, int]] = {
 
 _SLACK = 1.0  # pixels that a box may reach outside its image: rounding, and inclusive corners
 _LARGEST = 1e6
-_CONVENTIONS = {"xyxy": "x1, y1, x2, y2", "xywh": "x, y, width, height"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -528,7 +528,7 @@ def _checked_expressions(row: Mapping[str, Any], form: Form) -> list[str]:
 
 
 def _corners(value: Any, name: str, convention: str) -> Box:
-    """x1, y1, x2, y2 of a box in pixels written in one of `_CONVENTIONS`."""
+    """x1, y1, x2, y2 of a box in pixels written in one of `CONVENTIONS`."""
     numbers = four_numbers(value, _LARGEST)
     if numbers is None:
         raise unexpected(name, value, "four numbers in pixels")
@@ -544,9 +544,9 @@ def _box_norm(value: Any, form: Form, image_wh: tuple[int, int]) -> Box:
     if not inside or x1 >= x2 or y1 >= y2:
         other = "xywh" if form.convention == "xyxy" else "xyxy"
         raise _fault(
-            f"field {form.box!r} is {describe(value)}, read as {_CONVENTIONS[form.convention]}; it "
+            f"field {form.box!r} is {describe(value)}, read as {CONVENTIONS[form.convention]}; it "
             f"is no box in an image of {width}x{height} pixels. If the file writes "
-            f"{_CONVENTIONS[other]}, it is not of form {form.name!r}"
+            f"{CONVENTIONS[other]}, it is not of form {form.name!r}"
         )
     return max(x1, 0) / width, max(y1, 0) / height, min(x2, width) / width, min(y2, height) / height
 

@@ -8,15 +8,16 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from univg_eval.benchmarks.readers.common.release import FaultKind, ImageFolder, ItemError
-from univg_eval.boxes import Box, four_numbers
+from univg_eval.boxes import Box, four_numbers, is_valid_box
 from univg_eval.errors import UserError
 from univg_eval.files import refuse_nan
 from univg_eval.samples import LARGEST_SIDE, require_text
 
 __all__ = [
+    "CONVENTIONS",
     "AnnotationFile",
     "checked_text",
     "chosen_splits",
@@ -31,6 +32,7 @@ __all__ = [
     "parse_json",
     "pixel_box",
     "require_field",
+    "require_objects",
     "require_rows",
     "text_field",
     "unexpected",
@@ -227,6 +229,31 @@ def require_rows(file: AnnotationFile, fields: Iterable[str]) -> list[Any]:
     return rows
 
 
+def require_objects(file: AnnotationFile, names: Sequence[str]) -> list[dict[int, Any]]:
+    """The objects of each of a file's named lists, as in COCO, by their ``id``, in their order.
+
+    UserError if the file has no such lists, or an object has no id of its own.
+    """
+    lists = [file.value.get(name) if isinstance(file.value, Mapping) else None for name in names]
+    if not all(isinstance(rows, list) and rows for rows in lists):
+        raise UserError(
+            f"{file.path}: holds {describe(file.value)}; expected a JSON object with the lists "
+            f"{', '.join(names)}. Is it the file of another set?"
+        )
+    found: list[dict[int, Any]] = []
+    for name, rows in zip(names, lists, strict=True):
+        found.append({})
+        for place, row in enumerate(rows or ()):
+            number = row.get("id") if isinstance(row, Mapping) else None
+            if type(number) is not int or number in found[-1]:
+                raise UserError(
+                    f"{file.path}: {name}[{place}] is {describe(row)}, its id {describe(number)}; "
+                    "expected an object with a whole number of its own as id. Fetch the file again"
+                )
+            found[-1][number] = row
+    return found
+
+
 def chosen_splits(
     benchmark: str, known: Sequence[str], splits: Sequence[str] | None
 ) -> list[str] | None:
@@ -287,23 +314,31 @@ def checked_text(value: Any, where: str) -> str:
     return value
 
 
-def pixel_box(
-    value: Any, image_wh: tuple[int, int], where: str, *, xywh: bool = False, slack: float = 0.0
-) -> Box:
-    """The numbers x1, y1, x2, y2 in pixels of an image of that size as displayed, as xyxy_norm.
+CONVENTIONS = {"xyxy": "x1, y1, x2, y2", "xywh": "x, y, width, height"}
+"""How releases write a box: two corners, or a corner and a size → its numbers in words."""
+_SLACK = 1.0  # pixels that a box may reach outside its image, for rounding
 
-    With `xywh` they are x1, y1, width and height. A side that lies at most `slack` pixels outside,
-    by rounding, is put on the image's border. The box need not be valid: samples carry boxes as
-    released, and the audit counts invalid ones. ItemError ``invalid_row`` if they are not four
-    finite numbers.
+
+def pixel_box(
+    value: Any,
+    image_wh: tuple[int, int],
+    where: str,
+    convention: Literal["xyxy", "xywh"] = "xyxy",
+    *,
+    slack: float = 0.0,
+) -> Box:
+    """Four numbers in pixels of an image of that size as displayed, as xyxy_norm.
+
+    A side that lies at most `slack` pixels outside, by rounding, is put on the image's border. The
+    box need not be valid: samples carry boxes as released, and the audit counts invalid ones.
+    ItemError ``invalid_row`` if they are not four finite numbers.
     """
     numbers = four_numbers(value, LARGEST_SIDE)
     if numbers is None:
-        order = "x, y, width, height" if xywh else "x1, y1, x2, y2"
-        raise unexpected(where, value, f"four numbers {order} in pixels")
+        raise unexpected(where, value, f"four numbers {CONVENTIONS[convention]} in pixels")
     width, height = image_wh
     x1, y1, x2, y2 = numbers
-    if xywh:
+    if convention == "xywh":
         x2, y2 = x1 + x2, y1 + y2
     x1, y1 = (0.0 if -slack <= side < 0 else side for side in (x1, y1))
     x2, y2 = (
@@ -313,26 +348,14 @@ def pixel_box(
     return x1 / width, y1 / height, x2 / width, y2 / height
 
 
-_SLACK = 1.0  # pixels that a box may reach outside its image, for rounding
-
-
 def xywh_box(value: Any, image_wh: tuple[int, int], where: str) -> Box:
-    """The numbers x, y, width, height in pixels of an image of that size, as xyxy_norm.
+    """`pixel_box` of x, y, width, height that has to lie inside its image, to a pixel.
 
-    The box is cut at the image's border. ItemError ``invalid_row`` if they are not four finite
-    numbers, make no box, or reach more than a pixel outside the image.
+    ItemError ``invalid_row`` if it does not, or is no box.
     """
-    numbers = four_numbers(value, LARGEST_SIDE)
-    if numbers is None:
-        raise unexpected(where, value, "four numbers x, y, width, height in pixels")
-    (x1, y1, box_width, box_height), (width, height) = numbers, image_wh
-    x2, y2 = x1 + box_width, y1 + box_height
-    inside = min(x1, y1) >= -_SLACK and x2 <= width + _SLACK and y2 <= height + _SLACK
-    x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)
-    if not inside or x1 >= x2 or y1 >= y2:
-        raise unexpected(
-            where,
-            value,
-            f"x, y, width, height of a box inside its image of {width}x{height} pixels",
-        )
-    return x1 / width, y1 / height, x2 / width, y2 / height
+    box = pixel_box(value, image_wh, where, "xywh", slack=_SLACK)
+    if not is_valid_box(box):
+        width, height = image_wh
+        expected = f"x, y, width, height of a box inside its image of {width}x{height} pixels"
+        raise unexpected(where, value, expected)
+    return box

@@ -80,7 +80,7 @@ class CocoObjects:
             )
         if found.get("iscrowd"):
             raise ItemError("invalid_row", f"{where} is a crowd; expected a single object")
-        return pixel_box(found["bbox"], image_wh, f"{where}: bbox", xywh=True, slack=1.0)
+        return pixel_box(found["bbox"], image_wh, f"{where}: bbox", convention="xywh", slack=1.0)
 
 
 def _by_id(file: AnnotationFile, name: str) -> dict[int, Mapping[str, Any]]:

@@ -56,7 +56,7 @@ FaultKind = Literal[
 FAULT_KINDS: Mapping[FaultKind, str] = {
     "missing_image": "an image, frame or video that the item names is not there",
     "unreadable_image": "an image, frame or video cannot be read",
-    "size_mismatch": "a mask and its image have different sizes",
+    "size_mismatch": "an image has another size than its mask or its row",
     "invalid_mask": "a mask cannot be decoded",
     "no_visible_object": "the annotation shows no object where the release promises one",
     "target_underived": "the row does not say which of its images the answer lies on",
