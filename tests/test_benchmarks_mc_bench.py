@@ -219,6 +219,11 @@ def test_a_list_is_no_release(source):
 # Faulty items
 
 
+def only_one_image(value: Any) -> None:
+    value["descriptions"][0]["images_id"] = [10]
+    value["images"][1]["text_id"] = 5
+
+
 @pytest.mark.parametrize(
     ("how", "kind", "message"),
     [
@@ -241,6 +246,7 @@ def test_a_list_is_no_release(source):
         (set_in("descriptions", 0, images_id=[10, 10]), "invalid_row", r"'images_id' is \[10, 10"),
         (set_in("descriptions", 0, images_id=None), "invalid_row", "'images_id' is None"),
         (set_in("images", 1, text_id=5), "invalid_row", r"'images_id' .* which are \[10\]"),
+        (only_one_image, "invalid_row", r"'images_id' is \[10\]; expected the ids of the two"),
         (set_in("images", 1, file_name=7), "invalid_row", "image: field 'file_name' is 7"),
         (set_in("images", 1, file_name="../b.jpg"), "invalid_row", "stays within"),
         (set_in("images", 1, file_name="D3/b.jpg"), "missing_image", r"'D3/b\.jpg' is not below"),
