@@ -64,6 +64,7 @@ PHOTO_KEYS = (
     *("photos", "find_crop", "difference", "second_view", "moving_patch", "which_photo"),
     *("large", "easy"),
 )
+PLUS_KEYS = ("several", "count_varies", "absent", "two_images", "roles")
 FRAMES = ("1.png", "2.png", "10.png")
 
 
@@ -125,7 +126,7 @@ def put(root: Path, rows: list[GroundingSample]) -> None:
 
 
 def prepare_fakes(root: Path) -> None:
-    """Every benchmark but univg_mini, with three samples a task."""
+    """Every benchmark but univg_mini and univg_mini_plus, with three samples a task."""
     sets = {"mig_bench": MIG_KEYS, "mig_bench_revised": MIG_KEYS, "photos": PHOTO_KEYS}
     for benchmark, keys in (sets | {"custom": ("group",)}).items():
         rows = [make_sample(benchmark, key, i) for key in keys for i in range(3)]

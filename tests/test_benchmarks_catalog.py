@@ -18,7 +18,7 @@ from univg_eval.errors import UserError
 ENTRIES = pytest.mark.parametrize("entry", CATALOG.values(), ids=list(CATALOG))
 
 EXPECTED = {
-    *("mini", "photos", "mig_bench", "mig_bench_revised"),
+    *("mini", "mini_plus", "photos", "mig_bench", "mig_bench_revised"),
     *("lisa", "llmseg", "revos", "reasonvos"),
     *("lisa_full", "llmseg_full", "revos_full", "reasonvos_full"),
     *("refcoco", "refcoco_plus", "refcocog", "custom"),
@@ -48,7 +48,7 @@ def task_files(repo_root: Path) -> dict[str, dict]:
 
 def test_which_benchmarks_there_are():
     assert set(CATALOG) == EXPECTED
-    assert list(CATALOG)[:2] == ["mini", "photos"]
+    assert list(CATALOG)[:3] == ["mini", "mini_plus", "photos"]
     assert all(name == entry.name for name, entry in CATALOG.items())
     assert len({entry.benchmark for entry in CATALOG.values()}) == len(CATALOG)
 
@@ -113,6 +113,7 @@ def test_only_the_extracted_sets_stand_beside_the_published_zero_shot_table():
     [
         ("univg_mini", "mini"),
         ("mini", "mini"),
+        ("univg_mini_plus", "mini_plus"),
         ("refcoco+", "refcoco_plus"),
         ("mig_bench_revised", "mig_bench_revised"),
         ("custom", "custom"),

@@ -66,6 +66,13 @@ def test_refuse_answers_nothing_and_is_no_claim_of_absence() -> None:
     assert macro("refuse")["answered"] == 0.0
 
 
+def test_none_is_a_claim_of_absence() -> None:
+    absent = lmms_data.make_sample("own", "t", 0, targets=())
+    found = scores("none", [*samples(2), absent])
+    assert {score.status for score in found} == {"none"}
+    assert [score.no_target_right for score in found] == [None, None, None, True]
+
+
 def test_many_boxes_do_not_beat_their_first() -> None:
     spray, center = macro("spray"), macro("center")
     assert spray == center
@@ -108,6 +115,15 @@ def test_noisy_is_right_exactly_where_its_hash_says(p: float) -> None:
         assert score.status == "ok"
         assert score.iou == (1.0 if is_hit(3, row.id, p) else 0.0)
         assert score.image_right in (None, is_hit(3, row.id, p))
+
+
+@pytest.mark.parametrize("image_is_given", [True, False])
+def test_a_miss_of_noisy_misses_every_target(image_is_given: bool) -> None:
+    # The widest strip beside the first target is the second one.
+    boxes = (Target(1, (0.0, 0.0, 0.5, 1.0)), Target(1, (0.75, 0.0, 0.9999, 1.0)))
+    row = lmms_data.make_sample("own", "t", 0, targets=boxes, image_is_given=image_is_given)
+    (score,) = scores("noisy", [row], p=0.0)
+    assert (score.status, score.f1, score.matched_iou) == ("ok", 0.0, 0.0)
 
 
 def test_noisy_is_right_with_its_probability() -> None:

@@ -36,6 +36,7 @@ GROUPS = {
         f"univg_mini_{key}"
         for key in (*lmms_data.MIG_KEYS, "lisa_val", "lisa_test", "llmseg", "reasonvos", "revos")
     ],
+    "univg_mini_plus": [f"univg_mini_plus_{key}" for key in lmms_data.PLUS_KEYS],
     "univg_refcoco": list(lmms_data.REFCOCO),
     "univg_ref_l4": ["univg_ref_l4_val", "univg_ref_l4_test"],
     "univg_grefcoco": list(lmms_data.GREFCOCO),
@@ -51,7 +52,7 @@ IN_NO_GROUP = [
     *("univg_custom", "univg_reasonvos_full_video", "univg_revos_full_video"),
     *("univg_mini_reasonvos_video", "univg_mini_revos_video", "univg_humanref"),
 ]
-N_TASKS = 81
+N_TASKS = 85
 TASKS = [name for group in GROUPS.values() for name in group if name not in GROUPS] + IN_NO_GROUP
 
 
@@ -155,12 +156,14 @@ def test_every_task_is_set_up_alike(manager) -> None:
 def test_tasks_pick_their_rows_by_benchmark_task_and_split(manager) -> None:
     tasks = load_tasks(*TASKS, manager=manager)
     keys = {name: lmms_data.MIG_KEYS for name in ("mig_bench", "mig_bench_revised", "mini")}
-    for name, of_benchmark in (keys | {"photos": lmms_data.PHOTO_KEYS}).items():
-        benchmark = "univg_mini" if name == "mini" else name
+    keys |= {"photos": lmms_data.PHOTO_KEYS, "mini_plus": lmms_data.PLUS_KEYS}
+    for name, of_benchmark in keys.items():
+        made = name.startswith("mini")
+        benchmark = f"univg_{name}" if made else name
         for key in of_benchmark:
             rows = tasks[f"univg_{name}_{key}"].eval_docs
             assert {(row["benchmark"], row["task"]) for row in rows} == {(benchmark, key)}
-            assert len(rows) == (1 if name == "mini" else 3)
+            assert len(rows) == (1 if made else 3)
     whole = {"univg_custom": ("custom", "test")}
     whole |= lmms_data.ZERO_SHOT | lmms_data.FULL | lmms_data.VIDEO
     whole |= lmms_data.REFCOCO | lmms_data.OTHERS | lmms_data.FIND_ALL
@@ -194,25 +197,31 @@ def test_a_benchmark_that_is_not_prepared_stops_the_run_with_one_message(
         load_tasks("univg_lisa_val", manager=manager)
 
 
+@pytest.mark.parametrize("name", ["univg_mini_llmseg", "univg_mini_plus_roles"])
 def test_mini_takes_number_and_seed_from_the_environment(
-    manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    manager,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("UNIVG_DATA", str(tmp_path))
     monkeypatch.setenv("UNIVG_MINI_N", "2")
-    first = load_tasks("univg_mini_llmseg", manager=manager)["univg_mini_llmseg"]
+    first = load_tasks(name, manager=manager)[name]
     monkeypatch.setenv("UNIVG_MINI_SEED", "7")
-    other = load_tasks("univg_mini_llmseg", manager=manager)["univg_mini_llmseg"]
+    other = load_tasks(name, manager=manager)[name]
     assert len(first.eval_docs) == len(other.eval_docs) == 2
     assert first.rows.fingerprint != other.rows.fingerprint
     monkeypatch.setenv("UNIVG_MINI_N", "few")
     with stops(capsys, "UNIVG_MINI_N is 'few'"):
-        load_tasks("univg_mini_llmseg", manager=manager)
+        load_tasks(name, manager=manager)
 
 
 def test_a_mini_that_was_prepared_is_used_as_it_is(
     manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from univg_eval.benchmarks.synthetic.mini import DEFAULT_N, DEFAULT_SEED, ensure
+    from univg_eval.benchmarks.synthetic.mini_plus import ensure as ensure_plus
     from univg_eval.lmms.demo import mini_root
 
     monkeypatch.setenv("UNIVG_DATA", str(tmp_path))
@@ -222,6 +231,9 @@ def test_a_mini_that_was_prepared_is_used_as_it_is(
     task = load_tasks("univg_mini_llmseg", manager=manager)["univg_mini_llmseg"]
     assert len(task.eval_docs) == 3
     assert {row["source"]["seed"] for row in task.eval_docs} == {5}
+    ensure_plus(tmp_path, n=2, seed=6)
+    task = load_tasks("univg_mini_plus_several", manager=manager)["univg_mini_plus_several"]
+    assert {row["source"]["seed"] for row in task.eval_docs} == {6}
     # The demo's set is another one: it must not take this one's place.
     assert mini_root(DEFAULT_N, DEFAULT_SEED) != tmp_path
 

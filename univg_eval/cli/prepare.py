@@ -116,7 +116,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="a name for the set, so that several stand beside each other: benchmark custom_NAME, "
         "task univg_custom:NAME",
     )
-    option = parser.add_argument_group("mini, photos").add_argument
+    option = parser.add_argument_group("mini, mini_plus, photos").add_argument
     option("--n", type=int, help="samples a task (default: as the prepared set has)")
     option("--seed", type=int, help="seed of the generator (default: as the prepared set has)")
     parser.set_defaults(run=run)

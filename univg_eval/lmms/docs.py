@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 MINI = "univg_mini"
+MINIS = (MINI, "univg_mini_plus")
 PHOTOS = "photos"
 
 
@@ -130,9 +131,9 @@ def load_rows(
 ) -> TaskRows:
     """The rows of a benchmark with this split, and this task if one is named.
 
-    univg_mini and photos are generated on first use. `$UNIVG_MINI_N` (samples a task) and
-    `$UNIVG_MINI_SEED` set which univg_mini, which then replaces another one; without them the set
-    that is there is used, whatever its size, or else the default one made.
+    univg_mini, univg_mini_plus and photos are generated on first use. `$UNIVG_MINI_N` (samples a
+    task) and `$UNIVG_MINI_SEED` set which of the first two, which then replaces another one;
+    without them the set that is there is used, whatever its size, or else the default one made.
 
     Args:
         benchmark, task, split: which rows.
@@ -144,8 +145,8 @@ def load_rows(
             that way.
     """
     manifest = benchmark_dir(benchmark) / MANIFEST_FILE
-    if benchmark == MINI:
-        _ensure_mini(manifest)
+    if benchmark in MINIS:
+        _ensure_mini(benchmark, manifest)
     elif benchmark == PHOTOS and not manifest.is_file():
         from univg_eval.benchmarks.synthetic.photos import ensure
 
@@ -199,33 +200,36 @@ def _changed(path: Path) -> int:
     return path.stat().st_mtime_ns if path.is_file() else 0
 
 
-_ensured: dict[tuple[Path, int, int], int] = {}
+_ensured: dict[tuple[str, Path, int, int], int] = {}
 
 
-def _ensure_mini(manifest: Path) -> None:
-    from univg_eval.benchmarks.synthetic.mini import DEFAULT_N, DEFAULT_SEED, ensure
+def _ensure_mini(benchmark: str, manifest: Path) -> None:
+    from univg_eval.benchmarks.preparing.catalog import get_entry
+    from univg_eval.benchmarks.synthetic.mini import DEFAULT_N, DEFAULT_SEED
 
     n, seed = (
         _whole_number("UNIVG_MINI_N", at_least=1),
         _whole_number("UNIVG_MINI_SEED", at_least=0),
     )
     if n is None and seed is None:
-        n, seed = standing_mini() or (None, None)
+        n, seed = standing_mini(benchmark=benchmark) or (None, None)
     n = DEFAULT_N if n is None else n
     seed = DEFAULT_SEED if seed is None else seed
-    wanted = (data_root(), n, seed)
-    # `ensure` looks at every image file: once a process, unless somebody else builds.
+    wanted = (benchmark, data_root(), n, seed)
+    # The build looks at every image file: once a process, unless somebody else builds.
     changed = _changed(manifest)
     if not changed or _ensured.get(wanted) != changed:
-        ensure(data_root(), n=n, seed=seed)
+        get_entry(benchmark).build(data_root(), n=n, seed=seed)
         _ensured[wanted] = _changed(manifest)
 
 
-def standing_mini(root: str | os.PathLike[str] | None = None) -> tuple[int, int] | None:
+def standing_mini(
+    root: str | os.PathLike[str] | None = None, benchmark: str = MINI
+) -> tuple[int, int] | None:
     """(samples a task, seed) of the univg_mini that is there; None where there is none."""
-    if not (benchmark_dir(MINI, root) / MANIFEST_FILE).is_file():
+    if not (benchmark_dir(benchmark, root) / MANIFEST_FILE).is_file():
         return None
-    generator = load_manifest(MINI, root).get("generator")
+    generator = load_manifest(benchmark, root).get("generator")
     if not isinstance(generator, dict):
         return None
     return int(generator["n_per_task"]), int(generator["seed"])

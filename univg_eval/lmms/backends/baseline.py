@@ -7,7 +7,8 @@ full       the whole first image
 copy       the first box that the question names, on the image asked for; else as ``center``
 random     a random box on a random image, independent of the truth
 spray      twenty-five boxes, the one of ``center`` first: must score what ``center`` scores
-refuse     no box: ``answered`` is 0
+none       "There are none.": exactly 1 in ``no_target_acc``, else 0
+refuse     no box, and no claim that there is none: 0 in every metric
 noisy      the oracle with probability p, else a box away from the truth, on another image
 =========  ==================================================================================
 
@@ -74,8 +75,10 @@ def _noisy(sample: GroundingSample, seed: int, p: float) -> list[Placed]:
         return _oracle(sample, seed, p)
     if not sample.targets:
         return [(0, _CENTER)]
-    target = sample.targets[0]
-    return [((target.image + 1) % len(sample.images), box_away_from(target.box))]
+    # Away from all targets: with several, the free strip beside one may be another.
+    x1, y1, x2, y2 = zip(*(target.box for target in sample.targets), strict=True)
+    image = (sample.targets[0].image + 1) % len(sample.images)
+    return [(image, box_away_from((min(x1), min(y1), max(x2), max(y2))))]
 
 
 KINDS: dict[str, Callable[[GroundingSample, int, float], list[Placed]] | None] = {
@@ -85,6 +88,7 @@ KINDS: dict[str, Callable[[GroundingSample, int, float], list[Placed]] | None] =
     "copy": _copy,
     "random": _random_box,
     "spray": _spray,
+    "none": lambda sample, seed, p: [],
     "refuse": None,
     "noisy": _noisy,
 }

@@ -25,7 +25,7 @@ from univg_eval.errors import UserError, install_command
 from univg_eval.images.reading import split_reference
 from univg_eval.samples import GroundingSample, Target, write_benchmark
 
-__all__ = ["BENCHMARK", "DEFAULT_SIZE", "ensure", "video_codec"]
+__all__ = ["BENCHMARK", "DEFAULT_SIZE", "build_settings", "ensure", "video_codec"]
 
 BENCHMARK = "univg_mini"
 DEFAULT_SIZE = 448
@@ -58,17 +58,7 @@ def ensure(
         UserError: n or size out of range; the folder exists and is no build of univg_mini; the
             package av or a video encoder is missing.
     """
-    if not 1 <= n <= _MAX_N:
-        raise UserError(f"n is {n} samples a task; expected 1 to {_MAX_N}")
-    if size < 56 or size % 2:
-        raise UserError(f"size is {size} px; expected an even number of at least 56")
-    settings = {
-        "name": BENCHMARK,
-        "version": GENERATOR_VERSION,
-        "seed": int(seed),
-        "n_per_task": int(n),
-        "size": int(size),
-    }
+    settings = build_settings(BENCHMARK, GENERATOR_VERSION, n=n, seed=seed, size=size)
     return ensure_build(
         BENCHMARK,
         root,
@@ -76,6 +66,21 @@ def ensure(
         expected=lambda: [sample for task in TASKS for _, sample in _task_items(task, settings)],
         write=partial(_write, settings, progress),
     )
+
+
+def build_settings(name: str, version: str, *, n: int, seed: int, size: int) -> Settings:
+    """The settings of a build of generated scenes; UserError for n or size out of range."""
+    if not 1 <= n <= _MAX_N:
+        raise UserError(f"n is {n} samples a task; expected 1 to {_MAX_N}")
+    if size < 56 or size % 2:
+        raise UserError(f"size is {size} px; expected an even number of at least 56")
+    return {
+        "name": name,
+        "version": version,
+        "seed": int(seed),
+        "n_per_task": int(n),
+        "size": int(size),
+    }
 
 
 def _write(settings: Settings, progress: Progress | None, root: Path) -> None:

@@ -5,14 +5,23 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 from univg_eval.benchmarks.synthetic.mini import tasks_multi, tasks_single, tasks_tools, tasks_video
 from univg_eval.benchmarks.synthetic.mini.item import Draft, MiniItem
 from univg_eval.benchmarks.synthetic.mini.layout import Maker, RetryScene
 from univg_eval.errors import UserError
 
-__all__ = ["DEFAULT_N", "DEFAULT_SEED", "GENERATOR_VERSION", "TASKS", "Subset", "generate"]
+__all__ = [
+    "DEFAULT_N",
+    "DEFAULT_SEED",
+    "GENERATOR_VERSION",
+    "TASKS",
+    "Subset",
+    "first_scene",
+    "generate",
+    "random_stream",
+]
 
 GENERATOR_VERSION = "1"
 """Part of every seed: a change that alters any question must change it."""
@@ -20,6 +29,7 @@ DEFAULT_SEED = 20250
 DEFAULT_N = 40
 
 Subset = Literal["eval", "train"]
+_Made = TypeVar("_Made")
 
 _BUILDERS: dict[str, Callable[[Maker], Draft]] = {
     "common_object": tasks_multi.common_object,
@@ -48,7 +58,8 @@ _HELD_OUT_EVERY = 4
 _MAX_ATTEMPTS = 500
 
 
-def _random(*key: object) -> random.Random:
+def random_stream(*key: object) -> random.Random:
+    """A generator of random numbers that depends on the key alone, in every process."""
     digest = hashlib.sha256("/".join(map(str, ("univg_mini", *key))).encode()).digest()
     return random.Random(int.from_bytes(digest, "big"))
 
@@ -76,21 +87,31 @@ def generate(task: str, *, seed: int, index: int, subset: Subset = "eval") -> Mi
     stream = (GENERATOR_VERSION, subset, seed, task)
     held_out = subset == "eval" and group % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
     maker = Maker(
-        rng=_random(*stream, group),
+        rng=random_stream(*stream, group),
         held_out=held_out,
-        words=_random(*stream, group, "words", member),
-        fate=_random(*stream, group, "kind").random(),
+        words=random_stream(*stream, group, "words", member),
+        fate=random_stream(*stream, group, "kind").random(),
         member=member,
     )
+    draft = first_scene(
+        lambda: _BUILDERS[task](maker), f"{task} seed={seed} index={index} subset={subset}"
+    )
+    return _finish(task, group, held_out, draft)
+
+
+def first_scene(build: Callable[[], _Made], name: str) -> _Made:
+    """What `build` makes in its first attempt that does not end in `RetryScene`.
+
+    AssertionError, with the `name` of the question, if there is none in 500.
+    """
     for _ in range(_MAX_ATTEMPTS):
         try:
-            draft = _BUILDERS[task](maker)
+            return build()
         except RetryScene:
             continue
-        return _finish(task, group, held_out, draft)
     raise AssertionError(
-        f"no scene for {task} seed={seed} index={index} subset={subset} "
-        f"in {_MAX_ATTEMPTS} attempts: the task's constraints contradict each other"
+        f"no scene for {name} in {_MAX_ATTEMPTS} attempts: the task's constraints contradict "
+        "each other"
     )
 
 

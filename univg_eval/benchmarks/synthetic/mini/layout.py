@@ -22,6 +22,7 @@ from univg_eval.benchmarks.synthetic.mini.scene import (
 from univg_eval.boxes import Box
 
 __all__ = [
+    "ALL_LABELS",
     "HELD_OUT",
     "LATTICE",
     "Label",
