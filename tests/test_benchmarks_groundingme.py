@@ -86,10 +86,14 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
+    return write_release(tmp_path / "GroundingME")
+
+
+def write_release(folder: Path) -> Path:
     """The release: two files, of which the first has two row groups."""
     for number, rows in enumerate((ROWS[:3], ROWS[3:])):
-        write(tmp_path / "GroundingME" / "data" / f"test-{number:05d}-of-00002.parquet", rows)
-    return tmp_path / "GroundingME"
+        write(folder / "data" / f"test-{number:05d}-of-00002.parquet", rows)
+    return folder
 
 
 def opened(source: Path, tmp_path: Path, **options: Any) -> Any:

@@ -94,7 +94,10 @@ IMAGES = [(A, B), (C, A), (D, E), (C, F)]
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "MC-Bench"
+    return write_release(tmp_path / "MC-Bench")
+
+
+def write_release(folder: Path) -> Path:
     write_json(folder / FILE, release())
     for number, (name, size) in enumerate(SIZES.items()):
         path = folder / "mc-bench_images" / name

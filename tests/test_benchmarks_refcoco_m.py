@@ -104,8 +104,12 @@ def write(folder: Path, *shards: list[dict[str, Any]]) -> Path:
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
+    return write_release(tmp_path / "m")
+
+
+def write_release(folder: Path) -> Path:
     first = row(9, photograph(WIDE, 20), MAN, DOG)
-    return write(tmp_path / "m", [first], [row(11, photograph(SMALL, 200), CUP)])
+    return write(folder, [first], [row(11, photograph(SMALL, 200), CUP)])
 
 
 def converted(release: Release) -> list[GroundingSample]:
