@@ -17,7 +17,7 @@ import pytest
 from doc_pages import page_text
 
 from univg_eval.benchmarks.synthetic import mini_plus
-from univg_eval.benchmarks.synthetic.mini import COLORS, DEFAULT_N, DEFAULT_SEED, SHAPES
+from univg_eval.benchmarks.synthetic.mini import COLORS, DEFAULT_N, DEFAULT_SEED, HELD_OUT, SHAPES
 from univg_eval.benchmarks.synthetic.mini_plus import TASKS, ensure, generate
 from univg_eval.boxes import Box, box_iou
 from univg_eval.errors import UserError
@@ -211,6 +211,13 @@ def test_color_or_shape_alone_never_tells_whether_an_object_is_there(task: str) 
             others = [o for o in scene.objects if (o.color, o.shape) != (color, shape)]
             assert any(obj.color == color for obj in others)
             assert any(obj.shape == shape for obj in others)
+
+
+@EVERY_TASK
+def test_no_image_shows_a_combination_that_is_held_out_of_training(task: str) -> None:
+    for index in range(N):
+        for scene in generate(task, seed=SEED, index=index)[1]:
+            assert not HELD_OUT & {(obj.color, obj.shape) for obj in scene.objects}
 
 
 # --- the build -------------------------------------------------------------------------------
