@@ -14,8 +14,8 @@ from univg_eval.benchmarks.readers.lisa import PUBLISHED_IMAGES
 from univg_eval.benchmarks.readers.refcoco import EXPRESSIONS
 from univg_eval.cli import build_parser
 from univg_eval.cli import prepare as command
+from univg_eval.published_rules import PUBLISHED_RULES
 
-FIND_ALL = ("grefcoco", "humanref", "rex_omni")
 RELEASES = [name for name, entry in CATALOG.items() if not entry.is_generated]
 
 
@@ -123,13 +123,17 @@ def test_the_raw_releases_are_said_not_to_be_comparable():
     assert "**are not comparable with that table**" in page
     for name in RELEASES:
         comparable = CATALOG[name].comparable_with_published
-        own = name in ("custom", "refcoco_m", *FIND_ALL)
+        own = name in ("custom", "refcoco_m")
         assert comparable == (not name.endswith("_full") and not own)
 
 
 def test_what_is_wrong_with_the_authors_scorers_is_said_of_each_set() -> None:
-    part = page_text("benchmarks").split("\n## Scorers of the authors\n")[1].split("\n## ")[0]
+    part = page_text("benchmarks").split("\n## The second suite\n")[1].split("\n## ")[0]
     lines = [line for line in part.splitlines() if line.startswith("- `")]
-    assert [names(line)[0] for line in lines] == list(FIND_ALL)
-    for name in FIND_ALL:
-        assert "own scorer" in CATALOG[name].published
+    scored = {name for rule in PUBLISHED_RULES.values() for name in rule.benchmarks}
+    assert {names(line)[0] for line in lines} == scored
+    for name in scored:
+        (commit,) = {rule.source for rule in PUBLISHED_RULES.values() if name in rule.benchmarks}
+        line = next(line for line in lines if names(line)[0] == name)
+        repository = re.search(r"\((\S+), ([0-9a-f]{7})\)", line)
+        assert repository and repository[1] in commit and repository[2] in commit
