@@ -221,10 +221,26 @@ def test_folding_loses_nothing(pieces):
 # --- numbers -------------------------------------------------------------------------------------
 
 
+def test_rejection_and_published_figures_stand_in_a_table_of_their_own(records, root, tmp_path):
+    spoken = "Absent objects, and the scorers of the benchmark's authors"
+    first = changed(records[0], "results", published={"mc-bench": {"weighted_ap50": 0.4321}})
+    plain = first.manifest.to_dict()["results"] | {"rejection": None, "published": {}}
+    page = html.unescape(page_of(collect([first, records[1]], root=root), tmp_path))
+    table = page[page.index(spoken) :].split("</table>")[0]
+    assert re.search(
+        r"mc-bench: weighted_ap50</th>\s*<td[^>]*>0.4321</td>\s*<td[^>]*>–</td>", table
+    )
+    rejection = first.manifest.results.rejection
+    assert rejection is not None
+    assert f"rejection, recall</th><td>{rejection.recall:.4f}</td>" in table
+    without = [changed(record, "results", **plain) for record in records]
+    assert spoken not in html.unescape(page_of(collect(without, root=root), tmp_path))
+
+
 def test_figures_by_hand(data):
     """Plain samples of A: even numbers are hits with IoU 1, odd ones miss; tasks by n mod 3."""
     figures = figures_of(data)[0]
-    shown, absent, _ = figures.headlines
+    shown, _, absent = figures.headlines
     b = shown.tasks["b"]  # 1, 4, …, 37: of 13 numbers 6 are even (4, 10, …, 34)
     assert (b.n, b.value) == (13, 6 / 13)
     assert (b.low, b.high, b.method) == pytest.approx((0.2321, 0.7086, b.method), abs=1e-4)

@@ -118,6 +118,7 @@ def write_run_page(
         notes=[*data.notes, *_image_notes(data, thumbnails)],
         meanings=MEANINGS,
         marks=[mark for mark in Mark if any(mark in one.marks for one in numbers)],
+        beside=_beside(data),
         provenance=_provenance(data),
         charts={name: as_svg(figure, name, _CHARTS[name]) for name, figure in drawn.items()},
         tables=_tables(data, numbers),
@@ -159,6 +160,25 @@ def _image_notes(data: ReportData, thumbnails: Mapping[str, Thumbnail]) -> Itera
             f"The images of {_count(left_out, 'sample')} were left out of this page (--images); "
             "their boxes are drawn on empty frames."
         )
+
+
+def _beside(data: ReportData) -> Table | None:
+    """Rejection, and what the authors' own scorers say of the runs; None where there is neither."""
+    runs = [run.record.manifest.results for run in data.runs]
+    rows: dict[str, list[str]] = {}
+
+    def put(name: str, run: int, value: float | None) -> None:
+        rows.setdefault(name, ["–"] * len(runs))[run] = "–" if value is None else f"{value:.4f}"
+
+    for i, results in enumerate(runs):
+        if results.rejection is not None:
+            put("rejection, recall", i, results.rejection.recall)
+            put("rejection, precision", i, results.rejection.precision)
+        for rule, metrics in results.published.items():
+            for name, value in metrics.items():
+                put(f"{rule}: {name}", i, value)
+    heads = ["", *(f"{run.letter} {run.label}" for run in data.runs)]
+    return (heads, [[name, *values] for name, values in rows.items()]) if rows else None
 
 
 def _provenance(data: ReportData) -> list[tuple[str, list[str]]]:
