@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from scripts import load_script
 
@@ -60,6 +62,6 @@ def test_no_attack_earns_an_own_metric_that_it_does_not_deserve(attack: str) -> 
 def test_the_figures_of_the_page_are_those_of_the_script() -> None:
     theirs, own = published.measure(published.COLUMNS[0], "one-pixel boxes inside the targets")
     assert (theirs, own) == (1.0, 0.0)
-    page = (published.Path(published.__file__).with_name("attacks.md")).read_text(encoding="utf-8")
+    page = (Path(published.__file__).with_name("attacks.md")).read_text(encoding="utf-8")
     row = next(line for line in page.splitlines() if line.startswith("| one-pixel boxes"))
     assert row.split("|")[2].strip() == "**1.00 / 0.00**"

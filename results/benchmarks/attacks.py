@@ -827,6 +827,20 @@ def replace_block(document: str, name: str, content: str) -> str:
     return f"{head}{begin}\n{content}\n{end}{rest.split(end)[1]}"
 
 
+def print_table(description: str | None, name: str, table: Callable[[], str]) -> None:
+    """Print a table, and with ``--update FILE`` put it into the block `name` of a document."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--update", type=Path, metavar="FILE", help="Markdown file to write into")
+    args = parser.parse_args()
+    text = table()
+    print(text)
+    if args.update is not None:
+        document = args.update.read_text(encoding="utf-8")
+        args.update.write_text(replace_block(document, name, text), encoding="utf-8")
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(

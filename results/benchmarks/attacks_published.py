@@ -10,13 +10,11 @@ this project that stands beside it.
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from attacks import SEED, SPRAY, replace_block
+from attacks import SEED, SPRAY, print_table
 from attacks_several import WHOLE, make_cases
 
 from univg_eval.boxes import Box
@@ -202,19 +200,5 @@ def table(n: int = N_CASES) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--update", type=Path, metavar="FILE", help="Markdown file to write into")
-    args = parser.parse_args()
-    text = table()
-    print(text)
-    if args.update is not None:
-        document = args.update.read_text(encoding="utf-8")
-        args.update.write_text(replace_block(document, "published", text), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    print_table(__doc__, "published", table)

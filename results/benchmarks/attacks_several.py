@@ -9,13 +9,11 @@ same response, and for rows without target 1 for an explicit "none".
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from attacks import N_CASES, SEED, SPRAY, replace_block
+from attacks import N_CASES, SEED, SPRAY, print_table
 
 from univg_eval.boxes import Box, box_iou
 from univg_eval.dialects import get_dialect
@@ -290,19 +288,5 @@ def table(n: int = N_CASES) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--update", type=Path, metavar="FILE", help="Markdown file to write into")
-    args = parser.parse_args()
-    text = table()
-    print(text)
-    if args.update is not None:
-        document = args.update.read_text(encoding="utf-8")
-        args.update.write_text(replace_block(document, "several", text), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    print_table(__doc__, "several", table)
