@@ -412,6 +412,13 @@ def test_what_an_answer_shows(text, dialect, kind, instead, advice) -> None:
     assert kind not in findings_of(plain, own, samples)
 
 
+def test_several_boxes_where_all_are_asked_for_are_no_finding() -> None:
+    samples = [replace(sample, find_all=True) for sample in toy_samples(24)]
+    text = "[100, 200, 300, 400], [500, 500, 600, 600]"
+    assert "several_boxes" not in findings_of([Response(text)] * 24, NORM1000, samples)
+    assert "several_boxes" in findings_of([Response(text)] * 24, NORM1000, toy_samples(24))
+
+
 @pytest.mark.parametrize(
     ("text", "in_thinking"),
     [

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +171,23 @@ def test_recall_of_cocoapi_is_acc_at_half(exported, root, tmp_path):
     assert recall(export) == pytest.approx(hits / 20)
 
 
+def test_every_box_counts_where_all_objects_are_asked_for(root, tmp_path):
+    """Even of one true object: the same answer has one box where one object is asked for."""
+    boxes = "[100, 200, 500, 600], [700, 700, 900, 900]"
+    for find_all, n in ((True, 2), (False, 1)):
+        sample = own_sample(0, targets=(Target(0, (0.1, 0.2, 0.5, 0.6)),), **A_ONLY)
+        sample = replace(sample, find_all=find_all)
+        write_benchmark([sample], benchmark="toy", root=tmp_path)
+        if not (tmp_path / "toy" / "images").exists():
+            shutil.copytree(root / "toy" / "images", tmp_path / "toy" / "images")
+        data = collect([record_of([sample], {sample.id: boxes})], root=tmp_path)
+        assert len(data.runs[0].outcomes[sample.id].boxes) == n
+        assert export_coco(data, tmp_path / f"coco{n}", root=tmp_path).results == n
+
+
 READ_WITH_SUPERVISION = """
 import json, sys
+from dataclasses import replace
 from pathlib import Path
 import supervision
 folder = Path(sys.argv[1])

@@ -27,6 +27,7 @@ from univg_train.rewards import SEVERAL_REWARDS, check_rows, make_rewards
 
 DIALECTS = [name for name in list_dialects() if get_dialect(name).gives_boxes]
 WH = [(640, 480), (300, 500)]
+L_ALONE = "(100,100),(300,400)"
 LEFT, RIGHT, LOW = (0.1, 0.1, 0.3, 0.4), (0.5, 0.5, 0.9, 0.7), (0.2, 0.6, 0.4, 0.9)
 
 
@@ -198,6 +199,32 @@ def test_none_of_an_image_is_read_as_the_evaluation_does(root: Path, position: i
     columns = {name: [value] for name, value in opened(root, "qwen2_vl").columns(position).items()}
     assert make_rewards()[0](completions=[text], **columns) == [1.0]
     assert score.no_target_right is True
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(L_ALONE, 1.0), (f"{L_ALONE} (500,500),(900,700)", 0.5), ("There are none.", 0.0)],
+)
+def test_one_object_of_a_question_for_all_is_a_set(
+    tmp_path: Path, text: str, expected: float
+) -> None:
+    """Its prompt is that of the evaluation, and a box too many costs what it costs there."""
+    draw(tmp_path / "toy", {"a.png": WH[0]})
+    image = "toy/a.png"
+    one = make_sample(
+        id="one", benchmark="toy", images=(image,), widths=(WH[0][0],), heights=(WH[0][1],),
+        instruction="Find every cup.", targets=(Target(0, LEFT),), find_all=True,
+    )  # fmt: skip
+    write_benchmark([one], benchmark="toy", root=tmp_path)
+    row = opened(tmp_path, "qwen2_vl", purpose="grpo").columns(0)
+    assert row["prompt"][-1]["content"][-1]["text"] == build_prompt(
+        one, get_dialect("qwen2_vl"), "direct"
+    )
+    assert check_rows([row], make_rewards()) == 1
+    (grade,) = make_rewards()[0].grade([text], {name: [value] for name, value in row.items()})
+    score = sample_metrics(score_sample(one, text, "qwen2_vl"))
+    assert (grade.metric, grade.reward) == ("matched_iou", expected)
+    assert score["matched_iou"] == expected
 
 
 def test_univg_score_gives_what_was_rewarded(root: Path, tmp_path: Path) -> None:

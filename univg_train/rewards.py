@@ -15,6 +15,7 @@ image_sizes    [[width, height], …] in pixels of the originals; None if unknow
 input_sizes    the same as the model sees them; None: by the dialect's resize rule
 target_image   0-based image that the instruction names; None where the model has to find it
 image_is_given whether the instruction is about a certain image; None: if there is a target_image
+find_all       whether it asks for every object that fits; then even one stands in ``targets``
 =============  =================================================================================
 
 Only solution, dialect and style are always needed, and sizes where the dialect's boxes depend on
@@ -402,7 +403,7 @@ def check_rows(
 
 _KNOWN_COLUMNS = (
     *("solution", "targets", "dialect", "style", "single_image"),
-    *("image_sizes", "input_sizes", "target_image", "image_is_given"),
+    *("image_sizes", "input_sizes", "target_image", "image_is_given", "find_all"),
 )
 
 
@@ -449,9 +450,10 @@ def _dialect_problem(row: Row) -> str | None:
 
 
 def _several(row: Row) -> Sequence[Mapping[str, Any]]:
-    """The true objects of a row with several; empty for every other row."""
+    """The true objects of a row that is scored as a set; empty for every other row."""
     targets = row.get("targets") or ()
-    return targets if row["solution"] is None and len(targets) > 1 else ()
+    as_set = len(targets) > 1 or row.get("find_all")
+    return targets if row["solution"] is None and as_set else ()
 
 
 def _names_image(row: Row) -> bool:
@@ -464,7 +466,7 @@ def _targets_problem(row: Row) -> str | None:
     solution, targets = row["solution"], row.get("targets") or ()
     if solution is not None:
         return _box_problem(solution, "solution", ", or None for no true object or several")
-    if len(targets) == 1:
+    if len(targets) == 1 and not row.get("find_all"):
         return "solution is None and targets has one object; expected its box as the solution"
     for i, target in enumerate(targets):
         if not isinstance(target, Mapping) or "box" not in target:
@@ -543,6 +545,7 @@ def _sample(row: Row) -> GroundingSample:
     return GroundingSample(
         **_NAMES, images=(), widths=(), heights=(), targets=tuple(targets),
         image_is_given=_names_image(row), given_image=image,
+        find_all=bool(row.get("find_all")),
     )  # fmt: skip
 
 

@@ -142,7 +142,7 @@ def export_coco(
 
 def _images(sample: GroundingSample, first_id: int, files: _Files) -> list[dict[str, Any]]:
     """The entries of a sample's images, whose files are then there; none of them on an error."""
-    if sample.image_is_given and len(sample.targets) == 1:
+    if sample.image_is_given and sample.kind == "single":
         numbers = [sample.targets[0].image]
     else:
         numbers = list(range(len(sample.images)))

@@ -248,9 +248,9 @@ def _boxes(
         return named if named is not None and 0 <= named < len(sample.images) else default
 
     recorded = () if score.box is None else ((on(score.image_index), score.box),)
-    if len(sample.targets) == 1 and sample.image_is_given:
+    if sample.kind == "single" and sample.image_is_given:
         return () if score.box is None else ((default, score.box),)
-    if len(sample.targets) == 1 or response.text is None:
+    if sample.kind == "single" or response.text is None:
         return recorded
     try:
         answer = parse_answer(

@@ -177,8 +177,9 @@ class _FileRows:
 
 
 def _of_sample(sample: GroundingSample, prefix: str = "") -> CotRow | UnusedRow:
-    if len(sample.targets) != 1:
-        reason = "several targets" if sample.targets else "no target"
+    if sample.kind != "single":
+        several = "every object is asked for" if sample.find_all else "several targets"
+        reason = several if sample.targets else "no target"
         return UnusedRow(sample.id, reason, faulty=False)
     return CotRow(
         id=sample.id,

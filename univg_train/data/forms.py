@@ -357,6 +357,7 @@ def _row_of_sample(
         image_is_given=sample.image_is_given,
         question_box_image=sample.question_box_image,
         in_pixels=sample.extra.get("space") == "pixels",
+        find_all=sample.find_all,
     )
 
 

@@ -109,9 +109,11 @@ def render(row: TrainingRow, how: Rendering) -> dict[str, Any]:
     Returns:
         prompt: messages whose content holds ``{"type": "image"}`` where an image stands;
         completion (``sft`` only): one message of the assistant;
-        solution: the one true box, xyxy_norm, as a list of four; None for none or several;
+        solution: the one true box, xyxy_norm, as a list of four; None for none or several, or where
+        every object that fits is asked for;
         targets: all true objects, ``{"image": 0-based or None, "box": […]}``;
         image_is_given: the question is about a certain image;
+        find_all: the question asks for every object that fits;
         dialect, style, single_image, source, id, target_image (0-based, None where the model has
         to find it), image_sizes and input_sizes ([[width, height], …] in pixels; input_sizes None
         where the dialect does not depend on them).
@@ -124,7 +126,8 @@ def render(row: TrainingRow, how: Rendering) -> dict[str, Any]:
         raise UserError(_other_dialect(row, how))
     if row.answers_by_text and (how.purpose == "grpo" or row.answer is None):
         raise LeftOut("no_box")
-    if how.purpose == "grpo" and len(row.targets) > 1:
+    as_set = len(row.targets) > 1 or row.find_all
+    if how.purpose == "grpo" and row.kind == "several_targets":
         if not how.several:
             raise LeftOut("several_targets")
         if not row.names_image and None in {target.image for target in row.targets}:
@@ -133,7 +136,7 @@ def render(row: TrainingRow, how: Rendering) -> dict[str, Any]:
     sizes = writer.input_sizes
     columns: dict[str, Any] = {
         "prompt": writer.prompt(),
-        "solution": list(row.targets[0].box) if len(row.targets) == 1 else None,
+        "solution": list(row.targets[0].box) if row.targets and not as_set else None,
         "targets": [{"image": t.image, "box": list(t.box)} for t in row.targets],
         "dialect": how.dialect.name,
         "style": writer.style,
@@ -142,6 +145,7 @@ def render(row: TrainingRow, how: Rendering) -> dict[str, Any]:
         "id": row.id,
         "target_image": row.target_image,
         "image_is_given": row.names_image,
+        "find_all": row.find_all,
         "image_sizes": [list(size) for size in row.image_sizes],
         "input_sizes": None if sizes is None else [list(size) for size in sizes],
     }

@@ -40,7 +40,7 @@ RowKind = Literal["no_target", "one_target", "several_targets", "text"]
 ROW_KINDS: Mapping[RowKind, str] = {
     "no_target": "no true object",
     "one_target": "one true object",
-    "several_targets": "several true objects",
+    "several_targets": "several true objects, or all that fit",
     "text": "a text without a box",
 }
 """What rows ask for: those with true objects first, by their number."""
@@ -132,6 +132,7 @@ class TrainingRow:
         written_in: the dialect of question, answer and chain; None: the canonical form.
         boxes: what `PLACED_BOX` stands for in answers and chain, by number.
         in_pixels: the file says that its boxes are in pixels of their images.
+        find_all: the question asks for every object that fits, even where there is one.
     """
 
     id: str
@@ -151,13 +152,18 @@ class TrainingRow:
     written_in: Dialect | None = None
     boxes: tuple[RowTarget, ...] = ()
     in_pixels: bool = False
+    find_all: bool = False
 
     @property
     def kind(self) -> RowKind:
-        """How many true objects it has; ``text`` where the truth is a text."""
+        """How many true objects it may have; ``text`` where the truth is a text.
+
+        As `GroundingSample.kind`: one that asks for every object is among those with several.
+        """
         if self.answers_by_text:
             return "text"
-        return list(ROW_KINDS)[min(len(self.targets), 2)]
+        n = len(self.targets)
+        return "several_targets" if n > 1 or (n and self.find_all) else list(ROW_KINDS)[n]
 
     @property
     def names_image(self) -> bool:
@@ -178,6 +184,7 @@ class TrainingRow:
             instruction=self.question,
             targets=(),
             image_is_given=self.names_image,
+            find_all=self.find_all,
             cluster=self.id,
             extra={} if box_image is None else {"question_box_image": box_image},
         )

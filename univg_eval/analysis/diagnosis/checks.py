@@ -454,7 +454,7 @@ def _in_order(raw: tuple[float, ...]) -> bool:
 
 
 def _several(case: _Case) -> Iterator[CheckFinding]:
-    one = case.where(lambda i: len(case.samples[i].targets) == 1 and case.scores[i].n_boxes > 0)
+    one = case.where(lambda i: case.samples[i].kind == "single" and case.scores[i].n_boxes > 0)
     many = [i for i in one if case.scores[i].n_boxes > 1]
     units = sum(case.scores[i].n_units > 1 for i in many)
     severity = severity_of(len(many), len(one)) if one else "note"

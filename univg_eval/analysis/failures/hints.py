@@ -59,7 +59,7 @@ def _best_box(
     rule: Protocol,
 ) -> float:
     """Highest IoU of the answer's boxes on the target's image, where there are several; else 0."""
-    if score.n_boxes < 2 or not response.text or len(sample.targets) != 1:
+    if score.n_boxes < 2 or not response.text or sample.kind != "single":
         return 0.0
     answer = parse_answer(
         response.text,

@@ -234,8 +234,8 @@ class Reading:
 
 
 def is_single(sample: GroundingSample) -> bool:
-    """Whether a sample has one valid true box: only such samples are evidence."""
-    return len(sample.targets) == 1 and sample.has_valid_targets
+    """Whether a sample asks for one object, with a valid box: only such samples are evidence."""
+    return sample.kind == "single" and sample.has_valid_targets
 
 
 def short_enough(response: Response) -> bool:
