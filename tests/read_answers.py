@@ -24,6 +24,7 @@ __all__ = [
     "most_pairs",
     "random_cells",
     "read",
+    "without_task",
 ]
 
 Cells = tuple[int, int, int, int]
@@ -69,6 +70,13 @@ def answered(targets: Sequence[Box], answer: Answer, **changes) -> Answered:
         **changes,
     )
     return Answered(sample, answer, None)
+
+
+def without_task(metrics: dict[str, float], task: str = "find") -> dict[str, float]:
+    """The metrics of a whole set of one task, which has the same under its own name."""
+    whole = {name: value for name, value in metrics.items() if f"{task}_{name}" in metrics}
+    assert metrics == whole | {f"{task}_{name}": value for name, value in whole.items()}
+    return whole
 
 
 def _covered(box: Cells) -> set[tuple[int, int]]:

@@ -604,6 +604,50 @@ def test_runs_on_stand_in_images_are_marked_and_never_ranked_with_others():
     assert not row(board, "real").comparable
 
 
+def test_a_published_rule_has_a_column_for_each_task_that_is_printed() -> None:
+    """Its own figures, so that a rule's row is by that rule, whatever reads the answers."""
+    tasks = {"grefcoco_val": [1.0, 0.0], "grefcoco_testA": [1.0]}
+    figures = {"n_acc": 0.5, "grefcoco_val_n_acc": 0.2, "grefcoco_testA_n_acc": 0.6, "t_acc": 1.0}
+    run = record("run", tasks, benchmark="grefcoco")
+    results = {**run.manifest.to_dict()["results"], "published": {"grefcoco": figures}}
+    run = record("run", tasks, benchmark="grefcoco", results=results)
+    rows = {"paper's": {"grefcoco_val": "35.2", "grefcoco_testA": "34.2"}}
+    options = {"benchmark": "grefcoco", "metric": "grefcoco/n_acc", "protocol": "grefcoco"}
+    board = one([run], Published([table(rows, **options)]), metric="grefcoco/n_acc")
+    shown = {r.entry.label: [r.text(task) for task in tasks] for r in board.rows}
+    assert shown == {"run": ["20.0", "60.0"], "paper's": ["35.2", "34.2"]}
+    assert row(board, "run").text("overall") == "50.0"
+    assert row(board, "run").macro == Estimate(0.4, None)  # of 0.2 and 0.6
+    assert row(board, "paper's").text("macro") == "34.70"
+    assert Mark.OTHER_PROTOCOL not in row(board, "paper's").marks
+    # HumanRef's rule has another name for the same of the whole set.
+    run = record("run", {"attribute": [1.0], "rejection": [1.0]}, benchmark="humanref")
+    figures = {"average_recall@0.5": 0.7, "attribute_recall@0.5": 0.9}
+    results = {**run.manifest.to_dict()["results"], "published": {"humanref": figures}}
+    run = record("run", {"attribute": [1.0]}, benchmark="humanref", results=results)
+    board = one([run], metric="humanref/average_recall@0.5")
+    assert {c: board.rows[0].text(c) for c in board.rows[0].entry.columns} == {
+        "overall": "70.0",
+        "attribute": "90.0",
+    }
+
+
+def test_each_table_has_the_usual_metric_of_its_own_runs() -> None:
+    """A run with several targets is not lost beside one with one target each."""
+    one_target = record("x", {"a": [0.9]}, benchmark="a")
+    fields = {"iou": None, "center": None, "f1": 0.5, "ap50": 0.5, "matched_iou": 0.4}
+    several = record("x", {"b": [0.9]}, benchmark="b", scores={"b-b-00000": fields})
+    boards = build_leaderboards([one_target, several])
+    assert [(board.benchmark, board.metric) for board in boards] == [
+        ("a", "acc@0.5"),
+        ("b", "f1@0.5"),
+    ]
+    (board,) = build_leaderboards([one_target, several], metric="acc@0.5")
+    assert "Of b nothing is shown: x is left out: none of its samples has acc@0.5" in " ".join(
+        board.notes
+    )
+
+
 def test_a_published_rule_is_a_metric_of_the_whole_set() -> None:
     figures = {"mc-bench": {"weighted_ap50": 0.25}}
     run = record("run", {"mc_bench": [1.0, 0.0]}, benchmark="mc_bench")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -15,9 +16,10 @@ from read_answers import (
     most_pairs,
     random_cells,
     read,
+    without_task,
 )
 
-from univg_eval.published_rules import PUBLISHED_RULES, measure_published
+from univg_eval.published_rules import PUBLISHED_RULES, Answered, measure_published
 from univg_eval.scoring import Response
 
 RULE = PUBLISHED_RULES["grefcoco"]
@@ -87,7 +89,7 @@ def test_the_rule_derived_again(seed: int) -> None:
         found += [random_cells(source, side) for _ in range(source.choice((0, 0, 0, 1)))]
         source.shuffle(found)
         rows.append((true, found, not found and source.random() < 0.5))
-    got = RULE.measure(
+    got = measured(
         [
             answered(
                 [cells(box, side) for box in true],
@@ -104,7 +106,7 @@ def test_giou_refuses_what_iou_accepts() -> None:
     target, box = (0, 0, 100, 100), (18, 18, 118, 118)
     assert counted_iou(target, box) == Fraction(6724, 13276)
     assert counted_giou(target, box) == Fraction(6724, 13276) - Fraction(648, 13924)
-    got = RULE.measure([answered([cells(target, 200)], read([cells(box, 200)]))])
+    got = measured([answered([cells(target, 200)], read([cells(box, 200)]))])
     assert (got["precision_f1_1"], got["precision_f1_1_iou"]) == (0.0, 1.0)
 
 
@@ -112,7 +114,7 @@ def test_the_best_pair_first_can_miss_a_full_matching() -> None:
     """IoU of the first box 0.82 and 0.54, of the second 0.6 and 0.14."""
     first, second = (0.0, 0.0, 0.50, 1.0), (0.20, 0.0, 0.70, 1.0)
     both, only_first = (0.05, 0.0, 0.55, 1.0), (0.0, 0.0, 0.30, 1.0)
-    got = RULE.measure([answered([first, second], read([both, only_first]))])
+    got = measured([answered([first, second], read([both, only_first]))])
     assert (got["precision_f1_1"], got["precision_f1_1_iou"]) == (0.0, 1.0)
 
 
@@ -129,8 +131,12 @@ def test_among_equal_pairs_the_box_farthest_right_comes_first(mirrored: bool) ->
     targets = [cells(at(20), 100), cells(at(45), 100)]
     boxes = [cells(at(10), 100), cells(at(30), 100)]
     for order in (boxes, boxes[::-1]):
-        got = RULE.measure([answered(targets, read(order))])
+        got = measured([answered(targets, read(order))])
         assert (got["precision_f1_1"], got["precision_f1_1_iou"]) == (float(mirrored), 1.0)
+
+
+def measured(rows: list[Answered]) -> dict[str, float]:
+    return without_task(RULE.measure(rows))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +151,7 @@ def test_among_equal_pairs_the_box_farthest_right_comes_first(mirrored: bool) ->
     ],
 )
 def test_where_nothing_is_true(answer, published: float, corrected: float) -> None:
-    assert RULE.measure([answered([], answer)]) == {
+    assert measured([answered([], answer)]) == {
         "precision_f1_1": published,
         "n_acc": published,
         "precision_f1_1_iou": corrected,
@@ -167,7 +173,7 @@ def test_where_nothing_is_true(answer, published: float, corrected: float) -> No
     ],
 )
 def test_two_targets(answer, right: float, answers: float) -> None:
-    assert RULE.measure([answered([TARGET, OTHER], answer)]) == {
+    assert measured([answered([TARGET, OTHER], answer)]) == {
         "precision_f1_1": right,
         "precision_f1_1_iou": right,
         "t_acc": answers,
@@ -176,8 +182,7 @@ def test_two_targets(answer, right: float, answers: float) -> None:
 
 def test_silence_earns_the_share_without_target() -> None:
     rows = [answered([TARGET], read())] * 3 + [answered([], read())]
-    got = RULE.measure(rows)
-    assert got == {
+    assert measured(rows) == {
         "precision_f1_1": 0.25,
         "precision_f1_1_iou": 0.0,
         "t_acc": 0.0,
@@ -187,7 +192,7 @@ def test_silence_earns_the_share_without_target() -> None:
 
 
 def test_a_box_that_is_none_counts_where_corrected() -> None:
-    got = RULE.measure([answered([TARGET], read([TARGET], n_boxes=2))])
+    got = measured([answered([TARGET], read([TARGET], n_boxes=2))])
     assert (got["precision_f1_1"], got["precision_f1_1_iou"]) == (1.0, 0.0)
 
 
@@ -206,4 +211,19 @@ def test_from_responses() -> None:
     got = measure_published("grefcoco", samples, [Response(text) for text in texts], "norm1000")
     assert got["precision_f1_1"] == got["n_acc"] == got["t_acc"] == 1.0
     assert (got["precision_f1_1_iou"], got["n_acc_explicit"]) == (2 / 3, 0.5)
-    assert set(got) <= metrics_on_the_page(RULE.name)
+    assert set(without_task(got)) <= metrics_on_the_page(RULE.name)
+
+
+def test_each_split_is_measured_alone_too() -> None:
+    """By hand: of val one of two, of testB none of one; one expression without target in each."""
+    rows = [answered([TARGET], read([TARGET])), answered([], read([PIXEL])), answered([], read())]
+    splits = ["grefcoco_val", "grefcoco_val", "grefcoco_testB"]
+    rows = [
+        row._replace(sample=replace(row.sample, task=split))
+        for row, split in zip(rows, splits, strict=True)
+    ]
+    got = RULE.measure(rows)
+    assert got["precision_f1_1"] == pytest.approx(2 / 3)
+    assert (got["grefcoco_val_precision_f1_1"], got["grefcoco_testB_precision_f1_1"]) == (0.5, 1.0)
+    assert (got["grefcoco_val_n_acc"], got["grefcoco_testB_n_acc"], got["n_acc"]) == (0, 1, 0.5)
+    assert "grefcoco_testB_t_acc" not in got

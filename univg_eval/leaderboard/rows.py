@@ -6,7 +6,7 @@ Which 95 % interval a value gets, `univg_eval.analysis.stats` says for all table
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
@@ -134,8 +134,9 @@ class Entry:
         printed = self.printed_mean(tasks)
         if printed is not None:
             return Estimate(float(printed / 100), None)
-        if [self.columns[task].values for task in tasks] == [()]:
-            return self.columns[tasks[0]].estimate  # of the whole set, by a published rule
+        if not any(self.columns[task].values for task in tasks):  # by a published rule
+            found = [self.columns[task].estimate.value for task in tasks]
+            return Estimate(math.fsum(found) / len(found), None)
         clusters = {task: self.columns[task].clusters for task in tasks}
         n_runs = len(self.columns[tasks[0]].runs)
         if n_runs:
@@ -178,7 +179,7 @@ def entry_of_runs(records: Sequence[RunRecord], metric: str) -> Entry | None:
         records: one, or one a benchmark of a group of benchmarks; at least one. Instead of one,
             several runs of one thing (`univg_eval.runs.groups`), as many on each benchmark.
         metric: of `scoring.sample_metrics`, or ``RULE/NAME`` of the records' published figures,
-            which belong to the whole set and have no interval.
+            which belong to the whole set, or a task of it, and have no interval.
 
     Returns:
         The facts, or None where no sample of the records counts under the metric.
@@ -207,6 +208,7 @@ def entry_of_runs(records: Sequence[RunRecord], metric: str) -> Entry | None:
         )
     columns: dict[str, Column] = {}
     counts: dict[str, frozenset[int]] = {}
+    rule, of_rule, name = metric.partition("/")
     n_excluded = n_truncated = n_all = 0
     for own in by_benchmark.values():
         prepared = own[0].manifest.dataset.prepared_benchmark
@@ -229,12 +231,9 @@ def entry_of_runs(records: Sequence[RunRecord], metric: str) -> Entry | None:
             columns[column] = _column(rows, clusters[column], frozenset(ids[column]), metric)
             if own[0].manifest.complete:
                 counts[column] = frozenset({len(ids[column])})
-    rule, slash, name = metric.partition("/")
-    if slash and not several:
-        for own in by_benchmark.values():
-            value = own[0].manifest.results.published.get(rule, {}).get(name)
-            if value is not None:
-                columns[OVERALL] = Column(Estimate(value, None))
+        if of_rule and not several:
+            figures = own[0].manifest.results.published.get(rule, {})
+            columns |= _columns_by_rule(figures, name, ids)
     if not columns:
         return None
     marks = _marks_of_records(records, [own[0] for own in by_benchmark.values()])
@@ -253,13 +252,30 @@ def entry_of_runs(records: Sequence[RunRecord], metric: str) -> Entry | None:
         kind="run",
         source="run",
         columns=columns,
-        protocol=_joined(record.manifest.scoring_rule for record in records),
+        protocol=rule if of_rule else _joined(r.manifest.scoring_rule for r in records),
         fingerprints={d.prepared_benchmark: d.fingerprint for d in datasets},
         revisions=frozenset(map(str, revisions - {None})) if len(revisions) == 1 else frozenset(),
         counts=counts,
         marks=marks,
         paths=tuple(str(record.path) for record in records),
     )
+
+
+def _columns_by_rule(
+    figures: Mapping[str, float], name: str, ids: Mapping[str, Set[str]]
+) -> dict[str, Column]:
+    """A metric of a published rule: of the whole set, and of its tasks where the rule has them.
+
+    Rules call the same of a task ``{task}_{name}``; HumanRef's calls that of the set ``average_…``.
+    """
+    places = {OVERALL: (name, frozenset[str]().union(*ids.values()))}
+    for task, own in ids.items():
+        places[task] = (f"{task}_{name.removeprefix('average_')}", frozenset(own))
+    return {
+        place: Column(Estimate(figures[of_place], None), ids=own)
+        for place, (of_place, own) in places.items()
+        if of_place in figures
+    }
 
 
 def _column(

@@ -156,7 +156,7 @@ def build_leaderboards(
             first baseline, else a printed row (see `_printed_reference`).
         strict: show the comparable rows alone.
         metric: of `scoring.METRICS`, or ``RULE/NAME`` of a published rule; None:
-            `scoring.headline_metric` of the runs, or where a table has none, what is printed.
+            `scoring.headline_metric` of a table's runs, or where it has none, what is printed.
 
     Raises:
         UserError: there is nothing to show, or a name is not known.
@@ -166,7 +166,6 @@ def build_leaderboards(
             require_metric(metric)
         except ValueError as error:
             raise UserError(f"metric {metric!r} is not known; {error}") from None
-    of_runs = headline_metric(score for record in records for score in record.scores)
     boards: dict[str, dict[str, list[RunRecord]]] = {}
     for record in records:
         rows = boards.setdefault(board_of(record.benchmark), {})
@@ -184,21 +183,23 @@ def build_leaderboards(
         raise UserError("nothing to show: give a run, or --published for the published tables")
     made = []
     found_reference = reference is None
-    empty: list[str] = []
+    empty, left_out = list[str](), list[str]()
     for name, runs in boards.items():
         notes: list[str] = []
         sources: dict[str, str] = {}
-        shown = metric or (of_runs if runs else _printed_metric(name, published, of_runs))
+        shown = metric or _usual_metric(name, runs, published)
         entries = _run_entries(runs, shown, notes)
         entries += _printed_entries(name, published, shown, notes, sources)
         if not entries:
             empty.append(f"{name}: {' '.join(notes)}")
+            left_out += [f"Of {name} nothing is shown: {note}" for note in notes if runs]
             continue
         chosen = None if reference is None else _named_reference(entries, reference)
         found_reference = found_reference or chosen is not None
         made.append(_make(name, entries, chosen, shown, strict, notes, sources))
     if not made:
         raise UserError(f"nothing to show. {' '.join(empty)}")
+    made[0] = replace(made[0], notes=[*made[0].notes, *left_out])
     if not found_reference:
         known = dict.fromkeys(row.entry.label for board in made for row in board.rows)
         raise UserError(f"--reference {reference!r} is no row; expected one of: {', '.join(known)}")
@@ -246,10 +247,13 @@ def _tables_of(board: str, published: Published) -> list[PublishedTable]:
     )
 
 
-def _printed_metric(board: str, published: Published | None, usual: str) -> str:
-    """The metric of a table without runs: the usual one if it is printed, else the first."""
+def _usual_metric(
+    board: str, runs: Mapping[str, Sequence[RunRecord]], published: Published | None
+) -> str:
+    """The headline of a table's runs; without runs that, if it is printed, else the first."""
+    usual = headline_metric(s for records in runs.values() for r in records for s in r.scores)
     printed = [table.metric for table in _tables_of(board, published)] if published else []
-    return usual if usual in printed or not printed else printed[0]
+    return usual if runs or usual in printed or not printed else printed[0]
 
 
 def _printed_entries(

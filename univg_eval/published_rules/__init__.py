@@ -7,6 +7,7 @@ never the default: ``univg score --protocol mc-bench``.
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
 from collections.abc import Mapping, Sequence
 
@@ -26,6 +27,9 @@ __all__ = [
     "published_results",
     "reading_protocol",
 ]
+
+
+_logger = logging.getLogger(__name__)
 
 
 def _collected() -> Mapping[str, PublishedRule]:
@@ -99,11 +103,17 @@ def published_results(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """``{"published": {rule: its metrics}}`` of the rules of a benchmark; empty without any.
 
-    Empty too under a protocol that reads boxes in another way than `univg`.
+    Empty too under a protocol that reads boxes in another way than `univg`. A rule that cannot be
+    computed, of a set that lacks what it needs, is logged and left out: it stands beside the score,
+    and must not cost a finished evaluation.
     """
     rules = [rule.name for rule in PUBLISHED_RULES.values() if benchmark in rule.benchmarks]
     if protocol != "univg" or not rules:
         return {}
-    return {
-        "published": {name: measure_published(name, samples, responses, dialect) for name in rules}
-    }
+    found = {}
+    for name in rules:
+        try:
+            found[name] = measure_published(name, samples, responses, dialect)
+        except UserError as error:
+            _logger.warning("results.published has no figures of the rule %s: %s", name, error)
+    return {"published": found} if found else {}

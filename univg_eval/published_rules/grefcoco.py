@@ -27,10 +27,10 @@ __all__ = ["RULE"]
 
 
 def _measure(answered: Sequence[Answered]) -> dict[str, float]:
-    """The metrics of a set.
+    """The metrics of a set, and ``{split}_{metric}`` of each split: the authors score these alone.
 
     Args:
-        answered: every expression of the set, one sample each.
+        answered: every expression of the set, one sample each; `GroundingSample.task` is the split.
 
     Returns:
         ``precision_f1_1`` (Pr@F1=1) and ``precision_f1_1_iou`` over all expressions; ``n_acc`` and
@@ -38,21 +38,22 @@ def _measure(answered: Sequence[Answered]) -> dict[str, float]:
         no expressions is left out; the scorer of the authors divides by zero there.
     """
     values: dict[str, list[bool]] = {}
-
-    def count(name: str, right: bool) -> None:
-        values.setdefault(name, []).append(right)
-
+    of_split: dict[str, list[bool]] = {}
     for sample, answer, _ in answered:
         if sample.targets:
-            count("precision_f1_1", _all_found(answer.boxes, sample.targets))
-            count("precision_f1_1_iou", _all_paired(answer, sample.targets))
-            count("t_acc", bool(answer.boxes))
+            rights = {
+                "precision_f1_1": _all_found(answer.boxes, sample.targets),
+                "precision_f1_1_iou": _all_paired(answer, sample.targets),
+                "t_acc": bool(answer.boxes),
+            }
         else:
-            count("precision_f1_1", not answer.boxes)
-            count("precision_f1_1_iou", answer.status == "none")
-            count("n_acc", not answer.boxes)
-            count("n_acc_explicit", answer.status == "none")
-    return {name: sum(right) / len(right) for name, right in values.items()}
+            silent, said_none = not answer.boxes, answer.status == "none"
+            rights = {"precision_f1_1": silent, "precision_f1_1_iou": said_none}
+            rights |= {"n_acc": silent, "n_acc_explicit": said_none}
+        for name, right in rights.items():
+            values.setdefault(name, []).append(right)
+            of_split.setdefault(f"{sample.task}_{name}", []).append(right)
+    return {name: sum(right) / len(right) for name, right in (values | of_split).items()}
 
 
 def _all_found(boxes: Sequence[Box], targets: Sequence[Target]) -> bool:

@@ -47,8 +47,8 @@ def _measure(answered: Sequence[Answered]) -> dict[str, float]:
     Returns:
         ``precision@0.5``, ``recall@0.5``, ``f1@0.5``, ``f1@0.95``; ``f1_mean`` and
         ``f1_mean_corrected`` over the IoUs 0.5, 0.55, …, 0.95. The scorer prints each data set by
-        itself, F1 at 0.95 under "IoU=0.9" and the mean F1 under "mIoU"; of several data sets these
-        are the unweighted means.
+        itself, F1 at 0.95 under "IoU=0.9" and the mean F1 under "mIoU": ``{data set}_{metric}``.
+        Without a prefix they are the unweighted means over the data sets.
 
         A row without true boxes has precision and recall 1 without predicted boxes, else 0. (The
         scorer does so for referring rows, and for others that name no class; one that names a class
@@ -57,8 +57,11 @@ def _measure(answered: Sequence[Answered]) -> dict[str, float]:
     tasks: dict[str, list[Answered]] = {}
     for item in answered:
         tasks.setdefault(item.sample.task, []).append(item)
-    rows = [_measure_one(items) for items in tasks.values()]
-    return {name: mean(row[name] for row in rows) for name in (rows[0] if rows else ())}
+    rows = {task: _measure_one(items) for task, items in tasks.items()}
+    names = next(iter(rows.values()), {})
+    return {name: mean(row[name] for row in rows.values()) for name in names} | {
+        f"{task}_{name}": value for task, row in rows.items() for name, value in row.items()
+    }
 
 
 def _measure_one(answered: Sequence[Answered]) -> dict[str, float]:
