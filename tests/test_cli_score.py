@@ -623,3 +623,9 @@ def test_a_published_rule_of_a_whole_set_stands_beside_univg(
     assert "by the published rule mc-bench" in printed and "0.3333" in printed
     assert main([*arguments, "--json"]) == 0
     assert "published" not in json.loads(capsys.readouterr().out)
+    for wrong, said in (
+        ("ref-l4", "--protocol ref-l4 is the scorer of ref_l4; received --benchmark mc_bench"),
+        ("mcbench", "unknown protocol 'mcbench'; did you mean 'mc-bench'?"),
+    ):
+        assert main([*arguments, "--protocol", wrong]) == 2
+        assert said in capsys.readouterr().err

@@ -19,7 +19,12 @@ from read_answers import (
     without_task,
 )
 
-from univg_eval.published_rules import PUBLISHED_RULES, Answered, measure_published
+from univg_eval.published_rules import (
+    PUBLISHED_RULES,
+    Answered,
+    measure_published,
+    published_results,
+)
 from univg_eval.scoring import Response
 
 RULE = PUBLISHED_RULES["grefcoco"]
@@ -227,3 +232,13 @@ def test_each_split_is_measured_alone_too() -> None:
     assert (got["grefcoco_val_precision_f1_1"], got["grefcoco_testB_precision_f1_1"]) == (0.5, 1.0)
     assert (got["grefcoco_val_n_acc"], got["grefcoco_testB_n_acc"], got["n_acc"]) == (0, 1, 0.5)
     assert "grefcoco_testB_t_acc" not in got
+
+
+def test_a_rule_that_cannot_be_computed_costs_no_record(caplog) -> None:
+    """Of MC-Bench a pair without sizes; the evaluation's other figures stay."""
+    sample = answered([TARGET], read([TARGET])).sample
+    bare = replace(sample, benchmark="mc_bench", extra={"groups": [1]})
+    found = published_results("mc_bench", "univg", [bare], [Response("none")], "norm1000")
+    assert found == {}
+    assert "no figures of the rule mc-bench: sample" in caplog.text
+    assert "scores pairs of images" in caplog.text

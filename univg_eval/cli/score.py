@@ -104,11 +104,19 @@ def run(args: argparse.Namespace) -> int:
     """Score, write ``--out`` where it is given, and print the result."""
     from univg_eval.analysis.headline import headlines
     from univg_eval.protocols import get_protocol
-    from univg_eval.published_rules import PUBLISHED_RULES
+    from univg_eval.published_rules import PUBLISHED_RULES, require_protocol
     from univg_eval.runs.response_file import score_file
 
     published = PUBLISHED_RULES.get(args.protocol)
-    protocol = get_protocol(args.protocol if published is None else "univg")
+    if published is None:
+        protocol = require_protocol(args.protocol)
+    elif args.benchmark in published.benchmarks:
+        protocol = get_protocol("univg")
+    else:
+        raise UserError(
+            f"--protocol {args.protocol} is the scorer of {', '.join(published.benchmarks)}; "
+            f"received --benchmark {args.benchmark}: leave --protocol out"
+        )
     dialect = _dialect(args, protocol)
     _check_out(args)
     if args.processes is not None and args.processes < 1:

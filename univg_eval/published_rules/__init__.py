@@ -12,8 +12,8 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 
 from univg_eval.dialects import Dialect
-from univg_eval.errors import UserError
-from univg_eval.protocols import Protocol, get_protocol
+from univg_eval.errors import UserError, meant
+from univg_eval.protocols import Protocol, get_protocol, list_protocols
 from univg_eval.published_rules.rule import Answered, PublishedRule
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, read_response
@@ -26,6 +26,7 @@ __all__ = [
     "measure_published",
     "published_results",
     "reading_protocol",
+    "require_protocol",
 ]
 
 
@@ -43,6 +44,15 @@ def _collected() -> Mapping[str, PublishedRule]:
 
 PUBLISHED_RULES: Mapping[str, PublishedRule] = _collected()
 """The rules by name."""
+
+
+def require_protocol(name: str) -> Protocol:
+    """The protocol of that name; UserError names the known ones, published rules among them."""
+    if name not in list_protocols():
+        raise UserError(
+            f"unknown protocol {name!r}; {meant(name, [*list_protocols(), *PUBLISHED_RULES])}"
+        )
+    return get_protocol(name)
 
 
 def reading_protocol(name: str) -> Protocol:

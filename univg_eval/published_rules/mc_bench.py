@@ -21,12 +21,13 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from univg_eval.boxes import Box, box_iou
-from univg_eval.errors import UserError
+from univg_eval.errors import UserError, install_command
 from univg_eval.matching import largest_matching
 from univg_eval.published_rules.rule import Answered, PublishedRule
 from univg_eval.samples import GroundingSample
@@ -58,8 +59,10 @@ def _measure(answered: Sequence[Answered]) -> dict[str, float]:
         target is of group 2 it fails with an UnboundLocalError; here no group is changed then.
 
     Raises:
-        UserError: a sample is none of a prepared MC-Bench.
+        UserError: a sample is none of a prepared MC-Bench, or pycocotools is not installed.
     """
+    if find_spec("pycocotools") is None:
+        raise UserError(f"AP needs the package pycocotools: {install_command('eval')}")
     for sample, *_ in answered:
         _require_pair(sample)
     truth = _truth(answered, first_id=0)
