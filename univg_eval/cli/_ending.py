@@ -55,7 +55,7 @@ def print_ending(records: Sequence[RunRecord]) -> None:
         print_figures(
             f"{record.benchmark} (dialect {settings.dialect.value}, prompt "
             f"{settings.prompt.value}, protocol {manifest.scoring_rule})",
-            aggregate(record.scores),
+            {**aggregate(record.scores), "published": record.manifest.results.published},
             headlines(record.scores),
             console,
         )
@@ -117,8 +117,10 @@ def print_figures(
         above = title if not place else kind[one.metric]
         print_sheet(_sheet(above, results, one), console)
     print_lines(_rejection(results), console)
+    parts = tuple(f"{task}_" for task in results["tasks"])
     for name, metrics in results.get("published", {}).items():
-        rows = [(metric, f"{value:.4f}") for metric, value in metrics.items()]
+        # Those of single tasks are in the record and in --json.
+        rows = [(m, f"{value:.4f}") for m, value in metrics.items() if not m.startswith(parts)]
         print_sheet(Sheet(f"by the published rule {name}", ("metric", "value"), rows), console)
 
 
