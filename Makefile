@@ -27,7 +27,7 @@ help:
 	@echo "            coverage of intervals, the attack table"
 	@echo "make faults kill each command and repeat it; full disks, read-only folders: about an hour"
 	@echo "make soak   evaluate and score for twenty minutes; a million responses, 200 runs"
-	@echo "make fuzz   hostile replies and files for ten minutes: results/reliability/fuzz.json"
+	@echo "make fuzz   hostile replies and files for fifteen minutes: results/reliability/fuzz.json"
 	@echo "make docs   the documentation as a site: site/index.html"
 
 $(BIN)/python:

@@ -212,6 +212,7 @@ def test_files_that_are_no_parquet_or_of_another_set(source, tmp_path):
             "'subtask_l1' is 'rejection'; expected one of: Discriminative, Spatial, Limited, Rej",
         ),
         ({"subtask_l1": None}, "invalid_row", "'subtask_l1' is None"),
+        ({"subtask_l2": None}, "invalid_row", "'subtask_l2' is None; expected text"),
         ({"bbox": None}, "invalid_row", "'bbox' is None; expected four numbers x1, y1, x2, y2 in"),
         ({"bbox": [1, 2, 3]}, "invalid_row", r"'bbox' is \[1, 2, 3\]"),
         ({"image": None}, "missing_image", "field 'image' holds no image"),

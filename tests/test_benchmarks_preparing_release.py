@@ -487,7 +487,7 @@ def test_nothing_sound_is_refused_even_so(images: Path, root: Path) -> None:
 def test_rows_that_no_file_can_hold_and_two_items_of_one_key(images: Path, root: Path) -> None:
     release = toy_release(images, n=2)
     first, second = release.items
-    for text in ("half of a pair \ud800", float("nan")):
+    for text in ("half of a pair \ud800", float("nan"), b"\xff"):
 
         def convert(text: object = text) -> list[GroundingSample]:
             return [replace(sample, extra={"text": text}) for sample in second.convert()]

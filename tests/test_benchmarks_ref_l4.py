@@ -155,6 +155,7 @@ def test_a_file_of_another_set(tmp_path):
         ({"split": "test"}, "invalid_row", "row 1: field 'split' is 'test'; expected 'val', as"),
         ({"caption": " "}, "invalid_row", "row 1: field 'caption' is ' '; expected text"),
         ({"file_name": None}, "invalid_row", "row 1: field 'file_name' is None"),
+        ({"ori_category_id": None}, "invalid_row", "field 'ori_category_id' is None; expected te"),
         ({"file_name": "gone.jpg"}, "missing_image", "image 'gone.jpg' is not below"),
         ({"width": 201}, "size_mismatch", "09.jpg' is 200x100 pixels, the row says 201x100"),
         ({"bbox": [150.0, 0.0, 52.0, 10.0]}, "invalid_row", "a box inside its image of 200x100"),

@@ -189,6 +189,10 @@ def test_which_files(release, tmp_path):
     parquet.write_table(pa.table({"image_id": [1], "image": ["x"]}), other)
     with pytest.raises(UserError, match="is not of RefCOCO-M: it has no file_name, samples; its"):
         open_refcoco_m(other, workspace=tmp_path)
+    columns = {"image_id": [1], "image": ["x"], "file_name": ["a"], "samples": [7.5]}
+    parquet.write_table(pa.table(columns), other)
+    with pytest.raises(UserError, match=r"samples of row 0 is 7\.5; expected a list of objects"):
+        open_refcoco_m(other, workspace=tmp_path)
 
 
 @pytest.mark.parametrize(

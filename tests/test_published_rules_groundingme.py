@@ -174,6 +174,11 @@ def test_samples_that_are_none_of_the_set_are_refused(faulty, match):
         )
 
 
+def test_a_task_of_the_second_level_is_a_text():
+    with pytest.raises(UserError, match=r"extra\.subtask_l2 is 7\.5; expected the name of a task"):
+        measure((sample(kind=7.5), bbox(*BOX)))
+
+
 @pytest.mark.parametrize(
     "text", ["1" * 200_000, "{" * 200_000, '{"bbox_2d"' * 20_000, "1 ," * 70_000]
 )

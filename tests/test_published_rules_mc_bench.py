@@ -253,6 +253,14 @@ def test_all_boxes_of_an_answer_are_of_one_group() -> None:
     assert got["ap50"] == pytest.approx(1)
 
 
+def test_an_inverted_target_is_one_that_is_not_found() -> None:
+    """Alone in its group, and its area below 0: COCO has no AP for what it ignores."""
+    inverted = (0.9, 0.6, 0.6, 0.9)
+    got = measure((pair([(0, A), (1, inverted)], [1, 2]), said((0, A))))
+    assert got["weighted_ap50_corrected"] == pytest.approx(1 / 2)
+    assert got["ap50"] == pytest.approx(UP_TO_HALF)
+
+
 def test_equal_scores_are_ranked_by_the_order_of_pairs() -> None:
     right, wrong = (pair([(0, A)]), said((0, A))), (pair(), said((0, A)))
     assert measure(right, wrong)["ap50"] == pytest.approx(1)

@@ -148,6 +148,7 @@ def test_an_iou_that_is_the_threshold_in_single_precision_misses_it():
         (256, 256, "medium"),
         (512, 128, "medium"),
         (257, 256, "large"),
+        (-40, 300, "small"),  # inverted: no area at all
     ],
 )
 @pytest.mark.parametrize("corner", [(0, 0), (7, 3), (333, 91)])

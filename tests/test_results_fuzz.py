@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -12,7 +13,8 @@ from scripts import REPO, load_script
 
 from univg_eval.errors import UserError
 
-for _name in ("fuzz_changes", "fuzz_replies", "fuzz_files"):  # which it imports by their names
+# Which it imports by their names.
+for _name in ("fuzz_changes", "fuzz_replies", "fuzz_releases", "fuzz_files"):
     load_script(f"results/reliability/{_name}.py")
 fuzz = load_script("results/reliability/fuzz.py")
 replies, files, changes = fuzz.fuzz_replies, fuzz.fuzz_files, load_script(
@@ -150,3 +152,18 @@ def test_damage_writes_anew_and_leaves_the_valid_file(tmp_path, name) -> None:
         made = tmp_path / str(number) / name
         differing += not made.is_file() or made.read_bytes() != valid.read_bytes()
     assert differing > 50
+
+
+def test_most_damaged_parquet_files_hold_other_values(tmp_path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pa = pytest.importorskip("pyarrow")
+    rows = [{"a": [1, 2], "b": {"c": "d"}}, {"a": [3], "b": {"c": "e"}}]
+    path = tmp_path / "a.parquet"
+    other = 0
+    for number in range(60):
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+        changes.damage(Random(number), path)
+        with contextlib.suppress(OSError, pa.ArrowException):
+            other += parquet.read_table(path).to_pylist() != rows
+        path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+    assert other > 30

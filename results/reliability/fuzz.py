@@ -1,6 +1,6 @@
 """What does hostile input do to the reading of answers and files?
 
-    python results/reliability/fuzz.py [--seconds 600] [--seed 0] [--only WORDS] [--case N]
+    python results/reliability/fuzz.py [--seconds 900] [--seed 0] [--only WORDS] [--case N]
 
 Replies are made from the markup of all dialects and read in every dialect and protocol; files are
 valid ones with something changed. The promise: a result, or the package's own message to the user;
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -121,14 +121,29 @@ def file_case(kind: fuzz_files.Kind) -> Case:
     return case
 
 
+def growth_row(
+    where: str, readers: Sequence[tuple[str, str | None]], share: float
+) -> tuple[str, Case, float, int]:
+    """The row, as `kinds` has it, of `fuzz_replies.grow` in these readers."""
+    n = fuzz_replies.N_PATTERNS
+    name = f"lengths doubled four times, {n} patterns each {where}"
+    return name, lambda k, rng, _: fuzz_replies.grow(k, rng, readers), share, n * len(readers)
+
+
 def kinds(*, heavy: bool = True) -> Iterator[tuple[str, Case, float, int | None]]:
     """(name, case, share of the time, number of cases or None: as many as fit) of each row."""
     n = len(fuzz_replies.READERS)
     every = f"in {n} dialects and protocols"
     yield f"replies read {every}", _reply_case(fuzz_replies.read_anywhere), 6, None
     yield f"replies scored and rewarded {every}", _reply_case(fuzz_replies.score_anywhere), 3, None
-    growth = f"lengths doubled four times, {fuzz_replies.N_PATTERNS} patterns each {every}"
-    yield growth, lambda k, rng, _: fuzz_replies.grow(k, rng), 14, fuzz_replies.N_GROWTHS
+    yield growth_row(every, fuzz_replies.READERS, 14)
+    points = f"in {len(fuzz_replies.POINT_READERS)} dialects of points"
+    yield f"points read {points}", _reply_case(fuzz_replies.read_points), 2, None
+    yield growth_row(points, fuzz_replies.POINT_READERS, 5)
+    rules = f"{len(fuzz_replies.SETS)} published rules of whole sets"
+    yield f"sets of replies scored by {rules}", _reply_case(fuzz_replies.score_sets), 2, None
+    own = fuzz_replies.OWN_READERS
+    yield growth_row(f"in {' and '.join(name for name, _ in own)}, which reads text itself", own, 1)
     for kind in fuzz_files.KINDS:
         if heavy or not kind.heavy:
             yield kind.name, file_case(kind), 1, None
@@ -275,7 +290,7 @@ def run(seconds: float, seed: int, only: str = "") -> list[Row]:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=600, help="for all rows together")
+    parser.add_argument("--seconds", type=float, default=900, help="for all rows together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--only", default="", metavar="WORDS", help="rows with these words; no file"

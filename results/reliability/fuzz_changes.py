@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import json
 import os
 import shutil
@@ -154,6 +156,8 @@ def damage(rng: Random, path: Path) -> None:
         return _put_something_else(rng, path)
     if path.suffix in (".json", ".jsonl", ".yaml") and rng.random() < 0.65:
         data = _other_values(rng, path.suffix, data)
+    elif path.suffix == ".parquet" and rng.random() < 0.8:
+        data = _other_rows(rng, data)
     elif path.suffix in (".json", ".jsonl", ".yaml", ".csv") and rng.random() < 0.8:
         text = data.decode("utf-8")
         for _ in range(rng.choice((1, 1, 2, 4))):
@@ -195,6 +199,25 @@ def _other_values(rng: Random, suffix: str, data: bytes) -> bytes:
         if suffix == ".jsonl" and rng.random() < 0.1:
             lines.insert(rng.randrange(len(lines)), lines[number])
     return "\n".join(lines).encode("utf-8", "surrogatepass")
+
+
+def _other_rows(rng: Random, data: bytes) -> bytes:
+    """A Parquet file with changed values; where Arrow holds no such values, with changed bytes."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = parquet.read_table(io.BytesIO(data)).to_pylist()
+    number = rng.randrange(len(rows))
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        rows[number] = changed_value(rng, rows[number])
+    for table in (rows, [rows[number]]):  # alone, a value may be of another type
+        file = io.BytesIO()
+        with contextlib.suppress(
+            pa.ArrowException, ValueError, TypeError, KeyError, AttributeError, OverflowError
+        ):
+            parquet.write_table(pa.Table.from_pylist(table), file)
+            return file.getvalue()
+    return changed_bytes(rng, data)
 
 
 def copy_linked(source: Path, target: Path) -> None:

@@ -19,6 +19,8 @@ from random import Random
 from typing import Any
 
 import numpy as np
+from fuzz_releases import RELEASES
+from fuzz_replies import SETS
 from PIL import Image
 
 from univg_eval import get_dialect, list_dialects
@@ -35,6 +37,7 @@ from univg_eval.leaderboard.published_checks import check_table
 from univg_eval.lmms.record import read_records
 from univg_eval.prompts import build_prompt
 from univg_eval.protocols import PROTOCOLS
+from univg_eval.published_rules import PUBLISHED_RULES
 from univg_eval.runs.record import CHECKSUMS, make_record, response_line, unknown_environment
 from univg_eval.runs.response_file import sample_lines, score_file
 from univg_eval.samples import GroundingSample, Target, fingerprint, load_samples, write_benchmark
@@ -202,7 +205,7 @@ def _read_record(folder: Path, rng: Random) -> None:
 
 def _run(folder: Path, *arguments: str) -> None:
     """A command in the folder; a UserError where it ends with the status of one."""
-    paths = {"a", "b", "new", "page.html"}
+    paths = {"a", "b", "new", "page.html", "report.json"}
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
         try:
@@ -447,6 +450,68 @@ def _read_refcoco(form: str, folder: Path, rng: Random) -> None:
     _prepare("refcoco", "source", folder, rng, images=folder / "train2014", form=form)
 
 
+def _read_release(name: str, folder: Path, rng: Random) -> None:
+    options = {"images": folder / "images"} if name == "grefcoco" else {}
+    if CATALOG[name].needs_workspace:
+        options["workspace"] = folder / "data" / name
+    _prepare(name, ".", folder, rng, **options)
+
+
+# --- labels that people reviewed, rules of whole sets --------------------------------------------
+
+
+def _reviewed(folder: Path) -> None:
+    _refcoco("vlm_r1", folder)
+    _read_refcoco("vlm_r1", folder, Random(1))
+    label = {"image_id": 5, "bbox": [10, 20, 30, 40], "caption_quality": 0}
+    image = {"id": 5, "file_name": "COCO_train2014_000000000077.jpg", "caption": "the man"}
+    value = {"images": [image], "annotations": [label, {**label, "caption_quality": 1}]}
+    (folder / "a").mkdir()
+    (folder / "a" / "refcoco_testA_reviewed.json").write_text(json.dumps(value))
+
+
+def _read_reviewed(folder: Path, rng: Random) -> None:
+    _run(folder, "audit", "refcoco", "--quick", "--reviewed", "a", "--json")
+
+
+def _leave_out(folder: Path) -> None:
+    _prepared(folder)
+    _write_lines(folder / "a", _lines())
+    rows = [{"id": f"own-{number}", "detail": "by people"} for number in (1, 3)]
+    finding = {"kind": "wrong_label", "n": 2, "rows": rows}
+    report = {"fingerprint": fingerprint(_samples()), "findings": [finding]}
+    (folder / "report.json").write_text(json.dumps(report))
+
+
+def _read_leave_out(folder: Path, rng: Random) -> None:
+    scoring = ("score", "--benchmark", "own", "--dialect", "pixels", "--responses", "a")
+    _run(folder, *scoring, "--leave-out", "report.json")
+
+
+def _sets(folder: Path) -> None:
+    for name, samples in SETS.items():
+        (benchmark,) = PUBLISHED_RULES[name].benchmarks
+        write_benchmark(samples, benchmark=benchmark, root=folder / "data")
+
+
+def _read_sets(folder: Path, rng: Random) -> None:
+    """Score the set that was changed, or all, by its authors' rule."""
+    files = {
+        name: folder / "data" / rule.benchmarks[0] / "samples.jsonl"
+        for name, rule in PUBLISHED_RULES.items()
+    }
+    changed = [
+        name
+        for name, path in files.items()
+        if not path.is_file() or path.stat(follow_symlinks=False).st_nlink == 1
+    ]
+    for name in changed or files:
+        rows = [{"id": sample.id, "response": rng.choice(TEXTS)} for sample in SETS[name]]
+        _write_lines(folder / "a", rows)
+        scoring = ("score", "--benchmark", PUBLISHED_RULES[name].benchmarks[0])
+        _run(folder, *scoring, "--dialect", "pixels", "--responses", "a", "--protocol", name)
+
+
 # --- tables and settings -------------------------------------------------------------------------
 
 
@@ -675,6 +740,13 @@ KINDS = (
              ("source/*",))
         for form in ("shikra", "vlm_r1")
     ),
+    *(
+        Kind(name, make, partial(_read_release, name), changed)
+        for name, (make, changed) in RELEASES.items()
+    ),
+    Kind("reviewed labels of RefCOCO", _reviewed, _read_reviewed, ("a/*",)),
+    Kind("--leave-out of univg score", _leave_out, _read_leave_out, ("*.json",)),
+    Kind("sets scored by their authors' rules", _sets, _read_sets, ("data/*/samples.jsonl",)),
     Kind("published tables", _published, _read_published, ("*",)),
     *(
         Kind(f"settings of {method}" + (", with TRL's arguments" if with_trl else ""),

@@ -18,19 +18,32 @@ from univg_eval import get_dialect, list_dialects
 from univg_eval.answers import Answer
 from univg_eval.boxes import box_iou
 from univg_eval.dialects.sections import THINKING_MARKS, split_response
+from univg_eval.points import PointAnswer, parse_points
 from univg_eval.protocols import list_protocols, parse_answer
+from univg_eval.published_rules import PUBLISHED_RULES, Answered, measure_published
 from univg_eval.samples import GroundingSample, Target
 from univg_eval.scoring import Response, score_samples
 from univg_train.rewards import make_rewards
 
-__all__ = ["N_GROWTHS", "grow", "read_anywhere", "reply", "score_anywhere"]
+__all__ = [
+    "SETS", "grow", "read_anywhere", "read_points", "reply", "score_anywhere", "score_sets",
+]  # fmt: skip
 
 SIZES = [(640, 480), (320, 240), (1000, 30)]
 STATUSES = {"ok", "no_box", "none", "truncated", "invalid_box"}
+POINT_STATUSES = {"ok", "no_point", "none", "truncated", "invalid_point"}
 READERS = [("univg", name) for name in list_dialects()] + [
     (name, None) for name in list_protocols()[1:]
 ]
 """(protocol, dialect) of every way to read; the published rules have no dialect."""
+
+POINT_READERS: list[tuple[str, str | None]] = [
+    ("points", name) for name in list_dialects() if get_dialect(name).point_grammar is not None
+]
+OWN_READERS: list[tuple[str, str | None]] = [
+    (name, None) for name, rule in PUBLISHED_RULES.items() if rule.reads_text
+]
+"""The rules of whole sets that read responses their own way."""
 
 # --- replies -------------------------------------------------------------------------------------
 
@@ -55,7 +68,8 @@ MARKS = (
     *("<loc_1>", "<loc0001>", "<patch_index_0033>", "<object>", "<point x='1'", "<1>", "<br>", "<"),
     *("```", "```json\n", "[", "]", "{", "}", "(", ")", "[[", "]]", "{{", '"', "'", "\\"),
     *("\\boxed{", "[]", "{}", "[null]", '{"bbox_2d": null}', '{"boxes": []}', '"x1": 1,'),
-    '"label": "a',
+    *('"label": "a', '<point x="10" y="20" alt="a">', '<points coords="1 1 100 200 2 300 400">'),
+    *('{"point_2d": [10, 20]}', '{"point": [10, 20]}', "(10, 20)", "<box><10><20></box>"),
     *(mark for pair in THINKING_MARKS for mark in pair),
 )  # fmt: skip
 
@@ -120,8 +134,14 @@ def reply(rng: Random) -> str:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def _read(text: str, reader: tuple[str, str | None], **more: Any) -> Answer:
+def _read(text: str, reader: tuple[str, str | None], **more: Any) -> Any:
+    """An `Answer`; a `PointAnswer`; the metrics of a rule that reads responses its own way."""
     protocol, dialect = reader
+    if protocol == "points":
+        return parse_points(text, dialect or "", **more)
+    if protocol in PUBLISHED_RULES:
+        rows = [Answered(sample, _SILENCE, text) for sample in SETS[protocol]]
+        return PUBLISHED_RULES[protocol].measure(rows)
     return parse_answer(text, dialect, protocol=protocol, prompt="", **more)
 
 
@@ -138,6 +158,26 @@ def read_anywhere(rng: Random) -> None:
         split_response.cache_clear()
         again = _read(text, reader, **options)
         assert again == answer, f"{reader}: {answer} and then {again}"
+
+
+def read_points(rng: Random) -> None:
+    """Read the points of one reply by every rule: with a status, and twice the same."""
+    text = reply(rng)
+    sizes = rng.choice((SIZES, SIZES[:1]))
+    options = {
+        "image_sizes": sizes,
+        "target_image": rng.choice((None, 0)),
+        "image_is_given": rng.choice((None, True, False)),
+    }
+    for reader in POINT_READERS:
+        answer: PointAnswer = _read(text, reader, **options)
+        assert answer.status in POINT_STATUSES, f"{reader}: {answer}"
+        has_points = answer.status in ("ok", "invalid_point")
+        assert bool(answer.points) == has_points, f"{reader}: {answer}"
+        assert len(answer.images) == len(answer.points), f"{reader}: {answer}"
+        split_response.cache_clear()
+        # In words, as NaN is not equal to itself.
+        assert repr(_read(text, reader, **options)) == repr(answer), f"{reader}: {answer}"
 
 
 def _require_sound(answer: Answer, reader: tuple[str, str | None]) -> None:
@@ -201,27 +241,84 @@ def _reward(text: str, dialect: str) -> None:
         assert all(v is None or -1 <= v <= 1 for v in values), f"{dialect}: {values}"
 
 
+# --- whole sets ----------------------------------------------------------------------------------
+
+COUNTS = {"n", "rejection_score"}
+_SILENCE = parse_answer("", "norm1000", prompt="")
+
+
+def _set(name: str) -> list[GroundingSample]:
+    """Samples that a rule takes; of some the boxes are as bad as a release may have them."""
+    (benchmark,) = PUBLISHED_RULES[name].benchmarks
+    boxes = [(0.1, 0.2, 0.5, 0.9), (0.5, 0.5, 1.5, 0.7), (0.9, 0.9, 0.1, 0.1), (0.2, 0.3, 0.2, 0.3)]
+    boxes.append((0.9, 0.1, 0.1, 0.9))
+    if name == "ref-l4":
+        chosen = [[box] for box in boxes]
+    elif name == "groundingme":
+        chosen = [[], *([box] for box in boxes)]
+    else:
+        chosen = [[], boxes[:1], boxes[:2], boxes, boxes[:1] * 3]
+    n = 2 if name == "mc-bench" else 1
+    return [
+        GroundingSample(
+            id=f"{benchmark}-{number}", benchmark=benchmark,
+            task=("spatial", "limited")[number % 2] if true else "rejection", split="test",
+            images=("a", "b")[:n], widths=(640, 320)[:n], heights=(480, 240)[:n],
+            instruction="Find it.", image_is_given=n == 1, cluster=f"c{number}",
+            targets=tuple(Target(k % n, box) for k, box in enumerate(true)),
+            find_all=name not in ("ref-l4", "groundingme"),
+            extra={"groups": [1 + k % 7 for k in range(len(true))], "subtask_l2": "Text",
+                   "ori_category_id": ("refcoco_16", "o365_1")[number % 2]},
+        )
+        for number, true in enumerate(chosen)
+    ]  # fmt: skip
+
+
+SETS = {name: _set(name) for name in PUBLISHED_RULES}
+"""Rule of a whole set → a small set."""
+
+
+def score_sets(rng: Random) -> None:
+    """Score random replies to a part of each set: shares on 0-1, counts, and twice the same."""
+    dialect = rng.choice([name for name in list_dialects() if get_dialect(name).gives_boxes])
+    for name, whole in SETS.items():
+        samples = rng.sample(whole, rng.choice((0, 1, len(whole), len(whole))))
+        responses = [
+            Response(rng.choice((reply(rng), reply(rng), reply(rng), None)), s.image_sizes)
+            for s in samples
+        ]
+        metrics = measure_published(name, samples, responses, dialect)
+        for metric, value in metrics.items():
+            most = len(samples) if metric in COUNTS else 1
+            assert 0 <= value <= most, f"{name}, {dialect}: {metric} is {value}"
+        assert measure_published(name, samples, responses, dialect) == metrics
+
+
 # --- growth --------------------------------------------------------------------------------------
 
 N_PATTERNS = 40
-N_GROWTHS = N_PATTERNS * len(READERS)
 LENGTHS = [1_000 * 2**doubling for doubling in range(5)]
 TRIALS = 4
 HOSTILE = (
     *("[", "[{", "{\"a\":", "(1,2),(3,4) ", "[1,2,3,4;", "<box>1 2 3 ", "\"label\": \"", "[]"),
     *("None. ", "There is no cup in image 1, ", "图1没有，", "<think>", "</think>", "<answer>"),
     *(" ", "first image ", "```", "\"1 2 3 4\" ", "<loc_1>", "9"),
+    *("<point x='1' y='2'", "{\"bbox_2d\":[1,2,3,4]}", "1 2 3 ", "-1.5, "),
 )  # fmt: skip
 
 
-def grow(number: int, rng: Random) -> dict[str, float]:
+def grow(
+    number: int, rng: Random, readers: Sequence[tuple[str, str | None]] = READERS
+) -> dict[str, float]:
     """Double the length of one pattern four times: time and memory must grow with the length.
+
+    The first `N_PATTERNS` cases of each reader are different ones.
 
     Returns:
         Microseconds and bytes of memory a character, at the greatest length.
     """
-    reader = READERS[number % len(READERS)]
-    pattern = number // len(READERS)
+    reader = readers[number % len(readers)]
+    pattern = number // len(readers)
     head, unit, tail = "", "", ""
     if pattern < len(HOSTILE):
         unit = HOSTILE[pattern]

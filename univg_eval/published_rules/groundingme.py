@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 from univg_eval.boxes import Box, box_iou
+from univg_eval.errors import UserError
 from univg_eval.published_rules.rule import Answered, PublishedRule, in_pixels
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import IOU_DECIMALS
@@ -73,7 +74,13 @@ def _metrics(scored: Sequence[tuple[GroundingSample, float]], suffix: str = "") 
     groups: dict[tuple[str, ...], list[float]] = {}
     for sample, iou in scored:
         keys: list[tuple[str, ...]] = [(), (sample.task,)]
-        if second_level := sample.extra.get("subtask_l2"):
+        second_level = sample.extra.get("subtask_l2")
+        if not isinstance(second_level, str | None):
+            raise UserError(
+                f"sample {sample.id!r}: extra.subtask_l2 is {second_level!r}; expected the name of "
+                "a task of the second level: prepare the benchmark again"
+            )
+        if second_level:
             keys.append((sample.task, second_level.lower()))
         for key in keys:
             groups.setdefault(key, []).append(iou)
@@ -97,7 +104,8 @@ def _measure(answered: Sequence[Answered]) -> dict[str, float]:
     ``none``; every sample counts.
 
     Raises:
-        UserError: a size of an image is not known, or a sample has several targets.
+        UserError: a size of an image is not known, a sample has several targets, or a name of a
+            task of the second level is no text.
     """
     published = [
         (sample, _published_overlap(sample, text))

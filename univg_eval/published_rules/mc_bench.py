@@ -175,7 +175,8 @@ def _truth(answered: Sequence[Answered], first_id: int) -> dict[str, list[Row]]:
                     "image_id": 2 * number + target.image,
                     "category_id": group,
                     "bbox": box,
-                    "area": box[2] * box[3],
+                    # COCO would ignore one below 0, and a group of these alone has an AP of -1.
+                    "area": max(box[2] * box[3], 0.0),
                     "iscrowd": 0,
                 }
             )

@@ -55,7 +55,7 @@ def _class(sample: GroundingSample, *, corrected: bool = False) -> str:
 
 
 def _size(width: float, height: float) -> str:
-    side = (width * height) ** 0.5
+    side = max(width * height, 0.0) ** 0.5  # of a box with one side inverted: 0
     return "small" if side < _SMALL else "medium" if side <= _LARGE else "large"
 
 

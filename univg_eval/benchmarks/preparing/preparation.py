@@ -291,7 +291,8 @@ def _convert(item: Item) -> list[Any]:
     try:
         text = json.dumps(rows, ensure_ascii=False, allow_nan=False)
         text.encode("utf-8")
-    except ValueError as error:  # a surrogate is one too
+    # A surrogate is a ValueError; what Parquet holds and JSON does not, such as bytes, a TypeError.
+    except (ValueError, TypeError) as error:
         raise ItemError("invalid_row", f"cannot be written as JSON: {error}") from error
     read: list[Any] = json.loads(text)
     return read

@@ -128,7 +128,7 @@ def _samples(workspace: Path, number: int, file: ParquetRows, place: int) -> lis
         source={"file": file.path.name, "row": number},
         extra={
             "expression": description,
-            "subtask_l2": row["subtask_l2"],
+            "subtask_l2": text_field(row, "subtask_l2", where),
             "detection_type": row["detection_type"],
             "release_id": row["id"],
         },

@@ -100,6 +100,7 @@ def _sample(
     found = folder.find(released)
     size = folder.size(found)
     require_stated_size(row, size, f"{where}: image {released!r}")
+    text_field(row, "ori_category_id", where)  # the authors' scorer needs it
     facts = {name: row[name] for name in _FACTS if name in row}
     sample = still_sample(
         Origin("ref_l4", split, f"{split}-{number:05d}", file, "official", number),

@@ -19,6 +19,7 @@ from pathlib import Path
 from univg_eval.benchmarks.readers.common.annotation_files import (
     checked_text,
     chosen_splits,
+    describe,
     file_sha256,
     require_field,
     text_field,
@@ -73,6 +74,13 @@ def open_refcoco_m(
         raise UserError("the files of RefCOCO-M hold their photographs: leave --images out")
     paths = find_shards(source, "validation", "RefCOCO-M", f"the Hub dataset {_HUB}")
     files = [ParquetRows(path, ("image_id", "file_name", "samples"), "RefCOCO-M") for path in paths]
+    for file in files:
+        for place, row in enumerate(file.rows):
+            if not isinstance(row["samples"], list | None):
+                raise UserError(
+                    f"{file.path}: samples of row {place} is {describe(row['samples'])}; expected "
+                    "a list of objects. Is it the file of another set?"
+                )
     places = [(file, place) for file in files for place in range(len(file.rows))]
     items = [
         Item(f"{n:05d}-{k}", partial(_samples, Path(workspace) / EMBEDDED, n, k, file, place))
