@@ -212,7 +212,6 @@ def test_files_that_are_no_parquet_or_of_another_set(source, tmp_path):
             "'subtask_l1' is 'rejection'; expected one of: Discriminative, Spatial, Limited, Rej",
         ),
         ({"subtask_l1": None}, "invalid_row", "'subtask_l1' is None"),
-        ({"subtask_l2": None}, "invalid_row", "'subtask_l2' is None; expected text"),
         ({"bbox": None}, "invalid_row", "'bbox' is None; expected four numbers x1, y1, x2, y2 in"),
         ({"bbox": [1, 2, 3]}, "invalid_row", r"'bbox' is \[1, 2, 3\]"),
         ({"image": None}, "missing_image", "field 'image' holds no image"),
@@ -242,6 +241,14 @@ def test_a_faulty_row_is_named_and_the_others_kept(tmp_path, fields, kind, messa
         "groundingme-00000",
         "groundingme-00002",
     )
+
+
+def test_a_column_of_another_type(tmp_path):
+    path = tmp_path / "test.parquet"
+    parquet.write_table(pa.Table.from_pylist([ROWS[0] | {"subtask_l2": 7}]), path)
+    (item,) = opened(path, tmp_path).items
+    with pytest.raises(ItemError, match="field 'subtask_l2' is 7; expected text"):
+        item.convert()
 
 
 # The whole way

@@ -312,8 +312,6 @@ def grow(
 ) -> dict[str, float]:
     """Double the length of one pattern four times: time and memory must grow with the length.
 
-    The first `N_PATTERNS` cases of each reader are different ones.
-
     Returns:
         Microseconds and bytes of memory a character, at the greatest length.
     """

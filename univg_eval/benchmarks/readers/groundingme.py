@@ -106,6 +106,8 @@ def _samples(workspace: Path, number: int, file: ParquetRows, place: int) -> lis
     if subtask not in _SUBTASKS:
         expected = f"one of: {', '.join(_SUBTASKS)}"
         raise unexpected(f"{where}: field 'subtask_l1'", subtask, expected)
+    if not isinstance(row["subtask_l2"], str | None):
+        raise unexpected(f"{where}: field 'subtask_l2'", row["subtask_l2"], "text")
     at = f"{where}: field 'image'"
     image = f"{EMBEDDED}/{store_image(file.images.of_row(place), workspace / EMBEDDED, at)}"
     size = size_of(workspace / image)
@@ -128,7 +130,7 @@ def _samples(workspace: Path, number: int, file: ParquetRows, place: int) -> lis
         source={"file": file.path.name, "row": number},
         extra={
             "expression": description,
-            "subtask_l2": text_field(row, "subtask_l2", where),
+            "subtask_l2": row["subtask_l2"],
             "detection_type": row["detection_type"],
             "release_id": row["id"],
         },
