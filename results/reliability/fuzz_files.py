@@ -521,11 +521,9 @@ def _published(folder: Path) -> None:
 
 
 def _read_published(folder: Path, rng: Random) -> None:
-    for benchmark in ("mig_bench", "zero_shot"):
-        counts = load_counts(benchmark, folder=folder)
-        load_reproductions(benchmark, folder=folder)
-        for table in load_published(benchmark, folder=folder):
-            check_table(table, counts)
+    load_reproductions(folder=folder)
+    for table in load_published(folder=folder):
+        check_table(table, load_counts(table.benchmark, folder=folder))
 
 
 def _configs(method: str, folder: Path) -> None:
