@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from univg_eval.answers import Answer, read_answer
 from univg_eval.dialects import get_dialect, list_dialects
+from univg_eval.dialects.image_names import find_image_names
 from univg_eval.dialects.sections import THINKING_MARKS
+from univg_eval.errors import UserError
 
 A = "(100,200),(300,400)"
 B = "(500,600),(700,800)"
@@ -952,3 +954,124 @@ def test_time_is_linear_in_every_dialect(dialect: str) -> None:
     for seed in ("[", "(1,2),(3,4) ", "[1,2,3,4;", "<loc_1>", "<box>1 2 3 ", "none.\n", '{"a":'):
         text = (seed * (100_000 // len(seed) + 1))[:100_000]
         assert _seconds(text, dialect) < 1  # 0.2 on a machine of its own
+
+
+# --- limits of the rules --------------------------------------------------------------------------
+
+TWO = [(100, 100), (100, 100)]
+
+
+def plainly(text: str, dialect: str = "norm1000", **options: Any) -> Answer:
+    return read_answer(text, get_dialect(dialect), **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("[1000, 100, 1200, 300]", "invalid_box"),  # touches the right border from outside
+        ("[100, 1000, 300, 1200]", "invalid_box"),
+        ("[-500, 100, -200, 300]", "invalid_box"),  # wholly left of the image
+        ("[100, -500, 300, -200]", "invalid_box"),
+        ("[-200, 100, 0, 300]", "invalid_box"),
+        ("[999, 100, 1200, 300]", "ok"),
+        ("[100, 100, 100, 300]", "invalid_box"),
+        ("[100, 300, 300, 300]", "invalid_box"),
+    ],
+)
+def test_what_lies_outside_is_no_box_and_what_reaches_inside_is_one(text: str, status: str) -> None:
+    assert plainly(text).status == status
+
+
+@pytest.mark.parametrize(
+    ("text", "clipped"),
+    [
+        ("[0.1, 0.1, 0.5, 1.0000000001]", False),  # rounding, not the model's doing
+        ("[0.1, 0.1, 0.5, 1.001]", True),
+        ("[-0.0000000001, 0.1, 0.5, 0.9]", False),
+        ("[0, 0, 1, 1]", False),
+    ],
+)
+def test_only_a_box_that_reaches_outside_is_clipped(text: str, clipped: bool) -> None:
+    answer = plainly(text, "norm1")
+    assert (answer.status, answer.clipped) == ("ok", clipped)
+    assert answer.box is not None and min(answer.box) >= 0 and max(answer.box) <= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "image"),
+    [
+        # A name that a few words separate from its box labels it where it begins its sentence.
+        ("On the second image you find the cup at [100, 100, 300, 300]", 1),
+        ("Yes. No. In the second image you find it at [100, 100, 300, 300]", 1),
+        (f"{'It is far away from here ' * 3}. In the second image you find it at [1, 1, 9, 9]", 1),
+        ("The cup that the second image shows is at [100, 100, 300, 300]", None),
+        ("Image 2, that is image 2: [100, 100, 300, 300]", 1),
+        ("Image 2[100, 100, 300, 300]", 1),
+    ],
+)
+def test_which_image_a_name_before_a_box_labels(text: str, image: int | None) -> None:
+    # Only boxes labelled with the requested image count, or those without any label.
+    other = "Image 1: [500, 500, 900, 900]\n"
+    answer = plainly(f"{other}{text}", image_sizes=TWO, target_image=1)
+    assert (answer.status == "ok") == (image == 1 or answer.box is not None)
+    assert answer.image_index == (1 if image == 1 else answer.image_index)
+    if image == 1:
+        alone = plainly(text, image_sizes=TWO, target_image=0)
+        assert alone.status == "no_box", "a box that is labelled with another image"
+
+
+@pytest.mark.parametrize(("dashes", "labelled"), [(60, True), (61, False)])
+def test_a_name_labels_from_the_start_of_sixty_characters(dashes: int, labelled: bool) -> None:
+    words = "in the "
+    text = f"{'-' * (dashes - len(words))}{words}second image you find it at [100, 100, 300, 300]"
+    ((start, _, _),) = find_image_names(text, 2)
+    assert start == dashes
+    alone = plainly(text, image_sizes=TWO, target_image=0)
+    assert (alone.status == "no_box") == labelled
+
+
+@pytest.mark.parametrize(("spaces", "of_the_first"), [(77, True), (78, False)])
+def test_a_name_after_a_box_belongs_to_it_within_eighty_characters(
+    spaces: int, of_the_first: bool
+) -> None:
+    text = f"[100, 100, 300, 300]{' ' * spaces}in image 2, [500, 500, 900, 900]"
+    # Of the first box, it labels none, and the last unit counts; else it labels the second box as
+    # one of another image, and only the first is left.
+    answer = plainly(text, image_sizes=TWO, target_image=0)
+    assert answer.box == ((0.5, 0.5, 0.9, 0.9) if of_the_first else (0.1, 0.1, 0.3, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("image", "sizes", "index"),
+    [(2, None, 1), (2, TWO, 1), (3, TWO, None), (3, [*TWO, (100, 100)], 2)],
+)
+def test_an_image_under_a_key_is_one_that_there_is(
+    image: int, sizes: list[tuple[int, int]] | None, index: int | None
+) -> None:
+    text = f'[{{"image": {image}, "bbox_2d": [100, 100, 300, 300]}}]'
+    assert plainly(text, "qwen3_vl", image_sizes=sizes).image_index == index
+
+
+@pytest.mark.parametrize(("target", "status"), [(1, "none"), (0, "no_box")])
+def test_an_absence_names_the_last_image_of_those_that_are_not_listed(
+    target: int, status: str
+) -> None:
+    text = "The cup of image 1 is not in image 2."
+    assert plainly(text, image_sizes=TWO, target_image=target).status == status
+
+
+def test_two_empty_lists_are_a_none() -> None:
+    assert plainly("[] and []").status == "none"
+
+
+def test_an_answer_without_anything_has_no_unit() -> None:
+    answer = plainly("I see a cup.")
+    assert (answer.status, answer.n_boxes, answer.n_units) == ("no_box", 0, 0)
+
+
+def test_an_image_may_be_one_pixel_wide_and_a_target_has_to_be_there() -> None:
+    assert plainly("[0, 0, 1, 1]", "pixels", image_sizes=[(1, 1)]).box == (0.0, 0.0, 1.0, 1.0)
+    with pytest.raises(UserError, match=r"image size .* at least 1"):
+        plainly("[0, 0, 1, 1]", "pixels", image_sizes=[(0, 1)])
+    with pytest.raises(UserError, match="target_image is 2 with sizes of 2 images"):
+        plainly("[0, 0, 1, 1]", image_sizes=TWO, target_image=2)

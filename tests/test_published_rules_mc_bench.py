@@ -382,5 +382,5 @@ def test_samples_of_another_kind(changes, message: str) -> None:
 
 def test_without_pycocotools_the_rule_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("univg_eval.published_rules.mc_bench.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="AP needs the package pycocotools: .*pip install"):
+    with pytest.raises(UserError, match=r"AP needs the package pycocotools: .*pip install"):
         measure()
