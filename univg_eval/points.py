@@ -48,7 +48,7 @@ class PointAnswer:
 
     Attributes:
         status: ``ok``: at least one point lies in its image; ``no_point``: nothing readable, or
-            pixels of an image whose size the answer does not tell; ``none``: an explicit "no such
+            pixels of an image whose size is not known; ``none``: an explicit "no such
             object" and no point after it; ``truncated``: thinking or answer never closed, and no
             point outside the thinking; ``invalid_point``: every point lies outside its image.
         points: every point that counts, in order, (x, y) on [0, 1] of its image. One outside the
