@@ -177,7 +177,7 @@ def _beside(data: ReportData) -> Table | None:
         for rule, metrics in results.published.items():
             for name, value in metrics.items():
                 put(f"{rule}: {name}", i, value)
-    heads = ["", *(f"{run.letter} {run.label}" for run in data.runs)]
+    heads = ["Metric", *(f"{run.letter} {run.label}" for run in data.runs)]
     return (heads, [[name, *values] for name, values in rows.items()]) if rows else None
 
 
