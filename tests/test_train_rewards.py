@@ -14,7 +14,7 @@ from univg_eval.dialects import get_dialect, list_dialects
 from univg_eval.errors import UserError
 from univg_eval.samples import Target
 from univg_eval.scoring import score_sample
-from univg_train.rewards import check_rows, completion_text, make_rewards
+from univg_train.rewards import LengthReward, check_rows, completion_text, make_rewards
 
 BOX = [0.1, 0.2, 0.5, 0.6]
 HIT = "(100,200),(500,600)"
@@ -433,3 +433,107 @@ def test_the_released_rule_needs_a_true_object_but_no_dialect() -> None:
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_rewards(**options)
+
+
+# --- limits --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # DIoU = IoU - (gap / diagonal)^2 around both, by hand; BOX is (0.1, 0.2, 0.5, 0.6).
+        # To the right by 0.4: no overlap, gap 0.4, around them 0.8 x 0.4.
+        ("(500,200),(900,600)", (1 - 0.16 / 0.80) / 2),
+        # Down by 0.4: the same turned.
+        ("(100,600),(500,1000)", (1 - 0.16 / 0.80) / 2),
+        # Its upper half: IoU 1 / 2, gap 0.1, around them 0.4 x 0.4.
+        (HALF, (1 + 0.5 - 0.01 / 0.32) / 2),
+        # To the left and up by 0.1: IoU 0.09 / 0.23, gap sqrt(0.02), around them 0.5 x 0.5.
+        ("(0,100),(400,500)", (1 + 0.09 / 0.23 - 0.02 / 0.50) / 2),
+        # A large one around it from (0, 0) to (0.9, 0.7): IoU 0.16 / 0.63, gap (0.15, -0.05).
+        ("(0,0),(900,700)", (1 + 0.16 / 0.63 - 0.025 / (0.81 + 0.49)) / 2),
+        (HIT, 1.0),
+    ],
+)
+def test_diou_by_hand(text: str, expected: float) -> None:
+    assert accuracy(text, {"shaping": "diou"}) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("threshold", "fits"), [(1.0, True), (1, True), (1.5, False), (0, False)])
+def test_a_threshold_is_an_iou(threshold: float, fits: bool) -> None:
+    if fits:
+        assert accuracy(HIT, {"threshold": threshold}) == 1.0
+        assert accuracy(HALF, {"threshold": threshold}) == 0.0
+    else:
+        with pytest.raises(UserError, match="expected an IoU above 0 and up to 1"):
+            make_rewards(threshold=threshold)
+
+
+def test_three_targets_are_rewarded_as_two() -> None:
+    reward_of = make_rewards()[0]
+    names = [reward_of.metric_of(n) for n in (0, 1, 2, 3, 9)]
+    assert names == ["no_target_acc", "miou", "matched_iou", "matched_iou", "matched_iou"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "fits"),
+    [
+        (HIT, 1.0),
+        (f"{HIT}, {HALF}", 0.0),  # one unit of two boxes
+        (f"{HIT} or rather {HALF}", 0.0),
+        ("There is none.", 1.0),
+        ("I am not sure.", 0.0),
+    ],
+)
+def test_the_form_has_one_box_or_a_none(answer: str, fits: float) -> None:
+    assert form(f"<think>It is there.</think><answer>{answer}</answer>") == fits
+
+
+@pytest.mark.parametrize(
+    ("size", "message"), [([1, 1], None), ([0, 5], "pixels of each image"), ([5], "pixels of each")]
+)
+def test_a_size_is_at_least_one_pixel(size: list[int], message: str | None) -> None:
+    rows = [row(image_sizes=[size])]
+    if message is None:
+        assert check_rows(rows, make_rewards()) == 1
+    else:
+        with pytest.raises(UserError, match=message):
+            check_rows(rows, make_rewards())
+
+
+@pytest.mark.parametrize(("n", "more"), [(5, None), (6, "and 1 more"), (9, "and 4 more")])
+def test_five_bad_rows_are_named_and_the_others_counted(n: int, more: str | None) -> None:
+    with pytest.raises(UserError) as raised:
+        check_rows([row(solution=[1, 2]) for _ in range(n)], make_rewards())
+    text = str(raised.value)
+    assert text.count("row ") == min(n, 5)
+    assert (more in text) if more else ("more" not in text)
+
+
+def test_a_row_without_columns_has_none() -> None:
+    with pytest.raises(UserError, match=r"column 'solution' is missing \(there are none\)"):
+        check_rows([{}], make_rewards())
+
+
+def test_targets_without_an_image_lie_on_the_one_that_the_question_names() -> None:
+    targets = [{"image": None, "box": BOX}, {"image": None, "box": [0.6, 0.6, 0.9, 0.9]}]
+    right = "(100,200),(500,600), (600,600),(900,900)"
+    for image in (0, 1):
+        value = accuracy(right, solution=None, targets=targets, target_image=image)
+        assert value == pytest.approx(1.0)
+    named = f"Image 2: {right}"
+    on_second = {"solution": None, "targets": [t | {"image": 1} for t in targets]}
+    assert accuracy(named, image_is_given=False, **on_second) == pytest.approx(1.0)
+    on_first = {"solution": None, "targets": [t | {"image": 0} for t in targets]}
+    assert accuracy(named, image_is_given=False, **on_first) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("free", "limit", "fits"), [(0, 1, True), (0, 0, False), (-1, 5, False), (5, 5, False)]
+)
+def test_a_length_is_free_up_to_a_limit(free: int, limit: int, fits: bool) -> None:
+    if fits:
+        assert LengthReward(free, limit).free == 0
+    else:
+        with pytest.raises(UserError, match="expected 0 <= free < limit"):
+            LengthReward(free, limit)

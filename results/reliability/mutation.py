@@ -1,9 +1,11 @@
 """Which small faults in the scoring core would no test find?
 
-    python results/reliability/mutation.py [MODULE …] [--jobs 2]
+    python results/reliability/mutation.py [MODULE …] [--jobs 2] [--again]
 
 Each mutant is a module with one operator or number changed. The tests of the module are run on it
 until one fails; a mutant that fails none has survived. Writes mutation.json beside this file.
+With ``--again`` only mutants like those that survived are tried: after tests were added, or code
+was moved.
 """
 
 from __future__ import annotations
@@ -125,6 +127,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(TESTS)}")
     parser.add_argument("--jobs", type=int, default=2, help="mutants side by side")
+    parser.add_argument("--again", action="store_true", help="only mutants like the survivors")
     args = parser.parse_args()
     unknown = [module for module in args.modules if module not in TESTS]
     if unknown:
@@ -136,7 +139,8 @@ def main() -> int:
             ignored = shutil.ignore_patterns(".*", "site")
             shutil.copytree(REPO, folder, ignore=ignored)
         for module in args.modules or TESTS:
-            known[module] = _try_all(module, copies) | {
+            earlier = known[module]["survivors"] if args.again else None
+            known[module] = _try_all(module, copies, earlier) | {
                 "date": datetime.now(UTC).date().isoformat(),
                 **environment(),
             }
@@ -144,7 +148,9 @@ def main() -> int:
     return 0
 
 
-def _try_all(module: str, copies: list[Path]) -> dict[str, Any]:
+def _try_all(
+    module: str, copies: list[Path], earlier: list[dict[str, Any]] | None
+) -> dict[str, Any]:
     source = (REPO / module).read_text(encoding="utf-8")
     if outcome(copies[0], module, source) != "survived":
         raise SystemExit(f"the tests of {module} fail before it is changed")
@@ -159,15 +165,19 @@ def _try_all(module: str, copies: list[Path]) -> dict[str, Any]:
             free.append(folder)
 
     listed = list(mutants(source))
+    n_mutants = len(listed)
+    if earlier is not None:
+        changes = {mutant["change"] for mutant in earlier}
+        listed = [mutant for mutant in listed if mutant[1] in changes]
     with ThreadPoolExecutor(len(copies)) as pool:
         attempts = list(pool.map(attempt, listed))
     survivors = [mutant for result, mutant in attempts if result == "survived"]
     figures = {
-        "mutants": len(listed),
+        "mutants": n_mutants,
         "survived": len(survivors),
         "timed_out": sum(result == "timed_out" for result, _ in attempts),
     }
-    sys.stderr.write(f"{module}: {len(survivors)} of {len(listed)} survived\n")
+    sys.stderr.write(f"{module}: {len(survivors)} of {n_mutants} survived\n")
     return figures | {"survivors": survivors, "seconds": round(time.perf_counter() - started)}
 
 
