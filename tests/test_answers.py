@@ -1020,6 +1020,13 @@ def test_which_image_a_name_before_a_box_labels(text: str, image: int | None) ->
         assert alone.status == "no_box", "a box that is labelled with another image"
 
 
+def test_a_name_that_labels_the_next_box_is_counted_from_the_box_before() -> None:
+    first = f"{'So it is. ' * 6}[500, 500, 900, 900]"
+    text = f"{first} and in the second image you find it at [100, 100, 300, 300]"
+    answer = plainly(text, image_sizes=TWO, target_image=0)
+    assert answer.box == (0.5, 0.5, 0.9, 0.9), "the second box is labelled with another image"
+
+
 @pytest.mark.parametrize(("dashes", "labelled"), [(60, True), (61, False)])
 def test_a_name_labels_from_the_start_of_sixty_characters(dashes: int, labelled: bool) -> None:
     words = "in the "
