@@ -1007,6 +1007,8 @@ def test_only_a_box_that_reaches_outside_is_clipped(text: str, clipped: bool) ->
         ("The cup that the second image shows is at [100, 100, 300, 300]", None),
         ("Image 2, that is image 2: [100, 100, 300, 300]", 1),
         ("Image 2[100, 100, 300, 300]", 1),
+        # Of the names before a box the last four are looked at.
+        ("Image 1, image 2, image 2, image 2, image 2: [100, 100, 300, 300]", 1),
     ],
 )
 def test_which_image_a_name_before_a_box_labels(text: str, image: int | None) -> None:
@@ -1035,6 +1037,13 @@ def test_a_name_labels_from_the_start_of_sixty_characters(dashes: int, labelled:
     assert start == dashes
     alone = plainly(text, image_sizes=TWO, target_image=0)
     assert (alone.status == "no_box") == labelled
+
+
+@pytest.mark.parametrize(("dashes", "labelled"), [(51, True), (52, False)])
+def test_a_sentence_begins_within_sixty_characters_of_its_name(dashes: int, labelled: bool) -> None:
+    text = f"So it is. {'-' * dashes}in the second image you find it at [100, 100, 300, 300]"
+    answer = plainly(text, image_sizes=TWO, target_image=0)
+    assert (answer.status == "no_box") == labelled
 
 
 @pytest.mark.parametrize(("spaces", "of_the_first"), [(77, True), (78, False)])

@@ -182,7 +182,7 @@ def test_pixels_are_of_the_image_that_is_named() -> None:
     sizes = [(100, 50), (200, 400)]
     text = "Image 2: (50, 100)"
     assert read(text, "pixels", image_sizes=sizes).points == ((0.25, 0.25),)
-    # Which image it is on cannot be told, or only of one of the two points.
+    # Which image it is on is not said, or only of one of the two points.
     for unclear in ("(50, 100)", "(50, 100). Image 2: (50, 100)"):
         answer = read(unclear, "pixels", image_sizes=sizes)
         assert (answer.status, answer.points) == ("no_point", ())

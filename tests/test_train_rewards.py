@@ -537,3 +537,11 @@ def test_a_length_is_free_up_to_a_limit(free: int, limit: int, fits: bool) -> No
     else:
         with pytest.raises(UserError, match="expected 0 <= free < limit"):
             LengthReward(free, limit)
+
+
+def test_where_a_row_has_a_solution_its_other_targets_do_not_make_it_a_set() -> None:
+    targets = [{"image": 0, "box": BOX}, {"image": 0, "box": [0.6, 0.6, 0.9, 0.9]}]
+    both = f"<think>There.</think><answer>{HIT}, (600,600),(900,900)</answer>"
+    assert form(both, targets=targets) == 0.0, "one box is asked for"
+    assert form(both, solution=None, targets=targets, target_image=0) == 1.0
+    assert accuracy(both, targets=targets) == pytest.approx(1.0), "the first box of the unit"

@@ -2,10 +2,10 @@
 
     python results/reliability/faults.py [CASE …] [--points 10] [--seed 0] [--work DIR]
 
-Each command runs once undisturbed. Then, for each point, it starts anew in a folder of its own, and
-gets SIGKILL, SIGTERM or Ctrl-C (to all processes of its terminal) at a random moment; the moments
-are spread over its whole time. None of its processes may live on. The same command is then repeated
-to its end: all it leaves must equal what the undisturbed run left, but for dates and durations.
+Each command runs once uninterrupted. Then, for each point, it starts again in a folder of its own,
+and gets SIGKILL, SIGTERM or Ctrl-C (to all processes of its terminal) at a random moment; the
+moments are spread over its whole time. None of its processes may live on. The same command is then
+repeated to its end: all it leaves must equal what the uninterrupted run left, but for dates and durations.
 
 Writes faults.json beside this file. Exit status 1 if anything differed or lived on.
 """
@@ -54,8 +54,8 @@ VOLATILE = re.compile(
     r"date|^created$|_s$|time|seconds|runtime|_per_second|started|memory|checksum|samples_per"
     r"|^train_loss$|^num_tokens$"
 )
-"""Names of values in JSON that two undisturbed runs do not share either; and two that transformers
-and TRL count since the last start alone, in their own log."""
+"""Names of values in JSON that two uninterrupted runs do not share either; and two that
+transformers and TRL count since the last start alone, in their own log."""
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,7 @@ def difference(one: dict[str, str], other: dict[str, str]) -> str:
     for name in sorted({*one, *other}):
         a, b = one.get(name), other.get(name)
         if a is None or b is None:
-            return f"{name} is only in the {'repeated' if a is None else 'undisturbed'} run"
+            return f"{name} is only in the {'repeated' if a is None else 'uninterrupted'} run"
         if a != b:
             at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), -1)
             return (
@@ -332,10 +332,10 @@ def command_of(case: Case, inputs: Path, teacher_url: str) -> list[str]:
 def attempt(name: str, folder: Path, command: list[str], args: Any) -> dict[str, Any]:
     """One row of the table: a command at all its points."""
     case, rng = CASES[name], random.Random(f"{args.seed} {name}")
-    seconds, error = to_its_end(command, folder / "undisturbed")
+    seconds, error = to_its_end(command, folder / "uninterrupted")
     if error:
         raise SystemExit(f"{shlex.join(command)}: {error}")
-    expected = results(folder / "undisturbed", case.results)
+    expected = results(folder / "uninterrupted", case.results)
     if not expected:
         raise SystemExit(f"{name}: no results are found by {case.results}")
     points = []

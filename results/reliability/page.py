@@ -27,7 +27,7 @@ def faults(found: Mapping[str, Any]) -> Rows:
     """One row a command that was killed."""
     yield (
         "command",
-        "undisturbed",
+        "uninterrupted",
         "killed",
         "same results",
         "processes left",

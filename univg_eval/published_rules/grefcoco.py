@@ -1,4 +1,4 @@
-"""gRefCOCO: the share of expressions whose boxes are all right, and silence told from answering.
+"""gRefCOCO: expressions whose boxes are all right, and absent objects that get none.
 
 He, Ding, Liu and Jiang, "GREC: Generalized Referring Expression Comprehension" (arXiv 2308.16182);
 henghuiding/gRefCOCO, commit 41a8f00, ``mdetr/datasets/refexp.py`` (rule) and

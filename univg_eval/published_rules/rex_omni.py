@@ -52,7 +52,7 @@ def _measure(answered: Sequence[Answered]) -> dict[str, float]:
 
         A row without true boxes has precision and recall 1 without predicted boxes, else 0. (The
         scorer does so for referring rows, and for others that name no class; one that names a class
-        without boxes has 0 whatever is predicted. Samples do not tell the two apart.)
+        without boxes has 0 whatever is predicted. Samples do not distinguish the two.)
     """
     tasks: dict[str, list[Answered]] = {}
     for item in answered:

@@ -65,7 +65,7 @@ class FileScores:
         headline_values: the values behind the numbers that tables show, with their clusters.
         n_samples, n_responses: samples, and those of them with a response; one without is scored
             as unanswered.
-        n_left_out: samples that were left out as told, which count in none of the others.
+        n_left_out: samples that `leave_out` names, which count in none of the others.
         missing: ids of the first ten samples without a response.
         statuses: number of samples, missing and excluded ones included, per status.
         ignored_fields: names of fields that stand in some line and are not read, sorted.

@@ -105,15 +105,21 @@ def read_rows(
     UserError, which names the set as `of`, if a field is missing.
     """
     with open_parquet(path) as table:
-        names = table.schema_arrow.names
-        if missing := [name for name in fields if name not in names]:
-            raise UserError(
-                f"{path} is not of {of}: it has no {', '.join(missing)}; its columns are: "
-                f"{', '.join(names)}"
-            )
+        names = _columns(table, path, fields, of)
         read = [*fields, *(name for name in optional if name in names)]
         rows: list[dict[str, Any]] = table.read(columns=read).to_pylist()
     return rows
+
+
+def _columns(table: ParquetFile, path: Path, fields: Sequence[str], of: str) -> list[str]:
+    """The names of a file's columns; UserError if one of the `fields` is missing."""
+    names: list[str] = table.schema_arrow.names
+    if missing := [name for name in fields if name not in names]:
+        raise UserError(
+            f"{path} is not of {of}: it has no {', '.join(missing)}; its columns are: "
+            f"{', '.join(names)}"
+        )
+    return names
 
 
 class ParquetRows:
@@ -128,12 +134,7 @@ class ParquetRows:
     def __init__(self, path: Path, fields: Sequence[str], of: str) -> None:
         """Read the file; UserError, which names the set as `of`, if it lacks a column."""
         with open_parquet(path) as table:
-            names = table.schema_arrow.names
-            if missing := [name for name in (*fields, "image") if name not in names]:
-                raise UserError(
-                    f"{path} is not of {of}: it has no {', '.join(missing)}; its columns are: "
-                    f"{', '.join(names)}"
-                )
+            _columns(table, path, (*fields, "image"), of)
             self.rows: list[dict[str, Any]] = table.read(columns=list(fields)).to_pylist()
         self.path = path
         self.images = EmbeddedImages(path)
