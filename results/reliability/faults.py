@@ -5,7 +5,8 @@
 Each command runs once uninterrupted. Then, for each point, it starts again in a folder of its own,
 and gets SIGKILL, SIGTERM or Ctrl-C (to all processes of its terminal) at a random moment; the
 moments are spread over its whole time. None of its processes may live on. The same command is then
-repeated to its end: all it leaves must equal what the uninterrupted run left, but for dates and durations.
+repeated to its end: all it leaves must equal what the uninterrupted run left, but for dates and
+durations.
 
 Writes faults.json beside this file. Exit status 1 if anything differed or lived on.
 """
