@@ -206,7 +206,8 @@ def test_samples_without_target_and_with_several_have_a_table_of_their_own(
     printed = capsys.readouterr().out
     said = '100.0 % of the 1 absent objects are answered with an explicit "none"; 100.0 % of the 1'
     assert said in " ".join(printed.split())
-    tables = printed[: printed.index("100.0 % of the 1 absent")]
+    tables, sentences = printed.split("Samples with several targets: ")
+    assert sentences.startswith("1.00 boxes an answer, 2.00 targets a sample.")
     first, several, absent = re.split("samples without a target|with several targets", tables)
     # One of two targets found by one box: F1 = 2 / (1 + 2), matched IoU and AP 1 / 2.
     for table, row in (
@@ -612,6 +613,8 @@ def test_a_published_rule_of_a_whole_set_stands_beside_univg(
     assert published["accuracy"] == 1.0
     assert published["accuracy_iou50"] == pytest.approx(1 / 3)
     assert result["tasks"]["mc_bench"]["f1@0.5"] == 0.5  # of two pairs with targets one is found
+    boxes = {"n_several": 2, "boxes_per_answer": 1.5, "targets_per_sample": 1.5}
+    assert result["several"] == boxes
     assert result["rejection"] == {
         "n_no_target": 1,
         "n_said_none": 0,
@@ -621,6 +624,7 @@ def test_a_published_rule_of_a_whole_set_stands_beside_univg(
     assert main([*arguments, "--protocol", "mc-bench"]) == 0
     printed = capsys.readouterr().out
     assert "by the published rule mc-bench" in printed and "0.3333" in printed
+    assert "several targets: 1.50 boxes an answer, 1.50 targets a sample." in printed
     assert main([*arguments, "--json"]) == 0
     assert "published" not in json.loads(capsys.readouterr().out)
     for wrong, said in (

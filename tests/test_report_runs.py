@@ -221,15 +221,23 @@ def test_folding_loses_nothing(pieces):
 # --- numbers -------------------------------------------------------------------------------------
 
 
-def test_rejection_and_published_figures_stand_in_a_table_of_their_own(records, root, tmp_path):
-    spoken = "Absent objects, and the scorers of the benchmark's authors"
-    first = changed(records[0], "results", published={"mc-bench": {"weighted_ap50": 0.4321}})
-    plain = first.manifest.to_dict()["results"] | {"rejection": None, "published": {}}
+def test_numbers_of_boxes_and_published_figures_stand_in_a_table_of_their_own(
+    records, root, tmp_path
+):
+    spoken = "Several and absent objects, and the scorers of the benchmark's authors"
+    boxes = {"n_several": 4, "boxes_per_answer": 2.5, "targets_per_sample": None}
+    published = {"mc-bench": {"weighted_ap50": 0.4321}}
+    first = changed(records[0], "results", published=published, several=boxes)
+    nothing = {"several": None, "rejection": None, "published": {}}
+    plain = first.manifest.to_dict()["results"] | nothing
     page = html.unescape(page_of(collect([first, records[1]], root=root), tmp_path))
     table = page[page.index(spoken) :].split("</table>")[0]
     assert re.search(
         r"mc-bench: weighted_ap50</th>\s*<td[^>]*>0.4321</td>\s*<td[^>]*>–</td>", table
     )
+    # Of the other run one sample has two targets, and its answer one box.
+    assert "boxes per answer</th><td>2.5000</td><td>1.0000</td>" in table
+    assert "targets per sample</th><td>–</td><td>2.0000</td>" in table
     rejection = first.manifest.results.rejection
     assert rejection is not None
     assert f"rejection, recall</th><td>{rejection.recall:.4f}</td>" in table

@@ -172,7 +172,7 @@ def test_the_schema_of_scores_is_that_of_the_code() -> None:
     names = [field.name for field in fields(SampleScore)]
     assert sorted(schema["properties"]) == sorted(names)
     assert sorted(schema["required"]) == sorted(
-        {*names} - {"matched_iou", "f1_95", "f1_mean", "images_right"}
+        {*names} - {"matched_iou", "f1_95", "f1_mean", "images_right", "n_targets"}
     )
     assert schema["properties"]["status"]["enum"] == list(typing.get_args(Status))
     reading = json_schemas()["run_change"]["$defs"]["reading"]

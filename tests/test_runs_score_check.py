@@ -93,6 +93,22 @@ def test_every_edited_field_is_found(
     assert f"univg: note: {path}: the scores of 1 of 4" in capsys.readouterr().err
 
 
+def test_fields_that_no_score_of_an_older_record_has_are_no_difference(root: Path) -> None:
+    box = (0.1, 0.2, 0.5, 0.9)
+    samples = [replace(sample, targets=(Target(0, box),) * 2) for sample in SAMPLES]
+    (root / "data" / "own" / "samples.jsonl").unlink()
+    write_benchmark(samples, benchmark="own", root=root / "data")
+    record = record_of(samples, TEXTS, label="honest")
+    later = dict.fromkeys(("matched_iou", "f1_95", "f1_mean", "n_targets"))
+    older = [replace(score, **later) for score in record.scores]
+    check = ScoreChecker().check
+    assert record.scores[1].matched_iou == 0.0
+    assert check(replace(record, scores=older))[0].score_check == "same"
+    # Without the zeros of the misses, the mean of matched_iou would be higher.
+    kept = [record.scores[0], *older[1:]]
+    assert check(replace(record, scores=kept))[0].score_check == "different"
+
+
 def test_the_leaderboard_leaves_them_out_of_what_it_ranks(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -215,6 +215,33 @@ def test_rejection_has_a_recall_and_a_precision_so_that_a_none_everywhere_does_n
     assert "rejection" not in aggregate(score_samples(samples[2:], [Response("")] * 2, "qwen2_vl"))
 
 
+def test_several_guesses_at_each_target_show_in_the_boxes_per_answer() -> None:
+    pair = (Target(0, FIRST), Target(0, SECOND))
+    samples = [make_sample(id="a", targets=pair), make_sample(id="b", targets=pair)]
+    samples += [make_sample(id="c", targets=pair[:1], find_all=True), make_sample(id="d")]
+    guesses = [f"{HIT_1} {HIT_2} {MISS} {MISS}", "", f"{HIT_1} (0,0),(0,0)", f"{HIT_1} {MISS}"]
+    scores = score_samples(samples, [Response(text) for text in guesses], "qwen2_vl")
+    # 4, 0 and 2 boxes, an empty one among them; 2, 2 and 1 targets. One target: no part of it.
+    assert aggregate(scores)["several"] == {
+        "n_several": 3,
+        "boxes_per_answer": 2.0,
+        "targets_per_sample": pytest.approx(5 / 3),
+    }
+    left, right = Tally(), Tally()
+    left.add(scores[0])
+    for score in (*scores[1:], replace(scores[0], excluded=True)):
+        right.add(score)
+    right.merge(left)
+    assert right.result()["several"] == aggregate(scores)["several"]
+    older = [scores[0], replace(scores[1], n_targets=None)]
+    assert aggregate(older)["several"] == {
+        "n_several": 2,
+        "boxes_per_answer": 2.0,
+        "targets_per_sample": None,
+    }
+    assert "several" not in aggregate(scores[3:])
+
+
 def test_a_box_that_fits_two_targets_takes_neither_from_another() -> None:
     # Heights equal. The wide box, 0.13 to 0.35, has IoU 17/25 with the first target, 0.10 to 0.30,
     # and 15/27 with the second, 0.20 to 0.40; the other box is the first target.
@@ -512,7 +539,7 @@ def test_a_threshold_of_macc_is_reached_by_equality() -> None:
 
 
 def test_only_several_targets_have_a_matched_iou_in_a_line() -> None:
-    later = {"matched_iou", "f1_95", "f1_mean", "images_right"}
+    later = {"matched_iou", "f1_95", "f1_mean", "images_right", "n_targets"}
     assert not later & ONE.to_dict().keys()
     assert SEVERAL.to_dict()["matched_iou"] == 0.2
 

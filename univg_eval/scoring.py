@@ -41,6 +41,7 @@ from univg_eval.samples import GroundingSample, Target
 
 __all__ = [
     "HEADLINES",
+    "LATER_FIELDS",
     "MACC_THRESHOLDS",
     "METRICS",
     "THRESHOLDS",
@@ -146,17 +147,21 @@ class SampleScore:
     images_right: bool | None = None
     """Of a sample with several targets whose images the model had to find: whether its boxes lie on
     the images of the targets, and on no other; absent as `matched_iou`."""
+    n_targets: Annotated[int, Ge(1)] | None = None
+    """Of a sample with several targets, which the instruction may ask for without there being more
+    than one; absent as `matched_iou`."""
 
     def to_dict(self) -> dict[str, Any]:
         """A line of scores.jsonl; what older records do not have is left out where it is None."""
         values = asdict(self)
-        for name in _LATER_FIELDS:
+        for name in LATER_FIELDS:
             if values[name] is None:
                 del values[name]
         return values
 
 
-_LATER_FIELDS = ("matched_iou", "f1_95", "f1_mean", "images_right")
+LATER_FIELDS = ("matched_iou", "f1_95", "f1_mean", "images_right", "n_targets")
+"""Fields of a score that records of older versions do not have."""
 
 
 def score_sample(
@@ -338,6 +343,7 @@ def _assemble(
         f1_95=several and several.f1s[-1],
         f1_mean=several and sum(several.f1s) / len(several.f1s),
         images_right=images_right,
+        n_targets=len(sample.targets) if several else None,
     )
 
 
@@ -520,7 +526,8 @@ class _TaskSums:
 
     def __init__(self) -> None:
         self.n = self.n_no_target = self.n_several = self.excluded = 0
-        self.said_none = 0
+        self.said_none = self.n_boxes = 0
+        self.n_targets: int | None = 0  # None: older scores, which do not say it
         self.sums: dict[str, int] = {}
         self.counts: dict[str, int] = {}
 
@@ -531,6 +538,8 @@ class _TaskSums:
             self.n_no_target += 1
         elif score.f1 is not None:
             self.n_several += 1
+            self.n_boxes += score.n_boxes
+            self.n_targets = _sum(self.n_targets, score.n_targets)
         else:
             self.n += 1
         self.said_none += score.status == "none" and not score.excluded
@@ -544,6 +553,8 @@ class _TaskSums:
         self.n_several += other.n_several
         self.excluded += other.excluded
         self.said_none += other.said_none
+        self.n_boxes += other.n_boxes
+        self.n_targets = _sum(self.n_targets, other.n_targets)
         for name, value in other.sums.items():
             self.sums[name] = self.sums.get(name, 0) + value
             self.counts[name] = self.counts.get(name, 0) + other.counts[name]
@@ -557,6 +568,10 @@ class _TaskSums:
         return row | {
             name: total / (self.counts[name] * _UNIT) for name, total in self.sums.items()
         }
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
 class Tally:
@@ -577,7 +592,25 @@ class Tally:
     def result(self) -> dict[str, Any]:
         """The metrics; see `aggregate`."""
         tasks = {task: sums.result() for task, sums in self._tasks.items()}
-        return {"tasks": tasks, "macro": macro_average(tasks)} | self._rejection()
+        found = {"several": self._several(), "rejection": self._rejection()}
+        return {"tasks": tasks, "macro": macro_average(tasks)} | {
+            name: figures for name, figures in found.items() if figures
+        }
+
+    def _several(self) -> dict[str, Any]:
+        n_several = n_boxes = 0
+        n_targets: int | None = 0
+        for sums in self._tasks.values():
+            n_several += sums.n_several
+            n_boxes += sums.n_boxes
+            n_targets = _sum(n_targets, sums.n_targets)
+        if not n_several:
+            return {}
+        return {
+            "n_several": n_several,
+            "boxes_per_answer": n_boxes / n_several,
+            "targets_per_sample": None if n_targets is None else n_targets / n_several,
+        }
 
     def _rejection(self) -> dict[str, Any]:
         sums = self._tasks.values()
@@ -586,7 +619,7 @@ class Tally:
             return {}
         right = sum(s.sums.get("no_target_acc", 0) for s in sums) // _UNIT
         found = {"n_no_target": n_absent, "n_said_none": n_said, "recall": right / n_absent}
-        return {"rejection": found | {"precision": right / n_said if n_said else None}}
+        return found | {"precision": right / n_said if n_said else None}
 
 
 def aggregate(scores: Iterable[SampleScore]) -> dict[str, Any]:
@@ -602,6 +635,11 @@ def aggregate(scores: Iterable[SampleScore]) -> dict[str, Any]:
         excluded: the denominator of acc, miou, macc, center_acc and answered. Samples without
         target and with several are counted in ``n_no_target`` and ``n_several`` (left out when
         zero), the denominators of their own metrics. See `macro_average` for ``macro``.
+
+        Where samples have several targets also ``several``, over all tasks: of the ``n_several``
+        samples ``boxes_per_answer``, the mean of ``n_boxes``, unanswered samples included, and
+        ``targets_per_sample`` (None for older scores, which do not say it). F1 pays for several
+        guesses at one target; these show it.
 
         Where objects are absent also ``rejection``, over all tasks: ``recall``, the share of the
         ``n_no_target`` samples without target whose answer is an explicit none, and ``precision``,

@@ -116,12 +116,23 @@ def print_figures(
         kind = {"no_target_acc": "samples without a target", "f1@0.5": "with several targets"}
         above = title if not place else kind[one.metric]
         print_sheet(_sheet(above, results, one), console)
-    print_lines(_rejection(results), console)
+    print_lines([*_several(results), *_rejection(results)], console)
     parts = tuple(f"{task}_" for task in results["tasks"])
     for name, metrics in results.get("published", {}).items():
         # Those of single tasks are in the record and in --json.
         rows = [(m, f"{value:.4f}") for m, value in metrics.items() if not m.startswith(parts)]
         print_sheet(Sheet(f"by the published rule {name}", ("metric", "value"), rows), console)
+
+
+def _several(results: Mapping[str, Any]) -> list[str]:
+    """How many boxes are named where there are several targets, in a sentence."""
+    found = results.get("several")
+    if not found:
+        return []
+    text = f"Samples with several targets: {found['boxes_per_answer']:.2f} boxes an answer"
+    if found["targets_per_sample"] is not None:
+        text += f", {found['targets_per_sample']:.2f} targets a sample"
+    return [f"{text}.", ""]
 
 
 def _rejection(results: Mapping[str, Any]) -> list[str]:

@@ -163,7 +163,7 @@ def _image_notes(data: ReportData, thumbnails: Mapping[str, Thumbnail]) -> Itera
 
 
 def _beside(data: ReportData) -> Table | None:
-    """Rejection, and what the authors' own scorers say of the runs; None where there is neither."""
+    """Numbers of boxes, rejection, and what the authors' own scorers say; None without any."""
     runs = [run.record.manifest.results for run in data.runs]
     rows: dict[str, list[str]] = {}
 
@@ -171,6 +171,9 @@ def _beside(data: ReportData) -> Table | None:
         rows.setdefault(name, ["–"] * len(runs))[run] = "–" if value is None else f"{value:.4f}"
 
     for i, results in enumerate(runs):
+        if results.several is not None:
+            put("several targets: boxes per answer", i, results.several.boxes_per_answer)
+            put("several targets: targets per sample", i, results.several.targets_per_sample)
         if results.rejection is not None:
             put("rejection, recall", i, results.rejection.recall)
             put("rejection, precision", i, results.rejection.precision)

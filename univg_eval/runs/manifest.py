@@ -188,6 +188,17 @@ TaskResults = Annotated[
 """Metrics of a task as fractions, with their counts; see `univg_eval.scoring.aggregate`."""
 
 
+class Several(_Part):
+    """Boxes of the samples with several targets, over all tasks."""
+
+    n_several: Positive
+    """Samples with several targets."""
+    boxes_per_answer: NotNegative
+    """Mean number of boxes in an answer; an unanswered sample has none."""
+    targets_per_sample: NotNegative | None
+    """Mean number of targets; null: scores of an older version, which do not say it."""
+
+
 class Rejection(_Part):
     """Explicit "none" answers, over all tasks."""
 
@@ -208,6 +219,8 @@ class Results(_Part):
     """Metrics of each task, shares as fractions."""
     macro: dict[str, Share]
     """Unweighted means over the tasks."""
+    several: Several | None = None
+    """Absent where no sample has several targets, and in older records."""
     rejection: Rejection | None = None
     """Absent where every sample has a target, and in older records."""
     published: dict[str, dict[str, NotNegative]] = {}

@@ -27,7 +27,14 @@ from univg_eval.runs.record import (
     response_of,
 )
 from univg_eval.samples import GroundingSample
-from univg_eval.scoring import Response, SampleScore, aggregate, headline, score_samples
+from univg_eval.scoring import (
+    LATER_FIELDS,
+    Response,
+    SampleScore,
+    aggregate,
+    headline,
+    score_samples,
+)
 
 __all__ = ["SOURCE", "Change", "Rescored", "rescore", "write_rescored"]
 
@@ -246,6 +253,13 @@ def rescore(
         scores=scores,
         label=record.label,
     )
+    # What an older version stored with no score at all. Of a field that some scores have, absence
+    # from others would change a mean.
+    not_stored: dict[str, Any] = {
+        name: None
+        for name in LATER_FIELDS
+        if all(getattr(score, name) is None for score in record.scores)
+    }
     return Rescored(
         old=record,
         record=new,
@@ -253,7 +267,7 @@ def rescore(
         changes=[
             Change(before, after)
             for before, after in zip(record.scores, scores, strict=True)
-            if before != after
+            if before != after and (changed or before != replace(after, **not_stored))
         ],
     )
 

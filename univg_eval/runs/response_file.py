@@ -513,7 +513,7 @@ def _sizes(
 
 _WHERE_THEY_APPLY = (
     *("image_right", "no_target_right", "f1", "f1_95", "f1_mean", "ap50", "matched_iou"),
-    "images_right",
+    *("images_right", "n_targets"),
 )
 
 
