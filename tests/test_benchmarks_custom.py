@@ -17,6 +17,7 @@ from univg_eval.benchmarks.readers.common.release import ItemError, Release
 from univg_eval.benchmarks.readers.custom import SPACES, entry_of_set, open_custom, to_xyxy_norm
 from univg_eval.errors import UserError
 from univg_eval.samples import GroundingSample
+from univg_eval.scoring import score_sample
 
 PIXELS = {"space": "pixels"}
 ROW = {"images": "a.png", "instruction": "Find it.", "box": [10, 20, 30, 40]}
@@ -94,11 +95,25 @@ def test_a_row_states_its_own_space(folder, space, box):
         ({"target_image": 2, "box": None}, 1),  # nothing is there, and the instruction names it
         ({"box": None}, None),
         ({"target_image": 2, "find_image": True}, None),
-        ({"box": {"image": 1, "box": [1, 2, 3, 4]}}, 0),
+        ({"box": {"image": 1, "box": [1, 2, 3, 4]}}, None),
     ],
 )
 def test_the_image_that_the_instruction_names_is_stated(folder, change, image):
-    assert only(folder, PAIR | change).given_image == image
+    sample = only(folder, PAIR | change)
+    assert (sample.given_image, sample.image_is_given) == (image, image is not None)
+
+
+FIRST, SECOND = ({"image": image, "box": [1, 2, 30, 40]} for image in (1, 2))
+
+
+@pytest.mark.parametrize("text", ["Image-1: [10, 25, 300, 500]", "Image-1: none", "None.", "[]"])
+def test_where_the_objects_are_never_changes_what_is_read(folder, text):
+    """One instruction about two images; the cup is on the first, the second, both or neither."""
+    found = set()
+    for boxes in ([FIRST], [SECOND], [FIRST, SECOND], []):
+        score = score_sample(only(folder, BOTH | {"boxes": boxes}), text, "norm1000")
+        found.add((score.status, score.box, score.image_index))
+    assert len(found) == 1
 
 
 def test_target_image_counts_from_one(folder):
@@ -117,7 +132,7 @@ def test_target_image_counts_from_one(folder):
 def test_nothing_to_find(folder, nothing):
     sample = only(folder, BOTH | nothing)
     assert sample.targets == ()
-    assert sample.image_is_given
+    assert not sample.image_is_given
     (alone,) = convert(open_custom(write(folder, BOTH | nothing)))  # no box, so no space is needed
     assert alone.targets == ()
 

@@ -268,7 +268,16 @@ NAMED = (
 )
 
 
-@pytest.mark.parametrize("named", [True, False], ids=["image given", "image to be found"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"given_image": 1},
+        {"instruction": "Where is it in the second image?"},
+        {"instruction": "Where is it?"},
+        {"image_is_given": False},
+    ],
+    ids=["image stated", "named in words", "not stated", "to be found"],
+)
 @pytest.mark.parametrize("dialect", ["qwen2_vl", "norm1000", "pixels"])
 @given(
     text=st.one_of(st.sampled_from(NAMED), st.text(max_size=40)),
@@ -278,9 +287,9 @@ NAMED = (
 )
 @settings(max_examples=60, deadline=None)
 def test_targets_never_change_what_is_read(
-    text: str, targets: list[Target], dialect: str, named: bool
+    text: str, targets: list[Target], dialect: str, asked: dict[str, Any]
 ) -> None:
-    stated = make_sample(given_image=1 if named else None, image_is_given=named)
+    stated = make_sample(**asked)
     expected = score_sample(stated, text, dialect)
     found = score_sample(replace(stated, targets=tuple(targets)), text, dialect)
     for name in ("status", "box", "image_index", "n_boxes", "n_units", "clipped"):
@@ -292,7 +301,7 @@ def test_targets_never_change_what_is_read(
     [
         ({}, 1),
         ({"targets": ()}, 1),  # "in the second image" says so
-        ({"targets": (), "instruction": "Where is it?"}, None),
+        ({"instruction": "Where is it?"}, None),
         ({"targets": (), "instruction": "As in the first image, in the second image?"}, None),
         ({"targets": (), "instruction": "Where is it?", "given_image": 0}, 0),
         ({"targets": (Target(0, FIRST), Target(1, SECOND)), "instruction": "Where?"}, None),

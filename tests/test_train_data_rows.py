@@ -285,9 +285,9 @@ def test_samples_of_a_benchmark(tmp_path: Path) -> None:
     ]
     toy(tmp_path, *samples)
     data = open_rows("toy", "samples", root=tmp_path)
-    # As the evaluation reads it: that of the target, or the one that the instruction names.
+    # As the evaluation reads it: the one that the instruction names.
     assert column(data, "target_image") == [given_image(sample) for sample in samples]
-    assert column(data, "target_image") == [1, None, 1, None]
+    assert column(data, "target_image") == [1, None, 1, 1]
     assert column(data, "image_is_given") == [True, False, True, True]
     assert column(data, "solution") == [[0.1, 0.2, 0.3, 0.4]] * 2 + [None] * 2
     assert [len(found) for found in column(data, "targets")] == [1, 1, 0, 2]

@@ -272,9 +272,9 @@ def read_response(
 def given_image(sample: GroundingSample) -> int | None:
     """The 0-based image that the instruction names, which a response is read by.
 
-    It is what the benchmark states, or the only image. Where neither says it, ``image_is_given``
-    does: then it is the image of the targets, or, of a sample without any, the only one that the
-    instruction's text names. None where the image has to be found, or is not known.
+    It is what the benchmark states, or the only image. Where neither says it, it is the only image
+    that the instruction's text names. None where the image has to be found, or is not known. The
+    targets are not looked at.
     """
     if not sample.image_is_given:
         return None
@@ -282,10 +282,8 @@ def given_image(sample: GroundingSample) -> int | None:
         return sample.given_image
     if len(sample.images) == 1:
         return 0
-    shown = {target.image for target in sample.targets}
-    if not shown:
-        shown = {image for _, _, image in find_image_names(sample.instruction, len(sample.images))}
-    return next(iter(shown)) if len(shown) == 1 else None
+    named = {image for _, _, image in find_image_names(sample.instruction, len(sample.images))}
+    return next(iter(named)) if len(named) == 1 else None
 
 
 def _require_sizes(

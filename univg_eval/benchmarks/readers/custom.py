@@ -141,7 +141,7 @@ def open_custom(
         row 17 (0-based; the line that states the space and blank lines do not count). Its task is
         the row's group, or the benchmark. Rows that share an image or a video, directly or through
         others, share a cluster, named after the first of them. `image_is_given` is False with
-        ``find_image``, and where the targets lie on different images.
+        ``find_image``, and for several images without ``target_image``.
 
     Raises:
         UserError: the file cannot be read, holds no rows, or is no such file; no row states a
@@ -327,6 +327,8 @@ class _Reader:
             raise _fault("field 'find_image' is true, but the row has one image only")
         space = row.get("space", self.space)
         wanted = list(_wanted(row, len(paths)))
+        # Not from the images of the boxes: a response would be read by where the objects are.
+        given_image = row["target_image"] - 1 if "target_image" in row and not find_image else None
         sizes = [self._size(path) for path in paths]
         targets = tuple(
             Target(image, to_xyxy_norm(box, space, sizes[image], name))
@@ -343,8 +345,8 @@ class _Reader:
             heights=tuple(height for _, height in sizes),
             instruction=row["instruction"],
             targets=targets,
-            image_is_given=not find_image and len({target.image for target in targets}) <= 1,
-            given_image=_given_image(row, wanted),
+            image_is_given=len(paths) == 1 or given_image is not None,
+            given_image=0 if len(paths) == 1 else given_image,
             cluster=f"{self.benchmark}-{cluster:05d}",
             source={
                 "file": self.file,
@@ -426,16 +428,6 @@ def _checked_row(row: Any) -> dict[str, Any]:
     except ValueError as error:  # an infinite number, or half of a surrogate pair
         raise _fault(f"cannot be written as JSON: {error}") from error
     return row
-
-
-def _given_image(row: Mapping[str, Any], wanted: Sequence[tuple[int, Any, str]]) -> int | None:
-    """The 0-based image that a row says its instruction names; None where it has to be found."""
-    if row.get("find_image", False):
-        return None
-    shown = {image for image, _, _ in wanted}
-    if not shown and "target_image" in row:
-        shown = {row["target_image"] - 1}
-    return next(iter(shown)) if len(shown) == 1 else None
 
 
 def _wanted(row: Mapping[str, Any], n_images: int) -> Iterator[tuple[int, Any, str]]:
