@@ -23,6 +23,7 @@ from univg_eval.analysis.stats import (
 )
 from univg_eval.cli import main
 from univg_eval.cli._comparison_sheet import show
+from univg_eval.cli._runs import read_runs
 from univg_eval.errors import UserError
 from univg_eval.runs.record import RunRecord, load_run
 from univg_eval.scoring import SampleScore, aggregate
@@ -455,7 +456,7 @@ def test_command_picks_the_benchmark_that_both_have(capsys, folders: tuple[Path,
 def test_json_holds_all_fields_and_files_hold_what_is_printed(
     capsys, tmp_path: Path, folders: tuple[Path, Path]
 ) -> None:
-    old, new = (load_run(folder / "toy") for folder in folders)
+    old, new = read_runs([str(folder / "toy") for folder in folders])
     runs = (old.path, new.path)
     _, out, _ = command(capsys, *runs, "--json", "--flips", 1, "-o", tmp_path / "x.json")
     assert (tmp_path / "x.json").read_text() == out

@@ -14,6 +14,7 @@ from run_records import record_of
 
 from univg_eval.cli import main
 from univg_eval.cli._runs import read_runs
+from univg_eval.runs.manifest import Manifest
 from univg_eval.runs.record import load_run
 from univg_eval.runs.score_check import ScoreChecker
 from univg_eval.samples import GroundingSample, Target, write_benchmark
@@ -55,11 +56,24 @@ def edited(root: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     file = path / "scores.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     change(rows[1])
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    sums = json.loads((path / "checksums.json").read_text())
-    sums["scores.jsonl"] = hashlib.sha256(file.read_bytes()).hexdigest()
-    (path / "checksums.json").write_text(json.dumps(sums))
+    write_over(file, "".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def with_manifest(root: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """A record with another manifest, with checksums that fit."""
+    path = record_of(SAMPLES, TEXTS, label="edited").write(root / "edited")
+    manifest = json.loads((path / "manifest.json").read_text())
+    change(manifest)
+    write_over(path / "manifest.json", json.dumps(manifest))
+    return path
+
+
+def write_over(file: Path, text: str) -> None:
+    file.write_text(text)
+    sums = json.loads((file.parent / "checksums.json").read_text())
+    sums[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (file.parent / "checksums.json").write_text(json.dumps(sums))
 
 
 def marks(capsys: pytest.CaptureFixture[str], *paths: Path) -> dict[str, list[str]]:
@@ -107,6 +121,80 @@ def test_fields_that_no_score_of_an_older_record_has_are_no_difference(root: Pat
     # Without the zeros of the misses, the mean of matched_iou would be higher.
     kept = [record.scores[0], *older[1:]]
     assert check(replace(record, scores=kept))[0].score_check == "different"
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (
+            lambda m: m["results"]["tasks"]["t"].update({"acc@0.75": 0.9}),
+            "results.tasks.t.acc@0.75",
+        ),
+        (lambda m: m["results"]["tasks"].update(u={"n": 1, "excluded": 0}), "results.tasks.u.n"),
+        (lambda m: m["results"]["macro"].update(miou=0.9), "results.macro.miou"),
+        (
+            lambda m: m["results"].update(
+                rejection={"n_no_target": 1, "n_said_none": 1, "recall": 1.0, "precision": 1.0}
+            ),
+            "results.rejection.n_no_target",
+        ),
+        (
+            lambda m: m["results"].update(published={"mc-bench": {"accuracy": 1.0}}),
+            "results.published.mc-bench.accuracy",
+        ),
+        (lambda m: m.update(excluded=1), "excluded"),
+        (lambda m: m["dataset"].update(n=3), "dataset.n"),
+    ],
+)
+def test_edited_figures_of_the_manifest_are_found(
+    root: Path, change: Callable[[dict[str, Any]], None], name: str
+) -> None:
+    path = with_manifest(root, change)
+    record, difference = ScoreChecker().check(load_run(path))
+    assert record.score_check == "different"
+    assert "manifest.json has figures that are not those of the kept responses" in difference
+    assert f"first: {name})" in difference
+
+
+def test_a_part_of_a_set_that_claims_to_be_the_whole_is_found(root: Path) -> None:
+    whole = record_of(SAMPLES, TEXTS, label="edited")
+    part = record_of(SAMPLES[:3], TEXTS, label="part")
+    dataset = whole.manifest.to_dict()["dataset"]
+    for complete, check in ((False, "same"), (True, "different")):
+        claimed = part.manifest.to_dict() | {"dataset": dataset, "complete": complete}
+        record = replace(part, manifest=Manifest.read(claimed))
+        assert ScoreChecker().check(record)[0].score_check == check
+
+
+FORMATS = ("terminal", "markdown", "csv", "latex", "json")
+
+
+@pytest.mark.parametrize(
+    ("prepared", "mark", "words"),
+    [
+        (True, "scores-differ", "its scores or figures are not those"),
+        (False, "scores-unchecked", "not scored again here"),
+    ],
+)
+def test_every_table_says_so(
+    root: Path,
+    prepared: bool,
+    mark: str,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paths = [str(honest(root)), str(edited(root, lambda row: row.update(iou=1.0, center=True)))]
+    if not prepared:
+        monkeypatch.setenv("UNIVG_DATA", str(root / "elsewhere"))
+    for form in FORMATS:
+        assert main(["leaderboard", *paths, "--format", form]) == 0
+        assert mark in capsys.readouterr().out.replace("\\_", "_"), form
+    for form in ([], ["--markdown"], ["--json"]):
+        assert main(["compare", *paths, *form]) == 0
+        (note,) = [line for line in capsys.readouterr().out.splitlines() if words in line]
+        assert ("honest" in note) is not prepared
+        assert "edited" in note
 
 
 def test_the_leaderboard_leaves_them_out_of_what_it_ranks(

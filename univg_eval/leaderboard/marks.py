@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
+from univg_eval.runs.score_check import SCORE_CHECKS
+
 
 class Mark(StrEnum):
     """A word on a row. Each is computed from the record or from the printed values."""
@@ -68,9 +70,8 @@ MEANINGS: Mapping[Mark, str] = {
     Mark.BASELINE: "no model: responses made by a rule, which may look at the truth",
     Mark.REPLAYED: "responses were read from a file; how they were made is not recorded",
     Mark.RESCORED: "scored anew from the responses of an older record",
-    Mark.SCORES_DIFFER: "its scores are not those that its kept responses get",
-    Mark.SCORES_UNCHECKED: "not scored again here: benchmark not prepared, a control, videos or an "
-    "older rule",
+    Mark.SCORES_DIFFER: SCORE_CHECKS["different"],
+    Mark.SCORES_UNCHECKED: SCORE_CHECKS["unknown"],
     Mark.DIRTY_CODE: "made by code with changes that were not committed",
 }
 """What each mark says, one sentence without its full stop."""

@@ -22,6 +22,7 @@ from univg_eval.errors import UserError
 from univg_eval.runs.groups import aligned_scores
 from univg_eval.runs.manifest import Manifest
 from univg_eval.runs.record import RunRecord
+from univg_eval.runs.score_check import SCORE_CHECKS
 from univg_eval.scoring import SampleScore, headline_metric, sample_metrics
 
 FEW_CLUSTERS = 20
@@ -384,6 +385,10 @@ def _notes_on_runs(
     runs_a: Sequence[RunRecord], runs_b: Sequence[RunRecord], differing: Mapping[str, Any]
 ) -> Iterator[str]:
     a, b = runs_a[0], runs_b[0]
+    for check, words in SCORE_CHECKS.items():
+        found = [run.label for run in (*runs_a, *runs_b) if run.score_check == check]
+        if found:
+            yield f"{', '.join(dict.fromkeys(found))}: {words}."
     if a.manifest.dataset.stand_in_images:
         yield "On images that stand in for the set's own: no result of the benchmark."
     if a.benchmark != b.benchmark:
