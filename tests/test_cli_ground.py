@@ -134,3 +134,16 @@ def test_a_mistake_is_one_message_before_a_model_is_loaded(
     assert main(["ground", sample.instruction, *shown, *changes]) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and message in printed.err.splitlines()[-1]
+
+
+def test_the_picture_is_not_drawn_over_a_photograph(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo, link = tmp_path / "photo.png", tmp_path / "link.png"
+    Image.new("RGB", (8, 8)).save(photo)
+    link.symlink_to(photo)
+    before = photo.read_bytes()
+    for out in (photo, link):
+        assert main(["ground", "Find it.", "--image", str(photo), "-o", str(out)]) == 2
+        assert f"-o {out} is the file of --image; give another path" in capsys.readouterr().err
+    assert photo.read_bytes() == before

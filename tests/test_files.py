@@ -190,6 +190,17 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
         write_file(Path(os.devnull), "x")
 
 
+def test_a_file_of_a_run_record_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "scores.jsonl").write_text("old")
+    (tmp_path / "checksums.json").write_text('{"scores.jsonl": "0"}')
+    (tmp_path / "link.md").symlink_to(tmp_path / "scores.jsonl")
+    for name in ("scores.jsonl", "checksums.json", "link.md"):
+        with pytest.raises(OSError, match="is a file of a run record"):
+            write_file(tmp_path / name, "new")
+    write_file(tmp_path / "table.md", "new")
+    assert (tmp_path / "scores.jsonl").read_text() == "old"
+
+
 def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
     write_file(tmp_path / "place", "kept")
     with pytest.raises(OSError, match="what is there is no folder"):

@@ -25,6 +25,7 @@ import univg_eval
 from univg_eval.errors import UserError
 
 __all__ = [
+    "CHECKSUMS",
     "LONGEST_LINE",
     "Journal",
     "data_folder",
@@ -48,6 +49,8 @@ _DATA_FILES = ("share", "univg")
 """Where a wheel puts its data files, below the prefix of its installation."""
 
 
+CHECKSUMS = "checksums.json"
+"""The file that marks a folder as a run record: SHA-256 of its other files, by name."""
 _PART = ".part"
 _UNSURE_SECONDS = 10.0
 """Age below which a part without a lock may be one that its process is about to lock."""
@@ -64,13 +67,24 @@ def _replaceable(path: Path, what: Literal["file", "folder"]) -> Path:
     """The place that is replaced: behind a link that of what it names, and the link stays.
 
     Raises:
-        OSError: something else is there, such as a device, a pipe, or a folder for a file.
+        OSError: something else is there, such as a device, a pipe, or a folder for a file; or a
+            file of a run record, which is never changed.
     """
     place = Path(os.path.realpath(path)) if path.is_symlink() else path
     if os.path.lexists(place) and not (place.is_file() if what == "file" else place.is_dir()):
         noun = "regular file" if what == "file" else what
         raise OSError(errno.EEXIST, f"what is there is no {noun}", str(path))
+    if what == "file" and _is_of_record(place):
+        raise OSError(errno.EEXIST, "what is there is a file of a run record", str(path))
     return place
+
+
+def _is_of_record(place: Path) -> bool:
+    try:
+        sums = read_json(place.parent / CHECKSUMS)
+    except (OSError, ValueError):
+        return False
+    return place.name == CHECKSUMS or (isinstance(sums, dict) and place.name in sums)
 
 
 @contextmanager

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from univg_eval.errors import UserError
+
+
+def refuse_inputs(out: Path, option: str, inputs: Iterable[tuple[str, Path | None]]) -> None:
+    """Refuse to write over what a command reads.
+
+    Args:
+        out: that `option` names.
+        option: as the user gives it.
+        inputs: (option, path that it names, None where it is not given).
+
+    Raises:
+        UserError: `out` is one of them.
+    """
+    for name, path in inputs:
+        if path is not None and out.exists() and path.exists() and out.samefile(path):
+            raise UserError(f"{option} {out} is the file of {name}; give another path")
 
 
 def write_output(path: Path, text: str, option: str) -> None:

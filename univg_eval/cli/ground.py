@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from univg_eval.cli._output import refuse_inputs
 from univg_eval.errors import UserError
 from univg_eval.models import TINY, model_name
 from univg_eval.runs.threads import choose_threads
@@ -83,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--max-new-tokens is {args.max_new_tokens}; expected at least 1")
     if args.out is not None:
         _require_picture(args.out)
+        inputs = [("--image", Path(file)) for file in args.image or ()]
+        refuse_inputs(args.out, "-o", [*inputs, ("--video", args.video and Path(args.video))])
     if args.model == TINY:
         print(
             f"univg ground: {TINY} answers, which knows coloured shapes alone; for another model "

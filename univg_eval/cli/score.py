@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from univg_eval.cli._output import refuse_inputs
 from univg_eval.errors import UserError
 from univg_eval.progress import progress_bars, step
 
@@ -206,12 +207,10 @@ def _check_out(args: argparse.Namespace) -> None:
             f"--out {args.out} is no regular file and would be replaced by one; expected the path "
             "of a file to write"
         )
-    for name in ("responses", "annotations", "leave_out"):
-        path = getattr(args, name)
-        if path is not None and args.out.exists() and path.exists() and args.out.samefile(path):
-            raise UserError(
-                f"--out {args.out} is the file of --{name.replace('_', '-')}; give another path"
-            )
+    inputs = ("responses", "annotations", "leave_out")
+    refuse_inputs(
+        args.out, "--out", [(f"--{name.replace('_', '-')}", getattr(args, name)) for name in inputs]
+    )
 
 
 @contextmanager

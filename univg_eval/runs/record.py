@@ -34,7 +34,7 @@ from typing import Any, Literal
 
 import univg_eval
 from univg_eval.errors import UserError
-from univg_eval.files import iter_json_lines, numbered_lines, refuse_nan, whole_folder
+from univg_eval.files import CHECKSUMS, iter_json_lines, numbered_lines, refuse_nan, whole_folder
 from univg_eval.protocols import PROTOCOLS
 from univg_eval.redaction import secret_values, settings_without_secrets, without_secrets
 from univg_eval.runs.failed_requests import split_failed_request
@@ -59,12 +59,11 @@ __all__ = [
     "write_run",
 ]
 
-MANIFEST, RESPONSES, SCORES, CHANGES, CHECKSUMS = (
+MANIFEST, RESPONSES, SCORES, CHANGES = (
     "manifest.json",
     "responses.jsonl",
     "scores.jsonl",
     "changes.jsonl",
-    "checksums.json",
 )
 _PACKAGES = ("univg", "lmms_eval", "transformers", "torch", "numpy", "pillow")
 _SHOWN_FAULTS = 5
