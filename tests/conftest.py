@@ -26,6 +26,21 @@ def repo_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def whole_mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with univg_mini as runs are evaluated on it, to be read only.
+
+    Drawing it takes twenty seconds, so all processes of pytest-xdist share one.
+    """
+    from univg_eval.benchmarks.synthetic.mini import ensure
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    ensure(folder / "whole_mini")
+    return folder / "whole_mini"
+
+
+@pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder of real annotation files beside the checkout; users do not have it."""
     path = REPO_ROOT.parent / "shared"

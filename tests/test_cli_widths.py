@@ -39,20 +39,10 @@ COMMANDS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The benchmark of the runs that come along."""
-    root = tmp_path_factory.mktemp("data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("UNIVG_DATA", str(root))
-        assert main(["prepare", "univg_mini"]) == 0
-    return root
-
-
 def said(
-    name: str, width: int, mini: Path, out: Path, patch: pytest.MonkeyPatch, capsys
+    name: str, width: int, whole_mini: Path, out: Path, patch: pytest.MonkeyPatch, capsys
 ) -> list[str]:
-    patch.setenv("UNIVG_DATA", str(mini))
+    patch.setenv("UNIVG_DATA", str(whole_mini))
     patch.setenv("COLUMNS", str(width))
     words = shlex.split(COMMANDS[name].format(out=out))
     capsys.readouterr()
@@ -72,11 +62,11 @@ def is_unbreakable(line: str) -> bool:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_line_is_too_long_and_no_figure_is_lost(
-    name: str, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    name: str, whole_mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     figures = []
     for width in (80, 200):
-        lines = said(name, width, mini, tmp_path / str(width), monkeypatch, capsys)
+        lines = said(name, width, whole_mini, tmp_path / str(width), monkeypatch, capsys)
         too_long = [line for line in lines if len(line) > width and not is_unbreakable(line)]
         assert not too_long
         assert not [line for line in lines if re.match(r"\s*(?:%(?! of n)|points\b|MiB\b)", line)]
