@@ -7,11 +7,14 @@ VLLM_BIN := .venv-vllm/bin
 SHARDED_BIN := .venv-sharded/bin
 MIN_BIN := .venv-min/bin
 LATEST_BIN := .venv-latest/bin
+# Of one thread each. A file's tests stay together, as do their costly fixtures, and the files keep
+# the order that tests/conftest.py gives them.
+TWO_PROCESSES := -n 2 --dist loadfile --no-loadscope-reorder
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-min test-latest test-vllm test-sharded test-sharded-short lint bench faults \
+.PHONY: help demo test tests-alone test-min test-latest test-vllm test-sharded test-sharded-short lint bench faults \
   fuzz soak docs clean
 
 help:
@@ -57,9 +60,12 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Two processes of one thread each: a file's tests stay together, as do their costly fixtures.
-test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=20
+# mypy takes one processor for a minute or more, so the tests run beside it.
+test: $(VENV)/.dev
+	@$(MAKE) --no-print-directory --jobs=2 lint tests-alone
+
+tests-alone: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO_PROCESSES) --durations=20
 
 $(MIN_BIN)/.ready: pyproject.toml constraints-min.txt
 	@echo "Installing the oldest versions into .venv-min (some minutes, about 7 GB) …"
@@ -69,7 +75,7 @@ $(MIN_BIN)/.ready: pyproject.toml constraints-min.txt
 	@touch $@
 
 test-min: $(MIN_BIN)/.ready
-	OMP_NUM_THREADS=1 $(MIN_BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(MIN_BIN)/python -m pytest $(TWO_PROCESSES)
 
 # Installed anew each time: the newest are others tomorrow.
 test-latest:
@@ -77,7 +83,7 @@ test-latest:
 	$(PYTHON) -m venv .venv-latest
 	$(LATEST_BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade \
 	  --upgrade-strategy eager -e '.[eval,train,dev,notebooks,docs]'
-	OMP_NUM_THREADS=1 $(LATEST_BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(LATEST_BIN)/python -m pytest $(TWO_PROCESSES)
 
 # vLLM fixes versions of torch and transformers that are not those of the other tests.
 $(VLLM_BIN)/.ready: pyproject.toml constraints-vllm.txt tests/vllm_environment.py
