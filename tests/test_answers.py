@@ -944,7 +944,8 @@ def test_time_is_linear(seed: str) -> None:
     assert whole < 2
     if whole > 0.05:
         quarter = min(_seconds(text[:62_500], "norm1000") for _ in range(2))
-        assert min(whole, _seconds(text, "norm1000")) < 10 * quarter
+        # A second reading of the whole only where something else may have held up the first.
+        assert whole < 10 * quarter or _seconds(text, "norm1000") < 10 * quarter
 
 
 @pytest.mark.parametrize(
