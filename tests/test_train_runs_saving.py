@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import os
+import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ pytest.importorskip("trl")
 pytest.importorskip("peft")
 
 import torch
+from huggingface_hub import constants
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from sft_data import TRAINER, make_config, make_model, make_rows, write
@@ -117,9 +117,9 @@ def test_weights_that_were_trained_in_four_bits_are_saved_whole(
 
 
 def test_an_adapter_is_merged_into_the_revision_that_it_was_trained_on(
-    model: Path, config: Path, tmp_path: Path
+    model: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a model of the Hub whose branch ``main`` has other weights."""
+    """Of a model of the Hub whose branch ``main`` has other weights; ``python -m univg_train``."""
     repo = tmp_path / "hub" / "models--who--tiny"
     commits = {"old": "a" * 40, "main": "b" * 40}
     for name, commit in commits.items():
@@ -135,11 +135,12 @@ def test_an_adapter_is_merged_into_the_revision_that_it_was_trained_on(
         *("model=who/tiny", LORA, "trainer.max_steps=1", f"trainer.output_dir={run}"),
         *("trainer.model_init_kwargs={revision: old}", "trainer.learning_rate=1e-6"),
     ]
-    subprocess.run(
-        [sys.executable, "-m", "univg_train", "sft", "--config", config, *arguments],
-        env={**os.environ, "HF_HUB_CACHE": str(repo.parent), "HF_HUB_OFFLINE": "1"},
-        check=True,
-    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(repo.parent))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(sys, "argv", ["univg_train", "sft", "--config", str(config), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("univg_train", run_name="__main__")
+    assert ended.value.code == 0
     found, old = load(run / "model").state_dict(), load(model).state_dict()
     assert all(torch.allclose(found[name], old[name], atol=1e-3) for name in old)
     adapter = json.loads((run / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
