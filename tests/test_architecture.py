@@ -25,7 +25,7 @@ CORE = {
     "redaction": set(),
     "files": {"errors"},
     "models": {"errors", "boxes", "dialects"},
-    "terminal": set(),
+    "terminal": {"redaction"},
     "boxes": set(),
     "matching": set(),
     STATS: set(),

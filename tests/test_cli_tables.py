@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from run_records import record_of
 from univg_eval.cli import main
 from univg_eval.cli._tables import Sheet, print_sheet
 from univg_eval.samples import write_benchmark
-from univg_eval.terminal import command_lines, wrapped
+from univg_eval.terminal import command_lines, safe_streams, show_message, wrapped
 
 TASKS = ("common_object", "a task with quite a long name")
 
@@ -69,6 +71,28 @@ def test_an_id_stays_whole_and_heads_go_on_several_lines() -> None:
         "univg_mini-group_grounding-00011   1.0–2.0   7",
         "",
     ]
+
+
+STEERING = "a\x1b]0;title\x07b\x9b2Jc\u202ed\u2066e\x7f"
+
+
+def test_nothing_that_is_printed_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with safe_streams():
+        sys.stdout.write(f"{json.dumps([STEERING], ensure_ascii=False)}\n\x1b[2J\r\x1b[1mbold\t\n")
+        sys.stderr.writelines([STEERING, "\r\x1b[2K50 %"])
+    out, errors = capsys.readouterr()
+    first, second = out.splitlines()
+    assert first.isprintable() and json.loads(first) == [STEERING]
+    assert second == r"\u001b[2J\u000d" + "\x1b[1mbold\t"
+    assert errors == r"a\u001b]0;title\u0007b\u009b2Jc\u202ed\u2066e\u007f" + "\r\x1b[2K50 %"
+
+
+def test_no_name_in_a_message_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["leaderboard", "no\x1b[2J\rrun"]) == 2
+    show_message("one\x1b[31m\ntwo")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(r"univg leaderboard: no\x1b[2J\rrun does not exist")
+    assert lines[1:] == [r"one\x1b[31m", "two"]
 
 
 def test_a_command_is_broken_between_options_and_can_be_pasted() -> None:

@@ -317,7 +317,7 @@ def test_markdown_shows_names_as_they_are(name: str) -> None:
         assert kinds <= {"text", "text_special"}
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1"])
 def test_no_cell_of_a_csv_is_a_formula(name: str) -> None:
     text = as_csv(build_leaderboards([record(name, {"a": [1.0, 0.0, 1.0]})]))
     models = {line["model"] for line in csv.DictReader(StringIO(text, newline=""))}

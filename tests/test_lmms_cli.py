@@ -311,6 +311,13 @@ MISTAKES = [
         ),
         "base_url holds a password or a key",
     ),
+    (
+        (
+            *("--tasks", "univg_mini_diff", "--model", "openai"),
+            *("--model_args", "model=x,base_url=http://host/v1,api_key=swordfish-4711"),
+        ),
+        "api_key holds a password or a key",
+    ),
     (("--tasks", "."), "there is a folder of this name here, and lmms-eval would look for tasks"),
     (("--tasks", "mmbench"), "names no task of this project; its groups are: univg, "),
 ]

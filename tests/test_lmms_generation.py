@@ -124,6 +124,18 @@ def test_a_key_that_a_server_repeats_is_written_nowhere(
     assert "provided: [hidden]" in logged and "swordfish" not in logged
 
 
+def test_a_key_in_an_answer_is_written_nowhere(
+    root: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "swordfish-4711")
+    server.answer = lambda _: "You are swordfish-4711: [0.1, 0.2, 0.5, 0.9]"
+    record = recorded(root, "openai", args_of(server))
+    assert {row["response"] for row in record.responses} == {
+        "You are [hidden]: [0.1, 0.2, 0.5, 0.9]"
+    }
+    assert {score.status for score in record.scores} == {"ok"}
+
+
 @pytest.mark.parametrize("backend", SERVICES)
 def test_what_a_server_does_not_name_is_null(backend: str, root: Path, server: Server) -> None:
     server.answer = lambda _: "a box of seven words is not counted"

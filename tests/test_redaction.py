@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from run_records import RESPONSES, SCORES, manifest
 
 from univg_eval.cli import main
-from univg_eval.redaction import secret_values, settings_without_secrets, without_secrets
+from univg_eval.redaction import (
+    first_secret,
+    secret_values,
+    settings_without_secrets,
+    without_secrets,
+    without_values,
+)
 from univg_eval.runs.record import load_run, make_record, write_run
+from univg_eval.terminal import safe_streams
 
 KEY = "swordfish-4711"
 
@@ -35,6 +45,14 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("a hf_abcdefghijklmnopqrst b", "", "a [hidden] b"),
         ("key sk-proj-abcdefghijklmnop is wrong", "", "key [hidden] is wrong"),
         ("max_tokens=5, tokens: 7, a@b", "", "max_tokens=5, tokens: 7, a@b"),
+        ("u=http://me:ab@h/v1,m=a@b", "", "u=http://[hidden]@h/v1,m=a@b"),
+        ("http://me:a@b/c=@host/v1", "", "http://[hidden]@host/v1"),
+        ("http://host:8000/v1/a@b", "", "http://host:8000/v1/a@b"),
+        ("http://h/v1?alt=sse&key=abc", "", "http://h/v1?alt=sse&key=[hidden]"),
+        ("authorization: Basic bWU6d29yZA==", "", "authorization: Basic [hidden]"),
+        ("x-api-key: abc", "", "x-api-key: [hidden]"),
+        ("Bearer abc", "Authorization", "[hidden]"),
+        ("/models/hf_llava_onevision_qwen2", "", "/models/hf_llava_onevision_qwen2"),
         ("org/model-7B", "", "org/model-7B"),
     ],
 )
@@ -51,9 +69,47 @@ def test_values_of_secret_names_are_hidden_wherever_they_stand() -> None:
 
 
 @pytest.mark.parametrize(
+    "form",
+    [
+        KEY.upper(),
+        "swordfish\n  -4711",
+        r"swordfish\n-4711",
+        "c3dvcmRmaXNoLTQ3MTE=",
+        # "me:", "you:" and "user:" before the key, in base64
+        *("bWU6c3dvcmRmaXNoLTQ3MTE=", "eW91OnN3b3JkZmlzaC00NzEx", "dXNlcjpzd29yZGZpc2gtNDcxMQ=="),
+    ],
+)
+def test_a_value_is_found_in_the_forms_that_a_server_may_give_it(form: str) -> None:
+    shown = without_values(f"who is {form}?", {KEY})
+    assert "[hidden]" in shown
+    plain = re.sub(r"[^a-z0-9]", "", shown.lower())
+    # The first and last signs of base64 belong to the bytes beside the key as well.
+    assert not any(part in plain for part in ("sword", "4711", "dvcmrmaxnoltq3", "3b3jkzmlza"))
+
+
+def test_a_value_is_found_as_an_address_writes_it() -> None:
+    assert without_values("?a=x%2By%2Fz%3D%3D-4711", {"x+y/z==-4711"}) == "?a=[hidden]"
+
+
+@pytest.mark.parametrize(
+    "unit", ["w", "s ", "c3dv", "://a:", "://", "token", "api_key = ", "bearer ", "authorization:"]
+)
+def test_the_time_grows_with_the_length_alone(unit: str) -> None:
+    text = unit * (100_000 // len(unit))
+    started = time.process_time()
+    without_secrets(text, known={KEY})
+    assert time.process_time() - started < 5  # seconds; minutes where it grew with the square
+
+
+@pytest.mark.parametrize(
     ("given", "shown"),
     [
         (None, None),
+        (
+            {"extra_body": {"api_key": "a", "n": [{"Authorization": "b"}, 2]}, "token": {"x": 1}},
+            {"extra_body": {"api_key": "[hidden]", "n": [{"Authorization": "[hidden]"}, 2]},
+             "token": "[hidden]"},
+        ),
         ("base_url=http://h/v1?api_key=1,top_k=2", "base_url=http://h/v1?api_key=[hidden],top_k=2"),
         ({"api_key": 7, "top_k": 2, "url": "a://b:c@d"}, {
             "api_key": "[hidden]", "top_k": 2, "url": "a://[hidden]@d",
@@ -62,6 +118,30 @@ def test_values_of_secret_names_are_hidden_wherever_they_stand() -> None:
 )  # fmt: skip
 def test_settings_keep_their_form(given: object, shown: object) -> None:
     assert settings_without_secrets(given, ()) == shown  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"model": "x", "api_key": "none", "base_url": "http://h:1/v1", "max_tokens": 9}, None),
+        ({"model": "x", "api_key": "abcdefgh1"}, "api_key"),
+        ({"base_url": "http://h/v1?key=abc"}, "base_url"),
+        ({"extra_body": {"headers": [{"authorization": "Bearer abcdefgh1"}]}}, "extra_body"),
+        ({"default_headers": "{'Authorization':'Bearer abc+/defgh1=='}"}, "default_headers"),
+        ({"model": KEY}, "model"),  # of the environment
+    ],
+)
+def test_the_setting_that_holds_a_key_is_named(settings: dict, name: str | None) -> None:
+    assert first_secret(settings) == name
+
+
+def test_no_stream_shows_a_key(capsys: pytest.CaptureFixture[str]) -> None:
+    with safe_streams():
+        sys.stdout.write(f"401: {KEY}\n")
+        sys.stderr.writelines(["a\n", f"{KEY}\n"])
+        assert sys.stdout.isatty() is False
+    sys.stdout.write(f"{KEY}\n")
+    assert capsys.readouterr() == ("401: [hidden]\n" + f"{KEY}\n", "a\n[hidden]\n")
 
 
 def test_a_record_holds_no_secret(tmp_path: Path) -> None:

@@ -8,9 +8,13 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any, NamedTuple, TextIO, cast
+
+from univg_eval.redaction import secret_values, without_values
 
 __all__ = [
     "HelpFormatter",
@@ -18,7 +22,9 @@ __all__ = [
     "command_lines",
     "fitted",
     "next_lines",
+    "safe_streams",
     "sheet_lines",
+    "show_message",
     "terminal_width",
     "visible",
     "wrapped",
@@ -46,6 +52,62 @@ def visible(text: str) -> str:
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
         for char in text
     )
+
+
+_COLOURS = r"\x1b\[[\d;]*m"
+_BARS = r"\r|\x1b\[[\d;?]*[AGJKhlm]"
+"""With these a bar is drawn again and again in one place."""
+
+
+def _harmless(text: str, allowed: str) -> str:
+    r"""The text with ``\u001b`` and the like, as JSON has it, for what would steer a terminal.
+
+    Such are control characters but tabs and ends of lines, and what turns the direction of writing.
+
+    Args:
+        text: of several lines.
+        allowed: a pattern of what stays.
+    """
+    steering = rf"({allowed})|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
+    return re.sub(steering, lambda found: found[1] or f"\\u{ord(found[0]):04x}", text)
+
+
+def show_message(message: str) -> None:
+    """Write a message, with whatever names it holds, to standard error."""
+    sys.stderr.write("\n".join(map(visible, message.split("\n"))) + "\n")
+    sys.stderr.flush()
+
+
+class _SafeStream:
+    """A stream whose text, of whichever library, steers no terminal and shows no key."""
+
+    def __init__(self, stream: TextIO, allowed: str) -> None:
+        self._stream, self._allowed = stream, allowed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write it; see `_harmless`."""
+        shown = _harmless(text, self._allowed)
+        self._stream.write(without_values(shown, secret_values()))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each."""
+        for line in lines:
+            self.write(line)
+
+
+@contextmanager
+def safe_streams() -> Iterator[None]:
+    """Let nothing that is printed in the block steer the terminal or show a key.
+
+    Keys are those of the environment, see `univg_eval.redaction.secret_values`.
+    """
+    out, errors = _SafeStream(sys.stdout, _COLOURS), _SafeStream(sys.stderr, _BARS)
+    with redirect_stdout(cast("TextIO", out)), redirect_stderr(cast("TextIO", errors)):
+        yield
 
 
 def wrapped(text: str, width: int, *, indent: str = "", more: str | None = None) -> list[str]:

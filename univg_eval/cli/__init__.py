@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from univg_eval.errors import UserError, missing_package, require_command, unknown_option
-from univg_eval.terminal import HelpFormatter
+from univg_eval.terminal import HelpFormatter, safe_streams, show_message
 
 __all__ = ["EXIT_FOUND", "EXIT_USER_ERROR", "build_parser", "main"]
 
@@ -73,7 +73,7 @@ def _escape_what_cannot_be_encoded() -> None:
 def _report(message: str) -> None:
     from univg_eval.redaction import without_secrets
 
-    print(without_secrets(message), file=sys.stderr)
+    show_message(without_secrets(message))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,8 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif getattr(args, "takes_unknown", False):
         args.unknown = []
     try:
-        status: int = args.run(args)
-        sys.stdout.flush()
+        with safe_streams():
+            status: int = args.run(args)
+            sys.stdout.flush()
     except UserError as error:
         _report(f"univg {args.command}: {error}")
         return EXIT_USER_ERROR

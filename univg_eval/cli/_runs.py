@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from univg_eval.errors import UserError
 from univg_eval.progress import progress_bars, tracked
+from univg_eval.terminal import show_message
 
 if TYPE_CHECKING:
     from univg_eval.runs.record import RunRecord
@@ -100,7 +100,7 @@ def _checked(records: Iterable[RunRecord]) -> list[RunRecord]:
         checked, difference = checker.check(record)
         found.append(checked)
         if difference:
-            print(f"univg: note: {difference}", file=sys.stderr)
+            show_message(f"univg: note: {difference}")
     return found
 
 
@@ -217,10 +217,9 @@ def _report_unrecorded(logged: Sequence[Path], records: Collection[Path]) -> Non
     recorded = {folder.parent.name for folder in records}
     for file in logged:
         if file.name.removesuffix(_RESULTS) not in recorded:
-            print(
+            show_message(
                 f"univg: note: {file} is left out, since there are run records beside it; name "
-                "the file to read it too",
-                file=sys.stderr,
+                "the file to read it too"
             )
 
 
@@ -261,7 +260,7 @@ def _logged(files: Sequence[Path], wanted: str) -> list[RunRecord]:
             "folder that `univg tasks` prints"
         )
     for file in others:
-        print(f"univg: note: {file} is left out: it holds no task of univg", file=sys.stderr)
+        show_message(f"univg: note: {file} is left out: it holds no task of univg")
     records = []
     for file in ours:
         for record in read_records(file, wanted or None):

@@ -25,6 +25,7 @@ from univg_eval.errors import UserError, meant
 from univg_eval.files import read_yaml
 from univg_eval.lmms.command import argument_names, control_names, plan_eval
 from univg_eval.lmms.settings import environment
+from univg_eval.terminal import show_message
 
 __all__ = ["OWN", "read_entries", "run_several"]
 
@@ -192,7 +193,7 @@ def _job(entry: Entry, args: argparse.Namespace, file: Path) -> _Job:
     except UserError as error:
         raise UserError(f"{entry.where} ({entry.title}): {error}") from error
     except SystemExit:
-        sys.stderr.write(f"univg eval: that was {entry.where} ({entry.title})\n")
+        show_message(f"univg eval: that was {entry.where} ({entry.title})")
         raise
     options = [f"--{key}={value}" for key, value in own.items()]
     if args.records is not None:
@@ -227,8 +228,8 @@ def _run(jobs: Sequence[_Job], *, show: bool) -> int:
             print()
             print_sheet(make_sheet(board))
     if failed:
-        sys.stderr.write(
+        show_message(
             f"univg eval: {len(failed)} of {len(jobs)} runs failed: {'; '.join(failed)}. The same "
-            "command goes on with what is missing\n"
+            "command goes on with what is missing"
         )
     return int(bool(failed))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from univg_eval.cli._output import refuse_inputs
 from univg_eval.errors import UserError
+from univg_eval.files import numbered_lines
 from univg_eval.progress import progress_bars, step
+from univg_eval.terminal import show_message
 
 if TYPE_CHECKING:
     from univg_eval.analysis.headline import Headline
@@ -238,10 +239,9 @@ def _samples(args: argparse.Namespace) -> Iterator[tuple[str, Iterable[bytes], s
         benchmark = resolve_revision(benchmark, args.revision).benchmark
     manifest = load_manifest(benchmark, args.root)
     if manifest.get("source", {}).get("stand_in_images"):
-        print(
+        show_message(
             f"univg score: note: {benchmark} was prepared with stand-in images, which have other "
-            "sizes than its own: no result of the benchmark",
-            file=sys.stderr,
+            "sizes than its own: no result of the benchmark"
         )
     digest = manifest.get("fingerprint")
     if not isinstance(digest, str):
@@ -254,7 +254,8 @@ def _samples(args: argparse.Namespace) -> Iterator[tuple[str, Iterable[bytes], s
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     with file:
-        yield benchmark, file, str(path), digest, lacking(benchmark, args.root)
+        lines = (line for _, line in numbered_lines(file, path))
+        yield benchmark, lines, str(path), digest, lacking(benchmark, args.root)
 
 
 @contextmanager
@@ -310,7 +311,7 @@ def _report_notes(args: argparse.Namespace, dialect: Dialect | None, scores: Fil
             f"{shown}{more}"
         )
     for note in notes:
-        print(f"univg score: note: {note}", file=sys.stderr)
+        show_message(f"univg score: note: {note}")
 
 
 def _total(tasks: Mapping[str, Mapping[str, Any]], *names: str) -> int:

@@ -78,7 +78,7 @@ def as_csv(boards: Sequence[Leaderboard]) -> str:
 
 def _csv_cell(value: str) -> str:
     text = value.replace("\r\n", "\n").replace("\r", "\n")
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\n")) else text
+    return f"'{text}" if text.startswith(tuple("=+-@\t\n＝＋－＠")) else text
 
 
 def as_dict(boards: Sequence[Leaderboard]) -> dict[str, Any]:

@@ -54,6 +54,7 @@ from univg_eval.lmms.task_files import task_folder
 from univg_eval.lmms.watch import quiet
 from univg_eval.models import model_folder
 from univg_eval.prompts import PROMPT_STYLES, has_official_prompt
+from univg_eval.redaction import without_secrets
 from univg_eval.runs.record import RunRecord, load_run, response_of
 from univg_eval.samples import GroundingSample
 from univg_eval.scoring import Response, SampleScore, aggregate, headline
@@ -286,7 +287,7 @@ def _report(progress: Progress, name: str, generation: Generation) -> None:
 
 
 def _failed(plan: Plan, run: _Run, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:500]
+    reason = without_secrets(" ".join(str(error).split()))[:500]
     remedy = (
         "give the model fewer pixels (max_pixels in --model_args) or a smaller --batch_size"
         if "out of memory" in reason.lower()

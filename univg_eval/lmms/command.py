@@ -59,8 +59,9 @@ from univg_eval.lmms.task import GroundingTask
 from univg_eval.lmms.task_files import tasks_of_run
 from univg_eval.models import model_folder
 from univg_eval.models.pretrained import whole_weights
-from univg_eval.redaction import secret_values, settings_without_secrets, without_secrets
+from univg_eval.redaction import first_secret, secret_values, settings_without_secrets
 from univg_eval.runs.record import RunRecord, environment, load_run
+from univg_eval.terminal import show_message
 
 __all__ = ["Plan", "argument_names", "check", "control_names", "plan_eval", "run_eval"]
 
@@ -304,9 +305,9 @@ def _arguments_of_part(
 def _report_found(records: Sequence[RunRecord]) -> None:
     if _is_first_process():
         for record in records:
-            sys.stderr.write(
+            show_message(
                 f"univg eval: {record.path} is there, of the same request; another --output_path "
-                "evaluates again\n"
+                "evaluates again"
             )
 
 
@@ -344,9 +345,7 @@ def _evaluate(
         return True
     new = sorted(_results_files(args.output_path) - before)
     if not new:
-        sys.stderr.write(
-            "univg eval: lmms-eval failed and wrote no results; see its message above\n"
-        )
+        show_message("univg eval: lmms-eval failed and wrote no results; see its message above")
     made = []
     for file in new:
         folder = run.folder or file.name.removesuffix("_results.json")
@@ -417,7 +416,7 @@ class _NoTables(io.TextIOBase):
     def write(self, text: str) -> int:
         """Pass on whole lines."""
         *lines, self._line = (self._line + text).split("\n")
-        self._stream.writelines(f"{line}\n" for line in lines if not line.startswith("|"))
+        self._stream.write("".join(f"{line}\n" for line in lines if not line.startswith("|")))
         return len(text)
 
     def end(self) -> None:
@@ -446,9 +445,9 @@ def _report_failed_requests(
         remedy = f"Run the same command again: {cache} has the other responses"
     else:
         remedy = "With --use_cache DIR a second call sends the failed requests alone"
-    sys.stderr.write(
+    show_message(
         f"univg eval: {n_failed} of {n} requests failed and count as unanswered, which lowers the "
-        f"result; see the field error of responses.jsonl. The first: {first}\n{remedy}\n"
+        f"result; see the field error of responses.jsonl. The first: {first}\n{remedy}"
     )
 
 
@@ -474,9 +473,7 @@ def _names_under(control: str, tasks: Sequence[GroundingTask], folder: str) -> l
             f"--controls: {control!r} can be applied to none of the tasks {', '.join(others)}"
         )
     if others:
-        sys.stderr.write(
-            f"univg eval: the control {control} cannot be applied to {', '.join(others)}\n"
-        )
+        show_message(f"univg eval: the control {control} cannot be applied to {', '.join(others)}")
     return names
 
 
@@ -532,7 +529,7 @@ def check(args: argparse.Namespace, include_path: Sequence[str]) -> list[Groundi
             "qwen2_5_vl --model_args pretrained=DIR (`lmms-eval models` lists the backends)"
         )
     model = ModelUnderTest.from_arguments(args.model, args.model_args, args.force_simple)
-    _require_plain_addresses(model)
+    _require_no_keys(model)
     tasks = list(_leaves(get_task_dict(names, manager, "simple" if model.is_simple else "chat")))
     for task in tasks:
         task.args = args
@@ -542,15 +539,14 @@ def check(args: argparse.Namespace, include_path: Sequence[str]) -> list[Groundi
     return tasks
 
 
-def _require_plain_addresses(model: ModelUnderTest) -> None:
-    """lmms-eval writes its arguments into the results, and hides no part of an address in them."""
-    for name, value in model.args.items():
-        if isinstance(value, str) and "://" in value and without_secrets(value) != value:
-            raise UserError(
-                f"--model_args: {name} holds a password or a key, which would be written into the "
-                "results; give the address without it, and the key in the environment (such as "
-                "OPENAI_API_KEY)"
-            )
+def _require_no_keys(model: ModelUnderTest) -> None:
+    """lmms-eval prints its arguments, and writes them into results and caches."""
+    name = first_secret(model.args)
+    if name is not None:
+        raise UserError(
+            f"--model_args: {name} holds a password or a key, which would be written into the "
+            "results; leave it out, and give the key in the environment (such as OPENAI_API_KEY)"
+        )
 
 
 def _leaves(tasks: Mapping[Any, Any]) -> Iterator[GroundingTask]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from univg_eval.files import write_text_atomically
 from univg_eval.lmms.generation import READABLE
 from univg_eval.lmms.task import GroundingRequest
 from univg_eval.runs.failed_requests import split_failed_request
+from univg_eval.terminal import show_message
 
 __all__ = ["EXIT_STOPPED", "FILE_NAME", "FIRST", "stop_if_unreadable"]
 
@@ -58,14 +58,13 @@ def stop_if_unreadable(
     begin = Counter(_beginning(text) for text in texts).most_common(_SHOWN)
     counts = ", ".join(f"{n} {status}" for status, n in unread.most_common())
     dialects = ", ".join(dict.fromkeys(r.task.settings.dialect.value for r in requests))
-    sys.stderr.write(
+    show_message(
         f"univg eval: stopped early, since {unread.total()} of the first {len(found)} answers "
         f"cannot be read in the dialect {dialects} ({counts}). The most frequent:\n"
         + "".join(f"  {n} x {text}\n" for text, n in begin)
         + f"All are in {path}. `univg check` with the same --model, --model_args and --dialect "
-        "shows what the model is asked and how it answers\n"
+        "shows what the model is asked and how it answers"
     )
-    sys.stderr.flush()
     raise SystemExit(EXIT_STOPPED)
 
 

@@ -144,7 +144,7 @@ def engine_of(backend: str) -> dict[str, Any] | None:
 def _object(given: Any) -> dict[str, Any]:
     try:
         value = json.loads(given) if isinstance(given, str) else given or {}
-    except ValueError:
+    except (ValueError, RecursionError):
         value = given
     if not isinstance(value, Mapping):
         raise UserError(

@@ -45,7 +45,7 @@ from univg_eval.images.controls import MARK as CONTROL
 from univg_eval.lmms.backends.samples import SampleModel
 from univg_eval.lmms.response_journal import ResponseJournal
 from univg_eval.lmms.task import GroundingRequest, GroundingTask
-from univg_eval.redaction import without_secrets
+from univg_eval.redaction import secret_values, without_secrets, without_values
 from univg_eval.runs.failed_requests import failed_request, split_failed_request
 from univg_eval.samples import GroundingSample
 
@@ -103,7 +103,7 @@ def measured_generation(
     backend: type[lmms],
     on_progress: Listener | None = None,
     first: tuple[int, Look] | None = None,
-    secrets: Collection[str] | None = None,
+    secrets: Collection[str] = (),
     journal: ResponseJournal | None = None,
 ) -> Iterator[Measured]:
     """Watch `backend` wherever it generates in the block.
@@ -113,8 +113,8 @@ def measured_generation(
         on_progress: called with what is known, from any thread, one call at a time.
         first: a number, and what looks at that many responses before the others are asked for;
             it may raise. They are then asked for in one go, apart from the others.
-        secrets: hidden in the messages of failed requests, which lmms-eval logs; None: see
-            `univg_eval.redaction.without_secrets`.
+        secrets: hidden in responses and in the messages of failed requests, as those of the
+            environment are; see `univg_eval.redaction`.
         journal: of the responses; None: they are kept in memory alone.
 
     Yields:
@@ -132,8 +132,12 @@ def measured_generation(
             outputs = original(lm, part)
             if watch.exceptions and not isinstance(lm, SampleModel):
                 outputs = [_not_empty(output, watch.exceptions[0]) for output in outputs]
+            known = secret_values().union(secrets)  # a --config file of lmms-eval sets some
             pairs = zip(part, outputs, strict=True)
-            return [watch.lost_request(request) or output for request, output in pairs]
+            return [
+                _without_keys(watch.lost_request(request) or output, known)
+                for request, output in pairs
+            ]
 
         def ask(part: list[Instance], begin: int) -> list[Any]:
             if journal is None:
@@ -163,7 +167,7 @@ def measured_generation(
             for place, cost in watch.costs.items():
                 measured.costs[place] = measured.costs.get(place, 0.0) + cost
         return [
-            _fit_to_log(_with_counts(output, counts), secrets)
+            _with_counts(output, counts)
             for output, counts in zip(outputs, watch.counts(outputs, kept), strict=True)
         ]
 
@@ -181,16 +185,14 @@ def _not_empty(output: Any, exception: str) -> Any:
     return failed_request(exception) if unwrap_generation_output(output)[0] == "" else output
 
 
-def _fit_to_log(output: Any, secrets: Collection[str] | None) -> Any:
-    """The output; a failed request's without keys, which servers repeat in their messages."""
-    text = unwrap_generation_output(output)[0]
-    message = split_failed_request(text)[1] if isinstance(text, str) else None
-    if message is None:
+def _without_keys(output: Any, known: Collection[str]) -> Any:
+    """The output without the keys that a server repeats, in its messages above all."""
+    text, counts = unwrap_generation_output(output)
+    if not isinstance(text, str):
         return output
-    shown = without_secrets(message, known=secrets)
-    if isinstance(output, GenerationResult):
-        return GenerationResult(shown, output.token_counts)
-    return shown
+    is_message = split_failed_request(text)[1] is not None
+    shown = without_secrets(text, known=known) if is_message else without_values(text, known)
+    return shown if isinstance(output, str) else GenerationResult(shown, counts)
 
 
 def _show(look: Look, requests: Sequence[Instance], outputs: Sequence[Any]) -> None:

@@ -606,7 +606,7 @@ def _pixel_limit_of_model(name: str, model: ModelUnderTest) -> Setting | None:
     given = model.args.get("mm_processor_kwargs")
     try:
         values = json.loads(given) if isinstance(given, str) else given
-    except ValueError:
+    except (ValueError, RecursionError):
         values = given
     if values is not None and not isinstance(values, Mapping):
         raise UserError(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from univg_eval.errors import UserError
+from univg_eval.terminal import show_message
 
 __all__ = ["user_errors_stop"]
 
@@ -21,6 +21,5 @@ def user_errors_stop() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        sys.stderr.write(f"univg: {error}\n")
-        sys.stderr.flush()
+        show_message(f"univg: {error}")
         raise SystemExit(2) from error

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from univg_eval.errors import UserError, missing_package, require_command
-from univg_eval.terminal import HelpFormatter
+from univg_eval.terminal import HelpFormatter, safe_streams, show_message
 from univg_train.cli import cot as cli_cot
 from univg_train.cli import curves as cli_curves
 from univg_train.cli import data as cli_data
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _report(message: str) -> None:
     from univg_eval.redaction import without_secrets
 
-    print(without_secrets(message), file=sys.stderr)
+    show_message(without_secrets(message))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        status: int = args.run(args)
+        with safe_streams():
+            status: int = args.run(args)
     except UserError as error:
         _report(f"univg-train {args.command}: {error}")
         return _EXIT_USER_ERROR

@@ -41,7 +41,7 @@ class ReplyJournal:
                 try:
                     entry = json.loads(line)
                     self._note(entry["row"], entry["digest"], place)
-                except (ValueError, KeyError, TypeError) as error:
+                except (ValueError, KeyError, TypeError, RecursionError) as error:
                     raise UserError(
                         f"{path}:{number}: not a line of the journal ({error}); restore the file, "
                         "or give another --out"

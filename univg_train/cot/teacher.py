@@ -15,12 +15,13 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
 from univg_eval.images.reading import load_reference
+from univg_eval.redaction import secret_values, without_secrets, without_values
 from univg_train.cot.settings import TeacherSettings, public_url
 
 __all__ = [
@@ -40,7 +41,6 @@ _CONNECT_S = 20.0
 _SHOWN = 300
 _CHARACTERS_A_TOKEN = 4
 _PIXELS_A_TOKEN = 28 * 28  # of Qwen's families; only to estimate before a server has said
-_SHORTEST_KEY = 8  # "none" and "EMPTY" stand for no key, and are words of messages
 _JPEG_QUALITY = 90
 _MINUTE = 60.0
 
@@ -196,7 +196,7 @@ class Teacher:
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
 
         self._settings = settings
-        self._key = api_key if len(api_key) >= _SHORTEST_KEY else ""
+        self._known = secret_values({"api_key": api_key})
         self._limiter = RateLimiter(settings.requests_per_minute, settings.tokens_per_minute)
         self._client = AsyncOpenAI(
             base_url=public_url(settings.base_url),
@@ -285,14 +285,18 @@ class Teacher:
             ) from error
         except openai.APIStatusError as error:
             raise self._status(error.status_code, error.response.content) from error
-        if self._key:  # a gateway that repeats it: replies are written down whole
-            content = content.replace(self._key.encode(), b"[key]")
         try:
-            return read_reply(content)
+            reply = read_reply(content)
         except _MalformedError as error:
+            begins = self._clean(content.decode("utf-8", "replace"))[:60]
             raise UnansweredError(
-                self._clean(f"the reply is no chat completion: {error} (begins {content[:60]!r})")
+                self._clean(f"the reply is no chat completion: {error} (begins {begins!r})")
             ) from error
+        # A gateway may repeat the key, and replies are written down whole.
+        text, model = (
+            value and without_values(value, self._known) for value in (reply.text, reply.model)
+        )
+        return replace(reply, text=text or "", model=model)
 
     def _status(self, status: int, content: bytes) -> Exception:
         """What an HTTP error means for the run: its end, another attempt later, or this request."""
@@ -326,10 +330,8 @@ class Teacher:
         return DeclinedError(reason)
 
     def _clean(self, message: str) -> str:
-        """One line of bounded length, in which the key does not stand."""
-        if self._key:
-            message = message.replace(self._key, "[key]")
-        message = " ".join(message.split())
+        """One line of bounded length, in which no key stands."""
+        message = " ".join(without_secrets(message, known=self._known).split())
         return message if len(message) <= _SHOWN else message[: _SHOWN - 1] + "…"
 
 

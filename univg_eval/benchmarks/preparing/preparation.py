@@ -377,7 +377,7 @@ def _take_up(journal: Journal, identity: Mapping[str, Any]) -> _Done:
     for place, line in journal.lines():
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if not begun:
             begun = value == {"identity": identity}
@@ -446,7 +446,7 @@ def _require_own_files(folder: Path, benchmark: str) -> None:
         try:
             with path.open("rb") as file:
                 value = json.loads(file.readline() if name == SAMPLES_FILE else file.read())
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, RecursionError):
             continue
         except OSError as error:
             raise UserError(

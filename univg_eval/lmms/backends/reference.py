@@ -245,7 +245,7 @@ def _device(name: str | None) -> torch.device:
 def _template(given: str | Mapping[str, Any] | None) -> dict[str, Any]:
     try:
         value = json.loads(given) if isinstance(given, str) else given or {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"chat_template_kwargs={given}: not JSON ({error})") from error
     if not isinstance(value, Mapping):
         raise UserError(
