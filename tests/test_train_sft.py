@@ -10,12 +10,14 @@ import signal
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sft_data
 import torch
+from disks import largest_file
 from grpo_data import make_text_checkpoint
 from lmms_data import REPO
 from safetensors.torch import load_file
@@ -25,6 +27,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     CLIPImageProcessor,
+    Trainer,
     TrainerCallback,
 )
 
@@ -55,6 +58,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sft_data.make_rows(tmp_path_factory.mktemp("rows"))
+
+
+@pytest.fixture(scope="module")
+def whole(model: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model at the end of an undisturbed run."""
+    path = make_config(tmp_path_factory.mktemp("whole") / "run.yaml", model, rows)
+    return Path(train_sft(load_settings(path))["model"])
 
 
 @pytest.fixture
@@ -235,8 +245,7 @@ def test_lora(config: Path, frozen: bool) -> None:
 
 def test_killed_and_begun_again(
     config: Path,
-    model: Path,
-    rows: Path,
+    whole: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -249,7 +258,6 @@ def test_killed_and_begun_again(
         stderr=subprocess.STDOUT,
         text=True,
     )
-    whole = train_sft(load_settings(make_config(tmp_path / "whole.yaml", model, rows)))
     said, _ = dying.communicate(timeout=240)
     assert dying.returncode == -signal.SIGKILL, said
     run = tmp_path / "run"
@@ -258,7 +266,7 @@ def test_killed_and_begun_again(
     assert main(["sft", "--config", str(config), "trainer.logging_steps=2"]) == 0  # may change
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("5 steps on 3 rows; ")
-    assert_same_weights(run / "model", Path(whole["model"]))
+    assert_same_weights(run / "model", whole)
     capsys.readouterr()
     assert main(["sft", "--config", str(config), "--json"]) == 0  # finished: nothing is trained
     assert json.loads(capsys.readouterr().out)["steps"] == 5
@@ -267,6 +275,48 @@ def test_killed_and_begun_again(
     assert capsys.readouterr().out == ""  # of several processes, the first reports
     assert main(["sft", "--config", str(config), "--no-resume"]) == 2
     assert "holds a run already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("method", "full", "goes_on_from"),
+    [
+        ("_save_optimizer_and_scheduler", "checkpoint-4", "checkpoint-2"),  # torch
+        ("save_model", "checkpoint-4", "checkpoint-2"),  # safetensors
+        ("save_model", ".model-new", "checkpoint-5"),
+    ],
+)
+def test_a_disk_that_fills_while_a_run_saves(
+    method: str,
+    full: str,
+    goes_on_from: str,
+    config: Path,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One message; what was cut off is not taken for whole, and the run ends as if undisturbed."""
+    save = getattr(Trainer, method)
+
+    def saves(trainer: Any, folder: str, **options: Any) -> None:
+        with largest_file(5000) if Path(folder).name == full else nullcontext():
+            save(trainer, folder, **options)
+
+    command, run = ["sft", "--config", str(config)], tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, method, saves)
+        assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    (message,) = (line for line in said.splitlines() if "cannot save" in line)
+    assert message.startswith(f"univg-train sft: cannot save into {run}: ")
+    assert "free space and run the same command again" in message
+    assert (run / full).is_dir() and find_checkpoint(run) == run / goes_on_from
+    assert main(command) == 0
+    assert not (run / ".model-new").exists()
+    assert_same_weights(run / "model", whole)
+    for name in ("tokenizer.json", "config.json"):
+        assert (run / "model" / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_a_second_run_in_the_same_folder_is_refused(

@@ -8,6 +8,7 @@ import random
 import re
 
 import pytest
+from disks import largest_file
 
 from univg_eval.benchmarks.synthetic.mini import TASKS, generate
 from univg_eval.errors import UserError
@@ -25,10 +26,12 @@ from univg_train.tiny.data import (
 torch = pytest.importorskip("torch", reason="training needs torch (extra train)")
 pytest.importorskip("transformers", reason="training needs transformers (extra train)")
 
-from safetensors.torch import load_file  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+from transformers import AutoTokenizer  # noqa: E402
 
 from univg_eval.answers import read_answer  # noqa: E402
 from univg_eval.boxes import box_iou  # noqa: E402
+from univg_eval.models import TINY, model_folder  # noqa: E402
 from univg_train.tiny import pretraining as tiny  # noqa: E402
 from univg_train.tiny.answers import DIALECT  # noqa: E402
 from univg_train.tiny.model import TinyShape  # noqa: E402
@@ -165,12 +168,28 @@ def test_a_folder_that_is_a_file_is_one_message(how, tmp_path, capsys):
 
 
 def test_a_full_disk_is_one_message(tmp_path):
-    full = OSError(errno.ENOSPC, "No space left on device")  # a write does not name its file
-    message = f"cannot use {tmp_path}: No space left"
+    def writes() -> None:
+        with (tmp_path / "log.jsonl").open("w") as file:
+            file.write("x" * 9000)
+
+    state = {"weights": torch.zeros(5000)}
+    tokenizer = AutoTokenizer.from_pretrained(model_folder(TINY))
+    for save, reason in (
+        (writes, "File too large"),
+        (lambda: torch.save(state, tmp_path / "state.partial"), "torch could not write a file"),
+        (lambda: save_file(state, tmp_path / "model.safetensors"), "File too large"),
+        (lambda: tokenizer.save_pretrained(tmp_path), "File too large"),
+    ):
+        message = rf"cannot save into {tmp_path}: {reason}.*; free space and run the same command"
+        with pytest.raises(UserError, match=message), usable_folder(tmp_path), largest_file(5000):
+            save()
+    full = OSError(errno.ENOSPC, "No space left on device")
+    message = f"cannot save into {tmp_path}: No space left"
     with pytest.raises(UserError, match=message), usable_folder(tmp_path):
         raise full
-    with pytest.raises(OSError, match="of something else"), usable_folder(tmp_path):
-        raise OSError(errno.EIO, "of something else")
+    for other in (OSError(errno.EIO, "of something else"), RuntimeError("of something else")):
+        with pytest.raises(type(other), match="of something else"), usable_folder(tmp_path):
+            raise other
 
 
 @pytest.mark.parametrize("how", [[], ["--stage", "all", "--quick"]])

@@ -8,6 +8,7 @@ import errno
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ __all__ = [
     "extra_needed",
     "print_fitted",
     "report_once",
+    "room_in",
     "run_and_report",
     "usable_folder",
 ]
@@ -55,6 +57,38 @@ def extra_needed() -> Iterator[None]:
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ERRNO_OF_RUST = re.compile(r"\(os error (\d+)\)")  # safetensors, tokenizers
+_WORDS_OF_TORCH = ("PytorchStreamWriter failed", "unexpected pos", "iostream error")
+
+
+@contextmanager
+def room_in(folder: Path) -> Iterator[None]:
+    """Report a disk that fills while a command saves.
+
+    Raises:
+        UserError: instead of what Python, safetensors, tokenizers or torch raise of it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (reason := _no_room(error)) is None:
+            raise
+        raise UserError(
+            f"cannot save into {folder}: {reason}; free space and run the same command again: it "
+            "goes on from what was saved whole"
+        ) from error
+
+
+def _no_room(error: Exception) -> str | None:
+    """Why a file could not be written to its end; None if that is not what happened."""
+    number = error.errno if isinstance(error, OSError) else None
+    if match := _ERRNO_OF_RUST.search(str(error)):
+        number = int(match[1])
+    if number in _FULL:
+        return os.strerror(number)
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS_OF_TORCH):
+        return "torch could not write a file to its end; the disk is full"
+    return None
 
 
 @contextmanager
@@ -62,23 +96,23 @@ def usable_folder(folder: Path) -> Iterator[None]:
     """Report a folder, or a file in it, that cannot be read or written.
 
     Raises:
-        UserError: instead of an OSError of the block that is of a file, or of a full disk.
+        UserError: instead of an OSError of the block that is of a file, or see `room_in`.
     """
     try:
-        yield
+        with room_in(folder):
+            yield
     except OSError as error:
-        if error.filename is None and error.errno not in _FULL:  # a write does not name its file
+        if error.filename is None:
             raise
-        place = "" if error.filename is None else f"{error.filename}: "
         raise UserError(
-            f"cannot use {folder}: {place}{error.strerror}; give another --out"
+            f"cannot use {folder}: {error.filename}: {error.strerror}; give another --out"
         ) from error
 
 
-def run_and_report(train: Callable[[], dict[str, Any]], as_json: bool) -> int:
-    """Train, and print the summary; returns the exit status."""
+def run_and_report(train: Callable[[], dict[str, Any]], folder: Path, as_json: bool) -> int:
+    """Train into a folder, and print the summary; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    with contextlib.redirect_stdout(sys.stderr):  # where TRL prints its figures
+    with room_in(folder), contextlib.redirect_stdout(sys.stderr):  # where TRL prints its figures
         summary = train()
     text = (
         f"{summary['steps']} steps on {summary['rows']} rows; "

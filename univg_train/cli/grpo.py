@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         settings = load_grpo_settings(args.config, args.overrides)
     if args.dry_run:
         return _estimate(settings, args)
-    return run_and_report(lambda: train_grpo(settings), args.json)
+    return run_and_report(lambda: train_grpo(settings), settings.output_dir, args.json)
 
 
 def _estimate(settings: GrpoSettings, args: argparse.Namespace) -> int:

@@ -59,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
         settings = load_settings(args.config, args.overrides)
     if args.dry_run:
         return _estimate(settings, args)
-    return run_and_report(lambda: train_sft(settings, resume=args.resume), args.json)
+    return run_and_report(
+        lambda: train_sft(settings, resume=args.resume), settings.output_dir, args.json
+    )
 
 
 def _estimate(settings: SftSettings, args: argparse.Namespace) -> int:

@@ -133,4 +133,6 @@ def write_record(path: Path, value: dict[str, Any]) -> None:
         write_text_atomically(path, [json.dumps(value, ensure_ascii=False, indent=2), "\n"])
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f"cannot write {path}: {reason}; name another folder") from error
+        raise UserError(
+            f"cannot write {path}: {reason}; make room or name another folder"
+        ) from error

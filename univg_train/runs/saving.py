@@ -130,6 +130,10 @@ def _save_model(
                 shutil.rmtree(part)
             else:
                 _replace(adapter, part)
+        # What the last batch has left in it: it need not be the last of an uninterrupted run.
+        fast = getattr(processor.tokenizer, "backend_tokenizer", None)
+        if fast is not None:
+            fast.no_padding()
         processor.save_pretrained(new)
         if finish is not None:
             finish(new)
