@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,13 +19,16 @@ from fake_service import Server, serving
 from PIL import Image
 
 from univg_eval.errors import UserError
+from univg_eval.models import TINY, model_folder
 from univg_eval.runs.failed_requests import failed_request
 from univg_eval.runs.record import RunRecord, load_run
 
 pytest.importorskip("lmms_eval")
 pytest.importorskip("openai")
 
-from univg_eval.lmms.response_journal import opened_journal, part_size
+import huggingface_hub
+
+from univg_eval.lmms.response_journal import opened_journal, part_size, weights_of
 
 N = 300
 PART = 128
@@ -113,10 +118,10 @@ def test_what_failed_and_what_is_drawn_is_not_kept(root: Path, tmp_path: Path) -
             for number, request in enumerate(asked)
         ]
 
-    def ask(identity: Any) -> list[Any]:
+    def ask(identity: Any, weights: Any = None) -> list[Any]:
         calls.clear()
         parts.clear()
-        with opened_journal(tmp_path / "journal", identity, 4) as journal:
+        with opened_journal(tmp_path / "journal", identity, 4, lambda: weights) as journal:
             return journal.ask(requests, answer, lambda *place: parts.append(place))
 
     first = ask("model")
@@ -126,8 +131,9 @@ def test_what_failed_and_what_is_drawn_is_not_kept(root: Path, tmp_path: Path) -
     assert ask("model") == first
     assert calls == [[requests[2]]]
     assert parts == [(0, 1)]
-    ask("another model")
-    assert sum(map(len, calls)) == 10
+    for changed in (("another model",), ("model", "new weights")):
+        ask(*changed)
+        assert sum(map(len, calls)) == 10
     for request in requests:
         options = next(v for v in request.arguments if isinstance(v, dict))
         options["temperature"] = 0.7
@@ -167,6 +173,34 @@ def test_a_full_disk_ends_the_evaluation_and_what_is_kept_stays(
         opened_journal(tmp_path / "file", "model", 4),
     ):
         pass
+
+
+def test_weights_of_the_hub_are_those_of_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    model = tmp_path / "hub" / "models--who--tiny"
+    for commit in ("a" * 40, "b" * 40):
+        shutil.copytree(model_folder(TINY), model / "snapshots" / commit)
+    (model / "refs").mkdir()
+
+    def main_is(commit: str) -> Any:
+        (model / "refs" / "main").write_text(commit * 40)
+        return weights_of("who/tiny", None)
+
+    old, new = main_is("a"), main_is("b")
+    assert old != new
+    assert main_is("a") == old
+    assert weights_of("who/tiny", "b" * 40) == new
+    folder = model / "snapshots" / ("a" * 40)
+    before = weights_of(str(folder), None)
+    os.utime(folder / "model.safetensors", (1, 1))
+    assert weights_of(str(folder), None) != before
+
+
+@pytest.mark.parametrize("name", ["who/other", "gpt-5.5", "some:model", "/no/folder", None])
+def test_what_has_no_weights_here_is_one_thing(name: str | None) -> None:
+    assert weights_of(name, None) in (None, [[], None])
 
 
 def test_one_evaluation_at_a_time(tmp_path: Path) -> None:

@@ -40,9 +40,9 @@ from univg_eval.lmms.record import read_output, write_records
 from univg_eval.lmms.response_cache import forget_failed_requests
 from univg_eval.lmms.response_journal import (
     ResponseJournal,
-    files_of,
     opened_journal,
     part_size,
+    weights_of,
 )
 from univg_eval.lmms.settings import (
     BASELINE_MODEL,
@@ -380,17 +380,16 @@ def _journal(
         yield None
         return
     known = ModelUnderTest.from_arguments(model, args.model_args)
-    checkpoint = known.named_checkpoint
     versions = environment()["versions"]
     # Another key gives no other responses.
     shown = settings_without_secrets(known.args, secret_values(known.args))
     identity = [
         *(model, shown, plan.planned.force_simple, args.seed, args.batch_size),
-        files_of(checkpoint) if checkpoint and Path(checkpoint).is_dir() else None,
         [versions[name] for name in ("lmms_eval", "torch", "transformers")],
     ]
     size = part_size(args.batch_size, known.args.get("num_concurrent"))
-    with opened_journal(plan.output(run) / _JOURNAL, identity, size) as journal:
+    weights = partial(weights_of, known.checkpoint, known.args.get("revision"))
+    with opened_journal(plan.output(run) / _JOURNAL, identity, size, weights) as journal:
         yield journal
 
 

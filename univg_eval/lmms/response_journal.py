@@ -22,6 +22,7 @@ from univg_eval.errors import UserError
 from univg_eval.files import Journal, writing
 from univg_eval.lmms.stop import user_errors_stop
 from univg_eval.lmms.task import GroundingRequest
+from univg_eval.models.pretrained import commit_of
 from univg_eval.runs.failed_requests import split_failed_request
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "open_journal",
     "opened_journal",
     "part_size",
+    "weights_of",
     "writing_journal",
 ]
 
@@ -59,16 +61,19 @@ class ResponseJournal:
         n_kept: those of the requests so far that an earlier start had.
     """
 
-    def __init__(self, journal: Journal, size: int) -> None:
+    def __init__(self, journal: Journal, size: int, weights: Callable[[], Any]) -> None:
         """Read what is there.
 
         Args:
             journal: of this model and these arguments alone.
             size: of a part, see `part_size`.
+            weights: which ones the model has; called when it is loaded, which may have brought them
+                to this machine.
         """
         self.n_kept = 0
         self._journal = journal
         self._size = size
+        self._weights = weights
         self._known: dict[str, str] = {}
         for _, line in journal.lines():
             row = json.loads(line)
@@ -91,7 +96,8 @@ class ResponseJournal:
         """
         if not all(map(_is_repeatable, requests)):
             return original(list(requests))
-        keys = list(map(_key, requests))
+        weights = self._weights()
+        keys = [_key(request, weights) for request in requests]
         n_kept = sum(key in self._known for key in keys)
         if n_kept:
             logger.info("{} of {} responses are in the journal", n_kept, len(keys))
@@ -116,19 +122,21 @@ class ResponseJournal:
 
 
 @contextmanager
-def opened_journal(folder: Path, identity: Any, size: int) -> Iterator[ResponseJournal]:
+def opened_journal(
+    folder: Path, identity: Any, size: int, weights: Callable[[], Any] = lambda: None
+) -> Iterator[ResponseJournal]:
     """The journal of an evaluation in a folder.
 
     Args:
         folder: made where it is not there.
-        identity: what the responses depend on besides their requests.
-        size: see `ResponseJournal`.
+        identity: what the responses depend on besides their requests and the weights.
+        size, weights: see `ResponseJournal`.
 
     Raises:
         UserError: another process writes to it, or it cannot be written.
     """
     with open_journal(folder / f"{digest(identity)[:16]}-0.jsonl") as journal:
-        yield ResponseJournal(journal, size)
+        yield ResponseJournal(journal, size, weights)
 
 
 def open_journal(path: Path) -> Journal:
@@ -162,9 +170,9 @@ def _is_repeatable(request: Instance) -> bool:
     return not options.get("temperature") and not options.get("do_sample")
 
 
-def _key(request: Instance) -> str:
-    """What the response depends on besides the model."""
-    return digest([request.doc, *(v for v in request.args if isinstance(v, str | dict))])
+def _key(request: Instance, weights: Any) -> str:
+    """What the response depends on besides the model's arguments."""
+    return digest([weights, request.doc, *(v for v in request.args if isinstance(v, str | dict))])
 
 
 def digest(value: Any) -> str:
@@ -177,3 +185,13 @@ def files_of(folder: str | os.PathLike[str]) -> list[Any]:
     """Names, sizes and times of a checkpoint's files: other weights give other responses."""
     found = sorted(path for path in Path(folder).glob("*") if path.is_file())
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in found]
+
+
+def weights_of(checkpoint: str | None, revision: str | None) -> Any:
+    """What sets the weights behind a name apart: files of a folder, or the Hub's commit.
+
+    Args:
+        checkpoint: folder or name; None: there is none.
+        revision: of the Hub; None: main.
+    """
+    return checkpoint and [files_of(checkpoint), commit_of(checkpoint, revision)]

@@ -23,15 +23,19 @@ __all__ = [
 
 
 def commit_of(model: str, revision: str | None = None) -> str | None:
-    """The commit of the Hub that this machine holds of a model; None for a folder.
+    """The commit of the Hub that this machine holds of a model; None for a folder or a service's.
 
     transformers (5.23) notes it in no configuration.
     """
     if Path(model).is_dir():
         return None
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    found = try_to_load_from_cache(model, "config.json", revision=revision or "main")
+    try:
+        found = try_to_load_from_cache(model, "config.json", revision=revision or "main")
+    except HFValidationError:  # no name that the Hub may have
+        return None
     return Path(found).parent.name if isinstance(found, str) else None
 
 
