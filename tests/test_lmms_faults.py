@@ -13,10 +13,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_checkpoints import make_checkpoint
 
+from univg_eval import published_rules
 from univg_eval.cli import main
 from univg_eval.errors import UserError
 from univg_eval.lmms.record import write_records
 from univg_eval.models import TINY, model_folder
+from univg_eval.published_rules import PublishedRule
 from univg_eval.runs.record import RunRecord, load_run
 from univg_eval.samples import load_samples
 
@@ -61,6 +63,23 @@ def test_an_exception_that_a_backend_swallows_is_a_failed_request(
     assert record.failed_requests == 1
     (message,) = record.errors.values()
     assert "RuntimeError: the allocator gave up" in message
+
+
+def test_a_published_rule_that_cannot_be_computed_is_noted_and_costs_no_record(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from univg_eval.lmms.run import evaluate
+
+    def refuses(_: Any) -> dict[str, float]:
+        raise UserError("the set has no sizes")
+
+    rule = PublishedRule("its-rule", "", "", ("univg_mini",), refuses)
+    monkeypatch.setattr(published_rules, "PUBLISHED_RULES", {"its-rule": rule})
+    results = evaluate("univg_baseline", "kind=oracle", ["univg_mini_lisa_val"]).results
+    (folder,) = write_records(results, tmp_path / "records")
+    manifest = load_run(folder).manifest
+    assert manifest.results.macro["acc@0.5"] == 1.0
+    assert manifest.published_errors == {"its-rule": "the set has no sizes"}
 
 
 def test_weights_that_a_backend_would_draw_at_random_end_the_run(

@@ -238,7 +238,10 @@ def test_a_rule_that_cannot_be_computed_costs_no_record(caplog) -> None:
     """Of MC-Bench a pair without sizes; the evaluation's other figures stay."""
     sample = answered([TARGET], read([TARGET])).sample
     bare = replace(sample, benchmark="mc_bench", extra={"groups": [1]})
-    found = published_results("mc_bench", "univg", [bare], [Response("none")], "norm1000")
-    assert found == {}
+    asked = ([bare], [Response("none")], "norm1000")
+    found, lacking = published_results("mc_bench", "univg", *asked)
+    assert found == {} and list(lacking) == ["published_errors"]
+    assert "scores pairs of images" in lacking["published_errors"]["mc-bench"]
+    assert published_results("mc_bench", "univg-r1", *asked) == ({}, {})
     assert "no figures of the rule mc-bench: sample" in caplog.text
     assert "scores pairs of images" in caplog.text

@@ -12,10 +12,12 @@ import jsonschema
 import pytest
 from run_records import MANIFEST
 
+from univg_eval import published_rules
 from univg_eval.cli import main
 from univg_eval.errors import UserError
 from univg_eval.images.controls import under_control
 from univg_eval.protocols import get_protocol, list_protocols
+from univg_eval.published_rules import PublishedRule
 from univg_eval.runs.manifest import json_schemas
 from univg_eval.runs.record import (
     RunRecord,
@@ -155,6 +157,26 @@ def test_a_record_of_an_older_version_of_the_rule(root: Path) -> None:
     assert record.manifest.rescored[0].changed == {
         "protocol_version": [1, get_protocol("univg").version]
     }
+
+
+def test_why_a_published_rule_has_no_figures_is_in_the_record(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(_: Any) -> dict[str, float]:
+        raise UserError("the set has no sizes")
+
+    def rule(measure: Any) -> None:
+        found = PublishedRule("its-rule", "", "", ("own",), measure)
+        monkeypatch.setattr(published_rules, "PUBLISHED_RULES", {"its-rule": found})
+
+    rule(refuses)
+    record = again(make_run(root), root / "without").manifest
+    assert record.results.published == {}
+    assert record.published_errors == {"its-rule": "the set has no sizes"}
+    rule(lambda answers: {"share": 1 / len(answers)})
+    record = again(root / "without", root / "with").manifest
+    assert record.results.published == {"its-rule": {"share": pytest.approx(1 / 7)}}
+    assert record.published_errors == {}
 
 
 def test_a_record_says_where_it_comes_from(root: Path) -> None:

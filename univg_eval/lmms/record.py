@@ -472,8 +472,12 @@ def _record(
     resolved = _settings(settings, path)
     dialect = resolved.make_dialect()
     scores = score_samples(samples, responses, dialect, protocol=resolved.protocol.value)
+    published, lacking = published_results(
+        name, resolved.protocol.value, samples, responses, dialect
+    )
     manifest = {
         **common,
+        **lacking,
         "settings": resolved.to_dict(),
         "prompt_sha256": resolved.prompt_hash(),
         "generation": generation,
@@ -494,8 +498,7 @@ def _record(
         "complete": len(scores) == len(shown) and not n_skipped(benchmark),
         "excluded": sum(score.excluded for score in scores),
         "failed_requests": sum(error is not None for _, error in texts),
-        "results": aggregate(scores)
-        | published_results(name, resolved.protocol.value, samples, responses, dialect),
+        "results": aggregate(scores) | published,
     }
     return make_record(
         path,

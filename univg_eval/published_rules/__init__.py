@@ -10,6 +10,7 @@ import importlib
 import logging
 import pkgutil
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError, meant
@@ -110,20 +111,29 @@ def published_results(
     samples: Sequence[GroundingSample],
     responses: Sequence[Response],
     dialect: str | Dialect,
-) -> dict[str, dict[str, dict[str, float]]]:
-    """``{"published": {rule: its metrics}}`` of the rules of a benchmark; empty without any.
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The rules of a benchmark, as a manifest holds them.
 
-    Empty too under a protocol that reads boxes in another way than `univg`. A rule that cannot be
-    computed, of a set that lacks what it needs, is logged and left out: it stands beside the score,
-    and must not cost a finished evaluation.
+    Nothing under a protocol that reads boxes in another way than `univg`. A rule that cannot be
+    computed, of a set that lacks what it needs, stands beside the score, and must not cost a
+    finished evaluation: it is logged, and the reason kept.
+
+    Returns:
+        ``{"published": {rule: its metrics}}`` for the results, and ``{"published_errors": {rule:
+        why it has none}}`` for the manifest; each empty where there is none.
     """
     rules = [rule.name for rule in PUBLISHED_RULES.values() if benchmark in rule.benchmarks]
     if protocol != "univg" or not rules:
-        return {}
-    found = {}
+        return {}, {}
+    found: dict[str, dict[str, float]] = {}
+    errors: dict[str, str] = {}
     for name in rules:
         try:
             found[name] = measure_published(name, samples, responses, dialect)
         except UserError as error:
             _logger.warning("results.published has no figures of the rule %s: %s", name, error)
-    return {"published": found} if found else {}
+            errors[name] = str(error)
+    return (
+        {"published": found} if found else {},
+        {"published_errors": errors} if errors else {},
+    )

@@ -358,6 +358,8 @@ class Manifest(_Part):
     failed_requests: Count | None = None
     """Samples without a response because the request failed: unanswered; absent: not counted."""
     results: Results
+    published_errors: dict[str, Text] = {}
+    """Rule of the benchmark's authors → why results.published lacks it; absent: it lacks none."""
     versions: Versions
     """Of the evaluation."""
     hardware: Hardware

@@ -221,13 +221,15 @@ def rescore(
         scores += score_samples(shown[part], responses[part], reader, protocol=rule)
         if progress is not None:
             progress(len(scores), len(shown))
-    manifest = {key: value for key, value in old_manifest.items() if key != "created"} | {
+    published, lacking = published_results(record.benchmark, rule.name, shown, responses, reader)
+    anew = ("created", "published_errors")
+    manifest = {key: value for key, value in old_manifest.items() if key not in anew} | {
+        **lacking,
         "settings": settings,
         "protocol_version": rule.version,
         "excluded": sum(score.excluded for score in scores),
         "failed_requests": len(record.errors),
-        "results": aggregate(scores)
-        | published_results(record.benchmark, rule.name, shown, responses, reader),
+        "results": aggregate(scores) | published,
         "rescored": [
             *old_manifest.get("rescored", []),
             {
