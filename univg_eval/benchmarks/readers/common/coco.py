@@ -12,7 +12,12 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     unexpected,
 )
 from univg_eval.benchmarks.readers.common.entry import ByHand
-from univg_eval.benchmarks.readers.common.release import ImageFolder, ItemError, StrPath
+from univg_eval.benchmarks.readers.common.release import (
+    ImageFolder,
+    ItemError,
+    StrPath,
+    require_stated_size,
+)
 from univg_eval.boxes import Box
 from univg_eval.errors import UserError
 
@@ -58,12 +63,7 @@ class CocoObjects:
         image = self._images.get(image_id) if type(image_id) is int else None
         if image is None:
             raise unexpected(f"{where}: image_id", image_id, f"an image's id in {self._name}")
-        if (image["width"], image["height"]) != image_wh:
-            raise ItemError(
-                "size_mismatch",
-                f"{where}: the image is {image_wh[0]}x{image_wh[1]} pixels, {self._name} says "
-                f"{image['width']}x{image['height']}; give COCO's images as they are published",
-            )
+        require_stated_size(image, image_wh, f"{where}: COCO's image", self._name)
 
     def box(self, ann_id: int, image_id: int, image_wh: tuple[int, int], where: str) -> Box:
         """The box of an object, xyxy_norm; up to one pixel outside, it ends at the border.

@@ -86,8 +86,10 @@ def size_of(path: StrPath) -> tuple[int, int]:
         ) from error
 
 
-def require_stated_size(row: Any, measured: tuple[int, int], where: str) -> None:
-    """Compare an image's size with `width` and `height` of its row.
+def require_stated_size(
+    row: Any, measured: tuple[int, int], where: str, by: str = "the row"
+) -> None:
+    """Compare an image's size with `width` and `height` of its row; `by` names what holds that.
 
     ItemError ``size_mismatch`` if they differ: boxes in pixels would be read wrongly.
     """
@@ -95,7 +97,7 @@ def require_stated_size(row: Any, measured: tuple[int, int], where: str) -> None
     if stated != measured:
         raise ItemError(
             "size_mismatch",
-            f"{where} is {measured[0]}x{measured[1]} pixels, the row says {stated[0]!r}x"
+            f"{where} is {measured[0]}x{measured[1]} pixels, {by} says {stated[0]!r}x"
             f"{stated[1]!r}; give the images as they are released",
         )
 
