@@ -459,7 +459,7 @@ def test_a_place_that_cannot_be_written_is_told(root: Path, capsys) -> None:
 
 @pytest.mark.parametrize("control", ["blank", "permuted", "cut"])
 def test_a_record_under_a_control_is_scored_again(root: Path, control: str) -> None:
-    pair: dict[str, Any] = {"images": ("own/a.png", "own/b.png")}
+    pair: dict[str, Any] = {"images": ("own/a.png", "own/b.png"), "given_image": 1}
     rows = [
         sample("a", **pair, widths=(200, 50), heights=(100, 50), targets=(Target(1, BOX),)),
         sample("b", **pair, widths=(50, 200), heights=(50, 100), targets=(Target(1, BOX),)),
