@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from disks import largest_file
 from fake_service import Server, serving
 from PIL import Image
+from preloaded import run_forked, start_forked, wait_for
 
 from univg_eval.errors import UserError
 from univg_eval.models import TINY, model_folder
@@ -53,10 +53,10 @@ def server() -> Iterator[Server]:
         yield found
 
 
-def command(server: Server, output: Path, key: str = "none") -> list[str]:
+def command(server: Server, output: str, key: str = "none") -> list[str]:
     args = f"model=some,base_url={server.url},api_key={key},num_concurrent=4"
     asked = ["--model", "async_openai", "--model_args", args, "--tasks", "univg_custom"]
-    return [sys.executable, "-m", "univg_eval", "eval", *asked, "--output_path", str(output)]
+    return ["eval", *asked, "--output_path", output]
 
 
 def record_in(output: Path) -> RunRecord:
@@ -66,8 +66,9 @@ def record_in(output: Path) -> RunRecord:
 
 def test_a_kill_costs_one_part(root: Path, server: Server, tmp_path: Path) -> None:
     server.answer = lambda _: "[0.1, 0.2, 0.5, 0.9]"
-    options: dict[str, Any] = {"cwd": tmp_path, "capture_output": True, "text": True}
-    subprocess.run(command(server, tmp_path / "whole"), check=True, timeout=200, **options)
+    place: dict[str, Any] = {"cwd": tmp_path, "env": os.environ, "folder": tmp_path}
+    done = run_forked("univg_eval", command(server, "whole"), timeout=200, **place)
+    assert done.returncode == 0, done.stderr[-3000:]
     assert len(server.prompts) == N
 
     server.prompts.clear()
@@ -80,10 +81,10 @@ def test_a_kill_costs_one_part(root: Path, server: Server, tmp_path: Path) -> No
         return "[0.1, 0.2, 0.5, 0.9]"
 
     server.answer = hangs
-    killed = command(server, tmp_path / "killed")
-    with subprocess.Popen(killed, cwd=tmp_path, stdout=-3, stderr=-3) as process:
-        assert in_second_part.wait(100)
-        process.kill()
+    pid = start_forked("univg_eval", command(server, "killed"), **place)
+    assert in_second_part.wait(100)
+    os.kill(pid, signal.SIGKILL)
+    assert wait_for(pid, timeout=60) == -signal.SIGKILL
     released.set()
     journal = tmp_path / "killed" / "journal"
     (file,) = journal.iterdir()
@@ -91,8 +92,9 @@ def test_a_kill_costs_one_part(root: Path, server: Server, tmp_path: Path) -> No
 
     server.prompts.clear()
     server.answer = lambda _: "[0.1, 0.2, 0.5, 0.9]"
-    again = command(server, tmp_path / "killed", key="another-key")
-    done = subprocess.run(again, check=True, timeout=200, **options)
+    again = command(server, "killed", key="another")
+    done = run_forked("univg_eval", again, timeout=200, **place)
+    assert done.returncode == 0, done.stderr[-3000:]
     assert f"{PART} of {N} responses are in the journal" in done.stderr + done.stdout
     assert len(server.prompts) == N - PART
     assert not journal.exists()
