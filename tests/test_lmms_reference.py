@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 import pytest
 from lmms_data import environment, run_module
+from preloaded import run_forked
+from processes import two_ranks
 from small_checkpoints import make_checkpoint
 
 from univg_eval.errors import UserError
@@ -50,9 +52,18 @@ class Set:
         )
 
     def run_two(self, out: str, *more: str) -> RunRecord:
-        process = self.start_two(out, *more)
-        printed, _ = process.communicate(timeout=240)
-        assert process.returncode == 0, printed[-3000:]
+        """As under torchrun, in forks: libraries are imported once."""
+        _store, ranks = two_ranks()
+        done = run_forked(
+            "univg_eval",
+            self.arguments(out, *more),
+            cwd=self.folder,
+            env=environment(self.data, UNIVG_MINI_N=str(N), OMP_NUM_THREADS="1"),
+            folder=self.folder,
+            timeout=240,
+            ranks=ranks,
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return self.record(out)
 
     def run(self, out: str, *more: str) -> tuple[RunRecord, str]:
