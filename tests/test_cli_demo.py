@@ -149,12 +149,16 @@ def test_a_folder_without_a_checkpoint_is_a_user_error(tmp_path: Path, monkeypat
         tiny_model(commas)
 
 
-def test_a_folder_that_cannot_be_written_to_is_refused_first() -> None:
-    from univg_eval.errors import UserError
-    from univg_eval.lmms.demo import run_demo
+def test_a_folder_that_cannot_be_written_to_is_refused_before_a_scene_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from univg_eval.cli import main
+    from univg_eval.lmms import demo
 
-    with pytest.raises(UserError, match="--out /dev/null/x: /dev/null is no folder"):
-        run_demo(Path("/dev/null/x"), progress=lambda *_, **__: pytest.fail("evaluated"))
+    monkeypatch.setattr(demo, "demo_data", lambda *_: pytest.fail("drawn"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--out", "/dev/null/x"]) == 2
+    assert "--out /dev/null/x: /dev/null is no folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--n=0", "--limit=-1", "--n=x", "--seed=-1"])

@@ -68,6 +68,9 @@ def run(args: argparse.Namespace) -> int:
 
     require_lmms_eval()
     from univg_eval.benchmarks.synthetic.mini import DEFAULT_N, DEFAULT_SEED
+    from univg_eval.files import require_writable
+
+    require_writable(args.out, "--out")
 
     n = DEFAULT_N if args.n is None else args.n
     seed = DEFAULT_SEED if args.seed is None else args.seed
