@@ -177,6 +177,42 @@ def test_a_traceback_and_a_changed_file_are_found(tmp_path: Path) -> None:
         assert bool(found["broken"]) is bool(code), code
 
 
+WRITES = """
+import sys
+from pathlib import Path
+try:
+    with Path("rows.jsonl").open({mode!r}) as file:
+        file.writelines('{{"n": 1}}\\n' for _ in range(50_000))
+except OSError as error:
+    print("univg score: no room", file=sys.stderr)
+    {end}
+"""
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="mounts a small disk, which needs root on Linux")
+@pytest.mark.parametrize(
+    ("mode", "end", "broken"),
+    [
+        ("w", "sys.exit(2)", ""),
+        ("w", "raise", "Traceback"),
+        ("w", "sys.exit(3)", "univg score: no room"),
+        ("w", "sys.exit(0)", "rows.jsonl: "),  # cut off, and called whole
+        ("a", "sys.exit(2)", "rows.jsonl: "),  # repeated behind what was cut off
+    ],
+)
+def test_a_disk_that_fills_and_what_the_repeated_command_makes_of_it(
+    mode: str, end: str, broken: str, tmp_path: Path
+) -> None:
+    case = faults.Case(faults.EVAL, "", ("*.jsonl",))
+    command = [sys.executable, "-c", WRITES.format(mode=mode, end=end)]
+    found = conditions.attempt_filling(case, tmp_path / "place", command)
+    assert found["kb"] == 440  # 450,000 bytes in pages of 4096
+    assert [one["share"] for one in found["each"]] == [0.5, 0.95]
+    assert broken in found["broken"] and bool(broken) == bool(found["broken"])
+    if not broken:
+        assert (found["status"], found["message"]) == (2, "univg score: no room")
+
+
 # --- soak ---------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import os
-import resource
 import shlex
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import largest_file
 from factories import make_sample
 from fake_teacher import (
     KEY,
@@ -522,14 +522,13 @@ def test_a_torn_line_is_dropped_and_requested_again(cot: Cot) -> None:
 
 def test_a_full_disk_is_one_error_and_costs_no_more_than_a_line(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        with pytest.raises(UserError, match=r"write .*; make room"), ReplyJournal(path) as journal:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-            for chain in range(5):
-                journal.append("r", "d", {"kind": "chain", "chain": chain, "text": "x" * 400})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with (
+        pytest.raises(UserError, match=r"write .*; make room"),
+        ReplyJournal(path) as journal,
+        largest_file(1000),
+    ):
+        for chain in range(5):
+            journal.append("r", "d", {"kind": "chain", "chain": chain, "text": "x" * 400})
     with ReplyJournal(path) as journal:
         assert [entry["chain"] for entry in journal.entries("r", "d")] == [0, 1]
         journal.append("r", "d", {"kind": "chain", "chain": 2})
@@ -715,6 +714,10 @@ def test_the_command_on_a_file_of_ones_own(
     printed = capsys.readouterr().out
     assert "2 rows: 2 accepted, 0 rejected, 0 unanswered" in printed
     assert "left out: 1 with no target" in printed
+    with largest_file(500):
+        assert main(command) == 2
+    message = f"cannot save into {cot.out}: File too large; free space and run the same command"
+    assert message in capsys.readouterr().err
     assert main([*command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["requests"] == 0
     assert len(cot.teacher.requests) == 8

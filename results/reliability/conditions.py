@@ -1,12 +1,15 @@
 """What commands say, and leave, where they cannot do their work.
 
-    python results/reliability/conditions.py [CASE …] [--work DIR]
+    python results/reliability/conditions.py [CASE …] [--only CONDITION] [--work DIR]
 
 Each command of faults.py runs where its disk is full, its folder cannot be written to, its output's
 place is taken by something of another kind, the data root is gone, or there is no home. It must end
 by itself with one message (exit status 2) and no traceback, or do its work; what was there before
-must be left as it was. A full disk and a folder that cannot be written to are mounted for it, which
-needs root on Linux; elsewhere they are left out.
+must be left as it was. Disks and folders that cannot be written to are mounted for it, which needs
+root on Linux; elsewhere they are left out.
+
+Where the disk fills while the command works, the same command must, once there is room, go on to
+the results of a run that always had it.
 
 Writes conditions.json beside this file. Exit status 1 if a promise was broken.
 """
@@ -34,8 +37,11 @@ from faults import (
     SECONDS_OF_A_COMMAND,
     Case,
     command_of,
+    difference,
     named_cases,
+    results,
     teacher,
+    to_its_end,
     write_inputs,
 )
 
@@ -87,8 +93,8 @@ def _no_home(folder: Path, _: Case, variables: dict[str, str]) -> Iterator[Path]
 
 
 @contextmanager
-def _mounted(folder: Path) -> Iterator[None]:
-    _run("mount", "-t", "tmpfs", "-o", f"size={DISK_KB}k", "tmpfs", str(folder))
+def _mounted(folder: Path, kb: int = DISK_KB) -> Iterator[None]:
+    _run("mount", "-t", "tmpfs", "-o", f"size={kb}k", "tmpfs", str(folder))
     try:
         yield
     finally:
@@ -122,28 +128,64 @@ def attempt(case: Case, condition: Condition, folder: Path, command: list[str]) 
     variables = dict(os.environ)
     with condition(folder, case, variables) as place:
         before = _content(place)
-        began = time.perf_counter()
-        done = subprocess.run(
-            command,
-            cwd=place,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS_OF_A_COMMAND,
-            check=False,
-        )
-        seconds = time.perf_counter() - began
+        found = _outcome(command, place, variables)
         kept = before.items() <= _content(place).items()
+    if not kept:
+        found["broken"] = found["broken"] or "what was there has changed"
+    return {"kept": kept, **found}
+
+
+def _outcome(command: list[str], place: Path, variables: dict[str, str]) -> dict[str, Any]:
+    began = time.perf_counter()
+    done = subprocess.run(
+        command,
+        cwd=place,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_OF_A_COMMAND,
+        check=False,
+    )
     said = done.stderr.strip().splitlines() or [""]
-    promised = done.returncode in (0, 2) and "Traceback" not in done.stderr + done.stdout and kept
+    # The bar of a training ends behind the message.
+    message = next((line for line in reversed(said) if "univg" in line), said[-1])
+    promised = done.returncode in (0, 2) and "Traceback" not in done.stderr + done.stdout
     return {
         "status": done.returncode,
-        "message": said[-1].replace(str(folder.parents[1]), "…") if done.returncode else "",
-        "kept": kept,
-        "seconds": round(seconds, 1),
-        "broken": "" if promised else done.stderr[-1500:] or "what was there has changed",
+        "message": message.replace(str(place.parents[1]), "…") if done.returncode else "",
+        "seconds": round(time.perf_counter() - began, 1),
+        "broken": "" if promised else done.stderr[-1500:] or f"status {done.returncode}",
     }
+
+
+FILLS = "disk fills"
+SHARES = (0.5, 0.95)
+"""Room for so much of what a command writes."""
+
+
+def attempt_filling(case: Case, folder: Path, command: list[str]) -> dict[str, Any]:
+    """Run one command on disks that fill while it works, and again when they have room."""
+    _, error = to_its_end(command, folder / "uninterrupted")
+    if error:
+        raise SystemExit(f"{command}: {error}")
+    expected = results(folder / "uninterrupted", case.results)
+    sizes = map(len, _content(folder / "uninterrupted").values())
+    kb = sum(-(-size // 4096) * 4 for size in sizes)
+    found = []
+    for share in SHARES:
+        disk = folder / f"disk-{round(100 * share)}"
+        disk.mkdir()
+        with _mounted(disk, max(int(share * kb), DISK_KB)):
+            one = _outcome(command, disk, dict(os.environ))
+            _run("mount", "-o", "remount,size=90%", str(disk))
+            if one["status"]:
+                _, error = to_its_end(command, disk)
+                one["broken"] = one["broken"] or error
+            one["broken"] = one["broken"] or difference(expected, results(disk, case.results))
+        found.append({"share": share, **one})
+    worst = max(found, key=lambda one: (one["broken"] != "", one["status"]))
+    return worst | {"kb": kb, "each": found}
 
 
 def _content(folder: Path) -> dict[str, bytes]:
@@ -154,6 +196,8 @@ def main() -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}")
+    known_conditions = (*CONDITIONS, FILLS)
+    parser.add_argument("--only", choices=known_conditions, help="try this one alone")
     parser.add_argument("--work", type=Path, metavar="DIR", help="an empty folder to keep")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="the results")
     args = parser.parse_args()
@@ -166,16 +210,21 @@ def main() -> int:
         known = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
         for number, name in enumerate(names):
             case, rows = CASES[name], {}
-            for word, (condition, needs_root) in CONDITIONS.items():
+            for word in known_conditions if args.only is None else (args.only,):
+                condition, needs_root = CONDITIONS.get(word, (None, True))
                 if needs_root and not root:
                     continue
                 folder = work / str(number) / word.replace(" ", "-")
                 command = command_of(case, inputs, address)
-                rows[word] = attempt(case, condition, folder, command)
+                rows[word] = (
+                    attempt(case, condition, folder, command)
+                    if condition
+                    else attempt_filling(case, folder, command)
+                )
                 sys.stderr.write(f"{name}, {word}: {json.dumps(rows[word])}\n")
             known[name] = {
                 "program": "univg" if case.program is EVAL else "univg-train",
-                "conditions": rows,
+                "conditions": known.get(name, {}).get("conditions", {}) | rows,
                 "date": datetime.now(UTC).date().isoformat(),
                 **environment(),
             }

@@ -55,8 +55,8 @@ VOLATILE = re.compile(
     r"date|^created$|_s$|time|seconds|runtime|_per_second|started|memory|checksum|samples_per"
     r"|^train_loss$|^num_tokens$"
 )
-"""Names of values in JSON that two uninterrupted runs do not share either; and two that
-transformers and TRL count since the last start alone, in their own log."""
+"""Names of values in JSON that two uninterrupted runs do not share either; and one that
+TRL counts since the last start alone, in its log."""
 
 
 @dataclass(frozen=True)
@@ -286,7 +286,10 @@ def results(folder: Path, patterns: tuple[str, ...]) -> dict[str, str]:
     for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
         if path.is_file() and "checksums" not in path.name:
             name = re.sub(r"\d{8}_\d{6}(_\d+)?", "TIME", str(path.relative_to(folder)))
-            found[name] = _content(path)
+            try:
+                found[name] = _content(path)
+            except ValueError as error:  # cut off
+                found[name] = f"{error}: {path.read_text(errors='replace')}"
     return found
 
 
@@ -304,7 +307,14 @@ def _content(path: Path) -> str:
 def _lasting(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _lasting(v) for k, v in value.items() if not VOLATILE.search(k)}
-    return [_lasting(item) for item in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_lasting(item) for item in value if not _is_totals(item)]
+    return value
+
+
+def _is_totals(item: Any) -> bool:
+    """The last line of a trainer's log; one that finds all steps taken does not write it."""
+    return isinstance(item, dict) and "train_runtime" in item
 
 
 def difference(one: dict[str, str], other: dict[str, str]) -> str:

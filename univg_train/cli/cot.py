@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from univg_eval.errors import UserError
 from univg_train.cli._arguments import count, number_from_zero, positive_int, positive_number
-from univg_train.cli._running import print_fitted
+from univg_train.cli._running import print_fitted, room_in
 
 if TYPE_CHECKING:
     from univg_train.cot.output import CotSummary
@@ -152,9 +152,10 @@ def run(args: argparse.Namespace) -> int:
         if args.split is not None or args.root is not None:
             raise UserError("--split and --root belong to --benchmark; leave them out")
         rows = rows_of_file(args.source, args.images)
-    summary = build_chains(
-        rows, args.out, settings, api_key=key, limit=args.limit, skip_faulty=args.skip_faulty
-    )
+    with room_in(args.out):
+        summary = build_chains(
+            rows, args.out, settings, api_key=key, limit=args.limit, skip_faulty=args.skip_faulty
+        )
     if args.json:
         print(json.dumps({**asdict(summary), "out": str(args.out)}, indent=2))
     else:
