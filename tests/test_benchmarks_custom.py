@@ -216,6 +216,7 @@ def raw(fields: str) -> str:
 
 FAULTS: list[tuple[str, Any, str]] = [
     ("no JSON", "{nope", "not JSON"),
+    ("endless", "[" + "1," * 2**21 + "1]", "more than 4 MiB, the most that is read"),
     ("no object", [1, 2], r"is \[1, 2\]; expected a JSON object"),
     ("NaN", raw('"box": [NaN, 1, 2, 3]'), "NaN is no JSON"),
     ("doubled", raw('"box": null, "box": [1]'), "duplicate key 'box'"),

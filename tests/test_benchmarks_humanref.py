@@ -155,6 +155,7 @@ def test_a_faulty_row(tmp_path: Path, changes: dict[str, Any], kind: str, messag
     [
         ('{"id": 5', r"annotations\.jsonl row 1: not JSON \(.*expected one JSON object a line"),
         ('{"id": 5, "id": 6}', r"row 1: not JSON \(duplicate key 'id' in one object\)"),
+        (f"[{'1,' * 2**21}1]", "row 1: it has more than 4 MiB, the most that is read"),
         ("[]", r"row 1:.* is \[\]; expected an object"),
         ('{"id": 5, "domain": "position"}', "row 1: no field 'answer_boxes'"),
         (

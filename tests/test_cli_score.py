@@ -173,6 +173,29 @@ def test_table_shows_every_task_with_its_interval(
     assert "1 excluded (the true box is invalid), 1 without a response (unanswered)" in out
 
 
+def test_a_line_of_samples_without_end_is_refused(
+    tmp_path: Path, responses: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = GroundingSample(
+        id="a",
+        benchmark="set",
+        task="t",
+        split="test",
+        images=("a.png",),
+        widths=(10,),
+        heights=(10,),
+        instruction="Find it.",
+        targets=(Target(0, (0.1, 0.1, 0.4, 0.4)),),
+        image_is_given=True,
+        cluster="a",
+    )
+    folder = write_benchmark([sample], benchmark="set", root=tmp_path)
+    (folder / "samples.jsonl").write_bytes(b"[" * (4 * 2**20 + 1))
+    arguments = ["score", "--benchmark", "set", "--root", str(tmp_path)]
+    assert main([*arguments, "--responses", str(responses), "--dialect", "univg_r1"]) == 2
+    assert "samples.jsonl:1: the line has more than 4 MiB" in capsys.readouterr().err
+
+
 def test_samples_without_target_and_with_several_have_a_table_of_their_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -324,6 +324,8 @@ MERGED = tenfold("a0: &a0 {x: 1}\n", "{{<<: [{}]}}")
         ("a: !!int ''", "not what its tag"),
         ("a: !!bool perhaps", "not what its tag"),
         ("a: !!timestamp x", "not what its tag"),
+        ("a: 1" + ":1" * 100_000, "a number has 200,001 characters"),  # in base 60: minutes
+        ("#" * 300_000, "has 300,000 characters; expected no more than 262,144"),
     ],
 )
 def test_a_yaml_file_that_is_none_or_stands_for_too_much_is_refused(

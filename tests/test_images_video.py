@@ -507,6 +507,23 @@ def test_files_that_are_no_video(tmp_path, read):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n"),
+        ("list.mp4", "ffconcat version 1.0\nfile beside.ts\n"),
+    ],
+)
+def test_a_list_of_other_files_is_no_video(tmp_path, read, name, text):
+    write_video(tmp_path / "beside.ts")
+    assert count_frames(tmp_path / "beside.ts")
+    path = tmp_path / name
+    path.write_text(text.format(tmp_path / "beside.ts"))
+    with pytest.raises(UserError, match=rf"cannot read .*{name} as a video"):
+        read(path)
+
+
 def test_a_sound_without_images(tmp_path):
     av = pytest.importorskip("av")
     path = tmp_path / "sound.mkv"

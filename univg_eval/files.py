@@ -457,11 +457,15 @@ def parse_yaml(text: str, loader: Any = None) -> Any:
         loader: of PyYAML; None: ``SafeLoader``.
 
     Raises:
-        ValueError: it is no YAML; or it is nested too deeply, holds itself, or a few lines of it
-            stand for millions of values.
+        ValueError: it is no YAML; or it is too long or nested too deeply, holds itself, or a few
+            lines of it stand for millions of values.
     """
     import yaml
 
+    if len(text) > _MOST_YAML_CHARACTERS:
+        raise ValueError(
+            f"it has {len(text):,} characters; expected no more than {_MOST_YAML_CHARACTERS:,}"
+        )
     parser = None
     try:
         parser = (loader or yaml.SafeLoader)(text)
@@ -485,6 +489,10 @@ def parse_yaml(text: str, loader: Any = None) -> Any:
 
 
 _MOST_YAML_NODES = 1_000_000
+_MOST_YAML_CHARACTERS = 2**18
+"""Many times what settings have; PyYAML takes some ten seconds for it."""
+_MOST_YAML_DIGITS = 400
+"""Of one number: PyYAML's time for 1:2:3, which is in base 60, grows with the square."""
 
 
 def _written_out(node: Any, known: dict[int, int]) -> int:
@@ -493,6 +501,8 @@ def _written_out(node: Any, known: dict[int, int]) -> int:
     Of a node that holds itself there is no such number: Python's limit of recursion ends the count.
     """
     if isinstance(node.value, str):
+        if len(node.value) > _MOST_YAML_DIGITS and node.tag.endswith((":int", ":float")):
+            raise ValueError(f"a number has {len(node.value):,} characters")
         return 1
     if id(node) not in known:
         parts = (part for item in node.value for part in (item if type(item) is tuple else (item,)))

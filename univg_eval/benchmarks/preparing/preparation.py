@@ -39,7 +39,7 @@ from univg_eval.benchmarks.readers.common.release import (
     Release,
 )
 from univg_eval.errors import UserError
-from univg_eval.files import Journal, file_lock, printable, writing
+from univg_eval.files import LONGEST_LINE, Journal, file_lock, printable, writing
 from univg_eval.images.reading import split_reference
 from univg_eval.samples import (
     MANIFEST_FILE,
@@ -445,7 +445,8 @@ def _require_own_files(folder: Path, benchmark: str) -> None:
         path = folder / name
         try:
             with path.open("rb") as file:
-                value = json.loads(file.readline() if name == SAMPLES_FILE else file.read())
+                text = file.readline(LONGEST_LINE + 1) if name == SAMPLES_FILE else file.read()
+                value = json.loads(text) if len(text) <= LONGEST_LINE else None
         except (FileNotFoundError, ValueError, RecursionError):
             continue
         except OSError as error:

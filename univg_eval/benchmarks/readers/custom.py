@@ -34,7 +34,7 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     chosen_splits,
     describe,
     file_sha256,
-    parse_json,
+    parse_line,
     unexpected,
 )
 from univg_eval.benchmarks.readers.common.entry import CatalogEntry
@@ -235,7 +235,7 @@ def _read(path: Path) -> tuple[str | None, _Rows]:
 
 def _parsed(line: bytes) -> Any:
     try:
-        return parse_json(line, allow_nan=False)
+        return parse_line(line, allow_nan=False)
     except ValueError as error:
         return _fault(f"{error}; expected one JSON object a line")
 

@@ -29,6 +29,7 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     file_sha256,
     listing,
     parse_json,
+    parse_line,
     unexpected,
 )
 from univg_eval.benchmarks.readers.common.coco import (
@@ -376,7 +377,7 @@ def _json_rows(file: Path, form: Form) -> list[Any]:
 
 def _parsed_line(line: bytes) -> Any:
     try:
-        return parse_json(line)
+        return parse_line(line)
     except ValueError as error:
         return _fault(f"is no JSON object ({error})")
 

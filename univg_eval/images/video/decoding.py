@@ -39,6 +39,11 @@ __all__ = ["check_video", "count_frames", "open_video", "read_frames"]
 
 # Damage is an error, never an image patched together from its neighbours.
 _STRICT = {"err_detect": "explode"}
+# Playlists and the like, whatever they are called, would be read as the other files they name.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,apng,ivf,h264,hevc,"
+    "mpegvideo,m4v,obu,av1,mjpeg"
+)
 _DURATION_TOLERANCE_S = 0.25
 _KEPT_INDICES = 64
 
@@ -144,7 +149,10 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         ) from error
     try:
         # In a relative path, what is before a colon would be taken for a protocol.
-        container = av.open(str(path.absolute()))
+        container = av.open(
+            str(path.absolute()),
+            container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
+        )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     with container:

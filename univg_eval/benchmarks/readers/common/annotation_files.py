@@ -13,7 +13,7 @@ from typing import Any, Literal
 from univg_eval.benchmarks.readers.common.release import FaultKind, ImageFolder, ItemError
 from univg_eval.boxes import Box, four_numbers, is_valid_box
 from univg_eval.errors import UserError
-from univg_eval.files import refuse_nan
+from univg_eval.files import LONGEST_LINE, refuse_nan
 from univg_eval.samples import LARGEST_SIDE, require_text
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "load_json",
     "load_json_lines",
     "parse_json",
+    "parse_line",
     "pixel_box",
     "require_field",
     "require_objects",
@@ -147,7 +148,7 @@ def load_json_lines(path: Path) -> AnnotationFile:
 
 def _parsed_line(line: bytes) -> Any:
     try:
-        return parse_json(line)
+        return parse_line(line)
     except ValueError as error:
         return ItemError("invalid_row", f"{error}; expected one JSON object a line")
 
@@ -178,6 +179,16 @@ def parse_json(text: str | bytes, *, allow_nan: bool = True) -> Any:
         raise ValueError(f"not UTF-8 (byte {error.start} is 0x{byte:02x})") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON ({error})") from error
+
+
+def parse_line(line: bytes, *, allow_nan: bool = True) -> Any:
+    """As `parse_json`, of a line of JSON Lines; ValueError too if it is longer than any should be.
+
+    Lines of many MiB may take gigabytes when they are parsed.
+    """
+    if len(line) > LONGEST_LINE:
+        raise ValueError(f"it has more than {LONGEST_LINE >> 20} MiB, the most that is read")
+    return parse_json(line, allow_nan=allow_nan)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
