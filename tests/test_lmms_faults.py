@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,33 @@ def test_an_image_that_cannot_be_shown_costs_its_sample_alone(
     assert None not in whole.values()
     assert texts(damaged) == whole | {lost: None}
     assert len(damaged.scores) == 4, "none is left out"
+
+
+@pytest.mark.parametrize(
+    ("backend", "args", "says"),
+    [
+        ("univg", "", "the processor takes no images of 2100x7 pixels"),
+        ("qwen2_vl", ",device_map=cpu", "image size (2100, 7) has an aspect ratio over 200"),
+    ],
+)
+def test_a_shape_that_no_processor_takes_costs_its_sample_alone(
+    backend: str, args: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lmms_data.set_environment(monkeypatch, tmp_path / "data")
+    row = {"instruction": "Find the cross.", "box": [0, 0, 500, 500], "space": "norm1000"}
+    for name, size in (("a.png", (56, 56)), ("long.png", (2100, 7)), ("b.png", (56, 84))):
+        Image.new("RGB", size).save(tmp_path / name)
+        with (tmp_path / "own.jsonl").open("a") as file:
+            file.write(json.dumps({"images": name} | row) + "\n")
+    assert main(["prepare", "custom", "--source", str(tmp_path / "own.jsonl")]) == 0
+    args = f"pretrained={model_folder(TINY)},device=cpu{args}"
+    command = ["eval", "--model", backend, "--model_args", args, "--tasks", "univg_custom"]
+    tail = ["--gen_kwargs", "max_new_tokens=8", "--output_path", str(tmp_path / "out")]
+    assert main([*command, *tail]) == 0
+    (path,) = (tmp_path / "out" / "records").glob("*/custom")
+    (error,) = load_run(path).errors.items()
+    assert error[0] == "custom-00001"
+    assert says in error[1]
 
 
 def texts(record: RunRecord) -> dict[str, str | None]:

@@ -15,6 +15,7 @@ chat/qwen2_5_vl
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable, Sequence
 
 from PIL import Image
@@ -22,7 +23,7 @@ from PIL import Image
 from univg_eval.dialects import Dialect, smart_resize_wh
 from univg_eval.errors import UserError
 
-__all__ = ["require_known_sizes", "sent_sizes"]
+__all__ = ["require_known_sizes", "require_shapes", "sent_sizes"]
 
 Size = tuple[int, int]
 _CLAUDE_BYTES = 4_838_990
@@ -82,3 +83,17 @@ def require_known_sizes(dialect: Dialect, backend: str, *, simple: bool) -> None
             f"simple/{backend} may shrink a large image before it sends it, to a size that is not "
             "known here; leave out --force_simple: the chat backends send images as they are"
         )
+
+
+def require_shapes(backend: type, sizes: Sequence[Size]) -> None:
+    """Check that qwen_vl_utils, where a backend resizes with it, takes images of these sizes.
+
+    There it raises for an image that is over 200 times as long as wide, which ends the run.
+
+    Raises:
+        UserError: it does not; see `smart_resize_wh`.
+    """
+    if "process_vision_info" in vars(sys.modules[backend.__module__]):
+        low, high = _QWEN_UTILS_AREA
+        for wh in sizes:
+            smart_resize_wh(wh, factor=28, min_pixels=low, max_pixels=high)

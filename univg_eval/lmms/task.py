@@ -26,7 +26,7 @@ from univg_eval.answers import Status
 from univg_eval.dialects import Dialect
 from univg_eval.errors import UserError
 from univg_eval.images.controls import GREY, open_controlled
-from univg_eval.lmms.backend_resize import sent_sizes
+from univg_eval.lmms.backend_resize import require_shapes, sent_sizes
 from univg_eval.lmms.claude_client import require_answer
 from univg_eval.lmms.docs import OwnedDoc, RowNumber, SampleDocs, TaskRows, load_rows
 from univg_eval.lmms.media import video_file
@@ -275,7 +275,10 @@ class GroundingTask(ConfigurableMessagesTask):
         try:
             if self._dialect is not None:
                 self._input_sizes(sample)
-            return open_controlled(sample)
+            images = open_controlled(sample)
+            if self._model is not None:
+                require_shapes(self._model.backend_class(), [image.size for image in images])
+            return images
         except UserError as error:
             named = sample.id in str(error)
             message = str(error) if named else f"sample {sample.id!r}: {error}"
