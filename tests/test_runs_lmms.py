@@ -368,6 +368,14 @@ def test_a_line_of_another_kind_of_task_is_told(root: Path, key: str) -> None:
         read_runs([str(root / "out")])
 
 
+def test_a_log_that_a_full_disk_has_cut_off_is_told(root: Path) -> None:
+    write_output(root / "out", tasks={"t": [ROW]})
+    (file,) = root.rglob("*_samples_t.jsonl")
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"samples_t\.jsonl:1: not a JSON value.*; a full disk"):
+        read_runs([str(root / "out")])
+
+
 @pytest.mark.parametrize("n", [0, 2, 4])
 def test_a_log_that_is_not_whole_is_told(root: Path, n: int) -> None:
     rows = [logged(i % 3, text, task) for task in "tu" for i, text in enumerate(TEXTS)][:n]

@@ -16,7 +16,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired
@@ -133,7 +133,7 @@ def read_output(results_file: str | os.PathLike[str]) -> dict[str, Any]:
                 f"{file} is missing; run lmms-eval with --log_samples, on a disk with room for it"
             )
         samples[task] = []
-        for number, row in iter_json_lines(file):
+        for number, row in _lines(file):
             lacking = [
                 key for key in ("id", SETTINGS_KEY) if not (isinstance(row, dict) and key in row)
             ]
@@ -159,10 +159,18 @@ def _json(path: Path) -> Any:
     try:
         return read_json(path)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot read {path}: {error}; a full disk leaves such files half written: make room, "
-            "and evaluate again"
-        ) from error
+        raise UserError(f"cannot read {path}: {error}; {_CUT_OFF}") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        yield from iter_json_lines(path)
+    except UserError as error:
+        raise UserError(f"{error}; {_CUT_OFF}") from error
+
+
+# lmms-eval (0.7.3) logs that it cannot write, and goes on.
+_CUT_OFF = "a full disk leaves such files half written: make room, and evaluate again"
 
 
 def _n_evaluated(results: Results, task: str) -> int | None:

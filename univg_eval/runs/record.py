@@ -159,8 +159,8 @@ class RunRecord:
                 (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", "utf-8")
         except OSError as error:
             raise UserError(
-                f"cannot write a run record into {path.parent}: {error.strerror or error}; choose "
-                "another folder"
+                f"cannot write a run record into {path.parent}: {error.strerror or error}; make "
+                "room or choose another folder"
             ) from error
         return path
 
