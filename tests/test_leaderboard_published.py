@@ -414,6 +414,8 @@ ZERO_SHOT = [
     ("yaml", "zero_shot", "zeroshot", "benchmark is 'zeroshot'"),
     ("yaml", "kind: table", "- kind", "not a readable YAML file"),
     ("yaml", "data: univg", "data: other", "not a readable CSV file: .*No su"),
+    ("yaml", "data: univg", "data: ../univg", "data is .*; expected the name of a CSV file"),
+    ("yaml", "data: univg", 'data: "a\\0" #', "data is .a.x00.; expected the name"),
 ]
 MISTAKES = [
     *((f"univg_r1_zero_shot.{ending}", *rest) for ending, *rest in ZERO_SHOT),

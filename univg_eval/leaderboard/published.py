@@ -356,7 +356,10 @@ def _csv(
     path: Path, facts: dict[str, Any], expected: Sequence[str]
 ) -> tuple[Path, list[str], list[tuple[str, dict[str, str]]]]:
     """The file with the numbers: path, header, and where each line is and its cells (stripped)."""
-    data = path.parent / str(facts.pop("data", ""))
+    name = str(facts.pop("data", ""))
+    if Path(name).name != name or "\0" in name:
+        raise UserError(f"{path}: data is {name!r}; expected the name of a CSV file beside it")
+    data = path.parent / name
     try:
         with data.open(encoding="utf-8", newline="") as file:
             reader = csv.reader(file, strict=True)
