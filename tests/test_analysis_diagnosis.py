@@ -66,6 +66,7 @@ def toy_samples(n: int = N, seed: int = 0) -> list[GroundingSample]:
                 heights=tuple(height for _, height in sizes),
                 instruction=f"Locate thing {i}.",
                 targets=(target,),
+                given_image=target.image,
                 cluster=f"c{i}",
             )
         )

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 from factories import make_sample
 
+from univg_eval.audit import audit_benchmark
+from univg_eval.cli import main
 from univg_eval.errors import UserError
 from univg_eval.samples import (
+    SAMPLES_FILE,
     GroundingSample,
     Target,
     data_root,
@@ -170,3 +173,28 @@ def test_data_root_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.delenv("UNIVG_DATA")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert data_root() == tmp_path / ".cache" / "univg"
+
+
+@pytest.mark.parametrize("name", ["box", "image path", "size", "task"])
+def test_a_changed_file_of_samples_is_named_when_it_is_loaded(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_benchmark([make_sample()], benchmark="toy", root=tmp_path) / SAMPLES_FILE
+    assert len(load_samples("toy", root=tmp_path)) == 1
+    row = json.loads(file.read_text())
+    changes = {
+        "box": {"targets": [{"image": 0, "box": [0.0, 0.0, 1.0, 1.0]}]},
+        "image path": {"images": [f"{path}x" for path in row["images"]]},
+        "size": {"widths": [width + 1 for width in row["widths"]]},
+        "task": {"task": "other"},
+    }
+    file.write_text(json.dumps(row | changes[name]) + "\n")
+    with pytest.raises(UserError, match=r"samples.jsonl was changed after it was prepared"):
+        load_samples("toy", root=tmp_path)
+    assert len(load_samples("toy", root=tmp_path, changed=True)) == 1
+    assert "changed_samples" in {one.kind for one in audit_benchmark("toy", tmp_path).findings}
+    responses = tmp_path / "r.jsonl"
+    responses.write_text(json.dumps({"id": row["id"], "response": "[1, 2, 3, 4]"}) + "\n")
+    arguments = ["--benchmark", "toy", "--root", str(tmp_path), "--dialect", "norm1000"]
+    assert main(["score", *arguments, "--responses", str(responses)]) == 2
+    assert "was changed after it was prepared" in capsys.readouterr().err

@@ -40,6 +40,7 @@ __all__ = [
     "readable_manifest",
     "require_images",
     "require_text",
+    "samples_file",
     "write_benchmark",
 ]
 
@@ -431,19 +432,61 @@ def lacking(benchmark: str, root: str | os.PathLike[str] | None = None) -> str:
     )
 
 
+def samples_file(
+    benchmark: str, root: str | os.PathLike[str] | None = None, *, changed: bool = False
+) -> Path:
+    """The file with the samples of a prepared benchmark, as it was written.
+
+    Args:
+        benchmark: its name.
+        root: the data root.
+        changed: also one that was changed since.
+
+    Raises:
+        UserError: the benchmark is not prepared; or the file cannot be read, or has not the SHA-256
+            that its manifest names (one of an older version names none).
+    """
+    expected = load_manifest(benchmark, root).get("samples_sha256")
+    path = benchmark_dir(benchmark, root) / SAMPLES_FILE
+    if changed or expected is None:
+        return path
+    try:
+        found = _sha256(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    if found != expected:
+        raise UserError(
+            f"{path} was changed after it was prepared (its SHA-256 is not the one in "
+            f"{MANIFEST_FILE}); prepare {benchmark!r} again. `univg audit {benchmark}` reads it"
+        )
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def load_samples(
     benchmark: str,
     split: str | None = None,
     root: str | os.PathLike[str] | None = None,
+    *,
+    changed: bool = False,
 ) -> list[GroundingSample]:
     """All samples of a prepared benchmark, or those of one split, in file order.
 
+    Args:
+        benchmark: its name.
+        split: of the release; None: all.
+        root: the data root.
+        changed: read them also where the file was changed since it was prepared.
+
     Raises:
-        UserError: the benchmark is not prepared, a row breaks the schema, an id is a duplicate, or
-            no row has the split (the known splits are listed).
+        UserError: the benchmark is not prepared, or its samples were changed since, a row breaks
+            the schema, an id is a duplicate, or no row has the split (the known splits are listed).
     """
-    load_manifest(benchmark, root)
-    path = benchmark_dir(benchmark, root) / SAMPLES_FILE
+    path = samples_file(benchmark, root, changed=changed)
     samples = [
         GroundingSample.from_dict(row, where=f"{path}:{number}")
         for number, row in iter_json_lines(path)
@@ -523,19 +566,17 @@ def write_benchmark(
     tasks: dict[str, int] = {}
     for sample in samples:
         tasks[sample.task] = tasks.get(sample.task, 0) + 1
+    (folder / MANIFEST_FILE).unlink(missing_ok=True)
+    write_text_atomically(folder / SAMPLES_FILE, map(_json_line, samples))
     manifest = {
         "schema": 1,
         "benchmark": benchmark,
         "n": len(samples),
         "tasks": tasks,
         "fingerprint": fingerprint(samples),
+        "samples_sha256": _sha256(folder / SAMPLES_FILE),
         **dict(manifest_extra or {}),
     }
-    (folder / MANIFEST_FILE).unlink(missing_ok=True)
-    write_text_atomically(
-        folder / SAMPLES_FILE,
-        map(_json_line, samples),
-    )
     write_text_atomically(
         folder / MANIFEST_FILE, [json.dumps(manifest, ensure_ascii=False, indent=2) + "\n"]
     )

@@ -25,6 +25,7 @@ from univg_eval.samples import (
     fingerprint,
     load_manifest,
     load_samples,
+    samples_file,
 )
 
 __all__ = ["audit_annotations", "audit_benchmark", "audit_samples"]
@@ -56,7 +57,7 @@ def audit_benchmark(
             to be read and the packages for it are not installed; or see `reviewed`.
     """
     manifest = load_manifest(benchmark, root)
-    samples = load_samples(benchmark, root=root)
+    samples = load_samples(benchmark, root=root, changed=True)
     cases = [
         Case("changed_samples", f"{name} of the samples {is_}, of the manifest {manifest.get(key)}")
         for name, key, is_ in (
@@ -65,6 +66,11 @@ def audit_benchmark(
         )
         if manifest.get(key) != is_
     ]
+    if not cases:  # a path, a size or a column, which no fingerprint covers
+        try:
+            samples_file(benchmark, root)
+        except UserError as error:
+            cases.append(Case("changed_samples", str(error)))
     left_out = _left_out(manifest, benchmark_dir(benchmark, root))
     wrong, n_unknown = ([], 0) if reviewed is None else compare_with_review(samples, reviewed)
     base = data_root(root)

@@ -105,7 +105,7 @@ def _run_on_prepared(args: argparse.Namespace) -> int:
             reviewed=args.reviewed,
         )
     head = [f"{report.benchmark} in {benchmark_dir(benchmark, args.root)}"]
-    samples = [] if args.html is None else load_samples(benchmark, root=args.root)
+    samples = [] if args.html is None else load_samples(benchmark, root=args.root, changed=True)
     return _finish(args, report, head, report.to_dict(), samples, data_root(args.root).joinpath)
 
 

@@ -221,7 +221,7 @@ def _samples(args: argparse.Namespace) -> Iterator[tuple[str, Iterable[bytes], s
     from univg_eval.benchmarks.readers.mig_bench import read_annotations
     from univg_eval.cli._annotations import resolve_revision
     from univg_eval.runs.response_file import sample_lines
-    from univg_eval.samples import SAMPLES_FILE, benchmark_dir, fingerprint, lacking, load_manifest
+    from univg_eval.samples import fingerprint, lacking, load_manifest, samples_file
 
     if args.annotations is not None:
         for name in ("split", "root"):
@@ -248,7 +248,7 @@ def _samples(args: argparse.Namespace) -> Iterator[tuple[str, Iterable[bytes], s
         raise UserError(
             f"the manifest of {benchmark!r} holds no fingerprint; prepare the benchmark again"
         )
-    path = benchmark_dir(benchmark, args.root) / SAMPLES_FILE
+    path = samples_file(benchmark, args.root)
     try:
         file = path.open("rb")
     except OSError as error:

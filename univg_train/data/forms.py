@@ -20,7 +20,7 @@ from univg_eval.samples import (
     GroundingSample,
     benchmark_dir,
     data_root,
-    load_manifest,
+    samples_file,
 )
 from univg_eval.scoring import given_image
 from univg_train.data.conversations import (
@@ -306,9 +306,8 @@ def _cot(path: Path, images: str | os.PathLike[str] | None, decode: bool) -> _Js
 
 
 def _samples(benchmark: str, root: str | os.PathLike[str] | None, decode: bool) -> _JsonFile:
-    load_manifest(benchmark, root)  # says how to prepare it
+    path = samples_file(benchmark, root)
     image_folder = MeasuredImages(data_root(root), decode=decode)
-    path = benchmark_dir(benchmark, root) / SAMPLES_FILE
     return _JsonFile(path, image_folder, partial(_sample_rows, image_folder))
 
 

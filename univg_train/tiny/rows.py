@@ -108,6 +108,7 @@ def _heldout_samples(root: Path, tasks: Sequence[str], per_task: int) -> Iterato
                 instruction=item.instruction,
                 targets=(Target(image=item.target_image, box=item.box),),
                 image_is_given=item.image_is_given,
+                given_image=item.target_image if item.image_is_given else None,
                 cluster=f"{HELDOUT}-{task}-g{item.group}",
                 source={"generator": "univg_mini", "seed": HELDOUT_SEED, "index": index},
                 extra={"label": item.label, **item.knobs},
