@@ -24,7 +24,7 @@ CORE = {
     "progress": set(),
     "redaction": set(),
     "files": {"errors"},
-    "models": {"errors", "boxes", "dialects"},
+    "models": {"errors", "files", "boxes", "dialects"},
     "terminal": {"redaction"},
     "boxes": set(),
     "matching": set(),

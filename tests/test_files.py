@@ -19,8 +19,10 @@ from univg_eval.files import (
     file_lock,
     iter_json_lines,
     read_yaml,
+    verify_sums,
     whole_file,
     whole_folder,
+    write_sums,
     write_text_atomically,
     writing,
 )
@@ -342,3 +344,27 @@ def test_aliases_of_a_yaml_file_are_read(tmp_path: Path) -> None:
     assert read_yaml(tmp_path / "a.yaml") == {"a": own, "b": own, "c": own | {"m": 3}}
     (tmp_path / "a.yaml").write_text("# nothing\n")
     assert read_yaml(tmp_path / "a.yaml") is None
+
+
+def test_sums_of_a_folder_are_those_of_sha256sum_and_name_what_was_changed(tmp_path: Path) -> None:
+    write_folder(tmp_path / "model", "weights")
+    (tmp_path / "model" / "part").mkdir()
+    (tmp_path / "model" / "part" / "b.bin").write_bytes(bytes(range(256)))
+    folder = tmp_path / "model"
+    verify_sums(folder)  # one that has none
+    write_sums(folder)
+    write_sums(folder)  # not of the sums themselves
+    assert len((folder / "SHA256SUMS").read_text().splitlines()) == 2
+    check = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+    assert subprocess.run(check, cwd=folder, capture_output=True, check=False).returncode == 0
+    (folder / "new").write_text("of no concern")
+    verify_sums(folder)
+    (folder / "part" / "b.bin").write_bytes(bytes(range(255)) + b"\0")
+    with pytest.raises(UserError, match=r"part/b.bin was changed or lost .*1 of 2 files are not"):
+        verify_sums(folder)
+    (folder / "a").unlink()
+    with pytest.raises(UserError, match=r"model/a was changed or lost .*2 of 2 files are not"):
+        verify_sums(folder)
+    (folder / "SHA256SUMS").write_text("no sums\n")
+    with pytest.raises(UserError, match=r"cannot read .*SHA256SUMS"):
+        verify_sums(folder)

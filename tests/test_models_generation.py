@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from small_checkpoints import FAMILIES, make_checkpoint
 
 from univg_eval.errors import UserError
+from univg_eval.files import write_sums
 from univg_eval.models.generation import (
     Generator,
     Request,
@@ -328,3 +329,15 @@ def test_a_checkpoints_own_code_does_not_run(tmp_path: Path) -> None:
         load_model(str(folder))
     load_processor(str(folder))
     assert not ran.exists()
+
+
+def test_a_changed_byte_of_the_weights_is_named(tmp_path: Path) -> None:
+    folder = make_checkpoint("qwen2_vl", tmp_path / "model")
+    write_sums(tmp_path / "model")
+    load_model(str(folder))
+    weights = tmp_path / "model" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match=r"model.safetensors was changed or lost after it was"):
+        load_model(str(folder))

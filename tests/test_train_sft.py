@@ -329,6 +329,28 @@ def test_a_second_run_in_the_same_folder_is_refused(
     assert train_sft(load_settings(config, ["trainer.max_steps=1"]))["steps"] == 1
 
 
+def _flip_the_last_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_changed_byte_of_a_checkpoint_or_of_a_model_is_named(
+    config: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InterruptedError):
+        train_sft(load_settings(config), callbacks=[Stopped(3)])
+    _flip_the_last_byte(tmp_path / "run" / "checkpoint-2" / "optimizer.pt")
+    assert main(["sft", "--config", str(config)]) == 2
+    assert "checkpoint-2/optimizer.pt was changed or lost after" in capsys.readouterr().err
+    model = shutil.copytree(whole, tmp_path / "changed")
+    _flip_the_last_byte(model / "model.safetensors")
+    for place in ([f"model={model}"], [f"model={model}", "--dry-run"]):
+        out = f"trainer.output_dir={tmp_path / 'other'}"
+        assert main(["sft", "--config", str(config), out, *place]) == 2
+        assert "changed/model.safetensors was changed or lost after" in capsys.readouterr().err
+
+
 def test_a_stopped_lora_run_goes_on(config: Path, tmp_path: Path) -> None:
     lora = "lora={r: 2, lora_dropout: 0.5}"
     with pytest.raises(InterruptedError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -27,9 +28,11 @@ from univg_eval.errors import UserError
 __all__ = [
     "CHECKSUMS",
     "LONGEST_LINE",
+    "SUMS",
     "Journal",
     "data_folder",
     "file_lock",
+    "file_sha256",
     "iter_json_lines",
     "numbered_lines",
     "parse_yaml",
@@ -39,8 +42,10 @@ __all__ = [
     "read_yaml",
     "refuse_nan",
     "require_writable",
+    "verify_sums",
     "whole_file",
     "whole_folder",
+    "write_sums",
     "write_text_atomically",
     "writing",
 ]
@@ -51,6 +56,8 @@ _DATA_FILES = ("share", "univg")
 
 CHECKSUMS = "checksums.json"
 """The file that marks a folder as a run record: SHA-256 of its other files, by name."""
+SUMS = "SHA256SUMS"
+"""The file with the SHA-256 of the others in a folder, as ``sha256sum --check`` reads it."""
 _PART = ".part"
 _UNSURE_SECONDS = 10.0
 """Age below which a part without a lock may be one that its process is about to lock."""
@@ -508,6 +515,52 @@ def _written_out(node: Any, known: dict[int, int]) -> int:
         parts = (part for item in node.value for part in (item if type(item) is tuple else (item,)))
         known[id(node)] = 1 + sum(_written_out(part, known) for part in parts)
     return known[id(node)]
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_sums(folder: Path) -> None:
+    """Write `SUMS`, of all other files in a folder and below it."""
+    names = sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path != folder / SUMS
+    )
+    lines = [f"{file_sha256(folder / name)}  {name}\n" for name in names]
+    write_text_atomically(folder / SUMS, lines)
+
+
+def verify_sums(folder: Path) -> None:
+    """Compare a folder with its `SUMS`; one without any is not looked at, nor are other files.
+
+    Raises:
+        UserError: a file was changed or is missing, or `SUMS` cannot be read.
+    """
+    sums = folder / SUMS
+    if not sums.is_file():
+        return
+    try:
+        entries = [line.split("  ", 1) for line in sums.read_text("utf-8").splitlines()]
+        changed = [name for digest, name in entries if _sha256_or_none(folder / name) != digest]
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {sums}, or a file that it names: {error}") from error
+    if changed:
+        raise UserError(
+            f"{folder / changed[0]} was changed or lost after it was saved ({len(changed)} of "
+            f"{len(entries)} files are not as {SUMS} says); restore the folder, or delete {SUMS} "
+            "where that is meant"
+        )
+
+
+def _sha256_or_none(path: Path) -> str | None:
+    try:
+        return file_sha256(path)
+    except FileNotFoundError:
+        return None
 
 
 def data_folder(

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from univg_eval.boxes import Box, four_numbers, is_valid_box
 from univg_eval.errors import UserError
-from univg_eval.files import iter_json_lines, read_json, write_text_atomically
+from univg_eval.files import file_sha256, iter_json_lines, read_json, write_text_atomically
 
 __all__ = [
     "GroundingSample",
@@ -451,7 +451,7 @@ def samples_file(
     if changed or expected is None:
         return path
     try:
-        found = _sha256(path)
+        found = file_sha256(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if found != expected:
@@ -460,11 +460,6 @@ def samples_file(
             f"{MANIFEST_FILE}); prepare {benchmark!r} again. `univg audit {benchmark}` reads it"
         )
     return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_samples(
@@ -574,7 +569,7 @@ def write_benchmark(
         "n": len(samples),
         "tasks": tasks,
         "fingerprint": fingerprint(samples),
-        "samples_sha256": _sha256(folder / SAMPLES_FILE),
+        "samples_sha256": file_sha256(folder / SAMPLES_FILE),
         **dict(manifest_extra or {}),
     }
     write_text_atomically(

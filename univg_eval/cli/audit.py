@@ -112,8 +112,8 @@ def _run_on_prepared(args: argparse.Namespace) -> int:
 def _run_on_annotations(args: argparse.Namespace) -> int:
     from univg_eval.audit import audit_annotations
     from univg_eval.benchmarks.readers import mig_bench
-    from univg_eval.benchmarks.readers.common.annotation_files import file_sha256
     from univg_eval.cli._annotations import resolve_revision
+    from univg_eval.files import file_sha256
 
     if args.root is not None or args.quick or args.reviewed is not None:
         raise UserError(

@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 from univg_eval.errors import UserError
+from univg_eval.files import verify_sums
 
 __all__ = [
     "commit_of",
@@ -120,17 +121,18 @@ def pixel_limit(processor: Any, name: str) -> int | None:
 
 @contextmanager
 def whole_weights(guard: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Iterator[None]:
-    """Refuse checkpoints that lack weights of the model that they are loaded into.
+    """Refuse checkpoints that lack weights of the model that they are loaded into, or were changed.
 
-    transformers draws these at random and goes on with a warning. The block may load by whatever
-    code, as long as that uses transformers' ``from_pretrained``.
+    transformers draws missing ones at random and goes on with a warning. The block may load by
+    whatever code, as long as that uses transformers' ``from_pretrained``.
 
     Args:
         guard: a context within which the error is raised, such as one that ends the program where
             the code of the block catches every exception.
 
     Raises:
-        UserError: weights are missing in the files, or have another shape there.
+        UserError: weights are missing in the files, or have another shape there; or the files are
+            not those that were saved, see `univg_eval.files.verify_sums`.
     """
     from transformers import modeling_utils as code
 
@@ -149,6 +151,8 @@ def whole_weights(guard: Callable[[], AbstractContextManager[Any]] = nullcontext
                         f"{min(keys)}; they would be random. Is it whole, and a checkpoint of "
                         f"{name}?"
                     )
+        with guard():
+            verify_sums(Path(place))
         report(model=model, loading_info=loading_info, **arguments)
 
     with patch.object(modeling_utils, "log_state_dict_report", checked):

@@ -34,7 +34,14 @@ from typing import Any, Literal
 
 import univg_eval
 from univg_eval.errors import UserError
-from univg_eval.files import CHECKSUMS, iter_json_lines, numbered_lines, refuse_nan, whole_folder
+from univg_eval.files import (
+    CHECKSUMS,
+    file_sha256,
+    iter_json_lines,
+    numbered_lines,
+    refuse_nan,
+    whole_folder,
+)
 from univg_eval.protocols import PROTOCOLS
 from univg_eval.redaction import secret_values, settings_without_secrets, without_secrets
 from univg_eval.runs.failed_requests import split_failed_request
@@ -155,7 +162,7 @@ class RunRecord:
                 for name, chunks in files.items():
                     with (folder / name).open("w", encoding="utf-8") as file:
                         file.writelines(chunks)
-                sums = {name: _sha256(folder / name) for name in files}
+                sums = {name: file_sha256(folder / name) for name in files}
                 (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", "utf-8")
         except OSError as error:
             raise UserError(
@@ -360,11 +367,6 @@ def lines_sha256(rows: Iterable[Mapping[str, Any]]) -> str:
     return digest.hexdigest()
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def load_run(path: str | os.PathLike[str], label: str | None = None) -> RunRecord:
     """Read a record and verify its checksums.
 
@@ -395,7 +397,7 @@ def _read_run(path: Path, label: str | None) -> RunRecord:
     for name in dict.fromkeys((MANIFEST, RESPONSES, SCORES, *sums)):
         if not (path / name).is_file():
             raise UserError(f"the run record {path} is not whole: {name} is missing")
-        if sums.get(name) != _sha256(path / name):
+        if sums.get(name) != file_sha256(path / name):
             raise UserError(
                 f"{path / name} was changed after the record was written (its SHA-256 is not the "
                 f"one in {CHECKSUMS}); restore it, or write a new record"

@@ -23,9 +23,10 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from univg_eval.files import verify_sums, write_sums
 from univg_eval.models.pretrained import whole_weights
 
-__all__ = ["Done", "go_on_from"]
+__all__ = ["Done", "SumCheckpoints", "go_on_from"]
 
 _TRAINER_LOGGER = logging.getLogger("transformers.trainer")
 
@@ -34,7 +35,11 @@ def go_on_from(trainer: Any, checkpoint: Path) -> None:
     """Prepare a trainer that will resume from `checkpoint`; `train` raises `Done` after all steps.
 
     DeepSpeed, FSDP and adapters have files of their own, under the names of the loaded model.
+
+    Raises:
+        UserError: a file of the checkpoint was changed, see `univg_eval.files.verify_sums`.
     """
+    verify_sums(checkpoint)
     sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
     if not sharded and not hasattr(trainer.model, "peft_config"):
         trainer.add_callback(RestoreWeights(checkpoint))
@@ -53,6 +58,16 @@ class StopWhenDone(TrainerCallback):  # type: ignore[misc, unused-ignore]
         """Raise `Done` if there is nothing left to train."""
         if state.global_step >= state.max_steps:
             raise Done
+
+
+class SumCheckpoints(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Writes the checksums of each checkpoint, when all processes have written their parts."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Sum up the checkpoint of this step."""
+        args.distributed_state.wait_for_everyone()
+        if args.process_index == 0:
+            write_sums(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 class DrawPastOrders(TrainerCallback):  # type: ignore[misc, unused-ignore]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError
-from univg_eval.files import read_json, write_text_atomically
+from univg_eval.files import read_json, write_sums, write_text_atomically
 from univg_train.runs.folder import ADAPTER_FOLDER, MODEL_FOLDER, STATE_FILE
 from univg_train.runs.sharding import by_this_process_alone
 
@@ -129,12 +129,14 @@ def _save_model(
             if adapter is None:
                 shutil.rmtree(part)
             else:
+                write_sums(part)
                 _replace(adapter, part)
         # What the last batch has left in it: it need not be the last of an uninterrupted run.
         fast = getattr(processor.tokenizer, "backend_tokenizer", None)
         if fast is not None:
             fast.no_padding()
         processor.save_pretrained(new)
+        write_sums(new)
         if finish is not None:
             finish(new)
         _replace(folder, new)

@@ -12,10 +12,12 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from univg_eval.dialects import get_dialect
 from univg_eval.errors import UserError
+from univg_eval.files import verify_sums
 from univg_eval.models.pretrained import (
     commit_of,
     empty_model,
@@ -174,6 +176,7 @@ def check_run(settings: RunSettings, **processor_options: Any) -> CheckedRun:
         UserError: what is wrong with model, adapter, processor, evaluation or data.
     """
     config = load_config(settings.checkpoint, **settings.source)
+    verify_sums(Path(settings.checkpoint))
     _require_fitting_adapter(settings, config)
     processor = load_processor(
         settings.checkpoint,
@@ -292,7 +295,7 @@ class TrainingRun:
             model folder, and ``best`` if the run was evaluated.
         """
         from univg_train.evaluation.callback import attach_evaluation
-        from univg_train.runs.resume import Done, go_on_from
+        from univg_train.runs.resume import Done, SumCheckpoints, go_on_from
         from univg_train.runs.saving import model_config, save_result
         from univg_train.runs.sharding import (
             averaged_gradients,
@@ -315,6 +318,7 @@ class TrainingRun:
         _logger.info(
             "%d rows; %d of %d parameters are trained", len(checked.dataset), trainable, total
         )
+        trainer.add_callback(SumCheckpoints())
         checkpoint = find_checkpoint(settings.output_dir)
         if checkpoint is not None:
             _logger.info("going on from %s", checkpoint)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from univg_eval.benchmarks.synthetic.mini import TASKS
-from univg_eval.files import whole_folder
+from univg_eval.files import whole_folder, write_sums
 from univg_train.tiny.model import IMAGE_SIDE, TinyShape, build_processor
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def export_checkpoint(
         build_processor(shape, tokenizer).save_pretrained(new)
         _set_float32(new / "config.json")
         (new / "README.md").write_text(_card(model, facts), encoding="utf-8")
+        write_sums(new)
 
 
 def _set_float32(path: Path) -> None:

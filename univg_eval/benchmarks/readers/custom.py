@@ -33,7 +33,6 @@ from typing import Any
 from univg_eval.benchmarks.readers.common.annotation_files import (
     chosen_splits,
     describe,
-    file_sha256,
     parse_line,
     unexpected,
 )
@@ -48,6 +47,7 @@ from univg_eval.benchmarks.readers.common.release import (
 )
 from univg_eval.boxes import Box, four_numbers
 from univg_eval.errors import UserError, nearest
+from univg_eval.files import file_sha256
 from univg_eval.images.reading import split_reference
 from univg_eval.images.video import read_frames
 from univg_eval.samples import GroundingSample, Target

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from univg_eval.benchmarks.readers.common.annotation_files import (
     chosen_splits,
-    file_sha256,
     pixel_box,
     text_field,
     unexpected,
@@ -41,6 +40,7 @@ from univg_eval.benchmarks.readers.common.release import (
     size_of,
 )
 from univg_eval.errors import UserError
+from univg_eval.files import file_sha256
 from univg_eval.samples import GroundingSample, Target
 
 __all__ = ["DESCRIPTIONS", "ENTRIES", "open_groundingme"]

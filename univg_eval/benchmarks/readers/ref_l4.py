@@ -22,7 +22,6 @@ from typing import Any
 from univg_eval.benchmarks.readers.common.annotation_files import (
     chosen_splits,
     default_images,
-    file_sha256,
     find_split_files,
     text_field,
     unexpected,
@@ -39,6 +38,7 @@ from univg_eval.benchmarks.readers.common.release import (
     require_stated_size,
 )
 from univg_eval.benchmarks.readers.common.zero_shot import Origin, still_sample
+from univg_eval.files import file_sha256
 from univg_eval.samples import GroundingSample, Target
 
 __all__ = ["ENTRIES", "open_ref_l4"]

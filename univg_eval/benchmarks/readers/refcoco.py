@@ -26,7 +26,6 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     CONVENTIONS,
     chosen_splits,
     describe,
-    file_sha256,
     listing,
     parse_json,
     parse_line,
@@ -58,6 +57,7 @@ from univg_eval.benchmarks.readers.common.release import (
 )
 from univg_eval.boxes import Box, four_numbers
 from univg_eval.errors import UserError
+from univg_eval.files import file_sha256
 from univg_eval.samples import GroundingSample, Target
 
 __all__ = ["DATASETS", "ENTRIES", "EXPRESSIONS", "FORMS", "Form", "open_refcoco"]

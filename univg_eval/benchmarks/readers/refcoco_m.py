@@ -20,7 +20,6 @@ from univg_eval.benchmarks.readers.common.annotation_files import (
     checked_text,
     chosen_splits,
     describe,
-    file_sha256,
     require_field,
     text_field,
     unexpected,
@@ -45,6 +44,7 @@ from univg_eval.benchmarks.readers.common.release import (
 from univg_eval.benchmarks.readers.common.zero_shot import Origin, still_sample
 from univg_eval.boxes import box_iou
 from univg_eval.errors import UserError
+from univg_eval.files import file_sha256
 from univg_eval.samples import GroundingSample, Target
 
 __all__ = ["ENTRIES", "open_refcoco_m"]

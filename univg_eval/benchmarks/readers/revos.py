@@ -42,7 +42,6 @@ from typing import Any
 
 from univg_eval.benchmarks.readers.common.annotation_files import (
     chosen_splits,
-    file_sha256,
     pixel_box,
     unexpected,
 )
@@ -63,6 +62,7 @@ from univg_eval.benchmarks.readers.common.sequences import (
 from univg_eval.benchmarks.readers.common.zero_shot import ExtractedSet, Row, full_entry
 from univg_eval.boxes import four_numbers
 from univg_eval.errors import UserError
+from univg_eval.files import file_sha256
 from univg_eval.samples import LARGEST_SIDE, GroundingSample
 
 __all__ = ["ENTRIES", "open_revos_full"]

@@ -23,7 +23,6 @@ __all__ = [
     "chosen_splits",
     "default_images",
     "describe",
-    "file_sha256",
     "find_file",
     "find_split_files",
     "listing",
@@ -100,12 +99,6 @@ def find_split_files(
         f"{source} does not hold {names}{places}; it has: {listing(source)}. The files come from "
         f"{origin}"
     )
-
-
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
