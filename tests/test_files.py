@@ -192,6 +192,24 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
         write_file(Path(os.devnull), "x")
 
 
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_folder_that_comes_while_another_is_written(tmp_path: Path, replace: bool) -> None:
+    path = tmp_path / "out"
+
+    def write() -> None:
+        with whole_folder(path, replace=replace) as folder:
+            (folder / "a").write_text("second")
+            write_folder(path, "first")
+
+    if replace:
+        write()
+    else:
+        with pytest.raises(OSError, match="not empty"):
+            write()
+    assert content(path) == ("second" if replace else "first")
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_file_of_a_run_record_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "scores.jsonl").write_text("old")
     (tmp_path / "checksums.json").write_text('{"scores.jsonl": "0"}')

@@ -175,12 +175,16 @@ def write_text_atomically(path: Path, chunks: Iterable[str]) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """An empty folder to fill that takes the place of `path` at the end of the block.
 
     An older folder is removed once the new one is in its place; if the block raises, it stays
-    as it was. The caller decides before whether it may be replaced. A link is followed. What
-    killed processes left of the same folder is removed.
+    as it was. A link is followed. What killed processes left of the same folder is removed.
+
+    Args:
+        path: of the folder.
+        replace: whether it may take the place of a folder that holds something, be it one that
+            another process has put there during the block.
 
     Raises:
         OSError: it cannot be written, or something else than a folder is there.
@@ -197,8 +201,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
         new, old = Path(name, "new"), Path(name, "old")
         new.mkdir(mode=_mode(0o777))
         yield new
-        if not os.path.lexists(path):
-            new.rename(path)
+        if not (replace and os.path.lexists(path)):
+            new.rename(path)  # the system refuses where something is in the folder
             return
         path.rename(old)
         try:

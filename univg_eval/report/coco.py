@@ -93,7 +93,7 @@ def export_coco(
     excluded: list[str] = []
     unreadable: dict[str, str] = {}
     try:
-        with whole_folder(folder) as new:
+        with whole_folder(folder, replace=False) as new:
             files = _Files(data_root(root), new)
             (new / "images").mkdir()
             images: list[dict[str, Any]] = []

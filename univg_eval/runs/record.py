@@ -158,7 +158,7 @@ class RunRecord:
         if changes is not None:
             files[CHANGES] = map(_line, changes)
         try:
-            with whole_folder(path) as folder:
+            with whole_folder(path, replace=replace) as folder:
                 for name, chunks in files.items():
                     with (folder / name).open("w", encoding="utf-8") as file:
                         file.writelines(chunks)
