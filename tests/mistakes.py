@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import loguru
 import pytest
 
 from univg_eval.benchmarks.synthetic import mini
@@ -118,6 +119,8 @@ def printed(typed: str, folder: Path) -> tuple[object, str, str]:
         elif "…" in arguments:
             raise ValueError(f"{typed}: … stands behind the command")
         main = {"univg": univg, "univg-train": univg_train}[program]
+        # That of an evaluation of another test writes to a stream that is closed.
+        loguru.logger.remove()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 status: object = main([command, *arguments])

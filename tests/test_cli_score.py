@@ -191,6 +191,9 @@ def test_a_line_of_samples_without_end_is_refused(
     )
     folder = write_benchmark([sample], benchmark="set", root=tmp_path)
     (folder / "samples.jsonl").write_bytes(b"[" * (4 * 2**20 + 1))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["samples_sha256"]  # as of an older version
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     arguments = ["score", "--benchmark", "set", "--root", str(tmp_path)]
     assert main([*arguments, "--responses", str(responses), "--dialect", "univg_r1"]) == 2
     assert "samples.jsonl:1: the line has more than 4 MiB" in capsys.readouterr().err
