@@ -11,11 +11,13 @@ from typing import Any
 import lmms_data
 import pytest
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from small_checkpoints import make_checkpoint
 
 from univg_eval import published_rules
 from univg_eval.cli import main
+from univg_eval.cli._ending import print_statuses
 from univg_eval.errors import UserError
 from univg_eval.lmms.record import write_records
 from univg_eval.models import TINY, model_folder
@@ -67,7 +69,10 @@ def test_an_exception_that_a_backend_swallows_is_a_failed_request(
 
 
 def test_a_published_rule_that_cannot_be_computed_is_noted_and_costs_no_record(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from univg_eval.lmms.run import evaluate
 
@@ -78,9 +83,13 @@ def test_a_published_rule_that_cannot_be_computed_is_noted_and_costs_no_record(
     monkeypatch.setattr(published_rules, "PUBLISHED_RULES", {"its-rule": rule})
     results = evaluate("univg_baseline", "kind=oracle", ["univg_mini_lisa_val"]).results
     (folder,) = write_records(results, tmp_path / "records")
-    manifest = load_run(folder).manifest
-    assert manifest.results.macro["acc@0.5"] == 1.0
-    assert manifest.published_errors == {"its-rule": "the set has no sizes"}
+    record = load_run(folder)
+    assert record.manifest.results.macro["acc@0.5"] == 1.0
+    assert record.manifest.published_errors == {"its-rule": "the set has no sizes"}
+    print_statuses(record, Console(width=100))
+    assert "No figures of the published rule its-rule: the set has no sizes" in (
+        capsys.readouterr().out
+    )
 
 
 def test_weights_that_a_backend_would_draw_at_random_end_the_run(

@@ -92,6 +92,10 @@ def print_statuses(record: RunRecord, console: Console) -> None:
     )
     if record.manifest.dataset.stand_in_images:
         lines.append("On images that stand in for the set's own: no result of the benchmark.")
+    lines += [
+        f"No figures of the published rule {name}: {reason}"
+        for name, reason in record.manifest.published_errors.items()
+    ]
     print_lines([*lines, ""] if lines else [], console)
 
 
