@@ -70,7 +70,7 @@ def room_in(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # tokenizers raises no narrower one; all others go on
         if (reason := _no_room(error)) is None:
             raise
         raise UserError(
@@ -87,7 +87,7 @@ def _no_room(error: Exception) -> str | None:
     if number in _FULL:
         return os.strerror(number)
     if isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS_OF_TORCH):
-        return "torch could not write a file to its end; the disk is full"
+        return "torch could not write a file to its end, as where the disk is full"
     return None
 
 
