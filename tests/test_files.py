@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -385,4 +386,27 @@ def test_sums_of_a_folder_are_those_of_sha256sum_and_name_what_was_changed(tmp_p
         verify_sums(folder)
     (folder / "SHA256SUMS").write_text("no sums\n")
     with pytest.raises(UserError, match=r"cannot read .*SHA256SUMS"):
+        verify_sums(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("/dev/zero", "'/dev/zero' is not in the folder"),
+        ("part/../../other", "'part/../../other' is not in the folder"),
+        ("endless", "endless was changed or lost"),
+        ("waits", "waits was changed or lost"),
+        (".", "was changed or lost"),
+    ],
+)
+def test_sums_name_regular_files_of_their_folder_alone(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / "other").write_text("")
+    folder = tmp_path / "model"
+    (folder / "part").mkdir(parents=True)
+    (folder / "endless").symlink_to("/dev/zero")
+    os.mkfifo(folder / "waits")
+    (folder / "SHA256SUMS").write_text(f"{hashlib.sha256(b'').hexdigest()}  {name}\n")
+    with pytest.raises(UserError, match=message):
         verify_sums(folder)

@@ -273,12 +273,17 @@ def test_an_adapter_is_put_on_and_one_of_another_model_refused(tmp_path: Path) -
     config = LoraConfig(target_modules=["q_proj"], init_lora_weights=False, r=4)
     torch.manual_seed(1)
     get_peft_model(load_model(folder), config).save_pretrained(tmp_path / "a")
+    write_sums(tmp_path / "a")
     processor, asked = load_processor(folder), requests("qwen2_vl")
     plain = answers(Generator(load_model(folder), processor), asked)
     adapted = answers(Generator(load_model(folder, adapter=str(tmp_path / "a")), processor), asked)
     assert [a.text for a in plain] != [a.text for a in adapted]
     with pytest.raises(UserError, match="cannot load the adapter"):
         load_model(folder, adapter=str(tmp_path / "none"))
+    with (tmp_path / "a" / "adapter_config.json").open("a") as file:
+        file.write(" ")
+    with pytest.raises(UserError, match=r"a/adapter_config.json was changed or lost after it was"):
+        load_model(folder, adapter=str(tmp_path / "a"))
 
 
 def no_images() -> Sequence[Image.Image]:
@@ -325,7 +330,7 @@ def test_a_checkpoints_own_code_does_not_run(tmp_path: Path) -> None:
         if file.name == "config.json":
             values["model_type"] = "own"
         file.write_text(json.dumps(values))
-    with pytest.raises(UserError, match="contains custom code which must be executed"):
+    with pytest.raises(UserError, match="only where trust_remote_code=True is given"):
         load_model(str(folder))
     load_processor(str(folder))
     assert not ran.exists()

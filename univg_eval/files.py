@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, files
 from io import RawIOBase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any, Literal, Self
 
@@ -542,13 +542,17 @@ def verify_sums(folder: Path) -> None:
     """Compare a folder with its `SUMS`; one without any is not looked at, nor are other files.
 
     Raises:
-        UserError: a file was changed or is missing, or `SUMS` cannot be read.
+        UserError: a file was changed or is missing, or `SUMS` cannot be read or names what is not
+            in the folder.
     """
     sums = folder / SUMS
     if not sums.is_file():
         return
     try:
         entries = [line.split("  ", 1) for line in sums.read_text("utf-8").splitlines()]
+        for _, name in entries:
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise ValueError(f"{name!r} is not in the folder")
         changed = [name for digest, name in entries if _sha256_or_none(folder / name) != digest]
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {sums}, or a file that it names: {error}") from error
@@ -561,10 +565,7 @@ def verify_sums(folder: Path) -> None:
 
 
 def _sha256_or_none(path: Path) -> str | None:
-    try:
-        return file_sha256(path)
-    except FileNotFoundError:
-        return None
+    return file_sha256(path) if path.is_file() else None  # a device has no end
 
 
 def data_folder(

@@ -49,7 +49,7 @@ def load_config(model: str, *, revision: str | None = None, trust_remote_code: b
             model, revision=revision or "main", trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError) as error:
-        reason = _first_line(error)
+        reason = _reason(error)
         if not Path(model).is_dir():
             reason = f"there is no such folder, and as a name of the Hub: {reason}"
         raise UserError(f"cannot load the model {model!r}: {reason}") from error
@@ -89,7 +89,7 @@ def load_processor(
     try:
         processor = load(model, **source, **limits, **options)
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"cannot load the processor of {model!r}: {_first_line(error)}") from error
+        raise UserError(f"cannot load the processor of {model!r}: {_reason(error)}") from error
     if getattr(processor, "image_processor", None) is None:
         raise UserError(f"{model} has no processor of images beside its tokenizer")
     if needs_template and processor.chat_template is None:
@@ -199,7 +199,7 @@ def load_model(
     except UserError:
         raise
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"cannot load the model {model!r}: {_first_line(error)}") from error
+        raise UserError(f"cannot load the model {model!r}: {_reason(error)}") from error
     if adapter is not None:
         loaded = _with_adapter(loaded, adapter)
     return loaded.eval()
@@ -210,12 +210,13 @@ def _with_adapter(model: Any, adapter: str) -> Any:
         from peft import PeftModel
     except ModuleNotFoundError as error:
         raise UserError("adapter needs the package 'peft'; install it: pip install peft") from error
+    verify_sums(Path(adapter))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
             adapted = PeftModel.from_pretrained(model, adapter)
         except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"cannot load the adapter {adapter!r}: {_first_line(error)}") from error
+            raise UserError(f"cannot load the adapter {adapter!r}: {_reason(error)}") from error
     for warning in said:
         if "missing adapter keys" in str(warning.message):
             raise UserError(f"the adapter {adapter} does not fit the model: {warning.message}")
@@ -241,5 +242,10 @@ def _without_zero3() -> Iterator[None]:
         yield
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return (
+            "it comes with code of its own, which is run only where trust_remote_code=True is "
+            "given: read that code first"
+        )
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
