@@ -396,12 +396,14 @@ def _journal(
 @contextlib.contextmanager
 def _without_other_tasks(args: argparse.Namespace) -> Iterator[None]:
     """Let lmms-eval read no task files of its own, some 3,500, where none of them is asked for."""
-    few = partial(TaskManager, include_defaults=False)
-    known = few("WARNING", include_path=args.include_path)
-    if all(known.match_tasks([name]) for name in args.tasks.split(",") if name):
-        with patch.object(lmms_eval.__main__, "TaskManager", few):
-            yield
-    else:
+    asked = [name for name in args.tasks.split(",") if name]
+
+    def few(*given: Any, **options: Any) -> TaskManager:
+        own = TaskManager(*given, include_defaults=False, **options)
+        has_all = all(own.match_tasks([name]) for name in asked)
+        return own if has_all else TaskManager(*given, **options)
+
+    with patch.object(lmms_eval.__main__, "TaskManager", few):
         yield
 
 
