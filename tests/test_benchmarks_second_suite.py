@@ -6,8 +6,6 @@ The releases are the small ones that the tests of their readers write, in the re
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ import test_benchmarks_mc_bench
 import test_benchmarks_ref_l4
 import test_benchmarks_refcoco_m
 import test_benchmarks_rex_omni
-from lmms_data import environment
+from lmms_data import run_module
 
 from univg_eval.cli import main
 from univg_eval.published_rules import PUBLISHED_RULES
@@ -86,17 +84,12 @@ def records(
 ) -> tuple[str, dict[str, RunRecord]]:
     """Kind of answers, and the record of each set."""
     out = tmp_path_factory.mktemp(request.param)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "univg_eval", "eval", "--model", "univg_baseline"),
-            *("--model_args", f"kind={request.param}", "--tasks", ",".join(TASKS.values())),
-            *("--output_path", str(out)),
-        ],
-        env=environment(data),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
+    done = run_module(
+        *("univg_eval", "eval", "--model", "univg_baseline"),
+        *("--model_args", f"kind={request.param}", "--tasks", ",".join(TASKS.values())),
+        *("--output_path", str(out)),
+        data=data,
+        cwd=out,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = [load_run(path.parent) for path in out.glob("records/*/*/manifest.json")]
