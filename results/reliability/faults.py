@@ -349,9 +349,10 @@ def attempt(name: str, folder: Path, command: list[str], args: Any) -> dict[str,
     expected = results(folder / "uninterrupted", case.results)
     if not expected:
         raise SystemExit(f"{name}: no results are found by {case.results}")
-    points = []
+    points: list[dict[str, Any]] = []
+    longest = seconds  # so far: the machine may have become slower
     for number, how in zip(range(args.points), itertools.cycle(SIGNALS), strict=False):
-        after = seconds * (number + rng.random()) / args.points
+        after = longest * (number + rng.random()) / args.points
         place = folder / f"point-{number}"
         end = killed(command, place, how, after)
         while end.get("ended_before"):  # it was quicker this time
@@ -360,6 +361,7 @@ def attempt(name: str, folder: Path, command: list[str], args: Any) -> dict[str,
             end = killed(command, place, how, after)
         left = sorted(path.name for path in place.rglob("*.part"))
         again, error = to_its_end(command, place)
+        longest = max(longest, again)
         differs = difference(expected, results(place, case.results)) or (
             "" if "exists; choose another folder" in error else error  # it was whole before
         )
