@@ -28,6 +28,7 @@ from univg_eval.errors import UserError
 __all__ = [
     "CHECKSUMS",
     "LONGEST_LINE",
+    "NO_ROOM",
     "SUMS",
     "Journal",
     "data_folder",
@@ -58,6 +59,8 @@ CHECKSUMS = "checksums.json"
 """The file that marks a folder as a run record: SHA-256 of its other files, by name."""
 SUMS = "SHA256SUMS"
 """The file with the SHA-256 of the others in a folder, as ``sha256sum --check`` reads it."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of an OSError where a disk, a quota or a limit of files is used up."""
 _PART = ".part"
 _UNSURE_SECONDS = 10.0
 """Age below which a part without a lock may be one that its process is about to lock."""
@@ -234,7 +237,7 @@ def writing(
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_ROOM:
             remedy = f"free space or choose another {folder} with {options[0]}"
         else:
             remedy = f"choose a {folder} that can be written, with {options[1]}"

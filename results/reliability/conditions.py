@@ -207,7 +207,6 @@ def main() -> int:
         work = (args.work or Path(temporary)).absolute()
         inputs = work / "inputs"
         write_inputs(inputs, names)
-        known = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
         for number, name in enumerate(names):
             case, rows = CASES[name], {}
             for word in known_conditions if args.only is None else (args.only,):
@@ -222,6 +221,8 @@ def main() -> int:
                     else attempt_filling(case, folder, command)
                 )
                 sys.stderr.write(f"{name}, {word}: {json.dumps(rows[word])}\n")
+            # Another process may have tried another command meanwhile.
+            known = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
             known[name] = {
                 "program": "univg" if case.program is EVAL else "univg-train",
                 "conditions": known.get(name, {}).get("conditions", {}) | rows,

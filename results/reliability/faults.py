@@ -403,15 +403,18 @@ def main() -> int:
         work = (args.work or Path(temporary)).absolute()
         inputs = work / "inputs"
         write_inputs(inputs, names)
-        known = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
+        made = {}
         for number, name in enumerate(names):
             command = command_of(CASES[name], inputs, address)
-            known[name] = attempt(name, work / str(number), command, args) | {
+            made[name] = attempt(name, work / str(number), command, args) | {
                 "date": datetime.now(UTC).date().isoformat(),
                 **environment(),
             }
-            write_text_atomically(args.out, [json.dumps(known, indent=1) + "\n"])
-    points = [point for name in names for point in known[name]["points"]]
+            # Another process may have measured another command meanwhile.
+            known = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
+            text = json.dumps(known | {name: made[name]}, indent=1)
+            write_text_atomically(args.out, [text + "\n"])
+    points = [point for row in made.values() for point in row["points"]]
     return int(any(point["differs"] or point["alive"] for point in points))
 
 

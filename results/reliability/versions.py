@@ -117,8 +117,8 @@ def main() -> int:
     if args.note:
         made["note"] = args.note
     known = json.loads(OUT.read_text(encoding="utf-8"))["rows"] if OUT.is_file() else []
-    rows = [one for one in known if one["environment"] != args.environment] + [made]
-    write_text_atomically(OUT, [json.dumps({"rows": rows}, indent=1) + "\n"])
+    rows = {one["environment"]: one for one in [*known, made]}
+    write_text_atomically(OUT, [json.dumps({"rows": list(rows.values())}, indent=1) + "\n"])
     return 0
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from univg_eval.errors import UserError
@@ -24,6 +25,26 @@ def refuse_inputs(out: Path, option: str, inputs: Iterable[tuple[str, Path | Non
             raise UserError(f"{option} {out} is the file of {name}; give another path")
 
 
+@contextmanager
+def written_by(option: str, path: Path) -> Iterator[None]:
+    """Report that the file which an option names cannot be written.
+
+    Raises:
+        UserError: instead of an OSError of the block.
+    """
+    from univg_eval.files import NO_ROOM
+
+    try:
+        yield
+    except OSError as error:
+        remedy = (
+            f"free space, or give {option} a path on another disk"
+            if error.errno in NO_ROOM
+            else f"give {option} a path in a folder that may be written"
+        )
+        raise UserError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
+
+
 def write_output(path: Path, text: str, option: str) -> None:
     """Write the file whole or not at all.
 
@@ -33,12 +54,8 @@ def write_output(path: Path, text: str, option: str) -> None:
     from univg_eval.files import write_text_atomically
 
     try:
-        write_text_atomically(path, [text])
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; give {option} a path in a folder "
-            "that may be written"
-        ) from error
+        with written_by(option, path):
+            write_text_atomically(path, [text])
     except UnicodeEncodeError as error:
         raise UserError(
             f"cannot write {path}: a name has {error.object[error.start : error.end]!r}, which is "

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from univg_eval.cli._output import refuse_inputs
+from univg_eval.cli._output import refuse_inputs, written_by
 from univg_eval.errors import UserError
 from univg_eval.files import numbered_lines
 from univg_eval.progress import progress_bars, step
@@ -266,14 +266,8 @@ def _output(path: Path | None) -> Iterator[IO[bytes] | None]:
     if path is None:
         yield None
         return
-    try:
-        with whole_file(path, "wb") as file:
-            yield file
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; give --out a path in a folder that "
-            "may be written"
-        ) from error
+    with written_by("--out", path), whole_file(path, "wb") as file:
+        yield file
 
 
 def _report_notes(args: argparse.Namespace, dialect: Dialect | None, scores: FileScores) -> None:

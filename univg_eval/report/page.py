@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from univg_eval.boxes import box_text
 from univg_eval.errors import UserError, install_command
-from univg_eval.files import write_text_atomically
+from univg_eval.files import NO_ROOM, write_text_atomically
 from univg_eval.report.drawing import DENSITY, VIEW_SIDE, Drawing, Panel, draw_panel
 from univg_eval.report.text import printable
 from univg_eval.report.thumbnails import as_webp
@@ -174,9 +174,10 @@ def write_page(
     try:
         write_text_atomically(path, page.chunks(progress) if isinstance(page, Page) else page)
     except OSError as error:
+        remedy = "free space, or " if error.errno in NO_ROOM else ""
         raise UserError(
-            f"cannot write the {what} {path}: {error.strerror or error}; give a file in a folder "
-            "that can be written to"
+            f"cannot write the {what} {path}: {error.strerror or error}; {remedy}give a file in a "
+            "folder that can be written to"
         ) from error
     return path
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from univg_eval.errors import UserError, install_command
+from univg_eval.files import NO_ROOM
 from univg_eval.terminal import fitted, terminal_width
 
 __all__ = [
@@ -56,7 +56,6 @@ def extra_needed() -> Iterator[None]:
         ) from error
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ERRNO_OF_RUST = re.compile(r"\(os error (\d+)\)")  # safetensors, tokenizers
 _WORDS_OF_TORCH = ("PytorchStreamWriter failed", "unexpected pos", "iostream error")
 
@@ -84,7 +83,7 @@ def _no_room(error: Exception) -> str | None:
     number = error.errno if isinstance(error, OSError) else None
     if match := _ERRNO_OF_RUST.search(str(error)):
         number = int(match[1])
-    if number in _FULL:
+    if number in NO_ROOM:
         return os.strerror(number)
     if isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS_OF_TORCH):
         return "torch could not write a file to its end, as where the disk is full"
