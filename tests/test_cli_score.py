@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -430,6 +431,21 @@ def test_an_output_that_cannot_be_written(
     blocked.write_text("")
     assert main([*score, "--out", str(blocked / "scores.jsonl")]) == 2
     assert "cannot write" in capsys.readouterr().err
+
+
+def test_where_there_is_no_room_for_an_output_it_is_to_be_made(
+    score: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scores.jsonl"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+    try:
+        assert main([*score, "--out", str(out)]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    message = "free space, or give --out a path on another disk"
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
 
 
 def test_the_zero_shot_protocol_asks_for_the_prompt_by_line(
