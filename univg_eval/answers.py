@@ -305,7 +305,7 @@ class Sizes:
         if not sizes:
             return None
         image = self._target if self._target is not None else named
-        if image is not None and image < len(sizes):
+        if image is not None:  # known to be one of them, see `_items`
             size = sizes[image]
         elif all(tuple(other) == tuple(sizes[0]) for other in sizes):
             size = sizes[0]

@@ -112,6 +112,8 @@ def mutation(found: Mapping[str, Any]) -> Rows:
     yield "module", "mutants", "survived"
     for module, row in found.items():
         yield f"`{module}`", row["mutants"], row["survived"]
+    tried, survived = (sum(row[name] for row in found.values()) for name in ("mutants", "survived"))
+    yield "all", tried, f"{survived}, {survived / tried:.1%}"
 
 
 TABLES: dict[str, Callable[[Any], Rows]] = {
