@@ -279,9 +279,10 @@ def video_named(folder: Path, name: str) -> Path:
     path = folder / name
     if path.exists():
         return path
-    if not codec.startswith("libvpx"):
+    if not codec.startswith(("libvpx", "libsvtav1")):
         return write_video(path, codec, options, **more)
-    # decord, once imported, brings an older libvpx with which av cannot encode any more.
+    # decord, once imported, brings an older libvpx with which av cannot encode any more. SVT-AV1
+    # gives the process of root the highest priority there is, which its browsers would inherit.
     writer = multiprocessing.get_context("spawn").Process(
         target=write_video, args=(path, codec, options), kwargs=more
     )
