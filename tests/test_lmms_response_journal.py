@@ -164,7 +164,7 @@ def test_a_full_disk_ends_the_evaluation_and_what_is_kept_stays(
     assert stopped.value.code == 2
     said = capsys.readouterr().err
     assert (
-        "File too large; choose a folder that can be written, with --output_path. The resp" in said
+        "File too large; free space or choose another folder with --output_path. The resp" in said
     )
     assert asked == [4, 4]
     assert len(ask()) == 10
