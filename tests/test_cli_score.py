@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import largest_file
 from PIL import Image
 
 from univg_eval.benchmarks.readers.mig_bench import read_annotations
@@ -437,12 +437,8 @@ def test_where_there_is_no_room_for_an_output_it_is_to_be_made(
     score: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "scores.jsonl"
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
-    try:
+    with largest_file(64):
         assert main([*score, "--out", str(out)]) == 2
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     message = "free space, or give --out a path on another disk"
     assert message in " ".join(capsys.readouterr().err.split())
     assert not out.exists()
