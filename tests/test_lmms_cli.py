@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from dataclasses import dataclass
@@ -459,3 +460,19 @@ def test_a_control_that_fits_no_task_is_refused(
     assert _names_under("cut", tasks, own) == ["univg_mini_llmseg", "univg_mini_diff"]
     with pytest.raises(UserError, match=r"'permuted' can be applied to none of .*_llmseg, univg_"):
         _names_under("permuted", tasks[:2], own)
+
+
+@pytest.mark.parametrize(("tasks", "has_others"), [("univg_mini", False), ("univg_mini,mme", True)])
+def test_the_tasks_of_lmms_eval_are_read_where_one_is_requested(
+    tasks: str, has_others: bool
+) -> None:
+    import lmms_eval.__main__ as stock
+
+    from univg_eval.lmms.command import _without_other_tasks
+    from univg_eval.lmms.run import task_folder
+
+    with _without_other_tasks(argparse.Namespace(tasks=tasks)):
+        manager = stock.TaskManager("WARNING", include_path=[str(task_folder())], model_name="qwen")
+    assert manager.model_name == "qwen"
+    assert "univg_mini" in manager.all_tasks
+    assert ("mme" in manager.all_tasks) is has_others

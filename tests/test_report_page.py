@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from disks import largest_file
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -323,6 +324,8 @@ def test_a_page_appears_only_when_whole(tmp_path):
     for path in (tmp_path / "file" / "page.html", tmp_path):
         with pytest.raises(UserError, match="cannot write the page"):
             write_page(Page("t"), path)
+    with largest_file(64), pytest.raises(UserError, match="free space, or give a file"):
+        write_page(Page("t"), tmp_path / "page.html")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "new"]
 
 
